@@ -1,0 +1,52 @@
+"""Every error that slimseg raises on purpose, in one tree.
+
+    SlimsegError
+    ├── UserError             exit code 2: what the user gave cannot be used as it is
+    │   ├── ModelError        the model file, factory or weights
+    │   ├── DataError         an image, a mask, a folder of them
+    │   ├── BudgetError       a budget that contradicts itself or cannot be read
+    │   └── OutputError       the place where the result should go
+    ├── GraphError            a graph that breaks an invariant (a bug of ours or of a technique)
+    ├── Unsupported           a node that this writer or rewrite does not know
+    └── RuntimeFailure        the native runtime refused, crashed or timed out (in its child process)
+
+A message is one sentence: what is wrong, with which file or layer, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class SlimsegError(Exception):
+    """Root of everything slimseg raises on purpose."""
+
+
+class UserError(SlimsegError):
+    """Something the user gave cannot be used; the command line exits with code 2."""
+
+
+class ModelError(UserError):
+    """The model file, factory or weights cannot be opened."""
+
+
+class DataError(UserError):
+    """An image, a mask or a folder of them cannot be used."""
+
+
+class BudgetError(UserError):
+    """A budget contradicts itself or cannot be read."""
+
+
+class OutputError(UserError):
+    """The result cannot be written where it should go."""
+
+
+class GraphError(SlimsegError):
+    """A graph breaks one of the invariants in `slimseg.graph.invariants`."""
+
+
+class Unsupported(SlimsegError):
+    """A node lies outside what a writer or a rewrite can express."""
+
+
+class RuntimeFailure(SlimsegError):
+    """The native runtime refused a model, crashed or ran out of time."""

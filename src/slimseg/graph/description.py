@@ -1,0 +1,48 @@
+"""What a network means, beside its nodes: carried with the Graph into every artefact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from slimseg.errors import ModelError
+from slimseg.graph.preprocessing import Preprocessing
+
+OutputKind = Literal["logits", "probabilities", "mask"]
+OUTPUT_KINDS: tuple[OutputKind, ...] = ("logits", "probabilities", "mask")
+
+
+@dataclass(frozen=True)
+class Description:
+    """Preprocessing, class names and the meaning of the output.
+
+    `output_kind`: "logits" or "probabilities" are (N, classes, h, w), or (N, 1, h, w) for the probability
+    or logit of the second of two classes; "mask" is class indices (N, h, w).
+    """
+
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: tuple[str, ...] = ()
+    output_kind: OutputKind = "logits"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """Parse what `to_json` wrote.
+
+        Raises:
+            ModelError: the text is not such a description.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            if raw["output_kind"] not in OUTPUT_KINDS:
+                raise ValueError(raw["output_kind"])
+            return cls(
+                Preprocessing.of(**raw["preprocessing"]),
+                tuple(str(name) for name in raw["classes"]),
+                raw["output_kind"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"the model's embedded slimseg description cannot be read ({error})") from error
