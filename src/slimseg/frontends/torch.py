@@ -1,0 +1,259 @@
+"""PyTorch in: an nn.Module, a `.pt2` file, or `file.py:function` become the canonical Graph.
+
+torch.export gives every source the same form (ATen calls on named parameters); `canonical` turns those into
+modules of the vocabulary. An ATen call that the table below does not know stays as an opaque node.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from slimseg.errors import ModelError
+from slimseg.frontends import aten, archive
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+
+
+def from_module(model: nn.Module, input_size: tuple[int, int], description: Description, name: str) -> Graph:
+    """Trace an nn.Module at (1, 3, height, width).
+
+    A model that returns a mapping or a tuple gives its `logits`, `out` or first tensor.
+
+    Raises:
+        ModelError: torch.export cannot trace it.
+    """
+    example = torch.zeros(1, 3, *input_size)
+    was_training = model.training
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(_OneOutput(model.eval()), (example,))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({reason}): "
+            "it must be an nn.Module that takes one (1, 3, height, width) tensor, free of data-dependent control flow"
+        ) from error
+    finally:
+        model.train(was_training)
+    return canonical(program, description, name)
+
+
+class _OneOutput(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _one_tensor(self.model(x))
+
+
+def _one_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    for key in ("logits", "out"):
+        if isinstance(value, dict) and key in value:
+            return _one_tensor(value[key])
+    if isinstance(value, list | tuple) and value:
+        return _one_tensor(value[0])
+    raise TypeError(f"the model returns {type(value).__name__}, not a tensor")
+
+
+def from_archive(path: Path, description: Description | None) -> Graph:
+    """Open a `.pt2` file; a description given by the caller wins over the embedded one.
+
+    Raises:
+        ModelError: the file cannot be used (see `archive.read_program`).
+    """
+    program, embedded = archive.read_program(path)
+    return canonical(program, description or embedded or Description(), path.stem)
+
+
+def from_factory(target: str, weights: Path | None) -> nn.Module:
+    """Call the user's own `file.py:function` or `package.module:function`, then load `weights` into the result.
+
+    The Python is the user's own and is executed; the weights are never unpickled (safetensors, or weights only).
+
+    Raises:
+        ModelError: there is no such function, it gives no nn.Module, or the weights do not fit it.
+    """
+    source, _, function = target.rpartition(":")
+    factory = getattr(_import(source, target), function, None)
+    if not callable(factory):
+        raise ModelError(f"{source} has no function {function!r}: give file.py:function")
+    try:
+        model = factory()
+    except Exception as error:
+        raise ModelError(f"{target}() raised {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{target}() returned {type(model).__name__}, not an nn.Module")
+    if weights is not None:
+        _load_weights(model, weights)
+    return model
+
+
+def _import(source: str, target: str) -> Any:
+    try:
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        path = Path(source)
+        if not path.is_file():
+            raise ModelError(f"{source} does not exist: give file.py:function")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(path.stem, module)
+        spec.loader.exec_module(module)
+        return module
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{target} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: give a .safetensors or .pth file of weights")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        for key in ("state_dict", "model_state_dict", "model"):
+            if isinstance(state, dict) and isinstance(state.get(key), dict):
+                state = state[key]
+        model.load_state_dict(state)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[:2]
+        raise ModelError(f"{path} does not fit the model, or is not a plain file of weights: {' '.join(reason)}") from error
+
+
+def canonical(program: ExportedProgram, description: Description, name: str) -> Graph:
+    """Turn an exported program into a Graph.
+
+    Raises:
+        ModelError: it does not take one (1, channels, height, width) float tensor or gives no 4-dimensional one.
+    """
+    builder = _Builder(program)
+    module, shape = builder.build(name)
+    graph = Graph(module, shape, description, name)
+    rank = len(graph.shape(graph.output))
+    if rank not in (3, 4):
+        raise ModelError(f"{name} gives a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes")
+    return graph
+
+
+class _Builder:
+    """Rebuilds an exported program node by node with modules in place of ATen calls."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.program = program
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.values: dict[fx.Node, fx.Node] = {}
+        self.parameters: dict[fx.Node, aten.Parameter] = {}
+        self.modules: dict[tuple[Any, ...], str] = {}
+
+    def build(self, name: str) -> tuple[fx.GraphModule, tuple[int, ...]]:
+        kinds = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        users = [spec for spec in self.program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+        if len(users) != 1:
+            raise ModelError(f"{name} takes {len(users)} inputs, not one image")
+        shape: tuple[int, ...] = ()
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                spec = kinds[node.name]
+                if spec.kind is InputKind.USER_INPUT:
+                    shape = tuple(node.meta["val"].shape)
+                    self.values[node] = self.graph.placeholder("image")
+                elif spec.target is not None:
+                    self.parameters[node] = aten.Parameter(spec.target, self._tensor(spec.target))
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                self.graph.output(self._result(node.args[0], name))
+        if len(shape) != 4 or shape[0] != 1:
+            raise ModelError(f"{name} takes a tensor of shape {shape}, not one (1, channels, height, width) image")
+        return fx.GraphModule(self.root, self.graph), shape
+
+    def _tensor(self, target: str) -> Tensor:
+        value = self.program.state_dict.get(target, self.program.constants.get(target))
+        if not isinstance(value, Tensor):
+            raise ModelError(f"the model's value {target} is not a tensor")
+        return value.detach().clone()
+
+    def _result(self, values: Sequence[Any], name: str) -> fx.Node:
+        candidates = [value for value in values if isinstance(value, fx.Node) and value in self.values]
+        maps = [value for value in candidates if len(value.meta["val"].shape) == 4]
+        if not candidates:
+            raise ModelError(f"{name} returns nothing that depends on the image")
+        return self.values[(maps or candidates)[0]]
+
+    def _call(self, node: fx.Node) -> None:
+        handler = aten.HANDLERS.get(str(node.target).removeprefix("aten."))
+        layer = handler(aten.Call(node, self.parameters)) if handler else None
+        if isinstance(layer, aten.Alias):
+            self.values[node] = self._value(layer.source)
+        elif isinstance(layer, aten.Layer):
+            self.values[node] = self._layer(node, layer)
+        else:
+            self.values[node] = self._opaque(node)
+        if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], fx.Node):
+            # An in-place call: whoever reads its argument from now on sees the result.
+            self.values[node.args[0]] = self.values[node]
+
+    def _layer(self, node: fx.Node, layer: aten.Layer) -> fx.Node:
+        inputs = tuple(self._value(source) for source in layer.inputs)
+        target = self.modules.get(layer.key) if layer.key else None
+        name = self._name(node, layer, inputs)
+        if target is None:
+            target = name
+            self.root.add_module(target, layer.module())
+            if layer.key:
+                self.modules[layer.key] = target
+        return self.graph.create_node("call_module", target, inputs, name=name)
+
+    def _value(self, node: fx.Node) -> fx.Node:
+        if node not in self.values:  # a parameter that is read as an ordinary tensor
+            parameter = self.parameters[node]
+            flat = "constant_" + parameter.name.replace(".", "_")
+            if not hasattr(self.root, flat):
+                value = parameter.tensor
+                if value.is_floating_point():
+                    self.root.register_parameter(flat, nn.Parameter(value))
+                else:
+                    self.root.register_buffer(flat, value)
+            self.values[node] = self.graph.get_attr(flat)
+        return self.values[node]
+
+    def _opaque(self, node: fx.Node) -> fx.Node:
+        return self.graph.node_copy(node, self._value)
+
+    def _name(self, node: fx.Node, layer: aten.Layer, inputs: tuple[fx.Node, ...]) -> str:
+        """A convolution is named after its parameters, what acts on one tensor after the layer it follows."""
+        if layer.name:
+            wanted = layer.name.replace(".", "_")
+        elif len(inputs) == 1 and inputs[0].op == "call_module":
+            wanted = f"{inputs[0].meta.get('stem', inputs[0].name)}_{layer.suffix}"
+        else:
+            wanted = layer.suffix
+        wanted = wanted if wanted[:1].isalpha() else f"layer_{wanted}"
+        taken = {other.name for other in self.graph.nodes} | {child for child, _ in self.root.named_children()}
+        name, number = wanted, 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+
+Handler = Callable[[aten.Call], "aten.Layer | aten.Alias | None"]

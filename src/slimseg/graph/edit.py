@@ -1,0 +1,157 @@
+"""Edits on a Graph: splice a block in, cut a part out, bring it to another input size.
+
+Every function returns a new legal Graph and leaves the one it was given alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import fx, nn
+
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph.graph import Graph
+from slimseg.graph.ops import VOCABULARY, Resize
+
+
+class _BlockTracer(fx.Tracer):
+    """Traces a block down to modules of the vocabulary."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, VOCABULARY)
+
+
+def trace(block: nn.Module, input_shape: tuple[int, ...], name: str = "block") -> Graph:
+    """A Graph of an nn.Module that is written in modules of the vocabulary only (a block of ours, for example)."""
+    module = fx.GraphModule(block, _BlockTracer().trace(block))
+    return Graph(_flatten(module), input_shape, name=name)
+
+
+def _flatten(module: fx.GraphModule) -> fx.GraphModule:
+    """Give nested modules (`0.conv`) flat names (`0_conv`), which the invariants ask for."""
+    root = nn.Module()
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            flat = "layer_" + str(node.target).replace(".", "_")
+            root.add_module(flat, module.get_submodule(str(node.target)))
+            node.target = flat
+    return fx.GraphModule(root, module.graph)
+
+
+def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module, name: str) -> Graph:
+    """Let `block`, fed with the values of `sources`, stand for the node `target` (and what only it needed).
+
+    The block's layers are spliced in as nodes of their own, named `name`_<layer>; the last is named `name`.
+
+    Raises:
+        GraphError: the block's output has another shape than the target's.
+    """
+    result = graph.copy()
+    old = result.node(target)
+    traced = _BlockTracer().trace(block)
+    values: dict[fx.Node, fx.Node] = {}
+    placeholders = iter([result.node(source) for source in sources])
+    # A source may come later in the list than a node that the block stands for, so the block goes
+    # right before the target, where all of its sources exist.
+    with result.module.graph.inserting_before(old):
+        for node in traced.nodes:
+            if node.op == "placeholder":
+                values[node] = next(placeholders)
+            elif node.op == "call_module":
+                values[node] = _insert(result, block, node, values, name)
+            elif node.op == "output":
+                new = values[node.args[0]]
+                old.replace_all_uses_with(new)
+    if old.op != "placeholder":
+        result.module.graph.erase_node(old)
+    expected = graph.shape(graph.node(target))
+    result.refresh()
+    if result.shape(new) != expected:
+        raise GraphError(f"{name} gives {result.shape(new)} where {target} gave {expected}")
+    return result
+
+
+def _insert(graph: Graph, block: nn.Module, node: fx.Node, values: dict[fx.Node, fx.Node], name: str) -> fx.Node:
+    layer = block.get_submodule(str(node.target))
+    wanted = f"{name}_{str(node.target).replace('.', '_')}"
+    target = unused_name(graph, wanted)
+    graph.module.add_module(target, layer)
+    return graph.module.graph.create_node(
+        "call_module", target, tuple(values[arg] for arg in node.args), name=target
+    )
+
+
+def unused_name(graph: Graph, wanted: str) -> str:
+    """`wanted`, with a number behind it where a module or node of that name exists."""
+    taken = {node.name for node in graph.module.graph.nodes} | {name for name, _ in graph.module.named_children()}
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
+
+
+def extract(graph: Graph, sources: Sequence[str], target: str) -> Graph:
+    """The part of the network from one source's value to `target`, as a Graph with copied weights.
+
+    Raises:
+        Unsupported: the part reads something beside its source.
+    """
+    if len(sources) != 1:
+        raise Unsupported(f"a part of {graph.name} with {len(sources)} inputs cannot stand alone")
+    (source,) = (graph.node(name) for name in sources)
+    new = fx.Graph()
+    values = {source: new.placeholder("x")}
+    for node in _between(graph, {source}, graph.node(target)):
+        if node.op not in ("call_module", "call_function", "get_attr"):
+            raise Unsupported(f"{target} also reads {node.name}, which lies outside the part")
+        values[node] = new.node_copy(node, lambda old: values[old])
+    new.output(values[graph.node(target)])
+    module = fx.GraphModule(copy.deepcopy(graph.module), new)
+    return Graph(module, graph.shape(source), graph.description, f"{graph.name}:{target}")
+
+
+def _between(graph: Graph, stop: set[fx.Node], target: fx.Node) -> list[fx.Node]:
+    """Nodes needed for `target`, in execution order, without going past `stop`."""
+    needed: set[fx.Node] = set()
+    open_nodes = [target]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node in needed or node in stop:
+            continue
+        needed.add(node)
+        open_nodes.extend(node.all_input_nodes)
+    return [node for node in graph.module.graph.nodes if node in needed]
+
+
+def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
+    """The same network, same weights, for another input of `size` (height, width) pixels.
+
+    A resize to a fixed size scales with the input.
+
+    Raises:
+        Unsupported: the network does not accept the size, with the layer that stands against it.
+    """
+    result = graph.copy()
+    resized: set[str] = set()
+    for node in result.layers():
+        layer = result.layer(node)
+        if isinstance(layer, Resize) and str(node.target) not in resized:
+            resized.add(str(node.target))
+            layer.size = _scaled(graph, node, layer.size, size)
+    result.input_shape = (*graph.input_shape[:2], *size)
+    try:
+        result.refresh()
+    except GraphError as error:
+        raise Unsupported(f"{graph.name} does not accept an input of {size[0]}x{size[1]}: {error}") from error
+    return result
+
+
+def _scaled(graph: Graph, node: fx.Node, old: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    new = []
+    for length, before, after in zip(old, graph.input_size, size, strict=True):
+        if length * after % before and length > 1:
+            raise Unsupported(f"{node.name} resizes to {old}, which has no counterpart at {size[0]}x{size[1]}")
+        new.append(max(1, length * after // before))
+    return new[0], new[1]

@@ -1,0 +1,168 @@
+"""The one model representation: a torch.fx graph over a small vocabulary, with what the model means.
+
+Nodes are `call_module` of a class in `ops.VOCABULARY`; whatever else a source model contains stays as an opaque
+`call_function` node. Activations are NCHW with batch 1. Every node carries its output shape in `meta["shape"]`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from slimseg.errors import GraphError
+from slimseg.graph import invariants
+from slimseg.graph.description import Description
+
+Shape = tuple[int, ...]
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class Graph:
+    """A segmentation network: trainable `module`, NCHW input size, and its `description`."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        input_shape: Shape,
+        description: Description | None = None,
+        name: str = "model",
+    ) -> None:
+        """Take over `module` (it is edited in place by `refresh`), propagate shapes, check the invariants.
+
+        `input_shape` is (1, channels, height, width).
+
+        Raises:
+            GraphError: an invariant does not hold.
+        """
+        self.module = module
+        self.input_shape = input_shape
+        self.description = description or Description()
+        self.name = name
+        self.refresh()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run on (N, channels, height, width), already preprocessed."""
+        return self.module(x)  # type: ignore[no-any-return]
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.input_shape[2], self.input_shape[3]
+
+    @property
+    def input(self) -> fx.Node:
+        return next(node for node in self.module.graph.nodes if node.op == "placeholder")
+
+    @property
+    def output(self) -> fx.Node:
+        """The node whose value is returned."""
+        result = next(node for node in reversed(self.module.graph.nodes) if node.op == "output").args[0]
+        assert isinstance(result, fx.Node)
+        return result
+
+    def layers(self) -> Iterator[fx.Node]:
+        """Nodes that compute, opaque ones included, in execution order."""
+        return (node for node in self.module.graph.nodes if node.op in ("call_module", "call_function"))
+
+    def opaque(self) -> list[fx.Node]:
+        return [node for node in self.module.graph.nodes if node.op == "call_function"]
+
+    def node(self, name: str) -> fx.Node:
+        """Find a node by name.
+
+        Raises:
+            GraphError: there is none.
+        """
+        for node in self.module.graph.nodes:
+            if node.name == name:
+                return node  # type: ignore[no-any-return]
+        raise GraphError(f"graph {self.name} has no node {name!r}")
+
+    def layer(self, node: fx.Node) -> nn.Module | None:
+        """The module a node calls; None for inputs, outputs and opaque nodes."""
+        return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def layer_as(self, node: Any, kind: type[AnyModule] | tuple[type[AnyModule], ...]) -> AnyModule | None:
+        """The module a node calls if it is of that kind, else None."""
+        layer = self.layer(node) if isinstance(node, fx.Node) else None
+        return layer if isinstance(layer, kind) else None
+
+    def shape(self, node: fx.Node) -> Shape:
+        """Output shape of a node (NCHW, batch 1)."""
+        return node.meta["shape"]  # type: ignore[no-any-return]
+
+    def copy(self) -> Graph:
+        """An independent copy: edits and training of one leave the other alone."""
+        return Graph(copy.deepcopy(self.module), self.input_shape, self.description, self.name)
+
+    def refresh(self) -> None:
+        """After an edit: drop dead nodes and unused modules, recompile, propagate shapes, check the invariants.
+
+        Raises:
+            GraphError: an invariant does not hold.
+        """
+        self.module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+        self.module.delete_all_unused_submodules()
+        self.module.graph.lint()
+        self.module.recompile()
+        self.module.eval()
+        propagate_shapes(self.module, self.input_shape)
+        problems = invariants.violations(self.module)
+        if problems:
+            raise GraphError(f"graph {self.name} is not legal: {'; '.join(problems)}")
+
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs the graph on tensors without data and notes every output's shape."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+            n.meta["dtype"] = result.dtype
+        return result
+
+
+def propagate_shapes(module: fx.GraphModule, input_shape: Shape) -> None:
+    """Set `meta["shape"]` and `meta["dtype"]` on every node whose value is a tensor.
+
+    Raises:
+        GraphError: the network cannot take an input of that shape; the message names the node.
+    """
+    # torch logs the traceback of every shape that does not fit, which for us is an answer, not an accident.
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, logger.disabled = logger.disabled, True
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        try:
+            _ShapeRecorder(module).run(torch.empty(input_shape))
+        except GraphError:
+            raise
+        except Exception as error:  # whatever an operator raises for a shape it does not fit
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise GraphError(f"an input of {input_shape} does not fit the network: {reason}") from error
+        finally:
+            logger.disabled = was_disabled
+
+
+def is_opaque(node: fx.Node) -> bool:
+    """Whether the node lies outside the vocabulary."""
+    return node.op == "call_function"
+
+
+def only_consumer(node: fx.Node) -> fx.Node | None:
+    """The single node that reads this one, else None."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def producer(node: fx.Node) -> fx.Node:
+    """The node read by a node of one input."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return source
