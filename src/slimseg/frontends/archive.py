@@ -42,7 +42,9 @@ def read_program(path: Path) -> tuple[ExportedProgram, Description | None]:
             warnings.simplefilter("ignore")
             return torch.export.load(path), description
     except Exception as error:
-        raise ModelError(f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({_first_line(error)})") from error
+        raise ModelError(
+            f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({_first_line(error)})"
+        ) from error
 
 
 def _inspect(path: Path) -> Description | None:
@@ -56,7 +58,9 @@ def _inspect(path: Path) -> Description | None:
             names = [name for name in entries if name.endswith(f"extra/{DESCRIPTION_FILE}")]
             return Description.from_json(archive.read(names[0]).decode()) if names else None
     except zipfile.BadZipFile as error:
-        raise ModelError(f"{path} is damaged or not a .pt2 archive: export the model again with torch.export.save") from error
+        raise ModelError(
+            f"{path} is damaged or not a .pt2 archive: export the model again with torch.export.save"
+        ) from error
     except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, NotImplementedError) as error:
         raise ModelError(f"{path} is damaged ({_first_line(error)}): export the model again") from error
 
@@ -64,7 +68,9 @@ def _inspect(path: Path) -> Description | None:
 def _require_one_static_model(path: Path, archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> None:
     models = [name for name in entries if re.search(r"(^|/)models/[^/]+\.json$", name)]
     if len(models) != 1:
-        raise ModelError(f"{path} holds {len(models)} models in torch's .pt2 layout, not 1: export it again with torch {torch.__version__}")
+        raise ModelError(
+            f"{path} holds {len(models)} models in torch's .pt2 layout, not 1: export it again with torch {torch.__version__}"
+        )
     program = json.loads(archive.read(models[0]))
     if _has_key(program, "expr_str"):
         raise ModelError(f"{path} has dynamic shapes: export it again for one input size, without dynamic_shapes")
@@ -95,7 +101,9 @@ def _require_weights_only(path: Path, data: bytes) -> None:
     try:
         torch.load(io.BytesIO(data), weights_only=True)
     except Exception as error:
-        raise ModelError(f"{path} has sample inputs that are not plain tensors ({_first_line(error)}): export it again") from error
+        raise ModelError(
+            f"{path} has sample inputs that are not plain tensors ({_first_line(error)}): export it again"
+        ) from error
 
 
 def write_graph(graph: Graph, path: Path) -> None:

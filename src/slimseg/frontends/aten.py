@@ -224,7 +224,9 @@ def average_pool(call: Call) -> Layer | None:
 
 def adaptive_average_pool(call: Call) -> Layer | None:
     size = pair(call["output_size"])
-    return Layer(lambda: nn.AdaptiveAvgPool2d(size), (call["self"],), "avg_pool") if len(call.output_shape) == 4 else None
+    return (
+        Layer(lambda: nn.AdaptiveAvgPool2d(size), (call["self"],), "avg_pool") if len(call.output_shape) == 4 else None
+    )
 
 
 def spatial_mean(call: Call) -> Layer | None:
@@ -236,13 +238,17 @@ def spatial_mean(call: Call) -> Layer | None:
 
 def bilinear(call: Call) -> Layer:
     size, align = pair(call.output_shape[2:]), bool(call["align_corners"])
-    return Layer(lambda: ops.Resize(size, "bilinear", align), (call["input" if "input" in call.arguments else "self"],), "resize")
+    return Layer(
+        lambda: ops.Resize(size, "bilinear", align), (call["input" if "input" in call.arguments else "self"],), "resize"
+    )
 
 
 def nearest(mode: ops.ResizeMode) -> Callable[[Call], Layer]:
     def handler(call: Call) -> Layer:
         size = pair(call.output_shape[2:])
-        return Layer(lambda: ops.Resize(size, mode), (call["input" if "input" in call.arguments else "self"],), "resize")
+        return Layer(
+            lambda: ops.Resize(size, mode), (call["input" if "input" in call.arguments else "self"],), "resize"
+        )
 
     return handler
 

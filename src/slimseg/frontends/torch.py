@@ -135,7 +135,9 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[:2]
-        raise ModelError(f"{path} does not fit the model, or is not a plain file of weights: {' '.join(reason)}") from error
+        raise ModelError(
+            f"{path} does not fit the model, or is not a plain file of weights: {' '.join(reason)}"
+        ) from error
 
 
 def canonical(program: ExportedProgram, description: Description, name: str) -> Graph:
@@ -149,7 +151,9 @@ def canonical(program: ExportedProgram, description: Description, name: str) -> 
     graph = Graph(module, shape, description, name)
     rank = len(graph.shape(graph.output))
     if rank not in (3, 4):
-        raise ModelError(f"{name} gives a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes")
+        raise ModelError(
+            f"{name} gives a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes"
+        )
     return graph
 
 

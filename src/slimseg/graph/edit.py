@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import fx, nn
 
 from slimseg.errors import GraphError, Unsupported
-from slimseg.graph.graph import Graph
+from slimseg.graph.graph import Graph, producer
 from slimseg.graph.ops import VOCABULARY, Resize
 
 
@@ -33,16 +33,18 @@ def _flatten(module: fx.GraphModule) -> fx.GraphModule:
     root = nn.Module()
     for node in module.graph.nodes:
         if node.op == "call_module":
-            flat = "layer_" + str(node.target).replace(".", "_")
+            flat = str(node.target).replace(".", "_")
+            flat = flat if flat[0].isalpha() else f"layer_{flat}"
             root.add_module(flat, module.get_submodule(str(node.target)))
-            node.target = flat
+            node.target = node.name = flat
     return fx.GraphModule(root, module.graph)
 
 
-def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module, name: str) -> Graph:
+def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module) -> Graph:
     """Let `block`, fed with the values of `sources`, stand for the node `target` (and what only it needed).
 
-    The block's layers are spliced in as nodes of their own, named `name`_<layer>; the last is named `name`.
+    The block's layers are spliced in as nodes of their own, named `target`_<layer>; the last takes over the
+    target's name, so that profiles, features and later edits still find it.
 
     Raises:
         GraphError: the block's output has another shape than the target's.
@@ -51,35 +53,86 @@ def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module,
     old = result.node(target)
     traced = _BlockTracer().trace(block)
     values: dict[fx.Node, fx.Node] = {}
-    placeholders = iter([result.node(source) for source in sources])
-    # A source may come later in the list than a node that the block stands for, so the block goes
-    # right before the target, where all of its sources exist.
+    given = iter([result.node(source) for source in sources])
     with result.module.graph.inserting_before(old):
         for node in traced.nodes:
             if node.op == "placeholder":
-                values[node] = next(placeholders)
+                values[node] = next(given)
             elif node.op == "call_module":
-                values[node] = _insert(result, block, node, values, name)
+                arguments = tuple(values[argument] for argument in node.args)
+                values[node] = _insert(
+                    result, block.get_submodule(str(node.target)), arguments, f"{target}_{node.target}"
+                )
             elif node.op == "output":
                 new = values[node.args[0]]
-                old.replace_all_uses_with(new)
-    if old.op != "placeholder":
-        result.module.graph.erase_node(old)
-    expected = graph.shape(graph.node(target))
+    old.replace_all_uses_with(new)
+    result.module.graph.erase_node(old)
+    result.module.delete_all_unused_submodules()
+    _rename(result, new, target)
     result.refresh()
-    if result.shape(new) != expected:
-        raise GraphError(f"{name} gives {result.shape(new)} where {target} gave {expected}")
+    if result.shape(new) != graph.shape(graph.node(target)):
+        raise GraphError(f"{target} would give {result.shape(new)} where it gave {graph.shape(graph.node(target))}")
     return result
 
 
-def _insert(graph: Graph, block: nn.Module, node: fx.Node, values: dict[fx.Node, fx.Node], name: str) -> fx.Node:
-    layer = block.get_submodule(str(node.target))
-    wanted = f"{name}_{str(node.target).replace('.', '_')}"
-    target = unused_name(graph, wanted)
-    graph.module.add_module(target, layer)
-    return graph.module.graph.create_node(
-        "call_module", target, tuple(values[arg] for arg in node.args), name=target
-    )
+def append(graph: Graph, layer: nn.Module, suffix: str) -> Graph:
+    """Put one more layer behind the output."""
+    result = graph.copy()
+    last = result.output
+    output = next(node for node in result.module.graph.nodes if node.op == "output")
+    with result.module.graph.inserting_before(output):
+        output.args = (_insert(result, layer, (last,), f"{last.name}_{suffix}"),)
+    result.refresh()
+    return result
+
+
+def bypass(graph: Graph, name: str) -> Graph:
+    """Remove a layer of one input: its readers read that input instead."""
+    result = graph.copy()
+    node = result.node(name)
+    node.replace_all_uses_with(producer(node))
+    result.refresh()
+    return result
+
+
+def swap(graph: Graph, first: str, second: str) -> Graph:
+    """Exchange two successive layers of one input each: `second(first(x))` becomes `first(second(x))`."""
+    result = graph.copy()
+    early, late = result.node(first), result.node(second)
+    late.replace_all_uses_with(early)
+    late.args = (producer(early),)
+    early.args = (late,)
+    early.prepend(late)
+    result.refresh()
+    return result
+
+
+def exchange_names(graph: Graph, first: str, second: str) -> Graph:
+    """Two nodes take each other's name (their modules keep theirs apart from it)."""
+    result = graph.copy()
+    a, b = result.node(first), result.node(second)
+    module_a, module_b = result.module.get_submodule(str(a.target)), result.module.get_submodule(str(b.target))
+    for node, name, module in ((a, second, module_a), (b, first, module_b)):
+        node.name = node.target = name
+        result.module.add_module(name, module)
+    result.refresh()
+    return result
+
+
+def _insert(graph: Graph, layer: nn.Module, arguments: tuple[fx.Node, ...], wanted: str) -> fx.Node:
+    name = unused_name(graph, wanted.replace(".", "_"))
+    graph.module.add_module(name, layer)
+    return graph.module.graph.create_node("call_module", name, arguments, name=name)
+
+
+def _rename(graph: Graph, node: fx.Node, name: str) -> None:
+    """Node and module take a name that has just become free."""
+    layer = graph.module.get_submodule(str(node.target))
+    if name not in dict(graph.module.named_children()):
+        graph.module.delete_submodule(str(node.target))
+        graph.module.add_module(name, layer)
+        node.target = name
+    node.name = name
 
 
 def unused_name(graph: Graph, wanted: str) -> str:
@@ -92,24 +145,22 @@ def unused_name(graph: Graph, wanted: str) -> str:
     return name
 
 
-def extract(graph: Graph, sources: Sequence[str], target: str) -> Graph:
-    """The part of the network from one source's value to `target`, as a Graph with copied weights.
+def extract(graph: Graph, source: str, target: str) -> Graph:
+    """The part of the network from the value of `source` to `target`, as a Graph with copied weights.
 
     Raises:
         Unsupported: the part reads something beside its source.
     """
-    if len(sources) != 1:
-        raise Unsupported(f"a part of {graph.name} with {len(sources)} inputs cannot stand alone")
-    (source,) = (graph.node(name) for name in sources)
+    start = graph.node(source)
     new = fx.Graph()
-    values = {source: new.placeholder("x")}
-    for node in _between(graph, {source}, graph.node(target)):
+    values = {start: new.placeholder("x")}
+    for node in _between(graph, {start}, graph.node(target)):
         if node.op not in ("call_module", "call_function", "get_attr"):
             raise Unsupported(f"{target} also reads {node.name}, which lies outside the part")
         values[node] = new.node_copy(node, lambda old: values[old])
     new.output(values[graph.node(target)])
     module = fx.GraphModule(copy.deepcopy(graph.module), new)
-    return Graph(module, graph.shape(source), graph.description, f"{graph.name}:{target}")
+    return Graph(module, graph.shape(start), graph.description, f"{graph.name}:{target}")
 
 
 def _between(graph: Graph, stop: set[fx.Node], target: fx.Node) -> list[fx.Node]:

@@ -1,6 +1,6 @@
 """Fold batch normalisation into the convolution before it: exact, and what every inference file wants.
 
-    y = γ (W∗x + b − μ) / √(σ² + ε) + β  =  W'∗x + b',   W' = W·s,  b' = (b − μ)·s + β,  s = γ / √(σ² + ε)
+y = γ (W∗x + b − μ) / √(σ² + ε) + β  =  W'∗x + b',   W' = W·s,  b' = (b − μ)·s + β,  s = γ / √(σ² + ε)
 """
 
 from __future__ import annotations

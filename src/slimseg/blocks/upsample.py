@@ -1,0 +1,35 @@
+"""Convolution at the low resolution, then a resize: what can stand for a transposed convolution.
+
+Odena et al., "Deconvolution and Checkerboard Artifacts", 2016: resize and convolution instead of transposed
+convolution. Here the convolution comes first, where there are fewer pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from slimseg.graph.ops import Resize, ResizeMode
+
+
+class ConvUpsample(nn.Module):
+    """resize(activation(convolution(x))): (N, in, H, W) to (N, out, *size)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        size: tuple[int, int],
+        mode: ResizeMode = "bilinear",
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.activation = activation
+        self.resize = Resize(size, mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.activation is not None:
+            x = self.activation(x)
+        return self.resize(x)  # type: ignore[no-any-return]

@@ -1,0 +1,116 @@
+"""A flatbuffer under construction: tensors, buffers and operators of one TFLite subgraph, in the official schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as tflite
+
+from slimseg.graph.description import Description
+
+METADATA_NAME = b"slimseg"
+_TYPES = {
+    np.dtype(np.float32): tflite.TensorType.FLOAT32,
+    np.dtype(np.int32): tflite.TensorType.INT32,
+    np.dtype(np.int64): tflite.TensorType.INT64,
+}
+
+
+class ModelBuilder:
+    """Collects tensors and operators, then serialises them. Indices are those of the file."""
+
+    def __init__(self) -> None:
+        self.subgraph = tflite.SubGraphT()
+        self.subgraph.name = b"main"
+        self.subgraph.tensors, self.subgraph.operators = [], []
+        self.model = tflite.ModelT()
+        self.model.version = 3
+        self.model.subgraphs = [self.subgraph]
+        self.model.buffers = [tflite.BufferT()]  # buffer 0 is the empty one, by convention
+        self.model.operatorCodes = []
+        self._codes: dict[int, int] = {}
+
+    def tensor(self, name: str, shape: Sequence[int], dtype: Any = np.float32) -> int:
+        """An activation of `shape` (NHWC)."""
+        return self._tensor(name, shape, np.dtype(dtype), 0)
+
+    def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
+        """A tensor whose data is stored in the file."""
+        buffer = tflite.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return self._tensor(name, value.shape, value.dtype, len(self.model.buffers) - 1)
+
+    def _tensor(self, name: str, shape: Sequence[int], dtype: np.dtype[Any], buffer: int) -> int:
+        tensor = tflite.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = np.asarray(shape, np.int32)
+        tensor.type = _TYPES[dtype]
+        tensor.buffer = buffer
+        self.subgraph.tensors.append(tensor)
+        return len(self.subgraph.tensors) - 1
+
+    def operator(
+        self,
+        code: int,
+        inputs: Sequence[int],
+        output: int,
+        options: Any = None,
+        options_type: int = 0,
+        version: int = 1,
+    ) -> None:
+        operator = tflite.OperatorT()
+        operator.opcodeIndex = self._code(code, version)
+        operator.inputs = np.asarray(inputs, np.int32)
+        operator.outputs = np.asarray([output], np.int32)
+        operator.builtinOptions = options
+        operator.builtinOptionsType = options_type
+        self.subgraph.operators.append(operator)
+
+    def _code(self, code: int, version: int) -> int:
+        if code not in self._codes:
+            entry = tflite.OperatorCodeT()
+            entry.builtinCode = code
+            entry.deprecatedBuiltinCode = min(code, 127)
+            entry.version = version
+            self.model.operatorCodes.append(entry)
+            self._codes[code] = len(self.model.operatorCodes) - 1
+        return self._codes[code]
+
+    def finish(self, inputs: Sequence[int], outputs: Sequence[int], description: Description) -> bytes:
+        """The file's bytes, with a serving signature and the description as metadata."""
+        self.subgraph.inputs = np.asarray(inputs, np.int32)
+        self.subgraph.outputs = np.asarray(outputs, np.int32)
+        self.model.signatureDefs = [self._signature(inputs, outputs)]
+        self.model.description = b"slimseg"
+        self._add_metadata(description)
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _signature(self, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+        signature = tflite.SignatureDefT()
+        signature.signatureKey = b"serving_default"
+        signature.subgraphIndex = 0
+        signature.inputs = [self._named(b"image", inputs[0])]
+        signature.outputs = [self._named(b"output", outputs[0])]
+        return signature
+
+    @staticmethod
+    def _named(name: bytes, index: int) -> Any:
+        entry = tflite.TensorMapT()
+        entry.name = name
+        entry.tensorIndex = index
+        return entry
+
+    def _add_metadata(self, description: Description) -> None:
+        buffer = tflite.BufferT()
+        buffer.data = np.frombuffer(description.to_json().encode(), np.uint8)
+        self.model.buffers.append(buffer)
+        entry = tflite.MetadataT()
+        entry.name = METADATA_NAME
+        entry.buffer = len(self.model.buffers) - 1
+        self.model.metadata = [entry]

@@ -1,0 +1,168 @@
+"""Write a Graph as a float32 `.tflite`: NHWC, batch norm folded, activations and pads fused.
+
+Every operator's output tensor is named after the node whose value it holds, so a profile of the file, the ranges
+of a calibration and the graph speak of the same things. Milliseconds, no compiler in between. A graph with opaque
+nodes goes through `litert_torch` (an optional extra) instead, where names are its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import fx, nn
+
+from slimseg.errors import OutputError, Unsupported
+from slimseg.graph import ops
+from slimseg.graph.fold import fold_batch_norm
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.runtimes.litert import lowering
+from slimseg.runtimes.litert.schema import ModelBuilder
+
+
+@dataclass(frozen=True)
+class Written:
+    """The file's bytes, and for every output tensor the graph nodes that its operator computes."""
+
+    data: bytes
+    covers: dict[str, tuple[str, ...]]
+
+
+def write(graph: Graph, path: Path) -> dict[str, tuple[str, ...]]:
+    """Write `graph` to `path` atomically; returns which nodes each operator (by tensor name) computes.
+
+    Raises:
+        Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
+        OutputError: the place cannot be written.
+    """
+    written = serialise(graph)
+    save(written.data, path)
+    return written.covers
+
+
+def save(data: bytes, path: Path) -> None:
+    """Replace `path` by `data` in one step: an interrupted write leaves the old file.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def serialise(graph: Graph) -> Written:
+    """The `.tflite` bytes of a graph.
+
+    Raises:
+        Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
+    """
+    folded = fold_batch_norm(graph)
+    unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
+    if unknown:
+        return _with_litert_torch(graph, unknown)
+    return _Writer(folded).run()
+
+
+class _Writer:
+    """Walks the folded graph once, in order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.builder = ModelBuilder()
+        self.tensors: dict[fx.Node, int] = {}
+        self.covers: dict[str, tuple[str, ...]] = {}
+        self.folded_into_next: set[fx.Node] = set()
+
+    def run(self) -> Written:
+        source = self.graph.input
+        self.tensors[source] = self.builder.tensor(source.name, lowering.nhwc(self.graph.input_shape))
+        for node in self.graph.layers():
+            if node not in self.tensors and not self._folds_into_next(node):
+                self._write(node)
+        outputs = [self.tensors[self.graph.output]]
+        data = self.builder.finish([self.tensors[source]], outputs, self.graph.description)
+        return Written(data, self.covers)
+
+    def _folds_into_next(self, node: fx.Node) -> bool:
+        """A zero pad whose only reader is a convolution becomes that convolution's padding."""
+        pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
+        if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0:
+            return False
+        if self.graph.layer_as(reader, nn.Conv2d) is None:
+            return False
+        self.folded_into_next.add(node)
+        return True
+
+    def _write(self, node: fx.Node) -> None:
+        layer = self.graph.layer(node)
+        assert layer is not None
+        last, fused = self._fused_activation(node, layer)
+        sources, padding, pads = self._sources(node)
+        step = lowering.Step(
+            node=node,
+            layer=layer,
+            inputs=tuple(self.tensors[source] for source in sources),
+            name=last.name,
+            fused=fused,
+            padding=padding,
+            input_shapes=tuple(lowering.nhwc(self.graph.shape(source)) for source in sources),
+            shape=lowering.nhwc(self.graph.shape(last)),
+        )
+        self.tensors[node] = self.tensors[last] = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
+        self.covers[last.name] = (*pads, node.name, *((last.name,) if last is not node else ()))
+
+    def _fused_activation(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
+        reader = only_consumer(node)
+        if isinstance(layer, lowering.FUSE_INTO) and reader is not None:
+            code = lowering.FUSABLE.get(type(self.graph.layer(reader)))
+            if code is not None:
+                return reader, code
+        return node, lowering.Fused.NONE
+
+    def _sources(self, node: fx.Node) -> tuple[list[fx.Node], tuple[int, int, int, int], tuple[str, ...]]:
+        sources = [source for source in node.args if isinstance(source, fx.Node)]
+        first = sources[0]
+        pad = self.graph.layer_as(first, ops.Pad)
+        if pad is None or first not in self.folded_into_next:
+            return sources, (0, 0, 0, 0), ()
+        return [producer(first), *sources[1:]], pad.padding, (first.name,)
+
+
+def _with_litert_torch(graph: Graph, unknown: list[str]) -> Written:
+    try:
+        import litert_torch
+    except ImportError:
+        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        raise Unsupported(
+            f"{graph.name} has nodes that slimseg cannot write to .tflite itself ({shown}): "
+            "pip install 'slimseg[litert-torch]' to write it with litert-torch"
+        ) from None
+    import torch
+
+    from slimseg.runtimes.litert.file import embed_description
+
+    model = litert_torch.convert(_Nhwc(graph.module).eval(), (torch.zeros(1, *graph.input_size, graph.input_shape[1]),))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        model.export(str(path))
+        return Written(embed_description(path.read_bytes(), graph.description), {})
+
+
+class _Nhwc(nn.Module):
+    """The network with NHWC at both ends, as every slimseg file has it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, image: "np.ndarray") -> "np.ndarray":  # type: ignore[type-arg] # noqa: UP037
+        result = self.module(image.permute(0, 3, 1, 2))  # type: ignore[attr-defined]
+        return result.permute(0, 2, 3, 1) if result.ndim == 4 else result  # type: ignore[no-any-return]

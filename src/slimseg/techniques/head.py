@@ -1,0 +1,230 @@
+"""The head: how the result leaves the network (article, sections 3.4.5 and 2).
+
+A mask is the argmax of the logits, so softmax decides nothing; a bilinear resize is linear per pixel with weights
+that add up to one, so it commutes exactly with a 1x1 convolution:
+
+    Given   conv₁ₓ₁(U(x))                          at H×W, all channels resized
+    Result  U(conv₁ₓ₁(x))                          at h×w, only the classes resized            (exact)
+    Given   U(logits)                              where the host resizes to the image anyway
+    Result  logits at h×w                          the same values, resized once outside        (reduced size)
+    Given   softmax(z)[1] of two classes
+    Result  sigmoid(z₁ − z₀),  one channel out of the last convolution                          (exact)
+
+Which of them apply depends on what the user asked for: logits, probabilities or mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_fields
+
+import torch
+from torch import fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.description import OutputKind
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
+
+RESIZE_LATE = "resize behind the classifier"
+REDUCED = "reduced size"
+NO_SOFTMAX = "logits instead of probabilities"
+NO_ARGMAX = "logits instead of a mask"
+SIGMOID = "sigmoid of the difference"
+
+
+class Head:
+    """Moves work out of the end of the network, as far as the wanted output allows."""
+
+    name = "head"
+    section = "3.4"
+    needs: Needs = "nothing"
+    paper = "the article, section 3.4 (5)"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites = []
+        refusals: list[Refusal] = []
+        output = graph.output
+        if graph.layer_as(output, ops.ArgMax):
+            sites.append(
+                self._whole(
+                    output,
+                    NO_ARGMAX,
+                    f"{output.name} takes the argmax of {_shape(graph, output)}, which the host can do",
+                )
+            )
+        elif graph.layer_as(output, nn.Softmax):
+            sites.append(
+                self._whole(output, NO_SOFTMAX, f"softmax over {_shape(graph, output)} does not change the mask")
+            )
+        elif graph.layer_as(output, ops.Resize):
+            sites.append(
+                self._whole(
+                    output,
+                    REDUCED,
+                    f"the last resize to {_shape(graph, output)} only repeats what the host does to fit the image",
+                )
+            )
+        sites.extend(self._sigmoid(graph, refusals))
+        sites.extend(self._late_resizes(graph, refusals))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _whole(self, node: fx.Node, variant: str, reason: str) -> Site:
+        return Site(self.name, (node.name,), producer(node).name, node.name, self.needs, reason, variant, whole=True)
+
+    def _sigmoid(self, graph: Graph, refusals: list[Refusal]) -> list[Site]:
+        cut = graph.output
+        layer = graph.layer_as(cut, ops.Slice)
+        if layer is None or layer.dim != 1 or layer.stop - layer.start != 1:
+            return []
+        softmax = producer(cut)
+        if graph.layer_as(softmax, nn.Softmax) is None or graph.shape(softmax)[1] != 2:
+            return []
+        convolution = producer(softmax)
+        if (
+            graph.layer_as(convolution, nn.Conv2d) is None
+            or only_consumer(convolution) is not softmax
+            or shared_with(graph, convolution)
+        ):
+            refusals.append(
+                Refusal(self.name, softmax.name, "no convolution of its own comes right before the softmax")
+            )
+            return []
+        names = (convolution.name, softmax.name, cut.name)
+        reason = f"softmax of two classes at {_shape(graph, softmax)} with one kept is the sigmoid of their difference"
+        return [Site(self.name, names, producer(convolution).name, cut.name, self.needs, reason, SIGMOID)]
+
+    def _late_resizes(self, graph: Graph, refusals: list[Refusal]) -> list[Site]:
+        sites = []
+        for node in graph.layers():
+            resize = graph.layer_as(node, ops.Resize)
+            reader = only_consumer(node)
+            convolution = graph.layer_as(reader, nn.Conv2d)
+            if resize is None or reader is None or convolution is None:
+                continue
+            if not _is_pointwise(convolution):
+                continue
+            if convolution.out_channels > graph.shape(node)[1] or not _enlarges(graph, node):
+                refusals.append(Refusal(self.name, node.name, f"{reader.name} would leave more to resize than before"))
+                continue
+            reason = (
+                f"{node.name} resizes {graph.shape(node)[1]} channels to {_shape(graph, node)} before a 1x1 convolution "
+                f"keeps {convolution.out_channels}: resize those instead"
+            )
+            sites.append(
+                Site(
+                    self.name,
+                    (node.name, reader.name),
+                    producer(node).name,
+                    reader.name,
+                    self.needs,
+                    reason,
+                    RESIZE_LATE,
+                )
+            )
+        return sites
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        if site.variant == RESIZE_LATE:
+            return _resize_late(graph, *site.layers)
+        if site.variant == SIGMOID:
+            return _two_class_sigmoid(graph, *site.layers)
+        kinds: dict[str, OutputKind] = {
+            NO_SOFTMAX: "logits",
+            NO_ARGMAX: "logits",
+            REDUCED: graph.description.output_kind,
+        }
+        if site.variant not in kinds or graph.output.name != site.target:
+            raise Unsupported(f"{site.target} is not the end of {graph.name}")
+        result = edit.bypass(graph, site.target)
+        result.description = with_fields(result.description, output_kind=kinds[site.variant])
+        return result
+
+
+def with_output(graph: Graph, kind: OutputKind) -> Graph:
+    """The graph with the output that the user asked for: softmax or argmax appended to logits, or taken away.
+
+    Raises:
+        Unsupported: probabilities or logits cannot be had back from what the network gives.
+    """
+    have = graph.description.output_kind
+    if kind == have:
+        return graph
+    if have == "mask" and graph.layer_as(graph.output, ops.ArgMax):
+        graph = _without_end(graph, "probabilities" if graph.layer_as(producer(graph.output), nn.Softmax) else "logits")
+        return with_output(graph, kind)
+    if have == "probabilities" and kind == "logits" and graph.layer_as(graph.output, (nn.Softmax, nn.Sigmoid)):
+        return _without_end(graph, "logits")
+    if have == "mask" or kind == "logits":
+        raise Unsupported(f"{graph.name} ends in {graph.output.name} ({have}), from which {kind} cannot be had")
+    one_channel = graph.shape(graph.output)[1] == 1
+    if kind == "mask" and one_channel:
+        raise Unsupported(f"{graph.name} gives one channel, which the host thresholds: ask for logits or probabilities")
+    layer: nn.Module = ops.ArgMax() if kind == "mask" else nn.Sigmoid() if one_channel else nn.Softmax(1)
+    result = edit.append(graph, layer, {"mask": "argmax", "probabilities": "softmax"}[kind])
+    result.description = with_fields(result.description, output_kind=kind)
+    return result
+
+
+def _without_end(graph: Graph, kind: OutputKind) -> Graph:
+    result = edit.bypass(graph, graph.output.name)
+    result.description = with_fields(result.description, output_kind=kind)
+    return result
+
+
+def _resize_late(graph: Graph, resize: str, convolution: str) -> Graph:
+    result = edit.swap(graph, resize, convolution)
+    # The pair's result keeps the convolution's name, as every edit's target does.
+    return edit.exchange_names(result, resize, convolution)
+
+
+def _two_class_sigmoid(graph: Graph, convolution: str, softmax: str, cut: str) -> Graph:
+    layer = graph.layer_as(graph.node(convolution), nn.Conv2d)
+    kept = graph.layer_as(graph.node(cut), ops.Slice)
+    if layer is None or kept is None:
+        raise Unsupported(f"{softmax} is not a softmax of two classes behind a convolution")
+    return edit.replace(graph, [producer(graph.node(convolution)).name], cut, _Difference(layer, kept.start))
+
+
+class _Difference(nn.Module):
+    """sigmoid(z_kept − z_other) with the difference inside the convolution."""
+
+    def __init__(self, layer: nn.Conv2d, kept: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            layer.in_channels,
+            1,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            bias=True,  # type: ignore[arg-type]
+        )
+        with torch.no_grad():
+            self.conv.weight.copy_(layer.weight[kept : kept + 1] - layer.weight[1 - kept : 2 - kept])
+            bias = layer.bias if layer.bias is not None else torch.zeros(2)
+            assert self.conv.bias is not None
+            self.conv.bias.copy_(bias[kept : kept + 1] - bias[1 - kept : 2 - kept])
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.sigmoid(self.conv(x))  # type: ignore[no-any-return]
+
+
+def _is_pointwise(convolution: nn.Conv2d) -> bool:
+    return (
+        convolution.kernel_size == (1, 1)
+        and convolution.stride == (1, 1)
+        and convolution.padding in ((0, 0), 0)
+        and convolution.groups == 1
+    )
+
+
+def _enlarges(graph: Graph, resize: fx.Node) -> bool:
+    before, after = graph.shape(producer(resize)), graph.shape(resize)
+    return before[2] * before[3] < after[2] * after[3]
+
+
+def _shape(graph: Graph, node: fx.Node) -> str:
+    return "x".join(str(length) for length in graph.shape(node)[1:])

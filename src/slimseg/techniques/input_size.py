@@ -1,0 +1,75 @@
+"""Input size: fewer pixels in, fewer everywhere (article, section 2).
+
+    Given   a network at H×W
+    Result  the same weights at H'×W' < H×W, about the same aspect ratio
+
+The article expects a quarter of the time at half the side; the what-if measures it. Sides stay multiples of the
+step that the network's own strides need (32 where the original size is a multiple of 32), and at least of 8, because
+kernels work on 8 pixels at a time and odd sizes break skip connections.
+"""
+
+from __future__ import annotations
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit
+from slimseg.graph.graph import Graph
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site
+
+STEPS = (32, 16, 8)
+SMALLEST_SIDE = 64
+SMALLEST_SCALE = 0.25
+
+
+class InputSize:
+    """Feeds the network a smaller image."""
+
+    name = "input size"
+    section = "2"
+    needs: Needs = "images"
+    paper = "the article, section 2"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for size in candidates(graph.input_size):
+            try:
+                edit.at_input_size(graph, size)
+            except Unsupported as refusal:
+                refusals.append(Refusal(self.name, graph.input.name, str(refusal)))
+                continue
+            sites.append(self._site(graph, size))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, size: tuple[int, int]) -> Site:
+        height, width = graph.input_size
+        share = size[0] * size[1] / (height * width)
+        reason = f"{size[0]}x{size[1]} instead of {height}x{width}: {share:.0%} of the pixels in every layer"
+        source = graph.input.name
+        return Site(self.name, (source,), source, graph.output.name, self.needs, reason, f"{size[0]}x{size[1]}", True)
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        height, _, width = site.variant.partition("x")
+        return edit.at_input_size(graph, (int(height), int(width)))
+
+
+def candidates(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Smaller sizes (height, width) of about the same aspect ratio, largest first."""
+    step = next((step for step in STEPS if size[0] % step == 0 and size[1] % step == 0), 8)
+    found = set()
+    for percent in range(95, int(100 * SMALLEST_SCALE) - 1, -1):
+        scaled = [max(step, round(length * percent / 100 / step) * step) for length in size]
+        if min(scaled) >= SMALLEST_SIDE and tuple(scaled) != size:
+            found.add((scaled[0], scaled[1]))
+    return sorted(_nearest_aspect(found, size), key=lambda each: -each[0] * each[1])
+
+
+def _nearest_aspect(sizes: set[tuple[int, int]], original: tuple[int, int]) -> list[tuple[int, int]]:
+    """For each height the width nearest to the original aspect ratio."""
+    aspect = original[1] / original[0]
+    best: dict[int, tuple[int, int]] = {}
+    for size in sorted(sizes):
+        kept = best.get(size[0])
+        if kept is None or abs(size[1] / size[0] - aspect) < abs(kept[1] / kept[0] - aspect):
+            best[size[0]] = size
+    return list(best.values())

@@ -1,0 +1,124 @@
+"""Convolution -> depthwise + pointwise (article, section 3.1).
+
+    Given   y = W ∗ x,   W of shape (O, I, k, k), any stride and dilation, one group
+    Result  y ≈ Σ_r P_r · (D_r ∗ x),   D_r depthwise (I, 1, k, k), P_r pointwise (O, I, 1, 1), r = 1..R
+
+For each input channel i the slice W[:, i] is an O × k² matrix; its truncated singular value decomposition gives the
+R pairs nearest to it in the least-squares sense (Guo et al., "Network Decoupling", 2018, eq. 5; R = k² is exact):
+
+    W[:, i] = Σ_r σ_r u_r v_rᵀ,    P_r[:, i] = √σ_r u_r,    D_r[i] = √σ_r v_r
+
+MACs per output pixel fall from O·I·k² to R·I·(k² + O). Whether time falls with them is for the what-if to say:
+depthwise convolutions move many bytes for few MACs.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import fx, nn
+
+from slimseg.blocks.separable import SeparableConv2d
+from slimseg.errors import Unsupported
+from slimseg.graph import edit
+from slimseg.graph.graph import Graph
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
+
+RANKS = (1, 2)
+MIN_CHANNELS = 8
+
+
+class Separable:
+    """Replaces k×k convolutions, k > 1."""
+
+    name = "separable convolution"
+    section = "3.1"
+    needs: Needs = "images"
+    paper = "Howard et al., MobileNets, 2017, section 3.1; Guo et al., Network Decoupling, 2018, eq. 5"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            convolution = graph.layer_as(node, nn.Conv2d)
+            if convolution is None or convolution.kernel_size == (1, 1) or _is_depthwise(convolution):
+                continue
+            refusal = _refusal(graph, node, convolution)
+            if refusal:
+                refusals.append(Refusal(self.name, node.name, refusal))
+            else:
+                sites.extend(_sites(self.name, graph, node, convolution))
+        return Found(tuple(sites), tuple(refusals))
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        node = graph.node(site.target)
+        convolution = graph.layer_as(node, nn.Conv2d)
+        rank = re.fullmatch(r"rank (\d+)", site.variant)
+        if convolution is None or rank is None or convolution.groups != 1:
+            raise Unsupported(f"{site.target} is no convolution that {self.name} ({site.variant}) could replace")
+        return edit.replace(graph, [site.source], site.target, factorise(convolution, int(rank[1])))
+
+
+def factorise(convolution: nn.Conv2d, rank: int) -> SeparableConv2d:
+    """The `rank` depthwise + pointwise pairs nearest to a convolution's weights (Frobenius norm)."""
+    weight = convolution.weight.detach()
+    block = SeparableConv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        _pair(convolution.kernel_size),
+        _pair(convolution.stride),
+        _pair(convolution.padding),
+        _pair(convolution.dilation),
+        convolution.bias is not None,
+        rank,
+    )
+    per_input = weight.permute(1, 0, 2, 3).flatten(2)  # (I, O, k²)
+    u, sigma, v = torch.linalg.svd(per_input, full_matrices=False)
+    root = sigma.sqrt()
+    with torch.no_grad():
+        for r, (depthwise, pointwise) in enumerate(block.pairs()):
+            pointwise.weight.copy_((u[:, :, r] * root[:, None, r]).T[:, :, None, None])
+            depthwise.weight.copy_((v[:, r, :] * root[:, r, None]).reshape(depthwise.weight.shape))
+            if pointwise.bias is not None and convolution.bias is not None:
+                pointwise.bias.copy_(convolution.bias)
+    return block
+
+
+def _sites(technique: str, graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> list[Site]:
+    kernel = convolution.kernel_size[0] * convolution.kernel_size[1]
+    _, _, height, width = graph.shape(node)
+    full = convolution.in_channels * convolution.out_channels * kernel
+    sites = []
+    for rank in RANKS:
+        separate = rank * convolution.in_channels * (kernel + convolution.out_channels)
+        if separate < full:
+            reason = (
+                f"{convolution.kernel_size[0]}x{convolution.kernel_size[1]} convolution of {convolution.in_channels} to "
+                f"{convolution.out_channels} channels at {height}x{width}: {full / separate:.1f}x fewer MACs "
+                f"as {'depthwise + pointwise' if rank == 1 else f'{rank} depthwise + pointwise pairs'}"
+            )
+            sites.append(Site(technique, (node.name,), node.args[0].name, node.name, "images", reason, f"rank {rank}"))  # type: ignore[union-attr]
+    return sites
+
+
+def _refusal(graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> str | None:
+    if convolution.groups > 1:
+        return f"it already works in {convolution.groups} groups"
+    if min(convolution.in_channels, convolution.out_channels) < MIN_CHANNELS:
+        return (
+            f"{convolution.in_channels} to {convolution.out_channels} channels are too few for a depthwise layer to pay"
+        )
+    other = shared_with(graph, node)
+    return f"its weights are shared with {other}" if other else None
+
+
+def _is_depthwise(convolution: nn.Conv2d) -> bool:
+    return convolution.groups == convolution.in_channels > 1
+
+
+def _pair(value: tuple[int, ...] | str | int) -> tuple[int, int]:
+    if isinstance(value, str):
+        raise Unsupported(f"padding {value!r} is not a number of pixels")
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,0 +1,65 @@
+"""What a technique is: it finds sites in a graph and applies itself to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import fx
+
+from slimseg.graph.graph import Graph
+from slimseg.results import Needs, Refusal
+
+LayerTimes = Mapping[str, float]  # milliseconds by node name; empty where nothing was profiled
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where a technique can act, in one variant of it.
+
+    The edit replaces `layers`; the part of the network from the value of `source` to that of `target` is what
+    changes and what a what-if times. `target` keeps its name and shape in the edited graph, unless `whole`.
+    """
+
+    technique: str
+    layers: tuple[str, ...]
+    source: str
+    target: str
+    needs: Needs
+    reason: str
+    variant: str = ""  # "rank 2", "bilinear 1x1", "192x256"; variants of one layer exclude each other
+    whole: bool = False  # changes the whole network (its input or output), not a part
+
+
+@dataclass(frozen=True)
+class Found:
+    """What looking over a graph gave: where to act, and where not and why."""
+
+    sites: tuple[Site, ...] = ()
+    refusals: tuple[Refusal, ...] = field(default=())
+
+
+class Technique(Protocol):
+    """One technique of the article; implementations hold no state."""
+
+    name: str
+    section: str  # of the article
+    needs: Needs
+    paper: str
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        """Every site, in every variant worth timing. `times` may be empty."""
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        """A new graph with the edit; weights start from the best approximation of those replaced.
+
+        Raises:
+            Unsupported: the site does not exist in this graph (any more).
+        """
+
+
+def shared_with(graph: Graph, node: fx.Node) -> str | None:
+    """Another node that calls the same module (shared weights), if any."""
+    others = (other.name for other in graph.layers() if other is not node and other.target == node.target)
+    return next(others, None)

@@ -1,0 +1,135 @@
+"""Transposed convolution -> convolution at the low resolution + bilinear or nearest resize (article, section 3.2).
+
+    Given   y = act(K ⊛ₛ x),  transposed convolution of stride s: (I, H, W) to (O, sH, sW)
+    Result  y ≈ U(act(W ∗ x)),  W of shape (O, I, m, m), m = 3 or 1, U the resize by s
+
+Both sides are linear before the activation and repeat themselves every s pixels, so each pair (o, i) is fitted on
+its own. An impulse at one low-resolution pixel gives the kernel K[i, o] on the left and Σ_t W[o, i, t] U(δ_t) on
+the right, δ_t being the impulse at tap t. With the columns of A the responses U(δ_t):
+
+    W[o, i] = argmin_w ‖A w − vec K[i, o]‖²  =  A⁺ vec K[i, o]
+
+A is the same for all pairs. MACs fall from s²-fold pixels with k²/s² taps each to m² taps at the low resolution.
+The resize comes after the activation, which therefore fuses into the convolution.
+Odena et al., "Deconvolution and Checkerboard Artifacts", 2016.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from slimseg.blocks.upsample import ConvUpsample
+from slimseg.errors import Unsupported
+from slimseg.graph import edit
+from slimseg.graph.graph import Graph, only_consumer
+from slimseg.graph.ops import ResizeMode
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
+
+VARIANTS: dict[str, tuple[int, ResizeMode]] = {
+    "3x3, bilinear": (3, "bilinear"),
+    "1x1, bilinear": (1, "bilinear"),
+    "3x3, nearest": (3, "nearest-exact"),
+}
+
+
+class Upsampling:
+    """Replaces transposed convolutions that enlarge by a whole number."""
+
+    name = "transposed convolution to resize"
+    section = "3.2"
+    needs: Needs = "images"
+    paper = "Odena et al., Deconvolution and Checkerboard Artifacts, 2016"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            layer = graph.layer_as(node, nn.ConvTranspose2d)
+            if layer is None:
+                continue
+            refusal = _refusal(graph, node, layer)
+            if refusal:
+                refusals.append(Refusal(self.name, node.name, refusal))
+            else:
+                sites.extend(self._site(graph, node, layer, variant) for variant in VARIANTS)
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, variant: str) -> Site:
+        _, _, height, width = graph.shape(node)
+        activation = _activation(graph, node)
+        layers = (node.name,) if activation is None else (node.name, activation.name)
+        reason = (
+            f"{layer.kernel_size[0]}x{layer.kernel_size[1]} transposed convolution of {layer.in_channels} to "
+            f"{layer.out_channels} channels up to {height}x{width}: convolve before the resize, on "
+            f"{layer.stride[0] * layer.stride[1]}x fewer pixels"
+        )
+        return Site(self.name, layers, node.args[0].name, layers[-1], self.needs, reason, variant)  # type: ignore[union-attr]
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        layer = graph.layer_as(graph.node(site.layers[0]), nn.ConvTranspose2d)
+        if layer is None or site.variant not in VARIANTS:
+            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
+        kernel, mode = VARIANTS[site.variant]
+        activation = graph.layer(graph.node(site.target)) if len(site.layers) > 1 else None
+        size = (graph.shape(graph.node(site.target))[2], graph.shape(graph.node(site.target))[3])
+        block = ConvUpsample(layer.in_channels, layer.out_channels, kernel, size, mode, activation)
+        fit(block.conv, layer, mode)
+        return edit.replace(graph, [site.source], site.target, block)
+
+
+def fit(convolution: nn.Conv2d, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> None:
+    """Set the convolution's weights to the least-squares fit above; its bias to the transposed convolution's."""
+    with torch.no_grad():
+        responses, kernels = _responses(convolution.kernel_size[0], transposed, mode)
+        solution = torch.linalg.lstsq(responses, kernels).solution  # (taps, I·O)
+        shape = (*convolution.kernel_size, transposed.in_channels, transposed.out_channels)
+        convolution.weight.copy_(solution.reshape(shape).permute(3, 2, 0, 1))
+        assert convolution.bias is not None
+        convolution.bias.copy_(transposed.bias if transposed.bias is not None else torch.zeros_like(convolution.bias))
+
+
+def _responses(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> tuple[Tensor, Tensor]:
+    """(A: pixels × taps², vec K: pixels × I·O) on a canvas large enough for every response."""
+    stride, canvas = transposed.stride[0], 9 + 2 * (transposed.kernel_size[0] // transposed.stride[0])
+    middle = canvas // 2
+    impulse = torch.zeros(1, 1, canvas, canvas)
+    impulse[..., middle, middle] = 1
+    size = (canvas * stride, canvas * stride)
+    columns = []
+    # A convolution (correlation) with weight at tap t moves the impulse by −t from the middle.
+    for row in range(taps):
+        for column in range(taps):
+            moved = impulse.roll((taps // 2 - row, taps // 2 - column), (2, 3))
+            resized = F.interpolate(moved, size, mode=mode, **({"align_corners": False} if mode == "bilinear" else {}))
+            columns.append(resized.flatten())
+    weight = transposed.weight.detach().reshape(
+        -1, 1, *transposed.kernel_size
+    )  # (I·O, 1, k, k): one input, I·O outputs
+    spread = F.conv_transpose2d(
+        impulse, weight.transpose(0, 1), None, transposed.stride, transposed.padding, transposed.output_padding
+    )
+    spread = F.pad(spread, (0, max(0, size[1] - spread.shape[3]), 0, max(0, size[0] - spread.shape[2])))
+    return torch.stack(columns, 1), spread[0, :, : size[0], : size[1]].flatten(1).T
+
+
+def _activation(graph: Graph, node: fx.Node) -> fx.Node | None:
+    reader = only_consumer(node)
+    return reader if graph.layer_as(reader, (nn.ReLU, nn.ReLU6)) is not None else None
+
+
+def _refusal(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> str | None:
+    _, _, in_height, in_width = graph.shape(node.all_input_nodes[0])
+    _, _, height, width = graph.shape(node)
+    if layer.groups > 1:
+        return f"it works in {layer.groups} groups"
+    if layer.dilation != (1, 1):
+        return f"it is dilated by {layer.dilation}"
+    if layer.stride[0] != layer.stride[1] or layer.stride[0] < 2:
+        return f"its stride is {layer.stride}"
+    if (height, width) != (in_height * layer.stride[0], in_width * layer.stride[1]):
+        return f"it makes {height}x{width} of {in_height}x{in_width}, not {layer.stride[0]} times as many pixels a side"
+    other = shared_with(graph, node)
+    return f"its weights are shared with {other}" if other else None
