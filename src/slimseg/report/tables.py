@@ -1,0 +1,62 @@
+"""The small parts of which the terminal's tables are made."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+# What a terminal without Unicode shows instead; anything else becomes "?".
+_ASCII = str.maketrans(
+    {"×": "x", "→": ">", "–": "-", "−": "-", "±": "+", "✓": "v", "✗": "x", "…": "~", "·": "-", "•": "-", "█": "#"}
+    | dict.fromkeys(_EIGHTHS[4:], "#")
+    | dict.fromkeys(_EIGHTHS[:4], " ")
+)
+
+
+def bar(fraction: float, width: int, style: str = "cyan") -> Text:
+    """A horizontal bar of eighths of a character, `fraction` (0-1) of `width` long."""
+    eighths = round(8 * width * min(max(fraction, 0.0), 1.0))
+    if fraction > 0 and not eighths:
+        eighths = 1  # something is never drawn as nothing
+    full, part = divmod(eighths, 8)
+    return Text(("█" * full + (_EIGHTHS[part] if part else "")).ljust(width), style=style)
+
+
+def table(*columns: str, numbers_from: int = 1) -> Table:
+    """An airy table: the first columns are text, those from `numbers_from` on are right-aligned numbers."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for index, name in enumerate(columns):
+        number = index >= numbers_from
+        made.add_column(
+            name,
+            justify="right" if number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            vertical="top",
+            header_style="bold dim",
+        )
+    return made
+
+
+def shortened(name: str, width: int) -> Text:
+    """A name cut in the middle, as both ends of a layer's name tell where it is."""
+    if len(name) <= width:
+        return Text(name)
+    tail = (width - 1) // 2
+    return Text(f"{name[: width - 1 - tail]}…{name[-tail:] if tail else ''}")
+
+
+def show(console: Console | None, *parts: RenderableType) -> None:
+    """Print; on an output that cannot carry Unicode, in its nearest ASCII."""
+    out = console or Console()
+    if not out.options.ascii_only:
+        for part in parts:
+            out.print(part)
+        return
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part)
+    out.file.write(captured.get().translate(_ASCII).encode("ascii", "replace").decode("ascii"))

@@ -1,0 +1,85 @@
+"""Sentences and groupings that the terminal and the page share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from slimseg.report import units
+from slimseg.results import BudgetCheck, ModelSummary, Needs, Refusal, SlimResult
+
+NEEDS_WORDS: dict[Needs, str] = {
+    "nothing": "exact, needs nothing",
+    "images": "needs images, no labels",
+    "labels": "needs labels",
+}
+
+_BUDGET_WORDS = {
+    "max_size": "Size",
+    "min_speedup": "Speed-up",
+    "max_drop": "mIoU drop",
+    "max_latency": "Latency",
+    "needs": "Needs",
+    "time_limit": "Time spent",
+}
+
+
+@dataclass(frozen=True)
+class RefusalGroup:
+    """All layers that one technique left alone for one reason."""
+
+    technique: str
+    reason: str
+    layers: tuple[str, ...]
+
+
+def group_refusals(refusals: Iterable[Refusal]) -> list[RefusalGroup]:
+    """One group per technique and reason, the most frequent first."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for refusal in refusals:
+        layers.setdefault((refusal.technique, refusal.reason), []).append(refusal.layer)
+    groups = [RefusalGroup(technique, reason, tuple(names)) for (technique, reason), names in layers.items()]
+    return sorted(groups, key=lambda group: -len(group.layers))
+
+
+def few(names: Sequence[str], shown: int = 1) -> str:
+    """The first names and how many more there are: "enc1_conv + 3 more"."""
+    rest = len(names) - shown
+    head = ", ".join(names[:shown])
+    return f"{head} + {rest} more" if rest > 0 else head
+
+
+def technique_name(technique: str) -> str:
+    """`separable_convolution` as words."""
+    return technique.replace("_", " ")
+
+
+def headline(result: SlimResult) -> str:
+    """The whole result in one line: speed, size, accuracy."""
+    size_ratio = units.quotient(result.baseline.size_bytes, result.result.size_bytes)
+    parts = [_ratio(result.speedup, "faster", "slower"), _ratio(size_ratio, "smaller", "larger")]
+    if accuracy := accuracy_change(result.baseline, result.result):
+        parts.append(accuracy)
+    return ", ".join(parts)
+
+
+def accuracy_change(before: ModelSummary, after: ModelSummary) -> str:
+    """mIoU before -> after, or the agreement where there are no labels, or nothing."""
+    if before.miou is not None and after.miou is not None:
+        return f"mIoU {units.percent(before.miou)} → {units.percent(after.miou)}"
+    if after.agreement is not None:
+        return f"{units.percent(after.agreement)}% agreement with the original"
+    return ""
+
+
+def budget_name(check: BudgetCheck) -> str:
+    return _BUDGET_WORDS.get(check.name, check.name.replace("_", " "))
+
+
+def budget_sentence(check: BudgetCheck) -> str:
+    verdict = "met" if check.met else "missed"
+    return f"{budget_name(check)} {verdict}: wanted {check.wanted}, got {check.got}"
+
+
+def _ratio(ratio: float, gain: str, loss: str) -> str:
+    return f"{units.times(ratio)} {gain}" if ratio >= 1 or ratio <= 0 else f"{units.times(1 / ratio)} {loss}"
