@@ -1,0 +1,248 @@
+"""Native runtimes run in a child process: a crash on a strange model is a reported failure, not the end of a search.
+
+    parent                                          child (`python -m slimseg.runtimes.child`)
+    call("package.module:function", *args) ──> import it, run it
+    value, or the exception raised here    <── ("value", result) | ("slimseg", error) | ("other", text)
+
+Messages are an 8-byte length and a pickle, between our own two processes only. The child moves its protocol off
+file descriptors 0 and 1 first, so that whatever native code prints goes to a log, whose tail explains a crash.
+A plain subprocess and not `multiprocessing`: a user's script may lack the `__main__` guard that spawning needs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from slimseg.errors import RuntimeFailure, SlimsegError
+
+_LENGTH = struct.Struct("<Q")
+_LOG_TAIL = 400  # characters of native output quoted in an error
+_LOG_LIMIT = 16 << 20  # bytes after which the log starts again
+
+
+class Child:
+    """One child process, started on the first call and again after a crash. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, or None while it is not running."""
+        return self._process.pid if self._process else None
+
+    def close(self) -> None:
+        """End the child; a later call starts a new one."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def call(self, target: str, *args: Any, timeout_s: float | None = None, about: str | Path = "") -> Any:
+        """Run `target` ("package.module:function") on `args` in the child and return its result.
+
+        Args:
+            target: an importable function; arguments and result must be picklable.
+            timeout_s: seconds after which the child is killed; None waits for ever.
+            about: the file that the call is about, for the error's sentence.
+
+        Raises:
+            SlimsegError: as raised by the function.
+            RuntimeFailure: the function raised anything else, or the child crashed or ran out of time.
+        """
+        with self._lock:
+            try:
+                return self._call(target, args, timeout_s, str(about) or target.partition(":")[2])
+            except SlimsegError:
+                raise
+            except BaseException:
+                self.close()  # interrupted between question and answer: the next answer would be to this question
+                raise
+
+    def _call(self, target: str, args: tuple[Any, ...], timeout_s: float | None, about: str) -> Any:
+        request = pickle.dumps((target, args), pickle.HIGHEST_PROTOCOL)
+        process = self._running()
+        log_start = self._rewind_log()
+        late = threading.Event()
+        timer = _kill_after(process, timeout_s, late)
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            _send(process.stdin, request)
+            kind, value = pickle.loads(_receive(process.stdout))
+        except (OSError, EOFError) as error:
+            raise RuntimeFailure(self._post_mortem(process, about, log_start, timeout_s, late)) from error
+        finally:
+            if timer:
+                timer.cancel()
+        if kind == "value":
+            return value
+        if kind == "slimseg":
+            raise value
+        raise RuntimeFailure(f"{about}: the native runtime refused: {value}{self._tail(log_start)}")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "slimseg.runtimes.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=_environment(),
+            )
+        return self._process
+
+    def _rewind_log(self) -> int:
+        size = os.fstat(self._log.fileno()).st_size
+        if size > _LOG_LIMIT:
+            self._log.truncate(0)
+            return 0
+        return size
+
+    def _post_mortem(
+        self,
+        process: subprocess.Popen[bytes],
+        about: str,
+        log_start: int,
+        timeout_s: float | None,
+        late: threading.Event,
+    ) -> str:
+        self.close()
+        if late.is_set():
+            return f"{about}: the native runtime did not answer within {timeout_s:g} s and was stopped"
+        return f"{about}: the native runtime crashed ({_ending(process.returncode)}){self._tail(log_start)}"
+
+    def _tail(self, start: int) -> str:
+        """What native code printed during this call, on one line; its chatter about delegates is left out."""
+        self._log.seek(start)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        text = " / ".join(line.strip() for line in lines if line.strip() and not line.startswith(("INFO", "WARNING")))
+        return f"; it printed: {text[-_LOG_TAIL:]}" if text else ""
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, with the parent's import path: the child must find the same slimseg."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONWARNINGS", "PYTHONPATH")}
+    environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    environment["PYTHONSAFEPATH"] = "1"  # a stray numpy.py in the working directory is not ours to import
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    return environment
+
+
+def _kill_after(
+    process: subprocess.Popen[bytes], timeout_s: float | None, late: threading.Event
+) -> threading.Timer | None:
+    if timeout_s is None:
+        return None
+
+    def kill() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_s, kill)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit status {code}"
+
+
+_shared: Child | None = None
+_shared_owner = 0  # process id: a forked worker must not talk on its parent's pipes
+
+
+def shared() -> Child:
+    """The child that everything uses unless told otherwise; started by its first call, ended at exit."""
+    global _shared, _shared_owner
+    if _shared is None or _shared_owner != os.getpid():
+        _shared, _shared_owner = Child(), os.getpid()
+        atexit.register(_shared.close)
+    return _shared
+
+
+def call(target: str, *args: Any, timeout_s: float | None = None, about: str | Path = "") -> Any:
+    """`Child.call` in the shared child."""
+    return shared().call(target, *args, timeout_s=timeout_s, about=about)
+
+
+def _send(pipe: BinaryIO | Any, message: bytes) -> None:
+    pipe.write(_LENGTH.pack(len(message)))
+    pipe.write(message)
+    pipe.flush()
+
+
+def _receive(pipe: BinaryIO | Any) -> bytes:
+    (length,) = _LENGTH.unpack(_exactly(pipe, _LENGTH.size))
+    return _exactly(pipe, length)
+
+
+def _exactly(pipe: BinaryIO | Any, count: int) -> bytes:
+    data: bytes = pipe.read(count)
+    if len(data) != count:
+        raise EOFError("the other process is gone")
+    return data
+
+
+def _answer(request: bytes) -> bytes:
+    """Run one request; the exception becomes the answer."""
+    try:
+        target, args = pickle.loads(request)
+        module, _, name = target.partition(":")
+        value = getattr(importlib.import_module(module), name)(*args)
+        return pickle.dumps(("value", value), pickle.HIGHEST_PROTOCOL)
+    except SlimsegError as error:
+        return pickle.dumps(("slimseg", error))
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        return pickle.dumps(("other", f"{type(error).__name__}: {first}"))
+
+
+def _serve() -> None:
+    """The child's loop: ends when the parent closes its end, or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    while True:
+        try:
+            request = _receive(requests)
+        except EOFError:
+            return
+        _send(answers, _answer(request))
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,117 @@
+"""Latency of files side by side: one child, round-robin (A B C A B C ...), medians over rounds.
+
+Interleaving is what makes small differences believable: a slow second of the machine hits every file alike, and
+`ratio` compares files within each round. Files of a few microseconds are repeated within a round until the clock
+can see them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slimseg.runtimes import child
+from slimseg.runtimes.litert.session import Session, random_input
+
+_SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
+_MIN_ROUNDS, _MAX_ROUNDS = 7, 300
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One file's latency; `rounds_ms` are comparable one by one with those of files timed in the same call."""
+
+    path: str
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    min_ms: float
+    runs: int
+    rounds_ms: tuple[float, ...]
+
+    @classmethod
+    def of(cls, path: str, rounds_ms: Sequence[float], repeats: int = 1) -> Timing:
+        """Summarise one sample per round, each the mean of `repeats` runs."""
+        p10, median, p90 = (float(value) for value in np.percentile(rounds_ms, (10, 50, 90)))
+        return cls(path, median, p10, p90, min(rounds_ms), len(rounds_ms) * repeats, tuple(rounds_ms))
+
+
+def time_files(
+    paths: Sequence[str | Path],
+    threads: int = 1,
+    seconds_per_file: float = 1.0,
+    rounds: int | None = None,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> tuple[Timing, ...]:
+    """Time every file, all loaded and warmed up, in turns.
+
+    Args:
+        paths: any number of files; hundreds of tiny ones are cheap with a small `seconds_per_file`.
+        seconds_per_file: time to spend, on average; at least 7 rounds are run whatever it says.
+        rounds: an exact number of rounds in place of the time.
+        within: the child to run in; the shared one by default.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+        RuntimeFailure: LiteRT refused a file, crashed or ran out of time.
+    """
+    process = within or child.shared()
+    names = [str(path) for path in paths]
+    about = names[0] if len(names) == 1 else f"one of {len(names)} files timed together"
+    target = "slimseg.runtimes.litert.benchmark:measure"
+    result: tuple[Timing, ...] = process.call(
+        target, names, threads, seconds_per_file, rounds, timeout_s=timeout_s, about=about
+    )
+    return result
+
+
+def ratio(numerator: Timing, denominator: Timing) -> float:
+    """How many times slower `numerator` is: the median of the ratios within each round of one `time_files` call."""
+    pairs = zip(numerator.rounds_ms, denominator.rounds_ms, strict=True)
+    return float(np.median([a / b for a, b in pairs]))
+
+
+def measure(names: list[str], threads: int, seconds_per_file: float, rounds: int | None) -> tuple[Timing, ...]:
+    """What `time_files` runs in the child."""
+    sessions = [_prepared(name, threads) for name in names]
+    single_s = [_warm_up(session) for session in sessions]
+    repeats = [max(1, round(_SAMPLE_S / seconds)) for seconds in single_s]
+    round_s = sum(seconds * count for seconds, count in zip(single_s, repeats, strict=True))
+    if rounds is None:
+        rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(seconds_per_file * len(names) / max(round_s, 1e-9))))
+    samples: list[list[float]] = [[] for _ in names]
+    for _ in range(rounds):
+        for session, count, own in zip(sessions, repeats, samples, strict=True):
+            own.append(sample_ms(session, count))
+    return tuple(Timing.of(name, own, count) for name, own, count in zip(names, samples, repeats, strict=True))
+
+
+def sample_ms(session: Session, repeats: int) -> float:
+    """Mean latency of `repeats` runs; a repeated file first runs once untimed, to find its caches as it leaves them."""
+    if repeats > 1:
+        session.invoke()
+    start = time.perf_counter_ns()
+    for _ in range(repeats):
+        session.invoke()
+    return (time.perf_counter_ns() - start) / repeats / 1e6
+
+
+def _prepared(name: str, threads: int) -> Session:
+    session = Session(name, threads)
+    session.set_raw(random_input(session.file.inputs[0]))
+    return session
+
+
+def _warm_up(session: Session) -> float:
+    """Run a few times; the quickest run in seconds."""
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < 2e-3 and len(times) < 50):
+        start = time.perf_counter()
+        session.invoke()
+        times.append(time.perf_counter() - start)
+    return max(min(times), 1e-7)

@@ -1,0 +1,228 @@
+"""What a `.tflite` file says about itself: operators with shapes and costs, inputs, outputs, our description.
+
+Reads with the official schema and runs nothing. Layout of activations: NHWC.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from slimseg.errors import ModelError, OutputError
+from slimseg.graph.description import Description
+from slimseg.runtimes.litert import costs
+
+IDENTIFIER = b"TFL3"
+METADATA_NAME = b"slimseg"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a model."""
+
+    name: str
+    shape: tuple[int, ...]  # NHWC
+    dtype: str  # numpy's name
+    scale: float  # real = (integer - zero_point) * scale; 0.0: not quantised
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the file's main graph, in the file's order."""
+
+    index: int
+    op: str  # e.g. "CONV_2D"
+    name: str  # of its first output tensor: in files that slimseg wrote, a graph node
+    input_shapes: tuple[tuple[int, ...], ...]  # activations only
+    output_shape: tuple[int, ...]
+    macs: int
+    params: int
+    memory_bytes: int  # activations read and written, weights read
+    dtype: str  # of its output
+    inputs: tuple[int, ...]  # tensor indices of the activations it reads
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """A `.tflite` on disk."""
+
+    path: Path
+    size_bytes: int
+    operators: tuple[Operator, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    description: Description | None
+    params: int  # each stored tensor once
+
+    @property
+    def macs(self) -> int:
+        return sum(operator.macs for operator in self.operators)
+
+
+def read(path: str | Path) -> File:
+    """Everything that a file says about itself.
+
+    Raises:
+        ModelError: missing, not a `.tflite`, or damaged.
+    """
+    path = Path(path)
+    found = stat(path)
+    return _read(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(path: Path, _mtime_ns: int, size: int) -> File:
+    model = parse(path.read_bytes(), path)
+    graph = model.subgraphs[0]
+    try:
+        tensors = costs.Tensors(model)
+        return File(
+            path=path,
+            size_bytes=size,
+            operators=tuple(_operator(tensors, index, each) for index, each in enumerate(graph.operators or [])),
+            inputs=tuple(_info(graph.tensors[index]) for index in graph.inputs),
+            outputs=tuple(_info(graph.tensors[index]) for index in graph.outputs),
+            description=_description(model),
+            params=tensors.total_params(),
+        )
+    except (IndexError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+
+
+def operators(path: str | Path) -> tuple[Operator, ...]:
+    """The operators of the file's main graph, in order. Raises: ModelError."""
+    return read(path).operators
+
+
+def read_description(path: str | Path) -> Description | None:
+    """The description that slimseg embedded, or None in a file from elsewhere. Raises: ModelError."""
+    return read(path).description
+
+
+def embed_description(data: bytes, description: Description) -> bytes:
+    """The same model with `description` as its metadata buffer "slimseg", replacing an older one."""
+    model = parse(data, Path("model"))
+    text = np.frombuffer(description.to_json().encode(), np.uint8)
+    model.metadata = model.metadata or []
+    for entry in model.metadata:
+        if entry.name == METADATA_NAME:
+            model.buffers[entry.buffer].data = text
+            return pack(model)
+    buffer = schema.BufferT()
+    buffer.data = text
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name = METADATA_NAME
+    entry.buffer = len(model.buffers) - 1
+    model.metadata.append(entry)
+    return pack(model)
+
+
+def parse(data: bytes, path: Path) -> Any:
+    """The schema's `ModelT` of a file's bytes.
+
+    Raises:
+        ModelError: not a `.tflite`, or damaged.
+    """
+    if data[4:8] != IDENTIFIER:
+        raise ModelError(f"{path} is not a .tflite model (its first bytes lack the TFL3 mark): give a .tflite file")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(data, 0)
+        if not model.subgraphs or not model.buffers or model.subgraphs[0].tensors is None:
+            raise ValueError("no graph")
+    except (struct.error, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+        raise _damaged(path) from error
+    return model
+
+
+def pack(model: Any) -> bytes:
+    """The bytes of a `ModelT`."""
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def save(data: bytes, path: str | Path) -> None:
+    """Replace `path` by `data` in one step: an interrupted write leaves the old file.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def stat(path: Path) -> os.stat_result:
+    """Size and times of a file. Raises: ModelError."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be opened: {error.strerror}") from error
+    if not path.is_file():
+        raise ModelError(f"{path} is not a file: give a .tflite model")
+    return found
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} is a damaged or truncated .tflite model: copy or export it again")
+
+
+def _operator(tensors: costs.Tensors, index: int, operator: Any) -> Operator:
+    activations = tensors.activations(operator)
+    outputs = [int(i) for i in operator.outputs]
+    first = tensors.tensor(outputs[0])
+    return Operator(
+        index=index,
+        op=tensors.op_name(operator),
+        name=first.name.decode(errors="replace"),
+        input_shapes=tuple(tensors.shape(i) for i in activations),
+        output_shape=tensors.shape(outputs[0]),
+        macs=tensors.macs(operator),
+        params=tensors.params(operator),
+        memory_bytes=tensors.memory_bytes(operator),
+        dtype=costs.dtype_name(first),
+        inputs=tuple(activations),
+        outputs=tuple(outputs),
+    )
+
+
+def _info(tensor: Any) -> TensorInfo:
+    scale, zero_point = _quantisation(tensor.quantization)
+    return TensorInfo(
+        name=tensor.name.decode(errors="replace"),
+        shape=tuple(int(n) for n in tensor.shape) if tensor.shape is not None else (),
+        dtype=costs.dtype_name(tensor),
+        scale=scale,
+        zero_point=zero_point,
+    )
+
+
+def _quantisation(parameters: Any) -> tuple[float, int]:
+    """Scale and zero point of a tensor quantised as a whole; 0.0 and 0 for any other."""
+    if parameters is None or parameters.scale is None or len(parameters.scale) != 1:
+        return 0.0, 0
+    zeros = parameters.zeroPoint
+    return float(parameters.scale[0]), 0 if zeros is None or not len(zeros) else int(zeros[0])
+
+
+def _description(model: Any) -> Description | None:
+    for entry in model.metadata or []:
+        if entry.name == METADATA_NAME:
+            return Description.from_json(bytes(model.buffers[entry.buffer].data).decode(errors="replace"))
+    return None
