@@ -12,19 +12,13 @@ from slimseg.graph.ops import Resize, ResizeMode
 
 
 class ConvUpsample(nn.Module):
-    """resize(activation(convolution(x))): (N, in, H, W) to (N, out, *size)."""
+    """resize(activation(convolution(x))): (N, in, H, W) to (N, out, *size); `conv` keeps height and width."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        size: tuple[int, int],
-        mode: ResizeMode = "bilinear",
-        activation: nn.Module | None = None,
+        self, conv: nn.Module, size: tuple[int, int], mode: ResizeMode = "bilinear", activation: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.conv = conv
         self.activation = activation
         self.resize = Resize(size, mode)
 

@@ -1,0 +1,120 @@
+"""From whatever the user has to a Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimseg.errors import ModelError
+from slimseg.graph.description import OUTPUT_KINDS, Description
+from slimseg.graph.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from slimseg.graph.graph import Graph
+
+Numbers = float | Sequence[float]
+
+
+def load(
+    model: str | Path | nn.Module,
+    input_size: tuple[int, int] | None = None,
+    *,
+    weights: str | Path | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    channel_order: str | None = None,
+    classes: Sequence[str] = (),
+    output_kind: str | None = None,
+    name: str = "model",
+) -> Graph:
+    """Open a trained network as a Graph.
+
+    Args:
+        model: an nn.Module, the path of a `.pt2` file, or `file.py:function` / `package.module:function` that
+            returns an nn.Module (the Python is yours and is executed).
+        input_size: (height, width) in pixels; a `.pt2` file knows its own.
+        weights: a `.safetensors` or `.pth` file for the function's module; never unpickled.
+        mean, std: the network's input is (byte - mean) / std, one number or one per channel, in units of 0-255
+            bytes. Default: what the file says of itself, else mean 0 and std 255.
+        channel_order: "rgb" or "bgr".
+        classes: class names in the order of the output's channels.
+        output_kind: what the network gives: "logits" (default), "probabilities" or "mask".
+        name: what to call an nn.Module.
+
+    Raises:
+        ModelError: it cannot be opened, in one sentence.
+    """
+    from slimseg.frontends import torch as torch_frontend
+
+    if isinstance(model, str | Path):
+        graph = _open(str(model), input_size, weights)
+    else:
+        if input_size is None:
+            raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
+        graph = torch_frontend.from_module(model, _checked(input_size), Description(), name)
+    graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
+    return graph
+
+
+def _open(model: str, input_size: tuple[int, int] | None, weights: str | Path | None) -> Graph:
+    from slimseg.frontends import torch as torch_frontend
+
+    path = Path(model)
+    if path.suffix == ".pt2":
+        if weights is not None:
+            raise ModelError(f"{model} has its weights inside: leave --weights out")
+        graph = torch_frontend.from_archive(path, None)
+        if input_size is not None and tuple(input_size) != graph.input_size:
+            from slimseg.errors import Unsupported
+            from slimseg.graph import edit
+
+            try:
+                return edit.at_input_size(graph, _checked(input_size))
+            except Unsupported as error:
+                raise ModelError(str(error)) from error
+        return graph
+    if ":" in model and not path.exists():
+        if input_size is None:
+            raise ModelError(f"{model} needs an input size: give --input-size HEIGHTxWIDTH")
+        module = torch_frontend.from_factory(model, Path(weights) if weights else None)
+        return torch_frontend.from_module(module, _checked(input_size), Description(), model.rpartition(":")[2])
+    if not path.exists():
+        raise ModelError(f"{model} does not exist: give a .pt2 file or file.py:function")
+    if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
+        raise ModelError(
+            f"{model} holds weights without a network: give file.py:function that builds it, and --weights {model}"
+        )
+    raise ModelError(f"{model} is no model that slimseg opens: give a .pt2 file or file.py:function")
+
+
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    if len(size) != 2 or not all(isinstance(side, int) and 8 <= side <= 8192 for side in size):
+        raise ModelError(f"input size {size} must be (height, width) between 8 and 8192 pixels")
+    return size[0], size[1]
+
+
+def _described(
+    description: Description,
+    mean: Numbers | None,
+    std: Numbers | None,
+    channel_order: str | None,
+    classes: Sequence[str],
+    output_kind: str | None,
+) -> Description:
+    """What the file says of itself, overruled by what the caller says."""
+    if output_kind is not None and output_kind not in OUTPUT_KINDS:
+        raise ModelError(f"output kind {output_kind!r} is unknown: give one of {', '.join(OUTPUT_KINDS)}")
+    own = description.preprocessing
+    preprocessing = Preprocessing.of(
+        own.mean if mean is None else mean, own.std if std is None else std, channel_order or own.channel_order
+    )
+    return replace(
+        description,
+        preprocessing=preprocessing,
+        classes=tuple(classes) or description.classes,
+        output_kind=output_kind or description.output_kind,
+    )

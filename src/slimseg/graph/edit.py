@@ -107,6 +107,14 @@ def swap(graph: Graph, first: str, second: str) -> Graph:
     return result
 
 
+def renamed(graph: Graph, name: str, wanted: str) -> Graph:
+    """The node `name` called `wanted`, a name that no other node has."""
+    result = graph.copy()
+    _rename(result, result.node(name), wanted)
+    result.refresh()
+    return result
+
+
 def exchange_names(graph: Graph, first: str, second: str) -> Graph:
     """Two nodes take each other's name (their modules keep theirs apart from it)."""
     result = graph.copy()

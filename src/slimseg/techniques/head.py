@@ -137,9 +137,7 @@ class Head:
         }
         if site.variant not in kinds or graph.output.name != site.target:
             raise Unsupported(f"{site.target} is not the end of {graph.name}")
-        result = edit.bypass(graph, site.target)
-        result.description = with_fields(result.description, output_kind=kinds[site.variant])
-        return result
+        return _without_end(graph, kinds[site.variant])
 
 
 def with_output(graph: Graph, kind: OutputKind) -> Graph:
@@ -168,7 +166,10 @@ def with_output(graph: Graph, kind: OutputKind) -> Graph:
 
 
 def _without_end(graph: Graph, kind: OutputKind) -> Graph:
-    result = edit.bypass(graph, graph.output.name)
+    """Without the last layer; what is last now takes over its name."""
+    name = graph.output.name
+    result = edit.bypass(graph, name)
+    result = edit.renamed(result, result.output.name, name)
     result.description = with_fields(result.description, output_kind=kind)
     return result
 

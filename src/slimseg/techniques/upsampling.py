@@ -9,12 +9,14 @@ the right, δ_t being the impulse at tap t. With the columns of A the responses 
 
     W[o, i] = argmin_w ‖A w − vec K[i, o]‖²  =  A⁺ vec K[i, o]
 
-A is the same for all pairs. MACs fall from s²-fold pixels with k²/s² taps each to m² taps at the low resolution.
+A is the same for all pairs. The convolution may in turn be separable (see separable.py). MACs fall from s²-fold pixels with k²/s² taps each to m² taps at the low resolution.
 The resize comes after the activation, which therefore fuses into the convolution.
 Odena et al., "Deconvolution and Checkerboard Artifacts", 2016.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,12 +28,23 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.graph.ops import ResizeMode
 from slimseg.results import Needs, Refusal
+from slimseg.techniques.separable import factorise
 from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
 
-VARIANTS: dict[str, tuple[int, ResizeMode]] = {
-    "3x3, bilinear": (3, "bilinear"),
-    "1x1, bilinear": (1, "bilinear"),
-    "3x3, nearest": (3, "nearest-exact"),
+
+
+@dataclass(frozen=True)
+class Variant:
+    kernel_size: int
+    mode: ResizeMode
+    separable: bool = False
+
+
+VARIANTS = {
+    "3x3, bilinear": Variant(3, "bilinear"),
+    "separable 3x3, bilinear": Variant(3, "bilinear", separable=True),
+    "1x1, bilinear": Variant(1, "bilinear"),
+    "3x3, nearest": Variant(3, "nearest-exact"),
 }
 
 
@@ -72,23 +85,28 @@ class Upsampling:
         layer = graph.layer_as(graph.node(site.layers[0]), nn.ConvTranspose2d)
         if layer is None or site.variant not in VARIANTS:
             raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
-        kernel, mode = VARIANTS[site.variant]
+        variant = VARIANTS[site.variant]
         activation = graph.layer(graph.node(site.target)) if len(site.layers) > 1 else None
         size = (graph.shape(graph.node(site.target))[2], graph.shape(graph.node(site.target))[3])
-        block = ConvUpsample(layer.in_channels, layer.out_channels, kernel, size, mode, activation)
-        fit(block.conv, layer, mode)
-        return edit.replace(graph, [site.source], site.target, block)
+        convolution: nn.Module = fitted(layer, variant.kernel_size, variant.mode)
+        if variant.separable:
+            convolution = factorise(convolution, 1)  # type: ignore[arg-type]
+        return edit.replace(graph, [site.source], site.target, ConvUpsample(convolution, size, variant.mode, activation))
 
 
-def fit(convolution: nn.Conv2d, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> None:
-    """Set the convolution's weights to the least-squares fit above; its bias to the transposed convolution's."""
+def fitted(transposed: nn.ConvTranspose2d, kernel_size: int, mode: ResizeMode) -> nn.Conv2d:
+    """The convolution that, resized, comes nearest to a transposed convolution (the least-squares fit above)."""
+    convolution = nn.Conv2d(
+        transposed.in_channels, transposed.out_channels, kernel_size, padding=kernel_size // 2, bias=True
+    )
     with torch.no_grad():
-        responses, kernels = _responses(convolution.kernel_size[0], transposed, mode)
+        responses, kernels = _responses(kernel_size, transposed, mode)
         solution = torch.linalg.lstsq(responses, kernels).solution  # (taps, I·O)
-        shape = (*convolution.kernel_size, transposed.in_channels, transposed.out_channels)
+        shape = (kernel_size, kernel_size, transposed.in_channels, transposed.out_channels)
         convolution.weight.copy_(solution.reshape(shape).permute(3, 2, 0, 1))
         assert convolution.bias is not None
         convolution.bias.copy_(transposed.bias if transposed.bias is not None else torch.zeros_like(convolution.bias))
+    return convolution
 
 
 def _responses(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> tuple[Tensor, Tensor]:

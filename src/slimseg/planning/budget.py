@@ -1,0 +1,79 @@
+"""What the user asks for, checked for contradictions before anything runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from slimseg.errors import BudgetError
+from slimseg.graph.description import OUTPUT_KINDS, OutputKind
+from slimseg.results import Needs
+
+NEEDS: tuple[Needs, ...] = ("nothing", "images", "labels")
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_TIME_UNITS = {"s": 1, "": 1, "m": 60, "h": 3600}
+SHORTEST_TIME_S = 30.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bounds on the deployed file, and on the search for it.
+
+    `max_drop` is in points of mIoU where there are labels, else in percent of pixels that change class.
+    `needs` is the most that an edit may ask for. `head` None keeps the kind of output that the model has.
+    """
+
+    max_size_bytes: int | None = None
+    min_speedup: float | None = None
+    max_drop: float = 1.0
+    needs: Needs = "labels"
+    time_limit_s: float = 45 * 60
+    head: OutputKind | None = None
+
+    def __post_init__(self) -> None:
+        """Raises BudgetError where a bound cannot be met by any file or contradicts another."""
+        if self.max_size_bytes is not None and self.max_size_bytes < 1000:
+            raise BudgetError(f"--max-size {self.max_size_bytes} bytes is smaller than any network: give for example 4MB")
+        if self.min_speedup is not None and not (math.isfinite(self.min_speedup) and self.min_speedup >= 1):
+            raise BudgetError(f"--min-speedup {self.min_speedup:g} must be a number of at least 1")
+        if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
+            raise BudgetError(f"--max-drop {self.max_drop:g} must be between 0 and 100 points")
+        if self.needs not in NEEDS:
+            raise BudgetError(f"--needs {self.needs!r} must be one of {', '.join(NEEDS)}")
+        if self.head is not None and self.head not in OUTPUT_KINDS:
+            raise BudgetError(f"--head {self.head!r} must be one of {', '.join(OUTPUT_KINDS)}")
+        if not self.time_limit_s >= SHORTEST_TIME_S:
+            raise BudgetError(f"--time-limit {self.time_limit_s:g}s is too short: give at least {SHORTEST_TIME_S:g}s")
+        if self.needs == "nothing" and (self.min_speedup or 1) > 8:
+            raise BudgetError(
+                f"--min-speedup {self.min_speedup:g} contradicts --needs nothing: exact edits alone never give that much, "
+                "allow --needs images"
+            )
+
+    def allows(self, needs: Needs) -> bool:
+        return NEEDS.index(needs) <= NEEDS.index(self.needs)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "4MB", "900 kB", "1.5MiB" or "4000000".
+
+    Raises:
+        BudgetError: it is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in _SIZE_UNITS:
+        raise BudgetError(f"--max-size {text!r} is no size: give for example 4MB or 900kB")
+    return int(float(match[1]) * _SIZE_UNITS[match[2].lower()])
+
+
+def parse_time(text: str) -> float:
+    """Seconds of "45m", "90s", "1h" or "600".
+
+    Raises:
+        BudgetError: it is no time.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if not match:
+        raise BudgetError(f"--time-limit {text!r} is no time: give for example 45m, 90s or 1h")
+    return float(match[1]) * _TIME_UNITS[match[2]]

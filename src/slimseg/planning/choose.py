@@ -1,0 +1,68 @@
+"""Choosing the set of edits: at most one variant per layer, the least damage that meets the targets.
+
+    minimise    Σ d_v x_v                      d: damage, in percent of pixels that change class
+    subject to  Σ t_v x_v ≥ T                  t: saving in ms,    T: what must be saved
+                Σ b_v x_v ≥ B                  b: saving in bytes, B: likewise
+                Σ x_v ≤ 1 over the variants that touch one layer,   x ∈ {0, 1}
+
+A small integer programme (scipy's HiGHS solves it exactly). Without a target, or where it cannot be met, the most
+time is saved instead, damage breaking ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from slimseg.techniques import Site
+
+
+@dataclass(frozen=True)
+class Option:
+    """One site in one variant, with what it is worth and what it is feared to cost."""
+
+    site: Site
+    saving_ms: float
+    saving_bytes: int
+    damage: float  # percent of pixels that change class before any recovery
+
+
+def choose(options: Sequence[Option], need_ms: float | None, need_bytes: int | None) -> list[Option]:
+    """The options to apply, in the order given.
+
+    `need_ms` and `need_bytes` None mean: no target.
+    """
+    useful = [option for option in options if option.saving_ms > 0 or (need_bytes and option.saving_bytes > 0)]
+    if not useful:
+        return []
+    damage = np.array([option.damage for option in useful]) + 1e-3
+    time = np.array([option.saving_ms for option in useful])
+    size = np.array([option.saving_bytes for option in useful], float)
+    if need_ms is not None or need_bytes is not None:
+        targets = []
+        if need_ms is not None and need_ms > 0:
+            targets.append(LinearConstraint(time, lb=need_ms))
+        if need_bytes is not None and need_bytes > 0:
+            targets.append(LinearConstraint(size, lb=need_bytes))
+        chosen = _solve(damage, useful, targets)
+        if chosen is not None:
+            return chosen
+    scale = max(float(time.max()), 1e-9)
+    wanted = -time / scale + 1e-3 * damage / damage.max()
+    if need_bytes is not None:
+        wanted -= 0.5 * size / max(float(size.max()), 1.0)
+    return _solve(wanted, useful, []) or []
+
+
+def _solve(cost: np.ndarray, options: Sequence[Option], targets: list[LinearConstraint]) -> list[Option] | None:  # type: ignore[type-arg]
+    exclusive = [
+        LinearConstraint(np.array([float(layer in option.site.layers) for option in options]), ub=1)
+        for layer in sorted({layer for option in options for layer in option.site.layers})
+    ]
+    solution = milp(cost, constraints=[*exclusive, *targets], integrality=np.ones(len(options)), bounds=Bounds(0, 1))
+    if solution.x is None:
+        return None
+    return [option for option, taken in zip(options, solution.x, strict=True) if taken > 0.5]

@@ -1,0 +1,199 @@
+"""From a network and a budget to the set of edits: exact ones, then the input size, then the approximations.
+
+Time decides: every candidate is priced by a what-if in the precision that is deployed. Damage (pixels that change
+class before recovery) decides between candidates that would all do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from slimseg.graph import costs
+from slimseg.graph.graph import Graph
+from slimseg.planning import sensitivity, whatif
+from slimseg.planning.budget import Budget
+from slimseg.planning.choose import Option, choose
+from slimseg.progress import Progress
+from slimseg.results import Refusal
+from slimseg.techniques import TECHNIQUES, Site, named
+from slimseg.techniques.head import Head, with_output
+from slimseg.techniques.input_size import InputSize
+
+# Recovery and noise take their part: aim this much past the speed-up that is asked for.
+MARGIN = 1.15
+# Part of the time of a replaced layer that an edit usually saves; only used to compare input sizes.
+USUAL_SAVING = 0.7
+WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
+
+
+@dataclass(frozen=True)
+class PlannedEdit:
+    site: Site
+    predicted_saving_ms: float
+    damage: float  # percent of pixels that change class before recovery
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the plan has to reach, in numbers of the deployed precision."""
+
+    latency_ms: float | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How the planner sees the user's data: preprocessed images for a graph, and accuracy in points."""
+
+    images: Callable[[Graph], Tensor]  # (N, 3, H, W) at the graph's input size
+    accuracy: Callable[[Graph], float]  # mIoU where there are labels, else agreement with the original; 0-100
+
+
+@dataclass(frozen=True)
+class Plan:
+    graph: Graph
+    edits: tuple[PlannedEdit, ...]
+    refusals: tuple[Refusal, ...]
+
+
+class Planner:
+    """Makes one plan; `edits` and `refusals` grow as it goes."""
+
+    def __init__(
+        self, original: Graph, budget: Budget, target: Target, evidence: Evidence, int8_bytes: int, progress: Progress
+    ) -> None:
+        """`int8_bytes` is the size of the original's int8 file."""
+        self.graph = with_output(original, budget.head or original.description.output_kind)
+        self.budget = budget
+        self.target = target
+        self.evidence = evidence
+        self.bytes_beside_weights = int8_bytes - costs.total(original).params
+        self.progress = progress
+        self.edits: list[PlannedEdit] = []
+        self.refusals: list[Refusal] = []
+        self.latency_ms = 0.0
+
+    def plan(self, effort: float = 1.0) -> Plan:
+        """`effort` scales the time that must be saved: below 1 for a milder plan after one that hurt too much."""
+        self.exact()
+        if self.budget.allows("images"):
+            self.input_size()
+            self.approximate(effort)
+            self.exact()
+        return Plan(self.graph, tuple(self.edits), tuple(self.refusals))
+
+    # Exact edits first: they cost nothing.
+    def exact(self) -> None:
+        """Edits that change no value, as long as they are measured to be faster; some only show once others are made."""
+        refused: set[tuple[str, ...]] = set()
+        while sites := [site for site in self._find(Head()) if (*site.layers, site.variant) not in refused]:
+            prices = whatif.price(self.graph, sites[:1], "int8", self.progress)
+            self.refusals.extend(prices.refusals)
+            site, price = sites[0], prices.prices.get(sites[0])
+            if price is not None and price.saving_ms > 0 and self._allowed(site):
+                self._apply(site, price.saving_ms, 0.0)
+            else:
+                refused.add((*site.layers, site.variant))
+                if price is not None and price.saving_ms <= 0:
+                    self._refuse_slower(site, price)
+
+    def _allowed(self, site: Site) -> bool:
+        """A head edit must not take away the kind of output that the user asked for."""
+        wanted = self.budget.head or self.graph.description.output_kind
+        return named(site.technique).apply(self.graph, site).description.output_kind == wanted
+
+    def input_size(self) -> None:
+        """The most accurate input size with which the target can be reached, else the smallest that is accurate enough."""
+        sites = self._find(InputSize())
+        accuracies = self._accuracies(sites)
+        if not accuracies:
+            return
+        priced = whatif.price(self.graph, list(accuracies), "int8", self.progress)
+        reachable = 1 - USUAL_SAVING * self._share_of_replaceable_macs()
+        prices = priced.prices
+        fits = [
+            site
+            for site in prices
+            if self.target.latency_ms is not None and prices[site].after_ms * reachable <= self.target.latency_ms
+        ]
+        if fits:
+            chosen = max(fits, key=lambda site: accuracies[site])
+        else:
+            chosen = min(prices, key=lambda site: prices[site].after_ms)
+        keep = next(iter(prices.values())).before_ms * reachable
+        if self.target.latency_ms is not None and keep <= self.target.latency_ms and accuracies[chosen] < self._now:
+            return
+        self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
+
+    def _accuracies(self, sites: Sequence[Site]) -> dict[Site, float]:
+        """Accuracy of the sizes that lose at most half of what may be lost; the other half is for the edits to come."""
+        self._now = self.evidence.accuracy(self.graph)
+        kept: dict[Site, float] = {}
+        for site in self.progress.track(sites, "trying input sizes"):
+            accuracy = self.evidence.accuracy(InputSize().apply(self.graph, site))
+            if accuracy >= self._now - self.budget.max_drop / 2:
+                kept[site] = accuracy
+            elif accuracy < self._now - 4 * self.budget.max_drop - 1:
+                break
+        return kept
+
+    def _share_of_replaceable_macs(self) -> float:
+        layers = {layer for technique in TECHNIQUES[2:] for site in technique.find(self.graph, {}).sites for layer in site.layers}
+        macs = {node.name: costs.cost(self.graph, node).macs for node in self.graph.layers()}
+        return sum(macs[layer] for layer in layers) / max(1, sum(macs.values()))
+
+    def approximate(self, effort: float) -> None:
+        """The least harmful set of approximations that reaches the targets."""
+        sites = [site for technique in TECHNIQUES[2:] for site in self._find(technique)]
+        if not sites:
+            return
+        priced = whatif.price(self.graph, sites, "int8", self.progress)
+        self.refusals.extend(priced.refusals)
+        (now_ms,) = [timing.median_ms for timing in whatif.time_graphs([self.graph], "int8")]
+        useful = []
+        for site, price in priced.prices.items():
+            if price.saving_ms <= WORTH_SHARE * now_ms and self.target.size_bytes is None:
+                self._refuse_slower(site, price)
+            else:
+                useful.append(site)
+        damage = sensitivity.damage(self.graph, useful, self.evidence.images(self.graph), self.progress)
+        options = [
+            Option(site, priced.prices[site].saving_ms, self._saving_bytes(site), damage[site]) for site in useful
+        ]
+        for option in choose(options, self._need_ms(now_ms, options, effort), self._need_bytes()):
+            self._apply(option.site, option.saving_ms, option.damage)
+
+    def _need_ms(self, now_ms: float, options: Sequence[Option], effort: float) -> float | None:
+        if self.target.latency_ms is not None:
+            return max(0.0, now_ms - self.target.latency_ms / MARGIN) * effort
+        if effort == 1:
+            return None
+        best: dict[tuple[str, ...], float] = {}
+        for option in options:
+            best[option.site.layers] = max(best.get(option.site.layers, 0.0), option.saving_ms)
+        return effort * sum(best.values())
+
+    def _need_bytes(self) -> int | None:
+        if self.target.size_bytes is None:
+            return None
+        return int(costs.total(self.graph).params + 1.02 * self.bytes_beside_weights - 0.98 * self.target.size_bytes)
+
+    def _saving_bytes(self, site: Site) -> int:
+        """int8 weights: one byte a parameter."""
+        return costs.total(self.graph).params - costs.total(named(site.technique).apply(self.graph, site)).params
+
+    def _find(self, technique: Head | InputSize | object) -> list[Site]:
+        found = technique.find(self.graph, {})  # type: ignore[union-attr]
+        self.refusals.extend(refusal for refusal in found.refusals if refusal not in self.refusals)
+        return list(found.sites)
+
+    def _apply(self, site: Site, saving_ms: float, damage: float) -> None:
+        self.graph = named(site.technique).apply(self.graph, site)
+        self.edits.append(PlannedEdit(site, saving_ms, damage))
+
+    def _refuse_slower(self, site: Site, price: whatif.Price) -> None:
+        reason = f"{site.variant}: measured {price.before_ms:.3f} ms before and {price.after_ms:.3f} ms after, no gain"
+        self.refusals.append(Refusal(site.technique, site.layers[0], reason))

@@ -1,0 +1,113 @@
+"""What-if timing: the part of the network that an edit changes, before and after, timed side by side on the runtime.
+
+Both parts are written as small files of the wanted precision and run interleaved in one process, so that the
+machine's noise hits both alike. The files' inputs and outputs have that precision too: a conversion that the whole
+network would not have is not timed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import fx, nn
+
+from slimseg.errors import RuntimeFailure, SlimsegError, Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.graph import Graph, only_consumer
+from slimseg.progress import Progress
+from slimseg.results import Refusal
+from slimseg.runtimes.litert import benchmark, quantizer, writer
+from slimseg.techniques import Site, named
+
+Precision = Literal["float32", "int8"]
+_FOLLOWS = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
+
+
+@dataclass(frozen=True)
+class Price:
+    """Median latencies of the changed part, from one interleaved run."""
+
+    before_ms: float
+    after_ms: float
+
+    @property
+    def saving_ms(self) -> float:
+        return self.before_ms - self.after_ms
+
+
+@dataclass(frozen=True)
+class Priced:
+    prices: dict[Site, Price]
+    refusals: tuple[Refusal, ...]
+
+
+def price(graph: Graph, sites: Sequence[Site], precision: Precision, progress: Progress, threads: int = 1) -> Priced:
+    """Time every site's part of the network before and after its edit."""
+    refusals: list[Refusal] = []
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        files = _Files(Path(folder), precision)
+        pairs: dict[Site, tuple[Path, Path]] = {}
+        for site in progress.track(sites, "writing what-ifs"):
+            try:
+                pairs[site] = _pair(graph, site, files)
+            except (SlimsegError, ValueError) as error:
+                refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be written: {error}"))
+        prices: dict[Site, Price] = {}
+        for site, pair in progress.track(list(pairs.items()), "timing what-ifs"):
+            try:
+                before, after = benchmark.time_files(pair, threads=threads)
+                prices[site] = Price(before.median_ms, after.median_ms)
+            except RuntimeFailure as error:
+                refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {error}"))
+    return Priced(prices, tuple(refusals))
+
+
+def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
+    edited = named(site.technique).apply(graph, site)
+    if site.whole:
+        return files.of(graph, "whole"), files.of(edited, f"{site.technique} {site.variant}")
+    target = end_of_part(graph, site.target)
+    try:
+        before, after = edit.extract(graph, site.source, target), edit.extract(edited, site.source, target)
+    except Unsupported:  # the part reads more than its source: only the whole tells
+        return files.of(graph, "whole"), files.of(edited, f"{site.technique} {site.layers} {site.variant}")
+    return files.of(before, f"{site.source} {target}"), files.of(after, f"{site.technique} {site.layers} {site.variant}")
+
+
+def end_of_part(graph: Graph, target: str) -> str:
+    """The last node that the writer would fuse into the operator of `target`."""
+    node: fx.Node = graph.node(target)
+    while (reader := only_consumer(node)) is not None and graph.layer_as(reader, _FOLLOWS) is not None:
+        node = reader
+    return node.name
+
+
+class _Files:
+    """Writes each part once, however many edits compare themselves with it."""
+
+    def __init__(self, folder: Path, precision: Precision) -> None:
+        self.folder = folder
+        self.precision = precision
+        self.written: dict[str, Path] = {}
+
+    def of(self, graph: Graph, key: str) -> Path:
+        if key not in self.written:
+            path = self.folder / f"{len(self.written)}.tflite"
+            writer.write(graph, path)
+            self.written[key] = self._quantised(graph, path) if self.precision == "int8" else path
+        return self.written[key]
+
+    def _quantised(self, graph: Graph, path: Path) -> Path:
+        _, channels, height, width = graph.input_shape
+        sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
+        result = path.with_suffix(".int8.tflite")
+        io: Literal["float", "int8"] = "float" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
+        quantizer.quantize_int8(path, result, [sample], io=io)
+        return result
+
+

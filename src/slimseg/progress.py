@@ -1,0 +1,101 @@
+"""Progress of anything that lasts over a second: bars for a person, silence for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Where a long job says how far it is."""
+
+    def track(self, items: Iterable[Item], what: str) -> Iterable[Item]:
+        """The items, one by one, with a bar that says `what` is being done."""
+
+    def say(self, message: str) -> None:
+        """One line about what happens now."""
+
+    def bar(self, what: str, total: float) -> Bar:
+        """A bar that the caller moves itself."""
+
+
+class Bar(Protocol):
+    def update(self, done: float, note: str = "") -> None:
+        """`done` of the total, with a short note (a loss, for example)."""
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """No output at all: the default of the Python functions."""
+
+    def track(self, items: Iterable[Item], what: str) -> Iterable[Item]:
+        return items
+
+    def say(self, message: str) -> None:
+        pass
+
+    def bar(self, what: str, total: float) -> Bar:
+        return _NoBar()
+
+
+class _NoBar:
+    def update(self, done: float, note: str = "") -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Terminal:
+    """Bars on a console (standard error, so that `--json` on standard output stays clean)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def _bars(self) -> Iterator[Bars]:
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            yield bars
+
+    def track(self, items: Iterable[Item], what: str) -> Iterable[Item]:
+        items = list(items)
+        with self._bars() as bars:
+            task = bars.add_task(what, total=len(items), note="")
+            for item in items:
+                yield item
+                bars.advance(task)
+
+    def say(self, message: str) -> None:
+        self.console.print(message)
+
+    def bar(self, what: str, total: float) -> Bar:
+        return _TerminalBar(self, what, total)
+
+
+class _TerminalBar:
+    def __init__(self, terminal: Terminal, what: str, total: float) -> None:
+        self.context = terminal._bars()
+        self.bars = self.context.__enter__()
+        self.task = self.bars.add_task(what, total=int(total), note="")
+
+    def update(self, done: float, note: str = "") -> None:
+        self.bars.update(self.task, completed=int(done), note=note)
+
+    def close(self) -> None:
+        self.context.__exit__(None, None, None)
