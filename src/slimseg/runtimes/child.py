@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import os
 import pickle
+import re
 import signal
 import struct
 import subprocess
@@ -29,6 +30,7 @@ from typing import Any, BinaryIO
 from slimseg.errors import RuntimeFailure, SlimsegError
 
 _LENGTH = struct.Struct("<Q")
+_CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates announcing themselves, progress bars
 _LOG_TAIL = 400  # characters of native output quoted in an error
 _LOG_LIMIT = 16 << 20  # bytes after which the log starts again
 
@@ -38,7 +40,7 @@ class Child:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
+        self._log: BinaryIO | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Child:
@@ -55,11 +57,12 @@ class Child:
     def close(self) -> None:
         """End the child; a later call starts a new one."""
         process, self._process = self._process, None
+        log, self._log = self._log, None
         if process is None:
             return
         process.kill()
         process.wait()
-        for pipe in (process.stdin, process.stdout):
+        for pipe in (process.stdin, process.stdout, log):
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
@@ -110,6 +113,7 @@ class Child:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "slimseg.runtimes.child"],
                 stdin=subprocess.PIPE,
@@ -120,9 +124,11 @@ class Child:
         return self._process
 
     def _rewind_log(self) -> int:
+        assert self._log is not None
         size = os.fstat(self._log.fileno()).st_size
         if size > _LOG_LIMIT:
             self._log.truncate(0)
+            self._log.seek(0)  # of the child too: it writes through the same open file
             return 0
         return size
 
@@ -134,16 +140,19 @@ class Child:
         timeout_s: float | None,
         late: threading.Event,
     ) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)  # its own ending, not the one that close() would give it
+        printed = self._tail(log_start)
         self.close()
         if late.is_set():
             return f"{about}: the native runtime did not answer within {timeout_s:g} s and was stopped"
-        return f"{about}: the native runtime crashed ({_ending(process.returncode)}){self._tail(log_start)}"
+        return f"{about}: the native runtime crashed ({_ending(process.returncode)}){printed}"
 
     def _tail(self, start: int) -> str:
         """What native code printed during this call, on one line; its chatter about delegates is left out."""
-        self._log.seek(start)
-        lines = self._log.read().decode(errors="replace").splitlines()
-        text = " / ".join(line.strip() for line in lines if line.strip() and not line.startswith(("INFO", "WARNING")))
+        assert self._log is not None
+        lines = os.pread(self._log.fileno(), 1 << 20, start).decode(errors="replace").splitlines()
+        text = " / ".join(line.strip() for line in lines if line.strip() and not _CHATTER.search(line))
         return f"; it printed: {text[-_LOG_TAIL:]}" if text else ""
 
 
