@@ -78,8 +78,8 @@ def ratio(numerator: Timing, denominator: Timing) -> float:
 
 def measure(names: list[str], threads: int, seconds_per_file: float, rounds: int | None) -> tuple[Timing, ...]:
     """What `time_files` runs in the child."""
-    sessions = [_prepared(name, threads) for name in names]
-    single_s = [_warm_up(session) for session in sessions]
+    sessions = [prepared(name, threads) for name in names]
+    single_s = [warm_up(session) for session in sessions]
     repeats = [max(1, round(_SAMPLE_S / seconds)) for seconds in single_s]
     round_s = sum(seconds * count for seconds, count in zip(single_s, repeats, strict=True))
     if rounds is None:
@@ -101,13 +101,14 @@ def sample_ms(session: Session, repeats: int) -> float:
     return (time.perf_counter_ns() - start) / repeats / 1e6
 
 
-def _prepared(name: str, threads: int) -> Session:
+def prepared(name: str, threads: int) -> Session:
+    """A loaded session with a random input in place."""
     session = Session(name, threads)
     session.set_raw(random_input(session.file.inputs[0]))
     return session
 
 
-def _warm_up(session: Session) -> float:
+def warm_up(session: Session) -> float:
     """Run a few times; the quickest run in seconds."""
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 2e-3 and len(times) < 50):

@@ -140,9 +140,20 @@ def parse(data: bytes, path: Path) -> Any:
         model = schema.ModelT.InitFromPackedBuf(data, 0)
         if not model.subgraphs or not model.buffers or model.subgraphs[0].tensors is None:
             raise ValueError("no graph")
+        _inline_buffers(model, data)
     except (struct.error, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise _damaged(path) from error
     return model
+
+
+def _inline_buffers(model: Any, data: bytes) -> None:
+    """Bring buffers that lie behind the flatbuffer (ai-edge-quantizer puts large ones there) into the model."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            if buffer.offset + buffer.size > len(data):
+                raise ValueError("a buffer lies outside the file")
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
 
 
 def pack(model: Any) -> bytes:
