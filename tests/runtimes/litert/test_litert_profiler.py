@@ -1,0 +1,76 @@
+"""Profiles of real files: the layers add up to the latency, and every one has a kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slimseg.errors import ModelError
+from slimseg.results import Profile
+from slimseg.runtimes.litert.events import Kernel, Trace
+from slimseg.runtimes.litert.profiler import profile, typical_run
+from slimseg.runtimes.litert.quantizer import quantize_int8
+
+
+def attributed(result: Profile) -> float:
+    layers = sum(layer.latency_ms for layer in result.layers)
+    return layers / (layers + result.unattributed_ms)
+
+
+def check(result: Profile) -> None:
+    layers = sum(layer.latency_ms for layer in result.layers)
+    assert attributed(result) > 0.95
+    assert layers == pytest.approx(result.latency_ms, rel=0.25)  # 5 % on a quiet machine; tests share theirs
+    assert result.latency_p10_ms <= result.latency_ms <= result.latency_p90_ms
+
+
+@pytest.mark.parametrize("name", ["prisma-net", "slim_reshape"])
+def test_real_networks(shared: Path, name: str) -> None:
+    result = profile(shared / "models" / f"{name}.tflite", runs=15)
+    check(result)
+    assert result.runs == 15
+    assert all(layer.kernel for layer in result.layers)
+    for layer in result.layers:
+        if layer.op == "TRANSPOSE_CONV":
+            assert "Deconvolution" in layer.kernel
+        if layer.op == "DEPTHWISE_CONV_2D":
+            assert "DWConv" in layer.kernel
+
+
+def test_int8_with_built_in_kernels(shared: Path, tmp_path: Path) -> None:
+    path = tmp_path / "int8.tflite"
+    sample = np.random.default_rng(0).random((1, 512, 512, 3), np.float32)
+    quantize_int8(shared / "models" / "slim_reshape.tflite", path, [sample])
+    result = profile(path, runs=15)
+    check(result)
+    kernels = {layer.op: layer.kernel for layer in result.layers}
+    assert kernels["SOFTMAX"] == "SOFTMAX"  # a built-in kernel between two parts of the delegate
+    assert kernels["QUANTIZE"] == kernels["DEQUANTIZE"] == "Convert (NC)"
+    assert all(layer.kernel for layer in result.layers)
+
+
+def test_a_tiny_network(tiny_mask: Path) -> None:
+    result = profile(tiny_mask)
+    assert result.runs > 50  # whole microseconds need many runs
+    assert [layer.name for layer in result.layers] == ["conv", "both", "mask"]
+    conv, both, mask = result.layers
+    assert "Convolution" in conv.kernel
+    assert "Copy" in both.kernel
+    assert mask.latency_ms > 0
+    assert conv.macs == result.macs
+    assert sum(layer.latency_ms for layer in result.layers) == pytest.approx(result.latency_ms, rel=0.3)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        profile(tmp_path / "none.tflite")
+
+
+def test_outlying_runs_are_left_out() -> None:
+    elapsed = np.array([[10.0, 20.0], [10.0, 20.0], [11.0, 21.0], [500.0, 20.0]])
+    trace = Trace((Kernel("a", 8, 0), Kernel("b", 8, 1)), elapsed, elapsed.sum(1))
+    kernel_ms, total_ms = typical_run(trace)
+    np.testing.assert_allclose(kernel_ms, [0.0108, 0.0208], atol=0.0004)
+    assert total_ms == pytest.approx(0.031, abs=0.0011)

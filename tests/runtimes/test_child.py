@@ -1,0 +1,90 @@
+"""The child process: answers, failures told in one sentence, and a fresh start after a crash."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from slimseg.errors import ModelError, RuntimeFailure
+from slimseg.runtimes.child import Child
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    with Child() as running:
+        yield running
+
+
+def test_runs_in_another_process(child: Child) -> None:
+    pid = child.call("os:getpid")
+    assert pid == child.pid != os.getpid()
+    assert child.call("os:getpid") == pid
+
+
+def test_our_errors_come_back_as_themselves(child: Child) -> None:
+    with pytest.raises(ModelError, match=r"nowhere\.tflite cannot be opened"):
+        child.call("slimseg.runtimes.litert.file:read", "nowhere.tflite")
+
+
+def test_other_errors_become_one_sentence(child: Child) -> None:
+    with pytest.raises(RuntimeFailure, match=r"^net\.tflite: .*ZeroDivisionError"):
+        child.call("operator:truediv", 1, 0, about="net.tflite")
+    with pytest.raises(RuntimeFailure, match="ModuleNotFoundError"):
+        child.call("no_such_module:function")
+    with pytest.raises(RuntimeFailure, match="pickle"):
+        child.call("threading:Lock")
+
+
+def test_a_crash_is_a_failure_and_the_next_call_works(child: Child) -> None:
+    with pytest.raises(RuntimeFailure, match=r"net\.tflite: the native runtime crashed \(SIGABRT\)"):
+        child.call("os:abort", about="net.tflite")
+    assert child.call("operator:add", 1, 2) == 3
+
+
+def test_a_timeout_stops_the_child(child: Child) -> None:
+    start = time.perf_counter()
+    with pytest.raises(RuntimeFailure, match=r"did not answer within 0\.5 s"):
+        child.call("time:sleep", 60, timeout_s=0.5)
+    assert time.perf_counter() - start < 10
+    assert child.call("operator:add", 1, 2, timeout_s=60) == 3
+
+
+def test_native_output_does_not_disturb_the_protocol(child: Child) -> None:
+    assert child.call("os:write", 1, b"on standard output\n") == 19
+    assert child.call("os:write", 2, b"on standard error\n") == 18
+    assert child.call("operator:add", 1, 2) == 3
+
+
+def test_the_last_words_are_quoted(child: Child) -> None:
+    with pytest.raises(RuntimeFailure, match="it printed: .*Thread 0x"):
+        child.call("faulthandler:_fatal_error_c_thread")
+
+
+def test_closing_ends_the_process() -> None:
+    with Child() as child:
+        pid = child.call("os:getpid")
+    assert child.pid is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_runtime_layer_does_not_import_torch() -> None:
+    code = (
+        "import sys, slimseg.runtimes.litert.benchmark, slimseg.runtimes.litert.profiler,"
+        " slimseg.runtimes.litert.quantizer; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_script_without_main_guard_can_use_it(tmp_path: object) -> None:
+    code = "from slimseg.runtimes import child; print(child.call('operator:add', 1, 2))"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, cwd=str(tmp_path)
+    )
+    assert result.stdout == "3\n"
+    assert result.stderr == ""
