@@ -7,19 +7,16 @@ Nodes are `call_module` of a class in `ops.VOCABULARY`; whatever else a source m
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from slimseg.errors import GraphError
-from slimseg.graph import invariants
+from slimseg.graph import invariants, shapes
 from slimseg.graph.description import Description
+from slimseg.graph.shapes import Shape
 
-Shape = tuple[int, ...]
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
@@ -112,42 +109,10 @@ class Graph:
         self.module.graph.lint()
         self.module.recompile()
         self.module.eval()
-        propagate_shapes(self.module, self.input_shape)
+        shapes.propagate(self.module, self.input_shape)
         problems = invariants.violations(self.module)
         if problems:
             raise GraphError(f"graph {self.name} is not legal: {'; '.join(problems)}")
-
-
-class _ShapeRecorder(fx.Interpreter):
-    """Runs the graph on tensors without data and notes every output's shape."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            n.meta["shape"] = tuple(result.shape)
-            n.meta["dtype"] = result.dtype
-        return result
-
-
-def propagate_shapes(module: fx.GraphModule, input_shape: Shape) -> None:
-    """Set `meta["shape"]` and `meta["dtype"]` on every node whose value is a tensor.
-
-    Raises:
-        GraphError: the network cannot take an input of that shape; the message names the node.
-    """
-    # torch logs the traceback of every shape that does not fit, which for us is an answer, not an accident.
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    was_disabled, logger.disabled = logger.disabled, True
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        try:
-            _ShapeRecorder(module).run(torch.empty(input_shape))
-        except GraphError:
-            raise
-        except Exception as error:  # whatever an operator raises for a shape it does not fit
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise GraphError(f"an input of {input_shape} does not fit the network: {reason}") from error
-        finally:
-            logger.disabled = was_disabled
 
 
 def is_opaque(node: fx.Node) -> bool:

@@ -152,7 +152,7 @@ class Planner:
             return
         priced = whatif.price(self.graph, sites, "int8", self.progress)
         self.refusals.extend(priced.refusals)
-        (now_ms,) = [timing.median_ms for timing in whatif.time_graphs([self.graph], "int8")]
+        now_ms = whatif.latency_ms(self.graph, "int8")
         useful = []
         for site, price in priced.prices.items():
             if price.saving_ms <= WORTH_SHARE * now_ms and self.target.size_bytes is None:

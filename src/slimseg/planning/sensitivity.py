@@ -8,19 +8,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph
 from slimseg.progress import Progress
 from slimseg.techniques import Site, named
 
 
+@torch.inference_mode()
 def damage(graph: Graph, sites: Sequence[Site], images: Tensor, progress: Progress) -> dict[Site, float]:
-    """Percent of pixels (0-100) that change class, by site, over preprocessed `images` (N, 3, H, W)."""
-    before = masks(graph, images)
+    """Percent of pixels (0-100) that change class, by site, over preprocessed `images` (N, 3, H, W).
+
+    What comes before an edit is computed once and handed to every edited network.
+    """
+    names = [node.name for node in graph.layers()]
+    output, known = Features(graph.module, names)(images.contiguous(memory_format=torch.channels_last))
+    before = classes(graph, output)
     result = {}
     for site in progress.track(sites, "measuring sensitivity"):
-        after = masks(named(site.technique).apply(graph, site), images, before.shape[1:])
-        result[site] = 100 * float((before != after).float().mean())
+        edited = named(site.technique).apply(graph, site)
+        changed = _downstream(graph, site)
+        given = {name: value for name, value in known.items() if name not in changed}
+        after, _ = Features(edited.module, ())(images, given)
+        result[site] = 100 * float((before != classes(edited, after)).float().mean())
     return result
+
+
+def _downstream(graph: Graph, site: Site) -> set[str]:
+    """Names of the nodes whose values the edit may change."""
+    changed = set(site.layers) | {site.target}
+    for node in graph.layers():
+        if any(source.name in changed for source in node.all_input_nodes):
+            changed.add(node.name)
+    return changed
 
 
 @torch.inference_mode()
@@ -31,11 +50,12 @@ def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Te
         output = graph(image.contiguous(memory_format=torch.channels_last))
         if output.ndim == 4 and size is not None and output.shape[2:] != tuple(size):
             output = F.interpolate(output, tuple(size), mode="bilinear", align_corners=False)
-        found.append(_classes(graph, output))
+        found.append(classes(graph, output))
     return torch.cat(found)
 
 
-def _classes(graph: Graph, output: Tensor) -> Tensor:
+def classes(graph: Graph, output: Tensor) -> Tensor:
+    """Class indices (N, H, W) of a network's output of any kind."""
     if output.ndim == 3:
         return output
     if output.shape[1] == 1:

@@ -25,6 +25,7 @@ from slimseg.runtimes.litert import benchmark, quantizer, writer
 from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8"]
+SECONDS_PER_FILE = 0.25
 _FOLLOWS = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
@@ -60,11 +61,18 @@ def price(graph: Graph, sites: Sequence[Site], precision: Precision, progress: P
         prices: dict[Site, Price] = {}
         for site, pair in progress.track(list(pairs.items()), "timing what-ifs"):
             try:
-                before, after = benchmark.time_files(pair, threads=threads)
+                before, after = benchmark.time_files(pair, threads, SECONDS_PER_FILE)
                 prices[site] = Price(before.median_ms, after.median_ms)
             except RuntimeFailure as error:
                 refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {error}"))
     return Priced(prices, tuple(refusals))
+
+
+def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:
+    """Median latency of the whole network, written in that precision."""
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        (timing,) = benchmark.time_files([_Files(Path(folder), precision).of(graph, "whole")], threads)
+    return timing.median_ms
 
 
 def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
@@ -106,7 +114,7 @@ class _Files:
         _, channels, height, width = graph.input_shape
         sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
         result = path.with_suffix(".int8.tflite")
-        io: Literal["float", "int8"] = "float" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
+        io: Literal["float32", "int8"] = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
         quantizer.quantize_int8(path, result, [sample], io=io)
         return result
 
