@@ -1,8 +1,8 @@
 """`.pt2` archives: read without unpickling anything, write with the description inside.
 
-`torch.export.load` unpickles weights, constants and sample inputs that the archive declares to be pickled, and
-evaluates symbolic shape expressions. A model file is untrusted input, so the archive is inspected first and
-refused if it asks for any of that.
+`torch.export.load` unpickles weights, constants and sample inputs that the archive declares to be pickled (or stores
+the way older versions of torch did), and evaluates symbolic shape expressions. A model file is untrusted input, so
+torch is never given the file itself: it reads a clean archive in memory, rebuilt from the entries that were inspected.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from slimseg.errors import ModelError, OutputError
+from slimseg.errors import ModelError, OutputError, SlimsegError
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
 DESCRIPTION_FILE = "slimseg.json"
 MAX_UNPACKED_BYTES = 4 << 30
+_MODEL = "models/model.json"
+_CONFIGS = {
+    "data/weights/model_weights_config.json": re.compile(r"weight_\d+"),
+    "data/constants/model_constants_config.json": re.compile(r"tensor_\d+"),
+}
+_SAMPLE_INPUTS = "data/sample_inputs/model.pt"
+_PLAIN = ("archive_format", "archive_version", "byteorder", ".data/version")
 _SAFE_TARGET = re.compile(r"torch\.ops\.aten\.[A-Za-z0-9_.]+|_operator\.(getitem|add|sub|mul|floordiv)")
 
 
@@ -36,42 +43,67 @@ def read_program(path: Path) -> tuple[ExportedProgram, Description | None]:
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give the path of a .pt2 file")
-    description = _inspect(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.load(path), description
-    except Exception as error:
-        raise ModelError(
-            f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({_first_line(error)})"
-        ) from error
-
-
-def _inspect(path: Path) -> Description | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {info.filename: info for info in archive.infolist()}
-            if sum(info.file_size for info in entries.values()) > MAX_UNPACKED_BYTES:
-                raise ModelError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES >> 30} GB: refused")
-            _require_one_static_model(path, archive, entries)
-            _require_plain_tensors(path, archive, entries)
-            names = [name for name in entries if name.endswith(f"extra/{DESCRIPTION_FILE}")]
-            return Description.from_json(archive.read(names[0]).decode()) if names else None
+        entries = _entries(path)
+        description = _description(entries)
+        clean = _inspected(path, entries)
+    except SlimsegError:
+        raise
     except zipfile.BadZipFile as error:
         raise ModelError(
             f"{path} is damaged or not a .pt2 archive: export the model again with torch.export.save"
         ) from error
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError, NotImplementedError) as error:
-        raise ModelError(f"{path} is damaged ({_first_line(error)}): export the model again") from error
-
-
-def _require_one_static_model(path: Path, archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> None:
-    models = [name for name in entries if re.search(r"(^|/)models/[^/]+\.json$", name)]
-    if len(models) != 1:
+    except Exception as error:  # whatever zlib, json and nonsense in the right places can raise
+        raise ModelError(f"{path} is damaged ({_reason(error)}): export the model again") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(_zipped(clean)), description
+    except Exception as error:
         raise ModelError(
-            f"{path} holds {len(models)} models in torch's .pt2 layout, not 1: export it again with torch {torch.__version__}"
-        )
-    program = json.loads(archive.read(models[0]))
+            f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({_reason(error)})"
+        ) from error
+
+
+def _entries(path: Path) -> dict[str, bytes]:
+    """Contents by name below the archive's one top folder; every checksum is verified on the way."""
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        if sum(info.file_size for info in infos) > MAX_UNPACKED_BYTES:
+            raise ModelError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES >> 30} GB: refused")
+        entries = {info.filename.partition("/")[2]: archive.read(info) for info in infos}
+    if len(entries) != len(infos):
+        raise ModelError(f"{path} holds two entries of one name: export the model again with torch.export.save")
+    return entries
+
+
+def _description(entries: dict[str, bytes]) -> Description | None:
+    text = entries.get(f"extra/{DESCRIPTION_FILE}")
+    return None if text is None else Description.from_json(text.decode())
+
+
+def _inspected(path: Path, entries: dict[str, bytes]) -> dict[str, bytes]:
+    """The entries that torch needs, each of them looked at.
+
+    Raises:
+        ModelError: one of them is unsafe or missing.
+    """
+    if _MODEL not in entries:
+        raise ModelError(f"{path} holds no model in torch's .pt2 layout: export it again with torch.export.save")
+    _require_static_aten(path, json.loads(entries[_MODEL]))
+    clean = {name: entries[name] for name in (*_PLAIN, _MODEL) if name in entries}
+    clean[_SAMPLE_INPUTS] = b""  # pickled, and nobody needs them
+    for config, payload in _CONFIGS.items():
+        clean[config] = entries[config]
+        for value in json.loads(entries[config])["config"].values():
+            name = str(value["path_name"])
+            if value["use_pickle"] is not False or value["tensor_meta"] is None or not payload.fullmatch(name):
+                raise ModelError(f"{path} stores pickled objects, which slimseg never opens: export plain tensors")
+            clean[f"{config.rpartition('/')[0]}/{name}"] = entries[f"{config.rpartition('/')[0]}/{name}"]
+    return clean
+
+
+def _require_static_aten(path: Path, program: Any) -> None:
     if _has_key(program, "expr_str"):
         raise ModelError(f"{path} has dynamic shapes: export it again for one input size, without dynamic_shapes")
     for node in program["graph_module"]["graph"]["nodes"]:
@@ -85,25 +117,13 @@ def _has_key(value: Any, key: str) -> bool:
     return isinstance(value, list) and any(_has_key(item, key) for item in value)
 
 
-def _require_plain_tensors(path: Path, archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> None:
-    for name in entries:
-        if re.search(r"_(weights|constants)_config\.json$", name):
-            for entry in json.loads(archive.read(name)).get("config", {}).values():
-                if entry.get("use_pickle") or entry.get("tensor_meta") is None:
-                    raise ModelError(f"{path} stores pickled objects, which slimseg never opens: export plain tensors")
-        if re.search(r"/data/sample_inputs/[^/]+\.pt$", name):
-            _require_weights_only(path, archive.read(name))
-        if "/custom_obj" in name or "/aotinductor/" in name:
-            raise ModelError(f"{path} contains {name}, which slimseg never opens: export plain tensors")
-
-
-def _require_weights_only(path: Path, data: bytes) -> None:
-    try:
-        torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{path} has sample inputs that are not plain tensors ({_first_line(error)}): export it again"
-        ) from error
+def _zipped(entries: dict[str, bytes]) -> io.BytesIO:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            archive.writestr(f"model/{name}", data)
+    buffer.seek(0)
+    return buffer
 
 
 def write_graph(graph: Graph, path: Path) -> None:
@@ -118,7 +138,9 @@ def write_graph(graph: Graph, path: Path) -> None:
             warnings.simplefilter("ignore")
             example = torch.zeros(graph.input_shape)
             program = torch.export.export(graph.module.eval(), (example,))
-            torch.export.save(program, temporary, extra_files={DESCRIPTION_FILE: graph.description.to_json()})
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer, extra_files={DESCRIPTION_FILE: graph.description.to_json()})
+        temporary.write_bytes(buffer.getbuffer())
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -126,6 +148,6 @@ def write_graph(graph: Graph, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

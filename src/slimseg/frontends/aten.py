@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
@@ -33,6 +34,7 @@ class Alias:
     """A call that changes nothing at inference."""
 
     source: fx.Node
+    copies: bool = False  # the result has memory of its own, which matters to in-place calls
 
 
 class Call:
@@ -76,10 +78,14 @@ class Call:
     def output_shape(self) -> tuple[int, ...]:
         return tuple(self.node.meta["val"].shape)
 
-    def key(self, *names: str) -> tuple[Any, ...]:
-        """Identity of the parameters and settings, so that a module called twice stays one module."""
-        settings = tuple(str(value) for value in self.arguments.values() if not isinstance(value, fx.Node))
-        return (*(str(self.arguments[name]) for name in names), *settings)
+    def key(self) -> tuple[Any, ...]:
+        """Identity of operator, parameters and settings, so that a module called twice stays one module."""
+        fixed = (value for value in self.arguments.values() if value not in self.values())
+        return (str(self.node.target), *(str(value) for value in fixed))
+
+    def values(self) -> list[fx.Node]:
+        """The arguments that are activations."""
+        return [self.arguments[name] for name in self.arguments if self.is_value(name)]
 
 
 def pair(values: Sequence[int] | int) -> tuple[int, int]:
@@ -89,25 +95,45 @@ def pair(values: Sequence[int] | int) -> tuple[int, int]:
     return (items[0], items[0]) if len(items) == 1 else (items[0], items[1])
 
 
-def _parameter(tensor: Tensor | None) -> nn.Parameter | None:
-    return None if tensor is None else nn.Parameter(tensor)
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    """The model's own parameter, so that layers which share one go on sharing it."""
+    return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
+
+
+def _fill(layer: nn.Module, call: Call) -> nn.Module:
+    """Give a new layer the call's own weight and bias."""
+    for name in ("weight", "bias"):
+        tensor = call.tensor(name)
+        if tensor is not None:
+            setattr(layer, name, _parameter(tensor))
+    return layer
 
 
 def convolution(call: Call) -> Layer | None:
     weight = call.tensor("weight")
-    if weight is None or call.computes("bias") or weight.ndim != 4 or isinstance(call["padding"], str):
+    padding = _padding(call, weight)
+    if weight is None or padding is None or call.computes("bias"):
         return None
 
     def build() -> nn.Module:
-        bias = call.tensor("bias")
         layer = nn.Conv2d(
             weight.shape[1] * call["groups"], weight.shape[0], pair(weight.shape[2:]), pair(call["stride"]),
-            pair(call["padding"]), pair(call["dilation"]), call["groups"], bias is not None,
+            padding, pair(call["dilation"]), call["groups"], call.tensor("bias") is not None,
         )  # fmt: skip
-        layer.weight, layer.bias = nn.Parameter(weight), _parameter(bias)
-        return layer
+        return _fill(layer, call)
 
-    return Layer(build, (call["input"],), "conv", call.owner("weight"), call.key("weight"))
+    return Layer(build, (call["input"],), "conv", call.owner("weight"), call.key())
+
+
+def _padding(call: Call, weight: Tensor | None) -> tuple[int, int] | None:
+    """Padding in pixels; None where "same" would pad one side more than the other."""
+    padding = call["padding"]
+    if weight is None or padding == "valid":
+        return 0, 0
+    if padding != "same":
+        return pair(padding)
+    extent = [(size - 1) * spread for size, spread in zip(weight.shape[2:], pair(call["dilation"]), strict=True)]
+    return None if any(total % 2 for total in extent) else (extent[0] // 2, extent[1] // 2)
 
 
 def transposed_convolution(call: Call) -> Layer | None:
@@ -116,16 +142,14 @@ def transposed_convolution(call: Call) -> Layer | None:
         return None
 
     def build() -> nn.Module:
-        bias = call.tensor("bias")
         layer = nn.ConvTranspose2d(
             weight.shape[0], weight.shape[1] * call["groups"], pair(weight.shape[2:]), pair(call["stride"]),
-            pair(call["padding"]), pair(call["output_padding"]), call["groups"], bias is not None,
+            pair(call["padding"]), pair(call["output_padding"]), call["groups"], call.tensor("bias") is not None,
             pair(call["dilation"]),
         )  # fmt: skip
-        layer.weight, layer.bias = nn.Parameter(weight), _parameter(bias)
-        return layer
+        return _fill(layer, call)
 
-    return Layer(build, (call["input"],), "conv_transpose", call.owner("weight"), call.key("weight"))
+    return Layer(build, (call["input"],), "conv_transpose", call.owner("weight"), call.key())
 
 
 def batch_norm(call: Call) -> Layer | None:
@@ -134,16 +158,11 @@ def batch_norm(call: Call) -> Layer | None:
         return None
 
     def build() -> nn.Module:
-        weight, bias = call.tensor("weight"), call.tensor("bias")
         layer = nn.BatchNorm2d(len(mean), call["eps"], call["momentum"], affine=True)
-        layer.running_mean, layer.running_var = mean, variance
-        if weight is not None:
-            layer.weight = nn.Parameter(weight)
-        if bias is not None:
-            layer.bias = nn.Parameter(bias)
-        return layer
+        layer.running_mean, layer.running_var = mean.detach(), variance.detach()
+        return _fill(layer, call)
 
-    return Layer(build, (call["input"],), "bn", call.owner("running_mean"), call.key("running_mean"))
+    return Layer(build, (call["input"],), "bn", call.owner("running_mean"), call.key())
 
 
 def linear(call: Call) -> Layer | None:
@@ -152,14 +171,9 @@ def linear(call: Call) -> Layer | None:
         return None
 
     def build() -> nn.Module:
-        bias = call.tensor("bias")
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
-        layer.weight = nn.Parameter(weight)
-        if bias is not None:
-            layer.bias = nn.Parameter(bias)
-        return layer
+        return _fill(nn.Linear(weight.shape[1], weight.shape[0], call.tensor("bias") is not None), call)
 
-    return Layer(build, (call["input"],), "linear", call.owner("weight"), call.key("weight"))
+    return Layer(build, (call["input"],), "linear", call.owner("weight"), call.key())
 
 
 def simple(suffix: str, build: Callable[[], nn.Module], argument: str = "self") -> Callable[[Call], Layer]:
@@ -194,12 +208,9 @@ def prelu(call: Call) -> Layer | None:
     if weight is None:
         return None
 
-    def build() -> nn.Module:
-        layer = nn.PReLU(weight.numel())
-        layer.weight = nn.Parameter(weight)
-        return layer
-
-    return Layer(build, (call["self"],), "prelu", call.owner("weight"), call.key("weight"))
+    return Layer(
+        lambda: _fill(nn.PReLU(weight.numel()), call), (call["self"],), "prelu", call.owner("weight"), call.key()
+    )
 
 
 def gelu(call: Call) -> Layer:
@@ -262,13 +273,74 @@ def pad(call: Call) -> Layer | None:
     return Layer(lambda: ops.Pad((left, right, top, bottom), value), (call["self"],), "pad")
 
 
-def binary(suffix: str, build: Callable[[], nn.Module]) -> Callable[[Call], Layer | None]:
-    def handler(call: Call) -> Layer | None:
-        if not (call.is_value("self") and call.is_value("other")) or call.arguments.get("alpha", 1) != 1:
-            return None
-        return Layer(build, (call["self"], call["other"]), suffix)
+def add(call: Call) -> Layer | None:
+    if call["alpha"] != 1:
+        return None
+    if call.is_value("self") and call.is_value("other"):
+        return Layer(ops.Add, (call["self"], call["other"]), "add")
+    return _affine(call, "add", lambda value: ops.Affine(shift=value))
 
-    return handler
+
+def subtract(call: Call) -> Layer | None:
+    if call["alpha"] != 1 or not call.is_value("self") or call.is_value("other"):
+        return None
+    return _affine(call, "sub", lambda value: ops.Affine(shift=-value.detach()))
+
+
+def reverse_subtract(call: Call) -> Layer | None:
+    """`1 - x`."""
+    if call["alpha"] != 1 or call.is_value("other"):
+        return None
+    return _affine(call, "rsub", lambda value: ops.Affine(torch.tensor(-1.0), value))
+
+
+def multiply(call: Call) -> Layer | None:
+    if call.is_value("self") and call.is_value("other"):
+        return Layer(ops.Multiply, (call["self"], call["other"]), "mul")
+    return _affine(call, "mul", ops.Affine)
+
+
+def divide(call: Call) -> Layer | None:
+    if not call.is_value("self") or call.is_value("other"):
+        return None
+    return _affine(call, "div", lambda value: ops.Affine(1 / value.detach()))
+
+
+def _affine(call: Call, suffix: str, build: Callable[[Tensor], nn.Module]) -> Layer | None:
+    """A value with a constant: a number, or a tensor of one per channel."""
+    source, constant = ("self", "other") if call.is_value("self") else ("other", "self")
+    if len(call.output_shape) != 4 or call.output_shape != call.shape(source):
+        return None
+    value = _constant(call, constant)
+    return None if value is None else Layer(lambda: build(value), (call[source],), suffix)
+
+
+def _constant(call: Call, name: str) -> Tensor | None:
+    if isinstance(call[name], int | float):
+        return torch.tensor(float(call[name]))
+    tensor = call.tensor(name)
+    if tensor is None or not tensor.is_floating_point():
+        return None
+    if tensor.numel() == 1:
+        return tensor if tensor.ndim == 0 else tensor.detach().reshape(())
+    per_channel = (tensor.numel(), 1, 1)
+    if tensor.shape == per_channel:
+        return tensor
+    return tensor.detach().reshape(per_channel) if tensor.shape == (1, *per_channel) else None
+
+
+def expand(call: Call) -> Layer | Alias | None:
+    """One pixel spread over a map is the nearest resize of it."""
+    before, after = call.shape("self"), call.output_shape
+    if before == after:
+        return Alias(call["self"])
+    if len(after) != 4 or before != (*after[:2], 1, 1):
+        return None
+    return Layer(lambda: ops.Resize(pair(after[2:]), "nearest"), (call["self"],), "expand")
+
+
+def reshape(call: Call) -> Alias | None:
+    return Alias(call["self"]) if call.shape("self") == call.output_shape else None
 
 
 def concat(call: Call) -> Layer | None:
@@ -311,6 +383,7 @@ def dropout(call: Call) -> Alias:
 
 HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "conv2d.default": convolution,
+    "conv2d.padding": convolution,
     "conv_transpose2d.input": transposed_convolution,
     "batch_norm.default": batch_norm,
     "linear.default": linear,
@@ -348,10 +421,18 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "_upsample_nearest_exact2d.default": nearest("nearest-exact"),
     "pad.default": pad,
     "constant_pad_nd.default": pad,
-    "add.Tensor": binary("add", ops.Add),
-    "add_.Tensor": binary("add", ops.Add),
-    "mul.Tensor": binary("mul", ops.Multiply),
-    "mul_.Tensor": binary("mul", ops.Multiply),
+    "add.Tensor": add,
+    "add_.Tensor": add,
+    "sub.Tensor": subtract,
+    "sub_.Tensor": subtract,
+    "rsub.Scalar": reverse_subtract,
+    "mul.Tensor": multiply,
+    "mul_.Tensor": multiply,
+    "div.Tensor": divide,
+    "div_.Tensor": divide,
+    "expand.default": expand,
+    "view.default": reshape,
+    "reshape.default": reshape,
     "cat.default": concat,
     "softmax.int": softmax,
     "argmax.default": arg_max,
@@ -363,5 +444,5 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "alias.default": alias("self"),
     "detach.default": alias("self"),
     "detach_.default": alias("self"),
-    "clone.default": alias("self"),
+    "clone.default": lambda call: Alias(call["self"], copies=True),
 }

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, InputSpec
 
 from slimseg.errors import ModelError
-from slimseg.frontends import aten, archive
+from slimseg.frontends import archive, aten
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
@@ -41,9 +41,8 @@ def from_module(model: nn.Module, input_size: tuple[int, int], description: Desc
             warnings.simplefilter("ignore")
             program = torch.export.export(_OneOutput(model.eval()), (example,))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({reason}): "
+            f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({first_line(error)}): "
             "it must be an nn.Module that takes one (1, 3, height, width) tensor, free of data-dependent control flow"
         ) from error
     finally:
@@ -78,7 +77,14 @@ def from_archive(path: Path, description: Description | None) -> Graph:
         ModelError: the file cannot be used (see `archive.read_program`).
     """
     program, embedded = archive.read_program(path)
-    return canonical(program, description or embedded or Description(), path.stem)
+    try:
+        return canonical(program, description or embedded or Description(), path.stem)
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged archive can hold any nonsense that still parses
+        raise ModelError(
+            f"{path} holds no network that can be rebuilt ({first_line(error)}): export it again"
+        ) from error
 
 
 def from_factory(target: str, weights: Path | None) -> nn.Module:
@@ -167,6 +173,8 @@ class _Builder:
         self.values: dict[fx.Node, fx.Node] = {}
         self.parameters: dict[fx.Node, aten.Parameter] = {}
         self.modules: dict[tuple[Any, ...], str] = {}
+        self.memory: dict[fx.Node, fx.Node] = {}
+        self.viewed: set[fx.Node] = set()
 
     def build(self, name: str) -> tuple[fx.GraphModule, tuple[int, ...]]:
         kinds = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
@@ -180,8 +188,9 @@ class _Builder:
                 if spec.kind is InputKind.USER_INPUT:
                     shape = tuple(node.meta["val"].shape)
                     self.values[node] = self.graph.placeholder("image")
+                    self.memory[node] = node
                 elif spec.target is not None:
-                    self.parameters[node] = aten.Parameter(spec.target, self._tensor(spec.target))
+                    self.parameters[node] = self._parameter(spec)
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
@@ -190,11 +199,13 @@ class _Builder:
             raise ModelError(f"{name} takes a tensor of shape {shape}, not one (1, channels, height, width) image")
         return fx.GraphModule(self.root, self.graph), shape
 
-    def _tensor(self, target: str) -> Tensor:
+    def _parameter(self, spec: InputSpec) -> aten.Parameter:
+        target = str(spec.target)
         value = self.program.state_dict.get(target, self.program.constants.get(target))
         if not isinstance(value, Tensor):
             raise ModelError(f"the model's value {target} is not a tensor")
-        return value.detach().clone()
+        tensor = value.detach().clone()
+        return aten.Parameter(target, nn.Parameter(tensor) if spec.kind is InputKind.PARAMETER else tensor)
 
     def _result(self, values: Sequence[Any], name: str) -> fx.Node:
         candidates = [value for value in values if isinstance(value, fx.Node) and value in self.values]
@@ -212,9 +223,33 @@ class _Builder:
             self.values[node] = self._layer(node, layer)
         else:
             self.values[node] = self._opaque(node)
-        if str(node.target).split(".")[1].endswith("_") and isinstance(node.args[0], fx.Node):
-            # An in-place call: whoever reads its argument from now on sees the result.
-            self.values[node.args[0]] = self.values[node]
+        self.memory[node] = self._memory(node, layer)
+        if _is_in_place(node):
+            self._overwrite(node)
+
+    def _memory(self, node: fx.Node, layer: object) -> fx.Node:
+        """The node that made the memory which `node`'s value lies in."""
+        if isinstance(layer, aten.Alias) and not layer.copies:
+            return self.memory.get(layer.source, layer.source)
+        if not _is_in_place(node) and not _is_view(node):
+            return node
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        owner = self.memory.get(source, source)
+        if _is_view(node):
+            self.viewed.add(owner)
+        return owner
+
+    def _overwrite(self, node: fx.Node) -> None:
+        """After an in-place call, whoever reads its argument under any of its names sees the result."""
+        if self.memory[node] in self.viewed:
+            raise ModelError(
+                f"the model changes a tensor in place ({node.name}) of which a part is used elsewhere: "
+                "write x = x + y for x += y"
+            )
+        for other, owner in self.memory.items():
+            if owner is self.memory[node]:
+                self.values[other] = self.values[node]
 
     def _layer(self, node: fx.Node, layer: aten.Layer) -> fx.Node:
         inputs = tuple(self._value(source) for source in layer.inputs)
@@ -231,17 +266,20 @@ class _Builder:
         if node not in self.values:  # a parameter that is read as an ordinary tensor
             parameter = self.parameters[node]
             flat = "constant_" + parameter.name.replace(".", "_")
-            if not hasattr(self.root, flat):
-                value = parameter.tensor
-                if value.is_floating_point():
-                    self.root.register_parameter(flat, nn.Parameter(value))
-                else:
-                    self.root.register_buffer(flat, value)
+            if isinstance(parameter.tensor, nn.Parameter):
+                self.root.register_parameter(flat, parameter.tensor)
+            else:
+                self.root.register_buffer(flat, parameter.tensor)
             self.values[node] = self.graph.get_attr(flat)
         return self.values[node]
 
     def _opaque(self, node: fx.Node) -> fx.Node:
-        return self.graph.node_copy(node, self._value)
+        copied = self.graph.node_copy(node, self._value)
+        if copied.target is torch.ops.aten.view.default:
+            # The strides that a view relies on may be others here (`contiguous` is left out, for one).
+            copied.target = torch.ops.aten.reshape.default
+        copied.meta.clear()
+        return copied
 
     def _name(self, node: fx.Node, layer: aten.Layer, inputs: tuple[fx.Node, ...]) -> str:
         """A convolution is named after its parameters, what acts on one tensor after the layer it follows."""
@@ -260,4 +298,18 @@ class _Builder:
         return name
 
 
-Handler = Callable[[aten.Call], "aten.Layer | aten.Alias | None"]
+def _is_in_place(node: fx.Node) -> bool:
+    name = str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
+    return name.endswith("_") and bool(node.args) and isinstance(node.args[0], fx.Node)
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a call gives another look at its argument's memory (a slice, a permutation), not a tensor of its own."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or _is_in_place(node):
+        return False
+    return any(result.alias_info is not None for result in schema.returns)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

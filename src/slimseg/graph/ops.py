@@ -29,6 +29,26 @@ class Multiply(nn.Module):
         return a * b
 
 
+class Affine(nn.Module):
+    """`x * scale + shift` with constants that are numbers or one per channel: (), (1,) or (channels, 1, 1)."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def __init__(self, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
+        super().__init__()
+        for name, value in (("scale", scale), ("shift", shift)):
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is not None:
+            x = x * self.scale
+        return x if self.shift is None else x + self.shift
+
+
 class Concat(nn.Module):
     """Concatenation along one dimension (1: channels of NCHW)."""
 
@@ -123,6 +143,7 @@ VOCABULARY: tuple[type[nn.Module], ...] = (
     nn.Softmax,
     Add,
     Multiply,
+    Affine,
     Concat,
     Pad,
     Resize,
