@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError, Unsupported
-from slimseg.graph.graph import Graph, producer
+from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.ops import VOCABULARY, Resize
 
 
@@ -96,9 +96,15 @@ def bypass(graph: Graph, name: str) -> Graph:
 
 
 def swap(graph: Graph, first: str, second: str) -> Graph:
-    """Exchange two successive layers of one input each: `second(first(x))` becomes `first(second(x))`."""
+    """Exchange two successive layers of one input each: `second(first(x))` becomes `first(second(x))`.
+
+    Raises:
+        Unsupported: something else reads the first layer, or the second does not.
+    """
     result = graph.copy()
     early, late = result.node(first), result.node(second)
+    if only_consumer(early) is not late or len(late.args) != 1:
+        raise Unsupported(f"{second} is not the only layer that reads {first}")
     late.replace_all_uses_with(early)
     late.args = (producer(early),)
     early.args = (late,)
@@ -115,18 +121,6 @@ def renamed(graph: Graph, name: str, wanted: str) -> Graph:
     return result
 
 
-def exchange_names(graph: Graph, first: str, second: str) -> Graph:
-    """Two nodes take each other's name (their modules keep theirs apart from it)."""
-    result = graph.copy()
-    a, b = result.node(first), result.node(second)
-    module_a, module_b = result.module.get_submodule(str(a.target)), result.module.get_submodule(str(b.target))
-    for node, name, module in ((a, second, module_a), (b, first, module_b)):
-        node.name = node.target = name
-        result.module.add_module(name, module)
-    result.refresh()
-    return result
-
-
 def _insert(graph: Graph, layer: nn.Module, arguments: tuple[fx.Node, ...], wanted: str) -> fx.Node:
     name = unused_name(graph, wanted.replace(".", "_"))
     graph.module.add_module(name, layer)
@@ -134,13 +128,19 @@ def _insert(graph: Graph, layer: nn.Module, arguments: tuple[fx.Node, ...], want
 
 
 def _rename(graph: Graph, node: fx.Node, name: str) -> None:
-    """Node and module take a name that has just become free."""
-    layer = graph.module.get_submodule(str(node.target))
-    if name not in dict(graph.module.named_children()):
+    """Node and module take a name that has just become free; a shared module keeps the one it has."""
+    if node.op == "call_module" and name not in dict(graph.module.named_children()) and not shared_with(graph, node):
+        layer = graph.module.get_submodule(str(node.target))
         graph.module.delete_submodule(str(node.target))
         graph.module.add_module(name, layer)
         node.target = name
     node.name = name
+
+
+def shared_with(graph: Graph, node: fx.Node) -> str | None:
+    """Another node that calls the same module (shared weights), if any."""
+    others = (other.name for other in graph.layers() if other is not node and other.target == node.target)
+    return next(others, None)
 
 
 def unused_name(graph: Graph, wanted: str) -> str:
@@ -167,8 +167,20 @@ def extract(graph: Graph, source: str, target: str) -> Graph:
             raise Unsupported(f"{target} also reads {node.name}, which lies outside the part")
         values[node] = new.node_copy(node, lambda old: values[old])
     new.output(values[graph.node(target)])
-    module = fx.GraphModule(copy.deepcopy(graph.module), new)
+    module = fx.GraphModule(_used_part(graph.module, new), new)
     return Graph(module, graph.shape(start), graph.description, f"{graph.name}:{target}")
+
+
+def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
+    """Copies of the modules and constants that `part` names; parameters shared in it stay shared."""
+    used = {str(node.target) for node in part.nodes if node.op in ("call_module", "get_attr")}
+    root = nn.Module()
+    for name, value in copy.deepcopy({name: getattr(module, name) for name in sorted(used)}).items():
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            root.register_buffer(name, value)
+        else:
+            setattr(root, name, value)
+    return root
 
 
 def _between(graph: Graph, stop: set[fx.Node], target: fx.Node) -> list[fx.Node]:

@@ -78,7 +78,8 @@ class Graph:
         """
         for node in self.module.graph.nodes:
             if node.name == name:
-                return node  # type: ignore[no-any-return]
+                assert isinstance(node, fx.Node)
+                return node
         raise GraphError(f"graph {self.name} has no node {name!r}")
 
     def layer(self, node: fx.Node) -> nn.Module | None:

@@ -113,7 +113,7 @@ def _linear(layer: nn.Linear, shapes: Sequence[Shape]) -> Shape:
 
 def _broadcast(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
     try:
-        return tuple(torch.broadcast_shapes(*shapes))
+        return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ValueError(f"{' and '.join(map(str, shapes))} do not fit each other") from error
 

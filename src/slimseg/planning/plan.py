@@ -25,7 +25,7 @@ from slimseg.techniques.input_size import InputSize
 # Recovery and noise take their part: aim this much past the speed-up that is asked for.
 MARGIN = 1.15
 # Part of the time of a replaced layer that an edit usually saves; only used to compare input sizes.
-USUAL_SAVING = 0.7
+USUAL_SAVING = 0.5
 WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
 
 
@@ -117,14 +117,14 @@ class Planner:
         fits = [
             site
             for site in prices
-            if self.target.latency_ms is not None and prices[site].after_ms * reachable <= self.target.latency_ms
+            if self.target.latency_ms is not None and prices[site].after_ms * reachable <= self.target.latency_ms / MARGIN
         ]
         if fits:
             chosen = max(fits, key=lambda site: accuracies[site])
         else:
             chosen = min(prices, key=lambda site: prices[site].after_ms)
         keep = next(iter(prices.values())).before_ms * reachable
-        if self.target.latency_ms is not None and keep <= self.target.latency_ms and accuracies[chosen] < self._now:
+        if self.target.latency_ms is not None and keep <= self.target.latency_ms / MARGIN and accuracies[chosen] < self._now:
             return
         self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
 

@@ -25,7 +25,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
+from slimseg.techniques.technique import Found, LayerTimes, Site
 
 RESIZE_LATE = "resize behind the classifier"
 REDUCED = "reduced size"
@@ -85,7 +85,7 @@ class Head:
         if (
             graph.layer_as(convolution, nn.Conv2d) is None
             or only_consumer(convolution) is not softmax
-            or shared_with(graph, convolution)
+            or edit.shared_with(graph, convolution)
         ):
             refusals.append(
                 Refusal(self.name, softmax.name, "no convolution of its own comes right before the softmax")
@@ -104,6 +104,10 @@ class Head:
             if resize is None or reader is None or convolution is None:
                 continue
             if not _is_pointwise(convolution):
+                continue
+            shared = edit.shared_with(graph, node) or edit.shared_with(graph, reader)
+            if shared:
+                refusals.append(Refusal(self.name, node.name, f"its layers are shared with {shared}"))
                 continue
             if convolution.out_channels > graph.shape(node)[1] or not _enlarges(graph, node):
                 refusals.append(Refusal(self.name, node.name, f"{reader.name} would leave more to resize than before"))
@@ -175,9 +179,9 @@ def _without_end(graph: Graph, kind: OutputKind) -> Graph:
 
 
 def _resize_late(graph: Graph, resize: str, convolution: str) -> Graph:
-    result = edit.swap(graph, resize, convolution)
     # The pair's result keeps the convolution's name, as every edit's target does.
-    return edit.exchange_names(result, resize, convolution)
+    result = edit.renamed(edit.swap(graph, resize, convolution), convolution, f"{convolution}_reduced")
+    return edit.renamed(result, resize, convolution)
 
 
 def _two_class_sigmoid(graph: Graph, convolution: str, softmax: str, cut: str) -> Graph:

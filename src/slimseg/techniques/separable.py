@@ -24,7 +24,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
+from slimseg.techniques.technique import Found, LayerTimes, Site
 
 RANKS = (1, 2)
 MIN_CHANNELS = 8
@@ -110,7 +110,7 @@ def _refusal(graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> str | None:
         return (
             f"{convolution.in_channels} to {convolution.out_channels} channels are too few for a depthwise layer to pay"
         )
-    other = shared_with(graph, node)
+    other = edit.shared_with(graph, node)
     return f"its weights are shared with {other}" if other else None
 
 

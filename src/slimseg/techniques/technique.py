@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torch import fx
-
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
 
@@ -57,9 +55,3 @@ class Technique(Protocol):
         Raises:
             Unsupported: the site does not exist in this graph (any more).
         """
-
-
-def shared_with(graph: Graph, node: fx.Node) -> str | None:
-    """Another node that calls the same module (shared weights), if any."""
-    others = (other.name for other in graph.layers() if other is not node and other.target == node.target)
-    return next(others, None)

@@ -9,7 +9,8 @@ the right, δ_t being the impulse at tap t. With the columns of A the responses 
 
     W[o, i] = argmin_w ‖A w − vec K[i, o]‖²  =  A⁺ vec K[i, o]
 
-A is the same for all pairs. The convolution may in turn be separable (see separable.py). MACs fall from s²-fold pixels with k²/s² taps each to m² taps at the low resolution.
+A is the same for all pairs. The convolution may in turn be separable (see separable.py). MACs per
+low-resolution pixel fall from k² to m² for each pair.
 The resize comes after the activation, which therefore fuses into the convolution.
 Odena et al., "Deconvolution and Checkerboard Artifacts", 2016.
 """
@@ -29,8 +30,7 @@ from slimseg.graph.graph import Graph, only_consumer
 from slimseg.graph.ops import ResizeMode
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.separable import factorise
-from slimseg.techniques.technique import Found, LayerTimes, Site, shared_with
-
+from slimseg.techniques.technique import Found, LayerTimes, Site
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Upsampling:
         convolution: nn.Module = fitted(layer, variant.kernel_size, variant.mode)
         if variant.separable:
             convolution = factorise(convolution, 1)  # type: ignore[arg-type]
-        return edit.replace(graph, [site.source], site.target, ConvUpsample(convolution, size, variant.mode, activation))
+        return edit.replace(
+            graph, [site.source], site.target, ConvUpsample(convolution, size, variant.mode, activation)
+        )
 
 
 def fitted(transposed: nn.ConvTranspose2d, kernel_size: int, mode: ResizeMode) -> nn.Conv2d:
@@ -100,37 +102,32 @@ def fitted(transposed: nn.ConvTranspose2d, kernel_size: int, mode: ResizeMode) -
         transposed.in_channels, transposed.out_channels, kernel_size, padding=kernel_size // 2, bias=True
     )
     with torch.no_grad():
-        responses, kernels = _responses(kernel_size, transposed, mode)
-        solution = torch.linalg.lstsq(responses, kernels).solution  # (taps, I·O)
+        taps = _fit(kernel_size, transposed, mode) @ transposed.weight.flatten(2).flatten(0, 1).T.double()
         shape = (kernel_size, kernel_size, transposed.in_channels, transposed.out_channels)
-        convolution.weight.copy_(solution.reshape(shape).permute(3, 2, 0, 1))
+        convolution.weight.copy_(taps.reshape(shape).permute(3, 2, 0, 1))
         assert convolution.bias is not None
         convolution.bias.copy_(transposed.bias if transposed.bias is not None else torch.zeros_like(convolution.bias))
     return convolution
 
 
-def _responses(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> tuple[Tensor, Tensor]:
-    """(A: pixels × taps², vec K: pixels × I·O) on a canvas large enough for every response."""
-    stride, canvas = transposed.stride[0], 9 + 2 * (transposed.kernel_size[0] // transposed.stride[0])
-    middle = canvas // 2
-    impulse = torch.zeros(1, 1, canvas, canvas)
+def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
+    """The columns of A⁺ (taps² × kernel pixels) that meet the transposed kernel, wherever its response is not zero."""
+    stride = transposed.stride[0]
+    canvas = 2 * (taps + max(transposed.kernel_size) // stride) + 1
+    middle, side = canvas // 2, canvas * stride
+    impulse = torch.zeros(1, 1, canvas, canvas, dtype=torch.float64)
     impulse[..., middle, middle] = 1
-    size = (canvas * stride, canvas * stride)
-    columns = []
+    align = {"align_corners": False} if mode == "bilinear" else {}
     # A convolution (correlation) with weight at tap t moves the impulse by −t from the middle.
-    for row in range(taps):
-        for column in range(taps):
-            moved = impulse.roll((taps // 2 - row, taps // 2 - column), (2, 3))
-            resized = F.interpolate(moved, size, mode=mode, **({"align_corners": False} if mode == "bilinear" else {}))
-            columns.append(resized.flatten())
-    weight = transposed.weight.detach().reshape(
-        -1, 1, *transposed.kernel_size
-    )  # (I·O, 1, k, k): one input, I·O outputs
-    spread = F.conv_transpose2d(
-        impulse, weight.transpose(0, 1), None, transposed.stride, transposed.padding, transposed.output_padding
-    )
-    spread = F.pad(spread, (0, max(0, size[1] - spread.shape[3]), 0, max(0, size[0] - spread.shape[2])))
-    return torch.stack(columns, 1), spread[0, :, : size[0], : size[1]].flatten(1).T
+    moved = [
+        impulse.roll((taps // 2 - row, taps // 2 - column), (2, 3)) for row in range(taps) for column in range(taps)
+    ]
+    responses = F.interpolate(torch.cat(moved), (side, side), mode=mode, **align).flatten(1).T
+    inverse = torch.linalg.pinv(responses).reshape(taps * taps, side, side)
+    # The kernel's pixel (0, 0) of the impulse lands here.
+    top, left = (middle * stride - padding for padding in (transposed.padding[0], transposed.padding[1]))
+    height, width = transposed.kernel_size
+    return inverse[:, top : top + height, left : left + width].flatten(1)
 
 
 def _activation(graph: Graph, node: fx.Node) -> fx.Node | None:
@@ -149,5 +146,5 @@ def _refusal(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> str | No
         return f"its stride is {layer.stride}"
     if (height, width) != (in_height * layer.stride[0], in_width * layer.stride[1]):
         return f"it makes {height}x{width} of {in_height}x{in_width}, not {layer.stride[0]} times as many pixels a side"
-    other = shared_with(graph, node)
+    other = edit.shared_with(graph, node)
     return f"its weights are shared with {other}" if other else None

@@ -1,0 +1,197 @@
+"""`slimseg evaluate`: accuracy of the deployed file on a split, never of the network that it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slimseg.errors import DataError, ModelError
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+from slimseg.planning import sensitivity
+from slimseg.planning.deploy import Accuracy
+from slimseg.progress import Progress, Silent
+from slimseg.report.images import Example
+from slimseg.results import Evaluation
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import file, session, writer
+from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair
+from slimseg.training.metrics import Confusion, Scores
+
+EXAMPLES = 4
+BATCH = 8  # images handed to the runtime at once
+
+
+def evaluate(
+    model: Graph | str | Path,
+    data: str | Path,
+    split: str = "val",
+    description: Description | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """mIoU, IoU by class and pixel accuracy of a `.tflite` at the masks' own resolution, from one confusion matrix.
+
+    Logits and probabilities are resized bilinearly before the argmax, a mask by nearest neighbour.
+
+    Args:
+        model: the path of a `.tflite`, or a Graph, which is written as float32 first.
+        data: a folder with images and masks.
+        split: "val" or "train".
+        description: preprocessing and kind of output, for a file that slimseg did not write.
+
+    Raises:
+        ModelError, DataError: what the user gave cannot be used, in one sentence.
+    """
+    folder = open_folder(data)
+    part = folder.split(split)
+    if part.masks is None:
+        raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
+        if isinstance(model, Graph):
+            path = Path(scratch) / f"{model.name}.tflite"
+            writer.write(model, path)
+        else:
+            path = Path(model)
+        means = description or file.read_description(path) or Description()
+        names = means.classes or folder.classes
+        scores = score(path, part, means, _class_count(path, means, names), threads, progress or Silent())
+    return Evaluation(
+        model=str(model.name if isinstance(model, Graph) else model),
+        data=str(folder.path),
+        split=split,
+        images=len(part.images),
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        class_iou={_name(names, index): iou for index, iou in enumerate(scores.class_iou)},
+    )
+
+
+def _name(names: tuple[str, ...], index: int) -> str:
+    return names[index] if index < len(names) else f"class {index}"
+
+
+def _class_count(path: Path, description: Description, names: tuple[str, ...]) -> int:
+    shape = file.read(path).outputs[0].shape
+    if description.output_kind != "mask" and len(shape) == 4:
+        return max(2, shape[-1])
+    if len(names) < 2:
+        raise DataError(f"{path} gives a mask, which does not say how many classes there are: add a classes.txt")
+    return len(names)
+
+
+def score(
+    path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress
+) -> Scores:
+    """Run the file over a labelled split."""
+    confusion = Confusion(classes)
+    for _, truth, mask in predictions(path, split, description, classes, threads, progress):
+        assert truth is not None
+        confusion.add(mask, truth)
+    return confusion.scores()
+
+
+def predictions(
+    path: Path, split: Split, description: Description, classes: int | None, threads: int, progress: Progress
+) -> Iterator[tuple[Pixels, Pixels | None, Pixels]]:
+    """(image, truth, predicted mask) for every image of a split, masks at the image's own size.
+
+    Raises:
+        DataError: an image or mask cannot be used.
+    """
+    shape = file.read(path).inputs[0].shape
+    if len(shape) != 4 or shape[3] != 3:
+        raise ModelError(f"{path} takes {shape}, not one (1, height, width, 3) image")
+    pipeline = host.ImagePipeline(description.preprocessing, (shape[1], shape[2]))
+    starts = range(0, len(split.images), BATCH)
+    for start in progress.track(starts, f"evaluating {path.name}"):
+        pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]
+        outputs = session.predict(path, np.stack([pipeline(image) for image, _ in pairs]), threads)
+        for (image, truth), output in zip(pairs, outputs, strict=True):
+            yield image, truth, host.to_mask(output, _size(image), description.output_kind)
+
+
+def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+class Evaluator:
+    """Accuracy as `slim` needs it again and again: against the labels, or else against the original's masks."""
+
+    def __init__(self, folder: Folder, original: Graph, progress: Progress) -> None:
+        self.folder = folder
+        self.original = original
+        self.progress = progress
+        self.classes = original.description.classes or folder.classes
+        self.count = self._count()
+        self._reference: list[Pixels] | None = None
+
+    def _count(self) -> int:
+        if self.original.description.output_kind == "mask":
+            return max(2, len(self.classes))
+        return max(2, self.original.shape(self.original.output)[1])
+
+    def accuracy(self, path: Path) -> Accuracy:
+        """Of a deployed file. The first file asked about becomes the reference for agreement."""
+        description = file.read_description(path) or self.original.description
+        confusion = Confusion(self.count)
+        masks = []
+        for _, truth, mask in predictions(path, self.folder.val, description, self.count, 1, self.progress):
+            masks.append(mask)
+            if truth is not None:
+                confusion.add(mask, truth)
+        if self._reference is None:
+            self._reference = masks
+        same = [float(np.mean(mask == other)) for mask, other in zip(masks, self._reference, strict=True)]
+        return Accuracy(confusion.scores().miou if self.folder.labelled else None, 100 * float(np.mean(same)))
+
+    def tensor(self, graph: Graph, count: int) -> torch.Tensor:
+        """Preprocessed validation images (N, 3, H, W) at the graph's input size, spread over the split."""
+        pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+        images = [pipeline(read_pair(self.folder.val, index)[0]) for index in self._spread(count)]
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+    def _spread(self, count: int) -> list[int]:
+        total = len(self.folder.val.images)
+        return [int(index) for index in np.linspace(0, total - 1, min(count, total)).round()]
+
+    def graph_accuracy(self, graph: Graph, count: int) -> float:
+        """mIoU of a Graph on part of the split; without labels, agreement with the original. Fast, for planning."""
+        confusion = Confusion(self.count)
+        agreement = []
+        reference = None if self.folder.labelled else self._masks(self.original, count)
+        for number, (index, mask) in enumerate(zip(self._spread(count), self._masks(graph, count), strict=True)):
+            image, truth = read_pair(self.folder.val, index, self.count)
+            if truth is not None:
+                confusion.add(_resized(mask, _size(image)), truth)
+            elif reference is not None:
+                agreement.append(float(np.mean(_resized(mask, _size(image)) == _resized(reference[number], _size(image)))))
+        return confusion.scores().miou if reference is None else 100 * float(np.mean(agreement))
+
+    def _masks(self, graph: Graph, count: int) -> list[Pixels]:
+        size = self.original.input_size
+        found = sensitivity.masks(graph, self.tensor(graph, count), size)
+        return [mask.numpy().astype(np.uint8) for mask in found]
+
+    def examples(self, before: Path, after: Path) -> list[Example]:
+        """A few validation images with the masks of both files."""
+        indices = self._spread(EXAMPLES)
+        masks = None if self.folder.val.masks is None else tuple(self.folder.val.masks[index] for index in indices)
+        part = Split(tuple(self.folder.val.images[index] for index in indices), masks)
+        old, new = (
+            list(predictions(path, part, file.read_description(path) or self.original.description, None, 1, Silent()))
+            for path in (before, after)
+        )
+        return [
+            Example(path.stem, image, truth, first, second)
+            for path, (image, truth, first), (_, _, second) in zip(part.images, old, new, strict=True)
+        ]
+
+
+def _resized(mask: Pixels, size: tuple[int, int]) -> Pixels:
+    return host.to_mask(mask, size, "mask")

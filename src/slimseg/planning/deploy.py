@@ -1,0 +1,91 @@
+"""From a Graph to the files that are deployed, and from those to the numbers that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimseg.graph import costs
+from slimseg.graph.graph import Graph
+from slimseg.planning.whatif import Precision
+from slimseg.progress import Progress
+from slimseg.results import AppliedEdit, ModelSummary
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import benchmark, quantizer, writer
+from slimseg.planning.plan import PlannedEdit
+from slimseg.techniques import named
+
+Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
+QUANTISATION = "int8 quantisation"
+
+
+def write_float(graph: Graph, path: Path) -> None:
+    """The graph as float32 `.tflite`."""
+    writer.write(graph, path)
+
+
+def write_int8(graph: Graph, float_path: Path, path: Path, images: Images) -> None:
+    """The int8 form of a float file, ranges measured on the user's images."""
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    quantizer.quantize_int8(float_path, path, [pipeline(image)[None] for image in images])
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    miou: float | None
+    agreement: float | None
+
+
+def summarise(
+    graph: Graph, path: Path, timing: benchmark.Timing, end_to_end_ms: float, accuracy: Accuracy
+) -> ModelSummary:
+    """The numbers of one deployed file."""
+    cost = costs.total(graph)
+    return ModelSummary(
+        file=path.name,
+        input_size=graph.input_size,
+        latency_ms=timing.median_ms,
+        end_to_end_ms=end_to_end_ms,
+        size_bytes=path.stat().st_size,
+        macs=cost.macs,
+        params=cost.params,
+        miou=accuracy.miou,
+        agreement=accuracy.agreement,
+    )
+
+
+def realised(
+    original: Graph, plan: Sequence[PlannedEdit], folder: Path, images: Images, precision: Precision, progress: Progress
+) -> tuple[AppliedEdit, ...]:
+    """What each edit really saved: the edits made one after another on the original, every stage written and timed.
+
+    All stages run interleaved, so their differences are of one run; they add up to the whole gain. Weights do not
+    matter for time, so the stages are not trained.
+    """
+    stages = [original]
+    for edit in plan:
+        stages.append(named(edit.site.technique).apply(stages[-1], edit.site))
+    paths = []
+    for number, stage in enumerate(progress.track(stages, "writing every stage")):
+        path = folder / f"stage{number}.tflite"
+        write_float(stage, path)
+        if precision == "int8":
+            write_int8(stage, path, folder / f"stage{number}.int8.tflite", images[:1])
+            path = folder / f"stage{number}.int8.tflite"
+        paths.append(path)
+    timings = benchmark.time_files(paths, seconds_per_file=2.0)
+    return tuple(
+        AppliedEdit(
+            technique=edit.site.technique,
+            layers=edit.site.layers,
+            needs=edit.site.needs,
+            predicted_saving_ms=edit.predicted_saving_ms,
+            realised_saving_ms=before.median_ms - after.median_ms,
+            reason=f"{edit.site.variant}: {edit.site.reason}" if edit.site.variant else edit.site.reason,
+        )
+        for edit, before, after in zip(plan, timings, timings[1:], strict=False)
+    )

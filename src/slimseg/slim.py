@@ -1,0 +1,263 @@
+"""`slimseg slim`: the whole path. Edit the network, recover its accuracy from itself, quantise it, prove the result.
+
+    original ──> float32 and int8 files (the baselines)
+       └─ plan: exact edits, input size, approximations, each priced on the runtime
+            └─ recover: new blocks mimic the old ones, then the whole is distilled
+                 └─ int8 file ──> measured against the budget; a milder plan if it lost too much
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimseg.errors import OutputError
+from slimseg.evaluate import Evaluator
+from slimseg.frontends import archive, load
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy, whatif
+from slimseg.planning.budget import Budget
+from slimseg.planning.plan import Evidence, Plan, Planner, Target
+from slimseg.planning.recover import recover
+from slimseg.progress import Progress, Silent
+from slimseg.report.files import write_json
+from slimseg.report.html import write_report
+from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, SlimResult
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import benchmark, profiler
+from slimseg.training.data import Folder, open_folder
+
+CALIBRATION_IMAGES = 100
+PLANNING_IMAGES = 4  # for sensitivities
+SIZE_IMAGES = 48  # for the accuracy of input sizes
+EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
+RESERVED_SHARE = 0.25  # of the time limit: kept for writing, measuring and reporting
+
+
+def slim(
+    model: Graph | str | Path,
+    data: str | Path,
+    out: str | Path,
+    budget: Budget | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SlimResult:
+    """Make a network small and fast within a budget, and prove it.
+
+    Args:
+        model: an opened Graph (with its preprocessing), or the path of a `.pt2`.
+        data: a folder with train/val x images/masks, or images alone.
+        out: folder for `model.tflite` (int8), `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and
+            the profiles; it must not hold a result already.
+        budget: bounds on size, speed and accuracy, and on the time to spend.
+        seed: of everything random.
+        progress: where to show progress; silent by default.
+
+    Returns:
+        The result, also when the budget could not be met: then the best file found, and what it misses.
+
+    Raises:
+        ModelError, DataError, BudgetError, OutputError: what the user gave cannot be used, in one sentence.
+    """
+    started = time.monotonic()
+    graph = model if isinstance(model, Graph) else load(model)
+    folder = open_folder(data)
+    job = _Job(graph, folder, _new_run(Path(out), graph), budget or Budget(), seed, progress or Silent(), started)
+    return job.run()
+
+
+def _new_run(out: Path, graph: Graph) -> Path:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists already and is not empty: give another folder for the run")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        needed = 8 * sum(p.numel() * 4 for p in graph.module.parameters()) + 50_000_000
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made: {error.strerror or error}") from error
+    if free < needed:
+        raise OutputError(f"{out} has {free / 1e6:.0f} MB of free space, a run needs {needed / 1e6:.0f} MB: make room")
+    return out
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One attempt, deployed and measured."""
+
+    plan: Plan
+    graph: Graph
+    float_path: Path
+    path: Path
+    accuracy: deploy.Accuracy
+    speedup: float
+
+
+class _Job:
+    """One run of `slim`, step by step."""
+
+    def __init__(
+        self, graph: Graph, folder: Folder, out: Path, budget: Budget, seed: int, progress: Progress, started: float
+    ) -> None:
+        self.graph = graph
+        self.folder = folder
+        self.out = out
+        self.budget = budget
+        self.seed = seed
+        self.progress = progress
+        self.deadline = started + budget.time_limit_s
+        self.started = started
+        self.work = out / "work"
+        self.work.mkdir()
+        self.evaluator = Evaluator(folder, graph, progress)
+
+    def run(self) -> SlimResult:
+        self._baselines()
+        best = self._search()
+        result = self._measure(best)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return result
+
+    def _baselines(self) -> None:
+        self.progress.say("Baselines: the original as float32 and as plain int8")
+        self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
+        self.original_float = self.out / "original_float.tflite"
+        self.original_int8 = self.out / "original_int8.tflite"
+        deploy.write_float(self.graph, self.original_float)
+        deploy.write_int8(self.graph, self.original_float, self.original_int8, self.calibration)
+        self.float_accuracy = self.evaluator.accuracy(self.original_float)
+        self.int8_accuracy = self.evaluator.accuracy(self.original_int8)
+        self.float_ms, self.int8_ms = (
+            timing.median_ms for timing in benchmark.time_files([self.original_float, self.original_int8])
+        )
+
+    def _search(self) -> _Candidate:
+        best: _Candidate | None = None
+        for number, effort in enumerate(EFFORTS):
+            candidate = self._attempt(effort, number)
+            if best is None or self._rank(candidate) > self._rank(best):
+                best = candidate
+            if all(check.met for check in self._checks(best)) or not self._time_for_another(number):
+                break
+            self.progress.say("The budget does not hold yet: trying a milder plan")
+        assert best is not None
+        return best
+
+    def _attempt(self, effort: float, number: int) -> _Candidate:
+        self.progress.say("Plan: every candidate edit timed before and after")
+        plan = self._plan(effort)
+        for edit in plan.edits:
+            self.progress.say(f"  {edit.site.technique}, {edit.site.layers[0]}: {edit.site.variant}")
+        student = plan.graph.copy()
+        if plan.edits and self.budget.allows("images"):
+            self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
+            until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
+            recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress)
+        float_path, path = self.work / f"{number}_float.tflite", self.work / f"{number}.tflite"
+        deploy.write_float(student, float_path)
+        deploy.write_int8(student, float_path, path, self.calibration)
+        base, mine = benchmark.time_files([self.original_float, path])
+        accuracy = self.evaluator.accuracy(path)
+        return _Candidate(plan, student, float_path, path, accuracy, benchmark.ratio(base, mine))
+
+    def _plan(self, effort: float) -> Plan:
+        latency = self.float_ms / self.budget.min_speedup if self.budget.min_speedup else None
+        target = Target(latency, self.budget.max_size_bytes)
+        evidence = Evidence(
+            images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
+            accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
+        )
+        size = self.original_int8.stat().st_size
+        return Planner(self.graph, self.budget, target, evidence, size, self.progress).plan(effort)
+
+    def _time_for_another(self, number: int) -> bool:
+        spent = time.monotonic() - self.started
+        return number + 1 < len(EFFORTS) and time.monotonic() + spent / (number + 1) < self.deadline
+
+    def _rank(self, candidate: _Candidate) -> tuple[int, float]:
+        """More of the budget met, then less lost."""
+        return sum(check.met for check in self._checks(candidate)), -self._drop(candidate)
+
+    def _drop(self, candidate: _Candidate) -> float:
+        """Points of mIoU lost; without labels, percent of pixels that changed class."""
+        if candidate.accuracy.miou is not None and self.float_accuracy.miou is not None:
+            return self.float_accuracy.miou - candidate.accuracy.miou
+        return 100 - (candidate.accuracy.agreement or 0.0)
+
+    def _checks(self, candidate: _Candidate) -> tuple[BudgetCheck, ...]:
+        labelled = candidate.accuracy.miou is not None
+        unit = "points of mIoU" if labelled else "% of pixels changed"
+        drop = self._drop(candidate)
+        checks = [BudgetCheck("max_drop", f"at most {self.budget.max_drop:g} {unit}", f"{drop:.2f}", drop <= self.budget.max_drop)]
+        if self.budget.max_size_bytes is not None:
+            size = candidate.path.stat().st_size
+            wanted = f"at most {self.budget.max_size_bytes / 1e6:g} MB"
+            checks.append(BudgetCheck("max_size", wanted, f"{size / 1e6:.2f} MB", size <= self.budget.max_size_bytes))
+        if self.budget.min_speedup is not None:
+            wanted = f"at least {self.budget.min_speedup:g}x"
+            met = candidate.speedup >= self.budget.min_speedup
+            checks.append(BudgetCheck("min_speedup", wanted, f"{candidate.speedup:.1f}x", met))
+        return tuple(checks)
+
+    def _measure(self, best: _Candidate) -> SlimResult:
+        self.progress.say("Proof: the deployed files side by side")
+        final_float, final = self.out / "model_float.tflite", self.out / "model.tflite"
+        shutil.move(best.float_path, final_float)
+        shutil.move(best.path, final)
+        best = _Candidate(best.plan, best.graph, final_float, final, best.accuracy, best.speedup)
+        archive.write_graph(best.graph, self.out / "model.pt2")
+        files = [self.original_float, self.original_int8, final]
+        timings = benchmark.time_files(files, seconds_per_file=4.0)
+        whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph))
+        accuracies = (self.float_accuracy, self.int8_accuracy, best.accuracy)
+        graphs = (self.graph, self.graph, best.graph)
+        baseline, plain, result = (
+            deploy.summarise(*each) for each in zip(graphs, files, timings, whole, accuracies, strict=True)
+        )
+        checks = self._checks(best)
+        slimmed = SlimResult(
+            model=self.graph.name,
+            run=str(self.out),
+            baseline=baseline,
+            plain_int8=plain,
+            result=result,
+            speedup=benchmark.ratio(timings[0], timings[2]),
+            speedup_over_int8=benchmark.ratio(timings[1], timings[2]),
+            end_to_end_speedup=whole[0] / whole[2],
+            budget_met=all(check.met for check in checks),
+            budget=checks,
+            edits=(self._quantisation(baseline, plain), *self._realised(best)),
+            refusals=best.plan.refusals,
+            seconds=time.monotonic() - self.started,
+            host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
+        )
+        self._write(slimmed, best)
+        return slimmed
+
+    def _quantisation(self, baseline: ModelSummary, plain: ModelSummary) -> AppliedEdit:
+        return AppliedEdit(
+            technique=deploy.QUANTISATION,
+            layers=("all",),
+            needs="images",
+            predicted_saving_ms=self.float_ms - self.int8_ms,
+            realised_saving_ms=baseline.latency_ms - plain.latency_ms,
+            reason="weights and activations in 8 bits, ranges calibrated on the images",
+        )
+
+    def _realised(self, best: _Candidate) -> tuple[AppliedEdit, ...]:
+        return deploy.realised(self.graph, best.plan.edits, self.work, self.calibration, "int8", self.progress)
+
+    def _write(self, result: SlimResult, best: _Candidate) -> None:
+        before, after = profiler.profile(self.original_float), profiler.profile(self.out / "model.tflite")
+        write_json(before, self.out / "profile_before.json")
+        write_json(after, self.out / "profile_after.json")
+        examples = self.evaluator.examples(self.original_float, self.out / "model.tflite")
+        write_report(result, self.out / "report.html", before=before, after=after, examples=examples, classes=self.evaluator.classes)
+        write_json(result, self.out / "result.json")
+
+
+def _output_size(graph: Graph) -> tuple[int, int]:
+    shape = graph.shape(graph.output)
+    return shape[-2], shape[-1]

@@ -1,0 +1,144 @@
+"""Recovering accuracy from the network itself: the original is the teacher, the edited network the student.
+
+    mimic    each new block alone: fed with the teacher's features, it learns to give the teacher's features
+             (Romero et al., "FitNets", 2015, eq. 3, block by block)
+    distil   the whole: the student's classes follow the teacher's, its features still held to the teacher's, and
+             labels where there are some (Hinton et al., 2015)
+
+Both run the student on the teacher's own values as far as the two are equal, so a frozen encoder is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.graph.features import Features
+from slimseg.graph.graph import Graph
+from slimseg.training import losses
+
+Batch = tuple[Tensor, Tensor | None]  # preprocessed images (N, 3, H, W), masks (N, h, w) or None
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A new block of the student, and the teacher's part it stands for: from one node's value to another's."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each term of the distillation loss counts."""
+
+    teacher: float = 1.0
+    features: float = 0.1
+    labels: float = 0.3
+    lovasz: float = 0.2
+
+
+def freeze_except(student: Graph, trainable: Callable[[str], bool]) -> None:
+    """Only parameters of layers that `trainable` names keep their gradients."""
+    for name, parameter in student.module.named_parameters():
+        parameter.requires_grad_(trainable(name.partition(".")[0]))
+
+
+def shared_values(teacher: Graph, student: Graph) -> set[str]:
+    """Names of nodes whose values are the same in both: same layer, same inputs, and frozen in the student."""
+    counterparts = {node.name: node for node in teacher.layers()}
+    shared = {student.input.name}
+    for node in student.layers():
+        other = counterparts.get(node.name)
+        if other is None or str(other.target) != str(node.target) or not _same_inputs(node, other, shared):
+            continue
+        layer, original = student.layer(node), teacher.layer(other)
+        if layer is not None and original is not None and _same_layer(layer, original):
+            shared.add(node.name)
+    return shared - {student.input.name}
+
+
+def _same_inputs(node: fx.Node, other: fx.Node, shared: set[str]) -> bool:
+    mine, theirs = ([source.name for source in each.all_input_nodes] for each in (node, other))
+    return mine == theirs and all(name in shared for name in mine)
+
+
+def _same_layer(layer: nn.Module, original: nn.Module) -> bool:
+    if type(layer) is not type(original) or any(parameter.requires_grad for parameter in layer.parameters()):
+        return False
+    mine, theirs = layer.state_dict(), original.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Callable[[Batch], Tensor]:
+    """Loss of all new blocks side by side, each on the teacher's features: they train in parallel, not in series."""
+    names = {name for pair in pairs for name in (pair.source, pair.target)}
+    watch = Features(teacher.module, names)
+    blocks = [(pair, _Part(student, pair)) for pair in pairs]
+
+    def loss(batch: Batch) -> Tensor:
+        images, _ = batch
+        with torch.no_grad():
+            _, known = watch(images)
+            known[teacher.input.name] = images
+        terms = [losses.mimicry(part(known[pair.source]), known[pair.target]) for pair, part in blocks]
+        return torch.stack(terms).sum()
+
+    return loss
+
+
+class _Part:
+    """The student's part from one value to another, on the student's own parameters."""
+
+    def __init__(self, student: Graph, pair: BlockPair) -> None:
+        graph = fx.Graph()
+        source, target = student.node(pair.source), student.node(pair.target)
+        values = {source: graph.placeholder("x")}
+        for node in _needed(student, source, target):
+            values[node] = graph.node_copy(node, lambda old: values[old])
+        graph.output(values[target])
+        self.run = Features(fx.GraphModule(student.module, graph), ())
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return self.run(value)[0]
+
+
+def _needed(student: Graph, source: fx.Node, target: fx.Node) -> list[fx.Node]:
+    needed, waiting = set(), [target]
+    while waiting:
+        node = waiting.pop()
+        if node is not source and node not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+    return [node for node in student.layers() if node in needed]
+
+
+def distil_loss(
+    teacher: Graph, student: Graph, features: Sequence[str], weights: Weights
+) -> Callable[[Batch], Tensor]:
+    """Loss of the whole student: its classes, its features at the named nodes, and labels where the batch has some."""
+    shared = shared_values(teacher, student)
+    boundary = {name for name in shared if any(user.name not in shared for user in student.node(name).users)}
+    watch_teacher = Features(teacher.module, {*features, *boundary})
+    watch_student = Features(student.module, features)
+    inner = shared - boundary
+
+    def loss(batch: Batch) -> Tensor:
+        images, masks = batch
+        with torch.no_grad():
+            expected, known = watch_teacher(images)
+        given = {name: known[name] for name in boundary} | dict.fromkeys(inner, images)  # inner ones are never read
+        logits, own = watch_student(images, given)
+        total = weights.teacher * losses.distillation(logits, expected)
+        if features:
+            terms = [losses.mimicry(own[name], known[name]) for name in features]
+            total = total + weights.features * torch.stack(terms).mean()
+        if masks is not None and logits.shape[1] > 1:
+            total = total + weights.labels * losses.cross_entropy(logits, masks)
+            total = total + weights.lovasz * losses.lovasz_softmax(logits, masks)
+        return total
+
+    return loss

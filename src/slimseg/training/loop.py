@@ -1,0 +1,172 @@
+"""The one training loop, on lightning-fabric: CPU, one or several GPUs, `torchrun`.
+
+The learning rate follows a cosine over whatever ends first, the steps or the time limit, so that a run that is cut
+short has still come to rest.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from slimseg.progress import Progress
+
+Batch = Any
+Loss = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    steps: int
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 20
+    time_limit_s: float = math.inf
+    gradient_norm: float = 5.0
+    average_decay: float = 0.99  # of the moving average of weights that is kept in the end; 0 keeps the last
+    precision: str = "32-true"  # lightning-fabric's name: "bf16-mixed" on a GPU
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    steps: int
+    seconds: float
+    first_loss: float
+    last_loss: float  # mean of the last tenth
+
+
+def train(
+    module: nn.Module,
+    loss: Loss,
+    batches: Iterator[Batch],
+    schedule: Schedule,
+    progress: Progress,
+    what: str,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+) -> TrainingLog:
+    """Train the parameters of `module` that require gradients.
+
+    Batch norm keeps its statistics: they describe the data, not the edit, and batches here are small.
+
+    Args:
+        module: trained in place; left in eval mode with its averaged weights.
+        loss: takes a batch, runs `module` and gives a scalar.
+        batches: endless.
+        checkpoint: where to keep the state; a run that finds one there goes on from it.
+        seed: of everything random in the steps.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters or schedule.steps < 1:
+        return TrainingLog(0, 0.0, 0.0, 0.0)
+    fabric = _fabric(schedule)
+    fabric.seed_everything(seed, verbose=False)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=schedule.weight_decay)
+    _, optimiser = fabric.setup(module, optimiser)
+    average = _Average(module, schedule.average_decay)
+    first = _resume(checkpoint, module, optimiser, average)
+    module.eval()
+    started, losses = time.monotonic(), []
+    bar = progress.bar(what, schedule.steps)
+    step = first
+    try:
+        for step in range(first, schedule.steps):
+            elapsed = (time.monotonic() - started) / schedule.time_limit_s
+            if elapsed >= 1:
+                break
+            _set_rate(optimiser, schedule, step, max(step / schedule.steps, elapsed))
+            value = loss(next(batches))
+            optimiser.zero_grad()
+            fabric.backward(value)
+            nn.utils.clip_grad_norm_(parameters, schedule.gradient_norm)
+            optimiser.step()
+            average.update(module)
+            losses.append(float(value.detach()))
+            bar.update(step + 1, f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
+            if checkpoint and (step + 1) % schedule.checkpoint_every == 0:
+                _save(checkpoint, step + 1, module, optimiser, average)
+    finally:
+        bar.close()
+    average.copy_to(module)
+    tail = losses[-max(1, len(losses) // 10) :] or [0.0]
+    return TrainingLog(len(losses), time.monotonic() - started, (losses or [0.0])[0], sum(tail) / len(tail))
+
+
+def _fabric(schedule: Schedule) -> Fabric:
+    """`torchrun` sets the world size; otherwise the best single device."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        fabric = Fabric(accelerator="auto", devices=devices, precision=schedule.precision)  # type: ignore[arg-type]
+        fabric.launch()
+    return fabric
+
+
+def _set_rate(optimiser: Any, schedule: Schedule, step: int, done: float) -> None:
+    warm = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
+    rate = schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+class _Average:
+    """Moving average of the trained weights (Polyak averaging), which rides out the noise of small batches."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.values = {name: copy.deepcopy(p.detach()) for name, p in module.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        for name, parameter in module.named_parameters():
+            if name in self.values:
+                self.values[name].lerp_(parameter.detach(), 1 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        if not self.decay or not self.steps:
+            return
+        for name, parameter in module.named_parameters():
+            if name in self.values:
+                parameter.copy_(self.values[name])
+
+
+def _save(path: Path, step: int, module: nn.Module, optimiser: Any, average: _Average) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    state = {
+        "step": step,
+        "module": module.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "average": average.values,
+        "average_steps": average.steps,
+    }
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _resume(path: Path | None, module: nn.Module, optimiser: Any, average: _Average) -> int:
+    if path is None or not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    module.load_state_dict(state["module"])
+    optimiser.load_state_dict(state["optimiser"])
+    average.values, average.steps = state["average"], state["average_steps"]
+    return int(state["step"])

@@ -1,0 +1,67 @@
+"""What training minimises. Logits are (N, classes, h, w), masks (N, H, W) with 255 ignored."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slimseg.training.data import IGNORED
+
+
+def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
+    """Mean over labelled pixels; logits are resized to the masks where they are smaller."""
+    return F.cross_entropy(at_size(logits, masks.shape[1:]), masks, ignore_index=IGNORED)
+
+
+def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
+    """A convex surrogate of 1 - mIoU (Berman et al., "The Lovász-Softmax loss", 2018, eq. 9 and algorithm 1)."""
+    probabilities = at_size(logits, masks.shape[1:]).softmax(1).movedim(1, -1)
+    known = masks != IGNORED
+    probabilities, labels = probabilities[known], masks[known]
+    losses = []
+    for index in labels.unique():
+        truth = (labels == index).float()
+        errors, order = (truth - probabilities[:, index]).abs().sort(descending=True)
+        losses.append(errors @ _jaccard_gradient(truth[order]))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+def _jaccard_gradient(sorted_truth: Tensor) -> Tensor:
+    total = sorted_truth.sum()
+    intersection = total - sorted_truth.cumsum(0)
+    union = total + (1 - sorted_truth).cumsum(0)
+    jaccard = 1 - intersection / union
+    return torch.cat((jaccard[:1], jaccard[1:] - jaccard[:-1]))
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² KL(softmax(teacher/T) ‖ softmax(student/T)), mean over pixels (Hinton et al., 2015, section 2.1).
+
+    The teacher's logits are resized to the student's. One channel is the logit of the second of two classes.
+    """
+    teacher = at_size(teacher, student.shape[2:])
+    if student.shape[1] == 1:
+        student, teacher = (torch.cat((-each / 2, each / 2), 1) for each in (student, teacher))
+    log_student = (student / temperature).log_softmax(1)
+    log_teacher = (teacher / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(1).mean()
+
+
+def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared error of features relative to the teacher's variance: 0 is equal, 1 is as bad as the channel mean.
+
+    Features are (N, C, h, w); each channel counts by its own variance, so quiet channels are not lost.
+    """
+    if student.shape[2:] != teacher.shape[2:]:
+        student = at_size(student, teacher.shape[2:])
+    error = (student - teacher).square().mean((0, 2, 3))
+    variance = teacher.var((0, 2, 3), unbiased=False)
+    return (error / (variance + 1e-3 * variance.mean() + 1e-12)).mean()
+
+
+def at_size(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Bilinear resize to (h, w) where needed."""
+    if logits.shape[2:] == tuple(size):
+        return logits
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
