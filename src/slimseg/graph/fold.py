@@ -44,9 +44,10 @@ def _replace_module(graph: Graph, node: fx.Node, module: nn.Module) -> None:
     graph.module.add_module(str(node.target), module.eval())
 
 
-def _fused(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.Module:
+def _fused(convolution: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
     if isinstance(convolution, nn.Conv2d):
         return fusion.fuse_conv_bn_eval(convolution.eval(), norm.eval())
+    assert isinstance(convolution, nn.ConvTranspose2d)
     if convolution.groups == 1:
         return fusion.fuse_conv_bn_eval(convolution.eval(), norm.eval(), transpose=True)
     return _fused_grouped_transposed(convolution, norm)

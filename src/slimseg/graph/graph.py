@@ -54,7 +54,8 @@ class Graph:
 
     @property
     def input(self) -> fx.Node:
-        return next(node for node in self.module.graph.nodes if node.op == "placeholder")
+        result: fx.Node = next(node for node in self.module.graph.nodes if node.op == "placeholder")
+        return result
 
     @property
     def output(self) -> fx.Node:
@@ -76,10 +77,9 @@ class Graph:
         Raises:
             GraphError: there is none.
         """
-        for node in self.module.graph.nodes:
-            if node.name == name:
-                assert isinstance(node, fx.Node)
-                return node
+        found: fx.Node | None = next((node for node in self.module.graph.nodes if node.name == name), None)
+        if found is not None:
+            return found
         raise GraphError(f"graph {self.name} has no node {name!r}")
 
     def layer(self, node: fx.Node) -> nn.Module | None:
@@ -97,7 +97,9 @@ class Graph:
 
     def copy(self) -> Graph:
         """An independent copy: edits and training of one leave the other alone."""
-        return Graph(copy.deepcopy(self.module), self.input_shape, self.description, self.name)
+        result = copy.copy(self)  # without __init__: what was legal stays legal, and a search copies hundreds of times
+        result.module = copy.deepcopy(self.module)
+        return result
 
     def refresh(self) -> None:
         """After an edit: drop dead nodes and unused modules, recompile, propagate shapes, check the invariants.

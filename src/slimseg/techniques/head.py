@@ -24,6 +24,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, LayerTimes, Site
 
@@ -113,8 +114,8 @@ class Head:
                 refusals.append(Refusal(self.name, node.name, f"{reader.name} would leave more to resize than before"))
                 continue
             reason = (
-                f"{node.name} resizes {graph.shape(node)[1]} channels to {_shape(graph, node)} before a 1x1 convolution "
-                f"keeps {convolution.out_channels}: resize those instead"
+                f"{node.name} resizes {graph.shape(node)[1]} channels to {_shape(graph, node)} before a 1x1 "
+                f"convolution keeps {convolution.out_channels}: resize those instead"
             )
             sites.append(
                 Site(
@@ -200,11 +201,10 @@ class _Difference(nn.Module):
         self.conv = nn.Conv2d(
             layer.in_channels,
             1,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            bias=True,  # type: ignore[arg-type]
+            pair(layer.kernel_size),
+            pair(layer.stride),
+            pair(layer.padding),
+            pair(layer.dilation),
         )
         with torch.no_grad():
             self.conv.weight.copy_(layer.weight[kept : kept + 1] - layer.weight[1 - kept : 2 - kept])

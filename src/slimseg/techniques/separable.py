@@ -22,7 +22,8 @@ from torch import fx, nn
 from slimseg.blocks.separable import SeparableConv2d
 from slimseg.errors import Unsupported
 from slimseg.graph import edit
-from slimseg.graph.graph import Graph
+from slimseg.graph.graph import Graph, producer
+from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, LayerTimes, Site
 
@@ -67,10 +68,10 @@ def factorise(convolution: nn.Conv2d, rank: int) -> SeparableConv2d:
     block = SeparableConv2d(
         convolution.in_channels,
         convolution.out_channels,
-        _pair(convolution.kernel_size),
-        _pair(convolution.stride),
-        _pair(convolution.padding),
-        _pair(convolution.dilation),
+        pair(convolution.kernel_size),
+        pair(convolution.stride),
+        pair(convolution.padding),
+        pair(convolution.dilation),
         convolution.bias is not None,
         rank,
     )
@@ -95,11 +96,13 @@ def _sites(technique: str, graph: Graph, node: fx.Node, convolution: nn.Conv2d) 
         separate = rank * convolution.in_channels * (kernel + convolution.out_channels)
         if separate < full:
             reason = (
-                f"{convolution.kernel_size[0]}x{convolution.kernel_size[1]} convolution of {convolution.in_channels} to "
-                f"{convolution.out_channels} channels at {height}x{width}: {full / separate:.1f}x fewer MACs "
+                f"{convolution.kernel_size[0]}x{convolution.kernel_size[1]} convolution of {convolution.in_channels} "
+                f"to {convolution.out_channels} channels at {height}x{width}: {full / separate:.1f}x fewer MACs "
                 f"as {'depthwise + pointwise' if rank == 1 else f'{rank} depthwise + pointwise pairs'}"
             )
-            sites.append(Site(technique, (node.name,), node.args[0].name, node.name, "images", reason, f"rank {rank}"))  # type: ignore[union-attr]
+            sites.append(
+                Site(technique, (node.name,), producer(node).name, node.name, "images", reason, f"rank {rank}")
+            )
     return sites
 
 
@@ -116,9 +119,3 @@ def _refusal(graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> str | None:
 
 def _is_depthwise(convolution: nn.Conv2d) -> bool:
     return convolution.groups == convolution.in_channels > 1
-
-
-def _pair(value: tuple[int, ...] | str | int) -> tuple[int, int]:
-    if isinstance(value, str):
-        raise Unsupported(f"padding {value!r} is not a number of pixels")
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

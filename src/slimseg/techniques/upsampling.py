@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from slimseg.blocks.upsample import ConvUpsample
 from slimseg.errors import Unsupported
 from slimseg.graph import edit
-from slimseg.graph.graph import Graph, only_consumer
+from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.ops import ResizeMode
+from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.separable import factorise
 from slimseg.techniques.technique import Found, LayerTimes, Site
@@ -79,7 +80,7 @@ class Upsampling:
             f"{layer.out_channels} channels up to {height}x{width}: convolve before the resize, on "
             f"{layer.stride[0] * layer.stride[1]}x fewer pixels"
         )
-        return Site(self.name, layers, node.args[0].name, layers[-1], self.needs, reason, variant)  # type: ignore[union-attr]
+        return Site(self.name, layers, producer(node).name, layers[-1], self.needs, reason, variant)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         layer = graph.layer_as(graph.node(site.layers[0]), nn.ConvTranspose2d)
@@ -125,9 +126,10 @@ def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
     responses = F.interpolate(torch.cat(moved), (side, side), mode=mode, **align).flatten(1).T
     inverse = torch.linalg.pinv(responses).reshape(taps * taps, side, side)
     # The kernel's pixel (0, 0) of the impulse lands here.
-    top, left = (middle * stride - padding for padding in (transposed.padding[0], transposed.padding[1]))
+    top, left = (middle * stride - padding for padding in pair(transposed.padding))
     height, width = transposed.kernel_size
-    return inverse[:, top : top + height, left : left + width].flatten(1)
+    met: Tensor = inverse[:, top : top + height, left : left + width].flatten(1)
+    return met
 
 
 def _activation(graph: Graph, node: fx.Node) -> fx.Node | None:

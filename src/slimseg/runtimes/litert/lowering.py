@@ -146,7 +146,8 @@ def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTran
 
 
 def _transposed_padding(step: Step, layer: nn.ConvTranspose2d) -> int:
-    return tflite.Padding.VALID if _pair(layer.padding) == (0, 0) else tflite.Padding.SAME
+    padding: int = tflite.Padding.VALID if _pair(layer.padding) == (0, 0) else tflite.Padding.SAME
+    return padding
 
 
 def _transposed_extent(step: Step, layer: nn.ConvTranspose2d) -> tuple[tuple[int, ...], tuple[int, int] | None]:
@@ -194,10 +195,10 @@ def _nhwc_dim(step: Step, dim: int) -> int:
 
 
 def max_pool(builder: ModelBuilder, step: Step, layer: nn.MaxPool2d) -> int:
-    if layer.ceil_mode or _pair(layer.dilation) != (1, 1):
-        raise Unsupported(f"{step.name}: TFLite has no max pooling with ceil_mode or dilation")
+    if _pair(layer.dilation) != (1, 1):
+        raise Unsupported(f"{step.name}: TFLite has no dilated max pooling")
     # After a ReLU zeros never win, and a zero pad is one that XNNPACK folds and int8 can hold.
-    return _pool(builder, step, Op.MAX_POOL_2D, layer, 0.0 if _follows_relu(step) else LOWEST)
+    return _pool(builder, step, Op.MAX_POOL_2D, layer, 0.0 if _follows_relu(step) else LOWEST, same=True)
 
 
 def _follows_relu(step: Step) -> bool:
@@ -211,27 +212,60 @@ def _follows_relu(step: Step) -> bool:
 
 
 def average_pool(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
-    if layer.ceil_mode or (_pair(layer.padding) != (0, 0) and not layer.count_include_pad):
+    counted = bool(layer.count_include_pad)
+    padded = _pair(layer.padding) != (0, 0)
+    if layer.ceil_mode or (padded and not counted and not _is_same(step, layer)):
         raise Unsupported(f"{step.name}: TFLite has no average pooling with ceil_mode or uncounted padding")
-    return _pool(builder, step, Op.AVERAGE_POOL_2D, layer, 0.0)
+    return _pool(builder, step, Op.AVERAGE_POOL_2D, layer, 0.0, same=not counted)
 
 
-def _pool(builder: ModelBuilder, step: Step, code: int, layer: nn.MaxPool2d | nn.AvgPool2d, value: float) -> int:
-    own = _pair(layer.padding)
-    explicit = ((own[0], own[0]), (own[1], own[1]))
-    source = step.inputs[0]
-    if own != (0, 0):
+def _pool(
+    builder: ModelBuilder, step: Step, code: int, layer: nn.MaxPool2d | nn.AvgPool2d, value: float, same: bool
+) -> int:
+    """`same`: TFLite's SAME padding, which takes no part in the result, is meant where it is as wide."""
+    kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
+    wanted = _pool_padding(step, layer)
+    source, padding = step.inputs[0], tflite.Padding.VALID
+    if same and _is_same(step, layer):
+        padding = tflite.Padding.SAME
+    elif wanted != ((0, 0), (0, 0)):
         _, height, width, channels = step.input_shapes[0]
-        shape = (1, height + 2 * own[0], width + 2 * own[1], channels)
-        source = _pad(builder, source, f"{step.name}_padded", shape, explicit, value)
-    return _pool_operator(builder, step, code, source, _pair(layer.kernel_size), _pair(layer.stride))
+        shape = (1, height + sum(wanted[0]), width + sum(wanted[1]), channels)
+        source = _pad(builder, source, f"{step.name}_padded", shape, wanted, value)
+    return _pool_operator(builder, step, code, source, kernel, stride, padding)
+
+
+def _pool_padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(before, after) in height and width: what the windows reach of the layer's padding, or beyond it (ceil_mode)."""
+    amounts = []
+    lengths = zip(step.input_shapes[0][1:3], step.shape[1:3], strict=True)
+    settings = zip(lengths, *map(_pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
+    for (length, windows), kernel, stride, before in settings:
+        amounts.append((before, max(0, (windows - 1) * stride + kernel - length - before)))
+    return amounts[0], amounts[1]
+
+
+def _is_same(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    """Whether the windows lie where TFLite's SAME padding puts them."""
+    lengths = zip(step.input_shapes[0][1:3], step.shape[1:3], strict=True)
+    settings = zip(lengths, *map(_pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
+    return all(
+        windows == -(-length // stride) and same_padding(length, kernel, stride, 1)[0] == before
+        for (length, windows), kernel, stride, before in settings
+    )
 
 
 def _pool_operator(
-    builder: ModelBuilder, step: Step, code: int, source: int, kernel: tuple[int, int], stride: tuple[int, int]
+    builder: ModelBuilder,
+    step: Step,
+    code: int,
+    source: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: int = tflite.Padding.VALID,
 ) -> int:
     options = tflite.Pool2DOptionsT()
-    options.padding, options.fusedActivationFunction = tflite.Padding.VALID, step.fused
+    options.padding, options.fusedActivationFunction = padding, step.fused
     options.filterHeight, options.filterWidth = kernel
     options.strideH, options.strideW = stride
     target = builder.tensor(step.name, step.shape)
@@ -272,6 +306,11 @@ def resize(builder: ModelBuilder, step: Step, layer: ops.Resize) -> int:
 
 def pad(builder: ModelBuilder, step: Step, layer: ops.Pad) -> int:
     left, right, top, bottom = layer.padding
+    if max(layer.padding) <= 0:
+        begin = builder.constant(f"{step.name}_begin", np.asarray([0, -top, -left, 0], np.int32))
+        return _slice(builder, step.inputs[0], begin, step)
+    if min(layer.padding) < 0:
+        raise Unsupported(f"{step.name}: pads some sides and crops others")
     target = builder.tensor(step.name, step.shape)
     return _pad(builder, step.inputs[0], step.name, step.shape, ((top, bottom), (left, right)), layer.value, target)
 
@@ -286,6 +325,23 @@ def multiply(builder: ModelBuilder, step: Step, layer: ops.Multiply) -> int:
     options = tflite.MulOptionsT()
     options.fusedActivationFunction = step.fused
     return _unary(builder, step, Op.MUL, options, Options.MulOptions)
+
+
+def affine(builder: ModelBuilder, step: Step, layer: ops.Affine) -> int:
+    """MUL, ADD, or one after the other."""
+    source, last = step.inputs[0], [name for name in ("scale", "shift") if getattr(layer, name) is not None][-1]
+    for name, code, options, kind in (
+        ("scale", Op.MUL, tflite.MulOptionsT(), Options.MulOptions),
+        ("shift", Op.ADD, tflite.AddOptionsT(), Options.AddOptions),
+    ):
+        value = getattr(layer, name)
+        if value is not None:
+            constant = builder.constant(f"{step.name}_{name}", weights(value).reshape(-1))
+            options.fusedActivationFunction = step.fused if name == last else Fused.NONE
+            target = builder.tensor(step.name if name == last else f"{step.name}_scaled", step.shape)
+            builder.operator(code, (source, constant), target, options, kind)
+            source = target
+    return source
 
 
 def concat(builder: ModelBuilder, step: Step, layer: ops.Concat) -> int:
@@ -398,6 +454,7 @@ LOWERINGS: dict[type[nn.Module], Callable[[ModelBuilder, Step, Any], int]] = {
     nn.GELU: gelu,
     ops.Add: add,
     ops.Multiply: multiply,
+    ops.Affine: affine,
     ops.Concat: concat,
     ops.Pad: pad,
     ops.Resize: resize,
@@ -413,6 +470,7 @@ FUSE_INTO: tuple[type[nn.Module], ...] = (
     nn.MaxPool2d,
     ops.Add,
     ops.Multiply,
+    ops.Affine,
 )
 
 

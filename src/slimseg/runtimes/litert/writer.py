@@ -7,19 +7,19 @@ nodes goes through `litert_torch` (an optional extra) instead, where names are i
 
 from __future__ import annotations
 
-import os
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
-from slimseg.errors import OutputError, Unsupported
+from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.fold import fold_batch_norm
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.runtimes.litert import lowering
+from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder
 
 
@@ -39,23 +39,8 @@ def write(graph: Graph, path: Path) -> dict[str, tuple[str, ...]]:
         OutputError: the place cannot be written.
     """
     written = serialise(graph)
-    save(written.data, path)
+    file.save(written.data, path)
     return written.covers
-
-
-def save(data: bytes, path: Path) -> None:
-    """Replace `path` by `data` in one step: an interrupted write leaves the old file.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def serialise(graph: Graph) -> Written:
@@ -67,8 +52,13 @@ def serialise(graph: Graph) -> Written:
     folded = fold_batch_norm(graph)
     unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
     if unknown:
-        return _with_litert_torch(graph, unknown)
-    return _Writer(folded).run()
+        return _with_litert_torch(
+            graph, ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
+        )
+    try:
+        return _Writer(folded).run()
+    except Unsupported as error:
+        return _with_litert_torch(graph, str(error))
 
 
 class _Writer:
@@ -122,7 +112,8 @@ class _Writer:
     def _fused_activation(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
         reader = only_consumer(node)
         if isinstance(layer, lowering.FUSE_INTO) and reader is not None:
-            code = lowering.FUSABLE.get(type(self.graph.layer(reader)))
+            activation = self.graph.layer(reader)
+            code = lowering.FUSABLE.get(type(activation)) if activation is not None else None
             if code is not None:
                 return reader, code
         return node, lowering.Fused.NONE
@@ -136,24 +127,24 @@ class _Writer:
         return [producer(first), *sources[1:]], pad.padding, (first.name,)
 
 
-def _with_litert_torch(graph: Graph, unknown: list[str]) -> Written:
+def _with_litert_torch(graph: Graph, unknown: str) -> Written:
     try:
         import litert_torch
     except ImportError:
-        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise Unsupported(
-            f"{graph.name} has nodes that slimseg cannot write to .tflite itself ({shown}): "
+            f"{graph.name} has layers that slimseg cannot write to .tflite itself ({unknown}): "
             "pip install 'slimseg[litert-torch]' to write it with litert-torch"
         ) from None
-    import torch
-
-    from slimseg.runtimes.litert.file import embed_description
-
-    model = litert_torch.convert(_Nhwc(graph.module).eval(), (torch.zeros(1, *graph.input_size, graph.input_shape[1]),))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        model.export(str(path))
-        return Written(embed_description(path.read_bytes(), graph.description), {})
+    example = torch.zeros(1, *graph.input_size, graph.input_shape[1])
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore")  # its own and its dependencies' deprecations
+            path = Path(folder) / "model.tflite"
+            litert_torch.convert(_Nhwc(graph.module).eval(), (example,)).export(str(path))
+            return Written(file.embed_description(path.read_bytes(), graph.description), {})
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Unsupported(f"{graph.name} ({unknown}) cannot be written by litert-torch either: {reason}") from error
 
 
 class _Nhwc(nn.Module):
@@ -163,6 +154,6 @@ class _Nhwc(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, image: "np.ndarray") -> "np.ndarray":  # type: ignore[type-arg] # noqa: UP037
-        result = self.module(image.permute(0, 3, 1, 2))  # type: ignore[attr-defined]
-        return result.permute(0, 2, 3, 1) if result.ndim == 4 else result  # type: ignore[no-any-return]
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.module(image.permute(0, 3, 1, 2))
+        return result.permute(0, 2, 3, 1) if result.ndim == 4 else result
