@@ -85,9 +85,7 @@ def _class_count(path: Path, description: Description, names: tuple[str, ...]) -
     return len(names)
 
 
-def score(
-    path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress
-) -> Scores:
+def score(path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> Scores:
     """Run the file over a labelled split."""
     confusion = Confusion(classes)
     for _, truth, mask in predictions(path, split, description, classes, threads, progress):
@@ -170,7 +168,9 @@ class Evaluator:
             if truth is not None:
                 confusion.add(_resized(mask, _size(image)), truth)
             elif reference is not None:
-                agreement.append(float(np.mean(_resized(mask, _size(image)) == _resized(reference[number], _size(image)))))
+                agreement.append(
+                    float(np.mean(_resized(mask, _size(image)) == _resized(reference[number], _size(image))))
+                )
         return confusion.scores().miou if reference is None else 100 * float(np.mean(agreement))
 
     def _masks(self, graph: Graph, count: int) -> list[Pixels]:

@@ -1,9 +1,9 @@
 """`slimseg slim`: the whole path. Edit the network, recover its accuracy from itself, quantise it, prove the result.
 
-    original ──> float32 and int8 files (the baselines)
-       └─ plan: exact edits, input size, approximations, each priced on the runtime
-            └─ recover: new blocks mimic the old ones, then the whole is distilled
-                 └─ int8 file ──> measured against the budget; a milder plan if it lost too much
+original ──> float32 and int8 files (the baselines)
+   └─ plan: exact edits, input size, approximations, each priced on the runtime
+        └─ recover: new blocks mimic the old ones, then the whole is distilled
+             └─ int8 file ──> measured against the budget; a milder plan if it lost too much
 """
 
 from __future__ import annotations
@@ -190,7 +190,11 @@ class _Job:
         labelled = candidate.accuracy.miou is not None
         unit = "points of mIoU" if labelled else "% of pixels changed"
         drop = self._drop(candidate)
-        checks = [BudgetCheck("max_drop", f"at most {self.budget.max_drop:g} {unit}", f"{drop:.2f}", drop <= self.budget.max_drop)]
+        checks = [
+            BudgetCheck(
+                "max_drop", f"at most {self.budget.max_drop:g} {unit}", f"{drop:.2f}", drop <= self.budget.max_drop
+            )
+        ]
         if self.budget.max_size_bytes is not None:
             size = candidate.path.stat().st_size
             wanted = f"at most {self.budget.max_size_bytes / 1e6:g} MB"
@@ -254,7 +258,14 @@ class _Job:
         write_json(before, self.out / "profile_before.json")
         write_json(after, self.out / "profile_after.json")
         examples = self.evaluator.examples(self.original_float, self.out / "model.tflite")
-        write_report(result, self.out / "report.html", before=before, after=after, examples=examples, classes=self.evaluator.classes)
+        write_report(
+            result,
+            self.out / "report.html",
+            before=before,
+            after=after,
+            examples=examples,
+            classes=self.evaluator.classes,
+        )
         write_json(result, self.out / "result.json")
 
 

@@ -34,7 +34,9 @@ class Budget:
     def __post_init__(self) -> None:
         """Raises BudgetError where a bound cannot be met by any file or contradicts another."""
         if self.max_size_bytes is not None and self.max_size_bytes < 1000:
-            raise BudgetError(f"--max-size {self.max_size_bytes} bytes is smaller than any network: give for example 4MB")
+            raise BudgetError(
+                f"--max-size {self.max_size_bytes} bytes is smaller than any network: give for example 4MB"
+            )
         if self.min_speedup is not None and not (math.isfinite(self.min_speedup) and self.min_speedup >= 1):
             raise BudgetError(f"--min-speedup {self.min_speedup:g} must be a number of at least 1")
         if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):

@@ -117,14 +117,19 @@ class Planner:
         fits = [
             site
             for site in prices
-            if self.target.latency_ms is not None and prices[site].after_ms * reachable <= self.target.latency_ms / MARGIN
+            if self.target.latency_ms is not None
+            and prices[site].after_ms * reachable <= self.target.latency_ms / MARGIN
         ]
         if fits:
             chosen = max(fits, key=lambda site: accuracies[site])
         else:
             chosen = min(prices, key=lambda site: prices[site].after_ms)
         keep = next(iter(prices.values())).before_ms * reachable
-        if self.target.latency_ms is not None and keep <= self.target.latency_ms / MARGIN and accuracies[chosen] < self._now:
+        if (
+            self.target.latency_ms is not None
+            and keep <= self.target.latency_ms / MARGIN
+            and accuracies[chosen] < self._now
+        ):
             return
         self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
 
@@ -141,7 +146,12 @@ class Planner:
         return kept
 
     def _share_of_replaceable_macs(self) -> float:
-        layers = {layer for technique in TECHNIQUES[2:] for site in technique.find(self.graph, {}).sites for layer in site.layers}
+        layers = {
+            layer
+            for technique in TECHNIQUES[2:]
+            for site in technique.find(self.graph, {}).sites
+            for layer in site.layers
+        }
         macs = {node.name: costs.cost(self.graph, node).macs for node in self.graph.layers()}
         return sum(macs[layer] for layer in layers) / max(1, sum(macs.values()))
 

@@ -46,7 +46,11 @@ def recover(
         until: `time.monotonic()` after which to stop.
     """
     torch.manual_seed(seed)
-    teacher = edit.at_input_size(original, student.input_size) if student.input_size != original.input_size else original.copy()
+    teacher = (
+        edit.at_input_size(original, student.input_size)
+        if student.input_size != original.input_size
+        else original.copy()
+    )
     for parameter in teacher.module.parameters():
         parameter.requires_grad_(False)
     teacher.module.to(memory_format=torch.channels_last)
@@ -78,7 +82,9 @@ def _pairs(teacher: Graph, student: Graph, plan: Plan) -> list[distil.BlockPair]
     and learns with the whole.
     """
     kept = {node.name for node in student.module.graph.nodes}
-    approximated = (planned.site for planned in plan.edits if planned.site.needs != "nothing" and not planned.site.whole)
+    approximated = (
+        planned.site for planned in plan.edits if planned.site.needs != "nothing" and not planned.site.whole
+    )
     pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target)) for site in approximated]
     return [pair for pair in pairs if pair.source in kept and pair.target in kept]
 
@@ -125,6 +131,7 @@ def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """RGB (N, 3, H, W) in [0, 1] to the network's input."""
     ordered = images.flip(1) if preprocessing.channel_order == "bgr" else images
     mean, std = (
-        torch.tensor(values, dtype=images.dtype).reshape(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std)
+        torch.tensor(values, dtype=images.dtype).reshape(1, 3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
     )
     return ((255 * ordered - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -84,7 +84,9 @@ def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
         before, after = edit.extract(graph, site.source, target), edit.extract(edited, site.source, target)
     except Unsupported:  # the part reads more than its source: only the whole tells
         return files.of(graph, "whole"), files.of(edited, f"{site.technique} {site.layers} {site.variant}")
-    return files.of(before, f"{site.source} {target}"), files.of(after, f"{site.technique} {site.layers} {site.variant}")
+    return files.of(before, f"{site.source} {target}"), files.of(
+        after, f"{site.technique} {site.layers} {site.variant}"
+    )
 
 
 def end_of_part(graph: Graph, target: str) -> str:
@@ -117,5 +119,3 @@ class _Files:
         io: Literal["float32", "int8"] = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
         quantizer.quantize_int8(path, result, [sample], io=io)
         return result
-
-

@@ -1,0 +1,131 @@
+"""camvid_unet on CamVid: slimseg's file beside the two baselines that others' tools give, all timed in one run.
+
+    python benchmarks/camvid.py [--time-limit 45m] [--out runs/camvid]
+
+Rows: litert-torch float32, litert-torch + ai-edge-quantizer static int8, and `slimseg slim`. Needs the folder
+`shared` beside the checkout and `pip install 'slimseg[litert-torch]'`. Writes benchmarks/results/camvid.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import slimseg
+from slimseg.evaluate import Evaluator
+from slimseg.graph import costs
+from slimseg.planning.budget import Budget, parse_time
+from slimseg.progress import Silent, Terminal
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import benchmark, file, writer
+from slimseg.training.data import open_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def litert_torch_float(graph: slimseg.Graph, path: Path) -> float:
+    """The original through litert-torch; returns the seconds it took."""
+    import litert_torch
+
+    started = time.perf_counter()
+    module = litert_torch.to_channel_last_io(graph.module.eval(), args=[0], outputs=[0])
+    model = litert_torch.convert(module, (torch.zeros(1, *graph.input_size, 3),))
+    model.export(str(path))
+    seconds = time.perf_counter() - started
+    path.write_bytes(file.embed_description(path.read_bytes(), graph.description))
+    return seconds
+
+
+def quantizer_int8(graph: slimseg.Graph, float_path: Path, path: Path, images: list[np.ndarray]) -> None:  # type: ignore[type-arg]
+    """Static int8 as ai-edge-quantizer does it by itself, calibrated on the same images."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    worker = quantizer.Quantizer(str(float_path), recipe.static_wi8_ai8())
+    name = next(iter(file.parse(float_path.read_bytes(), float_path).signatureDefs[0].inputs)).name.decode()
+    ranges = worker.calibrate({"serving_default": [{name: pipeline(image)[None]} for image in images]})
+    path.write_bytes(file.embed_description(bytes(worker.quantize(ranges).quantized_model), graph.description))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "camvid")
+    parser.add_argument("--time-limit", default="45m")
+    parser.add_argument("--run", type=Path, help="measure an existing run again instead of making one")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    graph = slimseg.load(SHARED / "models" / "camvid_unet.pt2", mean=127, std=128)
+    data = SHARED / "camvid"
+    run = options.run or options.out
+    if not options.run:
+        budget = Budget(
+            max_size_bytes=4_000_000, min_speedup=16, max_drop=1.0, time_limit_s=parse_time(options.time_limit)
+        )
+        slimseg.slim(graph, data, run, budget, progress=Terminal(Console(stderr=True)))
+    result = json.loads((run / "result.json").read_text())
+
+    folder = open_folder(data)
+    peer_float, peer_int8 = run / "peer_float.tflite", run / "peer_int8.tflite"
+    peer_seconds = litert_torch_float(graph, peer_float)
+    quantizer_int8(graph, peer_float, peer_int8, folder.sample_images(100))
+    started = time.perf_counter()
+    writer.serialise(graph)
+    write_seconds = time.perf_counter() - started
+
+    ours_float, ours = run / "original_float.tflite", run / "model.tflite"
+    paths = [peer_float, peer_int8, ours_float, ours]
+    timings = benchmark.time_files(paths, seconds_per_file=8.0)
+    whole = host.time_end_to_end(paths, graph.input_size, graph.input_size)
+    evaluator = Evaluator(folder, graph, Silent())
+    labels = ("litert-torch float32", "litert-torch + ai-edge-quantizer int8", "slimseg float32 writer", "slimseg slim")
+    rows = [
+        {
+            "name": label,
+            "latency_ms": timing.median_ms,
+            "speedup": benchmark.ratio(timings[0], timing),
+            "end_to_end_ms": end_to_end,
+            "size_bytes": path.stat().st_size,
+            "miou": evaluator.accuracy(path).miou,
+        }
+        for label, path, timing, end_to_end in zip(labels, paths, timings, whole, strict=True)
+    ]
+    found = {
+        "rows": rows,
+        "write_seconds": {"slimseg": write_seconds, "litert-torch": peer_seconds},
+        "slim_seconds": result["seconds"],
+        "macs": costs.total(graph).macs,
+        "result": {key: result[key] for key in ("baseline", "plain_int8", "result", "speedup", "edits", "budget")},
+    }
+    target = ROOT / "benchmarks" / "results" / "camvid.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(found, indent=1) + "\n")
+    show(rows, found)
+
+
+def show(rows: list[dict[str, object]], found: dict[str, object]) -> None:
+    table = Table("file", "ms", "faster", "end to end ms", "MB", "mIoU")
+    for row in rows:
+        table.add_row(
+            str(row["name"]),
+            f"{row['latency_ms']:.2f}",
+            f"{row['speedup']:.1f}x",
+            f"{row['end_to_end_ms']:.1f}",
+            f"{row['size_bytes'] / 1e6:.2f}",  # type: ignore[operator]
+            f"{row['miou']:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"slim took {found['slim_seconds']:.0f} s; writing the original: {found['write_seconds']}")
+
+
+if __name__ == "__main__":
+    main()

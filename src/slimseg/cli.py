@@ -1,0 +1,283 @@
+"""The command line: parses, calls the function of the same name, renders. Errors are one sentence, exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional  # noqa: UP035 - typer on 3.10 reads Optional
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from slimseg.errors import ModelError, SlimsegError, UserError
+
+app = typer.Typer(
+    name="slimseg",
+    help="Make trained semantic-segmentation networks small and fast on phones, with proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+_state = {"debug": False}
+
+MODEL = typer.Argument(help="A .pt2 file, file.py:function or package.module:function.", metavar="MODEL")
+Model = Annotated[str, MODEL]
+ModelOrFile = Annotated[str, typer.Argument(help="A .tflite or .pt2 file, or file.py:function.", metavar="MODEL")]
+Data = Annotated[Path, typer.Option(help="Folder with train/val x images/masks, or images alone.")]
+Weights = Annotated[Optional[Path], typer.Option(help=".safetensors or .pth for file.py:function; never unpickled.")]
+Size = Annotated[Optional[str], typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 knows its own.")]
+Mean = Annotated[
+    Optional[str], typer.Option(help="Subtracted from each byte: one number or three, 127 or 124,116,104.")
+]
+Std = Annotated[Optional[str], typer.Option(help="Divides what is left: one number or three.")]
+Order = Annotated[Optional[str], typer.Option(help="rgb or bgr.")]
+Kind = Annotated[Optional[str], typer.Option(help="What the model gives: logits, probabilities or mask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
+Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show every refused rewrite.")]
+
+
+@app.callback()
+def common(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    """Options of every command."""
+    _state["debug"] = debug
+
+
+@app.command()
+def profile(
+    model: ModelOrFile,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Profiled inferences.")] = 30,
+    top: Annotated[int, typer.Option(min=1, help="Layers to show.")] = 15,
+    json: AsJson = False,
+) -> None:
+    """Where the time goes, layer by layer, on LiteRT.
+
+    Example:  slimseg profile network.pt2
+    """
+    from slimseg.profile import profile as run
+    from slimseg.report.terminal import show_profile
+
+    with _progress().console.status("profiling on LiteRT"):
+        source = model if model.endswith(".tflite") else _load(**_given(locals()))
+        result = run(source, threads=threads, runs=runs)
+    _show(result, json, lambda: show_profile(result, top=top))
+
+
+@app.command()
+def diagnose(
+    model: Model,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    precision: Annotated[str, typer.Option(help="Price edits in float32 or int8.")] = "float32",
+    threads: Threads = 1,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """What could be saved, where, and what it takes: every finding timed before and after.
+
+    Example:  slimseg diagnose network.pt2 --precision int8
+    """
+    from slimseg.diagnose import diagnose as run
+    from slimseg.report.terminal import show_diagnosis
+
+    if precision not in ("float32", "int8"):
+        raise UserError(f"--precision {precision!r} must be float32 or int8")
+    graph = _load(**_given(locals()))
+    result = run(graph, precision, threads, _progress())  # type: ignore[arg-type]
+    _show(result, json, lambda: show_diagnosis(result, verbose=verbose))
+
+
+@app.command()
+def slim(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="New folder for the result.")],
+    max_size: Annotated[Optional[str], typer.Option(help="Of the deployed file: 4MB, 900kB.")] = None,
+    min_speedup: Annotated[Optional[float], typer.Option(help="Over the float32 original.")] = None,
+    max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
+    needs: Annotated[str, typer.Option(help="The most an edit may ask for: nothing, images or labels.")] = "labels",
+    time_limit: Annotated[str, typer.Option(help="45m, 90s, 1h.")] = "45m",
+    head: Annotated[
+        Optional[str], typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")
+    ] = None,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Make a network small and fast within a budget: edit, recover, quantise, prove.
+
+    Example:  slimseg slim network.pt2 --data images/ --out run/ --mean 127 --std 128 --max-size 4MB --min-speedup 16
+    """
+    from slimseg.planning.budget import Budget, parse_size, parse_time
+    from slimseg.report.terminal import show_slim
+    from slimseg.slim import slim as run
+
+    budget = Budget(
+        max_size_bytes=parse_size(max_size) if max_size else None,
+        min_speedup=min_speedup,
+        max_drop=max_drop,
+        needs=needs,  # type: ignore[arg-type]
+        time_limit_s=parse_time(time_limit),
+        head=head,  # type: ignore[arg-type]
+    )
+    result = run(_load(**_given(locals())), data, out, budget, seed, _progress())
+    _show(result, json, lambda: show_slim(result, verbose=verbose))
+
+
+@app.command()
+def evaluate(
+    model: ModelOrFile,
+    data: Data,
+    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    threads: Threads = 1,
+    json: AsJson = False,
+) -> None:
+    """mIoU, IoU by class and pixel accuracy of the deployed file. Preprocessing is inside files that slimseg wrote.
+
+    Example:  slimseg evaluate run/model.tflite --data images/
+    """
+    from slimseg.evaluate import evaluate as run
+    from slimseg.report.terminal import show_evaluation
+
+    given = _given(locals())
+    if model.endswith(".tflite"):
+        result = run(model, data, split, _foreign_description(**given), threads, _progress())
+    else:
+        result = run(_load(**given), data, split, None, threads, _progress())
+    _show(result, json, lambda: show_evaluation(result))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the result.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of the scenes and of training.")] = 0,
+    json: AsJson = False,
+) -> None:
+    """The main job on what ships inside: drawn street scenes and a small heavy network, offline, in a few minutes.
+
+    Example:  slimseg demo --out runs/demo
+    """
+    from slimseg.demo.demo import demo as run
+    from slimseg.report.terminal import show_slim
+
+    result = run(out, seed, _progress())
+    _show(result, json, lambda: show_slim(result))
+
+
+def _given(names: dict[str, Any]) -> dict[str, Any]:
+    """The options that say how to open a model."""
+    keys = ("model", "weights", "input_size", "mean", "std", "channel_order", "output_kind")
+    return {key: names[key] for key in keys}
+
+
+def _load(
+    model: str,
+    weights: Path | None,
+    input_size: str | None,
+    mean: str | None,
+    std: str | None,
+    channel_order: str | None,
+    output_kind: str | None,
+) -> Any:
+    from slimseg.frontends import load
+
+    return load(
+        model,
+        _size(input_size),
+        weights=weights,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        channel_order=channel_order,
+        output_kind=output_kind,
+    )
+
+
+def _foreign_description(
+    mean: str | None, std: str | None, channel_order: str | None, output_kind: str | None, **_: Any
+) -> Any:
+    """What the user says of a `.tflite` that slimseg did not write; None leaves it to the file."""
+    if not any((mean, std, channel_order, output_kind)):
+        return None
+    from slimseg.graph.description import OUTPUT_KINDS, Description
+    from slimseg.graph.preprocessing import Preprocessing
+
+    if output_kind is not None and output_kind not in OUTPUT_KINDS:
+        raise ModelError(f"--output-kind {output_kind!r} must be one of {', '.join(OUTPUT_KINDS)}")
+    preprocessing = Preprocessing.of(_numbers("--mean", mean), _numbers("--std", std), channel_order or "rgb")
+    return Description(preprocessing, (), output_kind or "logits")  # type: ignore[arg-type]
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise UserError(f"--input-size {text!r} is no size: give HEIGHTxWIDTH, for example 256x320")
+    return int(height), int(width)
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text!r} must be one number or three with commas between") from None
+
+
+def _progress() -> Any:
+    from slimseg.progress import Terminal
+
+    return Terminal(Console(stderr=True))
+
+
+def _show(result: Any, json: bool, render: Any) -> None:
+    if json:
+        from slimseg.report.files import to_json
+
+        print(to_json(result))
+    else:
+        render()
+
+
+def main() -> NoReturn:
+    """Run the command line; a slimseg error becomes one sentence on standard error."""
+    try:
+        app(standalone_mode=True)
+    except SlimsegError as error:
+        if _state["debug"]:
+            raise
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
