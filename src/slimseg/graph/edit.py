@@ -31,12 +31,14 @@ def trace(block: nn.Module, input_shape: tuple[int, ...], name: str = "block") -
 def _flatten(module: fx.GraphModule) -> fx.GraphModule:
     """Give nested modules (`0.conv`) flat names (`0_conv`), which the invariants ask for."""
     root = nn.Module()
+    names: set[str] = set()
     for node in module.graph.nodes:
         if node.op == "call_module":
             flat = str(node.target).replace(".", "_")
             flat = flat if flat[0].isalpha() else f"layer_{flat}"
             root.add_module(flat, module.get_submodule(str(node.target)))
-            node.target = node.name = flat
+            node.target, node.name = flat, _unused(flat, names)
+            names.add(node.name)
     return fx.GraphModule(root, module.graph)
 
 
@@ -53,6 +55,7 @@ def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module)
     old = result.node(target)
     traced = _BlockTracer().trace(block)
     values: dict[fx.Node, fx.Node] = {}
+    inserted: dict[str, str] = {}  # a layer that the block calls twice stays one
     given = iter([result.node(source) for source in sources])
     with result.module.graph.inserting_before(old):
         for node in traced.nodes:
@@ -61,8 +64,10 @@ def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module)
             elif node.op == "call_module":
                 arguments = tuple(values[argument] for argument in node.args)
                 values[node] = _insert(
-                    result, block.get_submodule(str(node.target)), arguments, f"{target}_{node.target}"
-                )
+                    result, block.get_submodule(str(node.target)), arguments, f"{target}_{node.target}",
+                    inserted.get(str(node.target)),
+                )  # fmt: skip
+                inserted[str(node.target)] = str(values[node].target)
             elif node.op == "output":
                 new = values[node.args[0]]
     old.replace_all_uses_with(new)
@@ -121,10 +126,16 @@ def renamed(graph: Graph, name: str, wanted: str) -> Graph:
     return result
 
 
-def _insert(graph: Graph, layer: nn.Module, arguments: tuple[fx.Node, ...], wanted: str) -> fx.Node:
+def _insert(
+    graph: Graph, layer: nn.Module, arguments: tuple[fx.Node, ...], wanted: str, target: str | None = None
+) -> fx.Node:
+    """A new node on a new layer, or on the one that is there already as `target`."""
     name = unused_name(graph, wanted.replace(".", "_"))
-    graph.module.add_module(name, layer)
-    return graph.module.graph.create_node("call_module", name, arguments, name=name)
+    if target is None:
+        target = name
+        graph.module.add_module(name, layer)
+    node: fx.Node = graph.module.graph.create_node("call_module", target, arguments, name=name)
+    return node
 
 
 def _rename(graph: Graph, node: fx.Node, name: str) -> None:
@@ -146,6 +157,10 @@ def shared_with(graph: Graph, node: fx.Node) -> str | None:
 def unused_name(graph: Graph, wanted: str) -> str:
     """`wanted`, with a number behind it where a module or node of that name exists."""
     taken = {node.name for node in graph.module.graph.nodes} | {name for name, _ in graph.module.named_children()}
+    return _unused(wanted, taken)
+
+
+def _unused(wanted: str, taken: set[str]) -> str:
     name, number = wanted, 1
     while name in taken:
         number += 1

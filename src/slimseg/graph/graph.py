@@ -109,7 +109,10 @@ class Graph:
         """
         self.module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         self.module.delete_all_unused_submodules()
-        self.module.graph.lint()
+        try:
+            self.module.graph.lint()
+        except RuntimeError as error:
+            raise GraphError(f"graph {self.name} is not legal: {str(error).splitlines()[0]}") from error
         self.module.recompile()
         self.module.eval()
         shapes.propagate(self.module, self.input_shape)
