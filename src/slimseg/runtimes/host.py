@@ -43,10 +43,11 @@ class ImagePipeline:
     def __init__(self, preprocessing: Preprocessing, size: tuple[int, int]) -> None:
         self.size = size
         self.flip = preprocessing.channel_order == "bgr"
-        scale = 1 / np.asarray(preprocessing.std, np.float32)
+        scale = np.reciprocal(np.asarray(preprocessing.std, np.float32))
         shift = -np.asarray(preprocessing.mean, np.float32) * scale
         uniform = len(set(scale.tolist())) == len(set(shift.tolist())) == 1
-        self.scale, self.shift = (scale[0], shift[0]) if uniform else (scale, shift)
+        self.scale: Any = scale[0] if uniform else scale
+        self.shift: Any = shift[0] if uniform else shift
 
     def __call__(self, image: Pixels) -> NDArray[np.float32]:
         value = resize_image(image, self.size).astype(np.float32)
@@ -63,13 +64,15 @@ def to_mask(output: NDArray[Any], size: tuple[int, int], kind: OutputKind) -> Pi
     Logits and probabilities, (h, w, classes), are resized bilinearly before the argmax; one channel is thresholded;
     a mask (h, w) is resized by nearest neighbour.
     """
-    value = output[0] if output.ndim in (3, 4) and output.shape[0] == 1 else output
-    if kind == "mask" or value.dtype.kind in "iu":
+    if kind == "mask" or output.dtype.kind in "iu":
+        batched = output.ndim == 4 or (output.ndim == 3 and output.shape[0] == 1)
+        value = output[0] if batched else output
         return _nearest(value.reshape(value.shape[:2]), size)
+    value = output[0] if output.ndim == 4 else output
     scores = _bilinear(value[..., None] if value.ndim == 2 else value, size)
     if scores.shape[-1] == 1:
-        return (scores[..., 0] > (0.5 if kind == "probabilities" else 0.0)).astype(np.uint8)
-    return scores.argmax(-1).astype(np.uint8)
+        return np.asarray(scores[..., 0] > (0.5 if kind == "probabilities" else 0.0), np.uint8)
+    return np.asarray(scores.argmax(-1), np.uint8)
 
 
 def _bilinear(scores: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -88,7 +91,7 @@ def _nearest(mask: NDArray[Any], size: tuple[int, int]) -> Pixels:
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
         for old, new in zip(mask.shape, size, strict=True)
     )
-    return mask[rows[:, None], columns].astype(np.uint8)
+    return np.asarray(mask[rows[:, None], columns], np.uint8)
 
 
 def time_end_to_end(
@@ -133,5 +136,7 @@ def measure_end_to_end(
     return tuple(float(np.median(own)) for own in samples)
 
 
-def _once(session: Any, pipeline: ImagePipeline, description: Description, image: Pixels, size: tuple[int, int]) -> Pixels:
+def _once(
+    session: Any, pipeline: ImagePipeline, description: Description, image: Pixels, size: tuple[int, int]
+) -> Pixels:
     return to_mask(session.run(pipeline(image)), size, description.output_kind)

@@ -19,11 +19,12 @@ def augmentation(size: tuple[int, int], geometry: bool = True) -> nn.Module:
         warnings.simplefilter("ignore")
         from kornia import augmentation as K
 
-        steps: list[nn.Module] = [K.ColorJiggle(0.2, 0.2, 0.2, 0.02, p=0.6)]
+        steps: list[nn.Module] = [K.ColorJiggle(0.2, 0.2, 0.2, 0.0, p=0.6)]  # hue would cost seven times the rest
         if geometry:
             ratio = (0.9 * size[1] / size[0], 1.1 * size[1] / size[0])
             steps = [K.RandomHorizontalFlip(p=0.5), K.RandomResizedCrop(size, (0.7, 1.0), ratio, p=0.5), *steps]
-        return K.AugmentationSequential(*steps, data_keys=["input", "mask"], extra_args={})
+        sequence: nn.Module = K.AugmentationSequential(*steps, data_keys=["input", "mask"], extra_args={})
+        return sequence
 
 
 def apply(augment: nn.Module, images: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -109,7 +109,9 @@ def _split(folder: Path) -> Split:
 
 
 def _divided(split: Split) -> tuple[Split, Split]:
-    order = sorted(range(len(split.images)), key=lambda index: hashlib.sha256(split.images[index].stem.encode()).digest())
+    order = sorted(
+        range(len(split.images)), key=lambda index: hashlib.sha256(split.images[index].stem.encode()).digest()
+    )
     cut = max(1, round(len(order) * VALIDATION_SHARE)) if len(order) > 1 else 0
     val, train = sorted(order[:cut]), sorted(order[cut:])
     return _chosen(split, train), _chosen(split, val or train)
@@ -126,7 +128,9 @@ def read_image(path: Path) -> Pixels:
     Raises:
         DataError: it is no image, a broken one, or one of absurd size.
     """
-    return np.array(_open(path).convert("RGB"))
+    picture = _open(path)
+    # a palette with transparency goes to RGB by way of RGBA, as Pillow asks for
+    return np.array((picture.convert("RGBA") if "transparency" in picture.info else picture).convert("RGB"))
 
 
 def read_mask(path: Path, classes: int | None = None) -> Pixels:
@@ -139,12 +143,13 @@ def read_mask(path: Path, classes: int | None = None) -> Pixels:
     if picture.mode not in ("L", "P", "I", "I;16", "1"):
         raise DataError(f"{path} is a {picture.mode} picture, not a mask: give a PNG of class indices, one channel")
     mask = np.array(picture)
-    if classes is not None:
-        wrong = mask[(mask != IGNORED) & (mask >= classes)]
-        if wrong.size:
-            raise DataError(
-                f"{path} has class {int(wrong.flat[0])}, but there are {classes} classes (0-{classes - 1}, 255 ignored)"
-            )
+    known = IGNORED if classes is None else classes
+    wrong = mask[(mask != IGNORED) & ((mask >= known) | (mask < 0))]
+    if wrong.size:
+        there_are = f"at most {known}" if classes is None else f"{known}"
+        raise DataError(
+            f"{path} has class {int(wrong.flat[0])}, but there are {there_are} classes (0-{known - 1}, 255 ignored)"
+        )
     return mask.astype(np.uint8)
 
 
@@ -152,11 +157,11 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(f"{path} has {picture.width}x{picture.height} pixels, too many: scale it down")
-            picture.load()
-            return picture
+            with Image.open(path) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise DataError(f"{path} has {picture.width}x{picture.height} pixels, too many: scale it down")
+                picture.load()
+                return picture
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

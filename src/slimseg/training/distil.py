@@ -48,7 +48,7 @@ def freeze_except(student: Graph, trainable: Callable[[str], bool]) -> None:
 
 
 def shared_values(teacher: Graph, student: Graph) -> set[str]:
-    """Names of nodes whose values are the same in both: same layer, same inputs, and frozen in the student."""
+    """Names of nodes whose values are the same in both: same layer and settings, same inputs, frozen in the student."""
     counterparts = {node.name: node for node in teacher.layers()}
     shared = {student.input.name}
     for node in student.layers():
@@ -67,10 +67,20 @@ def _same_inputs(node: fx.Node, other: fx.Node, shared: set[str]) -> bool:
 
 
 def _same_layer(layer: nn.Module, original: nn.Module) -> bool:
-    if type(layer) is not type(original) or any(parameter.requires_grad for parameter in layer.parameters()):
+    # repr shows the settings: stride, slope, size; equal weights alone do not make equal layers
+    if type(layer) is not type(original) or repr(layer) != repr(original):
+        return False
+    if any(parameter.requires_grad for parameter in layer.parameters()):
         return False
     mine, theirs = layer.state_dict(), original.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)
+
+
+def _follow(teacher: Graph, images: Tensor) -> None:
+    """The training loop chooses the device of student and batch; the teacher goes there too."""
+    first = next(teacher.module.parameters(), None)
+    if first is not None and first.device != images.device:
+        teacher.module.to(images.device)
 
 
 def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Callable[[Batch], Tensor]:
@@ -81,6 +91,7 @@ def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Ca
 
     def loss(batch: Batch) -> Tensor:
         images, _ = batch
+        _follow(teacher, images)
         with torch.no_grad():
             _, known = watch(images)
             known[teacher.input.name] = images
@@ -116,9 +127,7 @@ def _needed(student: Graph, source: fx.Node, target: fx.Node) -> list[fx.Node]:
     return [node for node in student.layers() if node in needed]
 
 
-def distil_loss(
-    teacher: Graph, student: Graph, features: Sequence[str], weights: Weights
-) -> Callable[[Batch], Tensor]:
+def distil_loss(teacher: Graph, student: Graph, features: Sequence[str], weights: Weights) -> Callable[[Batch], Tensor]:
     """Loss of the whole student: its classes, its features at the named nodes, and labels where the batch has some."""
     shared = shared_values(teacher, student)
     boundary = {name for name in shared if any(user.name not in shared for user in student.node(name).users)}
@@ -128,6 +137,7 @@ def distil_loss(
 
     def loss(batch: Batch) -> Tensor:
         images, masks = batch
+        _follow(teacher, images)
         with torch.no_grad():
             expected, known = watch_teacher(images)
         given = {name: known[name] for name in boundary} | dict.fromkeys(inner, images)  # inner ones are never read

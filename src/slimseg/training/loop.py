@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from slimseg.progress import Progress
+from slimseg.errors import ModelError
+from slimseg.progress import Progress, Silent
 
 Batch = Any
 Loss = Callable[[Batch], Tensor]
@@ -47,6 +49,7 @@ class TrainingLog:
     seconds: float
     first_loss: float
     last_loss: float  # mean of the last tenth
+    skipped: int = 0  # steps left out because a gradient was not finite
 
 
 def train(
@@ -59,52 +62,84 @@ def train(
     checkpoint: Path | None = None,
     seed: int = 0,
 ) -> TrainingLog:
-    """Train the parameters of `module` that require gradients.
+    """Train the parameters of `module` that require gradients, on the device and processes that fabric finds.
 
     Batch norm keeps its statistics: they describe the data, not the edit, and batches here are small.
 
     Args:
         module: trained in place; left in eval mode with its averaged weights.
-        loss: takes a batch, runs `module` and gives a scalar.
-        batches: endless.
+        loss: takes a batch (already on the module's device), runs `module` and gives a scalar.
+        batches: endless; under `torchrun` each process draws its own.
         checkpoint: where to keep the state; a run that finds one there goes on from it.
-        seed: of everything random in the steps.
+        seed: of everything random in the steps; process k of `torchrun` gets seed + k.
+
+    Raises:
+        ModelError: the checkpoint is damaged or of another network.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if not parameters or schedule.steps < 1:
+    if not parameters or schedule.steps < 1 or schedule.time_limit_s <= 0:
         return TrainingLog(0, 0.0, 0.0, 0.0)
+    home = parameters[0].device
     fabric = _fabric(schedule)
-    fabric.seed_everything(seed, verbose=False)
+    fabric.seed_everything(seed + fabric.global_rank, verbose=False)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=schedule.weight_decay)
-    _, optimiser = fabric.setup(module, optimiser)
+    step_module, optimiser = fabric.setup(_Step(module, loss), optimiser)
     average = _Average(module, schedule.average_decay)
     first = _resume(checkpoint, module, optimiser, average)
     module.eval()
-    started, losses = time.monotonic(), []
-    bar = progress.bar(what, schedule.steps)
-    step = first
+    started, losses, skipped = time.monotonic(), [], 0
+    bar = (progress if fabric.is_global_zero else Silent()).bar(what, schedule.steps)
     try:
         for step in range(first, schedule.steps):
-            elapsed = (time.monotonic() - started) / schedule.time_limit_s
+            elapsed = _elapsed(fabric, started, schedule)
             if elapsed >= 1:
                 break
             _set_rate(optimiser, schedule, step, max(step / schedule.steps, elapsed))
-            value = loss(next(batches))
+            value = step_module(fabric.to_device(next(batches)))
             optimiser.zero_grad()
             fabric.backward(value)
-            nn.utils.clip_grad_norm_(parameters, schedule.gradient_norm)
+            norm = fabric.clip_gradients(
+                step_module, optimiser, max_norm=schedule.gradient_norm, error_if_nonfinite=False
+            )
+            # gradients are those of all processes together, so all of them leave the step out or none does
+            if norm is not None and not torch.isfinite(norm):
+                skipped += 1
+                continue
             optimiser.step()
             average.update(module)
             losses.append(float(value.detach()))
             bar.update(step + 1, f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
-            if checkpoint and (step + 1) % schedule.checkpoint_every == 0:
+            if checkpoint and fabric.is_global_zero and (step + 1) % schedule.checkpoint_every == 0:
                 _save(checkpoint, step + 1, module, optimiser, average)
     finally:
         bar.close()
+    if skipped:
+        progress.say(f"{what}: {skipped} steps left out, their gradients were not finite")
     average.copy_to(module)
+    module.to(home)
     tail = losses[-max(1, len(losses) // 10) :] or [0.0]
-    return TrainingLog(len(losses), time.monotonic() - started, (losses or [0.0])[0], sum(tail) / len(tail))
+    return TrainingLog(len(losses), time.monotonic() - started, (losses or [0.0])[0], sum(tail) / len(tail), skipped)
+
+
+class _Step(nn.Module):
+    """The loss as a module: what fabric wraps must be what is called, or gradients of processes do not meet."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.loss(batch)
+
+
+def _elapsed(fabric: Fabric, started: float, schedule: Schedule) -> float:
+    """Share of the time that is over; by the first process's clock, so that all stop at the same step."""
+    if math.isinf(schedule.time_limit_s):
+        return 0.0
+    share = (time.monotonic() - started) / schedule.time_limit_s
+    return float(fabric.broadcast(share)) if fabric.world_size > 1 else share
 
 
 def _fabric(schedule: Schedule) -> Fabric:
@@ -112,7 +147,8 @@ def _fabric(schedule: Schedule) -> Fabric:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        fabric = Fabric(accelerator="auto", devices=devices, precision=schedule.precision)  # type: ignore[arg-type]
+        nodes = int(os.environ.get("WORLD_SIZE", "1")) // devices
+        fabric = Fabric(accelerator="auto", devices=devices, num_nodes=nodes, precision=schedule.precision)  # type: ignore[arg-type]
         fabric.launch()
     return fabric
 
@@ -150,6 +186,7 @@ class _Average:
 
 
 def _save(path: Path, step: int, module: nn.Module, optimiser: Any, average: _Average) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     state = {
         "step": step,
@@ -165,8 +202,13 @@ def _save(path: Path, step: int, module: nn.Module, optimiser: Any, average: _Av
 def _resume(path: Path | None, module: nn.Module, optimiser: Any, average: _Average) -> int:
     if path is None or not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
-    module.load_state_dict(state["module"])
-    optimiser.load_state_dict(state["optimiser"])
-    average.values, average.steps = state["average"], state["average_steps"]
-    return int(state["step"])
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        for name, value in average.values.items():
+            value.copy_(state["average"][name])
+        average.steps = int(state["average_steps"])
+        return int(state["step"])
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise ModelError(f"{path} is damaged or of another network: remove it to train from the start") from error
