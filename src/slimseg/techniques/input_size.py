@@ -19,6 +19,7 @@ from slimseg.techniques.technique import Found, LayerTimes, Site
 STEPS = (32, 16, 8)
 SMALLEST_SIDE = 64
 SMALLEST_SCALE = 0.25
+ASPECT_TOLERANCE = 0.1  # how far width / height may move
 
 
 class InputSize:
@@ -65,11 +66,11 @@ def candidates(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def _nearest_aspect(sizes: set[tuple[int, int]], original: tuple[int, int]) -> list[tuple[int, int]]:
-    """For each height the width nearest to the original aspect ratio."""
+    """For each height the width nearest to the original aspect ratio, if that is near enough."""
     aspect = original[1] / original[0]
     best: dict[int, tuple[int, int]] = {}
     for size in sorted(sizes):
         kept = best.get(size[0])
         if kept is None or abs(size[1] / size[0] - aspect) < abs(kept[1] / kept[0] - aspect):
             best[size[0]] = size
-    return list(best.values())
+    return [size for size in best.values() if abs(size[1] / size[0] / aspect - 1) <= ASPECT_TOLERANCE]
