@@ -106,6 +106,14 @@ def test_a_loss_that_is_not_finite_does_not_reach_the_weights() -> None:
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
 
 
+def test_the_precision_reaches_the_layers() -> None:
+    module, seen = network(), set()
+    module[0].register_forward_hook(lambda layer, given, output: seen.add(output.dtype))
+    fit(module, Schedule(2, precision="bf16-mixed"))
+    assert seen == {torch.bfloat16}
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "state.ckpt"
     module = network()

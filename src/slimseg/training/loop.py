@@ -145,7 +145,7 @@ def _elapsed(fabric: Fabric, started: float, schedule: Schedule) -> float:
 def _fabric(schedule: Schedule) -> Fabric:
     """`torchrun` sets the world size; otherwise the best single device."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", module="lightning_fabric")  # advice on settings that are chosen on purpose
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         nodes = int(os.environ.get("WORLD_SIZE", "1")) // devices
         fabric = Fabric(accelerator="auto", devices=devices, num_nodes=nodes, precision=schedule.precision)  # type: ignore[arg-type]
