@@ -446,3 +446,8 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "detach_.default": alias("self"),
     "clone.default": lambda call: Alias(call["self"], copies=True),
 }
+
+# Calls without an input that always give the same.
+FACTORIES = frozenset(
+    ("ones.default", "zeros.default", "full.default", "arange.default", "arange.start", "arange.start_step")
+)

@@ -25,6 +25,8 @@ from slimseg.frontends import archive, aten
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
+LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed at once; a file could ask for any number
+
 
 def from_module(model: nn.Module, input_size: tuple[int, int], description: Description, name: str) -> Graph:
     """Trace an nn.Module at (1, 3, height, width).
@@ -191,7 +193,7 @@ class _Builder:
                     self.memory[node] = node
                 elif spec.target is not None:
                     self.parameters[node] = self._parameter(spec)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and not self._is_constant(node):
                 self._call(node)
             elif node.op == "output":
                 self.graph.output(self._result(node.args[0], name))
@@ -213,6 +215,24 @@ class _Builder:
         if not candidates:
             raise ModelError(f"{name} returns nothing that depends on the image")
         return self.values[(maps or candidates)[0]]
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        """Compute at once what depends on parameters only (weight normalisation, a reshaped constant)."""
+        sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
+        fixed = all(source in self.parameters for source in sources) if sources else name in aten.FACTORIES
+        result = node.meta.get("val")
+        if not fixed or not isinstance(result, Tensor) or result.numel() > LARGEST_CONSTANT:
+            return False
+        if _is_in_place(node) and name not in aten.HANDLERS:
+            return False
+        arguments = fx.map_arg((node.args, node.kwargs), lambda source: self.parameters[source].tensor.detach())
+        value = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+        trainable = any(isinstance(self.parameters[source].tensor, nn.Parameter) for source in sources)
+        tensor = value.clone()
+        self.parameters[node] = aten.Parameter(
+            self.parameters[sources[0]].name if sources else node.name, nn.Parameter(tensor) if trainable else tensor
+        )
+        return True
 
     def _call(self, node: fx.Node) -> None:
         handler = aten.HANDLERS.get(str(node.target).removeprefix("aten."))
@@ -265,7 +285,7 @@ class _Builder:
     def _value(self, node: fx.Node) -> fx.Node:
         if node not in self.values:  # a parameter that is read as an ordinary tensor
             parameter = self.parameters[node]
-            flat = "constant_" + parameter.name.replace(".", "_")
+            flat = f"constant_{parameter.name.replace('.', '_')}_{node.name}"
             if isinstance(parameter.tensor, nn.Parameter):
                 self.root.register_parameter(flat, parameter.tensor)
             else:
