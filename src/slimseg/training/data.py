@@ -180,12 +180,32 @@ def read_pair(split: Split, index: int, classes: int | None = None) -> tuple[Pix
     if split.masks is None:
         return image, None
     mask = read_mask(split.masks[index], classes)
-    if mask.shape != image.shape[:2]:
+    _require_size(split.masks[index], mask, (image.shape[0], image.shape[1]))
+    return image, mask
+
+
+def check_masks(split: Split, classes: int) -> None:
+    """Look at every mask before hours are spent: 1-2 ms each, as of images only the headers are read.
+
+    Raises:
+        DataError: a mask cannot be read, has a class that is not below `classes`, or another size than its image.
+    """
+    for image, path in zip(split.images, split.masks or (), strict=split.masks is not None):
+        mask = read_mask(path, classes)
+        try:
+            with Image.open(image) as picture:
+                size = (picture.height, picture.width)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{image} is not an image that can be read: remove or replace it") from error
+        _require_size(path, mask, size)
+
+
+def _require_size(path: Path, mask: Pixels, size: tuple[int, int]) -> None:
+    if mask.shape != size:
         raise DataError(
-            f"{split.masks[index]} is {mask.shape[0]}x{mask.shape[1]}, its image {image.shape[0]}x{image.shape[1]}: "
+            f"{path} is {mask.shape[0]}x{mask.shape[1]}, its image {size[0]}x{size[1]}: "
             "give masks of their images' size"
         )
-    return image, mask
 
 
 def resized_mask(mask: Pixels, size: tuple[int, int]) -> Pixels:
