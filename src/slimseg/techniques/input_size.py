@@ -18,7 +18,7 @@ from slimseg.techniques.technique import Found, LayerTimes, Site
 
 STEPS = (32, 16, 8)
 SMALLEST_SIDE = 64
-SMALLEST_SCALE = 0.25
+PERCENTS = (90, 80, 70, 60, 50, 45, 40, 30)  # of each side
 ASPECT_TOLERANCE = 0.1  # how far width / height may move
 
 
@@ -58,7 +58,7 @@ def candidates(size: tuple[int, int]) -> list[tuple[int, int]]:
     """Smaller sizes (height, width) of about the same aspect ratio, largest first."""
     step = next((step for step in STEPS if size[0] % step == 0 and size[1] % step == 0), 8)
     found = set()
-    for percent in range(95, int(100 * SMALLEST_SCALE) - 1, -1):
+    for percent in PERCENTS:
         scaled = [max(step, round(length * percent / 100 / step) * step) for length in size]
         if min(scaled) >= SMALLEST_SIDE and tuple(scaled) != size:
             found.add((scaled[0], scaled[1]))
