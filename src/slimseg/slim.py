@@ -18,7 +18,7 @@ from slimseg.errors import OutputError
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy, whatif
+from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.planning.plan import Evidence, Plan, Planner, Target
 from slimseg.planning.recover import recover
@@ -28,7 +28,7 @@ from slimseg.report.html import write_report
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
-from slimseg.training.data import Folder, open_folder
+from slimseg.training.data import Folder, check_masks, open_folder
 
 CALIBRATION_IMAGES = 100
 PLANNING_IMAGES = 4  # for sensitivities
@@ -65,7 +65,10 @@ def slim(
     started = time.monotonic()
     graph = model if isinstance(model, Graph) else load(model)
     folder = open_folder(data)
-    job = _Job(graph, folder, _new_run(Path(out), graph), budget or Budget(), seed, progress or Silent(), started)
+    evaluator = Evaluator(folder, graph, progress or Silent())
+    for split in (folder.train, folder.val):
+        check_masks(split, evaluator.count)
+    job = _Job(graph, folder, _new_run(Path(out), graph), budget or Budget(), seed, evaluator, started)
     return job.run()
 
 
@@ -99,19 +102,19 @@ class _Job:
     """One run of `slim`, step by step."""
 
     def __init__(
-        self, graph: Graph, folder: Folder, out: Path, budget: Budget, seed: int, progress: Progress, started: float
+        self, graph: Graph, folder: Folder, out: Path, budget: Budget, seed: int, evaluator: Evaluator, started: float
     ) -> None:
         self.graph = graph
         self.folder = folder
         self.out = out
         self.budget = budget
         self.seed = seed
-        self.progress = progress
+        self.evaluator = evaluator
+        self.progress = evaluator.progress
         self.deadline = started + budget.time_limit_s
         self.started = started
         self.work = out / "work"
         self.work.mkdir()
-        self.evaluator = Evaluator(folder, graph, progress)
 
     def run(self) -> SlimResult:
         self._baselines()
@@ -154,7 +157,9 @@ class _Job:
         if plan.edits and self.budget.allows("images"):
             self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
             until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
-            recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress)
+            checkpoints = self.work / f"{number}"
+            checkpoints.mkdir()
+            recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress, checkpoints)
         float_path, path = self.work / f"{number}_float.tflite", self.work / f"{number}.tflite"
         deploy.write_float(student, float_path)
         deploy.write_int8(student, float_path, path, self.calibration)

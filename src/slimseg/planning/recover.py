@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def recover(
     )
     for parameter in teacher.module.parameters():
         parameter.requires_grad_(False)
-    teacher.module.to(memory_format=torch.channels_last)
+    teacher.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pairs = _pairs(teacher, student, plan)
     with_labels = budget.allows("labels") and folder.train.masks is not None
     batches = Batches(student, folder, with_labels, seed)
@@ -116,12 +117,13 @@ class Batches:
         self.images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         self.masks = torch.from_numpy(np.stack(masks)).long() if masks else None
         self.augment = augment.augmentation(size)
-        self.generator = torch.Generator().manual_seed(seed)
+        # under `torchrun` every process draws its own
+        self.generator = torch.Generator().manual_seed(seed + int(os.environ.get("RANK", "0")))
 
     def __iter__(self) -> Iterator[distil.Batch]:
         while True:
             order = torch.randperm(len(self.images), generator=self.generator)
-            for chosen in order.split(BATCH_SIZE):
+            for chosen in torch.split(order, BATCH_SIZE):
                 masks = None if self.masks is None else self.masks[chosen]
                 images, masks = augment.apply(self.augment, self.images[chosen].float() / 255, masks)
                 yield preprocess(images, self.preprocessing), masks

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from slimseg.training.data import IGNORED
 
+GRID_PIXELS = 2000  # of a feature map that are compared
+
 
 def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean over labelled pixels; logits are resized to the masks where they are smaller."""
-    return F.cross_entropy(at_size(logits, masks.shape[1:]), masks, ignore_index=IGNORED)
+    """Mean over labelled pixels, 0 where there are none; logits are resized to the masks where they are smaller."""
+    total = F.cross_entropy(at_size(logits, masks.shape[1:]), masks, ignore_index=IGNORED, reduction="sum")
+    return total / (masks != IGNORED).sum().clamp(min=1)
 
 
 def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
-    """A convex surrogate of 1 - mIoU (Berman et al., "The Lovász-Softmax loss", 2018, eq. 9 and algorithm 1)."""
-    probabilities = at_size(logits, masks.shape[1:]).softmax(1).movedim(1, -1)
+    """A convex surrogate of 1 - mIoU (Berman et al., "The Lovász-Softmax loss", 2018, eq. 9 and algorithm 1).
+
+    Taken over a random grid of the pixels, as sorting all of them takes longer than the network.
+    """
+    logits, sampled = _grid(at_size(logits, masks.shape[1:]), masks[:, None])
+    probabilities, masks = logits.softmax(1).movedim(1, -1), sampled[:, 0]
     known = masks != IGNORED
     probabilities, labels = probabilities[known], masks[known]
     losses = []
@@ -38,26 +47,38 @@ def _jaccard_gradient(sorted_truth: Tensor) -> Tensor:
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T² KL(softmax(teacher/T) ‖ softmax(student/T)), mean over pixels (Hinton et al., 2015, section 2.1).
 
-    The teacher's logits are resized to the student's. One channel is the logit of the second of two classes.
+    The teacher's logits are resized to the student's. One channel is the logit of the second of two classes; either
+    may have one where the other has both.
     """
-    teacher = at_size(teacher, student.shape[2:])
-    if student.shape[1] == 1:
-        student, teacher = (torch.cat((-each / 2, each / 2), 1) for each in (student, teacher))
+    student, teacher = _two_classes(student), _two_classes(at_size(teacher, student.shape[2:]))
     log_student = (student / temperature).log_softmax(1)
     log_teacher = (teacher / temperature).log_softmax(1)
     return temperature**2 * F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(1).mean()
 
 
+def _two_classes(logits: Tensor) -> Tensor:
+    return torch.cat((-logits / 2, logits / 2), 1) if logits.shape[1] == 1 else logits
+
+
 def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared error of features relative to the teacher's variance: 0 is equal, 1 is as bad as the channel mean.
 
-    Features are (N, C, h, w); each channel counts by its own variance, so quiet channels are not lost.
+    Features are (N, C, h, w); each channel counts by its own variance, so quiet channels are not lost. Of large maps
+    a random grid of pixels is compared: neighbours say almost the same, and the comparison moves many bytes.
     """
     if student.shape[2:] != teacher.shape[2:]:
         student = at_size(student, teacher.shape[2:])
+    student, teacher = _grid(student, teacher)
     error = (student - teacher).square().mean((0, 2, 3))
     variance = teacher.var((0, 2, 3), unbiased=False)
     return (error / (variance + 1e-3 * variance.mean() + 1e-12)).mean()
+
+
+def _grid(*maps: Tensor) -> list[Tensor]:
+    """The same every k-th row and column of each map, from a random start."""
+    step = max(1, math.isqrt(maps[0].shape[2] * maps[0].shape[3] // GRID_PIXELS))
+    row, column = torch.randint(step, (2,)).tolist()
+    return [each[:, :, row::step, column::step] for each in maps]
 
 
 def at_size(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
