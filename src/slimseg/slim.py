@@ -20,7 +20,7 @@ from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
-from slimseg.planning.plan import Evidence, Plan, Planner, Target
+from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
 from slimseg.planning.recover import recover
 from slimseg.progress import Progress, Silent
 from slimseg.report.files import write_json
@@ -50,8 +50,8 @@ def slim(
     Args:
         model: an opened Graph (with its preprocessing), or the path of a `.pt2`.
         data: a folder with train/val x images/masks, or images alone.
-        out: folder for `model.tflite` (int8), `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and
-            the profiles; it must not hold a result already.
+        out: folder for `model.tflite` (int8; float32 where the budget needs nothing), `model_float.tflite`,
+            `model.pt2`, `result.json`, `report.html` and the profiles; it must not hold anything yet.
         budget: bounds on size, speed and accuracy, and on the time to spend.
         seed: of everything random.
         progress: where to show progress; silent by default.
@@ -109,6 +109,7 @@ class _Job:
         self.out = out
         self.budget = budget
         self.seed = seed
+        self.precision = deployed_precision(budget)
         self.evaluator = evaluator
         self.progress = evaluator.progress
         self.deadline = started + budget.time_limit_s
@@ -154,7 +155,7 @@ class _Job:
         for edit in plan.edits:
             self.progress.say(f"  {edit.site.technique}, {edit.site.layers[0]}: {edit.site.variant}")
         student = plan.graph.copy()
-        if plan.edits and self.budget.allows("images"):
+        if any(edit.site.needs != "nothing" for edit in plan.edits):
             self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
             until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
             checkpoints = self.work / f"{number}"
@@ -162,7 +163,10 @@ class _Job:
             recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress, checkpoints)
         float_path, path = self.work / f"{number}_float.tflite", self.work / f"{number}.tflite"
         deploy.write_float(student, float_path)
-        deploy.write_int8(student, float_path, path, self.calibration)
+        if self.precision == "int8":
+            deploy.write_int8(student, float_path, path, self.calibration)
+        else:
+            shutil.copyfile(float_path, path)
         base, mine = benchmark.time_files([self.original_float, path])
         accuracy = self.evaluator.accuracy(path)
         return _Candidate(plan, student, float_path, path, accuracy, benchmark.ratio(base, mine))
@@ -237,7 +241,7 @@ class _Job:
             end_to_end_speedup=whole[0] / whole[2],
             budget_met=all(check.met for check in checks),
             budget=checks,
-            edits=(self._quantisation(baseline, plain), *self._realised(best)),
+            edits=(*self._quantisation(baseline, plain), *self._realised(best)),
             refusals=best.plan.refusals,
             seconds=time.monotonic() - self.started,
             host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
@@ -245,8 +249,10 @@ class _Job:
         self._write(slimmed, best)
         return slimmed
 
-    def _quantisation(self, baseline: ModelSummary, plain: ModelSummary) -> AppliedEdit:
-        return AppliedEdit(
+    def _quantisation(self, baseline: ModelSummary, plain: ModelSummary) -> tuple[AppliedEdit, ...]:
+        if self.precision == "float32":
+            return ()
+        quantised = AppliedEdit(
             technique=deploy.QUANTISATION,
             layers=("all",),
             needs="images",
@@ -254,9 +260,10 @@ class _Job:
             realised_saving_ms=baseline.latency_ms - plain.latency_ms,
             reason="weights and activations in 8 bits, ranges calibrated on the images",
         )
+        return (quantised,)
 
     def _realised(self, best: _Candidate) -> tuple[AppliedEdit, ...]:
-        return deploy.realised(self.graph, best.plan.edits, self.work, self.calibration, "int8", self.progress)
+        return deploy.realised(self.graph, best.plan.edits, self.work, self.calibration, self.precision, self.progress)
 
     def _write(self, result: SlimResult, best: _Candidate) -> None:
         before, after = profiler.profile(self.original_float), profiler.profile(self.out / "model.tflite")

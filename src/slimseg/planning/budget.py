@@ -49,8 +49,8 @@ class Budget:
             raise BudgetError(f"--time-limit {self.time_limit_s:g}s is too short: give at least {SHORTEST_TIME_S:g}s")
         if self.needs == "nothing" and (self.min_speedup or 1) > 8:
             raise BudgetError(
-                f"--min-speedup {self.min_speedup:g} contradicts --needs nothing: exact edits alone never give that much, "
-                "allow --needs images"
+                f"--min-speedup {self.min_speedup:g} contradicts --needs nothing: exact edits alone "
+                "never give that much, allow --needs images"
             )
 
     def allows(self, needs: Needs) -> bool:

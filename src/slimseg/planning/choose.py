@@ -57,7 +57,7 @@ def choose(options: Sequence[Option], need_ms: float | None, need_bytes: int | N
     return _solve(wanted, useful, []) or []
 
 
-def _solve(cost: np.ndarray, options: Sequence[Option], targets: list[LinearConstraint]) -> list[Option] | None:  # type: ignore[type-arg]
+def _solve(cost: np.ndarray, options: Sequence[Option], targets: list[LinearConstraint]) -> list[Option] | None:
     exclusive = [
         LinearConstraint(np.array([float(layer in option.site.layers) for option in options]), ub=1)
         for layer in sorted({layer for option in options for layer in option.site.layers})

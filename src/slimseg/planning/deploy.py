@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
+from slimseg.planning.plan import PlannedEdit
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, ModelSummary
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, quantizer, writer
-from slimseg.planning.plan import PlannedEdit
 from slimseg.techniques import named
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)

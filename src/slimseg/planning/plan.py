@@ -59,6 +59,11 @@ class Plan:
     refusals: tuple[Refusal, ...]
 
 
+def deployed_precision(budget: Budget) -> whatif.Precision:
+    """int8, unless outputs must stay equal: quantisation needs images and changes values."""
+    return "float32" if budget.needs == "nothing" else "int8"
+
+
 class Planner:
     """Makes one plan; `edits` and `refusals` grow as it goes."""
 
@@ -68,6 +73,7 @@ class Planner:
         """`int8_bytes` is the size of the original's int8 file."""
         self.graph = with_output(original, budget.head or original.description.output_kind)
         self.budget = budget
+        self.precision = deployed_precision(budget)
         self.target = target
         self.evidence = evidence
         self.bytes_beside_weights = int8_bytes - costs.total(original).params
@@ -87,10 +93,10 @@ class Planner:
 
     # Exact edits first: they cost nothing.
     def exact(self) -> None:
-        """Edits that change no value, as long as they are measured to be faster; some only show once others are made."""
+        """Edits that change no value, where they are measured to be faster; some only show once others are made."""
         refused: set[tuple[str, ...]] = set()
         while sites := [site for site in self._find(Head()) if (*site.layers, site.variant) not in refused]:
-            prices = whatif.price(self.graph, sites[:1], "int8", self.progress)
+            prices = whatif.price(self.graph, sites[:1], self.precision, self.progress)
             self.refusals.extend(prices.refusals)
             site, price = sites[0], prices.prices.get(sites[0])
             if price is not None and price.saving_ms > 0 and self._allowed(site):
@@ -106,12 +112,12 @@ class Planner:
         return named(site.technique).apply(self.graph, site).description.output_kind == wanted
 
     def input_size(self) -> None:
-        """The most accurate input size with which the target can be reached, else the smallest that is accurate enough."""
+        """The most accurate input size that can reach the target, else the smallest that is accurate enough."""
         sites = self._find(InputSize())
         accuracies = self._accuracies(sites)
         if not accuracies:
             return
-        priced = whatif.price(self.graph, list(accuracies), "int8", self.progress)
+        priced = whatif.price(self.graph, list(accuracies), self.precision, self.progress)
         reachable = 1 - USUAL_SAVING * self._share_of_replaceable_macs()
         prices = priced.prices
         fits = [
@@ -160,9 +166,9 @@ class Planner:
         sites = [site for technique in TECHNIQUES[2:] for site in self._find(technique)]
         if not sites:
             return
-        priced = whatif.price(self.graph, sites, "int8", self.progress)
+        priced = whatif.price(self.graph, sites, self.precision, self.progress)
         self.refusals.extend(priced.refusals)
-        now_ms = whatif.latency_ms(self.graph, "int8")
+        now_ms = whatif.latency_ms(self.graph, self.precision)
         useful = []
         for site, price in priced.prices.items():
             if price.saving_ms <= WORTH_SHARE * now_ms and self.target.size_bytes is None:

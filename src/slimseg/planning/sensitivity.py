@@ -46,7 +46,7 @@ def _downstream(graph: Graph, site: Site) -> set[str]:
 def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Tensor:
     """Class indices (N, H, W) at the output's own size, or at `size`."""
     found = []
-    for image in images.split(4):
+    for image in torch.split(images, 4):
         output = graph(image.contiguous(memory_format=torch.channels_last))
         if output.ndim == 4 and size is not None and output.shape[2:] != tuple(size):
             output = F.interpolate(output, tuple(size), mode="bilinear", align_corners=False)
