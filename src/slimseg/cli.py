@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional  # noqa: UP035 - typer on 3.10 reads Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,14 +26,12 @@ MODEL = typer.Argument(help="A .pt2 file, file.py:function or package.module:fun
 Model = Annotated[str, MODEL]
 ModelOrFile = Annotated[str, typer.Argument(help="A .tflite or .pt2 file, or file.py:function.", metavar="MODEL")]
 Data = Annotated[Path, typer.Option(help="Folder with train/val x images/masks, or images alone.")]
-Weights = Annotated[Optional[Path], typer.Option(help=".safetensors or .pth for file.py:function; never unpickled.")]
-Size = Annotated[Optional[str], typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 knows its own.")]
-Mean = Annotated[
-    Optional[str], typer.Option(help="Subtracted from each byte: one number or three, 127 or 124,116,104.")
-]
-Std = Annotated[Optional[str], typer.Option(help="Divides what is left: one number or three.")]
-Order = Annotated[Optional[str], typer.Option(help="rgb or bgr.")]
-Kind = Annotated[Optional[str], typer.Option(help="What the model gives: logits, probabilities or mask.")]
+Weights = Annotated[Path | None, typer.Option(help=".safetensors or .pth for file.py:function; never unpickled.")]
+Size = Annotated[str | None, typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 knows its own.")]
+Mean = Annotated[str | None, typer.Option(help="Subtracted from each byte: one number or three, 127 or 124,116,104.")]
+Std = Annotated[str | None, typer.Option(help="Divides what is left: one number or three.")]
+Order = Annotated[str | None, typer.Option(help="rgb or bgr.")]
+Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every refused rewrite.")]
@@ -105,14 +103,12 @@ def slim(
     model: Model,
     data: Data,
     out: Annotated[Path, typer.Option(help="New folder for the result.")],
-    max_size: Annotated[Optional[str], typer.Option(help="Of the deployed file: 4MB, 900kB.")] = None,
-    min_speedup: Annotated[Optional[float], typer.Option(help="Over the float32 original.")] = None,
+    max_size: Annotated[str | None, typer.Option(help="Of the deployed file: 4MB, 900kB.")] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="Over the float32 original.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
     needs: Annotated[str, typer.Option(help="The most an edit may ask for: nothing, images or labels.")] = "labels",
     time_limit: Annotated[str, typer.Option(help="45m, 90s, 1h.")] = "45m",
-    head: Annotated[
-        Optional[str], typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")
-    ] = None,
+    head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,
