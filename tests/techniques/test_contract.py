@@ -1,0 +1,190 @@
+"""What every technique promises, over graphs that hold its sites in every form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, invariants, ops
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+from slimseg.techniques import TECHNIQUES, Site, Technique, named
+
+SIZE = (128, 192)
+
+
+def activated(channels: int) -> list[nn.Module]:
+    norm = nn.BatchNorm2d(channels)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return [norm, nn.ReLU()]
+
+
+class Network(nn.Module):
+    """Encoder with every kind of convolution, decoder with transposed ones; the head comes last."""
+
+    def __init__(self, *head: nn.Module, bias: bool = True, classes: int = 5) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=bias), *activated(8),
+            nn.Conv2d(8, 16, 5, 2, 2, bias=bias), *activated(16),
+            nn.Conv2d(16, 16, 3, padding=2, dilation=2, bias=bias), nn.ReLU6(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=4, bias=bias),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=bias),
+        )  # fmt: skip
+        self.shared = nn.Conv2d(16, 16, 3, padding=1)
+        self.up = nn.ConvTranspose2d(16, 8, 4, 2, 1, bias=bias)
+        self.relu, self.concat = nn.ReLU(), ops.Concat()
+        self.skip = nn.Conv2d(3, 8, (3, 1), 2, (1, 0))
+        self.grouped = nn.ConvTranspose2d(16, 8, 2, 2, groups=2, bias=bias)
+        self.classifier = nn.Conv2d(8, classes, 1)
+        self.head = nn.Sequential(*head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.shared(self.relu(self.shared(self.encoder(x))))
+        y = self.concat(self.relu(self.up(y)), self.skip(x))
+        return self.head(self.classifier(self.grouped(y)))
+
+
+def graph(module: nn.Module, kind: str = "logits") -> Graph:
+    torch.manual_seed(0)
+    result = edit.trace(module.eval(), (1, 3, *SIZE), "net")
+    result.description = Description(output_kind=kind)  # type: ignore[arg-type]
+    return result
+
+
+def late_resize() -> Graph:
+    return graph(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), ops.Resize(SIZE), nn.Conv2d(8, 2, 1), nn.Softmax(1), ops.Slice(1, 1, 2)
+        ),
+        "probabilities",
+    )
+
+
+GRAPHS = {
+    "logits": lambda: graph(Network()),
+    "without bias": lambda: graph(Network(bias=False)),
+    "final resize": lambda: graph(Network(ops.Resize((256, 384)))),
+    "probabilities": lambda: graph(Network(nn.Softmax(1)), "probabilities"),
+    "mask": lambda: graph(Network(nn.Softmax(1), ops.ArgMax()), "mask"),
+    "two classes": lambda: graph(Network(nn.Softmax(1), ops.Slice(1, 0, 1), classes=2), "probabilities"),
+    "resize before the classifier": late_resize,
+}
+EVERY = [(technique, name) for technique in TECHNIQUES for name in GRAPHS]
+every = pytest.mark.parametrize(("technique", "name"), EVERY, ids=lambda each: getattr(each, "name", each))
+
+
+def image(graph: Graph) -> Tensor:
+    return torch.randn(graph.input_shape, generator=torch.Generator().manual_seed(4))
+
+
+def run(graph: Graph) -> Tensor:
+    with torch.no_grad():
+        return graph(image(graph))
+
+
+def as_logits(value: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(value, like.shape[2:], mode="bilinear") if value.shape != like.shape else value
+
+
+def assert_equal(before: Graph, after: Graph) -> None:
+    """Equal within float error, after what the host does with a smaller or less processed output."""
+    old, new = run(before), run(after)
+    if before.description.output_kind == after.description.output_kind:
+        torch.testing.assert_close(as_logits(new, old), old, atol=1e-4, rtol=1e-4)
+    else:
+        mask = old if old.ndim == 3 else old.argmax(1)
+        assert torch.equal(new if new.ndim == 3 else new.argmax(1), mask)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda each: each.name)
+def test_it_says_what_it_is(technique: Technique):
+    assert technique.name
+    assert technique.section
+    assert technique.paper
+    assert technique.needs in ("nothing", "images", "labels")
+    assert named(technique.name) is technique
+    assert any(technique.find(build(), {}).sites for build in GRAPHS.values()), "no graph here has a site"
+
+
+@every
+def test_every_site(technique: Technique, name: str):
+    original = GRAPHS[name]()
+    before, text, output = str(original.module.graph), repr(original.module), run(original)
+    for site in technique.find(original, {}).sites:
+        edited = technique.apply(original, site)
+        check_site(original, edited, site, technique)
+        assert str(original.module.graph) == before, "the original is left alone"
+        assert repr(original.module) == text
+    assert torch.equal(run(original), output)
+
+
+def check_site(original: Graph, edited: Graph, site: Site, technique: Technique) -> None:
+    assert invariants.violations(edited.module) == []
+    assert (site.technique, site.needs) == (technique.name, technique.needs)
+    assert site.reason
+    target = edited.node(site.target)
+    if not site.whole:
+        assert edited.shape(target) == original.shape(original.node(site.target))
+        assert edited.input_shape == original.input_shape
+        assert edited.shape(edited.output) == original.shape(original.output)
+        assert edited.description == original.description
+        edit.extract(original, site.source, site.target)
+        edit.extract(edited, site.source, site.target)
+    if site.needs == "nothing":
+        assert_equal(original, edited)
+    old = {id(each) for each in original.module.parameters()}
+    assert not old & {id(each) for each in edited.module.parameters()}, "training one must not change the other"
+
+
+@every
+def test_refusals_have_reasons(technique: Technique, name: str):
+    original = GRAPHS[name]()
+    names = {node.name for node in original.module.graph.nodes}
+    for refusal in technique.find(original, {}).refusals:
+        assert refusal.technique == technique.name
+        assert refusal.layer in names
+        assert len(refusal.reason) > 10
+
+
+@every
+def test_sites_can_be_applied_one_after_another(technique: Technique, name: str):
+    result = original = GRAPHS[name]()
+    done: set[str] = set()
+    for site in technique.find(original, {}).sites:
+        if done.isdisjoint(site.layers):  # variants of one layer exclude each other
+            result = technique.apply(result, site)
+            done.update(site.layers)
+    assert invariants.violations(result.module) == []
+    if technique.needs == "nothing":
+        assert_equal(original, result)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_all_techniques_together(name: str):
+    result = GRAPHS[name]()
+    for technique in TECHNIQUES:
+        sites = technique.find(result, {}).sites
+        if sites:
+            result = technique.apply(result, sites[-1])
+    assert invariants.violations(result.module) == []
+    assert run(result).isfinite().all()
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda each: each.name)
+def test_a_site_that_is_not_there_is_refused(technique: Technique):
+    wrong = graph(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh()))
+    site = Site(technique.name, ("layer_1",), "layer_0", "layer_1", technique.needs, "made up", "3x7x9")
+    with pytest.raises((Unsupported, ValueError) if technique.name == "input size" else Unsupported):
+        technique.apply(wrong, site)
+
+
+def test_shared_and_grouped_layers_are_refused_by_name():
+    refusals = {each.layer: each.reason for each in named("separable convolution").find(graph(Network()), {}).refusals}
+    assert "shared with shared_2" in refusals["shared"]
+    assert "4 groups" in " ".join(refusals.values())
+    (refusal,) = named("transposed convolution to resize").find(graph(Network()), {}).refusals
+    assert (refusal.layer, "2 groups" in refusal.reason) == ("grouped", True)
