@@ -225,7 +225,7 @@ def _foreign_description(
     if output_kind is not None and output_kind not in OUTPUT_KINDS:
         raise ModelError(f"--output-kind {output_kind!r} must be one of {', '.join(OUTPUT_KINDS)}")
     preprocessing = Preprocessing.of(_numbers("--mean", mean), _numbers("--std", std), channel_order or "rgb")
-    return Description(preprocessing, (), output_kind or "logits")  # type: ignore[arg-type]
+    return Description(preprocessing, (), output_kind or "logits")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
