@@ -28,6 +28,7 @@ from slimseg.report.html import write_report
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
+from slimseg.techniques.head import with_output
 from slimseg.training.data import Folder, check_masks, open_folder
 
 CALIBRATION_IMAGES = 100
@@ -263,7 +264,8 @@ class _Job:
         return (quantised,)
 
     def _realised(self, best: _Candidate) -> tuple[AppliedEdit, ...]:
-        return deploy.realised(self.graph, best.plan.edits, self.work, self.calibration, self.precision, self.progress)
+        start = with_output(self.graph, self.budget.head or self.graph.description.output_kind)
+        return deploy.realised(start, best.plan.edits, self.work, self.calibration, self.precision, self.progress)
 
     def _write(self, result: SlimResult, best: _Candidate) -> None:
         before, after = profiler.profile(self.original_float), profiler.profile(self.out / "model.tflite")

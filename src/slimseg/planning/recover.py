@@ -16,6 +16,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.planning.budget import Budget
 from slimseg.planning.plan import Plan
+from slimseg.planning.scores import logits_of
 from slimseg.planning.whatif import end_of_part
 from slimseg.progress import Progress
 from slimseg.runtimes.host import resize_image
@@ -55,6 +56,7 @@ def recover(
     for parameter in teacher.module.parameters():
         parameter.requires_grad_(False)
     teacher.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher, student = logits_of(teacher), logits_of(student)  # the caller's student shares the layers
     pairs = _pairs(teacher, student, plan)
     with_labels = budget.allows("labels") and folder.train.masks is not None
     batches = Batches(student, folder, with_labels, seed)

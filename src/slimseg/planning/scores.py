@@ -1,0 +1,60 @@
+"""What a network thinks before it decides: its logits, whatever it gives in the end. Only those can be learnt from."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.graph import ops
+from slimseg.graph.graph import Graph, producer
+
+_DECIDES = (ops.ArgMax, nn.Softmax, nn.Sigmoid)
+
+
+def logits_of(graph: Graph) -> Graph:
+    """The same layers, weights shared, up to the logits: (N, classes, h, w), or (N, 1, h, w) for two classes.
+
+    A final argmax, softmax or sigmoid is left out; other probabilities are taken back by their logarithm.
+    """
+    last = graph.output
+    while graph.layer_as(last, _DECIDES) is not None:
+        last = producer(last)
+    probabilities = graph.description.output_kind == "probabilities" and last is graph.output
+    if last is graph.output and not probabilities:
+        return graph
+    view = copy.copy(graph)
+    view.module = fx.GraphModule(graph.module, _ending_at(graph, last))
+    if probabilities:
+        _append(view.module, _Logarithm())
+    view.module.eval()
+    return view
+
+
+def _ending_at(graph: Graph, last: fx.Node) -> fx.Graph:
+    new = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    for node in graph.module.graph.nodes:
+        if node.op != "output":
+            values[node] = new.node_copy(node, lambda old: values[old])
+        if node is last:
+            break
+    new.output(values[last])
+    return new
+
+
+def _append(module: fx.GraphModule, layer: nn.Module) -> None:
+    end = next(node for node in reversed(module.graph.nodes) if node.op == "output")
+    module.add_module("logarithm", layer)
+    with module.graph.inserting_before(end):
+        value = module.graph.call_module("logarithm", end.args)
+    end.args = (value,)
+    module.recompile()
+
+
+class _Logarithm(nn.Module):
+    """Logits that softmax, or sigmoid for one channel, turns into the probabilities given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.logit(x, 1e-6) if x.shape[1] == 1 else x.clamp(min=1e-6).log()
