@@ -35,26 +35,39 @@ def choose(options: Sequence[Option], need_ms: float | None, need_bytes: int | N
 
     `need_ms` and `need_bytes` None mean: no target.
     """
-    useful = [option for option in options if option.saving_ms > 0 or (need_bytes and option.saving_bytes > 0)]
-    if not useful:
-        return []
-    damage = np.array([option.damage for option in useful]) + 1e-3
-    time = np.array([option.saving_ms for option in useful])
-    size = np.array([option.saving_bytes for option in useful], float)
+    faster = [option for option in options if option.saving_ms > 0]
+    smaller = [option for option in options if option.saving_ms > 0 or option.saving_bytes > 0]
     if need_ms is not None or need_bytes is not None:
-        targets = []
-        if need_ms is not None and need_ms > 0:
-            targets.append(LinearConstraint(time, lb=need_ms))
-        if need_bytes is not None and need_bytes > 0:
-            targets.append(LinearConstraint(size, lb=need_bytes))
-        chosen = _solve(damage, useful, targets)
-        if chosen is not None:
-            return chosen
-    scale = max(float(time.max()), 1e-9)
-    wanted = -time / scale + 1e-3 * damage / damage.max()
-    if need_bytes is not None:
-        wanted -= 0.5 * size / max(float(size.max()), 1.0)
-    return _solve(wanted, useful, []) or []
+        # What makes the network smaller but slower is only taken where nothing else brings it to its size.
+        for useful in (faster, smaller):
+            chosen = _least_damage(useful, need_ms or 0.0, need_bytes or 0)
+            if chosen is not None:
+                return chosen
+    return _most_saved(smaller if need_bytes else faster, with_bytes=bool(need_bytes))
+
+
+def _least_damage(options: Sequence[Option], need_ms: float, need_bytes: int) -> list[Option] | None:
+    """The options that meet both targets; None where they cannot."""
+    if not options:
+        return [] if need_ms <= 0 and need_bytes <= 0 else None
+    targets = []
+    if need_ms > 0:
+        targets.append(LinearConstraint(np.array([option.saving_ms for option in options]), lb=need_ms))
+    if need_bytes > 0:
+        targets.append(LinearConstraint(np.array([float(option.saving_bytes) for option in options]), lb=need_bytes))
+    return _solve(np.array([option.damage for option in options]) + 1e-3, options, targets)
+
+
+def _most_saved(options: Sequence[Option], with_bytes: bool) -> list[Option]:
+    if not options:
+        return []
+    time = np.array([option.saving_ms for option in options])
+    damage = np.array([option.damage for option in options])
+    cost = -time / max(float(time.max()), 1e-9) + 1e-3 * damage / max(float(damage.max()), 1e-9)
+    if with_bytes:
+        size = np.array([float(option.saving_bytes) for option in options])
+        cost -= 0.5 * size / max(float(size.max()), 1.0)
+    return _solve(cost, options, []) or []
 
 
 def _solve(cost: np.ndarray, options: Sequence[Option], targets: list[LinearConstraint]) -> list[Option] | None:
