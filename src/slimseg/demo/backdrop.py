@@ -28,7 +28,7 @@ def paint_sky(canvas: Canvas, camera: Camera, light: Light, salt: float) -> None
     canvas.image[:rows] = sky + (white * (1 - 0.25 * np.clip(cloud, 0, 1)[..., None]) - sky) * cover
     hills = 0.03 + 0.016 * noise(col[0] * (90 / camera.width_px) + salt, col[0] * 0 + salt, 1.0)
     alpha = np.clip((hills - up) * camera.focal_px + 0.5, 0, 1)
-    colour = in_air(np.array([0.07, 0.1, 0.05]) * light.on((0, 0.7, -0.7)), 1.5 * FAR_M, light)
+    colour = in_air(np.array([0.07, 0.1, 0.05], np.float32) * light.on((0, 0.7, -0.7)), 1.5 * FAR_M, light)
     canvas.paint((slice(0, rows), slice(None)), colour, alpha, Label.VEGETATION)
 
 
@@ -45,7 +45,7 @@ def paint_ground(canvas: Canvas, camera: Camera, light: Light, street: Street) -
 
     colour = street.asphalt * (1 + 0.22 * rough + 0.3 * patches)[..., None]
     paint = 0.62 * _markings(x, z, wide, deep, street) * (1 + 0.25 * np.clip(rough, -1, 0))
-    colour += (np.array([1.0, 0.98, 0.92]) - colour) * paint[..., None]
+    colour += (np.array([1.0, 0.98, 0.92], np.float32) - colour) * paint[..., None]
 
     slab = street.slabs * (1 + 0.12 * rough + 0.14 * patches)[..., None]
     joints = np.maximum(stripes(aside, 0.7, 0.06, wide), stripes(z, 0.7, 0.06, deep)) * np.clip(1.2 - deep, 0, 1)
@@ -91,10 +91,7 @@ def _sunlit(x: Array, z: Array, light: Light, street: Street) -> Array:
             low, high, radius = 0.6 * thing.height, 0.75 * thing.height, thing.radius
         else:
             low, high, radius = 0.0, thing.height * 0.8, thing.radius * 0.9
-        start, end = (thing.x - reach[0] * low, thing.z - reach[2] * low), (
-            thing.x - reach[0] * high,
-            thing.z - reach[2] * high,
-        )
+        start, end = ((thing.x - reach[0] * y, thing.z - reach[2] * y) for y in (low, high))
         margin = radius * 1.5 + (1.5 if thing.kind == "car" else 0)
         rows = _rows_between(z[:, 0], min(start[1], end[1]) - margin, max(start[1], end[1]) + margin)
         if rows.start < rows.stop:
@@ -139,9 +136,10 @@ def _in_shadow_of_wall(x: Array, y: Array, z: Array, light: Light, street: Stree
     row = [b for b in street.buildings if b.side == side]
     t = (side * street.walls - x) / sun_x
     heights = np.array([0.0, *(h for b in row for h in (b.height, 0.0))], np.float32)
-    edges = np.array([e for b in row for e in (b.near, b.far)])
+    edges = np.array([e for b in row for e in (b.near, b.far)], np.float32)
     height = heights[np.searchsorted(edges, z + t * light.sun[2])]
-    return np.clip((height - y - t * light.sun[1]) * 3 + 0.5, 0, 1) * (t > 0)
+    shadow: Array = np.clip((height - y - t * light.sun[1]) * 3 + 0.5, 0, 1) * (t > 0)
+    return shadow
 
 
 def paint_buildings(canvas: Canvas, camera: Camera, light: Light, street: Street) -> None:
@@ -170,7 +168,7 @@ def _paint_street_wall(canvas: Canvas, camera: Camera, light: Light, street: Str
         return
     cols = sorted(float(camera.project(x, 0, z)[0]) for z in (near, building.far))
     top = min(float(camera.project(x, building.height, z)[1]) for z in (near, building.far))
-    box = canvas.box(cols[0], top, cols[1], camera.height_px)
+    box = canvas.box(cols[0], top, cols[1], float(camera.project(x, 0, near)[1]) + 1)
     row, col = _pixels(box)
     bearing = col - camera.vanishing_col
     z = camera.focal_px * (x - camera.x) / np.where(np.abs(bearing) < 0.25, 0.25 * building.side, bearing)
@@ -214,14 +212,14 @@ def _paint_wall(
     colour = colour * shade
     glass = light.sky_low * (0.1 + 0.3 * chance)[..., None]
     glow = (chance > 1 - 0.45 * light.evening) * (0.3 + 0.5 * light.evening)
-    glass = glass + np.array([1.0, 0.72, 0.36]) * glow[..., None]
+    glass = glass + np.array([1.0, 0.72, 0.36], np.float32) * glow[..., None]
     colour = colour + (glass - colour) * (0.92 * pane)[..., None]
     if building.shop:
         window = stripes(along, 4.2, 0.82, pixel) * stripe(np.abs(up - 1.6), 1.1, tall)
-        inside = light.sky_low * 0.16 + np.array([0.75, 0.6, 0.4]) * (0.1 + 0.5 * light.evening)
+        inside = light.sky_low * 0.16 + np.array([0.75, 0.6, 0.4], np.float32) * (0.1 + 0.5 * light.evening)
         colour = colour + (inside - colour) * window[..., None]
         awning = stripe(np.abs(up - 3.0), 0.28, tall)[..., None]
-        hue = 0.12 + 0.5 * hashed(np.floor(along / 8.4)[..., None], np.arange(3.0), building.salt)
+        hue = 0.12 + 0.5 * hashed(np.floor(along / 8.4)[..., None], np.arange(3, dtype=np.float32), building.salt)
         colour = colour + (hue * shade - colour) * awning
     alpha = np.clip((building.height - up) / tall + 0.5, 0, 1) * np.clip(up / tall + 0.5, 0, 1)
     canvas.paint(box, in_air(colour, z, light), alpha, Label.BUILDING)

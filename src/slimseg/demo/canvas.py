@@ -54,6 +54,6 @@ def encode(colour: Array) -> tuple[int, int, int]:
 
 def decode(sprite: Image.Image, size: tuple[int, int]) -> tuple[Array, Array]:
     """An oversampled RGBA sprite to linear colour (h, w, 3) and coverage (h, w)."""
-    # premultiplied alpha in the resize: the transparent black around a sprite must not darken its edge
-    pixels = np.asarray(sprite.resize(size, Image.Resampling.BOX, reducing_gap=None), np.float32) / 255
+    # Pillow resizes RGBA with premultiplied alpha, so the transparent black around a sprite does not darken its edge
+    pixels = np.asarray(sprite.resize(size, Image.Resampling.BOX), np.float32) / 255
     return 2 * pixels[..., :3] ** 2, pixels[..., 3]

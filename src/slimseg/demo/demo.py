@@ -30,7 +30,6 @@ def demo(out: str | Path = "runs/demo", seed: int = 0, progress: Progress | None
             raise OutputError(f"{folder} exists already and is not empty: give another --out or remove it")
     progress.say(f"Drawing {TRAIN_SCENES + VAL_SCENES} street scenes into {images}")
     scenes.write_folder(images, train=TRAIN_SCENES, val=VAL_SCENES, seed=seed)
-    graph = load(
-        network.load_trained(), network.INPUT_SIZE, mean=network.MEAN, std=network.STD, classes=scenes.CLASSES, name="demo"
-    )
+    model, size = network.load_trained(), network.INPUT_SIZE
+    graph = load(model, size, mean=network.MEAN, std=network.STD, classes=scenes.CLASSES, name="demo")
     return slim(graph, images, run, BUDGET, seed, progress)

@@ -11,6 +11,7 @@ Ronneberger et al., "U-Net", 2015, with batch norm. Trained on `scenes` by `trai
 from __future__ import annotations
 
 from importlib import resources
+from itertools import pairwise
 
 import torch
 from safetensors.torch import load
@@ -39,7 +40,7 @@ class StreetUNet(nn.Module):
     def __init__(self, classes: int = len(CLASSES), widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.stem = ConvBlock(3, widths[0])
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(pairwise(widths))
         self.encoder = nn.ModuleList(nn.Sequential(ConvBlock(a, b), ConvBlock(b, b)) for a, b in steps)
         self.pool = nn.MaxPool2d(2)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, stride=2, padding=1) for a, b in reversed(steps))
@@ -66,5 +67,5 @@ def load_trained() -> nn.Module:
     """The network with the weights that ship in the package, in eval mode."""
     data = resources.files("slimseg.demo").joinpath(WEIGHTS).read_bytes()
     model = build()
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load(data).items()})
+    model.load_state_dict(load(data))  # copies into float32 and int64, whatever the file holds
     return model.eval()

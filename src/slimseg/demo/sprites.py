@@ -99,8 +99,10 @@ def _paint_tree(canvas: Canvas, camera: Camera, light: Light, thing: Thing) -> N
 
 BACK = (0.0, 0.0, -1.0)
 UP = (0.0, 1.0, 0.0)
-PAINTS = ((0.5, 0.03, 0.03), (0.6, 0.6, 0.6), (0.05, 0.1, 0.3), (0.025, 0.025, 0.03), (0.3, 0.31, 0.33), (0.08, 0.25, 0.2),
-          (0.65, 0.45, 0.05), (0.7, 0.68, 0.62), (0.1, 0.2, 0.42))  # fmt: skip
+PAINTS = (  # albedo: red, silver, navy, black, graphite, green, yellow, white, blue
+    (0.5, 0.03, 0.03), (0.6, 0.6, 0.6), (0.05, 0.1, 0.3), (0.025, 0.025, 0.03), (0.3, 0.31, 0.33),
+    (0.08, 0.25, 0.2), (0.65, 0.45, 0.05), (0.7, 0.68, 0.62), (0.1, 0.2, 0.42),
+)  # fmt: skip
 RUBBER, GLASS = np.array([0.02, 0.02, 0.022]), np.array([0.05, 0.06, 0.075])
 
 
@@ -131,7 +133,8 @@ def _draw_car(brush: Brush, rng: Generator) -> None:
     a, b = car.x - 0.8 * width, car.x + 0.8 * width
     if camera.y > roof:
         brush.polygon([(a, roof, cabin[1]), (b, roof, cabin[1]), (b, roof, cabin[2]), (a, roof, cabin[2])], paint, UP)
-    rear = [(car.x - width, waist, cabin[0]), (a, roof, cabin[1]), (b, roof, cabin[1]), (car.x + width, waist, cabin[0])]
+    sill_a, sill_b = (car.x - width, waist, cabin[0]), (car.x + width, waist, cabin[0])
+    rear = [sill_a, (a, roof, cabin[1]), (b, roof, cabin[1]), sill_b]
     brush.polygon(rear, paint, (0, 0.5, -0.85))
     brush.glow([_towards(p, rear, 0.82) for p in rear], glass * 1.2)
     for x in (car.x - 0.72 * width, car.x + 0.72 * width):

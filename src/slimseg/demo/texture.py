@@ -23,7 +23,7 @@ def noise_tile(exponent: float) -> Array:
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
     frequency[0, 0] = np.inf
     spectrum = frequency**-exponent * np.exp(2j * np.pi * rng.random(frequency.shape))
-    tile = np.fft.irfft2(spectrum, (TILE, TILE))
+    tile: Array = np.fft.irfft2(spectrum, (TILE, TILE))
     tile = np.clip(tile / tile.std() / 2, -1.2, 1.2).astype(np.float32)
     tile.flags.writeable = False
     return tile
@@ -31,7 +31,7 @@ def noise_tile(exponent: float) -> Array:
 
 def noise(u: Array, v: Array, exponent: float = 1.0) -> Array:
     """Noise at texel coordinates (u, v), wrapped, nearest texel."""
-    return noise_tile(exponent)[v.astype(np.int64) % TILE, u.astype(np.int64) % TILE]
+    return noise_tile(exponent)[v.astype(np.int32) % TILE, u.astype(np.int32) % TILE]
 
 
 def smooth_noise(u: Array, v: Array, exponent: float = 1.5) -> Array:
@@ -39,7 +39,7 @@ def smooth_noise(u: Array, v: Array, exponent: float = 1.5) -> Array:
     tile = noise_tile(exponent)
     u0, v0 = np.floor(u), np.floor(v)
     fu, fv = (u - u0).astype(np.float32), (v - v0).astype(np.float32)
-    i, j = v0.astype(np.int64) % TILE, u0.astype(np.int64) % TILE
+    i, j = v0.astype(np.int32) % TILE, u0.astype(np.int32) % TILE
     i1, j1 = (i + 1) % TILE, (j + 1) % TILE
     upper = tile[i, j] * (1 - fu) + tile[i, j1] * fu
     lower = tile[i1, j] * (1 - fu) + tile[i1, j1] * fu

@@ -30,7 +30,7 @@ def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def train(images: Tensor, masks: Tensor, seed: int = 0) -> torch.nn.Module:
     """Train from scratch on uint8 images and class indices."""
     torch.manual_seed(seed)
-    model = network.build().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model: torch.nn.Module = network.build().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for scale, steps, rate in PHASES:
         optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
@@ -43,12 +43,13 @@ def train(images: Tensor, masks: Tensor, seed: int = 0) -> torch.nn.Module:
             y = F.interpolate(y[:, None].float(), x.shape[2:], mode="nearest-exact")[:, 0].long()
             loss = F.cross_entropy(model(x.contiguous(memory_format=torch.channels_last)), y)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             if step % 50 == 0:
                 print(f"scale {scale}, step {step}: loss {loss.item():.4f}", flush=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def main() -> None:

@@ -1,0 +1,21 @@
+"""The training script learns, and its result does not depend on when it ran."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from slimseg.demo import train
+
+
+def test_a_short_training_lowers_the_loss_and_repeats(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "PHASES", ((0.25, 51, 4e-3),))
+    images, masks = train.draw(8, seed=0)
+    first = train.train(images, masks).state_dict()
+    losses = [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().out.splitlines()]
+    assert losses[-1] < 0.6 * losses[0]
+    second = train.train(images, masks).state_dict()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-4)
