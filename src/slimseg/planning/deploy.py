@@ -58,26 +58,33 @@ def summarise(
     )
 
 
-def realised(
+def write_stages(
     original: Graph, plan: Sequence[PlannedEdit], folder: Path, images: Images, precision: Precision, progress: Progress
-) -> tuple[AppliedEdit, ...]:
-    """What each edit really saved: the edits made one after another on the original, every stage written and timed.
+) -> list[Path]:
+    """The edits made one after another on the original: a file for every stage between the original and the last.
 
-    All stages run interleaved, so their differences are of one run; they add up to the whole gain. Weights do not
-    matter for time, so the stages are not trained.
+    Weights do not matter for time, so the stages are not trained.
     """
-    stages = [original]
-    for edit in plan:
-        stages.append(named(edit.site.technique).apply(stages[-1], edit.site))
-    paths = []
-    for number, stage in enumerate(progress.track(stages, "writing every stage")):
+    paths: list[Path] = []
+    stage = original
+    for number, edit in enumerate(progress.track(plan[:-1], "writing every stage")):
+        stage = named(edit.site.technique).apply(stage, edit.site)
         path = folder / f"stage{number}.tflite"
         write_float(stage, path)
         if precision == "int8":
-            write_int8(stage, path, folder / f"stage{number}.int8.tflite", images[:1])
-            path = folder / f"stage{number}.int8.tflite"
+            quantised = folder / f"stage{number}.int8.tflite"
+            write_int8(stage, path, quantised, images[:1])
+            path = quantised
         paths.append(path)
-    timings = benchmark.time_files(paths, seconds_per_file=2.0)
+    return paths
+
+
+def realised(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) -> tuple[AppliedEdit, ...]:
+    """What each edit really saved: the difference of two successive stages of one interleaved run.
+
+    `stages` are the original in the deployed precision, the file after each edit, and last the deployed one; the
+    savings add up to the whole gain.
+    """
     return tuple(
         AppliedEdit(
             technique=edit.site.technique,
@@ -87,5 +94,5 @@ def realised(
             realised_saving_ms=before.median_ms - after.median_ms,
             reason=f"{edit.site.variant}: {edit.site.reason}" if edit.site.variant else edit.site.reason,
         )
-        for edit, before, after in zip(plan, timings, timings[1:], strict=False)
+        for edit, before, after in zip(plan, stages, stages[1:], strict=False)
     )

@@ -29,7 +29,7 @@ def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
     known = masks != IGNORED
     probabilities, labels = probabilities[known], masks[known]
     losses = []
-    for index in labels.unique():
+    for index in torch.unique(labels):
         truth = (labels == index).float()
         errors, order = (truth - probabilities[:, index]).abs().sort(descending=True)
         losses.append(errors @ _jaccard_gradient(truth[order]))

@@ -1,0 +1,100 @@
+"""Prices: the part that an edit changes, before and after, on the runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from slimseg.errors import RuntimeFailure
+from slimseg.graph.graph import Graph
+from slimseg.planning import whatif
+from slimseg.progress import Silent
+from slimseg.runtimes.litert import benchmark, file
+from slimseg.techniques import Site, named
+
+
+def site_of(graph: Graph, technique: str, layer: str, variant: str) -> Site:
+    sites = named(technique).find(graph, {}).sites
+    return next(site for site in sites if layer in site.layers and site.variant == variant)
+
+
+@pytest.fixture
+def upsampling(shapes_graph: Graph) -> Site:
+    return site_of(shapes_graph, "transposed convolution to resize", "up2", "1x1, bilinear")
+
+
+def written(graph: Graph, site: Site, precision: str, folder: Path) -> list[file.File]:
+    files = whatif._Files(folder, cast(whatif.Precision, precision))
+    return [file.read(path) for path in whatif._pair(graph, site, files)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_site_has_a_price(shapes_graph: Graph, upsampling: Site, precision: str) -> None:
+    priced = whatif.price(shapes_graph, [upsampling], cast(whatif.Precision, precision), Silent())
+    price = priced.prices[upsampling]
+    assert priced.refusals == ()
+    assert 0 < price.after_ms < price.before_ms  # a quarter of the pixels and a sixteenth of the kernel
+    assert price.saving_ms == pytest.approx(price.before_ms - price.after_ms)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_files_are_of_the_wanted_precision_to_their_ends(
+    shapes_graph: Graph, upsampling: Site, precision: str, tmp_path: Path
+) -> None:
+    for part in written(shapes_graph, upsampling, precision, tmp_path):
+        assert (part.inputs[0].dtype, part.outputs[0].dtype) == (precision, precision)
+        assert {"QUANTIZE", "DEQUANTIZE"}.isdisjoint(operator.op for operator in part.operators)
+
+
+def test_a_part_includes_what_is_fused_into_it(shapes_graph: Graph, tmp_path: Path) -> None:
+    site = site_of(shapes_graph, "separable convolution", "middle_0", "rank 1")
+    end = shapes_graph.node(whatif.end_of_part(shapes_graph, site.target))
+    assert "relu" in type(shapes_graph.layer(end)).__name__.lower()
+    before, after = written(shapes_graph, site, "float32", tmp_path)
+    assert [operator.op for operator in before.operators] == ["CONV_2D"]
+    assert [operator.op for operator in after.operators] == ["DEPTHWISE_CONV_2D", "CONV_2D"]
+    assert before.inputs[0].shape == after.inputs[0].shape == (1, 32, 40, 32)
+    assert before.outputs[0].shape == after.outputs[0].shape == (1, 32, 40, 32)
+
+
+def test_what_changes_the_whole_is_timed_as_a_whole(shapes_graph: Graph, tmp_path: Path) -> None:
+    size = site_of(shapes_graph, "input size", shapes_graph.input.name, "96x128")
+    before, after = written(shapes_graph, size, "float32", tmp_path)
+    assert before.inputs[0].shape == (1, 128, 160, 3)
+    assert after.inputs[0].shape == (1, 96, 128, 3)
+
+
+def test_variants_share_the_file_before(shapes_graph: Graph, tmp_path: Path) -> None:
+    files = whatif._Files(tmp_path, "float32")
+    sites = [site_of(shapes_graph, "separable convolution", "middle_0", f"rank {rank}") for rank in (1, 2)]
+    first, second = (whatif._pair(shapes_graph, site, files) for site in sites)
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
+def test_a_site_that_is_not_there_is_refused_in_words(shapes_graph: Graph, upsampling: Site) -> None:
+    gone = replace(upsampling, layers=("classify",), target="classify")
+    priced = whatif.price(shapes_graph, [gone, upsampling], "float32", Silent())
+    assert list(priced.prices) == [upsampling]
+    (refusal,) = priced.refusals
+    assert refusal.layer == "classify"
+    assert "cannot be written" in refusal.reason
+
+
+def test_what_the_runtime_refuses_is_refused_in_words(
+    shapes_graph: Graph, upsampling: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeFailure("LiteRT crashed")
+
+    monkeypatch.setattr(benchmark, "time_files", crash)
+    priced = whatif.price(shapes_graph, [upsampling], "float32", Silent())
+    assert priced.prices == {}
+    assert "cannot be timed: LiteRT crashed" in priced.refusals[0].reason
+
+
+def test_int8_is_faster_than_float(shapes_graph: Graph) -> None:
+    assert 0 < whatif.latency_ms(shapes_graph, "int8") < whatif.latency_ms(shapes_graph, "float32")
