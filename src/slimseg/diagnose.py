@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from slimseg.graph.graph import Graph
@@ -62,13 +61,3 @@ def _latency(graph: Graph, threads: int) -> float:
         writer.write(graph, path)
         (timing,) = benchmark.time_files([path], threads=threads)
     return timing.median_ms
-
-
-def best_per_site(findings: Sequence[Finding]) -> list[Finding]:
-    """The variant that saves most, for each set of layers and technique."""
-    best: dict[tuple[str, tuple[str, ...]], Finding] = {}
-    for each in findings:
-        key = (each.technique, each.layers)
-        if key not in best or each.saving_ms > best[key].saving_ms:
-            best[key] = each
-    return list(best.values())

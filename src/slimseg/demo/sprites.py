@@ -39,9 +39,7 @@ class Brush:
 
     def disc(self, centre: Point, rx: float, ry: float, albedo: Array, normal: tuple[float, float, float]) -> None:
         """An ellipse that faces the camera, radii in metres."""
-        turn = np.linspace(0, 2 * np.pi, 15)[:-1]
-        x, y, z = centre
-        self.polygon([(x + rx * np.cos(a), y + ry * np.sin(a), z) for a in turn], albedo, normal)
+        self.polygon(_ring(centre, rx, ry), albedo, normal)
 
     def _hazy(self, colour: Array) -> Array:
         return in_air(colour, self.thing.z, self.light)
@@ -145,13 +143,22 @@ def _draw_car(brush: Brush, rng: Generator) -> None:
     coming = car.x < 0
     lamp = np.array([1.0, 0.95, 0.8]) * (0.7 + brush.light.evening) if coming else np.array([0.55, 0.02, 0.02])
     for x in (car.x - 0.78 * width, car.x + 0.78 * width):
-        y = waist - 0.14
-        brush.glow([(x - 0.14, y - 0.1, near), (x + 0.14, y - 0.1, near), (x + 0.14, y + 0.05, near), (x - 0.14, y + 0.05, near)], lamp)  # fmt: skip  # noqa: E501
+        brush.glow(_rectangle(x, waist - 0.24, near, 0.14, waist - 0.09), lamp)
 
 
 def _face(brush: Brush, x: float, low: float, z: float, half: float, high: float, albedo: Array) -> None:
     """A rectangle that faces the camera, `half` its width."""
-    brush.polygon([(x - half, low, z), (x + half, low, z), (x + half, high, z), (x - half, high, z)], albedo, BACK)
+    brush.polygon(_rectangle(x, low, z, half, high), albedo, BACK)
+
+
+def _rectangle(x: float, low: float, z: float, half: float, high: float) -> list[Point]:
+    return [(x - half, low, z), (x + half, low, z), (x + half, high, z), (x - half, high, z)]
+
+
+def _ring(centre: Point, rx: float, ry: float) -> list[Point]:
+    """An ellipse that faces the camera."""
+    x, y, z = centre
+    return [(x + rx * np.cos(a), y + ry * np.sin(a), z) for a in np.linspace(0, 2 * np.pi, 15)[:-1]]
 
 
 def _towards(point: Point, polygon: Sequence[Point], share: float) -> Point:
@@ -176,11 +183,11 @@ def _draw_person(brush: Brush, rng: Generator) -> None:
     stride = rng.uniform(0.05, 0.2)
     normal = (-0.4, 0.2, -0.9)
     for step in (-stride, stride):
-        foot = x + step
-        leg = [(x - 0.11 + step * 0.3, 0.52 * h, z), (x + 0.11 + step * 0.3, 0.52 * h, z), (foot + 0.09, 0, z), (foot - 0.09, 0, z)]  # fmt: skip  # noqa: E501
-        brush.polygon(leg, trousers * (1.0 if step > 0 else 0.75), normal)
-        arm = np.sign(step)
-        brush.polygon([(x + arm * 0.2, 0.82 * h, z), (x + arm * 0.31, 0.78 * h, z), (x + arm * 0.36 + step * 0.2, 0.45 * h, z), (x + arm * 0.25 + step * 0.2, 0.44 * h, z)], coat * 0.8, normal)  # fmt: skip  # noqa: E501
+        side, swing = float(np.sign(step)), 0.2 * step
+        leg = ((0.3 * step - 0.11, 0.52), (0.3 * step + 0.11, 0.52), (step + 0.09, 0.0), (step - 0.09, 0.0))
+        arm = ((0.2 * side, 0.82), (0.31 * side, 0.78), (0.36 * side + swing, 0.45), (0.25 * side + swing, 0.44))
+        brush.polygon([(x + u, v * h, z) for u, v in leg], trousers * (1.0 if step > 0 else 0.75), normal)
+        brush.polygon([(x + u, v * h, z) for u, v in arm], coat * 0.8, normal)
     torso = [(x - 0.18, 0.47 * h, z), (x - 0.25, 0.78 * h, z), (x - 0.14, 0.84 * h, z)]
     torso += [(2 * x - px, py, pz) for px, py, pz in reversed(torso)]
     brush.polygon(torso, coat, normal)
@@ -202,8 +209,9 @@ def _draw_sign(brush: Brush, rng: Generator) -> None:
         brush.disc((x, top, z), 0.48, 0.48, red, BACK)
         brush.disc((x, top, z), 0.34, 0.34, white, BACK)
     elif kind == 1:
+        triangle = ((-0.6, -0.4), (0.6, -0.4), (0.0, 0.65))
         for scale, albedo in ((1.0, red), (0.62, white)):
-            brush.polygon([(x + scale * u, top + scale * v, z) for u, v in ((-0.6, -0.4), (0.6, -0.4), (0, 0.65))], albedo, BACK)  # fmt: skip  # noqa: E501
+            brush.polygon([(x + scale * u, top + scale * v, z) for u, v in triangle], albedo, BACK)
     elif kind == 2:
         _face(brush, x, top - 0.45, z, 0.48, top + 0.45, white)
         _face(brush, x, top - 0.4, z, 0.42, top + 0.4, blue)
@@ -213,5 +221,4 @@ def _draw_sign(brush: Brush, rng: Generator) -> None:
         lamp = rng.integers(3)
         for i, colour in enumerate(((1.5, 0.1, 0.05), (1.4, 0.8, 0.05), (0.1, 1.4, 0.4))):
             y = top + 0.38 - 0.4 * i
-            ring = np.linspace(0, 2 * np.pi, 11)[:-1]
-            brush.glow([(x + 0.16 * np.cos(a), y + 0.16 * np.sin(a), z) for a in ring], np.array(colour) * (1.0 if i == lamp else 0.07))  # fmt: skip  # noqa: E501
+            brush.glow(_ring((x, y, z), 0.16, 0.16), np.array(colour) * (1.0 if i == lamp else 0.07))

@@ -121,11 +121,6 @@ class Graph:
             raise GraphError(f"graph {self.name} is not legal: {'; '.join(problems)}")
 
 
-def is_opaque(node: fx.Node) -> bool:
-    """Whether the node lies outside the vocabulary."""
-    return node.op == "call_function"
-
-
 def only_consumer(node: fx.Node) -> fx.Node | None:
     """The single node that reads this one, else None."""
     users = list(node.users)
