@@ -1,0 +1,1 @@
+"""The embedded default: procedural street scenes, and a heavy network trained on them, to slim offline."""
