@@ -13,7 +13,8 @@ from slimseg.demo import network
 from slimseg.demo.scenes import CLASSES, render
 from slimseg.graph.costs import total
 
-BAR_MIOU = 80.0  # well under what was measured, so that only a broken file or a changed renderer fails
+# measured on these 12 scenes: mIoU 85.7, the least class (person) 46.7; on 60 scenes 86.5 and 54.8
+BAR_MIOU, BAR_CLASS = 80.0, 35.0
 weights = resources.files("slimseg.demo").joinpath(network.WEIGHTS)
 
 
@@ -43,4 +44,4 @@ def test_shipped_network_segments_fresh_scenes() -> None:
     hit = np.diag(confusion)
     iou = 100 * hit / (confusion.sum(0) + confusion.sum(1) - hit)
     assert iou.mean() > BAR_MIOU, dict(zip(CLASSES, iou.round(1), strict=True))
-    assert iou.min() > 45, dict(zip(CLASSES, iou.round(1), strict=True))
+    assert iou.min() > BAR_CLASS, dict(zip(CLASSES, iou.round(1), strict=True))

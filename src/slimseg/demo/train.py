@@ -1,6 +1,7 @@
 """How the demo's weights were made: `python -m slimseg.demo.train [--scenes 480] [--out weights.safetensors]`.
 
-First at half the resolution, where a step costs a quarter, then at full. About ten minutes on one CPU core.
+First at half the resolution, where a step costs a quarter, then at full. About ten minutes of one CPU core
+(OMP_NUM_THREADS=1); the weights that ship score mIoU 86.5 on 60 scenes that were not trained on (seeds 0-59).
 """
 
 from __future__ import annotations
