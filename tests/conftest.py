@@ -19,6 +19,8 @@ SHAPES = ("ground", "disc", "box")
 SHAPES_SIZE = (128, 160)
 MEAN, STD = 127.0, 128.0
 
+torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where tests share a machine
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

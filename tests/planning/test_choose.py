@@ -23,9 +23,7 @@ def allowed(options: tuple[Option, ...]) -> bool:
 
 
 def sets(options: list[Option]) -> list[tuple[Option, ...]]:
-    return [
-        chosen for count in range(len(options) + 1) for chosen in combinations(options, count) if allowed(chosen)
-    ]
+    return [chosen for count in range(len(options) + 1) for chosen in combinations(options, count) if allowed(chosen)]
 
 
 def damage(chosen: list[Option] | tuple[Option, ...]) -> float:

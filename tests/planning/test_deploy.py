@@ -1,0 +1,67 @@
+"""Files and the numbers that count: savings of single edits add up to the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
+from slimseg.planning.plan import PlannedEdit
+from slimseg.progress import Silent
+from slimseg.runtimes.litert import benchmark, file
+from slimseg.techniques import named
+
+IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
+
+
+def planned(graph: Graph) -> list[PlannedEdit]:
+    edits = []
+    for technique, layer in (("transposed convolution to resize", "up2"), ("separable convolution", "middle_0")):
+        site = next(site for site in named(technique).find(graph, {}).sites if layer in site.layers)
+        edits.append(PlannedEdit(site, 0.5, 0.0))
+        graph = named(technique).apply(graph, site)
+    return edits
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_savings_add_up(shapes_graph: Graph, tmp_path: Path, precision: Any) -> None:
+    edits = planned(shapes_graph)
+    stages = deploy.write_stages(shapes_graph, edits, tmp_path, IMAGES, precision, Silent())
+    assert len(stages) == 1  # the original before it and the deployed file after it are there already
+    kinds = [operator.op for operator in file.operators(stages[0])]
+    assert kinds.count("TRANSPOSE_CONV") == 1  # the first edit is made
+    assert "DEPTHWISE_CONV_2D" not in kinds  # the second is not
+    assert file.read(stages[0]).operators[-2].dtype == precision
+    timings = [benchmark.Timing.of("file", [ms]) for ms in (9.0, 6.5, 7.0)]
+    applied = deploy.realised(edits, timings)
+    assert [edit.layers for edit in applied] == [("up2", "up2_relu"), ("middle_0",)]
+    assert [edit.predicted_saving_ms for edit in applied] == [0.5, 0.5]
+    assert [edit.realised_saving_ms for edit in applied] == [2.5, -0.5]
+    assert sum(edit.realised_saving_ms for edit in applied) == timings[0].median_ms - timings[-1].median_ms
+
+
+def test_without_edits_there_is_nothing_to_add(shapes_graph: Graph, tmp_path: Path) -> None:
+    assert deploy.write_stages(shapes_graph, [], tmp_path, IMAGES, "float32", Silent()) == []
+    assert deploy.realised([], [benchmark.Timing.of("file", [9.0])]) == ()
+
+
+def test_int8_carries_the_description(shapes_graph: Graph, tmp_path: Path) -> None:
+    deploy.write_float(shapes_graph, tmp_path / "float.tflite")
+    deploy.write_int8(shapes_graph, tmp_path / "float.tflite", tmp_path / "int8.tflite", IMAGES)
+    assert file.read_description(tmp_path / "int8.tflite") == shapes_graph.description
+    sizes = [(tmp_path / name).stat().st_size for name in ("float.tflite", "int8.tflite")]
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_a_summary_is_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "float.tflite"
+    deploy.write_float(shapes_graph, path)
+    timing = benchmark.Timing.of(str(path), [2.0, 3.0, 4.0])
+    summary = deploy.summarise(shapes_graph, path, timing, 5.0, deploy.Accuracy(60.0, 99.0))
+    assert summary.size_bytes == path.stat().st_size
+    assert (summary.latency_ms, summary.end_to_end_ms, summary.miou) == (3.0, 5.0, 60.0)
+    assert summary.params == sum(parameter.numel() for name, parameter in shapes_graph.module.named_parameters())
