@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slimseg.errors import OutputError
+from slimseg.errors import BudgetError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
@@ -69,8 +69,17 @@ def slim(
     evaluator = Evaluator(folder, graph, progress or Silent())
     for split in (folder.train, folder.val):
         check_masks(split, evaluator.count)
-    job = _Job(graph, folder, _new_run(Path(out), graph), budget or Budget(), seed, evaluator, started)
+    budget = budget or Budget()
+    _check_head(graph, budget)
+    job = _Job(graph, folder, _new_run(Path(out), graph), budget, seed, evaluator, started)
     return job.run()
+
+
+def _check_head(graph: Graph, budget: Budget) -> None:
+    try:
+        with_output(graph, budget.head or graph.description.output_kind)
+    except Unsupported as error:
+        raise BudgetError(f"--head {budget.head} cannot be had: {error}") from error
 
 
 def _new_run(out: Path, graph: Graph) -> Path:
