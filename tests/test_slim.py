@@ -1,0 +1,201 @@
+"""The whole path on a network trained for seconds: files out, numbers that agree, budgets kept or said to be missed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import slimseg
+from slimseg.errors import BudgetError, DataError, OutputError
+from slimseg.graph.graph import Graph
+from slimseg.planning import recover, whatif
+from slimseg.planning.budget import Budget
+from slimseg.planning.deploy import QUANTISATION
+from slimseg.results import SlimResult
+from slimseg.runtimes.litert import file, session
+
+MODULE = import_module("slimseg.slim")  # `slimseg.slim` is the function
+SIZE = 32_000  # the plain int8 file has 45 kB: edits are needed
+RUN = {
+    "model.tflite",
+    "model_float.tflite",
+    "model.pt2",
+    "result.json",
+    "report.html",
+    "profile_before.json",
+    "profile_after.json",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recover, "MIMIC_STEPS", 8)
+        patch.setattr(recover, "DISTIL_STEPS", 8)
+        patch.setattr(whatif, "SECONDS_PER_FILE", 0.02)
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
+    out = tmp_path_factory.mktemp("slim") / "run"
+    return slimseg.slim(shapes_graph, shapes, out, Budget(min_speedup=1.5, max_drop=20.0, max_size_bytes=SIZE))
+
+
+def images_alone(shapes: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for path in (shapes / "train" / "images").iterdir():
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.mark.smoke
+def test_a_smaller_and_faster_network_with_proof(done: SlimResult) -> None:
+    run = Path(done.run)
+    assert {path.name for path in run.iterdir()} >= RUN
+    assert not (run / "work").exists()
+    assert done.speedup > 1.5
+    assert done.budget_met
+    assert [check.name for check in done.budget] == ["max_drop", "max_size", "min_speedup"]
+    assert done.result.size_bytes == (run / "model.tflite").stat().st_size <= SIZE
+    assert done.result.miou is not None
+    assert done.baseline.miou is not None
+    assert done.result.miou > done.baseline.miou - 20
+
+
+def test_result_json_has_what_is_promised(done: SlimResult) -> None:
+    run = Path(done.run)
+    result = json.loads((run / "result.json").read_text())
+    for part in ("baseline", "plain_int8", "result"):
+        assert {"latency_ms", "size_bytes", "miou", "macs", "params", "end_to_end_ms"} <= set(result[part])
+        assert all(result[part][key] > 0 for key in ("latency_ms", "size_bytes", "miou", "macs", "end_to_end_ms"))
+    ratio = result["baseline"]["latency_ms"] / result["result"]["latency_ms"]
+    assert result["speedup"] == pytest.approx(ratio, rel=0.3)
+    assert result["end_to_end_speedup"] == pytest.approx(
+        result["baseline"]["end_to_end_ms"] / result["result"]["end_to_end_ms"]
+    )
+    assert result["edits"][0]["technique"] == QUANTISATION
+    assert len(result["edits"]) > 1
+    for edit in result["edits"]:
+        assert {"technique", "layers", "predicted_saving_ms", "realised_saving_ms", "reason"} <= set(edit)
+    saved = sum(edit["realised_saving_ms"] for edit in result["edits"])
+    assert saved == pytest.approx(result["baseline"]["latency_ms"] - result["result"]["latency_ms"])
+
+
+def test_profiles_and_report(done: SlimResult) -> None:
+    run = Path(done.run)
+    before, after = (json.loads((run / f"profile_{when}.json").read_text()) for when in ("before", "after"))
+    assert {layer["op"] for layer in before["layers"]} >= {"CONV_2D", "TRANSPOSE_CONV"}
+    assert after["size_bytes"] == done.result.size_bytes
+    report = (run / "report.html").read_text()
+    assert "<html" in report
+    assert "https://" not in report.replace("https://www.w3.org", "")[:2000]
+
+
+def test_model_pt2_comes_back_with_its_description(done: SlimResult, shapes_graph: Graph) -> None:
+    back = slimseg.load(Path(done.run) / "model.pt2")
+    assert back.description == shapes_graph.description
+    assert back.input_size == done.result.input_size
+    path = Path(done.run) / "model_float.tflite"
+    assert file.read_description(path) == shapes_graph.description
+    image = np.random.default_rng(0).standard_normal((1, *back.input_size, 3), np.float32)
+    with torch.inference_mode():
+        expected = back(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(session.predict(path, image)[0], expected[0], atol=1e-3)
+
+
+def test_the_deployed_file_needs_nothing_more(done: SlimResult, shapes: Path) -> None:
+    for name, summary in (("model.tflite", done.result), ("original_float.tflite", done.baseline)):
+        found = slimseg.evaluate(Path(done.run) / name, shapes)
+        assert found.miou == pytest.approx(summary.miou, abs=1e-9)
+        assert tuple(found.class_iou) == ("ground", "disc", "box")
+
+
+def test_a_run_is_never_written_over(done: SlimResult, shapes_graph: Graph, shapes: Path) -> None:
+    before = {path: path.read_bytes() for path in Path(done.run).iterdir()}
+    with pytest.raises(OutputError, match="not empty"):
+        slimseg.slim(shapes_graph, shapes, done.run)
+    assert {path: path.read_bytes() for path in Path(done.run).iterdir()} == before
+
+
+def test_images_without_masks(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
+    folder = images_alone(shapes, tmp_path / "images")
+    result = slimseg.slim(shapes_graph, folder, tmp_path / "run", Budget(min_speedup=2.0, max_drop=20.0))
+    assert result.baseline.miou is None
+    assert result.result.miou is None
+    assert result.baseline.agreement == 100
+    assert result.result.agreement is not None
+    assert 80 <= result.result.agreement <= 100
+    assert result.budget[0].wanted == "at most 20 % of pixels changed"
+    assert result.speedup > 2
+
+
+def test_needs_nothing_changes_no_value(
+    shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: object) -> None:
+        raise AssertionError("no training was allowed")
+
+    monkeypatch.setattr(MODULE, "recover", trained)
+    folder = images_alone(shapes, tmp_path / "images")
+    result = slimseg.slim(shapes_graph, folder, tmp_path / "run", Budget(needs="nothing"))
+    assert result.result.agreement == 100
+    assert all(edit.needs == "nothing" for edit in result.edits)
+    assert result.budget_met
+
+
+@pytest.mark.parametrize("head", ["mask", "probabilities"])
+def test_the_head_that_was_asked_for(shapes_graph: Graph, shapes: Path, tmp_path: Path, head: Any) -> None:
+    budget = Budget(min_speedup=1.5, max_drop=30.0, head=head)
+    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget)
+    path = tmp_path / "run" / "model.tflite"
+    described = file.read_description(path)
+    assert described is not None
+    assert described.output_kind == head
+    (output,) = file.read(path).outputs
+    if head == "mask":
+        assert output.dtype.startswith("int")
+    else:
+        image = np.zeros((1, *result.result.input_size, 3), np.float32)
+        np.testing.assert_allclose(session.predict(path, image)[0].sum(-1), 1, atol=0.02)
+    assert result.result.miou is not None
+    assert result.result.miou > 60
+    assert slimseg.evaluate(path, shapes).miou == pytest.approx(result.result.miou)
+
+
+def test_a_budget_out_of_reach_is_said_to_be_missed(
+    shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "EFFORTS", (1.0, 0.5))
+    budget = Budget(min_speedup=10_000.0, max_size_bytes=1000, max_drop=0.0, time_limit_s=30)
+    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget)
+    assert not result.budget_met
+    assert {check.name: check.met for check in result.budget} | {"max_drop": None} == {
+        "max_drop": None,
+        "max_size": False,
+        "min_speedup": False,
+    }
+    assert (tmp_path / "run" / "model.tflite").is_file()  # the best that was found
+    assert result.speedup > 2
+
+
+def test_a_head_that_cannot_be_had_is_said_at_once(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
+    graph = shapes_graph.copy()
+    graph.description = type(graph.description)(output_kind="mask")
+    with pytest.raises(BudgetError, match="--head"):
+        slimseg.slim(graph, shapes, tmp_path / "run", Budget(head="probabilities"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_images_are_found_before_anything_is_written(shapes_graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError):
+        slimseg.slim(shapes_graph, tmp_path / "images", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
