@@ -140,12 +140,12 @@ class Planner:
         self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
 
     def _accuracies(self, sites: Sequence[Site]) -> dict[Site, float]:
-        """Accuracy of the sizes that lose at most half of what may be lost; the other half is for the edits to come."""
+        """Accuracy of the sizes that lose no more than may be lost in all: training at that size brings some of it back."""
         self._now = self.evidence.accuracy(self.graph)
         kept: dict[Site, float] = {}
         for site in self.progress.track(sites, "trying input sizes"):
             accuracy = self.evidence.accuracy(InputSize().apply(self.graph, site))
-            if accuracy >= self._now - self.budget.max_drop / 2:
+            if accuracy >= self._now - self.budget.max_drop:
                 kept[site] = accuracy
             elif accuracy < self._now - 4 * self.budget.max_drop - 1:
                 break

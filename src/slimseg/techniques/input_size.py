@@ -3,20 +3,20 @@
     Given   a network at H×W
     Result  the same weights at H'×W' < H×W, about the same aspect ratio
 
-The article expects a quarter of the time at half the side; the what-if measures it. Sides stay multiples of the
-step that the network's own strides need (32 where the original size is a multiple of 32), and at least of 8, because
-kernels work on 8 pixels at a time and odd sizes break skip connections.
+The article expects a quarter of the time at half the side; the what-if measures it. Sides stay multiples of what
+the network's own strides need (32 for most encoders; odd sizes break skip connections), and at least of 8, because
+kernels work on 8 pixels at a time.
 """
 
 from __future__ import annotations
 
-from slimseg.errors import Unsupported
+from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, LayerTimes, Site
 
-STEPS = (32, 16, 8)
+STEPS = (8, 16, 32)
 SMALLEST_SIDE = 64
 PERCENTS = (90, 80, 70, 60, 50, 45, 40, 30)  # of each side
 ASPECT_TOLERANCE = 0.1  # how far width / height may move
@@ -33,7 +33,7 @@ class InputSize:
     def find(self, graph: Graph, times: LayerTimes) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
-        for size in candidates(graph.input_size):
+        for size in candidates(graph.input_size, needed_step(graph)):
             try:
                 edit.at_input_size(graph, size)
             except Unsupported as refusal:
@@ -54,9 +54,20 @@ class InputSize:
         return edit.at_input_size(graph, (int(height), int(width)))
 
 
-def candidates(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Smaller sizes (height, width) of about the same aspect ratio, largest first."""
-    step = next((step for step in STEPS if size[0] % step == 0 and size[1] % step == 0), 8)
+def needed_step(graph: Graph) -> int:
+    """The smallest of 8, 16, 32 by which the network lets its input shrink."""
+    height, width = graph.input_size
+    for step in STEPS:
+        try:
+            edit.at_input_size(graph, (height // step * step - step, width // step * step - step))
+        except (Unsupported, GraphError):
+            continue
+        return step
+    return STEPS[-1]
+
+
+def candidates(size: tuple[int, int], step: int) -> list[tuple[int, int]]:
+    """Smaller sizes (height, width), multiples of `step`, of about the same aspect ratio, largest first."""
     found = set()
     for percent in PERCENTS:
         scaled = [max(step, round(length * percent / 100 / step) * step) for length in size]
