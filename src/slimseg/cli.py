@@ -15,12 +15,13 @@ from slimseg.errors import ModelError, SlimsegError, UserError
 app = typer.Typer(
     name="slimseg",
     help="Make trained semantic-segmentation networks small and fast on phones, with proof.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 _state = {"debug": False}
+# click's class; by version, typer carries click inside or beside itself
+_UsageError: Any = typer.BadParameter.__mro__[1]
 
 MODEL = typer.Argument(help="A .pt2 file, file.py:function or package.module:function.", metavar="MODEL")
 Model = Annotated[str, MODEL]
@@ -262,17 +263,30 @@ def _show(result: Any, json: bool, render: Any) -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; a slimseg error becomes one sentence on standard error."""
+    """Run the command line; an error becomes one sentence on standard error."""
     try:
-        app(standalone_mode=True)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except _UsageError as error:
+        _fail(f"{error.format_message().rstrip('.')}: see {_command(error)} --help", 2)
     except SlimsegError as error:
         if _state["debug"]:
             raise
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+        _fail(str(error), 2 if isinstance(error, UserError) else 1)
+    except OSError as error:  # a disk that fills up, a folder that disappears
+        if _state["debug"]:
+            raise
+        _fail(f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}", 2)
+    sys.exit(code or 0)
+
+
+def _command(error: Any) -> str:
+    return str(error.ctx.command_path) if error.ctx else "slimseg"
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    line = " ".join(message.split())
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
