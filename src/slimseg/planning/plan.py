@@ -140,7 +140,7 @@ class Planner:
         self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
 
     def _accuracies(self, sites: Sequence[Site]) -> dict[Site, float]:
-        """Accuracy of the sizes that lose no more than may be lost in all: training at that size brings some of it back."""
+        """Accuracy of the sizes that lose no more than the budget allows; training there brings some of it back."""
         self._now = self.evidence.accuracy(self.graph)
         kept: dict[Site, float] = {}
         for site in self.progress.track(sites, "trying input sizes"):
