@@ -70,7 +70,8 @@ class Terminal:
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
         )
-        with Bars(*columns, console=self.console, transient=True) as bars:
+        # in a log, bars would only leave empty lines
+        with Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
             yield bars
 
     def track(self, items: Iterable[Item], what: str) -> Iterable[Item]:

@@ -29,7 +29,7 @@ from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
 from slimseg.techniques.head import with_output
-from slimseg.training.data import Folder, check_masks, open_folder
+from slimseg.training.data import Folder, check_split, open_folder
 
 CALIBRATION_IMAGES = 100
 PLANNING_IMAGES = 4  # for sensitivities
@@ -68,7 +68,7 @@ def slim(
     folder = open_folder(data)
     evaluator = Evaluator(folder, graph, progress or Silent())
     for split in (folder.train, folder.val):
-        check_masks(split, evaluator.count)
+        check_split(split, evaluator.count)
     budget = budget or Budget()
     _check_head(graph, budget)
     job = _Job(graph, folder, _new_run(Path(out), graph), budget, seed, evaluator, started)
@@ -85,14 +85,15 @@ def _check_head(graph: Graph, budget: Budget) -> None:
 def _new_run(out: Path, graph: Graph) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already and is not empty: give another folder for the run")
+    needed = 8 * sum(p.numel() * 4 for p in graph.module.parameters()) + 50_000_000
     try:
+        free = shutil.disk_usage(next(each for each in (out, *out.absolute().parents) if each.exists())).free
+        if free < needed:
+            room = f"{free / 1e6:.0f} MB of free space, a run needs {needed / 1e6:.0f} MB"
+            raise OutputError(f"{out} has {room}: make room")
         out.mkdir(parents=True, exist_ok=True)
-        needed = 8 * sum(p.numel() * 4 for p in graph.module.parameters()) + 50_000_000
-        free = shutil.disk_usage(out).free
     except OSError as error:
         raise OutputError(f"{out} cannot be made: {error.strerror or error}") from error
-    if free < needed:
-        raise OutputError(f"{out} has {free / 1e6:.0f} MB of free space, a run needs {needed / 1e6:.0f} MB: make room")
     return out
 
 

@@ -120,16 +120,16 @@ def test_a_mask_of_another_size_names_both_sizes(tmp_path: Path) -> None:
 
 def test_all_masks_are_checked_before_the_work(labelled: Path) -> None:
     folder = data.open_folder(labelled)
-    data.check_masks(folder.train, 3)
-    data.check_masks(data.Split(folder.train.images, None), 3)
+    data.check_split(folder.train, 3)
+    data.check_split(data.Split(folder.train.images, None), 3)
     with pytest.raises(DataError, match=r"train2\.png has class 2, but there are 2 classes"):
-        data.check_masks(folder.train, 2)
+        data.check_split(folder.train, 2)
     mask(labelled / "train" / "masks" / "train1.png", np.zeros((3, 4), np.uint8))
     with pytest.raises(DataError, match=r"train1\.png is 3x4, its image 6x8"):
-        data.check_masks(folder.train, 3)
+        data.check_split(folder.train, 3)
     (labelled / "train" / "images" / "train0.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"train0\.jpg is not an image"):
-        data.check_masks(folder.train, 3)
+        data.check_split(folder.train, 3)
 
 
 def test_a_missing_mask_is_named(labelled: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -32,14 +33,16 @@ class Preprocessing:
         """Build from one number or one per channel.
 
         Raises:
-            ModelError: wrong number of values, a standard deviation that is not positive, or an unknown order.
+            ModelError: wrong number of values, one that is not finite, a std that is not positive, or an unknown order.
         """
         if channel_order not in ("rgb", "bgr"):
             raise ModelError(f"channel order {channel_order!r} is unknown: give rgb or bgr")
         means = _three("mean", 0.0 if mean is None else mean)
         stds = _three("std", 255.0 if std is None else std)
-        if min(stds) <= 0:
-            raise ModelError(f"std {stds} must be positive in every channel")
+        if not all(math.isfinite(value) for value in means):
+            raise ModelError(f"mean {means} must be a finite number in every channel")
+        if not all(math.isfinite(value) and value > 0 for value in stds):
+            raise ModelError(f"std {stds} must be positive and finite in every channel")
         return cls(means, stds, channel_order)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:

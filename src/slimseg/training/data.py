@@ -184,20 +184,25 @@ def read_pair(split: Split, index: int, classes: int | None = None) -> tuple[Pix
     return image, mask
 
 
-def check_masks(split: Split, classes: int) -> None:
-    """Look at every mask before hours are spent: 1-2 ms each, as of images only the headers are read.
+def check_split(split: Split, classes: int) -> None:
+    """Look at every image and mask before hours are spent: 1-2 ms each, as of images only the headers are read.
 
     Raises:
-        DataError: a mask cannot be read, has a class that is not below `classes`, or another size than its image.
+        DataError: an image or mask cannot be read, a mask has a class that is not below `classes`, or another size
+            than its image.
     """
-    for image, path in zip(split.images, split.masks or (), strict=split.masks is not None):
-        mask = read_mask(path, classes)
-        try:
-            with Image.open(image) as picture:
-                size = (picture.height, picture.width)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{image} is not an image that can be read: remove or replace it") from error
-        _require_size(path, mask, size)
+    for index, image in enumerate(split.images):
+        size = _size_in_header(image)
+        if split.masks is not None:
+            _require_size(split.masks[index], read_mask(split.masks[index], classes), size)
+
+
+def _size_in_header(image: Path) -> tuple[int, int]:
+    try:
+        with Image.open(image) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{image} is not an image that can be read: remove or replace it") from error
 
 
 def _require_size(path: Path, mask: Pixels, size: tuple[int, int]) -> None:
