@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,12 +79,20 @@ def _name(names: tuple[str, ...], index: int) -> str:
 
 
 def _class_count(path: Path, description: Description, names: tuple[str, ...]) -> int:
-    shape = file.read(path).outputs[0].shape
-    if description.output_kind != "mask" and len(shape) == 4:
-        return max(2, shape[-1])
+    model = file.read(path)
+    output = model.outputs[0]
+    if description.output_kind != "mask" and output.dtype not in ("int32", "int64"):
+        return max(2, _channels(output.shape, math.prod(model.inputs[0].shape[1:3])))
     if len(names) < 2:
         raise DataError(f"{path} gives a mask, which does not say how many classes there are: add a classes.txt")
     return len(names)
+
+
+def _channels(shape: tuple[int, ...], pixels: int) -> int:
+    """Of an output (1, h, w, channels), (1, h, w), or flat."""
+    if len(shape) == 4:
+        return shape[3]
+    return 1 if len(shape) == 3 else math.prod(shape) // max(1, pixels)
 
 
 def score(path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> Scores:
@@ -111,7 +121,17 @@ def predictions(
         pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]
         outputs = session.predict(path, np.stack([pipeline(image) for image, _ in pairs]), threads)
         for (image, truth), output in zip(pairs, outputs, strict=True):
-            yield image, truth, host.to_mask(output, _size(image), description.output_kind)
+            scores = _in_rows(path, output, (shape[1], shape[2]))
+            yield image, truth, host.to_mask(scores, _size(image), description.output_kind)
+
+
+def _in_rows(path: Path, output: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Scores (h, w, classes) or a mask (h, w); what a file gives flat has the pixels of its input."""
+    if output.ndim > 1:
+        return output
+    if not output.size or output.size % (size[0] * size[1]):
+        raise ModelError(f"{path} gives {output.size} numbers for an input of {size[0]}x{size[1]}: not one per pixel")
+    return output.reshape(*size, -1)
 
 
 def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
