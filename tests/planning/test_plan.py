@@ -14,6 +14,7 @@ from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.plan import Evidence, Plan, Planner, Target
 from slimseg.progress import Silent
+from slimseg.results import Refusal
 from slimseg.techniques.head import with_output
 from slimseg.training.data import open_folder
 
@@ -54,7 +55,20 @@ def test_exact_edits_only(shapes_graph: Graph, evidence: Evidence) -> None:
 
 
 def test_a_target_within_reach_asks_for_little(shapes_graph: Graph, evidence: Evidence) -> None:
-    assert plan(shapes_graph, evidence, Target(1e3, None), max_drop=0.0).edits == ()
+    smaller_is_worse = Evidence(evidence.images, lambda graph: float(graph.input_size[0]))
+    assert plan(shapes_graph, smaller_is_worse, Target(1e3, None), max_drop=50.0).edits == ()
+
+
+def test_an_input_size_that_cannot_be_timed_is_refused(
+    shapes_graph: Graph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(graph: Graph, sites: Any, *_: Any) -> whatif.Priced:
+        return whatif.Priced({}, tuple(Refusal(site.technique, site.layers[0], "no runtime") for site in sites))
+
+    monkeypatch.setattr(whatif, "price", refused)
+    result = plan(shapes_graph, evidence, max_drop=100.0)
+    assert result.edits == ()
+    assert Refusal("input size", shapes_graph.input.name, "no runtime") in result.refusals
 
 
 def test_a_target_of_size_takes_parameters_away(shapes_graph: Graph, evidence: Evidence) -> None:

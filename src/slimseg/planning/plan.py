@@ -115,11 +115,10 @@ class Planner:
         """The most accurate input size that can reach the target, else the smallest that is accurate enough."""
         sites = self._find(InputSize())
         accuracies = self._accuracies(sites)
-        if not accuracies:
+        prices = self._faster(list(accuracies))
+        if not prices:
             return
-        priced = whatif.price(self.graph, list(accuracies), self.precision, self.progress)
         reachable = 1 - USUAL_SAVING * self._share_of_replaceable_macs()
-        prices = priced.prices
         fits = [
             site
             for site in prices
@@ -138,6 +137,15 @@ class Planner:
         ):
             return
         self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
+
+    def _faster(self, sites: Sequence[Site]) -> dict[Site, whatif.Price]:
+        """Prices of the sites that save time; the others are refused."""
+        priced = whatif.price(self.graph, sites, self.precision, self.progress)
+        self.refusals.extend(priced.refusals)
+        for site, price in priced.prices.items():
+            if price.saving_ms <= 0:
+                self._refuse_slower(site, price)
+        return {site: price for site, price in priced.prices.items() if price.saving_ms > 0}
 
     def _accuracies(self, sites: Sequence[Site]) -> dict[Site, float]:
         """Accuracy of the sizes that lose no more than the budget allows; training there brings some of it back."""
