@@ -117,7 +117,6 @@ def test_evaluate(run: Run, tflite: Path, pt2: Path, shapes: Path) -> None:
     assert found[0]["miou"] > 90
 
 
-@pytest.mark.smoke
 def test_slim_in_a_process_of_its_own(pt2: Path, shapes: Path, tmp_path: Path) -> None:
     options = ["--data", str(shapes), "--out", str(tmp_path / "run"), "--needs", "nothing", "--json"]
     command = [sys.executable, "-m", "slimseg.cli", "slim", str(pt2), *options]
