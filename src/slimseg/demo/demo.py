@@ -13,7 +13,7 @@ from slimseg.results import SlimResult
 from slimseg.slim import slim
 
 TRAIN_SCENES, VAL_SCENES = 160, 40
-BUDGET = Budget(min_speedup=7, max_drop=2.0, time_limit_s=270)
+BUDGET = Budget(min_speedup=6, max_drop=2.0, time_limit_s=270)
 
 
 def demo(out: str | Path = "runs/demo", seed: int = 0, progress: Progress | None = None) -> SlimResult:

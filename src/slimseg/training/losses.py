@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from slimseg.training.data import IGNORED
 
+QUIET_SHARE = 0.1  # of the mean variance: what a channel counts for at most is 1 / QUIET_SHARE of an average one
 GRID_PIXELS = 2000  # of a feature map that are compared
 
 
@@ -71,7 +72,8 @@ def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = _grid(student, teacher)
     error = (student - teacher).square().mean((0, 2, 3))
     variance = teacher.var((0, 2, 3), unbiased=False)
-    return (error / (variance + 1e-3 * variance.mean() + 1e-12)).mean()
+    # The floor keeps channels that hardly ever fire from drowning the rest.
+    return (error / (variance + QUIET_SHARE * variance.mean() + 1e-12)).mean()
 
 
 def _grid(*maps: Tensor) -> list[Tensor]:
