@@ -72,9 +72,7 @@ class ShapesNet(nn.Module):
 
     @staticmethod
     def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-        )
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.down1(x)
