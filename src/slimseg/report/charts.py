@@ -111,9 +111,9 @@ def waterfall(result: SlimResult) -> list[Step]:
         now = after
     final = result.result.latency_ms
     if abs(now - final) > 0.005 * result.baseline.latency_ms:
-        hint = "Whatever is not measured as an edit of its own: int8 arithmetic, and edits that interact."
-        steps.append(Step("int8 and interaction", "whole network", "rest", now, final, None, hint))
-    return [*steps, Step("Slimmed, int8", "", "total", final, 0.0, None, "")]
+        hint = "Whatever is not measured as an edit of its own: edits that interact, and the machine."
+        steps.append(Step("interaction", "whole network", "rest", now, final, None, hint))
+    return [*steps, Step("Slimmed", "", "total", final, 0.0, None, "")]
 
 
 def _by_operator(profile: Profile) -> defaultdict[str, float]:

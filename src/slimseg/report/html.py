@@ -50,7 +50,7 @@ def write_report(
         result: what `slim` found.
         path: the file to write.
         before: profile of the original in float32.
-        after: profile of the deployed int8 file.
+        after: profile of the deployed file.
         examples: images with masks to look at; none leaves the section out.
         classes: names by class index; missing ones are numbered.
 
@@ -90,7 +90,7 @@ def render_report(
         "files": (
             ("Original, float32", result.baseline),
             ("Merely quantised to int8", result.plain_int8),
-            ("Slimmed, int8", result.result),
+            ("Slimmed", result.result),
         ),
         "totals": totals,
         "times": (

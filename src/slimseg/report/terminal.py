@@ -27,7 +27,7 @@ from slimseg.results import (
 _BAR = 9  # characters
 _NAME = 24
 _FILES = {
-    "model.tflite": "the int8 file to deploy",
+    "model.tflite": "the file to deploy",
     "model_float.tflite": "the same network in float32",
     "model.pt2": "the network for PyTorch, to train on",
     "result.json": "all numbers, for machines",
@@ -191,7 +191,7 @@ def _comparison(result: SlimResult) -> Table:
     rows = tables.table("", "Input", "Size", "Latency", "End to\nend", accuracy, "MACs", "Params")
     rows.add_row("original float32", *_summary(result.baseline, labelled))
     rows.add_row("merely int8", *_summary(result.plain_int8, labelled))
-    rows.add_row("slimmed int8", *_summary(result.result, labelled), style="bold green")
+    rows.add_row("slimmed", *_summary(result.result, labelled), style="bold green")
     rows.add_section()
     rows.add_row("against original", *_gain(result.baseline, result.result, result.speedup, result.end_to_end_speedup))
     over_int8 = units.quotient(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
