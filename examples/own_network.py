@@ -1,7 +1,7 @@
 """Your own network and slimseg: a function that builds it is all that is needed.
 
-    slimseg diagnose examples/own_network.py:build --input-size 192x256
-    slimseg slim examples/own_network.py:build --input-size 192x256 --weights mine.safetensors --data images/ --out run/
+slimseg diagnose examples/own_network.py:build --input-size 192x256
+slimseg slim examples/own_network.py:build --input-size 192x256 --weights mine.safetensors --data images/ --out run/
 """
 
 from torch import Tensor, nn
