@@ -76,10 +76,18 @@ def test_one_channel_is_the_logit_of_the_second_of_two_classes() -> None:
 
 
 def test_mimicry_is_zero_for_equal_and_one_for_the_mean() -> None:
-    teacher = torch.randn(4, 6, 8, 8) * torch.logspace(0, 1, 6).reshape(1, 6, 1, 1)
+    teacher = torch.randn(4, 6, 8, 8) * torch.logspace(0, 0.5, 6).reshape(1, 6, 1, 1)
     assert float(losses.mimicry(teacher, teacher)) == 0
     mean = teacher.mean((0, 2, 3), keepdim=True).expand_as(teacher)
     assert float(losses.mimicry(mean, teacher)) == pytest.approx(1, abs=0.2)
+
+
+def test_a_silent_channel_does_not_drown_the_rest() -> None:
+    teacher = torch.randn(4, 6, 8, 8)
+    teacher[:, 0] *= 1e-4
+    student = teacher.clone()
+    student[:, 0] += 0.1
+    assert float(losses.mimicry(student, teacher)) < 0.1
 
 
 def test_mimicry_of_a_dead_channel_stays_finite() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from slimseg.training.data import IGNORED
 
-QUIET_SHARE = 0.1  # of the mean variance: what a channel counts for at most is 1 / QUIET_SHARE of an average one
+QUIET_SHARE = 0.1  # of the mean variance: channels that vary less count as if they varied that much
 GRID_PIXELS = 2000  # of a feature map that are compared
 
 
@@ -64,7 +64,7 @@ def _two_classes(logits: Tensor) -> Tensor:
 def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared error of features relative to the teacher's variance: 0 is equal, 1 is as bad as the channel mean.
 
-    Features are (N, C, h, w); each channel counts by its own variance, so quiet channels are not lost. Of large maps
+    Features are (N, C, h, w); each channel counts by its own variance, but for almost silent ones. Of large maps
     a random grid of pixels is compared: neighbours say almost the same, and the comparison moves many bytes.
     """
     if student.shape[2:] != teacher.shape[2:]:
@@ -73,7 +73,7 @@ def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
     error = (student - teacher).square().mean((0, 2, 3))
     variance = teacher.var((0, 2, 3), unbiased=False)
     # The floor keeps channels that hardly ever fire from drowning the rest.
-    return (error / (variance + QUIET_SHARE * variance.mean() + 1e-12)).mean()
+    return (error / variance.clamp(min=QUIET_SHARE * float(variance.mean()) + 1e-12)).mean()
 
 
 def _grid(*maps: Tensor) -> list[Tensor]:
