@@ -2,7 +2,7 @@
 
     graph = slimseg.load("network.pt2", mean=127, std=128)
     slimseg.diagnose(graph)                                  # what could be saved, each finding timed
-    slimseg.slim(graph, "images/", "run/", min_speedup=16)   # edit, recover, quantise, prove
+    slimseg.slim(graph, "images/", "run/", slimseg.Budget(min_speedup=16))  # edit, recover, quantise, prove
 
 The names below are the whole public API. They are imported on first use, so that `import slimseg` is instant.
 """
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from slimseg.evaluate import evaluate as evaluate
     from slimseg.frontends import load as load
     from slimseg.graph.graph import Graph as Graph
+    from slimseg.planning.budget import Budget as Budget
     from slimseg.profile import profile as profile
     from slimseg.slim import slim as slim
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Budget": "slimseg.planning.budget",
     "Graph": "slimseg.graph.graph",
     "SlimsegError": "slimseg.errors",
     "demo": "slimseg.demo.demo",
@@ -36,7 +38,7 @@ _HOMES = {
     "profile": "slimseg.profile",
     "slim": "slimseg.slim",
 }
-__all__ = ["Graph", "SlimsegError", "__version__", "demo", "diagnose", "evaluate", "load", "profile", "slim"]
+__all__ = ["Budget", "Graph", "SlimsegError", "__version__", "demo", "diagnose", "evaluate", "load", "profile", "slim"]
 
 
 class _Package(ModuleType):
