@@ -240,3 +240,10 @@ def test_append_and_rename():
     assert result.output.name == "classes"
     assert result.shape(result.output) == (1, 12, 16)
     assert invariants.violations(result.module) == []
+
+
+def test_flattened_output_follows_the_input_size():
+    flat = edit.trace(nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), ops.Reshape((1, 400))), (1, 3, 20, 20))
+    small = edit.at_input_size(flat, (10, 12))
+    assert small.shape(small.output) == (1, 120)
+    assert small(torch.zeros(2, 3, 10, 12)).shape == (2, 120)

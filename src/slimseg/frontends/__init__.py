@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from slimseg.graph.graph import Graph
 
 Numbers = float | Sequence[float]
+# Which of our modules opens which kind of file; each has `from_file(path, input_size)`, where the size only matters
+# to files that leave their own open.
+FILES = {".pt2": "torch", ".tflite": "tflite", ".onnx": "onnx", ".keras": "keras", ".h5": "keras"}
 
 
 def load(
@@ -34,15 +38,16 @@ def load(
     """Open a trained network as a Graph.
 
     Args:
-        model: an nn.Module, the path of a `.pt2` file, or `file.py:function` / `package.module:function` that
-            returns an nn.Module (the Python is yours and is executed).
-        input_size: (height, width) in pixels; a `.pt2` file knows its own.
+        model: an nn.Module, the path of a `.tflite`, `.onnx`, `.keras`, `.h5` or `.pt2` file, or `file.py:function` /
+            `package.module:function` that returns an nn.Module (the Python is yours and is executed).
+        input_size: (height, width) in pixels; a file knows its own.
         weights: a `.safetensors` or `.pth` file for the function's module; never unpickled.
         mean, std: the network's input is (byte - mean) / std, one number or one per channel, in units of 0-255
             bytes. Default: what the file says of itself, else mean 0 and std 255.
         channel_order: "rgb" or "bgr".
         classes: class names in the order of the output's channels.
-        output_kind: what the network gives: "logits" (default), "probabilities" or "mask".
+        output_kind: what the network gives: "logits", "probabilities" or "mask". Default: what the file says, else
+            what its last layers are (softmax and sigmoid give probabilities, argmax a mask).
         name: what to call an nn.Module.
 
     Raises:
@@ -55,7 +60,7 @@ def load(
     else:
         if input_size is None:
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
-        graph = torch_frontend.from_module(model, _checked(input_size), Description(), name)
+        graph = torch_frontend.from_module(model, _checked(input_size), name)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     return graph
 
@@ -64,31 +69,40 @@ def _open(model: str, input_size: tuple[int, int] | None, weights: str | Path | 
     from slimseg.frontends import torch as torch_frontend
 
     path = Path(model)
-    if path.suffix == ".pt2":
+    if path.suffix.lower() in FILES:
         if weights is not None:
             raise ModelError(f"{model} has its weights inside: leave --weights out")
-        graph = torch_frontend.from_archive(path, None)
-        if input_size is not None and tuple(input_size) != graph.input_size:
-            from slimseg.errors import Unsupported
-            from slimseg.graph import edit
-
-            try:
-                return edit.at_input_size(graph, _checked(input_size))
-            except Unsupported as error:
-                raise ModelError(str(error)) from error
-        return graph
+        return _open_file(path, None if input_size is None else _checked(input_size))
     if ":" in model and not path.exists():
         if input_size is None:
             raise ModelError(f"{model} needs an input size: give --input-size HEIGHTxWIDTH")
         module = torch_frontend.from_factory(model, Path(weights) if weights else None)
-        return torch_frontend.from_module(module, _checked(input_size), Description(), model.rpartition(":")[2])
+        return torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2])
     if not path.exists():
-        raise ModelError(f"{model} does not exist: give a .pt2 file or file.py:function")
+        raise ModelError(f"{model} does not exist: give a model file ({', '.join(FILES)}) or file.py:function")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise ModelError(
             f"{model} holds weights without a network: give file.py:function that builds it, and --weights {model}"
         )
-    raise ModelError(f"{model} is no model that slimseg opens: give a .pt2 file or file.py:function")
+    known = ", ".join(FILES)
+    raise ModelError(f"{model} is no model that slimseg opens: give a model file ({known}) or file.py:function")
+
+
+def _open_file(path: Path, input_size: tuple[int, int] | None) -> Graph:
+    """Open a model file, and bring the network to another input size where one is asked for."""
+    from slimseg.errors import Unsupported
+    from slimseg.graph import edit
+
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: give the path of a model file")
+    frontend = import_module(f"slimseg.frontends.{FILES[path.suffix.lower()]}")
+    graph: Graph = frontend.from_file(path, input_size)
+    if input_size is None or input_size == graph.input_size:
+        return graph
+    try:
+        return edit.at_input_size(graph, input_size)
+    except Unsupported as error:
+        raise ModelError(str(error)) from error
 
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:

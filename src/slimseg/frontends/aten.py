@@ -248,9 +248,12 @@ def spatial_mean(call: Call) -> Layer | None:
 
 
 def bilinear(call: Call) -> Layer:
-    size, align = pair(call.output_shape[2:]), bool(call["align_corners"])
+    size = pair(call.output_shape[2:])
+    coordinates: ops.Coordinates = "align_corners" if call["align_corners"] else "half_pixel"
     return Layer(
-        lambda: ops.Resize(size, "bilinear", align), (call["input" if "input" in call.arguments else "self"],), "resize"
+        lambda: ops.Resize(size, "bilinear", coordinates),
+        (call["input" if "input" in call.arguments else "self"],),
+        "resize",
     )
 
 

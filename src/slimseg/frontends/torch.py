@@ -24,11 +24,12 @@ from slimseg.errors import ModelError
 from slimseg.frontends import archive, aten
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
+from slimseg.graph.output import output_kind
 
 LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed at once; a file could ask for any number
 
 
-def from_module(model: nn.Module, input_size: tuple[int, int], description: Description, name: str) -> Graph:
+def from_module(model: nn.Module, input_size: tuple[int, int], name: str) -> Graph:
     """Trace an nn.Module at (1, 3, height, width).
 
     A model that returns a mapping or a tuple gives its `logits`, `out` or first tensor.
@@ -49,7 +50,7 @@ def from_module(model: nn.Module, input_size: tuple[int, int], description: Desc
         ) from error
     finally:
         model.train(was_training)
-    return canonical(program, description, name)
+    return canonical(program, None, name)
 
 
 class _OneOutput(nn.Module):
@@ -72,15 +73,15 @@ def _one_tensor(value: Any) -> Tensor:
     raise TypeError(f"the model returns {type(value).__name__}, not a tensor")
 
 
-def from_archive(path: Path, description: Description | None) -> Graph:
-    """Open a `.pt2` file; a description given by the caller wins over the embedded one.
+def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+    """Open a `.pt2` file, at its own input size.
 
     Raises:
         ModelError: the file cannot be used (see `archive.read_program`).
     """
     program, embedded = archive.read_program(path)
     try:
-        return canonical(program, description or embedded or Description(), path.stem)
+        return canonical(program, embedded, path.stem)
     except ModelError:
         raise
     except Exception as error:  # a damaged archive can hold any nonsense that still parses
@@ -148,7 +149,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         ) from error
 
 
-def canonical(program: ExportedProgram, description: Description, name: str) -> Graph:
+def canonical(program: ExportedProgram, description: Description | None, name: str) -> Graph:
     """Turn an exported program into a Graph.
 
     Raises:
@@ -157,6 +158,8 @@ def canonical(program: ExportedProgram, description: Description, name: str) -> 
     builder = _Builder(program)
     module, shape = builder.build(name)
     graph = Graph(module, shape, description, name)
+    if description is None:
+        graph.description = Description(output_kind=output_kind(graph))
     rank = len(graph.shape(graph.output))
     if rank not in (3, 4):
         raise ModelError(

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.ops import VOCABULARY, Resize
+from slimseg.graph.ops import VOCABULARY, Reshape, Resize
 
 
 class _BlockTracer(fx.Tracer):
@@ -214,7 +214,7 @@ def _between(graph: Graph, stop: set[fx.Node], target: fx.Node) -> list[fx.Node]
 def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
     """The same network, same weights, for another input of `size` (height, width) pixels.
 
-    A resize to a fixed size scales with the input.
+    A resize to a fixed size scales with the input, and so does the one dimension of a reshape that holds the pixels.
 
     Raises:
         Unsupported: the network does not accept the size, with the layer that stands against it.
@@ -223,9 +223,14 @@ def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
     resized: set[str] = set()
     for node in result.layers():
         layer = result.layer(node)
-        if isinstance(layer, Resize) and str(node.target) not in resized:
+        if str(node.target) in resized:
+            continue
+        if isinstance(layer, Resize):
             resized.add(str(node.target))
             layer.size = _scaled(graph, node, layer.size, size)
+        elif isinstance(layer, Reshape):
+            resized.add(str(node.target))
+            layer.shape = _reshaped(graph, node, layer.shape, size)
     result.input_shape = (*graph.input_shape[:2], *size)
     try:
         result.refresh()
@@ -241,3 +246,15 @@ def _scaled(graph: Graph, node: fx.Node, old: tuple[int, int], size: tuple[int, 
             raise Unsupported(f"{node.name} resizes to {old}, which has no counterpart at {size[0]}x{size[1]}")
         new.append(max(1, length * after // before))
     return new[0], new[1]
+
+
+def _reshaped(graph: Graph, node: fx.Node, old: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
+    """A map that is flattened, or a flat one that becomes a map again, at another input size."""
+    before = graph.shape(producer(node))
+    if len(old) == 4:
+        return (*old[:2], *_scaled(graph, node, (old[2], old[3]), size))
+    if len(before) != 4:
+        return old
+    pixels = before[2] * before[3]
+    holder = next((index for index, length in enumerate(old) if pixels > 1 and length % pixels == 0), None)
+    return tuple(-1 if index == holder else length for index, length in enumerate(old))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, fx, nn
@@ -41,6 +42,8 @@ class Graph:
         self.input_shape = input_shape
         self.description = description or Description()
         self.name = name
+        self.source: Path | None = None  # the deployable file that it was opened from, if it was one
+        self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         self.refresh()
 
     def __call__(self, x: Tensor) -> Tensor:

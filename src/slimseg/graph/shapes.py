@@ -7,6 +7,7 @@ the shapes of some hundred edited networks.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,7 +90,8 @@ def _transposed(layer: nn.ConvTranspose2d, shapes: Sequence[Shape]) -> Shape:
         (length - 1) * stride - 2 * padding + spread * (kernel - 1) + extra + 1
         for length, kernel, stride, padding, spread, extra in zip(shapes[0][2:], *map(pair, settings), strict=True)
     )
-    return (shapes[0][0], layer.out_channels, height, width)
+    left, right, top, bottom = getattr(layer, "crop", (0, 0, 0, 0))
+    return (shapes[0][0], layer.out_channels, height - top - bottom, width - left - right)
 
 
 def _require_channels(shape: Shape, channels: int) -> None:
@@ -142,7 +144,51 @@ def _arg_max(layer: ops.ArgMax, shapes: Sequence[Shape]) -> Shape:
 def _slice(layer: ops.Slice, shapes: Sequence[Shape]) -> Shape:
     if not 0 <= layer.start < layer.stop <= shapes[0][layer.dim]:
         raise ValueError(f"it takes {layer.start} to {layer.stop} of dimension {layer.dim} of {shapes[0]}")
-    return (*shapes[0][: layer.dim], layer.stop - layer.start, *shapes[0][layer.dim + 1 :])
+    length = -(-(layer.stop - layer.start) // layer.step)
+    return (*shapes[0][: layer.dim], length, *shapes[0][layer.dim + 1 :])
+
+
+def _reshape(layer: ops.Reshape, shapes: Sequence[Shape]) -> Shape:
+    total, known = math.prod(shapes[0]), math.prod(length for length in layer.shape if length != -1)
+    shape = tuple(total // max(known, 1) if length == -1 else length for length in layer.shape)
+    if math.prod(shape) != total:
+        raise ValueError(f"{shapes[0]} does not fit into {layer.shape}")
+    return shape
+
+
+def _transpose(layer: ops.Transpose, shapes: Sequence[Shape]) -> Shape:
+    if sorted(layer.dims) != list(range(len(shapes[0]))):
+        raise ValueError(f"{layer.dims} is no order of the dimensions of {shapes[0]}")
+    return tuple(shapes[0][dim] for dim in layer.dims)
+
+
+def _reduce(layer: ops.Reduce, shapes: Sequence[Shape]) -> Shape:
+    dims = {dim % len(shapes[0]) for dim in layer.dims}
+    kept = enumerate(shapes[0])
+    return tuple(1 if dim in dims else length for dim, length in kept if layer.keepdim or dim not in dims)
+
+
+def _depth_to_space(layer: ops.DepthToSpace, shapes: Sequence[Shape]) -> Shape:
+    batch, channels, height, width = shapes[0]
+    if channels % layer.block**2:
+        raise ValueError(f"{channels} channels do not divide into blocks of {layer.block}x{layer.block}")
+    return (batch, channels // layer.block**2, height * layer.block, width * layer.block)
+
+
+def _space_to_depth(layer: ops.SpaceToDepth, shapes: Sequence[Shape]) -> Shape:
+    batch, channels, height, width = shapes[0]
+    if height % layer.block or width % layer.block:
+        raise ValueError(f"{height}x{width} does not divide into blocks of {layer.block}x{layer.block}")
+    return (batch, channels * layer.block**2, height // layer.block, width // layer.block)
+
+
+def _affine(layer: ops.Affine, shapes: Sequence[Shape]) -> Shape:
+    constants = [value for value in (layer.scale, layer.shift) if value is not None]
+    return _broadcast(layer, [*shapes, *(tuple(value.shape) for value in constants)])
+
+
+def _spatial_prelu(layer: ops.SpatialPReLU, shapes: Sequence[Shape]) -> Shape:
+    return _broadcast(layer, [*shapes, tuple(layer.weight.shape)])
 
 
 _RULES: dict[type[nn.Module], Callable[[Any, Sequence[Shape]], Shape]] = {
@@ -153,12 +199,23 @@ _RULES: dict[type[nn.Module], Callable[[Any, Sequence[Shape]], Shape]] = {
     nn.AdaptiveAvgPool2d: _adaptive,
     nn.Linear: _linear,
     ops.Add: _broadcast,
+    ops.Subtract: _broadcast,
     ops.Multiply: _broadcast,
+    ops.Divide: _broadcast,
+    ops.Maximum: _broadcast,
+    ops.Minimum: _broadcast,
+    ops.Affine: _affine,
+    ops.SpatialPReLU: _spatial_prelu,
     ops.Concat: _concat,
     ops.Pad: _pad,
     ops.Resize: _resize,
     ops.ArgMax: _arg_max,
     ops.Slice: _slice,
+    ops.Reshape: _reshape,
+    ops.Transpose: _transpose,
+    ops.Reduce: _reduce,
+    ops.DepthToSpace: _depth_to_space,
+    ops.SpaceToDepth: _space_to_depth,
 }
 
 

@@ -114,7 +114,16 @@ def test_same_pooling_needs_no_pad(tmp_path, kind):
 @given(
     size=sides,
     to=st.tuples(st.integers(2, 30), st.integers(2, 30)),
-    how=st.sampled_from([("bilinear", False), ("bilinear", True), ("nearest", False), ("nearest-exact", False)]),
+    how=st.sampled_from(
+        [
+            ("bilinear", "half_pixel"),
+            ("bilinear", "align_corners"),
+            ("bilinear", "asymmetric"),
+            ("nearest", "asymmetric"),
+            ("nearest", "align_corners"),
+            ("nearest-exact", "half_pixel"),
+        ]
+    ),
 )
 def test_resize(tmp_path, size, to, how):
     compare(chain(ops.Resize(to, *how), size=size), tmp_path / "m.tflite")
@@ -248,3 +257,81 @@ def test_an_opaque_node_goes_through_litert_torch(tmp_path):
     graph = slimseg.load(Normalised(), (8, 8))
     compare(graph, tmp_path / "m.tflite", 1e-3)
     assert file.read_description(tmp_path / "m.tflite") == graph.description
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(ops.Unary(name) for name in ("abs", "exp", "neg", "square")),
+        nn.ELU(),
+        ops.SpatialPReLU(torch.randn(4, 8, 12)),
+        ops.Affine(torch.randn(4, 1, 1), torch.randn(4, 8, 12)),
+        ops.Affine(torch.randn(1, 8, 12)),
+        ops.Affine(torch.tensor(2.0), torch.tensor(0.5)),
+        ops.Slice(1, 1, 4, 2),
+        ops.Slice(3, 1, 12, 3),
+        ops.Reshape((1, 384)),
+        ops.Reshape((1, 384), channels_last=False),
+        ops.Reshape((1, 96, 4)),
+        ops.Reshape((1, 8, 12, 4)),
+        ops.Reshape((1, 8, 12, 4), channels_last=False),
+        ops.Transpose((0, 3, 1, 2)),
+        ops.DepthToSpace(2),
+        ops.SpaceToDepth(2),
+        ops.Cast("int32"),
+        *(ops.Reduce(kind, (1,), True) for kind in ("mean", "sum", "max", "min")),
+        ops.Reduce("mean", (2, 3), False),
+        ops.Reduce("max", (1,), False),
+        nn.Hardtanh(-float("inf"), 0.5),
+        nn.Hardtanh(-0.5, float("inf")),
+        nn.Hardtanh(-0.5, 0.7),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.AvgPool2d(3, 2, ceil_mode=True, count_include_pad=False),
+    ],
+    ids=repr,
+)
+def test_one_layer(tmp_path, layer):
+    compare(chain(layer, size=(8, 12)), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("kind", [ops.Subtract, ops.Divide, ops.Maximum, ops.Minimum])
+def test_two_inputs(tmp_path, kind):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.act, self.both = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Sigmoid(), kind()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.both(self.a(x), self.act(self.b(x)))
+
+    compare(edit.trace(Two().eval(), (1, 4, 6, 7)), tmp_path / "m.tflite")
+
+
+@quick
+@given(size=sides, kernel=st.integers(1, 4), stride=st.integers(1, 3), crop=st.tuples(*[st.integers(0, 2)] * 4))
+def test_cropped_transposed_convolution(tmp_path, size, kernel, stride, crop):
+    layer = ops.CroppedConvTranspose2d(4, 3, kernel, stride, crop=crop)
+    compare(chain(layer, nn.ReLU(), size=size), tmp_path / "m.tflite")
+
+
+def test_same_transposed_convolution_is_one_operator(tmp_path):
+    layer = ops.CroppedConvTranspose2d(4, 3, 3, 2, crop=(0, 1, 0, 1))
+    assert [each.op for each in compare(chain(layer), tmp_path / "m.tflite")] == ["TRANSPOSE_CONV"]
+
+
+def test_linear_gate(tmp_path):
+    """Squeeze-and-excitation as Keras writes it."""
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.down, self.relu = ops.Reduce("mean", (2, 3), False), nn.Linear(4, 2), nn.ReLU()
+            self.up, self.gate, self.map = nn.Linear(2, 4), nn.Sigmoid(), ops.Reshape((1, 4, 1, 1))
+            self.scale = ops.Multiply()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale(x, self.map(self.gate(self.up(self.relu(self.down(self.mean(x)))))))
+
+    operators = compare(edit.trace(Gate().eval(), (1, 4, 6, 7)), tmp_path / "m.tflite")
+    assert [each.op for each in operators].count("FULLY_CONNECTED") == 2
+    assert "RELU" not in [each.op for each in operators], "the activation is fused"

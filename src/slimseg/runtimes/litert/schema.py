@@ -32,10 +32,15 @@ class ModelBuilder:
         self.model.buffers = [tflite.BufferT()]  # buffer 0 is the empty one, by convention
         self.model.operatorCodes = []
         self._codes: dict[int, int] = {}
+        self._dtypes: list[np.dtype[Any]] = []
 
     def tensor(self, name: str, shape: Sequence[int], dtype: Any = np.float32) -> int:
         """An activation of `shape` (NHWC)."""
         return self._tensor(name, shape, np.dtype(dtype), 0)
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The numbers that a tensor holds."""
+        return self._dtypes[index]
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
         """A tensor whose data is stored in the file."""
@@ -51,6 +56,7 @@ class ModelBuilder:
         tensor.type = _TYPES[dtype]
         tensor.buffer = buffer
         self.subgraph.tensors.append(tensor)
+        self._dtypes.append(dtype)
         return len(self.subgraph.tensors) - 1
 
     def operator(

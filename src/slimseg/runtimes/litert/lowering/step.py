@@ -1,0 +1,89 @@
+"""What every lowering is given, and the few operators that many of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ai_edge_litert import schema_py_generated as tflite
+from torch import fx, nn
+
+from slimseg.runtimes.litert.schema import ModelBuilder
+
+Op = tflite.BuiltinOperator
+Options = tflite.BuiltinOptions
+Fused = tflite.ActivationFunctionType
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node to write: its layer, the tensors it reads, the name and NHWC shape of the one it makes."""
+
+    node: fx.Node
+    layer: nn.Module
+    inputs: tuple[int, ...]
+    name: str
+    fused: int  # activation that the operator applies to its result
+    padding: tuple[int, int, int, int]  # zero padding (left, right, top, bottom) of a pad node before it
+    input_shapes: tuple[tuple[int, ...], ...]  # NHWC; the first before that padding
+    shape: tuple[int, ...]  # NHWC
+
+
+def nhwc(shape: Sequence[int]) -> tuple[int, ...]:
+    """(N, C, H, W) to (N, H, W, C); other ranks stay."""
+    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else tuple(shape)
+
+
+def nhwc_dim(step: Step, dim: int) -> int:
+    """Where a dimension of the node's input lies in the file."""
+    rank = len(step.input_shapes[0])
+    return {0: 0, 1: 3, 2: 1, 3: 2}[dim % 4] if rank == 4 else dim % rank
+
+
+def weights(tensor: torch.Tensor, order: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+    value = tensor.detach().cpu().float()
+    return np.ascontiguousarray((value.permute(*order) if order else value).numpy(), np.float32)
+
+
+def unary(builder: ModelBuilder, step: Step, code: int, options: Any = None, kind: int = 0, version: int = 1) -> int:
+    """An operator that reads the node's inputs as they are."""
+    target = builder.tensor(step.name, step.shape, builder.dtype(step.inputs[0]))
+    builder.operator(code, step.inputs, target, options, kind, version)
+    return target
+
+
+def pad_operator(
+    builder: ModelBuilder,
+    source: int,
+    name: str,
+    shape: Sequence[int],
+    amounts: Any,
+    value: float,
+    output: int | None = None,
+) -> int:
+    target = builder.tensor(name, shape) if output is None else output
+    table = builder.constant(f"{name}_amounts", np.asarray([(0, 0), *amounts, (0, 0)], np.int32))
+    if value == 0.0:
+        builder.operator(Op.PAD, (source, table), target, tflite.PadOptionsT(), Options.PadOptions)
+    else:
+        fill = builder.constant(f"{name}_value", np.asarray([value], np.float32))
+        builder.operator(Op.PADV2, (source, table, fill), target, tflite.PadV2OptionsT(), Options.PadV2Options, 2)
+    return target
+
+
+def slice_operator(builder: ModelBuilder, source: int, begin: Sequence[int], step: Step) -> int:
+    """The part of `source` that starts at `begin` and has the node's shape."""
+    start = builder.constant(f"{step.name}_begin", np.asarray(begin, np.int32))
+    size = builder.constant(f"{step.name}_size", np.asarray(step.shape, np.int32))
+    target = builder.tensor(step.name, step.shape, builder.dtype(source))
+    builder.operator(Op.SLICE, (source, start, size), target, tflite.SliceOptionsT(), Options.SliceOptions)
+    return target
+
+
+def same_padding(length: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """(before, after) of TFLite's SAME padding along one dimension of `length` pixels."""
+    total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,31 @@
+"""What the end of a network says of its output."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from slimseg.graph import edit, ops
+from slimseg.graph.output import map_node, output_kind
+
+
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        ((nn.Conv2d(3, 2, 1),), "logits"),
+        ((nn.Conv2d(3, 2, 1), nn.Softmax(1), ops.Slice(1, 1, 2)), "probabilities"),
+        ((nn.Conv2d(3, 1, 1), nn.Sigmoid(), ops.Resize((16, 16)), ops.Reshape((1, 256))), "probabilities"),
+        ((nn.Conv2d(3, 4, 1), ops.ArgMax()), "mask"),
+        ((nn.Conv2d(3, 4, 1), ops.ArgMax(), ops.Cast("float32")), "mask"),
+        ((nn.ReLU(),), "logits"),
+    ],
+)
+def test_output_kind(end, kind):
+    assert output_kind(edit.trace(nn.Sequential(*end), (1, 3, 8, 8))) == kind
+
+
+def test_map_node_is_what_is_flattened():
+    graph = edit.trace(nn.Sequential(nn.Conv2d(3, 1, 1), nn.Sigmoid(), ops.Reshape((1, 64))), (1, 3, 8, 8))
+    assert graph.shape(map_node(graph)) == (1, 1, 8, 8)
+    plain = edit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), ops.ArgMax()), (1, 3, 8, 8))
+    assert map_node(plain) is plain.output
