@@ -3,6 +3,7 @@
     SlimsegError
     ├── UserError             exit code 2: what the user gave cannot be used as it is
     │   ├── ModelError        the model file, factory or weights
+    │   │   └── UnknownOperator   an operator outside the vocabulary: the file runs, but cannot become a Graph
     │   ├── DataError         an image, a mask, a folder of them
     │   ├── BudgetError       a budget that contradicts itself or cannot be read
     │   └── OutputError       the place where the result should go
@@ -26,6 +27,10 @@ class UserError(SlimsegError):
 
 class ModelError(UserError):
     """The model file, factory or weights cannot be opened."""
+
+
+class UnknownOperator(ModelError):
+    """A model file holds an operator that the vocabulary lacks; it can still be profiled."""
 
 
 class DataError(UserError):

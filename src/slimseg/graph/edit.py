@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.names import unused
 from slimseg.graph.ops import VOCABULARY, Reshape, Resize
 
 
@@ -37,7 +38,7 @@ def _flatten(module: fx.GraphModule) -> fx.GraphModule:
             flat = str(node.target).replace(".", "_")
             flat = flat if flat[0].isalpha() else f"layer_{flat}"
             root.add_module(flat, module.get_submodule(str(node.target)))
-            node.target, node.name = flat, _unused(flat, names)
+            node.target, node.name = flat, unused(flat, names)
             names.add(node.name)
     return fx.GraphModule(root, module.graph)
 
@@ -157,15 +158,7 @@ def shared_with(graph: Graph, node: fx.Node) -> str | None:
 def unused_name(graph: Graph, wanted: str) -> str:
     """`wanted`, with a number behind it where a module or node of that name exists."""
     taken = {node.name for node in graph.module.graph.nodes} | {name for name, _ in graph.module.named_children()}
-    return _unused(wanted, taken)
-
-
-def _unused(wanted: str, taken: set[str]) -> str:
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    return name
+    return unused(wanted, taken)
 
 
 def extract(graph: Graph, source: str, target: str) -> Graph:

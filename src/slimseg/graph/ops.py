@@ -131,18 +131,21 @@ class Concat(nn.Module):
 
 
 class Pad(nn.Module):
-    """Constant padding of (left, right, top, bottom) pixels of NCHW."""
+    """Constant padding of (left, right, top, bottom) pixels of NCHW, and of channels (first, last); negative: crop."""
 
-    def __init__(self, padding: tuple[int, int, int, int], value: float = 0.0) -> None:
+    def __init__(
+        self, padding: tuple[int, int, int, int], value: float = 0.0, channels: tuple[int, int] = (0, 0)
+    ) -> None:
         super().__init__()
         self.padding = padding
         self.value = value
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, self.padding, value=self.value)
+        return F.pad(x, (*self.padding, *self.channels) if any(self.channels) else self.padding, value=self.value)
 
     def extra_repr(self) -> str:
-        return f"{self.padding}, value={self.value}"
+        return f"{self.padding}, value={self.value}, channels={self.channels}"
 
 
 class CroppedConvTranspose2d(nn.ConvTranspose2d):

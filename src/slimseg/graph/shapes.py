@@ -130,7 +130,8 @@ def _concat(layer: ops.Concat, shapes: Sequence[Shape]) -> Shape:
 
 def _pad(layer: ops.Pad, shapes: Sequence[Shape]) -> Shape:
     left, right, top, bottom = layer.padding
-    return (*shapes[0][:2], shapes[0][2] + top + bottom, shapes[0][3] + left + right)
+    batch, channels, height, width = shapes[0]
+    return (batch, channels + sum(layer.channels), height + top + bottom, width + left + right)
 
 
 def _resize(layer: ops.Resize, shapes: Sequence[Shape]) -> Shape:

@@ -335,3 +335,11 @@ def test_linear_gate(tmp_path):
     operators = compare(edit.trace(Gate().eval(), (1, 4, 6, 7)), tmp_path / "m.tflite")
     assert [each.op for each in operators].count("FULLY_CONNECTED") == 2
     assert "RELU" not in [each.op for each in operators], "the activation is fused"
+
+
+@pytest.mark.parametrize(
+    ("padding", "channels"),
+    [((1, 2, 0, 3), (0, 4)), ((-1, 0, 0, -2), (0, 0)), ((-1, 2, 1, -2), (0, 0)), ((0,) * 4, (0, 4))],
+)
+def test_pad(tmp_path, padding, channels):
+    compare(chain(ops.Pad(padding, 0.5, channels), size=(8, 12)), tmp_path / "m.tflite")

@@ -84,7 +84,7 @@ class _Writer:
     def _folds_into_next(self, node: fx.Node) -> bool:
         """A zero pad whose only reader is a convolution becomes that convolution's padding."""
         pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
-        if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0:
+        if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0 or any(pad.channels):
             return False
         if self.graph.layer_as(reader, nn.Conv2d) is None:
             return False

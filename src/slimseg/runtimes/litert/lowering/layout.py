@@ -68,15 +68,18 @@ def resize(builder: ModelBuilder, step: Step, layer: ops.Resize) -> int:
 
 
 def pad(builder: ModelBuilder, step: Step, layer: ops.Pad) -> int:
+    """PAD, SLICE where it crops, or first the one and then the other."""
     left, right, top, bottom = layer.padding
-    if max(layer.padding) <= 0:
-        return slice_operator(builder, step.inputs[0], (0, -top, -left, 0), step)
-    if min(layer.padding) < 0:
-        raise Unsupported(f"{step.name}: pads some sides and crops others")
-    target = builder.tensor(step.name, step.shape)
-    return pad_operator(
-        builder, step.inputs[0], step.name, step.shape, ((top, bottom), (left, right)), layer.value, target
-    )
+    amounts = ((top, bottom), (left, right), layer.channels)
+    added = [(max(before, 0), max(after, 0)) for before, after in amounts]
+    begin = (0, *(max(-before, 0) for before, _ in amounts))
+    crops = any(min(pair) < 0 for pair in amounts)
+    source = step.inputs[0]
+    if any(map(any, added)):
+        shape = (1, *(length + sum(pair) for length, pair in zip(step.input_shapes[0][1:], added, strict=True)))
+        name = f"{step.name}_padded" if crops else step.name
+        source = pad_operator(builder, source, name, shape, added, layer.value)
+    return slice_operator(builder, source, begin, step) if crops or source == step.inputs[0] else source
 
 
 def reshape(builder: ModelBuilder, step: Step, layer: ops.Reshape) -> int:

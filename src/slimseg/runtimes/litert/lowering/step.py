@@ -62,10 +62,10 @@ def pad_operator(
     shape: Sequence[int],
     amounts: Any,
     value: float,
-    output: int | None = None,
 ) -> int:
-    target = builder.tensor(name, shape) if output is None else output
-    table = builder.constant(f"{name}_amounts", np.asarray([(0, 0), *amounts, (0, 0)], np.int32))
+    """`amounts` are (before, after) for height, width and, if more than nothing, channels."""
+    target = builder.tensor(name, shape)
+    table = builder.constant(f"{name}_amounts", np.asarray([(0, 0), *amounts, (0, 0)][:4], np.int32))
     if value == 0.0:
         builder.operator(Op.PAD, (source, table), target, tflite.PadOptionsT(), Options.PadOptions)
     else:
