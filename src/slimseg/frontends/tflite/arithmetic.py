@@ -1,0 +1,131 @@
+"""Arithmetic on two activations, or on one and a constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimseg.frontends.tflite.value import Array, Call, Value, channels_first, natural
+from slimseg.graph import ops
+
+
+def binary(
+    together: Callable[[], nn.Module],
+    with_constant: Callable[[Tensor], nn.Module | None],
+    swapped: Callable[[Tensor], nn.Module | None],
+) -> Callable[[Call], Value]:
+    """An operator of two inputs: `with_constant` when the second is one, `swapped` when the first is."""
+
+    def handler(call: Call) -> Value:
+        def computed(name: str) -> Value:
+            if call.is_value(0) and call.is_value(1):
+                return call.result(together(), *_alike(call), name=name)
+            position = 1 if call.is_value(0) else 0
+            layer = (with_constant if position else swapped)(_constant(call, position))
+            if layer is None:
+                raise call.unknown("works with a constant, which has no counterpart here")
+            return call.result(layer, _operand(call, 1 - position), name=name)
+
+        return call.activated(computed)
+
+    return handler
+
+
+def _operand(call: Call, position: int) -> Value:
+    """The activation beside a constant, with as many dimensions as the result."""
+    value = call.value(position, spaced=True)
+    return _lifted(call, value, len(call.output_shape)) if value.rank < len(call.output_shape) else value
+
+
+def _alike(call: Call) -> tuple[Value, Value]:
+    """Two activations in the same order and of the same rank."""
+    first, second = call.raw(0), call.raw(1)
+    if first.order == second.order and first.space is None and second.space is None:
+        return first, second
+    if first.space != second.space:
+        raise call.unknown("mixes a map with one between SPACE_TO_BATCH and BATCH_TO_SPACE")
+    first, second = call.value(0, spaced=True), call.value(1, spaced=True)
+    rank = max(first.rank, second.rank)
+    return _lifted(call, first, rank), _lifted(call, second, rank)
+
+
+def _lifted(call: Call, value: Value, rank: int) -> Value:
+    """A tensor of fewer dimensions as broadcasting sees it: ones in front, in the file's order."""
+    if value.rank == rank:
+        return value
+    shape = (1,) * (rank - value.rank) + tuple(value.node_shape[dim] for dim in value.order)
+    wanted = tuple(shape[natural(rank).index(dim)] for dim in range(rank))
+    return call.result(ops.Reshape(wanted), value, name=f"{call.name}_lifted", like=Value(value.node, natural(rank)))
+
+
+def _constant(call: Call, position: int) -> Tensor:
+    constant = call.constant(position)
+    if constant.ndim > 4 or (constant.ndim == 4 and constant.shape[0] != 1):
+        raise call.unknown(f"works with a constant of {constant.shape}")
+    if len(call.output_shape) == 4 or constant.size == 1:
+        return channels_first(constant)
+    return torch.from_numpy(np.ascontiguousarray(constant, np.float32).copy())
+
+
+def _learnt(value: Tensor) -> Tensor:
+    """What was one per channel was learnt; a single number was written by somebody."""
+    return nn.Parameter(value) if value.numel() > 1 else value
+
+
+def _scalar(value: Tensor) -> float | None:
+    return float(value) if value.numel() == 1 and math.isfinite(float(value)) else None
+
+
+def _below(value: Tensor) -> nn.Module | None:
+    """max(x, value)."""
+    limit = _scalar(value)
+    return None if limit is None else nn.ReLU() if limit == 0 else nn.Hardtanh(limit, math.inf)
+
+
+def _above(value: Tensor) -> nn.Module | None:
+    limit = _scalar(value)
+    return None if limit is None else nn.Hardtanh(-math.inf, limit)
+
+
+add = binary(ops.Add, lambda c: ops.Affine(shift=_learnt(c)), lambda c: ops.Affine(shift=_learnt(c)))
+subtract = binary(
+    ops.Subtract, lambda c: ops.Affine(shift=_learnt(-c)), lambda c: ops.Affine(torch.tensor(-1.0), _learnt(c))
+)
+multiply = binary(ops.Multiply, lambda c: ops.Affine(_learnt(c)), lambda c: ops.Affine(_learnt(c)))
+divide = binary(ops.Divide, lambda c: ops.Affine(_learnt(1 / c)), lambda c: None)
+maximum = binary(ops.Maximum, _below, _below)
+minimum = binary(ops.Minimum, _above, _above)
+
+
+def function(name: str) -> Callable[[Call], Value]:
+    return lambda call: call.result(
+        ops.Unary(name), call.raw() if call.raw().space is None else call.value(spaced=True)
+    )
+
+
+def squared_difference(call: Call) -> Value:
+    difference = call.result(ops.Subtract(), *_alike(call), name=f"{call.name}_difference")
+    return call.result(ops.Unary("square"), difference)
+
+
+def power(call: Call) -> Value:
+    names = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
+    exponent: Array = call.constant(1)
+    if exponent.size != 1 or float(exponent.reshape(-1)[0]) not in names:
+        raise call.unknown("raises to another power than 2, 0.5 or -0.5")
+    return call.result(ops.Unary(names[float(exponent.reshape(-1)[0])]), call.value())
+
+
+def add_all(call: Call) -> Value:
+    """ADD_N."""
+    total = call.value(0)
+    for position in range(1, len(call.inputs)):
+        last = position == len(call.inputs) - 1
+        total = call.result(
+            ops.Add(), total, call.value(position), name=call.name if last else f"{call.name}_{position}"
+        )
+    return total

@@ -1,0 +1,191 @@
+"""What moves values about: concatenation, pads, slices, resizes, reshapes, transposes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from slimseg.frontends.tflite.value import NCHW, NHWC, Call, Value, natural
+from slimseg.graph import ops
+
+
+def alias(call: Call) -> Value:
+    """An operator that changes how numbers are stored, not what they are."""
+    return call.raw()
+
+
+def concatenate(call: Call) -> Value:
+    sources = [call.value(position) for position in range(len(call.inputs))]
+    rank = sources[0].rank
+    if any(source.rank != rank for source in sources):
+        raise call.damaged("joins tensors of different ranks")
+    axis = int(call.option("axis")) % rank
+    return call.activated(lambda name: call.result(ops.Concat(sources[0].order[axis]), *sources, name=name))
+
+
+def pad(call: Call) -> Value:
+    source, table = call.value(), call.constant(1)
+    fill = call.optional_constant(2)
+    amounts = [(int(before), int(after)) for before, after in table.reshape(-1, 2)]
+    if source.rank != 4 or len(amounts) != 4 or any(amounts[0]):
+        raise call.unknown(f"pads a tensor of {source.rank} dimensions, or the batch")
+    _, (top, bottom), (left, right), channels = amounts
+    value = 0.0 if fill is None else float(fill.reshape(-1)[0])
+    return call.result(ops.Pad((left, right, top, bottom), value, channels), source)
+
+
+def resize(mode: ops.ResizeMode) -> Callable[[Call], Value]:
+    def handler(call: Call) -> Value:
+        source = call.value()
+        height, width = call.integers(1)
+        corners, half = bool(call.option("alignCorners")), bool(call.option("halfPixelCenters"))
+        coordinates: ops.Coordinates = "align_corners" if corners else "half_pixel" if half else "asymmetric"
+        own: ops.ResizeMode = "nearest-exact" if mode == "nearest" and half and not corners else mode
+        return call.result(ops.Resize((height, width), own, coordinates), source)
+
+    return handler
+
+
+def reshape(call: Call) -> Value:
+    """RESHAPE, SQUEEZE or EXPAND_DIMS: the shape that the file gives its result."""
+    source, shape = call.raw(), call.output_shape
+    if source.space is not None:
+        raise call.unknown("stands between SPACE_TO_BATCH and BATCH_TO_SPACE, where it has no counterpart")
+    planar = source.order == NCHW and source.rank == 4
+    if not planar:
+        source = call.value()
+    if planar and len(shape) != 4:  # a map that was transposed first is flattened in torch's own order
+        return call.result(ops.Reshape(shape, channels_last=False), source)
+    if planar:
+        source = call.value()
+    if tuple(source.node_shape[dim] for dim in source.order) == shape:
+        return source
+    wanted = tuple(shape[natural(len(shape)).index(dim)] for dim in range(len(shape)))
+    return call.result(ops.Reshape(wanted), source, like=Value(source.node, natural(len(shape))))
+
+
+def transpose(call: Call) -> Value:
+    """Only the note of the order changes; a tensor of other than four dimensions is transposed by a layer."""
+    source, permutation = call.raw(), call.integers(1)
+    if sorted(permutation) != list(range(source.rank)):
+        raise call.damaged(f"has the order {permutation} for a tensor of {source.rank} dimensions")
+    if source.rank == 4:
+        return replace(source, order=tuple(source.order[axis] for axis in permutation))
+    return call.result(ops.Transpose(tuple(permutation)), source)
+
+
+def slice_(call: Call) -> Value:
+    """SLICE: begin and size, where -1 is all that is left."""
+    source = call.value()
+    lengths = _lengths(source)
+    begin, size = call.integers(1), call.integers(2)
+    if not len(begin) == len(size) == source.rank:
+        raise call.damaged("has a begin or a size of another rank than its input")
+    ends = [length if count == -1 else start + count for start, count, length in zip(begin, size, lengths, strict=True)]
+    return _cut(call, source, list(zip(begin, ends, [1] * source.rank, strict=True)), call.name)
+
+
+def strided_slice(call: Call) -> Value:
+    source = call.value()
+    if call.option("ellipsisMask") or call.option("newAxisMask"):
+        raise call.unknown("adds dimensions or has an ellipsis")
+    begins, ends, strides = call.integers(1), call.integers(2), call.integers(3)
+    if not len(begins) == len(ends) == len(strides) <= source.rank or min(strides, default=1) < 1:
+        raise call.unknown("steps backwards")
+    parts = []
+    shrunk = call.option("shrinkAxisMask")
+    for axis, length in enumerate(_lengths(source)):
+        if axis >= len(begins):
+            parts.append((0, length, 1))
+            continue
+        begin, end = (number + length if number < 0 else number for number in (begins[axis], ends[axis]))
+        begin = 0 if call.option("beginMask") >> axis & 1 else begin
+        end = length if call.option("endMask") >> axis & 1 else min(end, length)
+        parts.append((begin, begin + 1 if shrunk >> axis & 1 else end, strides[axis]))
+    if not shrunk:
+        return _cut(call, source, parts, call.name)
+    kept = _cut(call, source, parts, f"{call.name}_kept")
+    left = [length for axis, length in enumerate(_lengths(kept)) if not shrunk >> axis & 1]
+    return call.result(ops.Reshape(tuple(left)), kept)
+
+
+def _lengths(value: Value) -> list[int]:
+    """The tensor's shape as the file has it."""
+    return [value.node_shape[dim] for dim in value.order]
+
+
+def _cut(call: Call, source: Value, parts: Sequence[tuple[int, int, int]], name: str) -> Value:
+    """[begin:end:step] of every axis: one crop where height and width are cut, else a slice for each axis that is."""
+    lengths = _lengths(source)
+    cuts = [
+        (axis, part) for axis, (part, length) in enumerate(zip(parts, lengths, strict=True)) if part != (0, length, 1)
+    ]
+    if not all(0 <= begin < end <= lengths[axis] for axis, (begin, end, _) in cuts):
+        raise call.damaged(f"cuts {[part for _, part in cuts]} from {tuple(lengths)}")
+    if source.order == NHWC and [axis for axis, _ in cuts] == [1, 2] and all(step == 1 for _, (_, _, step) in cuts):
+        (_, (top, bottom, _)), (_, (left, right, _)) = cuts
+        return call.result(ops.Pad((-left, right - lengths[2], -top, bottom - lengths[1])), source, name=name)
+    for number, (axis, part) in enumerate(cuts):
+        last = number == len(cuts) - 1
+        layer = ops.Slice(source.order[axis], *part)
+        source = call.result(layer, source, name=name if last else f"{name}_{number}")
+    return source
+
+
+def split(call: Call) -> tuple[Value, ...]:
+    """SPLIT (axis, input) or SPLIT_V (input, sizes, axis)."""
+    position, where = (1, 0) if call.op == "SPLIT" else (0, 2)
+    source = call.value(position)
+    axis = call.integers(where)[0] % source.rank
+    results, start = [], 0
+    for number, shape in enumerate(call.output_shapes):
+        part = [(0, length, 1) for length in _lengths(source)]
+        part[axis] = (start, start + shape[axis], 1)
+        start += shape[axis]
+        results.append(_cut(call, source, part, f"{call.name}_{number}"))
+    return tuple(results)
+
+
+def unpack(call: Call) -> tuple[Value, ...]:
+    source = call.value()
+    axis = int(call.option("axis")) % source.rank
+    results = []
+    for number, shape in enumerate(call.output_shapes):
+        part = [(0, length, 1) for length in _lengths(source)]
+        part[axis] = (number, number + 1, 1)
+        kept = _cut(call, source, part, f"{call.name}_{number}_kept")
+        results.append(call.result(ops.Reshape(shape), kept, name=f"{call.name}_{number}"))
+    return tuple(results)
+
+
+def gather(call: Call) -> Value:
+    """A run of neighbours along one axis."""
+    source, indices = call.value(), call.integers(1)
+    axis = int(call.option("axis") or 0) % source.rank
+    if not indices or indices != list(range(indices[0], indices[0] + len(indices))) or indices[0] < 0:
+        raise call.unknown("picks other than neighbours in order")
+    part = [(0, length, 1) for length in _lengths(source)]
+    part[axis] = (indices[0], indices[0] + len(indices), 1)
+    return _cut(call, source, part, call.name)
+
+
+def spread(call: Call) -> Value:
+    """TILE or BROADCAST_TO of one pixel over a map: its nearest resize."""
+    source, (_, height, width, channels) = call.value(), (*call.output_shape, 0, 0, 0, 0)[:4]
+    if source.order != NHWC or source.node_shape[1:] != (channels, 1, 1):
+        raise call.unknown("repeats more than one pixel")
+    return call.result(ops.Resize((height, width), "nearest", "asymmetric"), source)
+
+
+def blocks(layer: Callable[[int], nn.Module]) -> Callable[[Call], Value]:
+    """DEPTH_TO_SPACE or SPACE_TO_DEPTH."""
+    return lambda call: call.result(layer(int(call.option("blockSize"))), call.value())
+
+
+def cast(call: Call) -> Value:
+    """Numbers of another type matter only behind an argmax."""
+    source = call.raw()
+    made_by = source.node.meta.get("integer", False)
+    return call.result(ops.Cast("float32"), source) if made_by else source

@@ -1,0 +1,74 @@
+"""Pooling and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from slimseg.frontends.tflite.value import NHWC, Call, Value, pad, same_padding
+from slimseg.graph import ops
+
+_SAME = 0
+_LOWEST = float("-inf")
+
+
+def max_pool(call: Call) -> Value:
+    return _pool(call, lambda *window, same: nn.MaxPool2d(*window, ceil_mode=same), _LOWEST)
+
+
+def average_pool(call: Call) -> Value:
+    source = call.value()
+    kernel = (call.option("filterHeight"), call.option("filterWidth"))
+    if call.option("padding") != _SAME and source.node_shape[2:] == kernel:
+        return call.activated(lambda name: call.result(nn.AdaptiveAvgPool2d(1), source, name=name))
+    return _pool(call, lambda *window, same: nn.AvgPool2d(*window, ceil_mode=same, count_include_pad=False), None)
+
+
+def _pool(call: Call, layer: Callable[..., nn.Module], fill: float | None) -> Value:
+    """Windows that may hang over the edge by one pixel more at the end (SAME) are torch's ceil_mode."""
+    source = call.value()
+    if source.rank != 4:
+        raise call.unknown(f"pools a tensor of {source.rank} dimensions")
+    kernel = (call.option("filterHeight"), call.option("filterWidth"))
+    stride = (call.option("strideH"), call.option("strideW"))
+    same = call.option("padding") == _SAME
+    sides = zip(source.node_shape[2:], kernel, stride, strict=True)
+    (top, bottom), (left, right) = (same_padding(*side) if same else (0, 0) for side in sides)
+
+    def pooled(name: str) -> Value:
+        if fill is not None and (2 * top > kernel[0] or 2 * left > kernel[1]):  # more than torch's own padding may be
+            return call.result(
+                layer(kernel, stride, same=False), pad(call, source, (left, right, top, bottom), fill), name=name
+            )
+        return call.result(layer(kernel, stride, (top, left), same=same), source, name=name)
+
+    return call.activated(pooled)
+
+
+def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
+    """MEAN, SUM, REDUCE_MAX or REDUCE_MIN over constant axes."""
+
+    def handler(call: Call) -> Value:
+        source = call.value()
+        axes = sorted({axis % source.rank for axis in call.integers(1)})
+        dims = tuple(source.order[axis] for axis in axes)
+        keeps = bool(call.option("keepDims"))
+        flattens = not keeps and source.rank == 4
+        name = f"{call.name}_kept" if flattens else call.name
+        kept = call.result(_reduced(kind, dims, keeps or flattens, source), source, name=name)
+        if not flattens:
+            return kept
+        # A map loses a dimension: what is left lies in the file's order.
+        left = tuple(kept.node_shape[kept.order[axis]] for axis in range(4) if axis not in axes)
+        if len(left) == 4:
+            return kept
+        return call.result(ops.Reshape(left or (1,)), kept)
+
+    return handler
+
+
+def _reduced(kind: ops.Reduction, dims: tuple[int, ...], keepdim: bool, source: Value) -> nn.Module:
+    spatial: Any = source.rank == 4 and source.order == NHWC and sorted(dims) == [2, 3]
+    return nn.AdaptiveAvgPool2d(1) if kind == "mean" and spatial and keepdim else ops.Reduce(kind, dims, keepdim)

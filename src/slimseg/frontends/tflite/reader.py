@@ -1,0 +1,242 @@
+"""Walks a file's operators in order and builds the Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import fx, nn
+
+from slimseg.errors import GraphError, ModelError, UnknownOperator
+from slimseg.frontends.tflite import constants
+from slimseg.frontends.tflite.operators import HANDLERS
+from slimseg.frontends.tflite.value import NCHW, NHWC, Array, Call, Value, natural
+from slimseg.graph import ops, shapes
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+from slimseg.graph.names import node_name, unused
+from slimseg.graph.output import output_kind
+from slimseg.graph.preprocessing import Preprocessing
+from slimseg.runtimes.litert import costs, file
+
+_LARGEST_VALUE = 1 << 29  # numbers in one activation: 2 GB
+_INTEGERS = ("int8", "uint8", "int16")
+_IMAGE_CHANNELS = (1, 3, 4)
+
+
+def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+    """Open a `.tflite`: float32, float16, or quantised ones with their weights de-quantised (see `Graph.notes`).
+
+    The description is the embedded one, or else what the file implies: the preprocessing of an 8-bit input, and the
+    kind of output by its last layers.
+
+    Raises:
+        UnknownOperator: it holds an operator outside the vocabulary, which is named.
+        ModelError: it is missing, damaged, or no network from one image to one map.
+    """
+    described = file.read(path)
+    model = file.parse(path.read_bytes(), path)
+    try:
+        graph = _Reader(model, path).graph()
+    except (UnknownOperator, GraphError) as error:
+        kind = UnknownOperator if isinstance(error, UnknownOperator) else ModelError
+        raise kind(f"{path}: {error}; `slimseg profile` works on it all the same") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({reason})") from error
+    graph.description = described.description or Description(
+        _preprocessing(described.inputs[0]), (), output_kind(graph)
+    )
+    graph.source = path
+    return graph
+
+
+def _preprocessing(image: file.TensorInfo) -> Preprocessing:
+    """What an 8-bit input says of itself: real = scale · (byte − zero point); int8 is the byte less 128."""
+    if not image.scale or image.dtype not in ("uint8", "int8"):
+        return Preprocessing()
+    zero = image.zero_point + (128 if image.dtype == "int8" else 0)
+    return Preprocessing.of(float(zero), 1 / image.scale)
+
+
+class _Reader:
+    """One file on its way to a Graph."""
+
+    def __init__(self, model: Any, path: Path) -> None:
+        self.tensors = costs.Tensors(model)
+        self.model = model
+        self.main = model.subgraphs[0]
+        self.path = path
+        self.root = nn.Module()
+        self.nodes = fx.Graph()
+        self.values: dict[int, Value | Array] = {}
+        self.names: set[str] = set()
+
+    def graph(self) -> Graph:
+        self._require_known()
+        shape = self._input()
+        for operator in self.main.operators:
+            self._operator(operator)
+        result, dropped = self._output()
+        self.nodes.output(result.node)
+        graph = Graph(fx.GraphModule(self.root, self.nodes), shape, name=self.path.stem)
+        graph.notes = self._notes(dropped)
+        return graph
+
+    def _require_known(self) -> None:
+        """Name what stops the rest before any work is done."""
+        unknown: dict[str, str] = {}
+        for operator in self.main.operators or []:
+            op = self.tensors.op_name(operator)
+            if op not in HANDLERS and not all(self.tensors.is_constant(i) for i in self.tensors.inputs(operator)):
+                unknown.setdefault(op, self._tensor_name(int(operator.outputs[0])))
+        if unknown:
+            listed = ", ".join(f"{op} ({name})" for op, name in list(unknown.items())[:3])
+            raise UnknownOperator(f"the operator {listed} is outside what slimseg can rewrite")
+
+    def _input(self) -> tuple[int, ...]:
+        """The placeholder; an image that comes channels first is recognised by its few channels."""
+        indices = [int(index) for index in self.main.inputs]
+        if len(indices) != 1:
+            raise ModelError(f"takes {len(indices)} inputs, not one image")
+        shape = self.tensors.shape(indices[0])
+        signature = self.main.tensors[indices[0]].shapeSignature
+        if len(shape) != 4 or shape[0] != 1:
+            raise ModelError(f"takes a tensor of {shape}, not one (1, height, width, channels) image")
+        if signature is not None and any(int(side) < 0 for side in signature[1:3]) and min(shape[1:3]) < 8:
+            raise ModelError("leaves its input size open: export it for one size")
+        planar = shape[1] in _IMAGE_CHANNELS and shape[3] not in _IMAGE_CHANNELS
+        order = NCHW if planar else NHWC
+        node = self.nodes.placeholder(self._name(self._tensor_name(indices[0])))
+        node.meta["shape"] = tuple(shape[order.index(dim)] for dim in range(4))
+        self.values[indices[0]] = Value(node, order)
+        self.planar_input = planar
+        return node.meta["shape"]  # type: ignore[no-any-return]
+
+    def _operator(self, operator: Any) -> None:
+        op = self.tensors.op_name(operator)
+        indices = [int(index) for index in operator.inputs] if operator.inputs is not None else []
+        inputs = tuple(self._given(index) if index >= 0 else None for index in indices)
+        outputs = [int(index) for index in operator.outputs]
+        output_shapes = tuple(self.tensors.shape(index) for index in outputs)
+        if not any(isinstance(value, Value) for value in inputs):
+            folded = constants.fold(op, inputs, operator.builtinOptions, output_shapes[0])  # type: ignore[arg-type]
+            if folded is not None:
+                self.values[outputs[0]] = folded
+                return
+        if op == "SHAPE":
+            self.values[outputs[0]] = np.asarray(self.tensors.shape(indices[0]), np.int32)
+            return
+        call = Call(
+            op=op,
+            name=node_name(self._tensor_name(outputs[0])),
+            inputs=inputs,
+            options=operator.builtinOptions,
+            output_shapes=output_shapes,
+            custom=b"" if operator.customOptions is None else bytes(operator.customOptions),
+            emit=self._emit,
+            crops=self._crops(operator) if op == "SPACE_TO_BATCH_ND" else None,
+        )
+        handler = HANDLERS.get(op)
+        if handler is None:
+            raise call.unknown("is outside what slimseg can rewrite")
+        results = handler(call)
+        for index, value in zip(outputs, results if isinstance(results, tuple) else (results,), strict=False):
+            self._check(call, value, self.tensors.shape(index))
+            self.values[index] = value
+
+    def _check(self, call: Call, value: Value, shape: tuple[int, ...]) -> None:
+        """What we built makes what the file says it makes: if not, one of the two is wrong."""
+        if value.space is not None:
+            return
+        own = tuple(value.node_shape[dim] for dim in value.order)
+        if own != shape:
+            raise call.damaged(f"gives {own}, where the file says {shape}")
+
+    def _given(self, index: int) -> Value | Array:
+        if index not in self.values:
+            tensor = self.main.tensors[index]
+            data = self.model.buffers[tensor.buffer].data
+            if tensor.sparsity is not None:
+                raise ModelError(f"stores {self._tensor_name(index)} sparsely: export it with dense weights")
+            if data is None or (not len(data) and 0 not in self.tensors.shape(index)):
+                raise ModelError(f"reads {self._tensor_name(index)} before anything writes it")
+            dtype = costs.dtype_name(tensor)
+            try:
+                self.values[index] = constants.decoded(data, dtype, self.tensors.shape(index), tensor.quantization)
+            except ModelError as error:
+                raise ModelError(f"the constant {self._tensor_name(index)} {error}") from error
+        return self.values[index]
+
+    def _emit(self, module: nn.Module, sources: Sequence[fx.Node], name: str) -> fx.Node:
+        shape = shapes.shape_of(module, [source.meta["shape"] for source in sources])
+        if int(np.prod(shape, dtype=np.int64)) > _LARGEST_VALUE:
+            raise ModelError(f"makes a tensor of {shape} at {name}: more than any network for images needs")
+        name = self._name(name)
+        self.root.add_module(name, module)
+        node: fx.Node = self.nodes.create_node("call_module", name, tuple(sources), name=name)
+        node.meta["shape"] = shape
+        node.meta["integer"] = isinstance(module, ops.ArgMax) or all(s.meta.get("integer", False) for s in sources)
+        return node
+
+    def _name(self, text: str) -> str:
+        name = unused(node_name(text), self.names)
+        self.names.add(name)
+        return name
+
+    def _tensor_name(self, index: int) -> str:
+        name: str = (self.main.tensors[index].name or b"").decode(errors="replace")
+        return name or f"tensor_{index}"
+
+    def _crops(self, operator: Any) -> tuple[int, ...] | None:
+        """What the BATCH_TO_SPACE behind a SPACE_TO_BATCH cuts away: (top, bottom, left, right)."""
+        index = int(operator.outputs[0])
+        for _ in self.main.operators:
+            readers = [each for each in self.main.operators if index in self.tensors.inputs(each)]
+            if not readers:
+                return None
+            if self.tensors.op_name(readers[0]) == "BATCH_TO_SPACE_ND":
+                crops = self._given(int(readers[0].inputs[2]))
+                return None if isinstance(crops, Value) else tuple(int(n) for n in crops.reshape(-1))
+            index = int(readers[0].outputs[0])
+        return None
+
+    def _output(self) -> tuple[Value, int]:
+        """The first map among the outputs, else the first output; and how many others there are."""
+        given = [self.values.get(int(index)) for index in self.main.outputs]
+        results = [value for value in given if isinstance(value, Value)]
+        maps = [value for value in results if value.rank == 4]
+        if not results:
+            raise ModelError("gives nothing that depends on the image")
+        result = (maps or results)[0]
+        if result.space is not None:
+            raise ModelError("ends between SPACE_TO_BATCH and BATCH_TO_SPACE")
+        if result.order not in (natural(result.rank), NCHW[: result.rank]):
+            result = Value(self._emit_transposed(result), natural(result.rank))
+        return result, len(self.main.outputs) - 1
+
+    def _emit_transposed(self, result: Value) -> fx.Node:
+        dims = [0] * 4
+        for before, after in zip(result.order, NHWC, strict=True):
+            dims[after] = before
+        return self._emit(ops.Transpose(tuple(dims)), [result.node], f"{result.node.name}_transposed")
+
+    def _notes(self, dropped: int) -> tuple[str, ...]:
+        notes = []
+        stored = {costs.dtype_name(self.main.tensors[i]) for op in self.main.operators for i in self.tensors.inputs(op)}
+        made = {costs.dtype_name(self.main.tensors[int(i)]) for op in self.main.operators for i in op.outputs}
+        if made & set(_INTEGERS):
+            notes.append("it is quantised: opened as a float32 network with its weights de-quantised")
+        elif stored & {"int8", "int4"}:
+            notes.append("its weights are quantised: opened as a float32 network with its weights de-quantised")
+        elif "float16" in stored:
+            notes.append("its weights are stored as float16: opened as a float32 network")
+        if self.planar_input:
+            notes.append("its input is channels first (NCHW): what slimseg writes takes NHWC")
+        if dropped:
+            notes.append(f"only the first map of its {dropped + 1} outputs is kept")
+        return tuple(notes)

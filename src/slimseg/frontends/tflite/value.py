@@ -1,0 +1,208 @@
+"""What flows between a file's operators, and what one of them is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.errors import ModelError, UnknownOperator
+from slimseg.graph import ops
+
+Array = np.ndarray[Any, Any]
+NHWC, NCHW = (0, 2, 3, 1), (0, 1, 2, 3)  # for each dimension of the file's tensor, the node's dimension
+Amounts = tuple[int, int, int, int]  # left, right, top, bottom
+
+
+@dataclass(frozen=True)
+class Space:
+    """A value between SPACE_TO_BATCH and BATCH_TO_SPACE: the node still is the whole picture.
+
+    What the file would do to each of block² interleaved small pictures is done to the whole one, dilated by `block`.
+    """
+
+    block: tuple[int, int]  # height, width
+    pending: Amounts = (0, 0, 0, 0)  # padding that the node does not have yet
+
+
+@dataclass(frozen=True)
+class Value:
+    """A node, and how the file has it."""
+
+    node: fx.Node
+    order: tuple[int, ...]  # of four dimensions: NHWC or another permutation; else (0, 1, ...)
+    space: Space | None = None
+
+    @property
+    def rank(self) -> int:
+        return len(self.order)
+
+    @property
+    def node_shape(self) -> tuple[int, ...]:
+        return self.node.meta["shape"]  # type: ignore[no-any-return]
+
+
+def natural(rank: int) -> tuple[int, ...]:
+    """The order in which a file has a tensor that nobody transposed."""
+    return NHWC if rank == 4 else tuple(range(rank))
+
+
+class Emitter(Protocol):
+    """Adds a layer to the graph under construction."""
+
+    def __call__(self, module: nn.Module, sources: Sequence[fx.Node], name: str) -> fx.Node: ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator of the file: its inputs, options, and the name of its result."""
+
+    op: str
+    name: str
+    inputs: tuple[Value | Array | None, ...]
+    options: Any
+    output_shapes: tuple[tuple[int, ...], ...]  # as in the file
+    custom: bytes
+    emit: Emitter
+    crops: tuple[int, ...] | None = None  # of the BATCH_TO_SPACE that undoes a SPACE_TO_BATCH
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.output_shapes[0]
+
+    def unknown(self, reason: str) -> UnknownOperator:
+        """The error for an operator that the vocabulary has no word for."""
+        return UnknownOperator(f"{self.op} ({self.name}) {reason}")
+
+    def option(self, name: str, default: Any = None) -> Any:
+        return default if self.options is None else getattr(self.options, name)
+
+    def constant(self, position: int) -> Array:
+        """A constant input.
+
+        Raises:
+            UnknownOperator: it is computed.
+        """
+        value = self.optional_constant(position)
+        if value is None:
+            raise self.unknown(f"has no constant as its input {position}")
+        return value
+
+    def optional_constant(self, position: int) -> Array | None:
+        if position >= len(self.inputs) or self.inputs[position] is None:
+            return None
+        value = self.inputs[position]
+        if isinstance(value, Value):
+            raise self.unknown(f"computes its input {position}, which must be constant")
+        return value
+
+    def integers(self, position: int) -> list[int]:
+        return [int(number) for number in self.constant(position).reshape(-1)]
+
+    def is_value(self, position: int) -> bool:
+        return position < len(self.inputs) and isinstance(self.inputs[position], Value)
+
+    def raw(self, position: int = 0) -> Value:
+        """An activation as it is, in whatever order the file has it."""
+        value = self.inputs[position] if position < len(self.inputs) else None
+        if not isinstance(value, Value):
+            raise self.unknown(f"has a constant as its input {position}, which should be an activation")
+        return value
+
+    def value(self, position: int = 0, spaced: bool = False) -> Value:
+        """An activation in the file's natural order; one that was transposed for good is transposed by a layer.
+
+        Raises:
+            UnknownOperator: the operator works between SPACE_TO_BATCH and BATCH_TO_SPACE, where few can.
+        """
+        value = self.raw(position)
+        if value.space is not None and not spaced:
+            raise self.unknown("stands between SPACE_TO_BATCH and BATCH_TO_SPACE, where it has no counterpart")
+        value = self.ordered(value, natural(value.rank))
+        if value.space is None:
+            return value
+        return pad(self, replace(value, space=Space(value.space.block)), value.space.pending)
+
+    def raw_map(self) -> Value:
+        """The input of a convolution: a map in the natural order, with whatever padding is still to come."""
+        value = self.raw(0)
+        if value.rank != 4:
+            raise self.unknown(f"works on a tensor of {value.rank} dimensions, not on a map")
+        return self.ordered(value, NHWC)
+
+    def ordered(self, value: Value, order: tuple[int, ...]) -> Value:
+        """The same file tensor with a node whose dimensions lie in `order`."""
+        if value.order == order:
+            return value
+        # File dimension i is node dimension order[i], before and after.
+        dims = [0] * value.rank
+        for before, after in zip(value.order, order, strict=True):
+            dims[after] = before
+        return Value(self.emit(ops.Transpose(tuple(dims)), [value.node], f"{self.name}_transposed"), order, value.space)
+
+    def result(self, module: nn.Module, *sources: Value, name: str = "", like: Value | None = None) -> Value:
+        """A layer on values, whose result the file has in the order of the first, or of `like`."""
+        first = like or sources[0]
+        node = self.emit(module, [source.node for source in sources], name or self.name)
+        order = first.order if len(node.meta["shape"]) == first.rank else natural(len(node.meta["shape"]))
+        return Value(node, order, first.space)
+
+    def activated(self, value_of: Callable[[str], Value]) -> Value:
+        """`value_of(name)`, and after it the activation that the operator has fused, which then gets the name."""
+        code = self.option("fusedActivationFunction", 0)
+        if code == 0:
+            return value_of(self.name)
+        activation = FUSED.get(code)
+        if activation is None:
+            raise self.unknown(f"has the fused activation {code}")
+        return self.result(activation(), value_of(f"{self.name}_linear"))
+
+    def damaged(self, reason: str) -> ModelError:
+        return ModelError(f"{self.op} ({self.name}) {reason}")
+
+
+FUSED: dict[int, Callable[[], nn.Module]] = {
+    1: nn.ReLU,
+    2: lambda: nn.Hardtanh(-1.0, 1.0),
+    3: nn.ReLU6,
+    4: nn.Tanh,
+}
+
+
+def parameter(array: Array) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(array, np.float32).copy()))
+
+
+def filled(layer: nn.Module, weight: Array, bias: Array | None) -> nn.Module:
+    """A layer with these weights; the bias only where it has one."""
+    layer.weight = parameter(weight)
+    if bias is not None:
+        layer.bias = parameter(bias.reshape(-1))
+    return layer
+
+
+def channels_first(constant: Array) -> Tensor:
+    """A constant that broadcasts to (N, H, W, C) as one that broadcasts to (C, H, W)."""
+    value = constant.reshape(constant.shape[1:]) if constant.ndim == 4 and constant.shape[0] == 1 else constant
+    if value.size == 1:
+        return torch.tensor(float(value.reshape(-1)[0]))
+    value = value.reshape((1,) * (3 - value.ndim) + value.shape)
+    return torch.from_numpy(np.ascontiguousarray(value.transpose(2, 0, 1), np.float32).copy())
+
+
+def pad(call: Call, value: Value, amounts: Amounts, fill: float = 0.0) -> Value:
+    """The value with (left, right, top, bottom) pixels more; itself where that is none."""
+    if not any(amounts):
+        return value
+    return call.result(ops.Pad(amounts, fill), value, name=f"{call.name}_pad")
+
+
+def same_padding(length: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """(before, after) of TFLite's SAME along one side."""
+    total = max((math.ceil(length / stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
+    return total // 2, total - total // 2
