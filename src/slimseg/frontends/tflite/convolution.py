@@ -47,8 +47,8 @@ def _convolved(call: Call, weight: Array, groups: int) -> Value:
         lengths = [-(-length // size) for length, size in zip(source.node_shape[2:], block, strict=True)]
         top, bottom = same_padding(lengths[0], kernel[0], stride[0], own[0])
         left, right = same_padding(lengths[1], kernel[1], stride[1], own[1])
-        own_amounts = (left * block[1], right * block[1], top * block[0], bottom * block[0])
-        amounts = tuple(map(sum, zip(amounts, own_amounts, strict=True)))
+        more = (left * block[1], right * block[1], top * block[0], bottom * block[0])
+        amounts = (amounts[0] + more[0], amounts[1] + more[1], amounts[2] + more[2], amounts[3] + more[3])
     bias = call.optional_constant(2)
 
     def convolved(name: str) -> Value:

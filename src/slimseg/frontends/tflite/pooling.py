@@ -15,7 +15,7 @@ _LOWEST = float("-inf")
 
 
 def max_pool(call: Call) -> Value:
-    return _pool(call, lambda *window, same: nn.MaxPool2d(*window, ceil_mode=same), _LOWEST)
+    return _pool(call, maximum=True)
 
 
 def average_pool(call: Call) -> Value:
@@ -23,10 +23,10 @@ def average_pool(call: Call) -> Value:
     kernel = (call.option("filterHeight"), call.option("filterWidth"))
     if call.option("padding") != _SAME and source.node_shape[2:] == kernel:
         return call.activated(lambda name: call.result(nn.AdaptiveAvgPool2d(1), source, name=name))
-    return _pool(call, lambda *window, same: nn.AvgPool2d(*window, ceil_mode=same, count_include_pad=False), None)
+    return _pool(call, maximum=False)
 
 
-def _pool(call: Call, layer: Callable[..., nn.Module], fill: float | None) -> Value:
+def _pool(call: Call, maximum: bool) -> Value:
     """Windows that may hang over the edge by one pixel more at the end (SAME) are torch's ceil_mode."""
     source = call.value()
     if source.rank != 4:
@@ -38,11 +38,14 @@ def _pool(call: Call, layer: Callable[..., nn.Module], fill: float | None) -> Va
     (top, bottom), (left, right) = (same_padding(*side) if same else (0, 0) for side in sides)
 
     def pooled(name: str) -> Value:
-        if fill is not None and (2 * top > kernel[0] or 2 * left > kernel[1]):  # more than torch's own padding may be
-            return call.result(
-                layer(kernel, stride, same=False), pad(call, source, (left, right, top, bottom), fill), name=name
-            )
-        return call.result(layer(kernel, stride, (top, left), same=same), source, name=name)
+        if not maximum:
+            layer: nn.Module = nn.AvgPool2d(kernel, stride, (top, left), same, count_include_pad=False)
+            return call.result(layer, source, name=name)
+        if 2 * top > kernel[0] or 2 * left > kernel[1]:  # more than torch's own padding may be
+            padded = pad(call, source, (left, right, top, bottom), _LOWEST)
+            return call.result(nn.MaxPool2d(kernel, stride), padded, name=name)
+        layer = nn.MaxPool2d(kernel, stride, (top, left), ceil_mode=same)
+        return call.result(layer, source, name=name)
 
     return call.activated(pooled)
 
