@@ -1,0 +1,66 @@
+"""Keras files (`.keras`, `.h5`; Keras 2 and 3) become a Graph, layer by layer from the stored configuration.
+
+    stored.py      what the file holds: configuration and weights, read by h5py in a child process
+    config.py      the configuration of both Keras generations as one structure
+    weights.py     which stored array belongs to which layer
+    network.py     walks the layers, nested and shared ones included; builder.py emits canonical nodes
+    layers.py      one function per layer class (convolutions.py, pooling.py beside it)
+    functions.py   the functions that Keras operations, TFOpLambda and Lambda call, by name
+                   (activations.py, arithmetic.py, layout.py: what layers and functions have in common)
+    lambdas.py     what a Lambda's stored code says, read without running it (bytecode.py, marshalled.py)
+    preprocessing.py  what the first layers say about the image
+
+Keras itself is not needed: its loader runs what the file asks for and stumbles over Keras 2 files, while a layer's
+configuration says all that there is to know. Nothing in the file is executed or unpickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from slimseg.errors import GraphError, ModelError
+from slimseg.frontends.keras import config, network, preprocessing, stored
+from slimseg.frontends.keras.weights import Weights
+from slimseg.graph.graph import Graph
+from slimseg.graph.output import output_kind
+
+READ_TIMEOUT_S = 60.0
+
+
+def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+    """Open a `.keras` or `.h5` file.
+
+    `input_size` (height, width) is for networks that were saved for images of any size; others know their own.
+
+    Raises:
+        ModelError: the file is damaged, holds no whole network, or a layer has no counterpart here.
+    """
+    held = _read(path)
+    try:
+        graph = network.build(config.parse(held.config), Weights(held), held.version, input_size, path)
+        described = replace(graph.description, preprocessing=preprocessing.inferred(graph))
+        graph.description = replace(described, output_kind=output_kind(graph))
+        return graph
+    except ModelError as error:
+        raise error if path.name in str(error) else ModelError(f"{path}: {error}") from error
+    except GraphError as error:
+        raise ModelError(f"{path} holds a network that does not fit together: {error}") from error
+    except Exception as error:  # a damaged file can hold any nonsense that still parses
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"{path} holds no network that can be rebuilt ({reason}): save it again") from error
+
+
+def _read(path: Path) -> stored.Stored:
+    """Contents of the file. HDF5 is native code, and the file untrusted: it is read in a child of its own."""
+    from slimseg.errors import RuntimeFailure
+    from slimseg.runtimes.child import Child
+
+    try:
+        with Child() as child:
+            held: stored.Stored = child.call(
+                "slimseg.frontends.keras.stored:read", str(path), timeout_s=READ_TIMEOUT_S, about=path
+            )
+            return held
+    except RuntimeFailure as error:
+        raise ModelError(f"{path} is damaged or no Keras file: save it again with model.save ({error})") from error

@@ -1,0 +1,163 @@
+"""Emits canonical nodes (NCHW) for what Keras says in NHWC: names, shapes, shared parameters, size limits."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.errors import ModelError
+from slimseg.frontends.keras.stored import Array
+from slimseg.graph import ops, shapes
+
+MAX_VALUES = 1 << 31  # of one tensor: more is no network, but a damaged number
+MAX_NODES = 50_000
+_LONGEST_NAME = 200
+_TAKEN = ("inf", "nan", "torch", "device", "fx_pytree", "pytree")  # by the code that torch.fx writes
+NCHW_OF_NHWC = (0, 2, 3, 1)  # where dimension i of NHWC is in NCHW
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph; `shape` is NCHW where it has four dimensions, batch 1."""
+
+    node: fx.Node
+    shape: tuple[int, ...]
+
+    @property
+    def keras_shape(self) -> tuple[int, ...]:
+        """As Keras sees it: NHWC."""
+        if len(self.shape) != 4:
+            return self.shape
+        return (self.shape[0], *self.shape[2:], self.shape[1])
+
+    def dim(self, axis: int) -> int:
+        """torch's dimension for Keras's `axis`."""
+        rank = len(self.shape)
+        if not isinstance(axis, int) or not -rank <= axis < rank:
+            raise ModelError(f"axis {axis} of a tensor of {rank} dimensions does not exist")
+        return NCHW_OF_NHWC[axis % rank] if rank == 4 else axis % rank
+
+
+class Builder:
+    """One graph in the making. Nodes are named after the layer that is being said (`layer_named`)."""
+
+    def __init__(self, version: str, path: Path) -> None:
+        self.version = version
+        self.path = path
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.notes: list[str] = []
+        self._names: set[str] = set()
+        self._modules: dict[tuple[str, str], tuple[str, str]] = {}  # (layer, suffix) -> (target, repr of the module)
+        self._layer = ("", "")  # identity and name
+        self._calls = 0
+
+    @property
+    def is_keras2(self) -> bool:
+        return self.version.startswith(("1", "2"))
+
+    @contextmanager
+    def layer_named(self, identity: str, name: str) -> Iterator[None]:
+        """What is emitted inside belongs to the layer of that identity: a second call of it shares its parameters."""
+        self._calls += 1
+        if self._calls > MAX_NODES:
+            raise ModelError(f"the network calls its layers more than {MAX_NODES} times: refused")
+        before, self._layer = self._layer, (identity, name)
+        try:
+            yield
+        finally:
+            self._layer = before
+
+    def input(self, shape: tuple[int, ...]) -> Value:
+        self._names.add("image")
+        return Value(self.graph.placeholder("image"), shape)
+
+    def emit(self, module: nn.Module, *inputs: Value, suffix: str = "") -> Value:
+        """One node; `suffix` tells it from other nodes of the same layer.
+
+        Raises:
+            ModelError: the inputs do not fit the module.
+        """
+        try:
+            shape = shapes.shape_of(module, [value.shape for value in inputs])
+        except (ValueError, IndexError) as error:
+            raise ModelError(f"layer {self._layer[1]} does not fit its input: {error}") from error
+        if math.prod(shape) > MAX_VALUES or len(self._names) > MAX_NODES:
+            raise ModelError(f"layer {self._layer[1]} would give a tensor of {shape}: refused")
+        name = self._free_name(suffix)
+        target = self._target(module, name, suffix)
+        node = self.graph.create_node("call_module", target, tuple(value.node for value in inputs), name=name)
+        return Value(node, shape)
+
+    def affine(self, x: Value, scale: object = None, shift: object = None, suffix: str = "") -> Value:
+        """`x · scale + shift` with constants that broadcast against NHWC."""
+        return self.emit(ops.Affine(constant(scale, x), constant(shift, x)), x, suffix=suffix)
+
+    def finish(self, output: Value) -> fx.GraphModule:
+        self.graph.output(output.node)
+        return fx.GraphModule(self.root, self.graph)
+
+    def _target(self, module: nn.Module, name: str, suffix: str) -> str:
+        """The module's name: an earlier call's where it says the same with parameters, else a new one of its own."""
+        key = (self._layer[0], suffix)
+        has_state = bool(module.state_dict())
+        if has_state and key in self._modules:
+            target, said = self._modules[key]
+            if said == repr(module):
+                return target
+            for parameter, value in self.root.get_submodule(target).named_parameters(recurse=False):
+                setattr(module, parameter, value)  # the same weights, padded for another input size
+        elif has_state:
+            self._modules[key] = (name, repr(module))
+        self.root.add_module(name, module)
+        return name
+
+    def _free_name(self, suffix: str) -> str:
+        """The layer's name as a plain Python identifier: torch.fx writes code with it, and the file is untrusted."""
+        wanted = re.sub(r"[^A-Za-z0-9_]", "_", f"{self._layer[1]}_{suffix}" if suffix else self._layer[1])
+        wanted = wanted if re.match(r"[A-Za-z]", wanted) else f"layer_{wanted}"
+        if keyword.iskeyword(wanted) or hasattr(builtins, wanted) or hasattr(nn.Module, wanted) or wanted in _TAKEN:
+            wanted = f"{wanted}_"
+        number, name = 1, wanted[:_LONGEST_NAME]
+        while name in self._names:
+            number += 1
+            name = f"{wanted[:_LONGEST_NAME]}_{number}"
+        self._names.add(name)
+        return name
+
+
+def constant(raw: object, like: Value) -> Tensor | None:
+    """A number or nested list, in NHWC, as a tensor that broadcasts against `like`; None stays None."""
+    if raw is None:
+        return None
+    array: Array = np.asarray(raw, np.float32)
+    shape = list(array.shape)
+    while len(shape) == len(like.shape) and shape and shape[0] == 1:
+        shape = shape[1:]
+    array = array.reshape(shape)
+    if len(like.shape) == 4:
+        if array.ndim == 1:
+            array = array.reshape(1, 1, -1)
+        if array.ndim == 2:
+            array = array.reshape(1, *array.shape)
+        if array.ndim == 3:
+            array = array.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(array))
+
+
+def parameter(array: Array, order: Sequence[int] | None = None) -> nn.Parameter:
+    """Stored weights as a trainable parameter, dimensions in another order."""
+    if order is not None and array.ndim != len(order):
+        raise ModelError(f"weights of shape {array.shape} should have {len(order)} dimensions")
+    ordered = array if order is None else array.transpose(order)
+    return nn.Parameter(torch.from_numpy(np.array(ordered, np.float32, order="C")))

@@ -1,0 +1,301 @@
+"""One function per Keras layer class: from its configuration and weights to canonical nodes.
+
+Convolutions live in convolutions.py; an operation, a TFOpLambda and a Lambda are calls of functions.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from slimseg.errors import ModelError
+from slimseg.frontends.keras import activations, arithmetic, convolutions, functions, lambdas, layout
+from slimseg.frontends.keras.builder import Value, parameter
+from slimseg.frontends.keras.pooling import average_pooling, global_pooling, max_pooling
+from slimseg.frontends.keras.said import Said, pair, require_channels_last
+from slimseg.graph import ops
+
+
+def say(said: Said) -> Any:
+    """Emit the nodes of one call of one layer: a value, or a list of them.
+
+    Raises:
+        ModelError: there is no counterpart; the message names layer and class.
+    """
+    layer = said.layer
+    try:
+        if layer.is_operation:
+            settings = {key: value for key, value in layer.config.items() if key != "name"}
+            return functions.call(said.builder, layer.class_name, said.args, {**settings, **said.kwargs})
+        function = LAYERS.get(layer.class_name.rpartition(">")[2])
+        if function is None:
+            raise ModelError(f"the class {layer.class_name} has no counterpart in slimseg: give the .tflite instead")
+        require_channels_last(said)
+        return function(said)
+    except ModelError as error:
+        if layer.name in str(error):
+            raise
+        raise ModelError(f"layer {layer.name} ({layer.class_name}): {error}") from error
+
+
+def identity(said: Said) -> Any:
+    return said.inputs if len(said.inputs) > 1 else said.x
+
+
+def activation(said: Said) -> Value:
+    return activations.apply(said.builder, said.x, said.config["activation"])
+
+
+def relu(said: Said) -> Value:
+    config = said.config
+    return activations.relu(
+        said.builder,
+        said.x,
+        float(config.get("negative_slope") or 0.0),
+        config.get("max_value"),
+        float(config.get("threshold") or 0.0),
+    )
+
+
+def leaky_relu(said: Said) -> Value:
+    slope = said.config.get("negative_slope", said.config.get("alpha", 0.3))
+    return activations.leaky_relu(said.builder, said.x, float(_plain_number(slope)))
+
+
+def elu(said: Said) -> Value:
+    return activations.elu(said.builder, said.x, float(_plain_number(said.config.get("alpha", 1.0))))
+
+
+def softmax(said: Said) -> Value:
+    return activations.softmax(said.builder, said.x, said.config.get("axis", -1))
+
+
+def prelu(said: Said) -> Value:
+    """A slope per channel where height and width are shared, else one per value."""
+    (alpha,) = said.weights("alpha")
+    x = said.x
+    if alpha.ndim != len(x.shape) - 1:
+        raise ModelError(f"slopes of shape {alpha.shape} do not fit a tensor of {x.keras_shape}")
+    if alpha.size == alpha.shape[-1]:
+        module: nn.Module = nn.PReLU(alpha.size)
+        module.weight = parameter(alpha.reshape(-1))
+        return said.emit(module, x)
+    slopes = np.broadcast_to(alpha, x.keras_shape[1:])
+    return said.emit(ops.SpatialPReLU(parameter(slopes, (2, 0, 1))), x)
+
+
+def _plain_number(value: Any) -> Any:
+    """Some versions store a number as the array that it became."""
+    return value.get("value", value.get("config")) if isinstance(value, dict) else value
+
+
+def batch_normalization(said: Said) -> Value:
+    config, x = said.config, said.x
+    axis = config.get("axis", -1)
+    axis = axis[0] if isinstance(axis, list) else axis
+    if axis % len(x.shape) != len(x.shape) - 1:
+        raise ModelError(f"a batch norm over axis {axis} has no counterpart in slimseg: give the .tflite instead")
+    scaled, centred = config.get("scale", True), config.get("center", True)
+    names = [*(["gamma"] if scaled else []), *(["beta"] if centred else []), "moving_mean", "moving_variance"]
+    stored = dict(zip(names, said.weights(*names), strict=True))
+    mean, variance = stored["moving_mean"], stored["moving_variance"]
+    gamma, beta = stored.get("gamma", np.ones_like(mean)), stored.get("beta", np.zeros_like(mean))
+    if len({values.shape for values in (mean, variance, gamma, beta)}) != 1 or mean.size != x.keras_shape[-1]:
+        raise ModelError(f"its statistics do not fit a tensor of {x.keras_shape}")
+    epsilon = float(config.get("epsilon", 1e-3))
+    if len(x.shape) != 4:
+        scale = gamma / np.sqrt(variance + epsilon)
+        return said.builder.affine(x, scale, beta - mean * scale)
+    norm = nn.BatchNorm2d(mean.size, epsilon, 1 - float(config.get("momentum", 0.99)))
+    norm.weight, norm.bias = parameter(gamma), parameter(beta)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(parameter(mean).detach())
+    norm.running_var.copy_(parameter(variance).detach())
+    return said.emit(norm, x)
+
+
+def dense(said: Said) -> Value:
+    """A linear layer over the last dimension; on a map it is a 1x1 convolution."""
+    x, config = said.x, said.config
+    names = ["kernel", "bias"] if config.get("use_bias", True) else ["kernel"]
+    kernel, *bias = said.weights(*names)
+    if kernel.ndim != 2 or kernel.shape[0] != x.keras_shape[-1]:
+        raise ModelError(f"a kernel of {kernel.shape} does not fit a tensor of {x.keras_shape}")
+    if len(x.shape) == 4:
+        module: nn.Module = convolutions.module(kernel[None, None], bias, 1, (1, 1), (0, 0), (1, 1))
+    else:
+        module = nn.Linear(kernel.shape[0], kernel.shape[1], bool(bias), device="meta")
+        module.weight = parameter(kernel, (1, 0))
+        convolutions.set_bias(module, bias, kernel.shape[1])
+    return activations.apply(said.builder, said.emit(module, x), config.get("activation"), suffix="activation")
+
+
+def merge(function: Callable[..., Any]) -> Callable[[Said], Value]:
+    """Add, Multiply, ...: two by two; the last node has the layer's name."""
+
+    def emit(said: Said) -> Value:
+        result, *others = said.inputs
+        for count, other in enumerate(others, 1):
+            result = function(said.builder, result, other, suffix="" if count == len(others) else f"part{count}")
+        return result
+
+    return emit
+
+
+def average(said: Said) -> Value:
+    total, *others = said.inputs
+    for count, other in enumerate(others, 1):
+        total = arithmetic.add(said.builder, total, other, suffix=f"sum{count}")
+    return said.builder.affine(total, scale=1 / (len(others) + 1))
+
+
+def concatenate(said: Said) -> Value:
+    return layout.concat(said.builder, said.inputs, said.config.get("axis", -1))
+
+
+def up_sampling(said: Said) -> Value:
+    height, width = pair(said.config.get("size", 2))
+    size = (said.x.shape[2] * height, said.x.shape[3] * width)
+    return layout.resize(said.builder, said.x, size, said.config.get("interpolation", "nearest"))
+
+
+def resizing(said: Said) -> Value:
+    config = said.config
+    return functions.resize(
+        said.builder,
+        said.x,
+        (config["height"], config["width"]),
+        config.get("interpolation", "bilinear"),
+        bool(config.get("antialias")),
+        crop_to_aspect_ratio=bool(config.get("crop_to_aspect_ratio")),
+        pad_to_aspect_ratio=bool(config.get("pad_to_aspect_ratio")),
+    )
+
+
+def zero_padding(said: Said) -> Value:
+    return layout.pad(said.builder, said.x, _amounts(said.config["padding"]))
+
+
+def cropping(said: Said) -> Value:
+    (top, bottom), (left, right) = _amounts(said.config["cropping"])
+    return layout.pad(said.builder, said.x, ((-top, -bottom), (-left, -right)))
+
+
+def _amounts(stored: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    rows, columns = (stored, stored) if isinstance(stored, int) else stored
+    return pair(rows), pair(columns)
+
+
+def reshape(said: Said) -> Value:
+    return layout.reshape(said.builder, said.x, [1, *said.config["target_shape"]])
+
+
+def permute(said: Said) -> Value:
+    return layout.transpose(said.builder, said.x, [0, *said.config["dims"]])
+
+
+def flatten(said: Said) -> Value:
+    return layout.flatten(said.builder, said.x)
+
+
+def rescaling(said: Said) -> Value:
+    return said.builder.affine(said.x, said.config["scale"], said.config.get("offset") or None)
+
+
+def normalization(said: Said) -> Value:
+    """(x − mean) / max(√variance, 10⁻⁷)"""
+    config, x = said.config, said.x
+    axis = config.get("axis", -1)
+    if axis not in (-1, len(x.shape) - 1, [-1], [len(x.shape) - 1], None, []):
+        raise ModelError(f"a normalisation over axis {axis} has no counterpart in slimseg: give the .tflite instead")
+    mean, variance = (_plain_number(config.get(key)) for key in ("mean", "variance"))
+    if mean is None or variance is None:
+        mean, variance = said.weights("mean", "variance")
+    centre = np.asarray(mean, np.float64).reshape(-1)
+    spread = np.maximum(np.sqrt(np.asarray(variance, np.float64).reshape(-1)), 1e-7)
+    if config.get("invert"):
+        return said.builder.affine(x, spread, centre)
+    return said.builder.affine(x, 1 / spread, -centre / spread)
+
+
+def tf_op(said: Said) -> Any:
+    """A call of a TensorFlow function in functional code: `tf.nn.relu6(x)`, `x + 3`, `x[..., :2]`."""
+    name = str(said.config.get("function", "__operators__.getitem"))
+    kwargs = dict(said.kwargs)
+    args = list(said.args)
+    if "slice_spec" in kwargs:
+        args, kwargs = [args[0], kwargs["slice_spec"]], {}
+    return functions.call(said.builder, name, args, kwargs)
+
+
+def tf_op_layer(said: Said) -> Any:
+    """The same in TensorFlow 2.0 to 2.3: a node definition, and the constants among its arguments."""
+    node = said.config["node_def"]
+    name = str((node if isinstance(node, dict) else json.loads(node))["op"])
+    args: list[Any] = list(said.inputs)
+    for position, value in sorted(said.config.get("constants", {}).items(), key=lambda item: int(item[0])):
+        args.insert(int(position), value)
+    return functions.call(said.builder, name, args, {})
+
+
+def lambda_(said: Said) -> Any:
+    """The body is read from the stored code, never run (see lambdas.py)."""
+    argument = said.inputs[0] if len(said.inputs) == 1 else said.inputs
+    return lambdas.say(said.builder, said.layer, argument)
+
+
+LAYERS: dict[str, Callable[[Said], Any]] = {
+    "Conv2D": convolutions.convolution,
+    "Convolution2D": convolutions.convolution,
+    "DepthwiseConv2D": convolutions.depthwise,
+    "SeparableConv2D": convolutions.separable,
+    "Conv2DTranspose": convolutions.transposed,
+    "Dense": dense,
+    "BatchNormalization": batch_normalization,
+    "BatchNormalizationV1": batch_normalization,
+    "BatchNormalizationV2": batch_normalization,
+    "SyncBatchNormalization": batch_normalization,
+    "Activation": activation,
+    "ReLU": relu,
+    "LeakyReLU": leaky_relu,
+    "PReLU": prelu,
+    "ELU": elu,
+    "Softmax": softmax,
+    "Add": merge(arithmetic.add),
+    "Subtract": merge(arithmetic.subtract),
+    "Multiply": merge(arithmetic.multiply),
+    "Maximum": merge(arithmetic.maximum),
+    "Minimum": merge(arithmetic.minimum),
+    "Average": average,
+    "Concatenate": concatenate,
+    "MaxPooling2D": max_pooling,
+    "AveragePooling2D": average_pooling,
+    "GlobalAveragePooling2D": global_pooling("mean"),
+    "GlobalMaxPooling2D": global_pooling("max"),
+    "UpSampling2D": up_sampling,
+    "Resizing": resizing,
+    "ZeroPadding2D": zero_padding,
+    "Cropping2D": cropping,
+    "Reshape": reshape,
+    "Permute": permute,
+    "Flatten": flatten,
+    "Rescaling": rescaling,
+    "Normalization": normalization,
+    "TFOpLambda": tf_op,
+    "SlicingOpLambda": tf_op,
+    "TensorFlowOpLayer": tf_op_layer,
+    "Lambda": lambda_,
+    **dict.fromkeys(
+        (
+            "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout",
+            "ActivityRegularization", "RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast",
+            "RandomBrightness", "RandomTranslation",
+        ),
+        identity,
+    ),
+}  # fmt: skip

@@ -1,0 +1,21 @@
+"""What the first layers say about the image: a network that rescales its input itself is fed bytes."""
+
+from __future__ import annotations
+
+import torch
+
+from slimseg.graph import ops
+from slimseg.graph.graph import Graph, only_consumer
+from slimseg.graph.preprocessing import Preprocessing
+
+_OF_BYTES = 0.05  # a factor this small maps 0-255 to about 1; one for [0, 1] does not
+
+
+def inferred(graph: Graph) -> Preprocessing:
+    """Bytes as they are where the graph itself starts by scaling them down, else the default: bytes to [0, 1]."""
+    first = only_consumer(graph.input)
+    layer = graph.layer_as(first, ops.Affine)
+    if layer is None or layer.scale is None or float(torch.as_tensor(layer.scale).abs().max()) > _OF_BYTES:
+        return graph.description.preprocessing
+    graph.notes = (*graph.notes, f"{first} scales the image itself, so the network is fed bytes 0-255 as they are")
+    return Preprocessing.of(mean=0.0, std=1.0)

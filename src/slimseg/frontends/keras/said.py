@@ -1,0 +1,68 @@
+"""One call of one layer, as the functions of layers.py see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from slimseg.errors import ModelError
+from slimseg.frontends.keras.builder import Builder, Value
+from slimseg.frontends.keras.config import Layer
+from slimseg.frontends.keras.stored import Array
+
+
+@dataclass(frozen=True)
+class Said:
+    """`args` and `kwargs` hold values and constants; `stored` gives the layer's weights by name."""
+
+    builder: Builder
+    layer: Layer
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    stored: Callable[[Sequence[str]], list[Array]]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.layer.config
+
+    @property
+    def inputs(self) -> list[Value]:
+        """All tensors that the layer is called with."""
+        return values_in(self.args)
+
+    @property
+    def x(self) -> Value:
+        """The one tensor that the layer is called with."""
+        found = self.inputs
+        if not found:
+            raise ModelError("it is called without a tensor")
+        return found[0]
+
+    def weights(self, *names: str) -> list[Array]:
+        """Its weights, named in the order in which Keras creates them."""
+        return self.stored(names)
+
+    def emit(self, module: nn.Module, *inputs: Value, suffix: str = "") -> Value:
+        return self.builder.emit(module, *inputs, suffix=suffix)
+
+
+def values_in(args: Any) -> list[Value]:
+    if isinstance(args, Value):
+        return [args]
+    return [value for item in args for value in values_in(item)] if isinstance(args, list | tuple) else []
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """One positive number for both sides, or one each."""
+    sides = [value, value] if isinstance(value, int) else list(value)
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 <= side <= 1 << 16 for side in sides):
+        raise ModelError(f"{value!r} should be one or two sizes in pixels")
+    return sides[0], sides[1]
+
+
+def require_channels_last(said: Said) -> None:
+    if said.config.get("data_format") == "channels_first":
+        raise ModelError("it keeps channels first, as no phone does: save the network with channels last")

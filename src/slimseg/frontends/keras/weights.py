@@ -1,0 +1,94 @@
+"""Which stored array belongs to which layer.
+
+`.keras` keeps a layer's arrays by position below `layers/<class name in snake case>_<count>/vars/`, with the layer's
+name noted there by newer versions; `.h5` keeps them by name below `model_weights/<layer>/`, those of a nested model
+all in its own group.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from slimseg.errors import ModelError
+from slimseg.frontends.keras.config import Layer, Model
+from slimseg.frontends.keras.stored import Array, Stored
+
+CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+
+
+class Weights:
+    """The stored arrays, seen from one model: the outermost, or one nested in it."""
+
+    def __init__(self, held: Stored, group: str = "", path: tuple[str, ...] = (), outer: Weights | None = None) -> None:
+        self._held = held
+        self._group = group  # of a `.keras` file: where this model's arrays are
+        self._path = path  # names of the models this one is nested in, and its own
+        self._named: dict[tuple[str, str], str] = outer._named if outer else _groups_by_name(held)
+        self._tails: dict[tuple[str, str], list[str]] = outer._tails if outer else _paths_by_tail(held)
+
+    def nested(self, model: Model, layer: Layer) -> Weights:
+        """The arrays of a model that is a layer of `model`."""
+        group = self._layer_group(model, layer) if self._held.layout == "keras" else ""
+        return Weights(self._held, group, (*self._path, layer.name), self)
+
+    def of(self, model: Model, layer: Layer, names: Sequence[str]) -> list[Array]:
+        """The arrays called `names`, which is also the order in which Keras creates them.
+
+        Raises:
+            ModelError: they are not there.
+        """
+        if self._held.layout == "h5":
+            return [self._by_name(layer, name) for name in names]
+        group = self._layer_group(model, layer)
+        found = [self._held.arrays.get(f"{group}/vars/{position}") for position in range(len(names))]
+        if any(array is None for array in found):
+            raise ModelError(f"the weights of layer {layer.name} are not in the file: save the whole network again")
+        return [array for array in found if array is not None]
+
+    def _layer_group(self, model: Model, layer: Layer) -> str:
+        """By the name noted there, else by counting the layers of its class that come before it."""
+        kind = snake_case(layer.class_name)
+        alike = [other.name for other in model.layers.values() if snake_case(other.class_name) == kind]
+        count = alike.index(layer.name)
+        for container in CONTAINERS:
+            top = f"{self._group}/{container}".strip("/")
+            if (top, layer.name) in self._named:
+                return self._named[top, layer.name]
+            group = f"{top}/{kind}_{count}" if count else f"{top}/{kind}"
+            if f"{group}/vars/0" in self._held.arrays:
+                return group
+        return f"{self._group}/{CONTAINERS[0]}/{kind}".strip("/")
+
+    def _by_name(self, layer: Layer, name: str) -> Array:
+        """model_weights/<outermost layer>/.../<layer>/kernel:0; names of nested models may be left out in between."""
+        enclosing = (*self._path, layer.name)
+        paths = self._tails.get((enclosing[0], name), ())
+        inner = [path for path in paths if not self._path or path.split("/")[-2] == layer.name]
+        if not inner:
+            raise ModelError(f"the {name} of layer {layer.name} is not in the file: save the whole network again")
+        best = max(inner, key=lambda path: sum(part in path.split("/")[2:] for part in enclosing))
+        return self._held.arrays[best]
+
+
+def _groups_by_name(held: Stored) -> dict[tuple[str, str], str]:
+    """(group of the model's layers, name noted at the layer) to the layer's group."""
+    groups = {group.removesuffix("/vars"): name for group, name in held.names.items() if group.endswith("/vars")}
+    return {(group.rpartition("/")[0], name): group for group, name in groups.items()}
+
+
+def _paths_by_tail(held: Stored) -> dict[tuple[str, str], list[str]]:
+    """(outermost layer, weight name without its `:0`) to the paths of a `.h5` file."""
+    tails: dict[tuple[str, str], list[str]] = {}
+    for path in held.arrays:
+        parts = path.split("/")
+        if len(parts) >= 3:
+            tails.setdefault((parts[1], parts[-1].partition(":")[0]), []).append(path)
+    return tails
+
+
+def snake_case(name: str) -> str:
+    """As Keras does it: SeparableConv2D is separable_conv2d."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
