@@ -10,6 +10,8 @@ from torch import nn
 from slimseg.frontends.tflite.value import NCHW, NHWC, Call, Value, natural
 from slimseg.graph import ops
 
+_MOST_REPEATS = 16
+
 
 def alias(call: Call) -> Value:
     """An operator that changes how numbers are stored, not what they are."""
@@ -117,16 +119,18 @@ def _lengths(value: Value) -> list[int]:
 
 
 def _cut(call: Call, source: Value, parts: Sequence[tuple[int, int, int]], name: str) -> Value:
-    """[begin:end:step] of every axis: one crop where height and width are cut, else a slice for each axis that is."""
+    """[begin:end:step] of every axis: one crop of a map where several are cut, else a slice for each axis that is."""
     lengths = _lengths(source)
     cuts = [
         (axis, part) for axis, (part, length) in enumerate(zip(parts, lengths, strict=True)) if part != (0, length, 1)
     ]
     if not all(0 <= begin < end <= lengths[axis] for axis, (begin, end, _) in cuts):
         raise call.damaged(f"cuts {[part for _, part in cuts]} from {tuple(lengths)}")
-    if source.order == NHWC and [axis for axis, _ in cuts] == [1, 2] and all(step == 1 for _, (_, _, step) in cuts):
-        (_, (top, bottom, _)), (_, (left, right, _)) = cuts
-        return call.result(ops.Pad((-left, right - lengths[2], -top, bottom - lengths[1])), source, name=name)
+    if source.order == NHWC and len(cuts) > 1 and all(step == 1 for _, (_, _, step) in cuts):
+        (top, bottom), (left, right), channels = (
+            (-begin, end - length) for (begin, end, _), length in zip(parts[1:], lengths[1:], strict=True)
+        )
+        return call.result(ops.Pad((left, right, top, bottom), 0.0, channels), source, name=name)
     for number, (axis, part) in enumerate(cuts):
         last = number == len(cuts) - 1
         layer = ops.Slice(source.order[axis], *part)
@@ -172,11 +176,28 @@ def gather(call: Call) -> Value:
 
 
 def spread(call: Call) -> Value:
-    """TILE or BROADCAST_TO of one pixel over a map: its nearest resize."""
+    """BROADCAST_TO of one pixel over a map: its nearest resize."""
     source, (_, height, width, channels) = call.value(), (*call.output_shape, 0, 0, 0, 0)[:4]
     if source.order != NHWC or source.node_shape[1:] != (channels, 1, 1):
         raise call.unknown("repeats more than one pixel")
     return call.result(ops.Resize((height, width), "nearest", "asymmetric"), source)
+
+
+def tile(call: Call) -> Value:
+    """TILE: the tensor beside itself, axis by axis."""
+    source, repeats = call.value(), call.integers(1)
+    if len(repeats) != source.rank or not all(1 <= count <= _MOST_REPEATS for count in repeats):
+        if source.rank == 4:
+            return spread(call)
+        raise call.unknown(f"repeats {repeats} times")
+    if source.order == NHWC and source.node_shape[2:] == (1, 1) and repeats[3] == 1:
+        return spread(call)
+    axes = [axis for axis, count in enumerate(repeats) if count > 1]
+    for number, axis in enumerate(axes):
+        copies = [source] * repeats[axis]
+        name = call.name if number == len(axes) - 1 else f"{call.name}_{number}"
+        source = call.result(ops.Concat(source.order[axis]), *copies, name=name)
+    return source
 
 
 def blocks(layer: Callable[[int], nn.Module]) -> Callable[[Call], Value]:

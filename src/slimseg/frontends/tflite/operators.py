@@ -70,7 +70,7 @@ HANDLERS: Mapping[str, Handler] = {
     "SPLIT_V": layout.split,
     "UNPACK": layout.unpack,
     "GATHER": layout.gather,
-    "TILE": layout.spread,
+    "TILE": layout.tile,
     "BROADCAST_TO": layout.spread,
     "DEPTH_TO_SPACE": layout.blocks(ops.DepthToSpace),
     "SPACE_TO_DEPTH": layout.blocks(ops.SpaceToDepth),

@@ -12,6 +12,7 @@ from torch import fx, nn
 from slimseg.errors import GraphError, ModelError, UnknownOperator
 from slimseg.frontends.tflite import constants
 from slimseg.frontends.tflite.operators import HANDLERS
+from slimseg.frontends.tflite.repeats import as_resizes
 from slimseg.frontends.tflite.value import NCHW, NHWC, Array, Call, Value, natural
 from slimseg.graph import ops, shapes
 from slimseg.graph.description import Description
@@ -84,6 +85,7 @@ class _Reader:
         result, dropped = self._output()
         self.nodes.output(result.node)
         graph = Graph(fx.GraphModule(self.root, self.nodes), shape, name=self.path.stem)
+        graph = as_resizes(graph)
         graph.notes = self._notes(dropped)
         return graph
 
