@@ -16,14 +16,14 @@ configuration says all that there is to know. Nothing in the file is executed or
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from slimseg.errors import GraphError, ModelError
-from slimseg.frontends.keras import config, network, preprocessing, stored
-from slimseg.frontends.keras.weights import Weights
-from slimseg.graph.graph import Graph
-from slimseg.graph.output import output_kind
+from slimseg.errors import GraphError, ModelError, RuntimeFailure
+
+if TYPE_CHECKING:
+    from slimseg.frontends.keras.stored import Stored
+    from slimseg.graph.graph import Graph
 
 READ_TIMEOUT_S = 60.0
 
@@ -38,10 +38,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
     """
     held = _read(path)
     try:
-        graph = network.build(config.parse(held.config), Weights(held), held.version, input_size, path)
-        described = replace(graph.description, preprocessing=preprocessing.inferred(graph))
-        graph.description = replace(described, output_kind=output_kind(graph))
-        return graph
+        return _graph(held, path, input_size)
     except ModelError as error:
         raise error if path.name in str(error) else ModelError(f"{path}: {error}") from error
     except GraphError as error:
@@ -51,14 +48,27 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
         raise ModelError(f"{path} holds no network that can be rebuilt ({reason}): save it again") from error
 
 
-def _read(path: Path) -> stored.Stored:
+def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None) -> Graph:
+    # Imported here: the child imports this package, too, and should not wait for torch.
+    from dataclasses import replace
+
+    from slimseg.frontends.keras import config, network, preprocessing
+    from slimseg.frontends.keras.weights import Weights
+    from slimseg.graph.output import output_kind
+
+    graph = network.build(config.parse(held.config), Weights(held), held.version, input_size, path)
+    inferred = preprocessing.inferred(graph)
+    graph.description = replace(graph.description, preprocessing=inferred, output_kind=output_kind(graph))
+    return graph
+
+
+def _read(path: Path) -> Stored:
     """Contents of the file. HDF5 is native code, and the file untrusted: it is read in a child of its own."""
-    from slimseg.errors import RuntimeFailure
     from slimseg.runtimes.child import Child
 
     try:
         with Child() as child:
-            held: stored.Stored = child.call(
+            held: Stored = child.call(
                 "slimseg.frontends.keras.stored:read", str(path), timeout_s=READ_TIMEOUT_S, about=path
             )
             return held

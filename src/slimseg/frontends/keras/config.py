@@ -43,7 +43,7 @@ class Layer:
     class_name: str
     config: dict[str, Any]
     calls: tuple[Call, ...] = ()
-    is_operation: bool = False  # one of keras.ops, not a layer: "Add" exists as both
+    is_operation: bool | None = False  # one of keras.ops, not a layer ("Add" exists as both); None: not told
     model: Model | None = None
 
 
@@ -118,9 +118,18 @@ def _layer(raw: Any) -> Layer:
         class_name,
         config if isinstance(config, dict) else {},
         tuple(_call(node) for node in raw.get("inbound_nodes") or ()),
-        str(raw.get("module") or "").startswith("keras.src.ops"),
+        _is_operation(raw),
         nested,
     )
+
+
+def _is_operation(raw: dict[str, Any]) -> bool | None:
+    """Told by its module; the `.h5` files of Keras 3 leave that out, and only a layer says there if it is trained."""
+    if raw.get("module"):
+        return str(raw["module"]).startswith("keras.src.ops")
+    calls, config = list(raw.get("inbound_nodes") or ()), raw["config"]
+    may_be = len(calls) > 0 and isinstance(calls[0], dict) and isinstance(config, dict) and "trainable" not in config
+    return None if may_be else False
 
 
 def _ends(raw: Any) -> tuple[Ref, ...]:

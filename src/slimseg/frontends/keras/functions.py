@@ -7,6 +7,7 @@ says what is computed. Only resizes differ by who does them: TensorFlow 1 read o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from slimseg.errors import ModelError
@@ -26,6 +27,11 @@ _ALIASES = {
     "x2": "y", "num_or_size_splits": "parts", "pad_width": "paddings", "block_size": "block_size",
 }  # fmt: skip
 _SILENT = ("name", "preserve_aspect_ratio", "dtype", "mask", "training")
+
+
+def knows(name: str) -> bool:
+    """Whether there is a function for an operation's class name."""
+    return snake_case(name) in FUNCTIONS or name == "Resize"
 
 
 def call(b: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -156,6 +162,14 @@ def _old_concat(b: Builder, first: Any, second: Any = -1, axis: int | None = Non
     return layout.concat(b, first, second if axis is None else axis)
 
 
+def _split(b: Builder, x: Value, parts: Any = None, axis: int = 0, indices_or_sections: Any = None) -> list[Value]:
+    """TensorFlow gives the lengths of the parts, Keras where they begin."""
+    if isinstance(indices_or_sections, list | tuple):
+        bounds = [0, *indices_or_sections, x.shape[x.dim(axis)]]
+        parts = [after - before for before, after in pairwise(bounds)]
+    return layout.split(b, x, indices_or_sections if parts is None else parts, axis)
+
+
 def _add_n(b: Builder, values: Sequence[Any]) -> Any:
     total = values[0]
     for value in values[1:]:
@@ -214,7 +228,7 @@ FUNCTIONS: dict[str, Function] = {
     "permute_dimensions": _transpose,
     "concat": _old_concat,
     "concatenate": _stack_like_concat,
-    "split": layout.split,
+    "split": _split,
     "getitem": layout.get_item,
     "get_item": layout.get_item,
     "strided_slice": layout.strided_slice,

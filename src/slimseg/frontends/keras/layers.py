@@ -28,8 +28,8 @@ def say(said: Said) -> Any:
     """
     layer = said.layer
     try:
-        if layer.is_operation:
-            settings = {key: value for key, value in layer.config.items() if key != "name"}
+        if layer.is_operation or (layer.is_operation is None and functions.knows(layer.class_name)):
+            settings = {key: value for key, value in layer.config.items() if key != "name" and value is not None}
             return functions.call(said.builder, layer.class_name, said.args, {**settings, **said.kwargs})
         function = LAYERS.get(layer.class_name.rpartition(">")[2])
         if function is None:

@@ -1,4 +1,8 @@
-"""Pooling: Keras's "same" puts the odd pixel of padding behind, and padding takes no part in the result."""
+"""Pooling: "same" puts the odd pixel of padding behind, and padding takes no part in the result.
+
+So do TensorFlow, JAX and TFLite. Keras on torch repeats the edge instead where the padding is uneven, which matters to
+means of three and more pixels.
+"""
 
 from __future__ import annotations
 

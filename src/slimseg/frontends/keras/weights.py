@@ -15,6 +15,7 @@ from slimseg.frontends.keras.config import Layer, Model
 from slimseg.frontends.keras.stored import Array, Stored
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+_OTHER_NAMES = {"depthwise_kernel": "kernel"}  # of Keras 3's DepthwiseConv2D
 
 
 class Weights:
@@ -63,7 +64,7 @@ class Weights:
     def _by_name(self, layer: Layer, name: str) -> Array:
         """model_weights/<outermost layer>/.../<layer>/kernel:0; names of nested models may be left out in between."""
         enclosing = (*self._path, layer.name)
-        paths = self._tails.get((enclosing[0], name), ())
+        paths = self._tails.get((enclosing[0], name)) or self._tails.get((enclosing[0], _OTHER_NAMES.get(name, "")), [])
         inner = [path for path in paths if not self._path or path.split("/")[-2] == layer.name]
         if not inner:
             raise ModelError(f"the {name} of layer {layer.name} is not in the file: save the whole network again")
