@@ -99,6 +99,17 @@ def _require_channels(shape: Shape, channels: int) -> None:
         raise ValueError(f"it takes {channels} channels, not {shape}")
 
 
+def _batch_norm(layer: nn.BatchNorm2d, shapes: Sequence[Shape]) -> Shape:
+    _require_channels(shapes[0], layer.num_features)
+    return shapes[0]
+
+
+def _prelu(layer: nn.PReLU, shapes: Sequence[Shape]) -> Shape:
+    if layer.num_parameters not in (1, shapes[0][1]):
+        raise ValueError(f"it has {layer.num_parameters} slopes for {shapes[0]}")
+    return shapes[0]
+
+
 def _pooling(layer: Any, shapes: Sequence[Shape]) -> Shape:
     return (*shapes[0][:2], *_windows(layer, shapes[0], getattr(layer, "dilation", 1)))
 
@@ -195,6 +206,8 @@ def _spatial_prelu(layer: ops.SpatialPReLU, shapes: Sequence[Shape]) -> Shape:
 _RULES: dict[type[nn.Module], Callable[[Any, Sequence[Shape]], Shape]] = {
     nn.Conv2d: _convolution,
     nn.ConvTranspose2d: _transposed,
+    nn.BatchNorm2d: _batch_norm,
+    nn.PReLU: _prelu,
     nn.MaxPool2d: _pooling,
     nn.AvgPool2d: _pooling,
     nn.AdaptiveAvgPool2d: _adaptive,

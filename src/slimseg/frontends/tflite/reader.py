@@ -46,13 +46,12 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
         raise kind(f"{path}: {error}; `slimseg profile` works on it all the same") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+    except Exception as error:  # a damaged file can hold any nonsense that still parses
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({reason})") from error
     graph.description = described.description or Description(
         _preprocessing(described.inputs[0]), (), output_kind(graph)
     )
-    graph.source = path
     return graph
 
 
@@ -87,6 +86,9 @@ class _Reader:
         graph = Graph(fx.GraphModule(self.root, self.nodes), shape, name=self.path.stem)
         graph = as_resizes(graph)
         graph.notes = self._notes(dropped)
+        # What runs in the user's app, to be compared with: if it takes and gives what the graph does.
+        comparable = not self.planar_input and self.values[int(self.main.outputs[0])] is result
+        graph.source = self.path if comparable else None
         return graph
 
     def _require_known(self) -> None:
