@@ -1,0 +1,205 @@
+"""`.onnx` files: read as protobuf, and rebuilt operator by operator from a table.
+
+Nothing in the file is executed, and no other program reads it (pnnx was tried first: see docs/architecture.md).
+
+    reader, tensors   bytes -> plain nodes and numpy constants, bounded
+    constants         what depends on constants only is worked out
+    builder           the graph so far; transposes are remembered, not written
+    handlers          the table; convolution, pooling, arithmetic, ... behind it
+    spellings         activations written out as arithmetic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto
+from torch import fx
+
+from slimseg.errors import ModelError, SlimsegError, UnknownOperator
+from slimseg.frontends.onnx import constants, spellings
+from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value
+from slimseg.frontends.onnx.handlers import HANDLERS
+from slimseg.frontends.onnx.reader import Input, Model, Node, read
+from slimseg.frontends.onnx.tensors import Array
+from slimseg.graph import ops
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+from slimseg.graph.output import output_kind
+from slimseg.graph.preprocessing import Preprocessing
+
+MAX_CONSTANT_ELEMENTS = 1 << 28  # worked out, all together
+_NCHW = (0, 1, 2, 3)
+
+
+def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+    """Open an `.onnx` file of opset 7 or later. An NHWC network becomes NCHW.
+
+    Args:
+        path: the file; values kept outside it must lie in its own folder.
+        input_size: (height, width) in pixels, for a file that leaves them open.
+
+    Raises:
+        ModelError: the file is damaged, is no network of one image, or leaves its size open and none is given.
+        UnknownOperator: it uses an operator outside the vocabulary; the message names it.
+    """
+    try:
+        return _Opener(read(path), input_size).graph()
+    except SlimsegError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path} holds no network that can be rebuilt: {error}") from error
+    except Exception as error:  # a damaged file can hold any nonsense that still parses
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"{path} holds no network that can be rebuilt ({reason}): export it again") from error
+
+
+class _Opener:
+    """Follows a file's nodes; `values` holds what each name stands for."""
+
+    def __init__(self, model: Model, input_size: tuple[int, int] | None) -> None:
+        self.model = model
+        self.input_size = input_size
+        self.builder = Builder(model)
+        self.values: dict[str, Value | Array] = dict(model.constants)
+        self.elements_left = MAX_CONSTANT_ELEMENTS
+
+    def graph(self) -> Graph:
+        image = self._image()
+        for node in self.model.nodes:
+            self._visit(node)
+        result = self._result()
+        self.builder.graph.output(result)
+        spellings.rewrite(self.builder)
+        graph = Graph(fx.GraphModule(self.builder.root, self.builder.graph), image.stored, name=self.model.path.stem)
+        graph.description = Description(self._preprocessing(), output_kind=output_kind(graph))
+        graph.notes = tuple(self.builder.notes)
+        return graph
+
+    def _image(self) -> Value:
+        inputs = self.model.inputs
+        if len(inputs) != 1:
+            raise ModelError(f"{self.model.path} takes {len(inputs)} inputs, not one image")
+        shape, order = _image_shape(self.model.path, inputs[0], self.input_size)
+        if order == NHWC:
+            self.builder.note("the file's network is NHWC; here it is NCHW, which a mobile file turns back")
+        image = self.values[inputs[0].name] = self.builder.image(shape, order)
+        return image
+
+    def _preprocessing(self) -> Preprocessing:
+        """A network that takes bytes does the rest itself."""
+        if self.model.inputs[0].kind == TensorProto.UINT8:
+            return Preprocessing.of(0.0, 1.0)
+        return Preprocessing()
+
+    def _visit(self, node: Node) -> None:
+        if not any(name in self.builder.consumers or name in self.model.outputs for name in node.outputs):
+            return
+        if any(name and name not in self.values for name in node.inputs):
+            raise ModelError(f"{self.model.path} is damaged: the operator {node} reads a value that nothing makes")
+        inputs = [self.values[name] if name else None for name in node.inputs]
+        results: Sequence[Value | Array]
+        if node.op in ("Shape", "Size") and isinstance(inputs[0], Value):
+            # Only the shape matters, which is known: an array of it that takes no memory.
+            inputs = [np.broadcast_to(np.zeros((), np.float32), inputs[0].shape)]
+        if not any(isinstance(value, Value) for value in inputs):
+            results = self._constants(node, inputs)
+        else:
+            results = self._layer(node, inputs)
+        self.values.update(zip(node.outputs, results, strict=False))
+
+    def _constants(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Array, ...]:
+        results = constants.fold(node, [value for value in inputs if not isinstance(value, Value)])
+        if results is None:
+            raise self._unknown(node)
+        self.elements_left -= sum(result.size for result in results)
+        if self.elements_left < 0:
+            raise ModelError(f"{self.model.path} computes more constants than any network has weights: export it again")
+        return tuple(
+            result.astype(np.float32) if result.dtype.kind == "f" and result.dtype != np.float32 else result
+            for result in results
+        )
+
+    def _layer(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Value, ...]:
+        handler = HANDLERS.get(node.op)
+        if handler is None:
+            raise self._unknown(node)
+        try:
+            result = handler(Call(self.builder, node, inputs))
+        except SlimsegError:
+            raise
+        except Exception as error:  # attributes of the wrong kind or length
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise ModelError(f"{self.model.path}: the operator {node} cannot be rebuilt ({reason})") from error
+        return result if isinstance(result, tuple) else (result,)
+
+    def _unknown(self, node: Node) -> UnknownOperator:
+        return UnknownOperator(
+            f"{self.model.path} uses the operator {node}, which slimseg does not know: replace it before the export"
+        )
+
+    def _result(self) -> fx.Node:
+        """The output that is a map, in NCHW; what only drops or adds dimensions of length 1 behind it is left out."""
+        made = {name: node for node in self.model.nodes for name in node.outputs}
+        found = {name: value for name in self.model.outputs if isinstance(value := self.values.get(name), Value)}
+        maps = [name for name, value in found.items() if value.rank == 4]
+        if not found:
+            raise ModelError(f"{self.model.path} returns nothing that depends on the image")
+        name = (maps or list(found))[0]
+        if len(self.model.outputs) > 1:
+            self.builder.note(f"the file has {len(self.model.outputs)} outputs; the network here gives {name!r} only")
+        source = made.get(name)
+        while source is not None and source.op in ("Squeeze", "Unsqueeze", "Identity"):
+            name = source.inputs[0]
+            source = made.get(name)
+        value = self.values[name]
+        assert isinstance(value, Value)
+        return self._plain(value, source)
+
+    def _plain(self, value: Value, source: Node | None) -> fx.Node:
+        if value.rank == 4 and value.order == NHWC:
+            self.builder.note("the file's output is NHWC; here it is NCHW, which a mobile file turns back")
+        elif source is not None:
+            value = self.builder.ordered(source, value, tuple(range(value.rank)))
+        layer = self.builder.layer(value.node)
+        inner = value.node.all_input_nodes[0] if value.node.all_input_nodes else None
+        is_kept = isinstance(layer, ops.Reshape) and inner is not None
+        if is_kept and isinstance(self.builder.layer(inner), ops.ArgMax):  # type: ignore[arg-type]
+            return inner  # type: ignore[return-value]
+        return value.node
+
+
+def _image_shape(
+    path: Path, given: Input, input_size: tuple[int, int] | None
+) -> tuple[tuple[int, int, int, int], tuple[int, ...]]:
+    """Shape in NCHW, and the order in which the file has it.
+
+    Raises:
+        ModelError: it is no single image, or its size is open and none was asked for.
+    """
+    if given.kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8):
+        raise ModelError(f"{path} takes {given.name!r}, which is no image of floating-point numbers or bytes")
+    if len(given.shape) != 4:
+        raise ModelError(
+            f"{path} takes {given.name!r} of shape {given.shape}, not one (1, channels, height, width) image"
+        )
+    batch, second, third, last = given.shape
+    is_nhwc = last is not None and last <= 4 and all(side is None or side > last for side in (second, third))
+    order = NHWC if is_nhwc else _NCHW
+    channels, height, width = (given.shape[order.index(dim)] for dim in (1, 2, 3))
+    if batch not in (None, 1):
+        raise ModelError(f"{path} takes {batch} images at a time: export it with a batch of 1")
+    if channels is None:
+        raise ModelError(f"{path} leaves the number of its input's channels open: export it with that fixed")
+    if (height is None or width is None) and input_size is None:
+        raise ModelError(f"{path} leaves its input's height and width open: give --input-size HEIGHTxWIDTH")
+    wanted_height, wanted_width = input_size or (0, 0)
+    height, width = height or wanted_height, width or wanted_width
+    if height * width * channels > 1 << 26:
+        raise ModelError(f"{path} takes an image of {height}x{width} pixels, more than a phone can hold")
+    return (1, channels, height, width), order
+
+
+__all__ = ["from_file"]

@@ -1,0 +1,121 @@
+"""Activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from slimseg.frontends.onnx.arithmetic import stored
+from slimseg.frontends.onnx.builder import Call, Value, parameter
+from slimseg.frontends.onnx.tensors import Array
+from slimseg.graph import ops
+
+
+def simple(build: Callable[[], nn.Module]) -> Callable[[Call], Value]:
+    """A layer without settings."""
+    return lambda call: call.on(call.value(), build())
+
+
+def bounds(low: float, high: float) -> nn.Module | None:
+    """The layer that keeps values between two bounds; None where they keep everything.
+
+    Raises:
+        ValueError: nothing lies between them.
+    """
+    if math.isinf(low) and math.isinf(high):
+        return None
+    if low == 0 and math.isinf(high):
+        return nn.ReLU()
+    if (low, high) == (0.0, 6.0):
+        return nn.ReLU6()
+    if not low < high:
+        raise ValueError(f"nothing lies between {low} and {high}")
+    return nn.Hardtanh(low, high)
+
+
+def clip(call: Call) -> Value:
+    """Bounds are attributes before opset 11, inputs since; float32's own limits mean none."""
+    limit = float(np.finfo(np.float32).max)
+    low = _number(call.constant(1), call.attribute("min", -math.inf))
+    high = _number(call.constant(2), call.attribute("max", math.inf))
+    layer = bounds(-math.inf if low <= -limit else low, math.inf if high >= limit else high)
+    return call.on(call.value(), layer) if layer else call.value()
+
+
+def _number(given: Array | None, otherwise: float) -> float:
+    return float(otherwise if given is None else given.reshape(-1)[0])
+
+
+def leaky_relu(call: Call) -> Value:
+    return call.on(call.value(), nn.LeakyReLU(float(call.attribute("alpha", 0.01))))
+
+
+def elu(call: Call) -> Value:
+    return call.on(call.value(), nn.ELU(float(call.attribute("alpha", 1.0))))
+
+
+def prelu(call: Call) -> Value:
+    """One slope, one per channel, or one for every value."""
+    value, slope = call.value(), call.constant(1)
+    if slope is None:
+        raise call.unknown("it has no slope")
+    slopes = stored(call, value, slope)
+    if slopes.size == 1:
+        return _prelu(call, value, slopes.reshape(1))
+    if slopes.shape[1:] == (1,) * (slopes.ndim - 1) and slopes.shape[0] == value.stored[1]:
+        return _prelu(call, value, slopes.reshape(-1))
+    if value.rank != 4:
+        raise call.unknown(f"its slopes of shape {slope.shape} belong to no map")
+    full = np.broadcast_to(slopes, value.stored[1:])
+    return Value(call.emit(ops.SpatialPReLU(parameter(full)), value.node, key=call.key()), value.order)
+
+
+def _prelu(call: Call, value: Value, slopes: Array) -> Value:
+    layer = nn.PReLU(len(slopes), device="meta")
+    layer.weight = parameter(slopes)
+    return Value(call.emit(layer, value.node, key=call.key()), value.order)
+
+
+def hard_sigmoid(call: Call) -> Value:
+    """min(max(alpha·x + beta, 0), 1): torch has it for 1/6 and 1/2."""
+    alpha, beta = float(call.attribute("alpha", 0.2)), float(call.attribute("beta", 0.5))
+    if math.isclose(alpha, 1 / 6, rel_tol=1e-3) and beta == 0.5:
+        return call.on(call.value(), nn.Hardsigmoid())
+    line = call.on(call.value(), ops.Affine(torch.tensor(alpha), torch.tensor(beta)), suffix="line")
+    return call.on(line, nn.Hardtanh(0.0, 1.0))
+
+
+def gelu(call: Call) -> Value:
+    return call.on(call.value(), nn.GELU(call.attribute("approximate", "none")))
+
+
+def softmax(call: Call) -> Value:
+    """Over one dimension; before opset 13 over all from `axis` on, the same only if just one is longer than 1."""
+    value = call.value()
+    newer = call.opset >= 13
+    axis = int(call.attribute("axis", -1 if newer else 1)) % value.rank
+    if newer:
+        return call.on(value, nn.Softmax(value.order[axis]))
+    long = [dim for dim in range(axis, value.rank) if value.shape[dim] > 1]
+    if len(long) <= 1:
+        return call.on(value, nn.Softmax(value.order[long[0] if long else axis]))
+    value = call.plain()
+    flat = (*value.shape[:axis], math.prod(value.shape[axis:]))
+    rows = call.emit(ops.Reshape(flat, channels_last=False), value.node, suffix="flat")
+    soft = call.emit(nn.Softmax(len(flat) - 1), rows)
+    return Value(call.emit(ops.Reshape(value.shape, channels_last=False), soft, suffix="map"), value.order)
+
+
+def log_softmax(call: Call) -> Value:
+    return call.on(softmax(call), ops.Unary("log"), suffix="log")
+
+
+class Erf(nn.Module):
+    """No part of the vocabulary: stands in the graph until `spellings` finds the GELU around it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.erf(x)

@@ -1,0 +1,145 @@
+"""Arithmetic on two values, or a value and a constant, and batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slimseg.frontends.onnx.builder import Call, Value, parameter, plain
+from slimseg.frontends.onnx.tensors import Array
+from slimseg.graph import ops
+
+
+def broadcasting(
+    layer: type[nn.Module],
+    first: Callable[[Tensor], nn.Module] | None = None,
+    second: Callable[[Tensor], nn.Module] | None = None,
+) -> Callable[[Call], Value]:
+    """An operator of two values; `first` builds the layer for `value ∘ constant`, `second` for `constant ∘ value`."""
+
+    def handler(call: Call) -> Value:
+        left, right = (call.inputs[index] if index < len(call.inputs) else None for index in (0, 1))
+        if isinstance(left, Value) and isinstance(right, Value):
+            return _two_values(call, layer(), left, right)
+        if isinstance(left, Value) and isinstance(right, np.ndarray) and first:
+            return _with_constant(call, left, right, first)
+        if isinstance(right, Value) and isinstance(left, np.ndarray) and second:
+            return _with_constant(call, right, left, second)
+        raise call.unknown("it computes with a constant on this side")
+
+    return handler
+
+
+def variadic(
+    layer: type[nn.Module], bound: Callable[[float], nn.Module | None] | None = None
+) -> Callable[[Call], Value]:
+    """Sum, Max and Min of any number of values; `bound` builds the layer for a single number among them."""
+
+    def handler(call: Call) -> Value:
+        values = [value for value in call.inputs if isinstance(value, Value)]
+        numbers = [value for value in call.inputs if isinstance(value, np.ndarray)]
+        result = values[0]
+        for other in values[1:]:
+            result = _two_values(call, layer(), result, other)
+        for number in numbers:
+            if number.size != 1 or bound is None:
+                raise call.unknown("one of its inputs is a constant of several numbers")
+            limit = bound(float(number.reshape(-1)[0]))
+            result = call.on(result, limit) if limit else result
+        return result
+
+    return handler
+
+
+def _two_values(call: Call, layer: nn.Module, left: Value, right: Value) -> Value:
+    """In the order of the larger value; the other is brought to its rank and order."""
+    larger, smaller = (left, right) if _weight(left) >= _weight(right) else (right, left)
+    if smaller.rank < larger.rank:
+        flat = call.builder.ordered(call.node, smaller, tuple(range(smaller.rank)))
+        shape = (1,) * (larger.rank - smaller.rank) + smaller.shape
+        smaller = plain(call.emit(ops.Reshape(shape, channels_last=False), flat.node, suffix="broadcast"))
+    smaller = call.builder.ordered(call.node, smaller, larger.order)
+    both = (larger, smaller) if larger.node is left.node and smaller.node is not left.node else (smaller, larger)
+    if left is right:
+        both = (larger, larger)
+    return Value(call.emit(layer, both[0].node, both[1].node), larger.order)
+
+
+def _weight(value: Value) -> tuple[int, int]:
+    return value.rank, int(np.prod(value.shape))
+
+
+def _with_constant(call: Call, value: Value, constant: Array, build: Callable[[Tensor], nn.Module]) -> Value:
+    if constant.dtype.kind != "f":
+        raise call.unknown("it computes with whole numbers")
+    return call.on(value, build(_parameter_or_number(stored(call, value, constant))))
+
+
+def _parameter_or_number(values: Array) -> Tensor:
+    """A single number is a setting; one per channel or place is a weight, and can be trained."""
+    return torch.tensor(float(values.reshape(-1)[0])) if values.size == 1 else parameter(values)
+
+
+def stored(call: Call, value: Value, constant: Array) -> Array:
+    """A constant that broadcasts against `value`, in the order in which that is stored and without the batch."""
+    if constant.size == 1:
+        return constant.reshape(())
+    if constant.ndim > value.rank:
+        raise call.unknown(f"its constant of shape {constant.shape} has more dimensions than what it meets")
+    full = constant.reshape((1,) * (value.rank - constant.ndim) + constant.shape)
+    result = full.transpose([value.order.index(dim) for dim in range(value.rank)])
+    if result.shape[0] != 1:
+        raise call.unknown(f"its constant of shape {constant.shape} differs along the batch")
+    one: Array = result[0]
+    return one
+
+
+def minus(constant: Tensor) -> nn.Module:
+    """x - c."""
+    return ops.Affine(shift=_like(constant, -constant))
+
+
+def from_constant(constant: Tensor) -> nn.Module:
+    """c - x."""
+    return ops.Affine(torch.tensor(-1.0), constant)
+
+
+def over(constant: Tensor) -> nn.Module:
+    """x / c."""
+    return ops.Affine(_like(constant, 1 / constant))
+
+
+def _like(constant: Tensor, value: Tensor) -> Tensor:
+    return nn.Parameter(value.detach()) if isinstance(constant, nn.Parameter) else value
+
+
+def power(call: Call) -> Value:
+    exponent = call.constant(1)
+    functions = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
+    number = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else float("nan")
+    if number == 1:
+        return call.value()
+    if number not in functions:
+        raise call.unknown("its exponent is none of 2, 1/2 and -1/2")
+    return call.on(call.value(), ops.Unary(functions[number]))
+
+
+def batch_norm(call: Call) -> Value:
+    value = call.plain()
+    vectors = [call.constant(index) for index in (1, 2, 3, 4)]
+    scale, shift, mean, variance = (vector for vector in vectors if vector is not None)
+    epsilon = float(call.attribute("epsilon", 1e-5))
+    channels = value.shape[1]
+    if any(vector is None or vector.shape != (channels,) for vector in vectors) or call.attribute("training_mode", 0):
+        raise call.unknown("it does not normalise with one stored mean and variance per channel")
+    if value.rank != 4:
+        gain = scale / np.sqrt(variance + np.float32(epsilon))
+        shape = (channels,) + (1,) * (value.rank - 2)
+        return call.on(value, ops.Affine(parameter(gain, shape), parameter(shift - mean * gain, shape)))
+    layer = nn.BatchNorm2d(channels, epsilon)
+    layer.weight, layer.bias = parameter(scale), parameter(shift)
+    layer.running_mean, layer.running_var = parameter(mean).detach(), parameter(variance).detach()
+    return plain(call.emit(layer, value.node, key=call.key()))

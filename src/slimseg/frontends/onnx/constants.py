@@ -1,0 +1,274 @@
+"""Operators whose inputs are all constants, worked out at once: shapes, sizes and slices are mostly spelt so.
+
+Sizes are checked before anything is allocated; what is not in the table is left to the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from slimseg.errors import ModelError
+from slimseg.frontends.onnx.reader import Node
+from slimseg.frontends.onnx.tensors import DTYPES, Array
+
+MAX_ELEMENTS = 1 << 26
+
+Fold = Callable[[Node, Sequence[Any]], Array]
+
+
+def fold(node: Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+    """Results of a node, or None where its operator is not one that is worked out here.
+
+    Raises:
+        ModelError: a result would be larger than any weight is.
+    """
+    if node.op == "Split" and inputs[0] is not None:
+        return _split(node, inputs[0], inputs)
+    function = FOLDS.get(node.op)
+    if function is None:
+        return None
+    with np.errstate(all="ignore"):
+        return (np.asarray(function(node, inputs)),)
+
+
+def bounded(shape: Sequence[int], node: Node) -> tuple[int, ...]:
+    """`shape`, if so many values may be made.
+
+    Raises:
+        ModelError: they may not.
+    """
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
+        raise ModelError(f"the operator {node} asks for a constant of shape {tuple(shape)}: export the model again")
+    return tuple(int(length) for length in shape)
+
+
+def resolved_shape(old: Sequence[int], wanted: Sequence[int], allow_zero: bool = False) -> tuple[int, ...]:
+    """Reshape's rule: 0 keeps a length, one -1 is worked out.
+
+    Raises:
+        ValueError: the values do not fit.
+    """
+    shape = [int(length) for length in wanted]
+    if not allow_zero:
+        shape = [old[i] if length == 0 else length for i, length in enumerate(shape)]
+    if shape.count(-1) == 1:
+        rest = -math.prod(shape)
+        shape[shape.index(-1)] = math.prod(old) // rest if rest else 0
+    if math.prod(shape) != math.prod(old) or min(shape, default=0) < 0:
+        raise ValueError(f"{tuple(old)} does not fit into {tuple(wanted)}")
+    return tuple(shape)
+
+
+def unsqueezed_shape(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+    rank = len(shape) + len(axes)
+    places = {int(axis) % rank for axis in axes}
+    rest = iter(shape)
+    return tuple(1 if place in places else next(rest) for place in range(rank))
+
+
+def squeezed_shape(shape: Sequence[int], axes: Sequence[int] | None) -> tuple[int, ...]:
+    gone = {int(axis) % len(shape) for axis in axes} if axes is not None else {i for i, n in enumerate(shape) if n == 1}
+    if any(shape[axis] != 1 for axis in gone):
+        raise ValueError(f"{tuple(shape)} cannot lose the dimensions {sorted(gone)}")
+    return tuple(length for axis, length in enumerate(shape) if axis not in gone)
+
+
+def axes_of(node: Node, inputs: Sequence[Array | None], position: int = 1) -> list[int] | None:
+    """Axes, given as an attribute by older files and as an input by newer ones."""
+    if len(inputs) > position and (given := inputs[position]) is not None:
+        return [int(axis) for axis in given.reshape(-1)]
+    axes = node.attributes.get("axes")
+    return None if axes is None else [int(axis) for axis in axes]
+
+
+def _broadcast(function: Callable[..., Any]) -> Fold:
+    def run(node: Node, inputs: Sequence[Any]) -> Array:
+        bounded(np.broadcast_shapes(*(value.shape for value in inputs)), node)
+        result: Array = function(*inputs)
+        return result
+
+    return run
+
+
+def _variadic(function: Callable[[Array, Array], Array]) -> Fold:
+    def run(node: Node, inputs: Sequence[Any]) -> Array:
+        bounded(np.broadcast_shapes(*(value.shape for value in inputs)), node)
+        result: Array = inputs[0]
+        for value in inputs[1:]:
+            result = function(result, value)
+        return result
+
+    return run
+
+
+def _divide(a: Array, b: Array) -> Array:
+    if a.dtype.kind == "f":
+        return np.divide(a, b)
+    if not b.all():
+        raise ValueError("division by zero")
+    return np.trunc(a / b).astype(a.dtype)
+
+
+def _cast(node: Node, inputs: Sequence[Any]) -> Array:
+    dtype = DTYPES[int(node.attributes["to"])]
+    result: Array = inputs[0].astype(np.float32 if dtype.kind == "f" else dtype)
+    return result
+
+
+def _constant(node: Node, inputs: Sequence[Any]) -> Array:
+    given = node.attributes
+    if "value" in given:
+        return np.asarray(given["value"])
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    return next(np.asarray(given[name], kind) for name, kind in kinds.items() if name in given)
+
+
+def _constant_of_shape(node: Node, inputs: Sequence[Any]) -> Array:
+    value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32)))
+    return np.full(bounded(inputs[0].reshape(-1).tolist(), node), value.reshape(-1)[0], value.dtype)
+
+
+def _concat(node: Node, inputs: Sequence[Any]) -> Array:
+    bounded((sum(value.size for value in inputs),), node)
+    return np.concatenate(inputs, int(node.attributes["axis"]))
+
+
+def _gather(node: Node, inputs: Sequence[Any]) -> Array:
+    data, index = inputs
+    axis = int(node.attributes.get("axis", 0))
+    bounded((data.size // max(data.shape[axis], 1), index.size), node)
+    result: Array = np.take(data, index, axis)
+    return result
+
+
+def slices(node: Node, inputs: Sequence[Array | None], rank: int) -> list[slice]:
+    """One Python slice for each dimension of what Slice reads."""
+    if len(inputs) > 1:
+        starts, ends, axes, steps = (
+            None if value is None else [int(v) for v in value.reshape(-1)]
+            for value in (*inputs[1:5], *(None,) * (5 - len(inputs)))
+        )
+    else:
+        starts, ends, axes, steps = (node.attributes.get(name) for name in ("starts", "ends", "axes", "steps"))
+    if starts is None or ends is None:
+        raise ValueError("it lacks its starts or ends")
+    axes = list(range(len(starts))) if axes is None else axes
+    result = [slice(None)] * rank
+    for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
+        # To the last one backwards is spelt by an end far below zero, which Python's slices know, too.
+        result[axis] = slice(start, end, step)
+    return result
+
+
+def _tile(node: Node, inputs: Sequence[Any]) -> Array:
+    repeats = [int(value) for value in inputs[1]]
+    bounded([length * times for length, times in zip(inputs[0].shape, repeats, strict=True)], node)
+    return np.tile(inputs[0], repeats)
+
+
+def _expand(node: Node, inputs: Sequence[Any]) -> Array:
+    wanted = [int(length) for length in inputs[1]]
+    return np.broadcast_to(inputs[0], bounded(np.broadcast_shapes(inputs[0].shape, tuple(wanted)), node))
+
+
+def _range(node: Node, inputs: Sequence[Any]) -> Array:
+    start, stop, step = (float(value.reshape(-1)[0]) for value in inputs)
+    (count,) = bounded((max(0, math.ceil((stop - start) / step)),), node)
+    return (start + step * np.arange(count)).astype(inputs[0].dtype)
+
+
+def _reduce(function: Callable[..., Any]) -> Fold:
+    def run(node: Node, inputs: Sequence[Any]) -> Array:
+        axes, keep = axes_of(node, inputs), bool(node.attributes.get("keepdims", 1))
+        result: Array = function(inputs[0], axis=None if axes is None else tuple(axes), keepdims=keep)
+        return result.astype(inputs[0].dtype)
+
+    return run
+
+
+def _dequantize(node: Node, inputs: Sequence[Any]) -> Array:
+    values, scale = inputs[:2]
+    zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale, values.dtype)
+    if scale.ndim == 1 and scale.size > 1:
+        axis = int(node.attributes.get("axis", 1)) % values.ndim
+        shape = [-1 if dim == axis else 1 for dim in range(values.ndim)]
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    result: Array = (values.astype(np.float32) - zero.astype(np.float32)) * scale
+    return result
+
+
+def _split(node: Node, values: Array, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+    axis = int(node.attributes.get("axis", 0))
+    ends = np.cumsum(split_lengths(node, inputs, values.shape[axis]))[:-1]
+    return tuple(np.split(values, ends, axis))
+
+
+def split_lengths(node: Node, inputs: Sequence[Array | None], length: int) -> list[int]:
+    """How long each part is: as given, or equal ones with a shorter last."""
+    given = inputs[1] if len(inputs) > 1 and inputs[1] is not None else node.attributes.get("split")
+    if given is not None:
+        lengths = [int(value) for value in given]
+    else:
+        size = -(-length // len(node.outputs))
+        lengths = [max(0, min(size, length - size * part)) for part in range(len(node.outputs))]
+    if sum(lengths) != length or min(lengths) < 1 or len(lengths) != len(node.outputs):
+        raise ValueError(f"{length} cannot be split into {lengths}")
+    return lengths
+
+
+FOLDS: dict[str, Fold] = {
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Identity": lambda node, inputs: inputs[0],
+    "Shape": lambda node, inputs: np.asarray(
+        inputs[0].shape[node.attributes.get("start", 0) : node.attributes.get("end")], np.int64
+    ),
+    "Size": lambda node, inputs: np.asarray(inputs[0].size, np.int64),
+    "Cast": _cast,
+    "Add": _broadcast(np.add),
+    "Sub": _broadcast(np.subtract),
+    "Mul": _broadcast(np.multiply),
+    "Div": _broadcast(_divide),
+    "Mod": _broadcast(np.mod),
+    "Pow": _broadcast(lambda a, b: np.power(a, b.astype(a.dtype))),
+    "Min": _variadic(np.minimum),
+    "Max": _variadic(np.maximum),
+    "Equal": _broadcast(np.equal),
+    "Greater": _broadcast(np.greater),
+    "Less": _broadcast(np.less),
+    "And": _broadcast(np.logical_and),
+    "Or": _broadcast(np.logical_or),
+    "Where": _broadcast(np.where),
+    "Not": lambda node, inputs: np.logical_not(inputs[0]),
+    "Neg": lambda node, inputs: np.negative(inputs[0]),
+    "Abs": lambda node, inputs: np.abs(inputs[0]),
+    "Sqrt": lambda node, inputs: np.sqrt(inputs[0]),
+    "Exp": lambda node, inputs: np.exp(inputs[0]),
+    "Log": lambda node, inputs: np.log(inputs[0]),
+    "Reciprocal": lambda node, inputs: np.reciprocal(inputs[0]),
+    "Floor": lambda node, inputs: np.floor(inputs[0]),
+    "Ceil": lambda node, inputs: np.ceil(inputs[0]),
+    "Round": lambda node, inputs: np.rint(inputs[0]),
+    "Concat": _concat,
+    "Gather": _gather,
+    "Slice": lambda node, inputs: inputs[0][tuple(slices(node, inputs, inputs[0].ndim))],
+    "Reshape": lambda node, inputs: inputs[0].reshape(
+        resolved_shape(inputs[0].shape, inputs[1].tolist(), bool(node.attributes.get("allowzero")))
+    ),
+    "Squeeze": lambda node, inputs: inputs[0].reshape(squeezed_shape(inputs[0].shape, axes_of(node, inputs))),
+    "Unsqueeze": lambda node, inputs: inputs[0].reshape(unsqueezed_shape(inputs[0].shape, axes_of(node, inputs) or [])),
+    "Transpose": lambda node, inputs: inputs[0].transpose(node.attributes.get("perm")),
+    "Expand": _expand,
+    "Tile": _tile,
+    "Range": _range,
+    "ReduceProd": _reduce(np.prod),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+    "DequantizeLinear": _dequantize,
+}

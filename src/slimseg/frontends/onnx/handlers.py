@@ -1,0 +1,81 @@
+"""The table from ONNX operators to layers of the vocabulary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from slimseg.frontends.onnx import activation, arithmetic, convolution, layout, pooling, resize
+from slimseg.frontends.onnx.builder import Call, Value
+from slimseg.graph import ops
+
+Handler = Callable[[Call], Value | tuple[Value, ...]]
+
+
+def _unary(function: str) -> Handler:
+    return activation.simple(lambda: ops.Unary(function))
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "Conv": convolution.convolution,
+    "ConvTranspose": convolution.transposed_convolution,
+    "Gemm": convolution.fully_connected,
+    "MatMul": convolution.matrix_product,
+    "BatchNormalization": arithmetic.batch_norm,
+    "Relu": activation.simple(nn.ReLU),
+    "Clip": activation.clip,
+    "LeakyRelu": activation.leaky_relu,
+    "PRelu": activation.prelu,
+    "Elu": activation.elu,
+    "HardSwish": activation.simple(nn.Hardswish),
+    "HardSigmoid": activation.hard_sigmoid,
+    "Sigmoid": activation.simple(nn.Sigmoid),
+    "Tanh": activation.simple(nn.Tanh),
+    "Gelu": activation.gelu,
+    "Erf": activation.simple(activation.Erf),
+    "Softmax": activation.softmax,
+    "LogSoftmax": activation.log_softmax,
+    "Abs": _unary("abs"),
+    "Exp": _unary("exp"),
+    "Log": _unary("log"),
+    "Neg": _unary("neg"),
+    "Sqrt": _unary("sqrt"),
+    "Pow": arithmetic.power,
+    "MaxPool": pooling.max_pool,
+    "AveragePool": pooling.average_pool,
+    "GlobalAveragePool": pooling.global_average,
+    "GlobalMaxPool": pooling.global_maximum,
+    "ReduceMean": pooling.reduction("mean"),
+    "ReduceSum": pooling.reduction("sum"),
+    "ReduceMax": pooling.reduction("max"),
+    "ReduceMin": pooling.reduction("min"),
+    "ArgMax": pooling.arg_max,
+    "Add": arithmetic.broadcasting(ops.Add, *(lambda value: ops.Affine(shift=value),) * 2),
+    "Sub": arithmetic.broadcasting(ops.Subtract, arithmetic.minus, arithmetic.from_constant),
+    "Mul": arithmetic.broadcasting(ops.Multiply, ops.Affine, ops.Affine),
+    "Div": arithmetic.broadcasting(ops.Divide, arithmetic.over),
+    "Sum": arithmetic.variadic(ops.Add),
+    "Max": arithmetic.variadic(ops.Maximum, lambda low: activation.bounds(low, math.inf)),
+    "Min": arithmetic.variadic(ops.Minimum, lambda high: activation.bounds(-math.inf, high)),
+    "Resize": resize.resize,
+    "Upsample": resize.resize,
+    "Reshape": layout.reshape,
+    "Flatten": layout.flatten,
+    "Squeeze": layout.squeeze,
+    "Unsqueeze": layout.unsqueeze,
+    "Transpose": layout.transpose,
+    "Concat": layout.concat,
+    "Slice": layout.slice_,
+    "Split": layout.split,
+    "Gather": layout.gather,
+    "Pad": layout.pad,
+    "Expand": layout.expand,
+    "Tile": layout.expand,
+    "DepthToSpace": layout.depth_to_space,
+    "SpaceToDepth": layout.space_to_depth,
+    "Cast": layout.cast,
+    "Identity": layout.alias,
+    "Dropout": layout.alias,
+}

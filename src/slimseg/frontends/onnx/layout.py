@@ -1,0 +1,241 @@
+"""Operators that move values without computing: reshapes, transposes, slices, pads, concatenations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+from torch import fx, nn
+
+from slimseg.frontends.onnx import constants
+from slimseg.frontends.onnx.builder import NHWC, Call, Value, parameter, plain
+from slimseg.frontends.onnx.tensors import Array
+from slimseg.graph import ops
+
+
+def alias(call: Call) -> Value:
+    return call.value()
+
+
+def reshape(call: Call) -> Value:
+    value = call.value()
+    wanted = call.attribute("shape") if "shape" in call.node.attributes else call.constant(1)
+    if wanted is None:
+        raise call.unknown("its shape is left out")
+    return reshaped(
+        call, value, constants.resolved_shape(value.shape, list(wanted), bool(call.attribute("allowzero", 0)))
+    )
+
+
+def flatten(call: Call) -> Value:
+    value = call.value()
+    axis = int(call.attribute("axis", 1))
+    axis += value.rank * (axis < 0)
+    return reshaped(call, value, (math.prod(value.shape[:axis]), math.prod(value.shape[axis:])))
+
+
+def squeeze(call: Call) -> Value:
+    value = call.value()
+    return reshaped(call, value, constants.squeezed_shape(value.shape, constants.axes_of(call.node, call.constants())))
+
+
+def unsqueeze(call: Call) -> Value:
+    value = call.value()
+    axes = constants.axes_of(call.node, call.constants()) or []
+    return reshaped(call, value, constants.unsqueezed_shape(value.shape, axes))
+
+
+def reshaped(call: Call, value: Value, shape: tuple[int, ...]) -> Value:
+    """The same values in ONNX's order, read from and stored as NHWC where that spares a transpose."""
+    if shape == value.shape:
+        return value
+    if value.rank == 4 and value.order == NHWC:
+        channels_last = True
+    else:
+        value = call.builder.ordered(call.node, value, tuple(range(value.rank)))
+        flat = value.rank != 4 or value.shape[1] == 1 or math.prod(value.shape[2:]) == 1
+        channels_last = flat and (len(shape) != 4 or _is_wanted_nhwc(call))
+    if len(shape) != 4 or not channels_last:
+        return plain(call.emit(ops.Reshape(shape, channels_last), value.node))
+    batch, height, width, channels = shape
+    return Value(call.emit(ops.Reshape((batch, channels, height, width)), value.node), NHWC)
+
+
+def _is_wanted_nhwc(call: Call) -> bool:
+    """Whether the next to read the result takes it for NHWC."""
+    readers = call.builder.consumers.get(call.node.outputs[0], [])
+    return any(node.op == "Transpose" and tuple(node.attributes.get("perm", ())) == (0, 3, 1, 2) for node in readers)
+
+
+def transpose(call: Call) -> Value:
+    value = call.value()
+    order = [int(dim) for dim in call.attribute("perm", range(value.rank)[::-1])]
+    if sorted(order) != list(range(value.rank)):
+        raise call.unknown(f"its order {order} does not fit {value.shape}")
+    return Value(value.node, tuple(value.order[dim] for dim in order))
+
+
+def concat(call: Call) -> Value:
+    values = [call.value(index) for index in range(len(call.inputs))]
+    axis = int(call.attribute("axis", 1)) % values[0].rank
+    if len({value.rank for value in values}) != 1:
+        raise call.unknown("its inputs have different numbers of dimensions")
+    if len(values) == 1:
+        return values[0]
+    order = values[0].order
+    nodes = [call.builder.ordered(call.node, value, order).node for value in values]
+    return Value(call.emit(ops.Concat(order[axis]), *nodes), order)
+
+
+def slice_(call: Call) -> Value:
+    value = call.value()
+    for axis, part in enumerate(constants.slices(call.node, call.constants()[: len(call.inputs)], value.rank)):
+        start, stop, step = part.indices(value.shape[axis])
+        if step < 1 or stop <= start:
+            raise call.unknown("it reads backwards, or nothing")
+        value = _part(call, value, axis, start, stop, step)
+    return value
+
+
+def _part(call: Call, value: Value, axis: int, start: int, stop: int, step: int = 1, suffix: str = "") -> Value:
+    if (start, stop, step) == (0, value.shape[axis], 1):
+        return value
+    return call.on(value, ops.Slice(value.order[axis], start, stop, step), suffix)
+
+
+def split(call: Call) -> tuple[Value, ...]:
+    value = call.value()
+    axis = int(call.attribute("axis", 0)) % value.rank
+    parts, start = [], 0
+    for number, length in enumerate(constants.split_lengths(call.node, call.constants(), value.shape[axis])):
+        parts.append(_part(call, value, axis, start, start + length, suffix=str(number)))
+        start += length
+    return tuple(parts)
+
+
+def gather(call: Call) -> Value:
+    """A single index, or a run of neighbours, is a slice."""
+    value, index = call.value(), call.constant(1)
+    axis = int(call.attribute("axis", 0)) % value.rank
+    if index is None or index.ndim > 1 or not index.size:
+        raise call.unknown("it does not pick neighbours")
+    places = (index.reshape(-1) % value.shape[axis]).tolist()
+    if places != list(range(places[0], places[0] + len(places))):
+        raise call.unknown("it does not pick neighbours")
+    part = _part(call, value, axis, places[0], places[-1] + 1, suffix="" if index.ndim else "pick")
+    if index.ndim:
+        return part
+    return reshaped(call, part, tuple(length for dim, length in enumerate(part.shape) if dim != axis))
+
+
+def pad(call: Call) -> Value:
+    value = call.value()
+    pads = call.attribute("pads", call.attribute("paddings")) if call.opset < 11 else call.constant(1)
+    axes = call.constant(3) if call.opset >= 18 else None
+    mode, number = call.attribute("mode", "constant"), _pad_value(call)
+    if pads is None or mode not in ("constant", b"constant"):
+        raise call.unknown(f"its mode is {mode}")
+    dims = list(range(value.rank)) if axes is None else [int(axis) % value.rank for axis in axes]
+    amounts = [(0, 0)] * 4
+    for dim, before, after in zip(dims, list(pads)[: len(dims)], list(pads)[len(dims) :], strict=True):
+        if before or after:
+            amounts[value.order[dim]] = (int(before), int(after))
+    if not any(map(any, amounts)):
+        return value
+    if value.rank != 4 or any(amounts[0]):
+        raise call.unknown("it does not pad a map")
+    return _padded(call, value, amounts, number)
+
+
+def _pad_value(call: Call) -> float:
+    given = call.constant(2) if call.opset >= 11 else None
+    return float(call.attribute("value", 0.0)) if given is None or not given.size else float(given.reshape(-1)[0])
+
+
+def _padded(call: Call, value: Value, amounts: Sequence[tuple[int, int]], number: float) -> Value:
+    """Crops first where some sides are cropped and others padded, which no one operator does."""
+    cropped = [(min(before, 0), min(after, 0)) for before, after in amounts]
+    grown = [(max(before, 0), max(after, 0)) for before, after in amounts]
+    steps = [step for step in (cropped, grown) if any(map(any, step))]
+    for step in steps:
+        (_, channels, rows, columns) = step
+        suffix = "crop" if step is cropped and len(steps) > 1 else ""
+        value = call.on(value, ops.Pad((*columns, *rows), number, channels), suffix)
+    return value
+
+
+def expand(call: Call) -> Value:
+    """One pixel spread over a map is the nearest resize of it."""
+    value, wanted = call.value(), call.constant(1)
+    if wanted is None:
+        raise call.unknown("its shape is left out")
+    given = [int(length) for length in wanted]
+    if call.node.op == "Tile":
+        shape = tuple(length * times for length, times in zip(value.shape, given, strict=True))
+    else:
+        shape = np.broadcast_shapes(value.shape, tuple(given))
+    if shape == value.shape:
+        return value
+    spread = [dim for dim in range(value.rank) if len(shape) == value.rank and shape[dim] != value.shape[dim]]
+    places = {value.order[dim] for dim in spread}
+    if value.rank != 4 or len(shape) != 4 or not places <= {2, 3} or any(value.shape[dim] != 1 for dim in spread):
+        raise call.unknown(f"it repeats {value.shape} to {tuple(shape)}")
+    size = (shape[value.order.index(2)], shape[value.order.index(3)])
+    return call.on(value, ops.Resize(size, "nearest", "asymmetric"))
+
+
+def depth_to_space(call: Call) -> Value:
+    """DCR is the vocabulary's own; CRD has the output channel first, so its channels are put in the other order."""
+    value, block = call.plain(), int(call.attribute("blocksize", 1))
+    if value.rank != 4 or block < 1 or value.shape[1] % block**2:
+        raise call.unknown(f"{value.shape} is not made of blocks of {block}x{block}")
+    if block == 1:
+        return value
+    if call.attribute("mode", "DCR") == "CRD":
+        channels = np.arange(value.shape[1]).reshape(-1, block**2).T.reshape(-1)
+        value = plain(_reordered(call, value, channels))
+    return plain(call.emit(ops.DepthToSpace(block), value.node))
+
+
+def _reordered(call: Call, value: Value, channels: Array) -> fx.Node:
+    """Channel `channels[i]` at place i: in the convolution before where nothing else reads that, else by one more."""
+    before = call.builder.layer(value.node)
+    alone = len(call.builder.consumers.get(call.node.inputs[0], [])) == 1 and not value.node.users
+    alone = alone and call.node.inputs[0] not in call.builder.model.outputs
+    shared = sum(str(node.target) == str(value.node.target) for node in call.builder.graph.nodes) > 1
+    if type(before) is nn.Conv2d and before.groups == 1 and alone and not shared:
+        before.weight = nn.Parameter(before.weight.detach()[channels])
+        before.bias = None if before.bias is None else nn.Parameter(before.bias.detach()[channels])
+        return value.node
+    layer = nn.Conv2d(len(channels), len(channels), 1, bias=False, device="meta")
+    layer.weight = parameter(np.eye(len(channels), dtype=np.float32)[channels][:, :, None, None])
+    return call.emit(layer, value.node, suffix="order")
+
+
+def space_to_depth(call: Call) -> Value:
+    value, block = call.plain(), int(call.attribute("blocksize", 1))
+    if value.rank != 4 or block < 1:
+        raise call.unknown("it does not read a map")
+    return plain(call.emit(ops.SpaceToDepth(block), value.node))
+
+
+_NUMBERS: dict[int, ops.NumberType] = {TensorProto.INT32: "int32", TensorProto.INT64: "int64"}
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
+def cast(call: Call) -> Value:
+    """Floating-point numbers are float32 here, and class indices int32 where the file says a byte."""
+    value, kind = call.value(), int(call.attribute("to", TensorProto.FLOAT))
+    before = call.builder.layer(value.node)
+    if kind in _FLOATS:
+        counts = isinstance(before, ops.ArgMax) or (isinstance(before, ops.Cast) and before.dtype != "float32")
+        return call.on(value, ops.Cast("float32")) if counts else value
+    if kind in (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16, TensorProto.UINT16):
+        return call.on(value, ops.Cast("int32"))
+    if kind not in _NUMBERS:
+        raise call.unknown("it makes numbers of a type that mobile files lack")
+    if isinstance(before, ops.ArgMax) and kind == TensorProto.INT64:
+        return value
+    return call.on(value, ops.Cast(_NUMBERS[kind]))

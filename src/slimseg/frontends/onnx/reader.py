@@ -1,0 +1,125 @@
+"""An ONNX file as plain values: nodes, constants, inputs, outputs. Protobuf is parsed, nothing is executed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto
+
+from slimseg.errors import ModelError
+from slimseg.frontends.onnx.tensors import Array, TensorReader
+
+MAX_FILE_BYTES = 1 << 30
+MAX_NODES = 10_000
+_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator call; an empty input name is an argument left out."""
+
+    op: str  # operators of other domains carry theirs: "com.microsoft.FusedConv"
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name or next(iter(self.outputs), '')!r}"
+
+
+@dataclass(frozen=True)
+class Input:
+    name: str
+    kind: int  # TensorProto.DataType
+    shape: tuple[int | None, ...]  # None: left open
+
+
+@dataclass(frozen=True)
+class Model:
+    path: Path
+    opset: int
+    nodes: tuple[Node, ...]
+    constants: dict[str, Array]
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+
+
+def read(path: Path) -> Model:
+    """Parse an `.onnx` file.
+
+    Raises:
+        ModelError: it is missing, too large, damaged, or no ONNX file.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: give the path of an .onnx file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ModelError(
+            f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB, which no phone can run: is it the right file?"
+        )
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except (DecodeError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged or not an ONNX file: export the model again") from error
+    if not proto.graph.node:
+        raise ModelError(f"{path} is damaged or not an ONNX file: it holds no network; export the model again")
+    if len(proto.graph.node) > MAX_NODES:
+        raise ModelError(f"{path} has {len(proto.graph.node)} operators, more than the {MAX_NODES} that slimseg opens")
+    return _model(path, proto)
+
+
+def _model(path: Path, proto: ModelProto) -> Model:
+    reader, graph = TensorReader(path), proto.graph
+    if graph.sparse_initializer:
+        raise ModelError(f"{path} holds sparse weights, which slimseg cannot open: export it with dense ones")
+    constants = {tensor.name: reader.read(tensor) for tensor in graph.initializer}
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in _DOMAINS), default=1)
+    return Model(
+        path,
+        opset,
+        _nodes(graph, reader),
+        constants,
+        tuple(_input(value) for value in graph.input if value.name not in constants),
+        tuple(value.name for value in graph.output),
+    )
+
+
+def _nodes(graph: GraphProto, reader: TensorReader) -> tuple[Node, ...]:
+    return tuple(
+        Node(
+            node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}",
+            node.name,
+            tuple(node.input),
+            tuple(node.output),
+            {attribute.name: _attribute(attribute, reader) for attribute in node.attribute},
+        )
+        for node in graph.node
+    )
+
+
+def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
+    """Its value; None for those that hold graphs."""
+    if attribute.type == AttributeProto.TENSOR:
+        return reader.read(attribute.t)
+    value = onnx.helper.get_attribute_value(attribute) if attribute.type in _PLAIN else None
+    return value.decode() if isinstance(value, bytes) else value
+
+
+_PLAIN = (
+    AttributeProto.FLOAT,
+    AttributeProto.INT,
+    AttributeProto.STRING,
+    AttributeProto.FLOATS,
+    AttributeProto.INTS,
+)
+
+
+def _input(value: ValueInfoProto) -> Input:
+    kind = value.type.tensor_type
+    dims = (dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in kind.shape.dim)
+    return Input(value.name, kind.elem_type, tuple(dim if dim and dim > 0 else None for dim in dims))

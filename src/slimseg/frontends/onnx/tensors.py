@@ -1,0 +1,113 @@
+"""ONNX tensors to numpy arrays. Nothing is allocated on the word of a header: its shape must fit the bytes behind it.
+
+A large model keeps its values in a second file beside it ("external data"). That file is read only if it lies in the
+model's own folder under a plain name: a model file must not be able to name other files of this machine.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from slimseg.errors import ModelError
+
+Array = np.ndarray[Any, Any]
+
+MAX_DATA_BYTES = 2 << 30  # all values of a model together, as float32
+
+# Type of ONNX: how it lies in raw bytes, and the field that holds it otherwise.
+_TYPES: dict[int, tuple[str, str]] = {
+    TensorProto.FLOAT: ("<f4", "float_data"),
+    TensorProto.UINT8: ("u1", "int32_data"),
+    TensorProto.INT8: ("i1", "int32_data"),
+    TensorProto.UINT16: ("<u2", "int32_data"),
+    TensorProto.INT16: ("<i2", "int32_data"),
+    TensorProto.INT32: ("<i4", "int32_data"),
+    TensorProto.INT64: ("<i8", "int64_data"),
+    TensorProto.BOOL: ("?", "int32_data"),
+    TensorProto.FLOAT16: ("<f2", "int32_data"),
+    TensorProto.BFLOAT16: ("<u2", "int32_data"),
+    TensorProto.DOUBLE: ("<f8", "double_data"),
+    TensorProto.UINT32: ("<u4", "uint64_data"),
+    TensorProto.UINT64: ("<u8", "uint64_data"),
+}
+DTYPES: dict[int, np.dtype[Any]] = {kind: np.dtype(code) for kind, (code, _) in _TYPES.items()}
+
+
+class TensorReader:
+    """Reads the tensors of one model file, and counts what they take."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes_left = MAX_DATA_BYTES
+
+    def read(self, tensor: TensorProto) -> Array:
+        """Values of a tensor: float16, bfloat16 and float64 as float32, all others as they are.
+
+        Raises:
+            ModelError: its bytes do not fit its shape, its type is unknown, or its file cannot be used.
+        """
+        if tensor.data_type not in _TYPES:
+            raise ModelError(
+                f"{self.path} holds the tensor {tensor.name!r} of a type that is no number: export it again"
+            )
+        code, field = _TYPES[tensor.data_type]
+        shape, dtype = tuple(tensor.dims), np.dtype(code)
+        if min(shape, default=0) < 0 or len(shape) > 8:
+            raise self._damaged(tensor)
+        count = math.prod(shape)
+        self.bytes_left -= count * max(dtype.itemsize, 4)
+        if self.bytes_left < 0:
+            raise ModelError(f"{self.path} holds more than {MAX_DATA_BYTES >> 30} GiB of values: too large for a phone")
+        return _as_float32(self._flat(tensor, dtype, field, count), tensor.data_type).reshape(shape)
+
+    def _flat(self, tensor: TensorProto, dtype: np.dtype[Any], field: str, count: int) -> Array:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raw = self._external(tensor, count * dtype.itemsize)
+        elif tensor.raw_data or not count:
+            raw = tensor.raw_data
+        else:
+            return self._listed(tensor, dtype, field, count)
+        if len(raw) != count * dtype.itemsize:
+            raise self._damaged(tensor)
+        return np.frombuffer(raw, dtype)
+
+    def _listed(self, tensor: TensorProto, dtype: np.dtype[Any], field: str, count: int) -> Array:
+        values = getattr(tensor, field)
+        if len(values) != count:
+            raise self._damaged(tensor)
+        if tensor.data_type == TensorProto.FLOAT16:
+            return np.array(values, np.uint16).view(np.float16)
+        return np.array(values, dtype)
+
+    def _external(self, tensor: TensorProto, length: int) -> bytes:
+        entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        beside = self.path.parent / location
+        if not location or location in (".", "..") or set(location) & set("/\\\0:") or beside.is_symlink():
+            raise ModelError(
+                f"{self.path} keeps its values in {location!r}, which is no file beside it: export it as one"
+            )
+        if not beside.is_file():
+            raise ModelError(f"{self.path} keeps its values in {location}, which is missing: put that file beside it")
+        offset, declared = int(entries.get("offset", 0)), int(entries.get("length", length))
+        if declared != length or offset < 0 or offset + length > beside.stat().st_size:
+            raise self._damaged(tensor)
+        with beside.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def _damaged(self, tensor: TensorProto) -> ModelError:
+        return ModelError(
+            f"{self.path} is damaged: the values of {tensor.name!r} do not fit its shape; export it again"
+        )
+
+
+def _as_float32(values: Array, kind: int) -> Array:
+    if kind == TensorProto.BFLOAT16:  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32) if values.dtype.kind == "f" and values.dtype != np.float32 else values
