@@ -233,12 +233,18 @@ def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
 
 
 def _scaled(graph: Graph, node: fx.Node, old: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    new = []
-    for length, before, after in zip(old, graph.input_size, size, strict=True):
-        if length * after % before and length > 1:
-            raise Unsupported(f"{node.name} resizes to {old}, which has no counterpart at {size[0]}x{size[1]}")
-        new.append(max(1, length * after // before))
+    new = [_scaled_side(*sides) for sides in zip(old, graph.input_size, size, strict=True)]
+    if new[0] is None or new[1] is None:
+        raise Unsupported(f"{node.name} resizes to {old}, which has no counterpart at {size[0]}x{size[1]}")
     return new[0], new[1]
+
+
+def _scaled_side(length: int, before: int, after: int) -> int | None:
+    """In proportion where that is a whole number; else 65 of 513 is what layers of stride 8 make, so 64 of 512."""
+    if length == 1 or length * after % before == 0:
+        return max(1, length * after // before)
+    stride = round(before / length)
+    return -(-after // stride) if -(-before // stride) == length else None
 
 
 def _reshaped(graph: Graph, node: fx.Node, old: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:

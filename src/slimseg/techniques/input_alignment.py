@@ -1,0 +1,74 @@
+"""Input sizes whose maps divide evenly: 512 instead of 513, 224 instead of 225 (article, section 2).
+
+    Given   a network at H×W, a side of it no multiple of 8
+    Result  the same weights at H'×W', the multiples of 32, or of 8, that lie nearest
+
+The article: "the input size should be a multiple of 8 [...] load multiples of 8, then multiples of 4, 2 and 1". An
+odd side stays odd through every stride of 2 (513, 257, 129, 65, 33), so each layer's rows end in a remainder.
+"""
+
+from __future__ import annotations
+
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph import edit
+from slimseg.graph.graph import Graph
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site
+
+STEPS = (32, 8)  # what the strides of most encoders divide; what kernels work on
+NEAR = 0.05  # how far a side may move
+
+
+class InputAlignment:
+    """Brings an input of odd sides to the nearest even ones."""
+
+    name = "input size in multiples of 8"
+    section = "2"
+    needs: Needs = "images"
+    paper = "the article, section 2"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for size in neighbours(graph.input_size):
+            try:
+                edit.at_input_size(graph, size)
+            except (Unsupported, GraphError) as refusal:
+                refusals.append(Refusal(self.name, graph.input.name, str(refusal)))
+            else:
+                sites.append(self._site(graph, size))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, size: tuple[int, int]) -> Site:
+        name, before, after = graph.input.name, "x".join(map(str, graph.input_size)), "x".join(map(str, size))
+        reason = (
+            f"{before} is no multiple of 8, and its maps end in remainders ({_maps(graph.input_size)}): "
+            f"{after} gives {_maps(size)}"
+        )
+        return Site(self.name, (name,), name, graph.output.name, self.needs, reason, after, whole=True)
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        sides = site.variant.split("x")
+        if len(sides) != 2 or (int(sides[0]), int(sides[1])) not in neighbours(graph.input_size):
+            raise Unsupported(f"an input of {site.variant} is no neighbour of {graph.name}'s")
+        return edit.at_input_size(graph, (int(sides[0]), int(sides[1])))
+
+
+def neighbours(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The nearest sizes that are multiples of 32 and of 8, nearer than `NEAR`; none for a size that is one already."""
+    if all(side % STEPS[-1] == 0 for side in size):
+        return []
+    found = []
+    for step in STEPS:
+        near = tuple(side if side % step == 0 else max(step, round(side / step) * step) for side in size)
+        if all(abs(new - side) <= NEAR * side for new, side in zip(near, size, strict=True)):
+            found.append((near[0], near[1]))
+    return list(dict.fromkeys(found))
+
+
+def _maps(size: tuple[int, int]) -> str:
+    """Heights of the maps that strides of 2 make."""
+    heights = [size[0]]
+    while len(heights) < 5 and heights[-1] > 8:
+        heights.append(-(-heights[-1] // 2))
+    return ", ".join(map(str, heights[1:]))

@@ -1,0 +1,125 @@
+"""Activations that only compute linearly, in pieces (article, section 3.4 (3)).
+
+    Given   y = f(x),  f hard-swish, swish, GELU, ELU, PReLU or leaky ReLU
+    Result  y ≈ max(x, 0)                       which the runtime computes inside the layer before it
+    Given   σ(x) or tanh(x)                     an exponential per value
+    Result  min(max(x + 3, 0), 6) / 6 or min(max(x, -1), 1)
+
+All of them keep the sign and the growth of what they replace, no more: the layers around have to learn the rest. A
+last sigmoid is left alone, as its values are the result. A swish spelled x · σ(x) counts as one activation.
+Howard et al., "Searching for MobileNetV3", 2019, section 5.2, replaces the same functions for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site
+
+_Made = Callable[[], nn.Module]
+# What is replaced: its name in a sentence, and what stands for it.
+REPLACED: dict[type[nn.Module], tuple[str, _Made]] = {
+    nn.Hardswish: ("hard-swish", nn.ReLU),
+    nn.SiLU: ("swish", nn.ReLU),
+    nn.GELU: ("GELU", nn.ReLU),
+    nn.ELU: ("ELU", nn.ReLU),
+    nn.PReLU: ("PReLU", nn.ReLU),
+    ops.SpatialPReLU: ("PReLU with a slope per pixel", nn.ReLU),
+    nn.LeakyReLU: ("leaky ReLU", nn.ReLU),
+    nn.Sigmoid: ("sigmoid", nn.Hardsigmoid),
+    nn.Tanh: ("tanh", nn.Hardtanh),
+}
+_NAMES: dict[_Made, str] = {nn.ReLU: "ReLU", nn.Hardsigmoid: "hard sigmoid", nn.Hardtanh: "hard tanh"}
+
+
+class LinearActivations:
+    """Replaces activations that are curved, or that the runtime computes as a layer of their own."""
+
+    name = "linear activation"
+    section = "3.4"
+    needs: Needs = "images"
+    paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        last = _last(graph)
+        for node in graph.layers():
+            kind = _kind(graph, node)
+            if kind is None or node is last:
+                continue
+            if other := edit.shared_with(graph, node):
+                refusals.append(Refusal(self.name, node.name, f"its layer is shared with {other}"))
+            else:
+                sites.append(self._site(graph, node, kind))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, node: fx.Node, kind: type[nn.Module]) -> Site:
+        what, made = REPLACED[kind]
+        result = _NAMES[made]
+        gate = _gate(graph, node)
+        layers = (node.name,) if gate is None else (gate.name, node.name)
+        before = producer(gate or node)
+        host = _host(graph, node) if result == "ReLU" else None
+        shape = "x".join(str(length) for length in graph.shape(node)[1:])
+        gain = f"a ReLU is computed inside {host.name}" if host is not None else f"a {result} only compares and scales"
+        reason = f"{what} of {shape} values is a pass over them of its own: {gain}"
+        return Site(
+            self.name, layers, (producer(host) if host is not None else before).name, node.name, self.needs, reason,
+            result,
+        )  # fmt: skip
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        node = graph.node(site.target)
+        kind = _kind(graph, node)
+        if kind is None or node is _last(graph):
+            raise Unsupported(f"{site.target} is no activation that {self.name} could replace")
+        block = nn.Sequential(REPLACED[kind][1]())
+        return edit.replace(graph, [producer(_gate(graph, node) or node).name], site.target, block)
+
+
+def _kind(graph: Graph, node: fx.Node) -> type[nn.Module] | None:
+    """Which of the activations above ends in this node."""
+    if _gate(graph, node) is not None:
+        return nn.SiLU
+    if any(_gate(graph, reader) is node for reader in node.users):
+        return None  # half of a swish
+    layer = graph.layer(node)
+    return next((kind for kind in REPLACED if type(layer) is kind), None)
+
+
+def _gate(graph: Graph, node: fx.Node) -> fx.Node | None:
+    """The sigmoid in a swish that is spelled x · σ(x), read by nobody else."""
+    if graph.layer_as(node, ops.Multiply) is None:
+        return None
+    for gate, value in (node.args, node.args[::-1]):
+        if graph.layer_as(gate, nn.Sigmoid) is None:
+            continue
+        assert isinstance(gate, fx.Node)
+        if only_consumer(gate) is node and producer(gate) is value:
+            return gate
+    return None
+
+
+def _host(graph: Graph, node: fx.Node) -> fx.Node | None:
+    """The layer before, if it would compute a ReLU of its result on the way; a batch norm between is folded."""
+    readers = {node, _gate(graph, node) or node}
+    source = producer(_gate(graph, node) or node)
+    if set(source.users) <= readers and graph.layer_as(source, nn.BatchNorm2d) is not None:
+        readers, source = {source}, producer(source)
+    takes_in = graph.layer_as(source, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) is not None
+    return source if takes_in and set(source.users) <= readers else None
+
+
+def _last(graph: Graph) -> fx.Node:
+    """The node whose values are the result; what follows only moves them."""
+    node = graph.output
+    while graph.layer_as(node, (ops.Reshape, ops.Transpose, ops.Slice, ops.Cast, ops.Resize, ops.Pad)) is not None:
+        node = producer(node)
+    return node
