@@ -57,7 +57,12 @@ class Profile(Result):
 
 @dataclass(frozen=True)
 class Finding(Result):
-    """One possible edit, priced by a what-if: the site before and after, timed side by side."""
+    """One possible saving and its measured price.
+
+    With the basis "what-if" an edit was made: the site before and after, timed side by side. With "profile" only the
+    file was read: `before_ms` is what its operators took, `after_ms` what remains if they go, so the saving is the
+    most that there is to win.
+    """
 
     technique: str
     layers: tuple[str, ...]
@@ -67,6 +72,10 @@ class Finding(Result):
     saving_ms: float
     share: float  # saving over the whole network's latency, 0-1
     reason: str
+    variant: str = ""  # of the technique on these layers; variants of one site exclude each other
+    section: str = ""  # of the article
+    layers_ms: float | None = None  # what the layers took in the profile of the whole network, if it tells
+    basis: Literal["what-if", "profile"] = "what-if"
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,15 @@ class Refusal(Result):
 
 @dataclass(frozen=True)
 class Diagnosis(Result):
+    """What could be saved in one network."""
+
     model: str
-    precision: str  # what the what-ifs were timed in: "float32" or "int8"
+    precision: str  # what was timed: "float32" or "int8"
     latency_ms: float
-    findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then by saving, largest first
+    findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then what-ifs first, then largest saving first
     refusals: tuple[Refusal, ...]
+    headline: tuple[Finding, ...] = ()  # the largest savings whatever they need, one of each technique
+    notes: tuple[str, ...] = ()  # what to know about how the model was opened or timed
 
 
 @dataclass(frozen=True)
