@@ -64,9 +64,16 @@ def test_imports_go_down(path):
     assert not upward, f"{own} imports {upward} from above"
 
 
-@pytest.mark.parametrize("part", ["techniques", "runtimes", "frontends"])
-def test_parts_of_one_height_stay_apart(part):
-    others = {"techniques", "runtimes", "frontends"} - {part}
+@pytest.mark.parametrize(
+    ("part", "others"),
+    [
+        ("techniques", {"runtimes", "frontends"}),
+        ("runtimes", {"techniques", "frontends"}),
+        # A frontend may read a runtime's own file format with that runtime's reader, and native code in the child.
+        ("frontends", {"techniques"}),
+    ],
+)
+def test_parts_of_one_height_stay_apart(part, others):
     for path in (PACKAGE / part).rglob("*.py"):
         assert not ours(path) & others, path
 

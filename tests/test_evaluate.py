@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import slimseg
 from slimseg.errors import DataError, ModelError
-from slimseg.evaluate import _in_rows
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
+from slimseg.runtimes.host import in_rows
 from slimseg.runtimes.litert import file, writer
 from slimseg.techniques.head import with_output
 
@@ -149,4 +149,4 @@ def test_a_real_file_with_a_flat_output(shared: Path) -> None:
 
 def test_an_output_that_is_no_picture() -> None:
     with pytest.raises(ModelError, match="not one per pixel"):
-        _in_rows(Path("odd.tflite"), np.zeros(1000, np.float32), (8, 8))
+        in_rows(np.zeros(1000, np.float32), (8, 8), "odd.tflite")

@@ -6,7 +6,6 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from slimseg.errors import DataError, ModelError
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
+from slimseg.graph.output import class_count
 from slimseg.planning import sensitivity
 from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress, Silent
@@ -121,17 +121,8 @@ def predictions(
         pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]
         outputs = session.predict(path, np.stack([pipeline(image) for image, _ in pairs]), threads)
         for (image, truth), output in zip(pairs, outputs, strict=True):
-            scores = _in_rows(path, output, (shape[1], shape[2]))
+            scores = host.in_rows(output, (shape[1], shape[2]), path)
             yield image, truth, host.to_mask(scores, _size(image), description.output_kind)
-
-
-def _in_rows(path: Path, output: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Scores (h, w, classes) or a mask (h, w); what a file gives flat has the pixels of its input."""
-    if output.ndim > 1:
-        return output
-    if not output.size or output.size % (size[0] * size[1]):
-        raise ModelError(f"{path} gives {output.size} numbers for an input of {size[0]}x{size[1]}: not one per pixel")
-    return output.reshape(*size, -1)
 
 
 def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -152,7 +143,7 @@ class Evaluator:
     def _count(self) -> int:
         if self.original.description.output_kind == "mask":
             return max(2, len(self.classes))
-        return max(2, self.original.shape(self.original.output)[1])
+        return class_count(self.original)
 
     def accuracy(self, path: Path) -> Accuracy:
         """Of a deployed file. The first file asked about becomes the reference for agreement."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from slimseg.graph import edit, ops
-from slimseg.graph.output import map_node, output_kind
+from slimseg.graph.output import as_map, class_count, map_node, map_size, output_kind
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,11 @@ def test_map_node_is_what_is_flattened():
     assert graph.shape(map_node(graph)) == (1, 1, 8, 8)
     plain = edit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), ops.ArgMax()), (1, 3, 8, 8))
     assert map_node(plain) is plain.output
+
+
+def test_flattened_maps_are_maps_again():
+    graph = edit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), ops.Reshape((1, 40, 2))), (1, 3, 5, 8))
+    image = torch.randn(3, 3, 5, 8)
+    torch.testing.assert_close(as_map(graph, graph(image)), graph.module.get_submodule("layer_0")(image))
+    assert map_size(graph) == (5, 8)
+    assert class_count(graph) == 2

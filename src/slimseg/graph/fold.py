@@ -1,6 +1,10 @@
-"""Fold batch normalisation into the convolution before it: exact, and what every inference file wants.
+"""Fold scales and shifts into the layer before them: exact, and what every inference file wants.
 
-y = γ (W∗x + b − μ) / √(σ² + ε) + β  =  W'∗x + b',   W' = W·s,  b' = (b − μ)·s + β,  s = γ / √(σ² + ε)
+    Given   s·(W∗x + b) + t      a batch norm, or a product with and a sum of one number per channel
+    Result  W'∗x + b',           W' = W·s,  b' = b·s + t
+
+A batch norm is such a scale and shift: s = γ / √(σ² + ε), t = β − μ·s. Convolutions, transposed convolutions and
+linear layers take them in, as long as nothing else reads them and no other node shares their weights.
 """
 
 from __future__ import annotations
@@ -8,32 +12,91 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import fx, nn
-from torch.nn.utils import fusion
+from torch import Tensor, fx, nn
 
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.ops import Affine
+
+Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-def fold_batch_norm(graph: Graph) -> Graph:
-    """A copy in which every batch norm that directly follows a convolution of its own is folded into it.
+def fold_scales(graph: Graph) -> Graph:
+    """A copy in which every batch norm and affine layer that can is folded into the layer before it.
 
-    A batch norm that cannot be folded becomes a depthwise 1x1 convolution.
+    A batch norm that cannot be folded becomes a depthwise 1x1 convolution; an affine layer that cannot, stays.
     """
     result = graph.copy()
     for node in list(result.layers()):
         norm = result.layer_as(node, nn.BatchNorm2d)
-        if norm is None:
-            continue
-        source = producer(node)
-        convolution = result.layer_as(source, (nn.Conv2d, nn.ConvTranspose2d))
-        if convolution is not None and only_consumer(source) is node and _calls(result, source) == 1:
-            _replace_module(result, source, _fused(convolution, norm))
-            node.replace_all_uses_with(source)
-            result.module.graph.erase_node(node)
-        else:
+        if host(result, node) is not None:
+            _fold(result, node)
+        elif norm is not None:
             _replace_module(result, node, _as_convolution(norm))
     result.refresh()
     return result
+
+
+def host(graph: Graph, node: fx.Node) -> fx.Node | None:
+    """The layer before a batch norm or affine layer if it can take it in, else None."""
+    if graph.layer_as(node, (nn.BatchNorm2d, Affine)) is None:
+        return None
+    source = producer(node)
+    layer = graph.layer_as(source, LAYERS)
+    if layer is None or only_consumer(source) is not node or _calls(graph, source) > 1:
+        return None
+    return source if scale_and_shift(graph, node) is not None else None
+
+
+def scale_and_shift(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None:
+    """(s, t), each (channels,), with node(x) = s·x + t; None for any other layer, or constants that vary over pixels.
+
+    The channels of a flat tensor (N, F) are its F values.
+    """
+    layer = graph.layer(node)
+    if isinstance(layer, nn.BatchNorm2d):
+        return norm_scale_and_shift(layer)
+    if not isinstance(layer, Affine):
+        return None
+    shape = graph.shape(node)
+    if graph.shape(producer(node)) != shape:
+        return None  # it broadcasts
+    scale, shift = (
+        torch.full((shape[1],), neutral) if value is None else _per_channel(value.detach(), shape)
+        for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0))
+    )
+    return None if scale is None or shift is None else (scale, shift)
+
+
+def _per_channel(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    if value.numel() == 1:
+        return value.reshape(1).expand(shape[1])
+    full = (1,) * (len(shape) - value.ndim) + tuple(value.shape)
+    return value.reshape(-1) if full == (1, shape[1], *(1 for _ in shape[2:])) else None
+
+
+def scaled(layer: Layer, scale: Tensor, shift: Tensor) -> Layer:
+    """A copy of `layer` that gives scale·y + shift where it gave y; both (out channels,)."""
+    result = copy.deepcopy(layer)
+    weight = layer.weight.detach()
+    if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, ...), the groups along `in`
+        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
+        weight = (grouped * scale.reshape(layer.groups, 1, -1, 1, 1)).reshape(weight.shape)
+    else:
+        weight = weight * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+    bias = shift if layer.bias is None else layer.bias.detach() * scale + shift
+    result.weight, result.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+    return result
+
+
+def _fold(graph: Graph, node: fx.Node) -> None:
+    source, constants = producer(node), scale_and_shift(graph, node)
+    layer = graph.layer_as(source, LAYERS)
+    assert layer is not None
+    assert constants is not None
+    _replace_module(graph, source, scaled(layer, *constants))
+    node.replace_all_uses_with(source)
+    graph.module.graph.erase_node(node)
 
 
 def _calls(graph: Graph, node: fx.Node) -> int:
@@ -44,28 +107,7 @@ def _replace_module(graph: Graph, node: fx.Node, module: nn.Module) -> None:
     graph.module.add_module(str(node.target), module.eval())
 
 
-def _fused(convolution: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
-    if isinstance(convolution, nn.Conv2d):
-        return fusion.fuse_conv_bn_eval(convolution.eval(), norm.eval())
-    assert isinstance(convolution, nn.ConvTranspose2d)
-    if convolution.groups == 1:
-        return fusion.fuse_conv_bn_eval(convolution.eval(), norm.eval(), transpose=True)
-    return _fused_grouped_transposed(convolution, norm)
-
-
-def _fused_grouped_transposed(convolution: nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> nn.ConvTranspose2d:
-    """torch's helper scales dimension 1 of the weights, which holds one group's channels only."""
-    fused = copy.deepcopy(convolution)
-    scale, shift = scale_and_shift(norm)
-    bias = convolution.bias if convolution.bias is not None else torch.zeros_like(shift)
-    per_group = scale.reshape(convolution.groups, 1, -1, 1, 1)
-    weight = convolution.weight.reshape(convolution.groups, -1, *convolution.weight.shape[1:])
-    fused.weight = nn.Parameter((weight * per_group).reshape(convolution.weight.shape).detach())
-    fused.bias = nn.Parameter((bias * scale + shift).detach())
-    return fused
-
-
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+def norm_scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """(s, t) with batch norm = s·x + t per channel, in inference."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -79,7 +121,7 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _as_convolution(norm: nn.BatchNorm2d) -> nn.Conv2d:
-    scale, shift = scale_and_shift(norm)
+    scale, shift = norm_scale_and_shift(norm)
     depthwise = nn.Conv2d(norm.num_features, norm.num_features, 1, groups=norm.num_features)
     depthwise.weight = nn.Parameter(scale.reshape(-1, 1, 1, 1))
     depthwise.bias = nn.Parameter(shift)

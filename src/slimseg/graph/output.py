@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.description import OutputKind
@@ -27,3 +27,26 @@ def map_node(graph: Graph) -> fx.Node:
     while len(graph.shape(node)) != 4 and graph.layer_as(node, (ops.Reshape, ops.Cast)) is not None:
         node = producer(node)
     return node
+
+
+def as_map(graph: Graph, output: Tensor) -> Tensor:
+    """What the graph gave as a map again: (N, classes, h, w), or (N, h, w) for a mask, where it gives it flattened."""
+    if map_node(graph) is graph.output:
+        return output
+    shape = graph.shape(map_node(graph))
+    if len(shape) == 3:
+        return output.reshape(-1, *shape[1:])
+    channels, height, width = shape[1:]
+    return output.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def map_size(graph: Graph) -> tuple[int, int]:
+    """Height and width of the map of classes."""
+    shape = graph.shape(map_node(graph))
+    return shape[-2], shape[-1]
+
+
+def class_count(graph: Graph) -> int:
+    """Classes that a map tells apart; one channel tells two. A mask does not say how many: 0."""
+    shape = graph.shape(map_node(graph))
+    return max(2, shape[1]) if len(shape) == 4 else 0

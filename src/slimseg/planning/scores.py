@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.output import map_node
 
 _DECIDES = (ops.ArgMax, nn.Softmax, nn.Sigmoid)
 
@@ -16,12 +17,13 @@ _DECIDES = (ops.ArgMax, nn.Softmax, nn.Sigmoid)
 def logits_of(graph: Graph) -> Graph:
     """The same layers, weights shared, up to the logits: (N, classes, h, w), or (N, 1, h, w) for two classes.
 
-    A final argmax, softmax or sigmoid is left out; other probabilities are taken back by their logarithm.
+    A final argmax, softmax or sigmoid is left out, and a reshape that flattens the map; other probabilities are
+    taken back by their logarithm.
     """
-    last = graph.output
+    end = last = map_node(graph)
     while graph.layer_as(last, _DECIDES) is not None:
         last = producer(last)
-    probabilities = graph.description.output_kind == "probabilities" and last is graph.output
+    probabilities = graph.description.output_kind == "probabilities" and last is end
     if last is graph.output and not probabilities:
         return graph
     view = copy.copy(graph)

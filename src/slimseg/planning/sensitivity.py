@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph
+from slimseg.graph.output import as_map
 from slimseg.progress import Progress
 from slimseg.techniques import Site, named
 
@@ -47,7 +48,7 @@ def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Te
     """Class indices (N, H, W) at the output's own size, or at `size`."""
     found = []
     for image in torch.split(images, 4):
-        output = graph(image.contiguous(memory_format=torch.channels_last))
+        output = as_map(graph, graph(image.contiguous(memory_format=torch.channels_last)))
         if output.ndim == 4 and size is not None and output.shape[2:] != tuple(size):
             output = F.interpolate(output, tuple(size), mode="bilinear", align_corners=False)
         found.append(classes(graph, output))
@@ -55,7 +56,8 @@ def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Te
 
 
 def classes(graph: Graph, output: Tensor) -> Tensor:
-    """Class indices (N, H, W) of a network's output of any kind."""
+    """Class indices (N, H, W) of a network's output of any kind, flattened or not."""
+    output = as_map(graph, output)
     if output.ndim == 3:
         return output
     if output.shape[1] == 1:

@@ -75,6 +75,21 @@ def to_mask(output: NDArray[Any], size: tuple[int, int], kind: OutputKind) -> Pi
     return np.asarray(scores.argmax(-1), np.uint8)
 
 
+def in_rows(output: NDArray[Any], size: tuple[int, int], path: str | Path) -> NDArray[Any]:
+    """One output, without its batch, as scores (h, w, classes) or a mask (h, w).
+
+    What a file gives flat has the pixels of its input, `size`.
+
+    Raises:
+        ModelError: it is flat and has other pixels.
+    """
+    if output.ndim == 3 or (output.ndim == 2 and output.shape[0] != size[0] * size[1]):
+        return output
+    if not output.size or output.size % (size[0] * size[1]):
+        raise ModelError(f"{path} gives {output.size} numbers for an input of {size[0]}x{size[1]}: not one per pixel")
+    return output.reshape(*size, -1)
+
+
 def _bilinear(scores: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     if scores.shape[:2] == tuple(size):
         return scores
@@ -95,9 +110,15 @@ def _nearest(mask: NDArray[Any], size: tuple[int, int]) -> Pixels:
 
 
 def time_end_to_end(
-    paths: Sequence[str | Path], image_size: tuple[int, int], mask_size: tuple[int, int], threads: int = 1
+    paths: Sequence[str | Path],
+    image_size: tuple[int, int],
+    mask_size: tuple[int, int],
+    threads: int = 1,
+    description: Description | None = None,
 ) -> tuple[float, ...]:
     """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
+
+    `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.
 
     Raises:
         ModelError: a file is damaged or does not say what its output means.
@@ -105,12 +126,14 @@ def time_end_to_end(
     """
     target = "slimseg.runtimes.host:measure_end_to_end"
     names = [str(path) for path in paths]
-    result: tuple[float, ...] = child.shared().call(target, names, image_size, mask_size, threads, about=names[-1])
+    result: tuple[float, ...] = child.shared().call(
+        target, names, image_size, mask_size, threads, description, about=names[-1]
+    )
     return result
 
 
 def measure_end_to_end(
-    names: list[str], image_size: tuple[int, int], mask_size: tuple[int, int], threads: int
+    names: list[str], image_size: tuple[int, int], mask_size: tuple[int, int], threads: int, other: Description | None
 ) -> tuple[float, ...]:
     """What `time_end_to_end` runs in the child."""
     import torch
@@ -122,7 +145,7 @@ def measure_end_to_end(
     steps = []
     for name in names:
         session = Session(name, threads)
-        description = session.file.description
+        description = session.file.description or other
         if description is None:
             raise ModelError(f"{name} does not say what it wants and gives: write it with slimseg")
         steps.append((session, ImagePipeline(description.preprocessing, session.input_shape[1:3]), description))  # type: ignore[arg-type]
@@ -139,4 +162,5 @@ def measure_end_to_end(
 def _once(
     session: Any, pipeline: ImagePipeline, description: Description, image: Pixels, size: tuple[int, int]
 ) -> Pixels:
-    return to_mask(session.run(pipeline(image)), size, description.output_kind)
+    output = in_rows(session.run(pipeline(image))[0], pipeline.size, session.file.path)
+    return to_mask(output, size, description.output_kind)

@@ -146,9 +146,10 @@ def distil_loss(teacher: Graph, student: Graph, features: Sequence[str], weights
         if features:
             terms = [losses.mimicry(own[name], known[name]) for name in features]
             total = total + weights.features * torch.stack(terms).mean()
-        if masks is not None and logits.shape[1] > 1:
-            total = total + weights.labels * losses.cross_entropy(logits, masks)
-            total = total + weights.lovasz * losses.lovasz_softmax(logits, masks)
+        if masks is not None:
+            both = losses.two_classes(logits)
+            total = total + weights.labels * losses.cross_entropy(both, masks)
+            total = total + weights.lovasz * losses.lovasz_softmax(both, masks)
         return total
 
     return loss

@@ -51,13 +51,14 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     The teacher's logits are resized to the student's. One channel is the logit of the second of two classes; either
     may have one where the other has both.
     """
-    student, teacher = _two_classes(student), _two_classes(at_size(teacher, student.shape[2:]))
+    student, teacher = two_classes(student), two_classes(at_size(teacher, student.shape[2:]))
     log_student = (student / temperature).log_softmax(1)
     log_teacher = (teacher / temperature).log_softmax(1)
     return temperature**2 * F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(1).mean()
 
 
-def _two_classes(logits: Tensor) -> Tensor:
+def two_classes(logits: Tensor) -> Tensor:
+    """One channel, the logit of the second of two classes, as logits of both."""
     return torch.cat((-logits / 2, logits / 2), 1) if logits.shape[1] == 1 else logits
 
 
