@@ -1,4 +1,4 @@
-"""Folding batch norm is exact, and every batch norm goes."""
+"""Folding is exact, and every batch norm goes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.graph import edit
-from slimseg.graph.fold import fold_batch_norm
+from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
+from slimseg.graph.ops import Add, Affine, Reshape
 
 
 def norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
@@ -23,7 +24,7 @@ def norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
 
 def folded(graph: Graph) -> Graph:
     before = str(graph.module.graph)
-    result = fold_batch_norm(graph)
+    result = fold_scales(graph)
     assert str(graph.module.graph) == before
     x = torch.randn(graph.input_shape)
     with torch.no_grad():
@@ -69,8 +70,6 @@ def test_shared_layers(share_norm):
 class Skip(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        from slimseg.graph.ops import Add
-
         self.conv, self.norm, self.add = nn.Conv2d(4, 4, 1), norm(4), Add()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,3 +79,28 @@ class Skip(nn.Module):
 
 def test_a_convolution_that_others_read_keeps_its_weights():
     folded(edit.trace(Skip().eval(), (1, 4, 5, 5)))
+
+
+def affine(*shape: int) -> Affine:
+    return Affine(torch.rand(shape) + 0.5, torch.randn(shape))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("shape", [(), (1,), (8, 1, 1), (1, 8, 1, 1)])
+def test_affine_layers(kind, groups, shape):
+    torch.manual_seed(0)
+    layer = kind(4, 8, 3, 2, 1, groups=groups, bias=groups > 1)
+    chain = nn.Sequential(layer, affine(*shape), norm(8), Affine(None, torch.randn(8, 1, 1)), nn.ReLU())
+    assert len(list(folded(edit.trace(chain.eval(), (1, 4, 9, 9))).layers())) == 2
+
+
+def test_affine_layers_of_a_linear_layer():
+    chain = nn.Sequential(Reshape((1, 12)), nn.Linear(12, 5), affine(5), affine())
+    assert len(list(folded(edit.trace(chain, (1, 3, 2, 2))).layers())) == 2
+
+
+@pytest.mark.parametrize("constant", [torch.randn(9), torch.randn(4, 9, 9), torch.randn(1, 9, 1)])
+def test_constants_that_vary_over_pixels_stay(constant):
+    chain = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), Affine(None, constant), Affine(constant, None))
+    assert len(list(folded(edit.trace(chain, (1, 4, 9, 9))).layers())) == 3

@@ -91,8 +91,8 @@ def scaled(layer: Layer, scale: Tensor, shift: Tensor) -> Layer:
 
 def _fold(graph: Graph, node: fx.Node) -> None:
     source, constants = producer(node), scale_and_shift(graph, node)
-    layer = graph.layer_as(source, LAYERS)
-    assert layer is not None
+    layer = graph.layer(source)
+    assert isinstance(layer, LAYERS)
     assert constants is not None
     _replace_module(graph, source, scaled(layer, *constants))
     node.replace_all_uses_with(source)

@@ -1,4 +1,4 @@
-"""Write a Graph as a float32 `.tflite`: NHWC, batch norm folded, activations and pads fused.
+"""Write a Graph as a float32 `.tflite`: NHWC, scales and shifts folded, activations and pads fused.
 
 Every operator's output tensor is named after the node whose value it holds, so a profile of the file, the ranges
 of a calibration and the graph speak of the same things. Milliseconds, no compiler in between. A graph with opaque
@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.graph.fold import fold_batch_norm
+from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder
@@ -49,7 +49,7 @@ def serialise(graph: Graph) -> Written:
     Raises:
         Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
     """
-    folded = fold_batch_norm(graph)
+    folded = fold_scales(graph)
     unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
     if unknown:
         return _with_litert_torch(
