@@ -25,6 +25,8 @@ from slimseg.graph.names import node_name, unused
 LARGEST_VALUE = 1 << 28  # elements of one activation: 1 GiB
 NHWC = (0, 2, 3, 1)
 _ROLES = r"[/.](weight|bias|kernel|depthwise_kernel|pointwise_kernel|gamma|beta|alpha)(/.*)?$"
+_NUMBERED = r"((n|t|val|tmp|onnx::\w+)?[_:]*[\d_]*)"  # what exporters call a value that has no name
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Value:
 
 def plain(node: fx.Node) -> Value:
     return Value(node, tuple(range(len(node.meta["shape"]))))
+
+
+def _is_vector(shape: Sequence[int]) -> bool:
+    return sum(length > 1 for length in shape) <= 1
 
 
 class Builder:
@@ -93,9 +99,9 @@ class Builder:
         try:
             shape = shapes.shape_of(layer, [node.meta["shape"] for node in inputs])
         except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-            raise ModelError(f"the operator {source} does not fit its input: {error}") from error
+            raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:
-            raise ModelError(f"the operator {source} gives {shape}, more than {LARGEST_VALUE >> 20} million values")
+            raise ModelError(f"{self.model.path}: the operator {source} gives {shape}, too many values for a phone")
         name = unused("_".join(filter(None, (layer_name(source), suffix))), self._names)
         self._names.add(name)
         target = self._shared.setdefault(key, name) if key is not None else name
@@ -114,12 +120,18 @@ class Builder:
         if dims == tuple(range(value.rank)):
             return value
         if (value.node, dims) not in self._transposed:
-            shape = tuple(value.stored[dim] for dim in dims)
-            # A vector keeps its order of values however its dimensions are called.
-            is_vector = sum(length > 1 for length in shape) <= 1
-            layer = ops.Reshape(shape) if is_vector else ops.Transpose(dims)
-            self._transposed[value.node, dims] = self.emit(source, layer, value.node, suffix="layout")
+            self._transposed[value.node, dims] = self._permuted(source, value, dims)
         return Value(self._transposed[value.node, dims], order)
+
+    def _permuted(self, source: Node, value: Value, dims: tuple[int, ...]) -> fx.Node:
+        shape = tuple(value.stored[dim] for dim in dims)
+        if not _is_vector(shape):
+            return self.emit(source, ops.Transpose(dims), value.node, suffix="layout")
+        # A vector keeps its order of values however its dimensions are called, and however often it was reshaped.
+        node = value.node
+        if isinstance(self.layer(node), ops.Reshape) and _is_vector(node.all_input_nodes[0].meta["shape"]):
+            node = node.all_input_nodes[0]
+        return self.emit(source, ops.Reshape(shape), node, suffix="layout")
 
 
 class Call:
@@ -185,16 +197,22 @@ class Call:
 
 def layer_name(node: Node) -> str:
     """What a user calls the layer: the node's own name unless an exporter made it up, else its weights' or output's."""
-    if node.name and not re.fullmatch(rf"node_.*|({re.escape(node.op)})?_?\d*", node.name, re.IGNORECASE):
-        return node_name(node.name)
+    own = _module_path(node)
+    if own and not re.fullmatch(rf"node_.*|n\d+|({re.escape(node.op)})?_?\d*", own, re.IGNORECASE):
+        return node_name(own)
     for weights in node.inputs[1:]:
         if re.search(_ROLES, weights):
             return node_name(re.sub(_ROLES, "", weights))
-    output = node.outputs[0] if node.outputs else ""
-    for wanted in (output, node.name):
-        if re.search(r"[^\W\d]", wanted):
-            return node_name(wanted)
-    return node_name(f"{node.op}_{output}".lower())
+    output = re.sub(r"_output_\d+$", "", node.outputs[0] if node.outputs else "")
+    return node_name(node.op.lower() if re.fullmatch(_NUMBERED, output) else output)
+
+
+def _module_path(node: Node) -> str:
+    """torch writes `/stem/stem.0/Conv` for the convolution of the module stem.0."""
+    parts = node.name.strip("/").split("/")
+    parts = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
+    has_weights = any(name for name in node.inputs[1:]) and node.op in _WEIGHTED
+    return "/".join(parts[:-1] if has_weights and len(parts) > 1 and parts[-1] == node.op else parts)
 
 
 def parameter(values: Array, shape: Sequence[int] | None = None) -> nn.Parameter:

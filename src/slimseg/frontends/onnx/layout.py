@@ -14,6 +14,8 @@ from slimseg.frontends.onnx.builder import NHWC, Call, Value, parameter, plain
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops
 
+MOST_REPEATED = 8  # rows that an edge or reflecting pad copies; more would be a graph of slices
+
 
 def alias(call: Call) -> Value:
     return call.value()
@@ -135,7 +137,7 @@ def pad(call: Call) -> Value:
     pads = call.attribute("pads", call.attribute("paddings")) if call.opset < 11 else call.constant(1)
     axes = call.constant(3) if call.opset >= 18 else None
     mode, number = call.attribute("mode", "constant"), _pad_value(call)
-    if pads is None or mode not in ("constant", b"constant"):
+    if pads is None or mode not in ("constant", "edge", "reflect"):
         raise call.unknown(f"its mode is {mode}")
     dims = list(range(value.rank)) if axes is None else [int(axis) % value.rank for axis in axes]
     amounts = [(0, 0)] * 4
@@ -146,7 +148,7 @@ def pad(call: Call) -> Value:
         return value
     if value.rank != 4 or any(amounts[0]):
         raise call.unknown("it does not pad a map")
-    return _padded(call, value, amounts, number)
+    return _padded(call, value, amounts, number) if mode == "constant" else _repeated(call, value, amounts, mode)
 
 
 def _pad_value(call: Call) -> float:
@@ -163,6 +165,29 @@ def _padded(call: Call, value: Value, amounts: Sequence[tuple[int, int]], number
         (_, channels, rows, columns) = step
         suffix = "crop" if step is cropped and len(steps) > 1 else ""
         value = call.on(value, ops.Pad((*columns, *rows), number, channels), suffix)
+    return value
+
+
+def _repeated(call: Call, value: Value, amounts: Sequence[tuple[int, int]], mode: str) -> Value:
+    """Copies of the first and last row, or of the rows beyond them backwards, put before and after."""
+    for dim, (before, after) in enumerate(amounts):
+        last = value.stored[dim] - 1
+        if min(before, after) < 0 or max(before, after) > min(
+            MOST_REPEATED, last if mode == "reflect" else MOST_REPEATED
+        ):
+            raise call.unknown(f"its mode is {mode}, and it is wide")
+        step = 0 if mode == "edge" else 1
+        rows = [
+            *(step * row for row in range(before, 0, -1)),
+            None,
+            *(last - step * row for row in range(1, after + 1)),
+        ]
+        if len(rows) > 1:
+            parts = [
+                value.node if row is None else call.emit(ops.Slice(dim, row, row + 1), value.node, suffix="row")
+                for row in rows
+            ]
+            value = Value(call.emit(ops.Concat(dim), *parts, suffix="repeat"), value.order)
     return value
 
 

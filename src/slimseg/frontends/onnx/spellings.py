@@ -4,8 +4,9 @@
     Hardswish     x · Hardsigmoid(x)
     SiLU          x · Sigmoid(x)
     GELU          x · ½ · (1 + erf(x / √2))     in any order of the factors
+    PReLU         ReLU(x) + a · ReLU(−x)        with slopes −a
 
-The first three would run as they are; erf alone has no mobile operator.
+All but GELU would run as they are, in more operators; erf has none on phones.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def rewrite(builder: Builder) -> None:
     Raises:
         UnknownOperator: an erf is left over.
     """
-    for rule in (_hard_sigmoid, _gated, _gelu):
+    for rule in (_hard_sigmoid, _gated, _gelu, _prelu):
         for node in list(builder.graph.nodes):
             found = rule(builder, node)
             if found is not None:
@@ -114,6 +115,34 @@ def _one_plus_erf(builder: Builder, node: fx.Node) -> fx.Node | None:
     if line is None or inner is None or inner.shift is not None or not _is(inner.scale, math.sqrt(0.5)):
         return None
     return _argument(line)
+
+
+def _prelu(builder: Builder, node: fx.Node) -> tuple[nn.Module, fx.Node] | None:
+    terms = node.all_input_nodes if isinstance(builder.layer(node), ops.Add) else []
+    for positive, scaled in (terms, terms[::-1]) if len(terms) == 2 else ():
+        x, slope = _source(builder, positive, nn.ReLU), _affine(builder, scaled)
+        if x is None or slope is None or slope.scale is None or slope.shift is not None:
+            continue
+        minus = _source(builder, _argument(scaled), nn.ReLU)
+        opposite = builder.layer(minus) if minus is not None else None
+        if (
+            minus is None
+            or not isinstance(opposite, ops.Unary)
+            or opposite.function != "neg"
+            or _argument(minus) is not x
+        ):
+            continue
+        return _with_slopes(-slope.scale.detach(), x), x
+    return None
+
+
+def _with_slopes(slopes: Tensor, x: fx.Node) -> nn.Module:
+    """PReLU of one slope, one per channel or one per value."""
+    if slopes.ndim == 3 and slopes.shape[1:] != (1, 1):
+        return ops.SpatialPReLU(slopes.expand(x.meta["shape"][1:]).clone())
+    layer = nn.PReLU(slopes.numel())
+    layer.weight = nn.Parameter(slopes.reshape(-1))
+    return layer
 
 
 def _factors(builder: Builder, node: object) -> Iterator[tuple[fx.Node, fx.Node]]:
