@@ -8,7 +8,7 @@ network would not have is not timed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,13 +59,34 @@ def price(graph: Graph, sites: Sequence[Site], precision: Precision, progress: P
             except (SlimsegError, ValueError) as error:
                 refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be written: {error}"))
         prices: dict[Site, Price] = {}
-        for site, pair in progress.track(list(pairs.items()), "timing what-ifs"):
-            try:
-                before, after = benchmark.time_files(pair, threads, SECONDS_PER_FILE)
-                prices[site] = Price(before.median_ms, after.median_ms)
-            except RuntimeFailure as error:
-                refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {error}"))
+        for before, afters in progress.track(_by_before(pairs), "timing what-ifs"):
+            timed = _timed(before, afters, threads)
+            prices.update({site: result for site, result in timed.items() if isinstance(result, Price)})
+            refusals += [
+                Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {result}")
+                for site, result in timed.items()
+                if not isinstance(result, Price)
+            ]
     return Priced(prices, tuple(refusals))
+
+
+def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict[Site, Path]]]:
+    """What is compared with the same file is timed in one run: variants of one site compete on equal terms."""
+    groups: dict[Path, dict[Site, Path]] = {}
+    for site, (before, after) in pairs.items():
+        groups.setdefault(before, {})[site] = after
+    return list(groups.items())
+
+
+def _timed(before: Path, afters: Mapping[Site, Path], threads: int) -> dict[Site, Price | RuntimeFailure]:
+    """Prices from one interleaved run; where that fails, from one for each, so that a bad file fails alone."""
+    try:
+        first, *others = benchmark.time_files([before, *afters.values()], threads, SECONDS_PER_FILE)
+    except RuntimeFailure as error:
+        if len(afters) == 1:
+            return dict.fromkeys(afters, error)
+        return {site: result for one in afters.items() for site, result in _timed(before, dict([one]), threads).items()}
+    return {site: Price(first.median_ms, each.median_ms) for site, each in zip(afters, others, strict=True)}
 
 
 def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:

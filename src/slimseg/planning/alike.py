@@ -1,0 +1,79 @@
+"""What-ifs that are alike: the same layers with the same settings and shapes take the same time, so one is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from torch import fx
+
+from slimseg.graph.graph import Graph
+from slimseg.planning import whatif
+from slimseg.planning.whatif import Precision, Priced
+from slimseg.progress import Progress
+from slimseg.results import Refusal
+from slimseg.techniques import Site
+
+
+def price_alike(
+    graph: Graph, sites: Sequence[Site], precision: Precision, progress: Progress, threads: int = 1
+) -> Priced:
+    """`whatif.price`, where sites that are alike share one measurement (and, if it failed, one reason)."""
+    groups: dict[Hashable, list[Site]] = {}
+    for site in sites:
+        groups.setdefault(signature(graph, site), []).append(site)
+    first = [group[0] for group in groups.values()]
+    priced = whatif.price(graph, first, precision, progress, threads)
+    failed = {(refusal.technique, refusal.layer): refusal.reason for refusal in priced.refusals}
+    prices, refusals = {}, []
+    for group in groups.values():
+        if group[0] in priced.prices:
+            prices.update(dict.fromkeys(group, priced.prices[group[0]]))
+        elif reason := failed.get((group[0].technique, group[0].layers[0])):
+            refusals += [Refusal(site.technique, site.layers[0], reason) for site in group]
+    return Priced(prices, tuple(refusals))
+
+
+def part(graph: Graph, site: Site) -> list[fx.Node] | None:
+    """The nodes that a what-if of the site times, in order; None where that is the whole network."""
+    if site.whole:
+        return None
+    source = graph.node(site.source)
+    needed: set[fx.Node] = set()
+    waiting = [graph.node(whatif.end_of_part(graph, site.target))]
+    while waiting:
+        node = waiting.pop()
+        if node in needed or node is source:
+            continue
+        if node.op == "placeholder":
+            return None
+        needed.add(node)
+        waiting.extend(node.all_input_nodes)
+    return [node for node in graph.module.graph.nodes if node in needed]
+
+
+def signature(graph: Graph, site: Site) -> Hashable:
+    """Equal for two sites exactly where their what-ifs are the same but for the values of weights."""
+    nodes = part(graph, site)
+    if nodes is None:
+        return site
+    source = graph.node(site.source)
+    position = {source: 0} | {node: index for index, node in enumerate(nodes, 1)}
+    layers = tuple(
+        (
+            _settings(graph, node),
+            tuple(position[each] for each in node.all_input_nodes),
+            graph.shape(node) if "shape" in node.meta else (),
+        )
+        for node in nodes
+    )
+    edited = tuple(position.get(graph.node(name), -1) for name in site.layers)
+    # A node that something else reads as well may stand against fusing.
+    read = tuple(len(node.users) for node in nodes)
+    return site.technique, site.variant, graph.shape(source), layers, edited, read
+
+
+def _settings(graph: Graph, node: fx.Node) -> Hashable:
+    layer = graph.layer(node)
+    if layer is None:
+        return str(node.target)
+    return repr(layer), tuple(tuple(value.shape) for value in layer.state_dict().values())
