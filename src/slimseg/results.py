@@ -19,8 +19,20 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Statistics(Result):
+    """Times of one thing over all profiled runs, as LiteRT's own summary has them."""
+
+    first_ms: float = 0.0
+    average_ms: float = 0.0
+    min_ms: float = 0.0
+    max_ms: float = 0.0
+    std_ms: float = 0.0  # of the population
+    times_called: int = 0  # over all runs
+
+
+@dataclass(frozen=True)
 class LayerProfile(Result):
-    """One operator of the file, timed by the runtime's own profiler (median over runs)."""
+    """One operator of the file, timed by the runtime's own profiler (mean over the most typical half of the runs)."""
 
     name: str  # graph node; the operator's output tensor carries it
     op: str  # TFLite operator, e.g. "CONV_2D"
@@ -31,6 +43,71 @@ class LayerProfile(Result):
     params: int
     memory_bytes: int  # activations read and written, weights read
     output_shape: tuple[int, ...]  # NHWC, as in the file
+    delegate: str = ""  # "XNNPACK", "built-in"; "" if nothing ran for it
+    cumulative: float = 0.0  # share of this layer and all slower ones, 0-1
+    gmac_per_s: float = 0.0  # achieved
+    gb_per_s: float = 0.0  # achieved
+    efficiency: float = 0.0  # what the machine's roof allows it to take over what it took, 0-1 but for noise
+    bound: str = ""  # "compute-bound", "memory-bound", "badly served", "overhead" (too short to tell) or "fused"
+    statistics: Statistics = Statistics()
+
+
+@dataclass(frozen=True)
+class KernelProfile(Result):
+    """One kernel in order of execution."""
+
+    kernel: str  # the runtime's name for it
+    delegate: str  # "XNNPACK" or "built-in"
+    layer: str | None  # the operator that it works for, by name; None if it fits none
+    start_ms: float  # in one typical run, since its start
+    duration_ms: float  # in the same run
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class NodeType(Result):
+    """All kernels of one name, as in the official "Summary by node type"."""
+
+    kernel: str
+    delegate: str
+    count: int
+    average_ms: float  # of one call
+    total_ms: float  # of one run
+    share: float  # of the time of all kernels, 0-1
+    cumulative: float
+    times_called: int
+
+
+@dataclass(frozen=True)
+class Roof(Result):
+    """What this machine reaches, measured between the runs of the profile on the same threads."""
+
+    precision: str  # "float32" or "int8"
+    gmac_per_s: float  # on the best of a few friendly convolutions
+    convolution: str  # the best of them, e.g. "1x1, 256 to 256 channels at 32x32"
+    bandwidth: tuple[tuple[int, float], ...]  # (bytes moved, GB/s) of additions, small to large
+
+
+@dataclass(frozen=True)
+class Fallback(Result):
+    """Operators of one kind that XNNPACK left to built-in kernels, with the conversions that surround them."""
+
+    op: str
+    layers: tuple[str, ...]
+    kernel_ms: float
+    conversion_ms: float  # quantise, dequantise, cast and transpose operators next to them
+    share: float  # of both, of the end-to-end latency, 0-1
+
+
+@dataclass(frozen=True)
+class Island(Result):
+    """Float operators between a dequantise and a quantise operator of an otherwise quantised file."""
+
+    layers: tuple[str, ...]
+    ops: tuple[str, ...]  # kinds of them, e.g. ("PRELU",)
+    inside_ms: float
+    conversion_ms: float
+    share: float  # of the conversions, of the end-to-end latency, 0-1
 
 
 @dataclass(frozen=True)
@@ -49,6 +126,22 @@ class Profile(Result):
     macs: int
     params: int
     layers: tuple[LayerProfile, ...]
+    statistics: Statistics = Statistics()  # end to end, with the profiler running
+    load_ms: float = 0.0  # reading the file
+    prepare_ms: float = 0.0  # the delegate takes it and packs its weights
+    first_run_ms: float = 0.0
+    peak_memory_bytes: int = 0  # resident memory that loading, preparing and one run took; 0 where unknown
+    delegate_parts: int = 0  # pieces that XNNPACK took; 1 where nothing fell off it
+    kernels: tuple[KernelProfile, ...] = ()
+    node_types: tuple[NodeType, ...] = ()
+    roofs: tuple[Roof, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    islands: tuple[Island, ...] = ()
+
+    @property
+    def initialisation_ms(self) -> float:
+        """From the file's name to a model that is ready to run."""
+        return self.load_ms + self.prepare_ms
 
     def layer_ms(self) -> dict[str, float]:
         """Latency by layer name."""

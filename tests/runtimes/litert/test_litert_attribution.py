@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from slimseg.runtimes.litert.attribution import align, attribute, partition
-from slimseg.runtimes.litert.events import BUILTIN, DELEGATED, Kernel
 from slimseg.runtimes.litert.file import Operator
+from slimseg.runtimes.litert.trace import BUILTIN, DELEGATED, Kernel
 
 CONV, GEMM, DW = "Convolution (NHWC, F32) IGEMM", "Fully Connected (NC, F32) GEMM", "Convolution (NHWC, F32) DWConv"
 ADD, COPY, CLAMP = "Add (ND)", "Copy (NC, X32)", "Clamp (NC)"

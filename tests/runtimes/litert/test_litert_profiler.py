@@ -9,9 +9,9 @@ import pytest
 
 from slimseg.errors import ModelError
 from slimseg.results import Profile
-from slimseg.runtimes.litert.events import Kernel, Trace
-from slimseg.runtimes.litert.profiler import profile, typical_run
+from slimseg.runtimes.litert.profiler import profile
 from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.litert.trace import Kernel, Trace
 
 
 def attributed(result: Profile) -> float:
@@ -70,7 +70,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_outlying_runs_are_left_out() -> None:
     elapsed = np.array([[10.0, 20.0], [10.0, 20.0], [11.0, 21.0], [500.0, 20.0]])
-    trace = Trace((Kernel("a", 8, 0), Kernel("b", 8, 1)), elapsed, elapsed.sum(1))
-    kernel_ms, total_ms = typical_run(trace)
+    trace = Trace((Kernel("a", 8, 0), Kernel("b", 8, 1)), elapsed, elapsed.sum(1), elapsed)
+    kernel_ms, total_ms = trace.typical()
     np.testing.assert_allclose(kernel_ms, [0.0108, 0.0208], atol=0.0004)
     assert total_ms == pytest.approx(0.031, abs=0.0011)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from slimseg.runtimes.litert.events import BUILTIN, DELEGATED, Kernel
 from slimseg.runtimes.litert.file import Operator
+from slimseg.runtimes.litert.trace import BUILTIN, DELEGATED, Kernel
 
 # Which XNNPACK names are an operator's own work.
 _OWN = {

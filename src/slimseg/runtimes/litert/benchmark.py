@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from slimseg.runtimes import child
-from slimseg.runtimes.litert.session import Session, random_input
+from slimseg.runtimes.litert.session import Session
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
 _MIN_ROUNDS, _MAX_ROUNDS = 7, 300
@@ -102,9 +102,9 @@ def sample_ms(session: Session, repeats: int) -> float:
 
 
 def prepared(name: str, threads: int) -> Session:
-    """A loaded session with a random input in place."""
+    """A loaded session with random inputs in place."""
     session = Session(name, threads)
-    session.set_raw(random_input(session.file.inputs[0]))
+    session.set_random()
     return session
 
 

@@ -95,6 +95,15 @@ class Tensors:
     def total_params(self) -> int:
         return sum(self.size(i) for i in {i for op in self._graph.operators or [] for i in self.parameters(op)})
 
+    def has_integer_weights(self) -> bool:
+        """Weights of convolutions and their like stored as integers."""
+        return any(
+            dtype_name(self.tensor(index)) in ("int8", "uint8", "int4")
+            for op in self._graph.operators or []
+            if self.op_name(op) in _WEIGHTED
+            for index in self.parameters(op)
+        )
+
     def memory_bytes(self, operator: Any) -> int:
         moved = [*self.activations(operator), *self.parameters(operator), *(int(i) for i in operator.outputs)]
         return sum(self.bytes(index) for index in moved)

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.memory import PeakMemory
 from slimseg.runtimes.litert.session import random_input
+from slimseg.runtimes.litert.trace import Event
 
 Handle = ctypes.c_void_p
 Array = np.ndarray[Any, Any]
-
-# Types of profiler events.
-TOTAL = 1  # tag "Invoke": the whole run
-BUILTIN = 2  # one operator on a built-in kernel; its index is the operator's in the file
-DELEGATED = 8  # one XNNPACK operator; its index counts within its part of the graph
+T = TypeVar("T")
 
 _CPU = 1
 _WRITE_LOCK = 1
@@ -63,55 +61,38 @@ class _Event(ctypes.Structure):
     ]
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """One thing the runtime ran and timed."""
-
-    tag: str  # e.g. "Convolution (NHWC, F32) IGEMM"
-    type: int  # BUILTIN or DELEGATED
-    index: int
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Every kernel of a run in order of execution, with its time in each of several runs."""
-
-    kernels: tuple[Kernel, ...]
-    elapsed_us: Array  # (runs, kernels)
-    total_us: Array  # (runs,)
-
-    @classmethod
-    def of(cls, runs: list[list[tuple[str, int, int, int]]]) -> Trace:
-        """From (tag, type, index, elapsed_us) of every event of every run."""
-        own = [[each for each in run if each[1] in (BUILTIN, DELEGATED)] for run in runs]
-        totals = [sum(each[3] for each in run if each[0] == "Invoke" and each[1] == TOTAL) for run in runs]
-        kernels = tuple(Kernel(*each[:3]) for each in own[0])
-        if any(tuple(Kernel(*each[:3]) for each in run) != kernels for run in own):
-            raise RuntimeError("the profiler reported different kernels in different runs")
-        elapsed = np.array([[each[3] for each in run] for run in own], np.float64).reshape(len(runs), len(kernels))
-        return cls(kernels, elapsed, np.array(totals, np.float64))
-
-
 class Recorder:
-    """A compiled model with its profiler running; `events` is one run of it."""
+    """A compiled model with its profiler running; `events` is one run of it.
+
+    `load_ms` and `prepare_ms` say how long the file took to read, and the delegate to take it and pack its weights.
+    """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         self._library = _library()
         self._keep: list[Any] = []  # buffers that native code points into
         self._exit = ExitStack()
+        info = file.read(path)
         self._environment = self._create("Environment", 0, None)
-        self._model = self._create("ModelFromFile", self._environment, str(path).encode(), destroy="Model")
+        self._memory = PeakMemory()
+        name = str(path).encode()
+        self._model, self.load_ms = _timed(
+            lambda: self._create("ModelFromFile", self._environment, name, destroy="Model")
+        )
         options = self._create("Options")
         self._call("SetOptionsHardwareAccelerators", options, _CPU)
         self._add(options, "runtime_options_string", "enable_profiling = true\n")
         self._add(options, "xnnpack", f"num_threads = {threads}\n")
-        self._compiled = self._create("CompiledModel", self._environment, self._model, options)
+        self._compiled, self.prepare_ms = _timed(
+            lambda: self._create("CompiledModel", self._environment, self._model, options)
+        )
         self._profiler = self._get("CompiledModelGetProfiler", self._compiled)
-        info = file.read(path)
-        self._inputs = self._buffers("Input", len(info.inputs))
-        self._outputs = self._buffers("Output", len(info.outputs))
-        for buffer, tensor in zip(self._inputs, info.inputs, strict=True):
-            self._fill(Handle(buffer), random_input(tensor))  # ctypes arrays yield plain, 32-bit integers
+        self._which = ctypes.c_size_t(file.main_signature(path))
+        self._signature = self._get("GetModelSignature", self._model, self._which)
+        self._inputs = self._buffers("Input")
+        self._outputs = self._buffers("Output")
+        by_name = {tensor.name: tensor for tensor in info.inputs}
+        for index, buffer in enumerate(self._inputs):
+            self._fill(Handle(buffer), by_name.get(self._tensor_name("Input", index), info.inputs[index]))
 
     def __enter__(self) -> Recorder:
         return self
@@ -119,23 +100,44 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._exit.close()
 
-    def run(self) -> None:
+    def run(self) -> float:
+        """Run once; the milliseconds that it took."""
         inputs, outputs = self._inputs, self._outputs
-        first = ctypes.c_size_t(0)
         counts = ctypes.c_size_t(len(inputs)), ctypes.c_size_t(len(outputs))
-        self._call("RunCompiledModel", self._compiled, first, counts[0], inputs, counts[1], outputs)
+        start = time.perf_counter()
+        self._call("RunCompiledModel", self._compiled, self._which, counts[0], inputs, counts[1], outputs)
+        return (time.perf_counter() - start) * 1e3
 
-    def events(self) -> Iterator[tuple[str, int, int, int]]:
-        """Run once: (tag, type, index, elapsed_us) of every event."""
+    def peak_memory_bytes(self) -> int:
+        """Resident memory taken so far at most, beyond the runtime's own code and environment; 0 where unknown."""
+        return self._memory.bytes()
+
+    def events(self) -> list[Event]:
+        """Run once, profiled."""
+        return self.record(1)[0]
+
+    def record(self, runs: int) -> tuple[list[Event], str]:
+        """Run `runs` times, profiled: all events, and the official tool's summary of them as text."""
         self._call("ResetProfiler", self._profiler)
         self._call("StartProfiler", self._profiler)  # a reset stops it
-        self.run()
+        for _ in range(runs):
+            self.run()
         self._call("StopProfiler", self._profiler)
+        return self._events(), self._summary() if runs > 1 else ""
+
+    def _events(self) -> list[Event]:
         count = ctypes.c_int()
         self._call("GetNumProfilerEvents", self._profiler, ctypes.byref(count))
         events = (_Event * count.value)()
         self._call("GetProfilerEvents", self._profiler, count, events)
-        return ((event.tag.decode(), event.type, event.index, event.elapsed_us) for event in events)
+        return [
+            Event(e.tag.decode(errors="replace"), e.type, e.index, e.elapsed_us, e.start_us, e.subgraph) for e in events
+        ]
+
+    def _summary(self) -> str:
+        text = ctypes.c_char_p()
+        self._call("GetProfileSummary", self._profiler, self._compiled, ctypes.byref(text))
+        return (text.value or b"").decode(errors="replace")
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, f"LiteRt{name}")(*arguments)
@@ -159,25 +161,45 @@ class Recorder:
         opaque = self._get("CreateOpaqueOptions", identifier.encode(), ctypes.cast(text, Handle), _leave_alone)
         self._call("AddOpaqueOptions", options, opaque)
 
-    def _buffers(self, kind: str, count: int) -> Any:
-        signature = self._get("GetModelSignature", self._model, ctypes.c_size_t(0))
-        return (Handle * count)(*(self._buffer(kind, signature, index) for index in range(count)))
+    def _buffers(self, kind: str) -> Any:
+        count = ctypes.c_size_t()
+        self._call(f"GetNumSignature{kind}s", self._signature, ctypes.byref(count))
+        return (Handle * count.value)(*(self._buffer(kind, index) for index in range(count.value)))
 
-    def _buffer(self, kind: str, signature: Handle, index: int) -> Handle:
-        tensor = self._get(f"GetSignature{kind}TensorByIndex", signature, ctypes.c_size_t(index))
+    def _buffer(self, kind: str, index: int) -> Handle:
         tensor_type = _TensorType()
-        self._call("GetRankedTensorType", tensor, ctypes.byref(tensor_type))
-        first, position = ctypes.c_size_t(0), ctypes.c_size_t(index)
-        needs = self._get(f"GetCompiledModel{kind}BufferRequirements", self._compiled, first, position)
+        self._call("GetRankedTensorType", self._tensor(kind, index), ctypes.byref(tensor_type))
+        needs = self._get(
+            f"GetCompiledModel{kind}BufferRequirements", self._compiled, self._which, ctypes.c_size_t(index)
+        )
         creator = "ManagedTensorBufferFromRequirements"
         return self._create(creator, self._environment, ctypes.byref(tensor_type), needs, destroy="TensorBuffer")
 
-    def _fill(self, buffer: Handle, value: Array) -> None:
+    def _tensor(self, kind: str, index: int) -> Handle:
+        return self._get(f"GetSignature{kind}TensorByIndex", self._signature, ctypes.c_size_t(index))
+
+    def _tensor_name(self, kind: str, index: int) -> str:
+        name = ctypes.c_char_p()
+        self._call("GetTensorName", self._tensor(kind, index), ctypes.byref(name))
+        return (name.value or b"").decode(errors="replace")
+
+    def _fill(self, buffer: Handle, tensor: file.TensorInfo) -> None:
         """Uninitialised memory may hold denormals, which are slow."""
+        value, size = np.ascontiguousarray(random_input(tensor)), ctypes.c_size_t()
+        self._call("GetTensorBufferSize", buffer, ctypes.byref(size))
+        if value.nbytes > size.value:
+            raise RuntimeError(f"input {tensor.name} takes {size.value} bytes and not {value.nbytes}")
         address = Handle()
         self._call("LockTensorBuffer", buffer, ctypes.byref(address), _WRITE_LOCK)
-        ctypes.memmove(address, np.ascontiguousarray(value).ctypes.data, value.nbytes)
+        ctypes.memmove(address, value.ctypes.data, value.nbytes)
         self._call("UnlockTensorBuffer", buffer)
+
+
+def _timed(call: Callable[[], T]) -> tuple[T, float]:
+    """A result and the milliseconds that it took."""
+    start = time.perf_counter()
+    result = call()
+    return result, (time.perf_counter() - start) * 1e3
 
 
 # The destructor of options whose text Python owns.

@@ -63,6 +63,8 @@ class File:
     outputs: tuple[TensorInfo, ...]
     description: Description | None
     params: int  # each stored tensor once
+    integer: bool = False  # stores integer weights
+    main_signature: int = 0  # position of the signature that speaks of the main graph
 
     @property
     def macs(self) -> int:
@@ -94,9 +96,16 @@ def _read(path: Path, _mtime_ns: int, size: int) -> File:
             outputs=tuple(_info(graph.tensors[index]) for index in graph.outputs),
             description=_description(model),
             params=tensors.total_params(),
+            integer=tensors.has_integer_weights(),
+            main_signature=_main_signature(model),
         )
     except (IndexError, TypeError, AttributeError) as error:
         raise _damaged(path) from error
+
+
+def main_signature(path: str | Path) -> int:
+    """Position of the signature of the main graph; 0 in a file without signatures. Raises: ModelError."""
+    return read(path).main_signature
 
 
 def operators(path: str | Path) -> tuple[Operator, ...]:
@@ -230,6 +239,11 @@ def _quantisation(parameters: Any) -> tuple[float, int]:
         return 0.0, 0
     zeros = parameters.zeroPoint
     return float(parameters.scale[0]), 0 if zeros is None or not len(zeros) else int(zeros[0])
+
+
+def _main_signature(model: Any) -> int:
+    graphs = [int(signature.subgraphIndex) for signature in model.signatureDefs or []]
+    return graphs.index(0) if 0 in graphs else 0
 
 
 def _description(model: Any) -> Description | None:

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from slimseg.results import LayerProfile, Profile
+from slimseg.results import Profile
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.attribution import attribute
+from slimseg.runtimes.litert import file, roof, summary
 from slimseg.runtimes.litert.benchmark import Timing, prepared, sample_ms, warm_up
-from slimseg.runtimes.litert.events import Recorder, Trace
+from slimseg.runtimes.litert.events import Recorder
+from slimseg.runtimes.litert.session import Session
+from slimseg.runtimes.litert.trace import Event, Trace
 
 _BLOCK = 5  # runs with the profiler, then as many without, so that both see the same machine
 _MIN_S = 0.2  # small files run more often: events are whole microseconds
 _MAX_RUNS = 2000
-_TRUNCATED_US = 0.5  # elapsed times are cut to whole microseconds: half of one is lost on average
+_PROBE_ROUNDS = 7
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Measurement:
+    """What the child hands back."""
+
     trace: Trace
     plain_ms: tuple[float, ...]
+    load_ms: float
+    prepare_ms: float
+    first_run_ms: float
+    peak_memory_bytes: int
+    probes: tuple[tuple[roof.Probe, float], ...]  # milliseconds of each, of the typical round
 
 
 def profile(
     path: str | Path,
     threads: int = 1,
     runs: int = 50,
-    timeout_s: float | None = None,
+    timeout_s: float | None = _TIMEOUT_S,
     within: child.Child | None = None,
 ) -> Profile:
     """Latency of a file and of each of its operators.
 
     Each layer's latency is its mean over the half of the runs whose total lies closest to the median total, so that
     layers add up to a typical run. `latency_ms` comes from runs without the profiler, in turns with those.
+
+    Args:
+        within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -47,12 +56,14 @@ def profile(
     path = Path(path)
     described = file.read(path)
     target = "slimseg.runtimes.litert.profiler:measure"
-    measured: Measurement = (within or child.shared()).call(
-        target, str(path), threads, runs, timeout_s=timeout_s, about=path
-    )
+    arguments = str(path), threads, runs, summary.precisions(described)
+    if within is not None:
+        measured: Measurement = within.call(target, *arguments, timeout_s=timeout_s, about=path)
+    else:
+        with child.Child() as fresh:
+            measured = fresh.call(target, *arguments, timeout_s=timeout_s, about=path)
     timing = Timing.of(str(path), measured.plain_ms)
-    kernel_ms, total_ms = typical_run(measured.trace)
-    layers = _layers(described, measured.trace, kernel_ms, total_ms)
+    summarised = summary.Summary(described, measured.trace, roof.roofs(measured.probes))
     return Profile(
         model=str(path),
         runtime="litert",
@@ -61,62 +72,72 @@ def profile(
         latency_ms=timing.median_ms,
         latency_p10_ms=timing.p10_ms,
         latency_p90_ms=timing.p90_ms,
-        unattributed_ms=max(0.0, total_ms - math.fsum(layer.latency_ms for layer in layers)),
+        unattributed_ms=summarised.unattributed_ms,
         size_bytes=described.size_bytes,
         macs=described.macs,
         params=described.params,
-        layers=layers,
+        layers=summarised.layers(),
+        statistics=summarised.whole(),
+        load_ms=measured.load_ms,
+        prepare_ms=measured.prepare_ms,
+        first_run_ms=measured.first_run_ms,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        delegate_parts=summarised.delegate_parts,
+        kernels=summarised.kernels(),
+        node_types=summarised.node_types(),
+        roofs=summarised.roofs,
+        fallbacks=summarised.fallbacks(),
+        islands=summarised.islands(),
     )
 
 
-def typical_run(trace: Trace) -> tuple[np.ndarray[Any, Any], float]:
-    """Milliseconds of each kernel and of the whole, averaged over the middle half of the runs."""
-    kernels_us = trace.elapsed_us + _TRUNCATED_US
-    totals = trace.total_us
-    middle = np.argsort(np.abs(totals - np.median(totals)), kind="stable")[: max(1, (len(totals) + 1) // 2)]
-    return kernels_us[middle].mean(axis=0) / 1e3, float(totals[middle].mean()) / 1e3
+def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()) -> Measurement:
+    """What `profile` runs in the child; `precisions` are those whose roof to measure."""
+    with Recorder(Path(name), threads) as recorder, tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        first_run_ms = recorder.run()
+        peak = recorder.peak_memory_bytes()
+        session = prepared(name, threads)
+        probes = {
+            path: probe
+            for precision in precisions
+            for path, probe in roof.write_probes(precision, Path(folder)).items()
+        }
+        events, plain, probed = _take_turns(recorder, session, [prepared(str(path), threads) for path in probes], runs)
+    typical = tuple((probe, _typical(samples)) for probe, samples in zip(probes.values(), probed, strict=True))
+    return Measurement(
+        Trace.of(events), tuple(plain), recorder.load_ms, recorder.prepare_ms, first_run_ms, peak, typical
+    )
 
 
-def measure(name: str, threads: int, runs: int) -> Measurement:
-    """What `profile` runs in the child."""
-    session = prepared(name, threads)
+def _take_turns(
+    recorder: Recorder, session: Session, probes: list[Session], runs: int
+) -> tuple[list[list[Event]], list[float], list[list[float]]]:
+    """Profiled runs, plain runs, and now and then the probes of the roof: (events, milliseconds, milliseconds)."""
     single_s = warm_up(session)
     runs = max(runs, min(_MAX_RUNS, int(_MIN_S / single_s)))
     repeats = max(1, round(1e-3 / single_s))
-    events, plain = [], []
-    with Recorder(Path(name), threads) as recorder:
-        for _ in range(3):
-            recorder.run()
-        for start in range(0, runs, _BLOCK):
-            count = min(_BLOCK, runs - start)
-            recorder.run()  # untimed: the caches are the other's
-            events += [list(recorder.events()) for _ in range(count)]
-            session.invoke()
-            plain += [sample_ms(session, repeats) for _ in range(count if repeats == 1 else 1)]
-    return Measurement(Trace.of(events), tuple(plain))
+    probe_repeats = [max(1, round(1e-3 / warm_up(probe))) for probe in probes]
+    events: list[list[Event]] = []
+    plain: list[float] = []
+    probed: list[list[float]] = [[] for _ in probes]
+    for _ in range(2):
+        recorder.run()
+    blocks = range(0, runs, _BLOCK)
+    rounds_left = _PROBE_ROUNDS
+    for start in blocks:
+        count = min(_BLOCK, runs - start)
+        recorder.run()  # untimed: the caches are the other's
+        events += [recorder.events() for _ in range(count)]
+        session.invoke()
+        plain += [sample_ms(session, repeats) for _ in range(count if repeats == 1 else 1)]
+        blocks_left = len(blocks) - start // _BLOCK
+        for _ in range(-(-rounds_left // blocks_left)):
+            rounds_left -= 1
+            for probe, own, many in zip(probes, probed, probe_repeats, strict=True):
+                own.append(sample_ms(probe, many))
+    return events, plain, probed
 
 
-def _layers(
-    described: file.File, trace: Trace, kernel_ms: np.ndarray[Any, Any], total_ms: float
-) -> tuple[LayerProfile, ...]:
-    owners = attribute(described.operators, trace.kernels)
-    spent = [0.0] * len(described.operators)
-    names: list[list[str]] = [[] for _ in described.operators]
-    for owner, kernel, milliseconds in zip(owners, trace.kernels, kernel_ms, strict=True):
-        if owner is not None:
-            spent[owner] += float(milliseconds)
-            names[owner].append(kernel.tag)
-    return tuple(
-        LayerProfile(
-            name=operator.name,
-            op=operator.op,
-            kernel=" + ".join(dict.fromkeys(names[operator.index])),
-            latency_ms=spent[operator.index],
-            share=spent[operator.index] / total_ms if total_ms else 0.0,
-            macs=operator.macs,
-            params=operator.params,
-            memory_bytes=operator.memory_bytes,
-            output_shape=operator.output_shape,
-        )
-        for operator in described.operators
-    )
+def _typical(samples: list[float]) -> float:
+    """Of a probe: the quicker quarter, as a roof is what can be reached."""
+    return sorted(samples)[len(samples) // 4]

@@ -51,6 +51,11 @@ class Session:
         """Place an input of the file's own shape and type."""
         self._interpreter.set_tensor(self._input_index, value)
 
+    def set_random(self) -> None:
+        """Place random values in every input."""
+        for detail, tensor in zip(self._interpreter.get_input_details(), self.file.inputs, strict=True):
+            self._interpreter.set_tensor(detail["index"], random_input(tensor))
+
     def run_raw(self, value: Array) -> Array:
         """Input and output in the file's own types."""
         self.set_raw(value)

@@ -1,0 +1,102 @@
+"""What fell off XNNPACK, and the islands of float in a quantised file: where they are and what they cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from slimseg.results import Fallback, Island
+from slimseg.runtimes.litert.file import Operator
+
+CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE"})
+_TO_FLOAT, _FROM_FLOAT = "DEQUANTIZE", "QUANTIZE"
+
+
+def fallbacks(
+    operators: Sequence[Operator], builtin: set[int], spent_ms: Sequence[float], total_ms: float
+) -> tuple[Fallback, ...]:
+    """Operators on built-in kernels by kind, the most expensive kind first.
+
+    A conversion counts for the first kind that touches it; one that runs on a built-in kernel itself and touches no
+    other such operator is a kind of its own.
+
+    Args:
+        builtin: indices of operators that ran on built-in kernels.
+        spent_ms: by operator.
+        total_ms: of the whole run.
+    """
+    around = _neighbours(operators)
+    kinds: dict[str, list[Operator]] = defaultdict(list)
+    counted: set[int] = set()
+    for operator in operators:
+        if operator.index in builtin and operator.op not in CONVERSIONS:
+            kinds[operator.op].append(operator)
+    conversion_ms: dict[str, float] = {}
+    for op, own in kinds.items():
+        found = {i for each in own for i in around[each.index] if operators[i].op in CONVERSIONS} - counted
+        counted |= found
+        conversion_ms[op] = sum(spent_ms[i] for i in found)
+    for operator in operators:
+        if operator.index in builtin - counted and operator.op in CONVERSIONS:
+            kinds[operator.op].append(operator)
+    made = []
+    for op, own in kinds.items():
+        kernel_ms = sum(spent_ms[each.index] for each in own)
+        both_ms = kernel_ms + conversion_ms.get(op, 0.0)
+        layers = tuple(each.name for each in own)
+        made.append(Fallback(op, layers, kernel_ms, conversion_ms.get(op, 0.0), _share(both_ms, total_ms)))
+    return tuple(sorted(made, key=lambda each: -each.share))
+
+
+def islands(operators: Sequence[Operator], spent_ms: Sequence[float], total_ms: float) -> tuple[Island, ...]:
+    """Connected float operators behind a dequantise operator, the most expensive conversions first."""
+    around = _neighbours(operators)
+    float_work = {o.index for o in operators if o.dtype == "float32" and o.op not in (_TO_FLOAT, _FROM_FLOAT)}
+    found = []
+    for inside in _components(float_work, around):
+        edge = {i for each in inside for i in around[each]} - inside
+        conversions = {i for i in edge if operators[i].op in (_TO_FLOAT, _FROM_FLOAT) and operators[i].inputs}
+        if not any(operators[i].op == _TO_FLOAT for i in conversions):
+            continue
+        conversion_ms = sum(spent_ms[i] for i in conversions)
+        own = sorted(inside)
+        found.append(
+            Island(
+                layers=tuple(operators[i].name for i in own),
+                ops=tuple(dict.fromkeys(operators[i].op for i in own)),
+                inside_ms=sum(spent_ms[i] for i in own),
+                conversion_ms=conversion_ms,
+                share=_share(conversion_ms, total_ms),
+            )
+        )
+    return tuple(sorted(found, key=lambda island: -island.conversion_ms))
+
+
+def _components(members: set[int], around: Mapping[int, set[int]]) -> Iterable[set[int]]:
+    left = set(members)
+    while left:
+        component, open_ = set[int](), [min(left)]
+        while open_:
+            index = open_.pop()
+            if index in left:
+                left.remove(index)
+                component.add(index)
+                open_ += around[index] & left
+        yield component
+
+
+def _neighbours(operators: Sequence[Operator]) -> dict[int, set[int]]:
+    """Operators that make what an operator reads, or read what it makes."""
+    made_by = {tensor: operator.index for operator in operators for tensor in operator.outputs}
+    around: dict[int, set[int]] = {operator.index: set() for operator in operators}
+    for operator in operators:
+        for tensor in operator.inputs:
+            maker = made_by.get(tensor)
+            if maker is not None:
+                around[operator.index].add(maker)
+                around[maker].add(operator.index)
+    return around
+
+
+def _share(part_ms: float, total_ms: float) -> float:
+    return part_ms / total_ms if total_ms else 0.0

@@ -1,0 +1,154 @@
+"""From a trace to what a person asks: layers, kernels, node types, what fell off the delegate."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from slimseg.results import Fallback, Island, KernelProfile, LayerProfile, NodeType, Roof, Statistics
+from slimseg.runtimes.litert import fallback, file, roof
+from slimseg.runtimes.litert.attribution import attribute, partition
+from slimseg.runtimes.litert.trace import BUILTIN, Kernel, Trace, statistics
+
+XNNPACK, BUILT_IN = "XNNPACK", "built-in"
+_INTEGER = re.compile(r"\bQ[A-Z]*8|\b[SU]8\b|\bX8\b")  # in the name of a kernel
+_INTEGERS = ("int8", "uint8", "int4")
+
+
+class Summary:
+    """One trace of one file, joined; every time is of the typical run unless it says statistics."""
+
+    def __init__(self, described: file.File, trace: Trace, roofs: tuple[Roof, ...] = ()) -> None:
+        self.roofs = roofs
+        self._operators = described.operators
+        self._trace = trace
+        self._kernel_ms, self.total_ms = trace.typical()
+        self._owners = attribute(described.operators, trace.kernels)
+        self._own: list[list[int]] = [[] for _ in described.operators]  # positions of kernels, by operator
+        for position, owner in enumerate(self._owners):
+            if owner is not None:
+                self._own[owner].append(position)
+        self._spent_ms = [float(self._kernel_ms[own].sum()) for own in self._own]
+        self._builtin = {kernel.index for kernel in trace.kernels if kernel.type == BUILTIN}
+
+    @property
+    def unattributed_ms(self) -> float:
+        return max(0.0, self.total_ms - math.fsum(self._spent_ms))
+
+    @property
+    def delegate_parts(self) -> int:
+        return len(partition(self._operators, self._builtin))
+
+    def whole(self) -> Statistics:
+        return statistics(self._trace.total_us)
+
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """In the file's order."""
+        made = [self._layer(operator) for operator in self._operators]
+        cumulative = 0.0
+        for index in sorted(range(len(made)), key=lambda i: -made[i].latency_ms):
+            cumulative += made[index].share
+            made[index] = replace(made[index], cumulative=cumulative)
+        return tuple(made)
+
+    def kernels(self) -> tuple[KernelProfile, ...]:
+        """In order of execution."""
+        run = int(self._trace.middle()[0])
+        return tuple(
+            KernelProfile(
+                kernel=kernel.tag,
+                delegate=delegate_of(kernel),
+                layer=None if owner is None else self._operators[owner].name,
+                start_ms=float(self._trace.start_us[run, position]) / 1e3,
+                duration_ms=float(self._trace.elapsed_us[run, position]) / 1e3,
+                statistics=statistics(self._trace.elapsed_us[:, position]),
+            )
+            for position, (kernel, owner) in enumerate(zip(self._trace.kernels, self._owners, strict=True))
+        )
+
+    def node_types(self) -> tuple[NodeType, ...]:
+        return node_types(self._trace)
+
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        return fallback.fallbacks(self._operators, self._builtin, self._spent_ms, self.total_ms)
+
+    def islands(self) -> tuple[Island, ...]:
+        return fallback.islands(self._operators, self._spent_ms, self.total_ms)
+
+    def _layer(self, operator: file.Operator) -> LayerProfile:
+        own = [self._trace.kernels[position] for position in self._own[operator.index]]
+        milliseconds = self._spent_ms[operator.index]
+        arithmetic, memory = self._roof(precision_of(operator, own)), self._roof(precision_of(operator))
+        least_ms = roof.least_ms(arithmetic, memory, operator.macs, operator.memory_bytes)
+        bound = roof.bound(least_ms, milliseconds) if own else roof.FUSED
+        per_second = 1e-6 / milliseconds if milliseconds else 0.0
+        return LayerProfile(
+            name=operator.name,
+            op=operator.op,
+            kernel=" + ".join(dict.fromkeys(kernel.tag for kernel in own)),
+            latency_ms=milliseconds,
+            share=milliseconds / self.total_ms if self.total_ms else 0.0,
+            macs=operator.macs,
+            params=operator.params,
+            memory_bytes=operator.memory_bytes,
+            output_shape=operator.output_shape,
+            delegate=delegate_of(own[0]) if own else "",
+            gmac_per_s=operator.macs * per_second,
+            gb_per_s=operator.memory_bytes * per_second,
+            efficiency=max(least_ms) / milliseconds if milliseconds else 0.0,
+            bound=bound,
+            statistics=self._statistics(self._own[operator.index]),
+        )
+
+    def _statistics(self, own: list[int]) -> Statistics:
+        """Of a layer: its kernels' sum in each run."""
+        if not own:
+            return Statistics()
+        elapsed = self._trace.elapsed_us[:, own]
+        return replace(statistics(elapsed.sum(axis=1)), times_called=elapsed.size)
+
+    @functools.cached_property
+    def _roof_of(self) -> dict[str, Roof]:
+        return {each.precision: each for each in self.roofs}
+
+    def _roof(self, precision: str) -> Roof | None:
+        return self._roof_of.get(precision)
+
+
+def node_types(trace: Trace) -> tuple[NodeType, ...]:
+    """As the official summary has them: averages over all calls, shares of the kernels' time, largest first."""
+    positions: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for position, kernel in enumerate(trace.kernels):
+        positions[kernel.tag, delegate_of(kernel)].append(position)
+    runs = len(trace.elapsed_us)
+    whole_us = float(trace.elapsed_us.sum())
+    cumulative, made = 0.0, []
+    spent = {key: float(trace.elapsed_us[:, own].sum()) for key, own in positions.items()}
+    for (tag, delegate), spent_us in sorted(spent.items(), key=lambda item: -item[1]):
+        count = len(positions[tag, delegate])
+        share = spent_us / whole_us if whole_us else 0.0
+        cumulative += share
+        average_ms, total_ms = spent_us / (count * runs) / 1e3, spent_us / runs / 1e3
+        made.append(NodeType(tag, delegate, count, average_ms, total_ms, share, cumulative, count * runs))
+    return tuple(made)
+
+
+def delegate_of(kernel: Kernel) -> str:
+    return BUILT_IN if kernel.type == BUILTIN else XNNPACK
+
+
+def precision_of(operator: file.Operator, kernels: Sequence[Kernel] = ()) -> str:
+    """Of an operator's tensors, and of its arithmetic: dynamic-range files have float tensors and integer kernels."""
+    if operator.dtype in _INTEGERS or any(_INTEGER.search(kernel.tag) for kernel in kernels):
+        return "int8"
+    return "float32"
+
+
+def precisions(described: file.File) -> tuple[str, ...]:
+    """Those whose roof a file needs: integer weights mean integer kernels wherever the delegate has them."""
+    integer = described.integer or any(operator.dtype in _INTEGERS for operator in described.operators)
+    return ("float32", "int8") if integer else ("float32",)

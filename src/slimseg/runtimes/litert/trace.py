@@ -1,0 +1,122 @@
+"""What the profiler saw in many runs of one file: every kernel in order of execution, with its time in each run.
+
+Times of one run are whole microseconds, cut and not rounded: half of one is lost on average, and given back here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from slimseg.results import Statistics
+
+Array = np.ndarray[Any, Any]
+
+# Types of profiler events.
+TOTAL = 1  # tag "Invoke": the whole run
+BUILTIN = 2  # one operator on a built-in kernel; its index is the operator's in the file
+DELEGATED = 8  # one XNNPACK operator; its index counts within its part of the graph
+
+TRUNCATED_US = 0.5
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of one run, as the profiler reports it."""
+
+    tag: str
+    type: int
+    index: int
+    elapsed_us: int
+    start_us: int = 0  # 0 for delegated kernels: the delegate reports durations alone
+    subgraph: int = 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One thing the runtime ran and timed."""
+
+    tag: str  # e.g. "Convolution (NHWC, F32) IGEMM"
+    type: int  # BUILTIN or DELEGATED
+    index: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every kernel of a run in order of execution, with its time in each of several runs."""
+
+    kernels: tuple[Kernel, ...]
+    elapsed_us: Array  # (runs, kernels)
+    total_us: Array  # (runs,)
+    start_us: Array  # (runs, kernels) since the run's start; delegated kernels follow one another without gaps
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[Event]]) -> Trace:
+        """From all events of every run. What nested subgraphs (of IF, WHILE) ran is part of their operator's time."""
+        own = [_kernels(run) for run in runs]
+        kernels = _names(own[0])
+        if any(_names(run) != kernels for run in own):
+            raise RuntimeError("the profiler reported different kernels in different runs")
+        shape = len(runs), len(kernels)
+        totals = [_total(run) for run in runs]
+        return cls(
+            kernels,
+            np.array([[event.elapsed_us for event in run] for run in own], np.float64).reshape(shape),
+            np.array([total.elapsed_us for total in totals], np.float64),
+            np.array([_starts(run, total.start_us) for run, total in zip(own, totals, strict=True)]).reshape(shape),
+        )
+
+    def middle(self) -> Array:
+        """The half of the runs whose totals lie closest to the median total, the most typical first."""
+        distance = np.abs(self.total_us - np.median(self.total_us))
+        order: Array = np.argsort(distance, kind="stable")[: max(1, (len(distance) + 1) // 2)]
+        return order
+
+    def typical(self) -> tuple[Array, float]:
+        """Milliseconds of each kernel and of the whole, averaged over the middle half of the runs."""
+        middle = self.middle()
+        kernel_ms = (self.elapsed_us[middle] + TRUNCATED_US).mean(axis=0) / 1e3
+        return kernel_ms, float(self.total_us[middle].mean()) / 1e3
+
+
+def _total(run: Sequence[Event]) -> Event:
+    """The run as a whole: the longest "Invoke", as nested subgraphs have one each."""
+    totals = [event for event in run if event.tag == "Invoke" and event.type == TOTAL]
+    if not totals:
+        raise RuntimeError("the profiler did not report the run as a whole")
+    return max(totals, key=lambda event: event.elapsed_us)
+
+
+def _kernels(run: Sequence[Event]) -> list[Event]:
+    """The main graph's kernels in order; nested ones lie within a built-in operator's span."""
+    return [event for event in run if event.type in (BUILTIN, DELEGATED) and event.subgraph == 0]
+
+
+def _names(run: Sequence[Event]) -> tuple[Kernel, ...]:
+    return tuple(Kernel(event.tag, event.type, event.index) for event in run)
+
+
+def _starts(run: Sequence[Event], origin_us: int) -> list[float]:
+    starts, end = [], 0.0
+    for event in run:
+        start = float(event.start_us - origin_us) if event.start_us >= origin_us > 0 else end
+        starts.append(max(start, end))
+        end = starts[-1] + event.elapsed_us
+    return starts
+
+
+def statistics(runs_us: Array) -> Statistics:
+    """Of one time per run, in microseconds. The standard deviation is the population's, as in TFLite's own tool."""
+    if not len(runs_us):
+        return Statistics()
+    return Statistics(
+        first_ms=float(runs_us[0]) / 1e3,
+        average_ms=float(runs_us.mean()) / 1e3,
+        min_ms=float(runs_us.min()) / 1e3,
+        max_ms=float(runs_us.max()) / 1e3,
+        std_ms=float(runs_us.std()) / 1e3,
+        times_called=len(runs_us),
+    )
