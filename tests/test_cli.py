@@ -252,7 +252,7 @@ def test_options_that_make_no_sense(
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [(["--mean", "x"], "--mean"), (["--std", "-1"], "std"), (["--output-kind", "x"], "--output-kind")],
+    [(["--mean", "x"], "--mean"), (["--std", "-1"], "std"), (["--output-kind", "x"], "output kind")],
 )
 def test_options_for_a_foreign_file(run: Run, tflite: Path, shapes: Path, options: list[str], word: str) -> None:
     one_line(run("evaluate", tflite, "--data", shapes, *options), word)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from slimseg.errors import ModelError, SlimsegError, UserError
+from slimseg.errors import SlimsegError, UserError
 
 app = typer.Typer(
     name="slimseg",
@@ -23,9 +23,10 @@ _state = {"debug": False}
 # click's class; by version, typer carries click inside or beside itself
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
-MODEL = typer.Argument(help="A .pt2 file, file.py:function or package.module:function.", metavar="MODEL")
+MODEL = typer.Argument(
+    help="A .tflite, .onnx, .keras, .h5 or .pt2 file, file.py:function or package.module:function.", metavar="MODEL"
+)
 Model = Annotated[str, MODEL]
-ModelOrFile = Annotated[str, typer.Argument(help="A .tflite or .pt2 file, or file.py:function.", metavar="MODEL")]
 Data = Annotated[Path, typer.Option(help="Folder with train/val x images/masks, or images alone.")]
 Weights = Annotated[Path | None, typer.Option(help=".safetensors or .pth for file.py:function; never unpickled.")]
 Size = Annotated[str | None, typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 knows its own.")]
@@ -46,7 +47,7 @@ def common(debug: Annotated[bool, typer.Option(help="Show the traceback of an er
 
 @app.command()
 def profile(
-    model: ModelOrFile,
+    model: Model,
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,
@@ -142,7 +143,7 @@ def slim(
 
 @app.command()
 def evaluate(
-    model: ModelOrFile,
+    model: Model,
     data: Data,
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     weights: Weights = None,
@@ -163,7 +164,7 @@ def evaluate(
 
     given = _given(locals())
     if model.endswith(".tflite"):
-        result = run(model, data, split, _foreign_description(**given), threads, _progress())
+        result = run(model, data, split, _description(**given), threads, _progress())
     else:
         result = run(_load(**given), data, split, None, threads, _progress())
     _show(result, json, lambda: show_evaluation(result))
@@ -203,7 +204,7 @@ def _load(
 ) -> Any:
     from slimseg.frontends import load
 
-    return load(
+    graph = load(
         model,
         _size(input_size),
         weights=weights,
@@ -212,21 +213,24 @@ def _load(
         channel_order=channel_order,
         output_kind=output_kind,
     )
+    for note in graph.notes:
+        Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), f"{graph.name}: {note}"), soft_wrap=True)
+    return graph
 
 
-def _foreign_description(
-    mean: str | None, std: str | None, channel_order: str | None, output_kind: str | None, **_: Any
+def _description(
+    model: str, mean: str | None, std: str | None, channel_order: str | None, output_kind: str | None, **_: Any
 ) -> Any:
-    """What the user says of a `.tflite` that slimseg did not write; None leaves it to the file."""
-    if not any((mean, std, channel_order, output_kind)):
-        return None
-    from slimseg.graph.description import OUTPUT_KINDS, Description
-    from slimseg.graph.preprocessing import Preprocessing
+    """What a `.tflite` says of itself, overruled by what the user says."""
+    from slimseg.frontends import describe
 
-    if output_kind is not None and output_kind not in OUTPUT_KINDS:
-        raise ModelError(f"--output-kind {output_kind!r} must be one of {', '.join(OUTPUT_KINDS)}")
-    preprocessing = Preprocessing.of(_numbers("--mean", mean), _numbers("--std", std), channel_order or "rgb")
-    return Description(preprocessing, (), output_kind or "logits")
+    return describe(
+        model,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        channel_order=channel_order,
+        output_kind=output_kind,
+    )
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

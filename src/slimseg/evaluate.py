@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from slimseg.errors import DataError, ModelError
+from slimseg.frontends import describe
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
@@ -45,7 +46,7 @@ def evaluate(
         model: the path of a `.tflite`, or a Graph, which is written as float32 first.
         data: a folder with images and masks.
         split: "val" or "train".
-        description: preprocessing and kind of output, for a file that slimseg did not write.
+        description: preprocessing and kind of output; by default what the file says of itself or its layers imply.
 
     Raises:
         ModelError, DataError: what the user gave cannot be used, in one sentence.
@@ -60,7 +61,7 @@ def evaluate(
             writer.write(model, path)
         else:
             path = Path(model)
-        means = description or file.read_description(path) or Description()
+        means = description or describe(path)
         names = means.classes or folder.classes
         scores = score(path, part, means, _class_count(path, means, names), threads, progress or Silent())
     return Evaluation(

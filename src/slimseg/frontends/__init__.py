@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimseg.errors import ModelError
+from slimseg.errors import ModelError, UnknownOperator
 from slimseg.graph.description import OUTPUT_KINDS, Description
 from slimseg.graph.preprocessing import Preprocessing
 
@@ -63,6 +63,30 @@ def load(
         graph = torch_frontend.from_module(model, _checked(input_size), name)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     return graph
+
+
+def describe(
+    path: str | Path,
+    *,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    channel_order: str | None = None,
+    output_kind: str | None = None,
+) -> Description:
+    """What a `.tflite` wants and gives: what is embedded, else what its first and last layers imply, else the defaults.
+
+    Raises:
+        ModelError: the file is missing or damaged, or what the caller says makes no sense.
+    """
+    from slimseg.runtimes.litert import file
+
+    description = file.read_description(path)
+    if description is None:
+        try:
+            description = load(path).description
+        except UnknownOperator:
+            description = Description()
+    return _described(description, mean, std, channel_order, (), output_kind)
 
 
 def _open(model: str, input_size: tuple[int, int] | None, weights: str | Path | None) -> Graph:
