@@ -113,15 +113,71 @@ def operations() -> Any:
     return keras.Model(image, kl.Average()([first, second, ko.hard_sigmoid(first), ko.leaky_relu(second)]))
 
 
-def transposed(kernel: int, stride: int, padding: str, output_padding: int | None = None, dilation: int = 1) -> Any:
-    image = keras.Input((7, 6, 3))
-    layer = kl.Conv2DTranspose(
-        4, kernel, stride, padding=padding, output_padding=output_padding, dilation_rate=dilation
+def side_by_side(size: tuple[int, int, int], branches: list[Any]) -> Any:
+    """One network of many: each layer on the same image, its result flattened, all of them joined."""
+    image = keras.Input(size)
+    results = [branch(image) for branch in branches]
+    return keras.Model(image, kl.Concatenate()([kl.Flatten()(result) for result in results]))
+
+
+def transposed() -> Any:
+    plain = [(2, 1), (3, 1), (1, 2), (2, 2), (3, 2), (4, 2), (5, 2), (2, 3), (5, 3), ((3, 2), (2, 1))]
+    longer = [(3, 2, 0), (3, 2, 1), (4, 2, 1), (5, 3, 2), (2, 2, 1)]
+    settings: list[dict[str, Any]] = [{"kernel_size": kernel, "strides": stride} for kernel, stride in plain]
+    settings += [{"kernel_size": kernel, "strides": step, "output_padding": more} for kernel, step, more in longer]
+    return side_by_side(
+        (7, 6, 3),
+        [kl.Conv2DTranspose(4, padding=padding, **each) for each in settings for padding in ("valid", "same")],
     )
-    return keras.Model(image, layer(image))
 
 
-ZOO: tuple[Builder, ...] = (unet, deeplab, mobilenet, nested_and_shared, sequential, flat, operations)
+def windows() -> Any:
+    """Convolutions and poolings at an odd size: every way in which "same" can fall."""
+    steps: list[tuple[Any, Any]] = [(1, 1), (2, 1), (3, 1), (3, 2), (2, 2), (5, 3), ((3, 2), (1, 1))]
+    poolings = [(2, 2), (3, 2), (3, 1), (2, 1), (3, 3), (2, 3), ((3, 2), (2, 1))]
+    branches: list[Any] = []
+    for padding in ("valid", "same"):
+        branches += [kl.Conv2D(4, size, step, padding=padding) for size, step in steps]
+        branches += [kl.Conv2D(4, 3, padding=padding, dilation_rate=rate, groups=2) for rate in (1, 2, (2, 1))]
+        branches += [kl.DepthwiseConv2D(3, step, padding=padding, depth_multiplier=2) for step in (1, 2)]
+        branches += [kl.SeparableConv2D(3, 3, step, padding=padding, use_bias=False) for step in (1, 2)]
+        branches += [kl.MaxPooling2D(size, step, padding=padding) for size, step in poolings]
+        branches += [kl.AveragePooling2D(2, step, padding=padding) for step in (1, 2, 3)]
+    return side_by_side((11, 10, 4), branches)
+
+
+def activations() -> Any:
+    names = (
+        "relu relu6 silu swish hard_swish hard_silu hard_sigmoid sigmoid tanh softmax gelu elu selu linear leaky_relu"
+    )
+    names += " softsign exponential hard_tanh"
+    branches: list[Any] = [kl.Activation(name) for name in names.split()]
+    branches += [kl.ReLU(), kl.ReLU(2.0), kl.ReLU(6.0), kl.ReLU(negative_slope=0.2), kl.ReLU(4.0, negative_slope=0.2)]
+    branches += [kl.LeakyReLU(0.3), kl.ELU(0.7), kl.Softmax()]
+    branches += [kl.PReLU(), kl.PReLU(shared_axes=[1, 2]), kl.PReLU(shared_axes=[1]), kl.PReLU(shared_axes=[1, 2, 3])]
+    branches += [kl.BatchNormalization(center=centre, scale=scale) for centre in (0, 1) for scale in (0, 1)]
+    branches += [kl.Rescaling([1.0, 0.5, 2.0], offset=0.5), kl.Normalization(mean=[1, 2, 3], variance=[4, 1, 9])]
+    branches += [kl.Normalization(mean=1.0, variance=4.0, invert=True), kl.Permute((3, 1, 2)), kl.Permute((2, 3, 1))]
+    branches += [kl.Reshape((2, -1)), kl.Reshape((-1, 4, 2, 3)), kl.UpSampling2D((1, 2)), kl.Resizing(5, 3)]
+    branches += [kl.UpSampling2D(2, interpolation="bilinear"), kl.Resizing(5, 9, interpolation="nearest")]
+    branches += [kl.GlobalAveragePooling2D(), kl.GlobalMaxPooling2D(), kl.GlobalMaxPooling2D(keepdims=True)]
+    branches += [kl.Dense(4, activation="tanh"), kl.ZeroPadding2D(((1, 0), (2, 3))), kl.Cropping2D(((1, 0), (2, 1)))]
+    branches += [kl.GaussianNoise(1.0), kl.Conv2D(2, 1, activation=keras.activations.hard_sigmoid)]
+    branches += [kl.Activation(kl.LeakyReLU(0.4)), kl.Conv2D(2, 1, activation=kl.ReLU(1.5))]
+    return side_by_side((8, 6, 3), branches)
+
+
+def beyond_tflite() -> Any:
+    dilated = [
+        kl.Conv2DTranspose(2, size, padding=side, dilation_rate=2) for size in (2, 3) for side in ("valid", "same")
+    ]
+    return side_by_side((7, 6, 3), [*dilated, kl.Softmax(axis=1)])
+
+
+WRITABLE: tuple[Builder, ...] = (
+    unet, deeplab, mobilenet, nested_and_shared, sequential, flat, operations, transposed, windows, activations,
+)  # fmt: skip
+ZOO: tuple[Builder, ...] = (*WRITABLE, beyond_tflite)
 
 
 def with_random_weights(model: Any, seed: int = 0) -> Any:

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from slimseg.errors import ModelError
 from slimseg.frontends.keras import from_file
 from slimseg.graph.graph import Graph
+from slimseg.runtimes.litert import session, writer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Keras's own
@@ -41,11 +44,84 @@ def assert_equal(given: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(given, expected, atol=1e-4 * max(1.0, np.abs(expected).max()), rtol=0)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("build", zoo.ZOO, ids=lambda build: build.__name__)
-def test_zoo_is_what_keras_computes(build, suffix, tmp_path):
+def test_zoo_is_what_keras_computes(build, tmp_path):
     model = zoo.with_random_weights(build())
-    graph = from_file(saved(model, tmp_path / f"net{suffix}"))
+    for suffix in (".keras", ".h5"):
+        graph = from_file(saved(model, tmp_path / f"net{suffix}"))
+        batch = images(graph)
+        assert graph.opaque() == []
+        assert_equal(run(graph, batch), zoo.outputs(model, batch))
+
+
+@pytest.mark.parametrize("build", zoo.WRITABLE, ids=lambda build: build.__name__)
+def test_zoo_is_written_to_tflite_as_it_is(build, tmp_path):
+    graph = from_file(saved(zoo.with_random_weights(build()), tmp_path / "net.keras"))
+    writer.write(graph, tmp_path / "net.tflite")
     batch = images(graph)
-    assert graph.opaque() == []
+    assert_equal(session.predict(tmp_path / "net.tflite", batch), run(graph, batch))
+
+
+def test_names_notes_and_meaning_survive(tmp_path):
+    graph = from_file(saved(zoo.unet(), tmp_path / "net.keras"))
+    names = {node.name for node in graph.layers()}
+    assert {"enter", "enter_relu", "norm", "up", "classify"} <= names
+    assert graph.description.output_kind == "probabilities"
+    assert graph.description.preprocessing.std == (255.0, 255.0, 255.0)
+    graph = from_file(saved(zoo.deeplab(), tmp_path / "deeplab.keras"))
+    assert graph.description.output_kind == "logits"
+    assert graph.description.preprocessing.std == (1.0, 1.0, 1.0), "it scales bytes itself"
+    assert any("bytes" in note for note in graph.notes)
+
+
+def test_shared_layers_share_their_parameters(tmp_path):
+    graph = from_file(saved(zoo.nested_and_shared(), tmp_path / "net.keras"))
+    convolutions = [graph.layer(node) for node in graph.layers() if node.name.startswith("shared")]
+    convolutions = [layer for layer in convolutions if isinstance(layer, torch.nn.Conv2d)]
+    assert len(convolutions) == 2
+    assert convolutions[0].weight is convolutions[1].weight
+    assert len(list(graph.module.parameters())) == len(zoo.nested_and_shared().trainable_weights)
+
+
+def test_a_network_for_any_size_needs_one(tmp_path):
+    image = zoo.keras.Input((None, None, 3))
+    model = zoo.with_random_weights(zoo.keras.Model(image, zoo.kl.Conv2D(2, 3, 2, padding="same")(image)))
+    path = saved(model, tmp_path / "net.keras")
+    with pytest.raises(ModelError, match="--input-size"):
+        from_file(path)
+    graph = from_file(path, (17, 32))
+    batch = images(graph)
+    assert batch.shape[1:3] == (17, 32)
     assert_equal(run(graph, batch), zoo.outputs(model, batch))
+
+
+def test_a_layer_without_counterpart_is_named(tmp_path):
+    image = zoo.keras.Input((8, 8, 3))
+    x = zoo.kl.LayerNormalization(name="odd")(image)
+    path = saved(zoo.keras.Model(image, x), tmp_path / "net.keras")
+    with pytest.raises(ModelError, match=r"layer odd \(LayerNormalization\)"):
+        from_file(path)
+
+
+def test_slim_reshape_is_its_tflite_on_portraits_and_trains(shared):
+    graph = from_file(shared / "models/slim_reshape.h5")
+    files = sorted((shared / "portraits/val/images").iterdir())[:3]
+    batch = np.stack(
+        [np.asarray(Image.open(file).convert("RGB").resize((512, 512)), np.float32) / 255 for file in files]
+    )
+    expected = session.predict(shared / "models/slim_reshape.tflite", batch)
+    given = run(graph, batch)
+    np.testing.assert_allclose(given, expected, atol=1e-4, rtol=0)
+    assert expected.std() > 0.1, "portraits have a foreground"
+    assert graph.description.output_kind == "probabilities"
+    assert any("align_corners" in note for note in graph.notes)
+    graph.module.train()
+    graph(torch.from_numpy(batch[:1].transpose(0, 3, 1, 2).copy())).square().mean().backward()
+    assert all(each.grad is not None for each in graph.module.parameters())
+
+
+def test_slim_reshape_is_written_as_it_is(shared, tmp_path):
+    graph = from_file(shared / "models/slim_reshape.h5")
+    writer.write(graph, tmp_path / "net.tflite")
+    batch = images(graph, 1)
+    np.testing.assert_allclose(session.predict(tmp_path / "net.tflite", batch), run(graph, batch), atol=1e-4, rtol=0)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from slimseg.frontends.keras.stored import Stored
     from slimseg.graph.graph import Graph
 
-READ_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 10.0  # and a second more for so many bytes:
+READ_BYTES_PER_S = 20e6
 
 
 def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
@@ -67,10 +68,12 @@ def _read(path: Path) -> Stored:
     from slimseg.runtimes.child import Child
 
     try:
+        timeout_s = READ_TIMEOUT_S + path.stat().st_size / READ_BYTES_PER_S
         with Child() as child:
-            held: Stored = child.call(
-                "slimseg.frontends.keras.stored:read", str(path), timeout_s=READ_TIMEOUT_S, about=path
-            )
+            read = "slimseg.frontends.keras.stored:read"
+            held: Stored = child.call(read, str(path), timeout_s=timeout_s, about=path)
             return held
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except RuntimeFailure as error:
         raise ModelError(f"{path} is damaged or no Keras file: save it again with model.save ({error})") from error

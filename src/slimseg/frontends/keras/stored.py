@@ -21,7 +21,6 @@ from slimseg.errors import ModelError
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 2 << 30  # of weights
 MAX_CONFIG_BYTES = 64 << 20
-MAX_MEMORY_BYTES = 8 << 30  # address space of the reading process
 MAX_OBJECTS = 200_000
 SLACK_BYTES = 64 << 20
 _COMPRESSION = 16  # weights hardly compress: a file that claims more is a bomb
@@ -48,7 +47,7 @@ def read(path: str) -> Stored:
         import h5py  # noqa: F401
     except ImportError:
         raise ModelError(f"{path} needs h5py to be opened: pip install 'slimseg[keras]'") from None
-    _limit_memory()
+    _limit_memory(path)
     try:
         return _read_archive(path) if zipfile.is_zipfile(path) else _read_h5(path)
     except ModelError:
@@ -62,13 +61,15 @@ def read(path: str) -> Stored:
         raise ModelError(f"{path} is damaged ({reason}): save it again with model.save") from error
 
 
-def _limit_memory() -> None:
+def _limit_memory(path: str) -> None:
+    """Some times the file's own size on top of what this process has: a damaged number in it can ask for any amount."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        wanted = pages * resource.getpagesize() + 6 * Path(path).stat().st_size + 8 * SLACK_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = MAX_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, MAX_MEMORY_BYTES)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard))
 
 
 def _read_archive(path: str) -> Stored:
@@ -145,7 +146,8 @@ def _collect(source: Any, size: int, held: Stored, path: str, top: str = "/") ->
                     raise ModelError(f"{path} unpacks to more than its size can hold: refused")
                 if child.external or child.is_virtual:
                     raise ModelError(f"{path} keeps {inner} in another file: save the whole network again")
-                held.arrays[inner] = _numbers(child)
+                if child.dtype.kind in "fiubV":  # no strings, no references
+                    held.arrays[inner] = _numbers(child)
 
 
 def _numbers(dataset: Any) -> Array:
