@@ -100,6 +100,11 @@ CASES: dict[str, Case] = {
     "prelu": ([node("PRelu", "x w")], {"w": weights(4, 1, 1)}, {}, ["PReLU"]),
     "prelu, one slope": ([node("PRelu", "x w")], {"w": weights(1)}, {}, ["PReLU"]),
     "prelu per value": ([node("PRelu", "x w")], {"w": weights(4, 8, 8)}, {}, ["SpatialPReLU"]),
+    "prelu, spelt out": (
+        [node("Relu", "x", "a"), node("Neg", "x", "b"), node("Relu", "b", "c"), node("Mul", "w c", "d"),
+         node("Add", "a d")],
+        {"w": weights(4, 1, 1)}, {}, ["PReLU"],
+    ),
     "leaky relu": ([node("LeakyRelu", "x", alpha=0.3)], {}, {}, ["LeakyReLU"]),
     "elu": ([node("Elu", "x", alpha=0.7)], {}, {}, ["ELU"]),
     "hard sigmoid of Keras": ([node("HardSigmoid", "x")], {}, {}, ["Affine", "Hardtanh"]),
@@ -207,6 +212,14 @@ CASES: dict[str, Case] = {
     "pad by input": ([node("Pad", "x p v")], {"p": ints(0, 1, 0, 1, 0, 2, 0, 0), "v": number(3)}, {}, ["Pad"]),
     "pad of axes": ([node("Pad", "x p _ a")], {"p": ints(1, 2, 0, 1), "a": ints(3, 2)}, {"opset": 18}, ["Pad"]),
     "pad and crop": ([node("Pad", "x p")], {"p": ints(0, 0, -1, 1, 0, 0, 0, 0)}, {}, ["Pad", "Pad"]),
+    "pad by edges": (
+        [node("Pad", "x p", mode="edge")], {"p": ints(0, 0, 2, 0, 0, 0, 1, 0)}, {},
+        ["Slice", "Slice", "Slice", "Concat"],
+    ),
+    "pad by reflection": (
+        [node("Pad", "x p", mode="reflect")], {"p": ints(0, 0, 0, 2, 0, 0, 0, 1)}, {},
+        ["Slice", "Slice", "Slice", "Concat"],
+    ),
     "expand": (
         [node("GlobalAveragePool", "x", "a"), node("Expand", "a s")], {"s": ints(1, 4, 8, 8)}, {},
         ["AdaptiveAvgPool2d", "Resize"],
@@ -278,9 +291,7 @@ REFUSED: dict[str, tuple[list[Any], dict[str, np.ndarray], str]] = {
         [node("Resize", "x r e s", nearest_mode="ceil", node_name="up")], SIZES, "Resize 'up'.*half_pixel",
     ),
     "no such operator": ([node("LRN", "x", size=3, node_name="lrn1")], {}, "LRN 'lrn1'"),
-    "reflecting pad": (
-        [node("Pad", "x p", mode="reflect", node_name="p1")], {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "Pad 'p1'.*reflect",
-    ),
+    "wide edge": ([node("Pad", "x p", mode="edge", node_name="p1")], {"p": ints(0, 0, 9, 0, 0, 0, 0, 0)}, "Pad 'p1'.*edge"),
     "erf alone": ([node("Erf", "x", node_name="e1")], {}, "Erf"),
     "two activations multiplied as matrices": ([node("MatMul", "x x", node_name="m1")], {}, "MatMul 'm1'"),
     "another domain": (

@@ -114,6 +114,26 @@ def log_softmax(call: Call) -> Value:
     return call.on(softmax(call), ops.Unary("log"), suffix="log")
 
 
+def quantize(call: Call) -> Value:
+    """What lay between QuantizeLinear and DequantizeLinear was rounded, and cut where the numbers end.
+
+    Rounding is left out. Quantisers rely on the cut to stand for a ReLU or ReLU6 that they took away.
+    """
+    value, scale, zero = call.value(), call.constant(1), call.constant(2)
+    call.builder.note("the file is quantised; here it is float: weights as they were rounded, activations not rounded")
+    if scale is None or scale.size != 1:
+        raise call.unknown("it has no single scale")
+    kind = np.iinfo(np.uint8 if zero is None else zero.dtype)
+    lowest = 0 if zero is None else int(zero.reshape(-1)[0])
+    if lowest != kind.min or isinstance(call.builder.layer(value.node), _NEVER_NEGATIVE):
+        return value
+    highest = (kind.max - kind.min) * float(scale.reshape(-1)[0])
+    return call.on(value, nn.ReLU6() if math.isclose(highest, 6, rel_tol=0.01) else nn.ReLU())
+
+
+_NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
+
+
 class Erf(nn.Module):
     """No part of the vocabulary: stands in the graph until `spellings` finds the GELU around it."""
 

@@ -22,7 +22,9 @@ from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops, shapes
 from slimseg.graph.names import node_name, unused
 
-LARGEST_VALUE = 1 << 28  # elements of one activation: 1 GiB
+LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
+MAX_PARAMETERS = 1 << 29  # numbers in all layers together
+MAX_RANK = 8
 NHWC = (0, 2, 3, 1)
 _ROLES = r"[/.](weight|bias|kernel|depthwise_kernel|pointwise_kernel|gamma|beta|alpha)(/.*)?$"
 _NUMBERED = r"((n|t|val|tmp|onnx::\w+)?[_:]*[\d_]*)"  # what exporters call a value that has no name
@@ -76,6 +78,8 @@ class Builder:
             for name in node.inputs:
                 self.consumers.setdefault(name, []).append(node)
         self._names: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        self.parameters_left = MAX_PARAMETERS
         self._shared: dict[Hashable, str] = {}
         self._transposed: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
 
@@ -102,14 +106,23 @@ class Builder:
             raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:
             raise ModelError(f"{self.model.path}: the operator {source} gives {shape}, too many values for a phone")
-        name = unused("_".join(filter(None, (layer_name(source), suffix))), self._names)
-        self._names.add(name)
+        self.parameters_left -= sum(value.numel() for value in (*layer.parameters(), *layer.buffers()))
+        if len(shape) > MAX_RANK or self.parameters_left < 0:
+            raise ModelError(f"{self.model.path}: the operator {source} is larger than any of a network for phones")
+        name = self._name("_".join(filter(None, (layer_name(source), suffix))))
         target = self._shared.setdefault(key, name) if key is not None else name
         if target == name:
             self.root.add_module(name, layer)
         node = self.graph.create_node("call_module", target, inputs, name=name)
         node.meta["shape"] = shape
         return node
+
+    def _name(self, wanted: str) -> str:
+        """`wanted`, or the next free number behind it."""
+        number = self._numbers[wanted] = self._numbers.get(wanted, 0) + 1
+        name = unused(wanted if number == 1 else f"{wanted}_{number}", self._names)
+        self._names.add(name)
+        return name
 
     def layer(self, node: fx.Node) -> nn.Module | None:
         return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -37,6 +37,8 @@ HANDLERS: Mapping[str, Handler] = {
     "Erf": activation.simple(activation.Erf),
     "Softmax": activation.softmax,
     "LogSoftmax": activation.log_softmax,
+    "QuantizeLinear": activation.quantize,
+    "DequantizeLinear": layout.alias,
     "Abs": _unary("abs"),
     "Exp": _unary("exp"),
     "Log": _unary("log"),

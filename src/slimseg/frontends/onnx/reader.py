@@ -11,9 +11,10 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto
 
 from slimseg.errors import ModelError
+from slimseg.frontends.onnx import wire
 from slimseg.frontends.onnx.tensors import Array, TensorReader
 
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 512 << 20
 MAX_NODES = 10_000
 _DOMAINS = ("", "ai.onnx")
 
@@ -29,7 +30,7 @@ class Node:
     attributes: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.op} {self.name or next(iter(self.outputs), '')!r}"
+        return f"{self.op} {(self.name or next(iter(self.outputs), ''))[:100]!r}"
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,11 @@ def read(path: Path) -> Model:
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give the path of an .onnx file")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise ModelError(
-            f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB, which no phone can run: is it the right file?"
-        )
-    proto = ModelProto()
+        raise ModelError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: is it the right file?")
+    data, proto = path.read_bytes(), ModelProto()
+    wire.check(data, ModelProto.DESCRIPTOR, str(path))
     try:
-        proto.ParseFromString(path.read_bytes())
+        proto.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
         raise ModelError(f"{path} is damaged or not an ONNX file: export the model again") from error
     if not proto.graph.node:
@@ -92,7 +92,7 @@ def _model(path: Path, proto: ModelProto) -> Model:
 def _nodes(graph: GraphProto, reader: TensorReader) -> tuple[Node, ...]:
     return tuple(
         Node(
-            node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}",
+            _text(node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"),
             node.name,
             tuple(node.input),
             tuple(node.output),
@@ -107,7 +107,18 @@ def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
     if attribute.type == AttributeProto.TENSOR:
         return reader.read(attribute.t)
     value = onnx.helper.get_attribute_value(attribute) if attribute.type in _PLAIN else None
-    return value.decode() if isinstance(value, bytes) else value
+    return _text(value.decode()) if isinstance(value, bytes) else value
+
+
+def _text(value: str) -> str:
+    """Words that end up in messages: nothing that a terminal would obey.
+
+    Raises:
+        ValueError: it holds such characters.
+    """
+    if not value.isprintable() or len(value) > 100:
+        raise ValueError(f"the word {value[:100]!r} is none of ONNX")
+    return value
 
 
 _PLAIN = (

@@ -53,7 +53,7 @@ class TensorReader:
         """
         if tensor.data_type not in _TYPES:
             raise ModelError(
-                f"{self.path} holds the tensor {tensor.name!r} of a type that is no number: export it again"
+                f"{self.path} holds the tensor {tensor.name[:100]!r} of a type that is no number: export it again"
             )
         code, field = _TYPES[tensor.data_type]
         shape, dtype = tuple(tensor.dims), np.dtype(code)
@@ -90,7 +90,7 @@ class TensorReader:
         beside = self.path.parent / location
         if not location or location in (".", "..") or set(location) & set("/\\\0:") or beside.is_symlink():
             raise ModelError(
-                f"{self.path} keeps its values in {location!r}, which is no file beside it: export it as one"
+                f"{self.path} keeps its values in {location[:100]!r}, which is no file beside it: export it as one"
             )
         if not beside.is_file():
             raise ModelError(f"{self.path} keeps its values in {location}, which is missing: put that file beside it")
@@ -103,7 +103,7 @@ class TensorReader:
 
     def _damaged(self, tensor: TensorProto) -> ModelError:
         return ModelError(
-            f"{self.path} is damaged: the values of {tensor.name!r} do not fit its shape; export it again"
+            f"{self.path} is damaged: the values of {tensor.name[:100]!r} do not fit its shape; export it again"
         )
 
 
