@@ -51,13 +51,16 @@ def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Te
         output = as_map(graph, graph(image.contiguous(memory_format=torch.channels_last)))
         if output.ndim == 4 and size is not None and output.shape[2:] != tuple(size):
             output = F.interpolate(output, tuple(size), mode="bilinear", align_corners=False)
-        found.append(classes(graph, output))
+        found.append(_decided(graph, output))
     return torch.cat(found)
 
 
 def classes(graph: Graph, output: Tensor) -> Tensor:
     """Class indices (N, H, W) of a network's output of any kind, flattened or not."""
-    output = as_map(graph, output)
+    return _decided(graph, as_map(graph, output))
+
+
+def _decided(graph: Graph, output: Tensor) -> Tensor:
     if output.ndim == 3:
         return output
     if output.shape[1] == 1:
