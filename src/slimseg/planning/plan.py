@@ -16,10 +16,11 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import sensitivity, whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.choose import Option, choose
+from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind, slower
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.techniques import TECHNIQUES, Site, named
-from slimseg.techniques.head import Head, with_output
+from slimseg.techniques import APPROXIMATE, HEADS, Site, Technique, named
+from slimseg.techniques.head import with_output
 from slimseg.techniques.input_size import InputSize
 
 # Recovery and noise take their part: aim this much past the speed-up that is asked for.
@@ -27,13 +28,6 @@ MARGIN = 1.3
 # Part of the time of a replaced layer that an edit usually saves; only used to compare input sizes.
 USUAL_SAVING = 0.5
 WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
-
-
-@dataclass(frozen=True)
-class PlannedEdit:
-    site: Site
-    predicted_saving_ms: float
-    damage: float  # percent of pixels that change class before recovery
 
 
 @dataclass(frozen=True)
@@ -91,25 +85,12 @@ class Planner:
             self.exact()
         return Plan(self.graph, tuple(self.edits), tuple(self.refusals))
 
-    # Exact edits first: they cost nothing.
     def exact(self) -> None:
-        """Edits that change no value, where they are measured to be faster; some only show once others are made."""
-        refused: set[tuple[str, ...]] = set()
-        while sites := [site for site in self._find(Head()) if (*site.layers, site.variant) not in refused]:
-            prices = whatif.price(self.graph, sites[:1], self.precision, self.progress)
-            self.refusals.extend(prices.refusals)
-            site, price = sites[0], prices.prices.get(sites[0])
-            if price is not None and price.saving_ms > 0 and self._allowed(site):
-                self._apply(site, price.saving_ms, 0.0)
-            else:
-                refused.add((*site.layers, site.variant))
-                if price is not None and price.saving_ms <= 0:
-                    self._refuse_slower(site, price)
-
-    def _allowed(self, site: Site) -> bool:
-        """A head edit must not take away the kind of output that the user asked for."""
-        wanted = self.budget.head or self.graph.description.output_kind
-        return named(site.technique).apply(self.graph, site).description.output_kind == wanted
+        """Edits of the head that change no value, where they are measured to be faster; they cost nothing."""
+        heads = ExactEdits(self.graph, HEADS, self.precision, self.progress, same_kind).run()
+        self.graph = heads.graph
+        self.edits += heads.edits
+        self.refusals += [refusal for refusal in heads.refusals if refusal not in self.refusals]
 
     def input_size(self) -> None:
         """The most accurate input size that can reach the target, else the smallest that is accurate enough."""
@@ -161,17 +142,14 @@ class Planner:
 
     def _share_of_replaceable_macs(self) -> float:
         layers = {
-            layer
-            for technique in TECHNIQUES[2:]
-            for site in technique.find(self.graph, {}).sites
-            for layer in site.layers
+            layer for technique in APPROXIMATE for site in technique.find(self.graph, {}).sites for layer in site.layers
         }
         macs = {node.name: costs.cost(self.graph, node).macs for node in self.graph.layers()}
         return sum(macs[layer] for layer in layers) / max(1, sum(macs.values()))
 
     def approximate(self, effort: float) -> None:
         """The least harmful set of approximations that reaches the targets."""
-        sites = [site for technique in TECHNIQUES[2:] for site in self._find(technique)]
+        sites = [site for technique in APPROXIMATE for site in self._find(technique)]
         if not sites:
             return
         priced = whatif.price(self.graph, sites, self.precision, self.progress)
@@ -209,8 +187,8 @@ class Planner:
         """int8 weights: one byte a parameter."""
         return costs.total(self.graph).params - costs.total(named(site.technique).apply(self.graph, site)).params
 
-    def _find(self, technique: Head | InputSize | object) -> list[Site]:
-        found = technique.find(self.graph, {})  # type: ignore[union-attr]
+    def _find(self, technique: Technique) -> list[Site]:
+        found = technique.find(self.graph, {})
         self.refusals.extend(refusal for refusal in found.refusals if refusal not in self.refusals)
         return list(found.sites)
 
@@ -219,5 +197,4 @@ class Planner:
         self.edits.append(PlannedEdit(site, saving_ms, damage))
 
     def _refuse_slower(self, site: Site, price: whatif.Price) -> None:
-        reason = f"{site.variant}: measured {price.before_ms:.3f} ms before and {price.after_ms:.3f} ms after, no gain"
-        self.refusals.append(Refusal(site.technique, site.layers[0], reason))
+        self.refusals.append(Refusal(site.technique, site.layers[0], f"{site.variant}: {slower(price)}"))

@@ -26,7 +26,7 @@ from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8"]
 SECONDS_PER_FILE = 0.25
-_FOLLOWS = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
+_FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,13 @@ class Price:
 
     before_ms: float
     after_ms: float
+    wins: float = 1.0  # share of the run's rounds in which the part was faster after
+
+    @classmethod
+    def of(cls, before: benchmark.Timing, after: benchmark.Timing) -> Price:
+        """Of two files timed in one run."""
+        rounds = list(zip(before.rounds_ms, after.rounds_ms, strict=True))
+        return cls(before.median_ms, after.median_ms, sum(old > new for old, new in rounds) / len(rounds))
 
     @property
     def saving_ms(self) -> float:
@@ -86,7 +93,15 @@ def _timed(before: Path, afters: Mapping[Site, Path], threads: int) -> dict[Site
         if len(afters) == 1:
             return dict.fromkeys(afters, error)
         return {site: result for one in afters.items() for site, result in _timed(before, dict([one]), threads).items()}
-    return {site: Price(first.median_ms, each.median_ms) for site, each in zip(afters, others, strict=True)}
+    return {site: Price.of(first, each) for site, each in zip(afters, others, strict=True)}
+
+
+def compare(before: Graph, after: Graph, precision: Precision, threads: int = 1) -> Price:
+    """Two whole networks, side by side."""
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        files = _Files(Path(folder), precision)
+        timings = benchmark.time_files([files.of(before, "before"), files.of(after, "after")], threads)
+    return Price.of(*timings)
 
 
 def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
+from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
 from slimseg.techniques.head import Head
@@ -10,14 +11,21 @@ from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
 from slimseg.techniques.linear_activations import LinearActivations
 from slimseg.techniques.separable import Separable
+from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.technique import Found, LayerTimes, Site, Technique
+from slimseg.techniques.transposed import Transposed
 from slimseg.techniques.upsampling import Upsampling
 
-TECHNIQUES: tuple[Technique, ...] = (Head(), InputSize(), Upsampling(), Separable())
+# What leaves the network, and how: first of all, since nothing else sees what they take away.
+HEADS: tuple[Technique, ...] = (Head(), TwoClassSoftmax())
+# Other ways to write the same function: last of all, since training and approximation read the plain form better.
+REWRITES: tuple[Technique, ...] = (Transposed(), LateDepthToSpace(), PaddedChannels())
+EXACT: tuple[Technique, ...] = (*HEADS, *REWRITES)
+APPROXIMATE: tuple[Technique, ...] = (Upsampling(), Separable())
+TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE)
 
 # Found and priced by a diagnosis, but not planned: what they ask of training is not there yet.
 ONLY_DIAGNOSED: tuple[Technique, ...] = (
-    PaddedChannels(),
     InputAlignment(),
     LinearActivations(),
     FewerChannels(),
@@ -32,4 +40,17 @@ def named(name: str) -> Technique:
     return next(technique for technique in DIAGNOSED if technique.name == name)
 
 
-__all__ = ["DIAGNOSED", "ONLY_DIAGNOSED", "TECHNIQUES", "Found", "LayerTimes", "Site", "Technique", "named"]
+__all__ = [
+    "APPROXIMATE",
+    "DIAGNOSED",
+    "EXACT",
+    "HEADS",
+    "ONLY_DIAGNOSED",
+    "REWRITES",
+    "TECHNIQUES",
+    "Found",
+    "LayerTimes",
+    "Site",
+    "Technique",
+    "named",
+]

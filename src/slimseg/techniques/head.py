@@ -7,8 +7,6 @@ that add up to one, so it commutes exactly with a 1x1 convolution:
     Result  U(conv₁ₓ₁(x))                          at h×w, only the classes resized            (exact)
     Given   U(logits)                              where the host resizes to the image anyway
     Result  logits at h×w                          the same values, resized once outside        (reduced size)
-    Given   softmax(z)[1] of two classes
-    Result  sigmoid(z₁ − z₀),  one channel out of the last convolution                          (exact)
 
 Which of them apply depends on what the user asked for: logits, probabilities or mask.
 """
@@ -17,14 +15,12 @@ from __future__ import annotations
 
 from dataclasses import replace as with_fields
 
-import torch
 from torch import fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, LayerTimes, Site
 
@@ -32,7 +28,6 @@ RESIZE_LATE = "resize behind the classifier"
 REDUCED = "reduced size"
 NO_SOFTMAX = "logits instead of probabilities"
 NO_ARGMAX = "logits instead of a mask"
-SIGMOID = "sigmoid of the difference"
 
 
 class Head:
@@ -67,34 +62,11 @@ class Head:
                     f"the last resize to {_shape(graph, output)} only repeats what the host does to fit the image",
                 )
             )
-        sites.extend(self._sigmoid(graph, refusals))
         sites.extend(self._late_resizes(graph, refusals))
         return Found(tuple(sites), tuple(refusals))
 
     def _whole(self, node: fx.Node, variant: str, reason: str) -> Site:
         return Site(self.name, (node.name,), producer(node).name, node.name, self.needs, reason, variant, whole=True)
-
-    def _sigmoid(self, graph: Graph, refusals: list[Refusal]) -> list[Site]:
-        cut = graph.output
-        layer = graph.layer_as(cut, ops.Slice)
-        if layer is None or layer.dim != 1 or layer.stop - layer.start != 1:
-            return []
-        softmax = producer(cut)
-        if graph.layer_as(softmax, nn.Softmax) is None or graph.shape(softmax)[1] != 2:
-            return []
-        convolution = producer(softmax)
-        if (
-            graph.layer_as(convolution, nn.Conv2d) is None
-            or only_consumer(convolution) is not softmax
-            or edit.shared_with(graph, convolution)
-        ):
-            refusals.append(
-                Refusal(self.name, softmax.name, "no convolution of its own comes right before the softmax")
-            )
-            return []
-        names = (convolution.name, softmax.name, cut.name)
-        reason = f"softmax of two classes at {_shape(graph, softmax)} with one kept is the sigmoid of their difference"
-        return [Site(self.name, names, producer(convolution).name, cut.name, self.needs, reason, SIGMOID)]
 
     def _late_resizes(self, graph: Graph, refusals: list[Refusal]) -> list[Site]:
         sites = []
@@ -133,8 +105,6 @@ class Head:
     def apply(self, graph: Graph, site: Site) -> Graph:
         if site.variant == RESIZE_LATE:
             return _resize_late(graph, *site.layers)
-        if site.variant == SIGMOID:
-            return _two_class_sigmoid(graph, *site.layers)
         kinds: dict[str, OutputKind] = {
             NO_SOFTMAX: "logits",
             NO_ARGMAX: "logits",
@@ -183,38 +153,6 @@ def _resize_late(graph: Graph, resize: str, convolution: str) -> Graph:
     # The pair's result keeps the convolution's name, as every edit's target does.
     result = edit.renamed(edit.swap(graph, resize, convolution), convolution, f"{convolution}_reduced")
     return edit.renamed(result, resize, convolution)
-
-
-def _two_class_sigmoid(graph: Graph, convolution: str, softmax: str, cut: str) -> Graph:
-    layer = graph.layer_as(graph.node(convolution), nn.Conv2d)
-    kept = graph.layer_as(graph.node(cut), ops.Slice)
-    if layer is None or kept is None:
-        raise Unsupported(f"{softmax} is not a softmax of two classes behind a convolution")
-    return edit.replace(graph, [producer(graph.node(convolution)).name], cut, _Difference(layer, kept.start))
-
-
-class _Difference(nn.Module):
-    """sigmoid(z_kept − z_other) with the difference inside the convolution."""
-
-    def __init__(self, layer: nn.Conv2d, kept: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(
-            layer.in_channels,
-            1,
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            pair(layer.padding),
-            pair(layer.dilation),
-        )
-        with torch.no_grad():
-            self.conv.weight.copy_(layer.weight[kept : kept + 1] - layer.weight[1 - kept : 2 - kept])
-            bias = layer.bias if layer.bias is not None else torch.zeros(2)
-            assert self.conv.bias is not None
-            self.conv.bias.copy_(bias[kept : kept + 1] - bias[1 - kept : 2 - kept])
-        self.sigmoid = nn.Sigmoid()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.sigmoid(self.conv(x))  # type: ignore[no-any-return]
 
 
 def _is_pointwise(convolution: nn.Conv2d) -> bool:

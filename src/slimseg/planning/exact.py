@@ -1,0 +1,155 @@
+"""Exact edits, round by round: find all, price all, make those that pay, look again.
+
+A round's sites are priced together, what is alike once. Those that save more than noise are made at once, the largest
+saving first, where they do not touch each other; then the whole network is timed and checked before and after. Where
+that objects, the round is halved until the edits at fault are found, undone and reported. Further rounds follow, since
+one edit brings forth another (a transposed convolution becomes a depth to space, which can move further back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph.graph import Graph
+from slimseg.planning import alike, whatif
+from slimseg.planning.whatif import Precision, Price
+from slimseg.progress import Progress
+from slimseg.results import Refusal
+from slimseg.techniques import Site, Technique, named
+
+Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
+SURE = 0.7  # of the rounds that an edit must win to be no noise
+MAX_ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class PlannedEdit:
+    site: Site
+    predicted_saving_ms: float
+    damage: float  # percent of pixels that change class before recovery
+
+
+@dataclass(frozen=True)
+class Round:
+    """Edits made together, and the network after them."""
+
+    graph: Graph
+    edits: tuple[PlannedEdit, ...]
+
+
+class ExactEdits:
+    """Makes exact edits on one network; `graph`, `rounds` and `refusals` grow as it goes."""
+
+    def __init__(
+        self, graph: Graph, techniques: Sequence[Technique], precision: Precision, progress: Progress, check: Check
+    ) -> None:
+        self.graph = graph
+        self.techniques = techniques
+        self.precision = precision
+        self.progress = progress
+        self.check = check
+        self.rounds: list[Round] = []
+        self.refusals: list[Refusal] = []
+        self._refused: set[tuple[str, tuple[str, ...], str]] = set()
+
+    @property
+    def edits(self) -> list[PlannedEdit]:
+        return [edit for each in self.rounds for edit in each.edits]
+
+    def run(self) -> ExactEdits:
+        for _ in range(MAX_ROUNDS):
+            prices = self._price(self._find())
+            if not prices:
+                break
+            self._make(self._apart(prices))
+        return self
+
+    def _find(self) -> list[Site]:
+        sites = []
+        for technique in self.techniques:
+            found = technique.find(self.graph, {})
+            self._add(found.refusals)
+            sites += [site for site in found.sites if _key(site) not in self._refused]
+        return [site for site in sites if not site.whole or self._possible(site)]
+
+    def _possible(self, site: Site) -> bool:
+        """What changes the whole is checked before it is priced: it may not give what the user asked for."""
+        if self.check(self.graph, named(site.technique).apply(self.graph, site)) is None:
+            return True
+        self._refused.add(_key(site))
+        return False
+
+    def _price(self, sites: Sequence[Site]) -> dict[Site, Price]:
+        """Prices of the sites that pay; the others are refused."""
+        priced = alike.price_alike(self.graph, sites, self.precision, self.progress)
+        self._add(priced.refusals)
+        self._refused.update(_key(site) for site in sites if site not in priced.prices)
+        pays = {}
+        for site, price in priced.prices.items():
+            if price.saving_ms > 0 and price.wins >= SURE:
+                pays[site] = price
+            else:
+                self._refuse(site, slower(price))
+        return pays
+
+    def _apart(self, prices: dict[Site, Price]) -> list[PlannedEdit]:
+        """The edits that save most and have no layer in common; what is left out is found again in the next round."""
+        chosen: list[PlannedEdit] = []
+        taken: set[str] = set()
+        for site, price in sorted(prices.items(), key=lambda each: -each[1].saving_ms):
+            if taken.isdisjoint(site.layers):
+                taken.update(site.layers)
+                chosen.append(PlannedEdit(site, price.saving_ms, 0.0))
+        return chosen
+
+    def _make(self, edits: Sequence[PlannedEdit]) -> None:
+        after, made = self.graph, []
+        for edit in edits:
+            try:
+                after = named(edit.site.technique).apply(after, edit.site)
+            except (Unsupported, GraphError):
+                continue  # an edit of this round moved it; the next round finds what is left of it
+            made.append(edit)
+        objection = self._objection(after) if made else None
+        if objection is None:
+            if made:
+                self.graph = after
+                self.rounds.append(Round(after, tuple(made)))
+        elif len(made) == 1:
+            self._refuse(made[0].site, objection)
+        else:
+            middle = len(made) // 2
+            self._make(made[:middle])
+            self._make(made[middle:])
+
+    def _objection(self, after: Graph) -> str | None:
+        reason = self.check(self.graph, after)
+        if reason is not None:
+            return reason
+        price = whatif.compare(self.graph, after, self.precision)
+        return None if price.saving_ms > 0 and price.wins > 0.5 else f"in the whole network: {slower(price)}"
+
+    def _refuse(self, site: Site, reason: str) -> None:
+        self._refused.add(_key(site))
+        self._add([Refusal(site.technique, site.layers[0], f"{site.variant}: {reason}" if site.variant else reason)])
+
+    def _add(self, refusals: Sequence[Refusal]) -> None:
+        self.refusals += [refusal for refusal in refusals if refusal not in self.refusals]
+
+
+def slower(price: Price) -> str:
+    """Why an edit that does not pay is left out."""
+    return f"measured {price.before_ms:.3f} ms before and {price.after_ms:.3f} ms after, no gain"
+
+
+def same_kind(before: Graph, after: Graph) -> str | None:
+    """Objects to an edit that takes away the kind of output that the user asked for."""
+    if before.description.output_kind == after.description.output_kind:
+        return None
+    return f"it would give {after.description.output_kind} instead of {before.description.output_kind}"
+
+
+def _key(site: Site) -> tuple[str, tuple[str, ...], str]:
+    return site.technique, site.layers, site.variant

@@ -1,0 +1,222 @@
+"""Transposed convolution -> convolutions at the low resolution + depth to space, exactly (article, section 3.2).
+
+    Given   y = act(K ⊛ₛ x),  transposed convolution of stride s: (I, H, W) to (O, sH, sW)
+    Result  y = D(act(W ∗ x)),  W of shape (s·s·O, I, m, m), D depth to space of block s
+
+Output pixel s·q + r (r < s its phase) is a sum over the kernel's taps t that meet an input pixel, p pixels being cut
+off before the first:
+
+    y[s·q + r] = Σ_t K[t] x[q + δ],    s·δ = r + p − t
+
+so each phase is a convolution of its own with every s-th tap. Written as one convolution they share the widest of
+their windows, with zeros where a phase has no tap; written as one per phase nothing is multiplied by zero, but
+their results have to be joined. Stride 1 has one phase, and the kernel is just flipped.
+What follows on every channel (act: a bias, activations) moves before D, where ReLU fuses and few channels are many.
+Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.graph import Graph, producer
+from slimseg.graph.shapes import pair
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.channelwise import repeated, tail
+from slimseg.techniques.technique import Found, LayerTimes, Site
+
+FLIPPED = "flipped kernel"
+ONE = "one convolution"
+EACH = "a convolution per phase"
+
+
+class Transposed:
+    """Rewrites transposed convolutions as what they are."""
+
+    name = "transposed convolution to depth to space"
+    section = "3.2"
+    needs: Needs = "nothing"
+    paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            layer = graph.layer_as(node, nn.ConvTranspose2d)
+            if layer is None:
+                continue
+            refusal = _refusal(graph, node, layer)
+            if refusal:
+                refusals.append(Refusal(self.name, node.name, refusal))
+            else:
+                sites.extend(self._site(graph, node, layer, variant) for variant in _variants(graph, node, layer))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, variant: str) -> Site:
+        (rows, columns), (stride, _) = layer.kernel_size, layer.stride
+        _, _, height, width = graph.shape(node)
+        what = (
+            f"{rows}x{columns} transposed convolution of {layer.in_channels} to {layer.out_channels} channels "
+            f"up to {height}x{width}"
+        )
+        how = {
+            FLIPPED: "with stride 1 it is a convolution",
+            ONE: f"a convolution to {stride * stride * layer.out_channels} channels and depth to space give the same",
+            EACH: f"its {stride * stride} phases are convolutions with a part of the kernel each",
+        }
+        names = (node.name, *(each.name for each in tail(graph, node)))
+        return Site(
+            self.name, names, producer(node).name, names[-1], self.needs, f"{what}: {how[variant]}", variant
+        )  # fmt: skip
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        node = graph.node(site.layers[0])
+        layer = graph.layer_as(node, nn.ConvTranspose2d)
+        if layer is None or _refusal(graph, node, layer) or site.variant not in _variants(graph, node, layer):
+            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
+        block = layer.stride[0]
+        rows, columns = _axes(graph, node, layer)
+        convolutions = _Phases(layer, rows, columns) if site.variant == EACH else _Joint(layer, rows, columns)
+        after = [repeated(graph.layer(graph.node(name)), layer.out_channels, block * block) for name in site.layers[1:]]
+        return edit.replace(
+            graph, [site.source], site.target, _Rewritten(convolutions, after, block, (rows.surplus, columns.surplus))
+        )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a transposed convolution: which taps of its kernel each phase needs, and where they read."""
+
+    kernel: int
+    stride: int
+    cut: int  # pixels that padding and crop take before the first
+    source: int  # pixels in
+    length: int  # pixels out
+
+    @property
+    def positions(self) -> int:
+        """Pixels that each phase computes."""
+        return -(-self.length // self.stride)
+
+    @property
+    def surplus(self) -> int:
+        """Pixels too many at the end once the phases are joined."""
+        return self.positions * self.stride - self.length
+
+    def taps(self, phase: int) -> dict[int, int]:
+        """Kernel tap by the offset δ of the input pixel that it meets."""
+        taps = range((phase + self.cut) % self.stride, self.kernel, self.stride)
+        return {(phase + self.cut - tap) // self.stride: tap for tap in taps}
+
+    def window(self, phases: range) -> range:
+        """Offsets that these phases read, without gaps."""
+        offsets = [offset for phase in phases for offset in self.taps(phase)]
+        return range(min(offsets), max(offsets) + 1)
+
+    def padding(self, window: range) -> tuple[int, int]:
+        """(before, after): zeros that a convolution over `window` needs around the input; negative crops it."""
+        return -window[0], self.positions - 1 + window[-1] - (self.source - 1)
+
+
+class _Joint(nn.Module):
+    """All phases in one convolution; a phase without a tap at some offset has a zero there."""
+
+    def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis) -> None:
+        super().__init__()
+        self.conv = _convolution(layer, rows, columns, range(rows.stride), range(columns.stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+class _Phases(nn.Module):
+    """A convolution for each phase, joined by their channels."""
+
+    def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis) -> None:
+        super().__init__()
+        self.phases = nn.ModuleList(
+            _convolution(layer, rows, columns, range(row, row + 1), range(column, column + 1))
+            for row in range(rows.stride)
+            for column in range(columns.stride)
+        )
+        self.join = ops.Concat(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(*(phase(x) for phase in self.phases))  # type: ignore[no-any-return]
+
+
+class _Rewritten(nn.Module):
+    def __init__(self, convolutions: nn.Module, after: list[nn.Module], block: int, surplus: tuple[int, int]) -> None:
+        super().__init__()
+        self.phases = convolutions
+        self.after = nn.Sequential(*after)
+        self.spread = ops.DepthToSpace(block) if block > 1 else nn.Sequential()
+        self.cut = ops.Pad((0, -surplus[1], 0, -surplus[0])) if any(surplus) else nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cut(self.spread(self.after(self.phases(x))))  # type: ignore[no-any-return]
+
+
+def _convolution(layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, down: range, across: range) -> nn.Module:
+    """The convolution that gives the phases `down` x `across`, their channels one phase after another."""
+    window_h, window_w = rows.window(down), columns.window(across)
+    weight = torch.zeros(len(down) * len(across), layer.out_channels, layer.in_channels, len(window_h), len(window_w))
+    kernel = layer.weight.detach().transpose(0, 1)
+    for index, (row, column) in enumerate((row, column) for row in down for column in across):
+        for offset_h, tap_h in rows.taps(row).items():
+            for offset_w, tap_w in columns.taps(column).items():
+                weight[index, :, :, offset_h - window_h[0], offset_w - window_w[0]] = kernel[:, :, tap_h, tap_w]
+    (top, bottom), (left, right) = rows.padding(window_h), columns.padding(window_w)
+    even = top == bottom >= 0 and left == right >= 0
+    convolution = nn.Conv2d(
+        layer.in_channels,
+        weight.shape[0] * layer.out_channels,
+        (len(window_h), len(window_w)),
+        padding=(top, left) if even else 0,
+        bias=layer.bias is not None,
+    )
+    convolution.weight = nn.Parameter(weight.flatten(0, 1))
+    if layer.bias is not None:
+        convolution.bias = nn.Parameter(layer.bias.detach().repeat(weight.shape[0]))
+    return convolution if even else nn.Sequential(ops.Pad((left, right, top, bottom)), convolution)
+
+
+def _axes(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> tuple[Axis, Axis]:
+    left, _, top, _ = getattr(layer, "crop", (0, 0, 0, 0))
+    before, after = graph.shape(producer(node)), graph.shape(node)
+    settings = zip(
+        layer.kernel_size, layer.stride, pair(layer.padding), (top, left), before[2:], after[2:], strict=True
+    )
+    rows, columns = (
+        Axis(kernel, stride, padding + cut, source, length) for kernel, stride, padding, cut, source, length in settings
+    )
+    return rows, columns
+
+
+def _variants(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> tuple[str, ...]:
+    if layer.stride[0] == 1:
+        return (FLIPPED,)
+    alike = all(
+        axis.taps(phase).keys() == axis.taps(0).keys()
+        for axis in _axes(graph, node, layer)
+        for phase in range(axis.stride)
+    )
+    return (ONE,) if alike else (ONE, EACH)
+
+
+def _refusal(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> str | None:
+    if layer.groups > 1:
+        return f"it works in {layer.groups} groups"
+    if layer.dilation != (1, 1):
+        return f"it is dilated by {layer.dilation}"
+    if layer.stride[0] != layer.stride[1]:
+        return f"its stride is {layer.stride}, and depth to space makes square blocks"
+    if min(layer.kernel_size) < layer.stride[0]:
+        return f"its kernel of {layer.kernel_size} leaves gaps at stride {layer.stride[0]}"
+    other = edit.shared_with(graph, node)
+    return f"its weights are shared with {other}" if other else None
