@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 import warnings
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -81,6 +85,33 @@ def test_shared_layers_share_their_parameters(tmp_path):
     assert len(convolutions) == 2
     assert convolutions[0].weight is convolutions[1].weight
     assert len(list(graph.module.parameters())) == len(zoo.nested_and_shared().trainable_weights)
+
+
+@pytest.mark.parametrize("container", ["layers", "_layer_checkpoint_dependencies"])
+@pytest.mark.parametrize("build", [zoo.mobilenet, zoo.nested_and_shared], ids=lambda build: build.__name__)
+def test_weights_of_older_files_are_counted(build, container, tmp_path):
+    """They note no names; those of Keras 2.13 count a layer with weights twice."""
+    model = zoo.with_random_weights(build())
+    path = saved(model, tmp_path / "net.keras")
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    weights = io.BytesIO()
+    with h5py.File(io.BytesIO(entries["model.weights.h5"])) as new, h5py.File(weights, "w") as old:
+        new.visititems(lambda where, item: _copy_counted(old, where, item, container))
+    entries["model.weights.h5"] = weights.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    graph = from_file(path)
+    batch = images(graph)
+    assert_equal(run(graph, batch), zoo.outputs(model, batch))
+
+
+def _copy_counted(old: h5py.File, where: str, item: h5py.Dataset | h5py.Group, container: str) -> None:
+    if isinstance(item, h5py.Dataset):
+        if container != "layers":
+            where = re.sub(r"(conv2d|batch_normalization)_(\d+)/", lambda m: f"{m[1]}_{2 * int(m[2])}/", where)
+        old[re.sub(r"\blayers\b", container, where)] = item[()]
 
 
 def test_a_network_for_any_size_needs_one(tmp_path):

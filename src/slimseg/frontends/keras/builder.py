@@ -6,6 +6,7 @@ import builtins
 import keyword
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Builder:
         self.graph = fx.Graph()
         self.notes: list[str] = []
         self._names: set[str] = set()
-        self._modules: dict[tuple[str, str], tuple[str, str]] = {}  # (layer, suffix) -> (target, repr of the module)
+        self._modules: dict[tuple[str, str, int], tuple[str, str]] = {}  # -> (target, repr of the module)
+        self._said: Counter[str] = Counter()  # nodes of this call of the layer, by suffix
         self._layer = ("", "")  # identity and name
         self._calls = 0
 
@@ -73,6 +75,7 @@ class Builder:
         if self._calls > MAX_NODES:
             raise ModelError(f"the network calls its layers more than {MAX_NODES} times: refused")
         before, self._layer = self._layer, (identity, name)
+        self._said.clear()
         try:
             yield
         finally:
@@ -109,7 +112,8 @@ class Builder:
 
     def _target(self, module: nn.Module, name: str, suffix: str) -> str:
         """The module's name: an earlier call's where it says the same with parameters, else a new one of its own."""
-        key = (self._layer[0], suffix)
+        self._said[suffix] += 1
+        key = (self._layer[0], suffix, self._said[suffix])
         has_state = bool(module.state_dict())
         if has_state and key in self._modules:
             target, said = self._modules[key]

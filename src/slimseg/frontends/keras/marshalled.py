@@ -117,7 +117,7 @@ class _Reader:
         code, constants, names, variables, kinds = (self.read(depth + 1) for _ in range(5))
         is_new = isinstance(kinds, bytes)
         # The rest says nothing about what the code does, but is read so that later references count on.
-        rest = [self.read(depth + 1) for _ in range(4 if is_new else 3)]
+        rest = [self.read(depth + 1) for _ in range(3)]
         free = kinds if not is_new else tuple(n for n, k in zip(variables, kinds, strict=True) if k & _FREE)
         cells = variables if is_new else (*rest[0], *free)
         self._int()

@@ -26,6 +26,7 @@ class Weights:
         self._group = group  # of a `.keras` file: where this model's arrays are
         self._path = path  # names of the models this one is nested in, and its own
         self._named: dict[tuple[str, str], str] = outer._named if outer else _groups_by_name(held)
+        self._counted: dict[tuple[str, str], dict[int, str]] = outer._counted if outer else _groups_by_count(held)
         self._tails: dict[tuple[str, str], list[str]] = outer._tails if outer else _paths_by_tail(held)
 
     def nested(self, model: Model, layer: Layer) -> Weights:
@@ -48,17 +49,21 @@ class Weights:
         return [array for array in found if array is not None]
 
     def _layer_group(self, model: Model, layer: Layer) -> str:
-        """By the name noted there, else by counting the layers of its class that come before it."""
+        """By the name noted there; older files count the layers of a class instead."""
+        for container in CONTAINERS:
+            top = f"{self._group}/{container}".strip("/")
+            if (top, layer.name) in self._named:
+                return self._named[top, layer.name]
         kind = snake_case(layer.class_name)
         alike = [other.name for other in model.layers.values() if snake_case(other.class_name) == kind]
         count = alike.index(layer.name)
         for container in CONTAINERS:
             top = f"{self._group}/{container}".strip("/")
-            if (top, layer.name) in self._named:
-                return self._named[top, layer.name]
-            group = f"{top}/{kind}_{count}" if count else f"{top}/{kind}"
-            if f"{group}/vars/0" in self._held.arrays:
-                return group
+            groups = self._counted.get((top, kind), {})
+            if len(groups) == len(alike):  # Keras 2 counts some layers twice, but in the same order
+                return f"{top}/{groups[sorted(groups)[count]]}"
+            if count in groups:
+                return f"{top}/{groups[count]}"
         return f"{self._group}/{CONTAINERS[0]}/{kind}".strip("/")
 
     def _by_name(self, layer: Layer, name: str) -> Array:
@@ -76,6 +81,20 @@ def _groups_by_name(held: Stored) -> dict[tuple[str, str], str]:
     """(group of the model's layers, name noted at the layer) to the layer's group."""
     groups = {group.removesuffix("/vars"): name for group, name in held.names.items() if group.endswith("/vars")}
     return {(group.rpartition("/")[0], name): group for group, name in groups.items()}
+
+
+def _groups_by_count(held: Stored) -> dict[tuple[str, str], dict[int, str]]:
+    """(group of the model's layers, class in snake case) to the groups `conv2d`, `conv2d_1`, ... by their number."""
+    counted: dict[tuple[str, str], dict[int, str]] = {}
+    for path in held.arrays:
+        parts = path.split("/")
+        for depth, part in enumerate(parts[:-1]):
+            if part in CONTAINERS:
+                kind, _, number = parts[depth + 1].rpartition("_")
+                if not number.isdecimal() or len(number) > 6:
+                    kind, number = parts[depth + 1], "0"
+                counted.setdefault(("/".join(parts[: depth + 1]), kind), {})[int(number)] = parts[depth + 1]
+    return counted
 
 
 def _paths_by_tail(held: Stored) -> dict[tuple[str, str], list[str]]:
