@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,16 @@ def operations() -> Any:
     return keras.Model(image, kl.Average()([first, second, ko.hard_sigmoid(first), ko.leaky_relu(second)]))
 
 
+def lambdas() -> Any:
+    """Keras 3 stores a Lambda's code, too; it is of the Python that runs these tests."""
+    factor = 3
+    image = keras.Input((6, 6, 4))
+    x = kl.Lambda(lambda v: ko.relu6(v + 2.0) / 6 - v**2)(image)
+    x = kl.Lambda(lambda v: keras.ops.image.resize(v, (v.shape[1] * factor, 12), interpolation="bilinear"))(x)
+    x = kl.Lambda(lambda v, scale=0.5: ko.softmax(v * scale, axis=-1)[..., 1:3])(x)
+    return keras.Model(image, kl.Activation(ko.relu6)(x))
+
+
 def side_by_side(size: tuple[int, int, int], branches: list[Any]) -> Any:
     """One network of many: each layer on the same image, its result flattened, all of them joined."""
     image = keras.Input(size)
@@ -176,6 +187,7 @@ def beyond_tflite() -> Any:
 
 WRITABLE: tuple[Builder, ...] = (
     unet, deeplab, mobilenet, nested_and_shared, sequential, flat, operations, transposed, windows, activations,
+    *([lambdas] if sys.version_info < (3, 14) else []),  # slimseg reads the code of Python 3.6 to 3.13
 )  # fmt: skip
 ZOO: tuple[Builder, ...] = (*WRITABLE, beyond_tflite)
 

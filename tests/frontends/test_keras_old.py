@@ -180,3 +180,34 @@ def test_tf_image_resize_reads_the_pixels_that_its_version_read(version, coordin
     module = graph.layer(graph.output)
     assert isinstance(module, ops.Resize)
     assert (module.size, module.coordinates) == ((32, 40), coordinates)
+
+
+def test_sizes_that_tensorflow_code_works_out(tmp_path):
+    stored = {"start": 1, "stop": 3, "step": None}
+    layers = [
+        layer("small", "AveragePooling2D", ["image_in"], pool_size=[2, 2]),
+        layer("shape", "TFOpLambda", ["image_in"], function="compat.v1.shape"),
+        layer("size", "SlicingOpLambda", [["shape", 0, 0, {"slice_spec": stored}]], function="__operators__.getitem"),
+        layer("large", "TFOpLambda", [["small", 0, 0, {"size": ["size", 0, 0]}]], function="image.resize"),
+    ]
+    image, given = result(keras2(tmp_path / "net.h5", layers))
+    small = F.avg_pool2d(image.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    torch.testing.assert_close(given, resized(small, (8, 8)))
+
+
+def test_node_definitions_of_early_tensorflow_2(tmp_path):
+    def operation(name: str, op: str, inputs: list[str], constants: dict[str, Any], **attr: Any) -> dict[str, Any]:
+        return layer(name, "TensorFlowOpLayer", inputs, node_def={"op": op, "attr": attr}, constants=constants)
+
+    layers = [
+        operation("plus", "AddV2", ["image_in"], {"1": 3.0}),
+        operation("six", "Relu6", ["plus"], {}),
+        operation("mean", "Mean", ["six"], {"1": [1, 2]}, keep_dims={"b": True}),
+        operation("scaled", "Mul", ["six", "mean"], {}),
+        operation("large", "ResizeBilinear", ["scaled"], {"1": [16, 16]}, half_pixel_centers={"b": True}),
+        operation("both", "ConcatV2", ["large", "large"], {"2": -1}),
+    ]
+    image, given = result(keras2(tmp_path / "net.h5", layers))
+    six = F.relu6(image + 3)
+    large = resized(six * six.mean((1, 2), keepdim=True), (16, 16))
+    torch.testing.assert_close(given, torch.cat((large, large), -1))

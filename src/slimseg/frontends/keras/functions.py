@@ -227,6 +227,7 @@ FUNCTIONS: dict[str, Function] = {
     "transpose": _transpose,
     "permute_dimensions": _transpose,
     "concat": _old_concat,
+    "concat_v2": _old_concat,
     "concatenate": _stack_like_concat,
     "split": _split,
     "getitem": layout.get_item,

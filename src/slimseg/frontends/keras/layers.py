@@ -236,11 +236,20 @@ def tf_op(said: Said) -> Any:
 def tf_op_layer(said: Said) -> Any:
     """The same in TensorFlow 2.0 to 2.3: a node definition, and the constants among its arguments."""
     node = said.config["node_def"]
-    name = str((node if isinstance(node, dict) else json.loads(node))["op"])
+    node = node if isinstance(node, dict) else json.loads(node)
     args: list[Any] = list(said.inputs)
     for position, value in sorted(said.config.get("constants", {}).items(), key=lambda item: int(item[0])):
         args.insert(int(position), value)
-    return functions.call(said.builder, name, args, {})
+    if node["op"] == "ConcatV2":
+        args = [args[:-1], args[-1]]
+    return functions.call(said.builder, str(node["op"]), args, _attributes(node))
+
+
+def _attributes(node: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a node definition that say what is computed: {"keep_dims": {"b": true}, "end_mask": {"i": "7"}}."""
+    wanted = ("align_corners", "half_pixel_centers", "keep_dims", "begin_mask", "end_mask", "shrink_axis_mask")
+    stored = {key: value for key, value in node.get("attr", {}).items() if key in wanted}
+    return {key: bool(value["b"]) if "b" in value else int(value.get("i", 0)) for key, value in stored.items()}
 
 
 def lambda_(said: Said) -> Any:

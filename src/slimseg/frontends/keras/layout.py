@@ -80,7 +80,7 @@ def split(b: Builder, x: Value, parts: Any, axis: int = -1, suffix: str = "") ->
 def get_item(b: Builder, x: Any, key: Any, suffix: str = "") -> Any:
     """`x[key]` of a tensor, or of a list of tensors."""
     if not isinstance(x, Value):
-        return x[key]
+        return x[key[0] if isinstance(key, list | tuple) and len(key) == 1 else key]
     keys = list(key) if isinstance(key, list | tuple) else [key]
     if ... in keys:
         at = keys.index(...)

@@ -47,8 +47,6 @@ def _input_shape(layer: Layer, input_size: tuple[int, int] | None) -> tuple[int,
         if input_size is None:
             raise ModelError("the network takes images of any size: give --input-size HEIGHTxWIDTH")
         raw = [raw[0], raw[1] or input_size[0], raw[2] or input_size[1], raw[3]]
-    if raw[0] not in (None, 1):
-        raise ModelError(f"the network takes {raw[0]} images at a time, not one")
     if not all(isinstance(side, int) and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in raw[1:]):
         raise ModelError(f"the network takes images of {raw[1:]}, which are none")
     return (1, raw[3], raw[1], raw[2])
@@ -78,7 +76,10 @@ def _run(builder: Builder, model: Model, inputs: Sequence[Value], weights: Weigh
             pending.extend(missing)
             continue
         results[key] = _say(builder, model, layer, _filled(call, results), weights, where)
-    return [_chosen(results, ref) for ref in model.outputs]
+    outputs = [_chosen(results, ref) for ref in model.outputs]
+    if not all(isinstance(value, Value) for value in outputs):
+        raise ModelError(f"the model {model.name} gives something that is no tensor")
+    return outputs
 
 
 def _call_of(model: Model, ref: Ref) -> tuple[Layer, Call]:
@@ -95,7 +96,8 @@ def _say(builder: Builder, model: Model, layer: Layer, call: Call, weights: Weig
     said = Said(builder, layer, call.args, call.kwargs, lambda names: weights.of(model, layer, names))
     with builder.layer_named(identity, layer.name):
         result = layers.say(said)
-    return list(result) if isinstance(result, list | tuple) else [result]
+    several = isinstance(result, list | tuple) and all(isinstance(value, Value) for value in result)
+    return list(result) if several else [result]  # what is no value is a size, as tf.shape gives it
 
 
 def _filled(call: Call, results: dict[tuple[str, int], list[Value]]) -> Call:
