@@ -11,7 +11,8 @@ Nothing in the file is executed, and no other program reads it (pnnx was tried f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,13 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
             raise
         raise ModelError(f"{path} holds no network that can be rebuilt: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{path} holds no network that can be rebuilt ({reason}): export it again") from error
+        raise ModelError(f"{path} holds no network that can be rebuilt ({_reason(error)}): export it again") from error
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, without anything that a terminal would obey."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return "".join(letter if letter.isprintable() else "?" for letter in first[:200])
 
 
 class _Opener:
@@ -111,7 +117,8 @@ class _Opener:
         self.values.update(zip(node.outputs, results, strict=False))
 
     def _constants(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Array, ...]:
-        results = constants.fold(node, [value for value in inputs if not isinstance(value, Value)])
+        with self._named(node):
+            results = constants.fold(node, [value for value in inputs if not isinstance(value, Value)])
         if results is None:
             raise self._unknown(node)
         self.elements_left -= sum(result.size for result in results)
@@ -126,14 +133,19 @@ class _Opener:
         handler = HANDLERS.get(node.op)
         if handler is None:
             raise self._unknown(node)
-        try:
+        with self._named(node):
             result = handler(Call(self.builder, node, inputs))
+        return result if isinstance(result, tuple) else (result,)
+
+    @contextmanager
+    def _named(self, node: Node) -> Iterator[None]:
+        """Whatever goes wrong with a node (attributes of the wrong kind or length, mostly) is said with its name."""
+        try:
+            yield
         except SlimsegError:
             raise
-        except Exception as error:  # attributes of the wrong kind or length
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise ModelError(f"{self.model.path}: the operator {node} cannot be rebuilt ({reason})") from error
-        return result if isinstance(result, tuple) else (result,)
+        except Exception as error:
+            raise ModelError(f"{self.model.path}: the operator {node} cannot be rebuilt ({_reason(error)})") from error
 
     def _unknown(self, node: Node) -> UnknownOperator:
         return UnknownOperator(

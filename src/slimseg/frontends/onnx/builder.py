@@ -23,7 +23,7 @@ from slimseg.graph import ops, shapes
 from slimseg.graph.names import node_name, unused
 
 LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
-MAX_PARAMETERS = 1 << 29  # numbers in all layers together
+MAX_PARAMETERS = 1 << 28  # numbers in all layers together
 MAX_RANK = 8
 NHWC = (0, 2, 3, 1)
 _ROLES = r"[/.](weight|bias|kernel|depthwise_kernel|pointwise_kernel|gamma|beta|alpha)(/.*)?$"
@@ -216,7 +216,7 @@ def layer_name(node: Node) -> str:
     for weights in node.inputs[1:]:
         if re.search(_ROLES, weights):
             return node_name(re.sub(_ROLES, "", weights))
-    output = re.sub(r"_output_\d+$", "", node.outputs[0] if node.outputs else "")
+    output = re.sub(r"(_output_\d+)?(_(De)?[Qq]uantizeLinear\w*)?$", "", node.outputs[0] if node.outputs else "")
     return node_name(node.op.lower() if re.fullmatch(_NUMBERED, output) else output)
 
 

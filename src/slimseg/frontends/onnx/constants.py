@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from slimseg.errors import ModelError
 from slimseg.frontends.onnx.reader import Node
 from slimseg.frontends.onnx.tensors import DTYPES, Array
 
@@ -24,7 +23,7 @@ def fold(node: Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None
     """Results of a node, or None where its operator is not one that is worked out here.
 
     Raises:
-        ModelError: a result would be larger than any weight is.
+        ValueError: a result would be larger than any weight is, or the inputs make no sense.
     """
     if node.op == "Split" and inputs[0] is not None:
         return _split(node, inputs[0], inputs)
@@ -39,10 +38,10 @@ def bounded(shape: Sequence[int], node: Node) -> tuple[int, ...]:
     """`shape`, if so many values may be made.
 
     Raises:
-        ModelError: they may not.
+        ValueError: they may not.
     """
     if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
-        raise ModelError(f"the operator {node} asks for a constant of shape {tuple(shape)}: export the model again")
+        raise ValueError(f"a constant of shape {tuple(shape)} is larger than any network has")
     return tuple(int(length) for length in shape)
 
 
@@ -190,15 +189,29 @@ def _reduce(function: Callable[..., Any]) -> Fold:
     return run
 
 
+def _quantize(node: Node, inputs: Sequence[Any]) -> Array:
+    values = inputs[0]
+    scale, zero = _scale_and_zero(node, inputs, np.dtype(np.uint8))
+    kind = np.iinfo(zero.dtype)
+    result: Array = np.clip(np.rint(values / scale) + zero, kind.min, kind.max).astype(zero.dtype)
+    return result
+
+
 def _dequantize(node: Node, inputs: Sequence[Any]) -> Array:
+    scale, zero = _scale_and_zero(node, inputs, inputs[0].dtype)
+    result: Array = (inputs[0].astype(np.float32) - zero.astype(np.float32)) * scale
+    return result
+
+
+def _scale_and_zero(node: Node, inputs: Sequence[Any], kind: np.dtype[Any]) -> tuple[Array, Array]:
+    """One of each, or one for every place along an axis, shaped to broadcast."""
     values, scale = inputs[:2]
-    zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale, values.dtype)
+    zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale, kind)
     if scale.ndim == 1 and scale.size > 1:
         axis = int(node.attributes.get("axis", 1)) % values.ndim
         shape = [-1 if dim == axis else 1 for dim in range(values.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
-    result: Array = (values.astype(np.float32) - zero.astype(np.float32)) * scale
-    return result
+    return scale, zero
 
 
 def _split(node: Node, values: Array, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
@@ -270,5 +283,6 @@ FOLDS: dict[str, Fold] = {
     "ReduceMean": _reduce(np.mean),
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
+    "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
 }

@@ -17,7 +17,7 @@ from slimseg.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
-MAX_DATA_BYTES = 2 << 30  # all values of a model together, as float32
+MAX_DATA_BYTES = 1 << 30  # all values of a model together, as float32
 
 # Type of ONNX: how it lies in raw bytes, and the field that holds it otherwise.
 _TYPES: dict[int, tuple[str, str]] = {

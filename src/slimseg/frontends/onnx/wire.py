@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from slimseg.errors import ModelError
 
-MAX_FIELDS = 1_000_000  # a network of a thousand operators has some twenty thousand
+MAX_FIELDS = 500_000  # a network of a thousand operators has some twenty thousand
 MAX_PACKED_BYTES = 64 << 20  # whole numbers of one byte each, which take eight in memory
 MAX_DEPTH = 32
 _FIXED = {1: 8, 5: 4}  # bytes that a value of these wire types takes
