@@ -103,8 +103,10 @@ def diagnose(
 @app.command()
 def slim(
     model: Model,
-    data: Data,
     out: Annotated[Path, typer.Option(help="New folder for the result.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with train/val x images/masks, or images alone; --needs nothing: none.")
+    ] = None,
     max_size: Annotated[str | None, typer.Option(help="Of the deployed file: 4MB, 900kB.")] = None,
     min_speedup: Annotated[float | None, typer.Option(help="Over the float32 original.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
@@ -124,6 +126,8 @@ def slim(
     """Make a network small and fast within a budget: edit, recover, quantise, prove.
 
     Example:  slimseg slim network.pt2 --data images/ --out run/ --mean 127 --std 128 --max-size 4MB --min-speedup 16
+
+    Without data:  slimseg slim network.tflite --needs nothing --out run/
     """
     from slimseg.planning.budget import Budget, parse_size, parse_time
     from slimseg.report.terminal import show_slim

@@ -245,11 +245,11 @@ class BudgetCheck(Result):
 class SlimResult(Result):
     model: str
     run: str
-    baseline: ModelSummary  # the original written as float32 .tflite
-    plain_int8: ModelSummary  # the original merely quantised
+    baseline: ModelSummary  # the original: the user's own .tflite, else written as float32
+    plain_int8: ModelSummary | None  # the original merely quantised; None where no images were given for its ranges
     result: ModelSummary
     speedup: float
-    speedup_over_int8: float
+    speedup_over_int8: float | None
     end_to_end_speedup: float
     budget_met: bool
     budget: tuple[BudgetCheck, ...]
@@ -257,3 +257,4 @@ class SlimResult(Result):
     refusals: tuple[Refusal, ...]
     seconds: float
     host: str
+    max_difference: float | None = None  # of exact edits, to the original's output on the images

@@ -1,9 +1,12 @@
 """`slimseg slim`: the whole path. Edit the network, recover its accuracy from itself, quantise it, prove the result.
 
 original ──> float32 and int8 files (the baselines)
-   └─ plan: exact edits, input size, approximations, each priced on the runtime
+   └─ plan: head, input size, approximations, each priced on the runtime
         └─ recover: new blocks mimic the old ones, then the whole is distilled
-             └─ int8 file ──> measured against the budget; a milder plan if it lost too much
+             └─ rewrite: exact edits of what is left, as the runtime likes it
+                  └─ int8 file ──> measured against the budget; a milder plan if it lost too much
+
+Where nothing may be asked of the user, slim_exact.py tells the shorter story.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slimseg.errors import BudgetError, OutputError, Unsupported
+from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
+from slimseg.planning.exact import ExactEdits, same_kind
 from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
 from slimseg.planning.recover import recover
 from slimseg.progress import Progress, Silent
@@ -28,6 +32,8 @@ from slimseg.report.html import write_report
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
+from slimseg.slim_exact import slim_exact
+from slimseg.techniques import REWRITES
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Folder, check_split, open_folder
 
@@ -40,7 +46,7 @@ RESERVED_SHARE = 0.25  # of the time limit: kept for writing, measuring and repo
 
 def slim(
     model: Graph | str | Path,
-    data: str | Path,
+    data: str | Path | None,
     out: str | Path,
     budget: Budget | None = None,
     seed: int = 0,
@@ -49,9 +55,9 @@ def slim(
     """Make a network small and fast within a budget, and prove it.
 
     Args:
-        model: an opened Graph (with its preprocessing), or the path of a `.pt2`.
-        data: a folder with train/val x images/masks, or images alone.
-        out: folder for `model.tflite` (int8; float32 where the budget needs nothing), `model_float.tflite`,
+        model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
+        data: a folder with train/val x images/masks, or images alone; None where the budget needs nothing.
+        out: folder for `model.tflite` (int8; float32 where the budget needs nothing), `model_float.tflite` beside int8,
             `model.pt2`, `result.json`, `report.html` and the profiles; it must not hold anything yet.
         budget: bounds on size, speed and accuracy, and on the time to spend.
         seed: of everything random.
@@ -64,13 +70,19 @@ def slim(
         ModelError, DataError, BudgetError, OutputError: what the user gave cannot be used, in one sentence.
     """
     started = time.monotonic()
+    budget = budget or Budget()
+    if data is None and budget.needs != "nothing":
+        raise DataError(f"edits that need {budget.needs} need a folder of them: give --data, or --needs nothing")
     graph = model if isinstance(model, Graph) else load(model)
+    _check_head(graph, budget)
+    if data is None:
+        return slim_exact(graph, _new_run(Path(out), graph), budget, None, progress)
     folder = open_folder(data)
     evaluator = Evaluator(folder, graph, progress or Silent())
     for split in (folder.train, folder.val):
         check_split(split, evaluator.count)
-    budget = budget or Budget()
-    _check_head(graph, budget)
+    if budget.needs == "nothing":
+        return slim_exact(graph, _new_run(Path(out), graph), budget, evaluator, progress)
     job = _Job(graph, folder, _new_run(Path(out), graph), budget, seed, evaluator, started)
     return job.run()
 
@@ -172,6 +184,7 @@ class _Job:
             checkpoints = self.work / f"{number}"
             checkpoints.mkdir()
             recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress, checkpoints)
+        plan, student = self._rewritten(plan, student)
         float_path, path = self.work / f"{number}_float.tflite", self.work / f"{number}.tflite"
         deploy.write_float(student, float_path)
         if self.precision == "int8":
@@ -181,6 +194,12 @@ class _Job:
         base, mine = benchmark.time_files([self.original_float, path])
         accuracy = self.evaluator.accuracy(path)
         return _Candidate(plan, student, float_path, path, accuracy, benchmark.ratio(base, mine))
+
+    def _rewritten(self, plan: Plan, student: Graph) -> tuple[Plan, Graph]:
+        """The trained network in the form that the runtime is quickest with; training saw the plain one."""
+        found = ExactEdits(student, REWRITES, self.precision, self.progress, same_kind).run()
+        refusals = (*plan.refusals, *(refusal for refusal in found.refusals if refusal not in plan.refusals))
+        return Plan(found.graph, (*plan.edits, *found.edits), refusals), found.graph
 
     def _plan(self, effort: float) -> Plan:
         latency = self.float_ms / self.budget.min_speedup if self.budget.min_speedup else None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
-from slimseg.planning.plan import PlannedEdit
+from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, ModelSummary
@@ -86,13 +86,18 @@ def realised(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) ->
     savings add up to the whole gain.
     """
     return tuple(
-        AppliedEdit(
-            technique=edit.site.technique,
-            layers=edit.site.layers,
-            needs=edit.site.needs,
-            predicted_saving_ms=edit.predicted_saving_ms,
-            realised_saving_ms=before.median_ms - after.median_ms,
-            reason=f"{edit.site.variant}: {edit.site.reason}" if edit.site.variant else edit.site.reason,
-        )
+        applied(edit, before.median_ms - after.median_ms)
         for edit, before, after in zip(plan, stages, stages[1:], strict=False)
+    )
+
+
+def applied(edit: PlannedEdit, realised_saving_ms: float) -> AppliedEdit:
+    """An edit that was made, with what it saved in the end."""
+    return AppliedEdit(
+        technique=edit.site.technique,
+        layers=edit.site.layers,
+        needs=edit.site.needs,
+        predicted_saving_ms=edit.predicted_saving_ms,
+        realised_saving_ms=realised_saving_ms,
+        reason=f"{edit.site.variant}: {edit.site.reason}" if edit.site.variant else edit.site.reason,
     )

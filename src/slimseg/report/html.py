@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from slimseg.report import charts, images, palette, units, wording
 from slimseg.report.files import write_text
 from slimseg.report.images import Example
-from slimseg.results import Profile, SlimResult
+from slimseg.results import ModelSummary, Profile, SlimResult
 
 __all__ = ["Example", "render_report", "write_report"]
 
@@ -87,11 +87,8 @@ def render_report(
         "u": units,
         "w": wording,
         "headline": wording.headline(result),
-        "files": (
-            ("Original, float32", result.baseline),
-            ("Merely quantised to int8", result.plain_int8),
-            ("Slimmed", result.result),
-        ),
+        "files": _files(result),
+        "gains": _gains(result),
         "totals": totals,
         "times": (
             charts.time_chart("Before", before, slots),
@@ -105,6 +102,20 @@ def render_report(
         "refusals": wording.group_refusals(result.refusals),
     }
     return environment.get_template("report.html.j2").render(context)
+
+
+def _files(result: SlimResult) -> list[tuple[str, ModelSummary]]:
+    int8 = [] if result.plain_int8 is None else [("Merely quantised to int8", result.plain_int8)]
+    return [("Original", result.baseline), *int8, ("Slimmed", result.result)]
+
+
+def _gains(result: SlimResult) -> list[tuple[str, ModelSummary, float, float]]:
+    """(against what, its numbers, speed-up of the network, of the whole from image to mask)."""
+    gains = [("Slimmed against original", result.baseline, result.speedup, result.end_to_end_speedup)]
+    if result.plain_int8 is not None and result.speedup_over_int8 is not None:
+        over = units.quotient(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
+        gains.append(("Slimmed against int8", result.plain_int8, result.speedup_over_int8, over))
+    return gains
 
 
 def _class_count(examples: Sequence[Example]) -> int:

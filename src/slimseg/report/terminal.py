@@ -189,13 +189,15 @@ def _comparison(result: SlimResult) -> Table:
     labelled = result.baseline.miou is not None
     accuracy = "mIoU" if labelled else "Agreed"
     rows = tables.table("", "Input", "Size", "Latency", "End to\nend", accuracy, "MACs", "Params")
-    rows.add_row("original float32", *_summary(result.baseline, labelled))
-    rows.add_row("merely int8", *_summary(result.plain_int8, labelled))
+    rows.add_row("original", *_summary(result.baseline, labelled))
+    if result.plain_int8 is not None:
+        rows.add_row("merely int8", *_summary(result.plain_int8, labelled))
     rows.add_row("slimmed", *_summary(result.result, labelled), style="bold green")
     rows.add_section()
     rows.add_row("against original", *_gain(result.baseline, result.result, result.speedup, result.end_to_end_speedup))
-    over_int8 = units.quotient(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
-    rows.add_row("against int8", *_gain(result.plain_int8, result.result, result.speedup_over_int8, over_int8))
+    if result.plain_int8 is not None and result.speedup_over_int8 is not None:
+        over_int8 = units.quotient(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
+        rows.add_row("against int8", *_gain(result.plain_int8, result.result, result.speedup_over_int8, over_int8))
     return rows
 
 

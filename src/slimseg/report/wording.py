@@ -14,7 +14,10 @@ NEEDS_WORDS: dict[Needs, str] = {
     "labels": "needs labels",
 }
 
+EQUAL = 1e-4  # outputs that differ by less are equal within float error
+
 _BUDGET_WORDS = {
+    "max_difference": "Difference to the original's outputs",
     "max_size": "Size",
     "min_speedup": "Speed-up",
     "max_drop": "mIoU drop",
@@ -60,6 +63,8 @@ def headline(result: SlimResult) -> str:
     parts = [_ratio(result.speedup, "faster", "slower"), _ratio(size_ratio, "smaller", "larger")]
     if accuracy := accuracy_change(result.baseline, result.result):
         parts.append(accuracy)
+    elif result.max_difference is not None:
+        parts.append("equal outputs" if result.max_difference <= EQUAL else "outputs that differ")
     return ", ".join(parts)
 
 
