@@ -13,24 +13,32 @@ from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.techniques import Site
 
+SECONDS_PER_FILE = 0.1  # a survey of hundreds; what is then applied is compared more thoroughly
+
 
 def price_alike(
     graph: Graph, sites: Sequence[Site], precision: Precision, progress: Progress, threads: int = 1
 ) -> Priced:
     """`whatif.price`, where sites that are alike share one measurement (and, if it failed, one reason)."""
-    groups: dict[Hashable, list[Site]] = {}
-    for site in sites:
-        groups.setdefault(signature(graph, site), []).append(site)
-    first = [group[0] for group in groups.values()]
-    priced = whatif.price(graph, first, precision, progress, threads)
+    alike = groups(graph, sites)
+    first = [group[0] for group in alike]
+    priced = whatif.price(graph, first, precision, progress, threads, SECONDS_PER_FILE)
     failed = {(refusal.technique, refusal.layer): refusal.reason for refusal in priced.refusals}
     prices, refusals = {}, []
-    for group in groups.values():
+    for group in alike:
         if group[0] in priced.prices:
             prices.update(dict.fromkeys(group, priced.prices[group[0]]))
         elif reason := failed.get((group[0].technique, group[0].layers[0])):
             refusals += [Refusal(site.technique, site.layers[0], reason) for site in group]
     return Priced(prices, tuple(refusals))
+
+
+def groups(graph: Graph, sites: Sequence[Site]) -> list[list[Site]]:
+    """The sites put together with those whose what-ifs are the same."""
+    result: dict[Hashable, list[Site]] = {}
+    for site in sites:
+        result.setdefault(signature(graph, site), []).append(site)
+    return list(result.values())
 
 
 def part(graph: Graph, site: Site) -> list[fx.Node] | None:

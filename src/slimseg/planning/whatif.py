@@ -54,7 +54,14 @@ class Priced:
     refusals: tuple[Refusal, ...]
 
 
-def price(graph: Graph, sites: Sequence[Site], precision: Precision, progress: Progress, threads: int = 1) -> Priced:
+def price(
+    graph: Graph,
+    sites: Sequence[Site],
+    precision: Precision,
+    progress: Progress,
+    threads: int = 1,
+    seconds_per_file: float = SECONDS_PER_FILE,
+) -> Priced:
     """Time every site's part of the network before and after its edit."""
     refusals: list[Refusal] = []
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
@@ -67,7 +74,7 @@ def price(graph: Graph, sites: Sequence[Site], precision: Precision, progress: P
                 refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be written: {error}"))
         prices: dict[Site, Price] = {}
         for before, afters in progress.track(_by_before(pairs), "timing what-ifs"):
-            timed = _timed(before, afters, threads)
+            timed = _timed(before, afters, threads, seconds_per_file)
             prices.update({site: result for site, result in timed.items() if isinstance(result, Price)})
             refusals += [
                 Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {result}")
@@ -85,14 +92,17 @@ def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict
     return list(groups.items())
 
 
-def _timed(before: Path, afters: Mapping[Site, Path], threads: int) -> dict[Site, Price | RuntimeFailure]:
+def _timed(
+    before: Path, afters: Mapping[Site, Path], threads: int, seconds: float
+) -> dict[Site, Price | RuntimeFailure]:
     """Prices from one interleaved run; where that fails, from one for each, so that a bad file fails alone."""
     try:
-        first, *others = benchmark.time_files([before, *afters.values()], threads, SECONDS_PER_FILE)
+        first, *others = benchmark.time_files([before, *afters.values()], threads, seconds)
     except RuntimeFailure as error:
         if len(afters) == 1:
             return dict.fromkeys(afters, error)
-        return {site: result for one in afters.items() for site, result in _timed(before, dict([one]), threads).items()}
+        alone = [_timed(before, {site: after}, threads, seconds) for site, after in afters.items()]
+        return {site: result for each in alone for site, result in each.items()}
     return {site: Price.of(first, each) for site, each in zip(afters, others, strict=True)}
 
 
