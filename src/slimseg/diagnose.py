@@ -3,61 +3,160 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from slimseg.errors import UnknownOperator
+from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import whatif
+from slimseg.planning import alike, observations
+from slimseg.planning.layer_times import layer_times, part_ms
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Finding, Refusal
-from slimseg.runtimes.litert import benchmark, writer
-from slimseg.techniques import TECHNIQUES, LayerTimes, Site
+from slimseg.runtimes.litert import file, profiler, quantizer, writer
+from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
+WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
+RUNS = 15
 _NEEDS_ORDER = ("nothing", "images", "labels")
 
 
 def diagnose(
-    graph: Graph, precision: Precision = "float32", threads: int = 1, progress: Progress | None = None
+    model: Graph | str | Path,
+    precision: Precision | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
 ) -> Diagnosis:
     """Find every site of every technique and time each, before and after, side by side on LiteRT.
 
+    A `.tflite` is timed and profiled as it is. One with operators outside the vocabulary gives what its profile
+    alone can say.
+
     Args:
-        graph: an opened network.
+        model: an opened network, or whatever `load` opens by path.
         precision: what the what-ifs are written in, "float32" or "int8"; what pays in one may not in the other.
+            Default: that of the file, float32 for sources that are no `.tflite`.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
 
     Returns:
         Findings by what they need (nothing, images, labels), then by saving; sites that gain nothing included, so
         that nobody tries them by hand.
+
+    Raises:
+        ModelError: the model cannot be opened.
+        RuntimeFailure: the runtime refused it or crashed (in its child process).
     """
     progress = progress or Silent()
-    latency_ms = _latency(graph, threads)
-    sites, refusals = find_all(graph, {})
-    priced = whatif.price(graph, sites, precision, progress, threads)
-    findings = [finding(site, price, latency_ms) for site, price in priced.prices.items()]
-    findings.sort(key=lambda each: (_NEEDS_ORDER.index(each.needs), -each.saving_ms))
-    return Diagnosis(graph.name, precision, latency_ms, tuple(findings), (*refusals, *priced.refusals))
+    try:
+        graph = model if isinstance(model, Graph) else load(model)
+    except UnknownOperator as error:
+        if Path(str(model)).suffix.lower() != ".tflite":
+            raise
+        return _of_file(Path(str(model)), str(error), threads)
+    own = _own_file(graph)
+    native = "float32" if own is None else file_precision(own)
+    precision = precision or native
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        path = own if own is not None and precision == native else _written(graph, precision, Path(folder))
+        profile = profiler.profile(path, threads=threads, runs=RUNS)
+    times = layer_times(graph, profile)
+    sites, refusals = find_all(graph, times)
+    worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
+    priced = alike.price_alike(graph, worth, precision, progress, threads)
+    findings = [finding(graph, site, price, times, profile.latency_ms) for site, price in priced.prices.items()]
+    ordered = in_order([*findings, *observations.observe(profile)])
+    left_alone = (*refusals, *small, *priced.refusals)
+    return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes)
+
+
+def _own_file(graph: Graph) -> Path | None:
+    """The user's file, if it is still the network: not where that was brought to another input size."""
+    if graph.source is None:
+        return None
+    shape = file.read(graph.source).inputs[0].shape
+    return graph.source if graph.input_size in (shape[1:3], shape[2:4]) else None
+
+
+def file_precision(path: Path) -> Precision:
+    """What the convolutions of a `.tflite` compute in."""
+    return "int8" if any("int8" in each.dtype for each in file.operators(path) if each.macs) else "float32"
+
+
+def _of_file(path: Path, note: str, threads: int) -> Diagnosis:
+    """What the profile of a file says that cannot become a Graph."""
+    profile = profiler.profile(path, threads=threads, runs=RUNS)
+    findings = in_order(observations.observe(profile))
+    return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,))
+
+
+def _written(graph: Graph, precision: Precision, folder: Path) -> Path:
+    """The network as a file of that precision; ranges do not matter for time."""
+    path = folder / "model.tflite"
+    writer.write(graph, path)
+    if precision == "float32":
+        return path
+    _, channels, height, width = graph.input_shape
+    sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
+    quantised = folder / "model.int8.tflite"
+    quantizer.quantize_int8(path, quantised, [sample])
+    return quantised
 
 
 def find_all(graph: Graph, times: LayerTimes) -> tuple[list[Site], list[Refusal]]:
     """All sites and refusals of all techniques."""
-    found = [technique.find(graph, times) for technique in TECHNIQUES]
+    found = [technique.find(graph, times) for technique in DIAGNOSED]
     return [site for each in found for site in each.sites], [refusal for each in found for refusal in each.refusals]
 
 
-def finding(site: Site, price: Price, latency_ms: float) -> Finding:
-    """A site with its price, in words."""
-    reason = f"{site.variant}: {site.reason}" if site.variant else site.reason
-    share = price.saving_ms / latency_ms if latency_ms else 0.0
+def _worth_pricing(
+    graph: Graph, sites: Sequence[Site], times: LayerTimes, latency_ms: float
+) -> tuple[list[Site], list[Refusal]]:
+    """The sites that take some time, alone or with all that are alike, and for each layer of the others a refusal."""
+    worth: list[Site] = []
+    small: dict[str, Refusal] = {}
+    for group in alike.groups(graph, sites):
+        taken = [_part_ms(graph, site, times) for site in group]
+        if None in taken or sum(each or 0.0 for each in taken) >= WORTH_SHARE * latency_ms:
+            worth += group
+        else:
+            reason = f"less than {WORTH_SHARE:.1%} of the time is spent there: not priced"
+            small |= {site.layers[0]: Refusal("every technique", site.layers[0], reason) for site in group}
+    return worth, list(small.values())
+
+
+def _part_ms(graph: Graph, site: Site, times: LayerTimes) -> float | None:
+    """The measured time of the part of the network that a what-if of the site times."""
+    nodes = alike.part(graph, site)
+    return None if nodes is None else part_ms(times, [node.name for node in nodes])
+
+
+def finding(graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float) -> Finding:
+    """A site with its price; what changes the whole network was compared with the whole in the same run."""
+    whole_ms = price.before_ms if site.whole else latency_ms
     return Finding(
-        site.technique, site.layers, site.needs, price.before_ms, price.after_ms, price.saving_ms, share, reason
+        technique=site.technique,
+        layers=site.layers,
+        needs=site.needs,
+        before_ms=price.before_ms,
+        after_ms=price.after_ms,
+        saving_ms=price.saving_ms,
+        share=price.saving_ms / whole_ms if whole_ms else 0.0,
+        reason=site.reason,
+        variant=site.variant,
+        section=named(site.technique).section,
+        layers_ms=part_ms(times, list(site.layers)),
     )
 
 
-def _latency(graph: Graph, threads: int) -> float:
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = Path(folder) / "model.tflite"
-        writer.write(graph, path)
-        (timing,) = benchmark.time_files([path], threads=threads)
-    return timing.median_ms
+def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What asks least of the user first; of those what was priced first; of those what saves most."""
+    return tuple(
+        sorted(
+            findings,
+            key=lambda each: (_NEEDS_ORDER.index(each.needs), each.basis != "what-if", -each.saving_ms),
+        )
+    )

@@ -58,7 +58,7 @@ class KernelProfile(Result):
 
     kernel: str  # the runtime's name for it
     delegate: str  # "XNNPACK" or "built-in"
-    layer: str | None  # the operator that it works for, by name; None if it fits none
+    layer: int | None  # the operator that it works for, as a position among the layers; None if it fits none
     start_ms: float  # in one typical run, since its start
     duration_ms: float  # in the same run
     statistics: Statistics
@@ -189,7 +189,6 @@ class Diagnosis(Result):
     latency_ms: float
     findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then what-ifs first, then largest saving first
     refusals: tuple[Refusal, ...]
-    headline: tuple[Finding, ...] = ()  # the largest savings whatever they need, one of each technique
     notes: tuple[str, ...] = ()  # what to know about how the model was opened or timed
 
 

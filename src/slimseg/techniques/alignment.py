@@ -128,13 +128,13 @@ def run_of(graph: Graph, node: fx.Node) -> list[fx.Node]:
 
 
 def _refusal(graph: Graph, run: Sequence[fx.Node], up: bool) -> str | None:
-    first, last = run[0], run[-1]
-    layer, end = _full(graph, first), _full(graph, last)
+    layer, end = _full(graph, run[0]), _full(graph, run[-1])
     assert layer is not None
     if len(run) < 2 or end is None:
-        readers = ", ".join(sorted(reader.name for reader in last.users)[:2])
-        where = last.name if len(run) > 1 and not _keeps_channels(graph, last) else readers
-        return f"its {layer.out_channels} channels go on to {where}, which would have to change with it"
+        reader = run[-1] if len(run) > 1 and not _keeps_channels(graph, run[-1]) else next(iter(run[-1].users))
+        kind = "output" if graph.layer(reader) is None else type(graph.layer(reader)).__name__
+        several = " among others" if reader is not run[-1] and len(run[-1].users) > 1 else ""
+        return f"its {layer.out_channels} channels go on to a layer of kind {kind}{several}, which they would change"
     if not up and layer.out_channels < STEP:
         return f"its {layer.out_channels} channels are fewer than {STEP}"
     other = next((other for node in run if (other := edit.shared_with(graph, node))), None)

@@ -1,0 +1,130 @@
+"""A diagnosis on a screen: the largest savings, then technique by technique, then what the profile alone says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from slimseg.report import units, wording
+from slimseg.report.findings import SiteGroup, TechniqueGroup, grouped, headline
+from slimseg.results import Diagnosis, Finding
+
+_VARIANTS = 3  # named beside the best one
+
+
+def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
+    """Everything but title and refusals; every finding by itself if `verbose`."""
+    made: list[RenderableType] = [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
+    if not diagnosis.findings:
+        return [*made, Text("\nNothing found that would make this network faster.")]
+    made += _headline(headline(grouped(diagnosis.findings)))
+    priced = [each for each in diagnosis.findings if each.basis == "what-if"]
+    observed = [each for each in diagnosis.findings if each.basis != "what-if"]
+    for needs, same in groupby(priced, key=lambda finding: finding.needs):
+        findings = list(same)
+        made.append(_heading(wording.NEEDS_WORDS[needs]))
+        made += [_finding(each) for each in findings] if verbose else _groups(findings)
+    if observed:
+        made.append(_heading("the profile says (at most; no edit was tried)"))
+        made += [_finding(each) for each in observed] if verbose else [_observed(each) for each in grouped(observed)]
+    return made
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text[0].upper()}{text[1:]}", style="bold green")
+
+
+def _headline(groups: Sequence[TechniqueGroup]) -> list[RenderableType]:
+    """The largest savings of all, one line each."""
+    lines: list[RenderableType] = [_heading("largest savings")] if groups else []
+    for group in groups:
+        layers = [layer for site in group.gaining for layer in site.best.layers[:1]]
+        name = Text(wording.technique_name(group.technique), style="bold")
+        text = Text.assemble(name, f" at {wording.few(layers)}; {wording.NEEDS_WORDS[group.needs]}")
+        lines.append(_row(group.saving_ms, group.share, text))
+    return lines
+
+
+def _groups(findings: Sequence[Finding]) -> list[RenderableType]:
+    groups = grouped(findings)
+    gaining = [group for group in groups if group.is_notable]
+    rest = [group for group in groups if not group.is_notable]
+    return [*(_group(group) for group in gaining), *_without_gain(rest)]
+
+
+def _group(group: TechniqueGroup) -> RenderableType:
+    """One technique: what all its sites save, and the largest of them in words."""
+    first = group.sites[0]
+    text = _what(first.best)
+    text.append(f"  {_before_after(first.best)}\n")
+    if len(group.gaining) > 1:
+        text.append(f"{len(group.gaining)} sites, the largest {units.saved(first.best.saving_ms)}: ")
+    text.append(f"{wording.few(first.best.layers, 2)}\n")
+    text.append(first.best.reason, style="dim")
+    if first.others:
+        text.append(f"\nor {_variants(first)}")
+    idle = len(group.sites) - len(group.gaining)
+    if idle:
+        text.append(f"\n{idle} more {'site gains' if idle == 1 else 'sites gain'} nothing")
+    return _row(group.saving_ms, group.share, text)
+
+
+def _variants(site: SiteGroup) -> str:
+    """The other variants of a site with what they save."""
+    shown = [f"{each.variant} {units.saved(each.saving_ms)}" for each in site.others[:_VARIANTS]]
+    more = len(site.others) - _VARIANTS
+    return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
+
+
+def _without_gain(groups: Iterable[TechniqueGroup]) -> list[RenderableType]:
+    """Techniques that were tried and do not pay, so that nobody tries them by hand."""
+    names = [
+        f"{wording.technique_name(group.technique)} ({len(group.sites)} "
+        f"{'site' if len(group.sites) == 1 else 'sites'}, best {units.saved(group.sites[0].best.saving_ms)})"
+        for group in groups
+    ]
+    return [_row(None, None, Text.assemble("tried without gain: ", ("; ".join(names), "dim")))] if names else []
+
+
+def _observed(group: TechniqueGroup) -> RenderableType:
+    first = group.sites[0].best
+    text = Text.assemble((group.technique, "bold"), ": ", (first.reason, "dim"))
+    more = len(group.gaining) - 1
+    if more > 0:
+        text.append(f"; {more} more {'kind' if more == 1 else 'kinds'} of operator")
+    return _row(group.saving_ms, group.share, text)
+
+
+def _finding(finding: Finding) -> RenderableType:
+    text = _what(finding)
+    text.append(f"  {_before_after(finding)}\n{wording.few(finding.layers, 2)}\n")
+    text.append(finding.reason, style="dim")
+    return _row(finding.saving_ms, finding.share, text)
+
+
+def _what(finding: Finding) -> Text:
+    """The technique and its variant."""
+    name = Text(wording.technique_name(finding.technique), style="bold")
+    return Text.assemble(name, f", {finding.variant}" if finding.variant else "")
+
+
+def _before_after(finding: Finding) -> str:
+    return f"{units.milliseconds(finding.before_ms)} → {units.milliseconds(finding.after_ms)}"
+
+
+def _row(saving_ms: float | None, share: float | None, text: Text) -> Table:
+    line = Table.grid(padding=(0, 2))
+    line.add_column(width=9, justify="right")
+    line.add_column(width=6, justify="right")
+    line.add_column()
+    style = "bold cyan" if (saving_ms or 0) > 0 else "bold red"
+    line.add_row(
+        Text("" if saving_ms is None else units.saved(saving_ms), style=style),
+        "" if share is None else units.share(share),
+        text,
+    )
+    return line

@@ -1,0 +1,85 @@
+"""Findings put together for a reader: variants of one site, sites of one technique."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from slimseg.results import Finding, Needs
+
+NOTABLE_SHARE = 0.002  # of the latency, for all sites of a technique together
+HEADLINES = 3
+SURE = 0.03  # of a part's own time; savings below are lost in the noise of its what-if
+
+
+@dataclass(frozen=True)
+class SiteGroup:
+    """One place and the variants that exclude each other there, the one that saves most first."""
+
+    best: Finding
+    others: tuple[Finding, ...]
+
+    @property
+    def gains(self) -> bool:
+        return self.best.saving_ms > SURE * self.best.before_ms
+
+
+@dataclass(frozen=True)
+class TechniqueGroup:
+    """All sites of one technique that need the same, the one that saves most first."""
+
+    technique: str
+    needs: Needs
+    basis: str
+    sites: tuple[SiteGroup, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no layers of their own are meant: an input size, for example."""
+        return all(site.best.layers_ms is None for site in self.sites)
+
+    @property
+    def is_notable(self) -> bool:
+        return self.share >= NOTABLE_SHARE
+
+    @property
+    def gaining(self) -> tuple[SiteGroup, ...]:
+        return tuple(site for site in self.sites if site.gains)
+
+    @property
+    def saving_ms(self) -> float:
+        """Of the best variant of every site that gains; sites that overlap do not all give theirs."""
+        return sum(site.best.saving_ms for site in self.gaining)
+
+    @property
+    def share(self) -> float:
+        return sum(site.best.share for site in self.gaining)
+
+
+def grouped(findings: Iterable[Finding]) -> list[TechniqueGroup]:
+    """Groups in the order of the findings' needs, and by saving among those that need the same."""
+    sites: dict[tuple[Needs, str, str], dict[tuple[str, ...], list[Finding]]] = {}
+    for each in findings:
+        own = sites.setdefault((each.needs, each.basis, each.technique), {})
+        own.setdefault(each.layers, []).append(each)
+    groups = [
+        TechniqueGroup(technique, needs, basis, _by_saving(own.values()))
+        for (needs, basis, technique), own in sites.items()
+    ]
+    order = list(dict.fromkeys(group.needs for group in groups))
+    return sorted(groups, key=lambda group: (order.index(group.needs), group.basis != "what-if", -group.saving_ms))
+
+
+def headline(groups: Iterable[TechniqueGroup]) -> list[TechniqueGroup]:
+    """The techniques that save most, whatever they need.
+
+    A smaller input saves most in every network and says nothing about this one: it is left to its place below.
+    """
+    own = [group for group in groups if group.basis == "what-if" and group.is_notable and not group.is_whole]
+    return sorted(own, key=lambda group: -group.saving_ms)[:HEADLINES]
+
+
+def _by_saving(sites: Iterable[list[Finding]]) -> tuple[SiteGroup, ...]:
+    ranked = [sorted(variants, key=lambda each: -each.saving_ms) for variants in sites]
+    ranked.sort(key=lambda variants: -variants[0].saving_ms)
+    return tuple(SiteGroup(variants[0], tuple(variants[1:])) for variants in ranked)
