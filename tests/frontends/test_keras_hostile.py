@@ -197,6 +197,27 @@ def test_zip_bombs_and_empty_archives_are_refused(config, weights, tmp_path):
     assert isinstance(opened(write_keras(tmp_path / "net.keras", config, weights)), str)
 
 
+def test_names_cannot_write_to_the_terminal_or_into_generated_code(tmp_path):
+    config: Any = json.loads(json.dumps(CONFIG).replace('"conv"', '"x\\u001b[2J\\nimport os"'))
+    message = opened(write_h5(tmp_path / "net.h5", config))
+    assert isinstance(message, str), "its weights have another name"
+    assert message.isprintable()
+    config["config"]["layers"][1]["class_name"] = "Dropout"
+    graph = opened(write_h5(tmp_path / "net.h5", config))
+    assert isinstance(graph, Graph)
+    assert [node.name for node in graph.layers()] == ["flat"]
+    config["config"]["layers"][1] |= {"class_name": "ReLU"}
+    graph = opened(write_h5(tmp_path / "net.h5", config))
+    assert isinstance(graph, Graph)
+    assert [node.name for node in graph.layers()] == ["x__2J_import_os", "flat"]
+
+
+def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "h5py.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "pip install 'slimseg[keras]'" in str(opened(write_h5(tmp_path / "net.h5")))
+
+
 def test_weights_alone_and_a_subclassed_model_are_refused(tmp_path):
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         file["conv/kernel"] = np.ones(3)

@@ -41,12 +41,17 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
     try:
         return _graph(held, path, input_size)
     except ModelError as error:
-        raise error if path.name in str(error) else ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {_one_line(error)}") from error
     except GraphError as error:
-        raise ModelError(f"{path} holds a network that does not fit together: {error}") from error
+        raise ModelError(f"{path} holds a network that does not fit together: {_one_line(error)}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = _one_line(error) or type(error).__name__
         raise ModelError(f"{path} holds no network that can be rebuilt ({reason}): save it again") from error
+
+
+def _one_line(error: object) -> str:
+    """What the error says, without the control characters that a hostile name could bring into a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(error)[:600]).strip()
 
 
 def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None) -> Graph:
@@ -75,5 +80,8 @@ def _read(path: Path) -> Stored:
             return held
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ModelError as error:
+        raise ModelError(_one_line(error)) from error
     except RuntimeFailure as error:
-        raise ModelError(f"{path} is damaged or no Keras file: save it again with model.save ({error})") from error
+        reason = f"{path} is damaged or no Keras file: save it again with model.save ({error})"
+        raise ModelError(_one_line(reason)) from error

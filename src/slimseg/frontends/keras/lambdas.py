@@ -56,9 +56,10 @@ def say(b: Builder, layer: Layer, argument: Any) -> Any:
         code, defaults, closure = body
         return _Reading(b, code, _bound(code, argument, defaults, closure, arguments)).result()
     except ModelError as error:
-        raise ModelError(f"what it computes cannot be read from the file, because {error}") from error
+        reason = str(error).removesuffix(": give the .tflite instead")
+        raise ModelError(f"what it computes cannot be read ({reason}): give the .tflite instead") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError("its stored code makes no sense: give the .tflite instead") from error
+        raise ModelError("what it computes cannot be read, its code is damaged: give the .tflite instead") from error
 
 
 def _body(stored: Any) -> str | tuple[marshalled.Code, list[Any], list[Any]]:
