@@ -20,7 +20,7 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import costs, file
+from slimseg.runtimes.litert import costs, file, spelling
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -145,9 +145,13 @@ def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
 
 
 def _modern(path: Path) -> bytes:
-    """The file as ai-edge-quantizer expects it: it takes old operator codes for ADD and fails without signatures."""
+    """The file as ai-edge-quantizer expects it, and as XNNPACK runs it best in 8 bits.
+
+    The quantiser takes old operator codes for ADD and fails without signatures.
+    """
     model = file.parse(path.read_bytes(), path)
     model.signatureDefs = model.signatureDefs or []
     for entry in model.operatorCodes:
         entry.builtinCode = costs.op_code(entry)
+    spelling.for_int8(model)
     return file.pack(model)
