@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from slimseg.errors import SlimsegError, UserError
+from slimseg.errors import SlimsegError, UnknownOperator, UserError
 
 app = typer.Typer(
     name="slimseg",
@@ -57,19 +57,27 @@ def profile(
     threads: Threads = 1,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Profiled inferences.")] = 30,
     top: Annotated[int, typer.Option(min=1, help="Layers to show.")] = 15,
+    statistics: Annotated[bool, typer.Option("--statistics", help="Every layer: first, average, min, max.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write every layer as a table, too.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write one run for chrome://tracing or Perfetto, too.")] = None,
     json: AsJson = False,
 ) -> None:
     """Where the time goes, layer by layer, on LiteRT.
 
-    Example:  slimseg profile network.pt2
+    Example:  slimseg profile network.tflite --csv layers.csv --trace trace.json
     """
     from slimseg.profile import profile as run
+    from slimseg.report.profile_files import write_csv, write_trace
     from slimseg.report.terminal import show_profile
 
     with _progress().console.status("profiling on LiteRT"):
         source = model if model.endswith(".tflite") else _load(**_given(locals()))
         result = run(source, threads=threads, runs=runs)
-    _show(result, json, lambda: show_profile(result, top=top))
+    if csv is not None:
+        write_csv(result, csv)
+    if trace is not None:
+        write_trace(result, trace)
+    _show(result, json, lambda: show_profile(result, top=top, statistics=statistics))
 
 
 @app.command()
@@ -81,22 +89,25 @@ def diagnose(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
-    precision: Annotated[str, typer.Option(help="Price edits in float32 or int8.")] = "float32",
+    precision: Annotated[str | None, typer.Option(help="Price edits in float32 or int8. Default: the file's.")] = None,
     threads: Threads = 1,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
     """What could be saved, where, and what it takes: every finding timed before and after.
 
-    Example:  slimseg diagnose network.pt2 --precision int8
+    Example:  slimseg diagnose network.tflite
     """
     from slimseg.diagnose import diagnose as run
     from slimseg.report.terminal import show_diagnosis
 
-    if precision not in ("float32", "int8"):
+    if precision not in (None, "float32", "int8"):
         raise UserError(f"--precision {precision!r} must be float32 or int8")
-    graph = _load(**_given(locals()))
-    result = run(graph, precision, threads, _progress())  # type: ignore[arg-type]
+    try:
+        source = _load(**_given(locals()), say_notes=False)
+    except UnknownOperator:
+        source = model  # a .tflite can still be timed
+    result = run(source, precision, threads, _progress())  # type: ignore[arg-type]
     _show(result, json, lambda: show_diagnosis(result, verbose=verbose))
 
 
@@ -205,6 +216,7 @@ def _load(
     std: str | None,
     channel_order: str | None,
     output_kind: str | None,
+    say_notes: bool = True,
 ) -> Any:
     from slimseg.frontends import load
 
@@ -217,7 +229,7 @@ def _load(
         channel_order=channel_order,
         output_kind=output_kind,
     )
-    for note in graph.notes:
+    for note in graph.notes if say_notes else ():
         Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), f"{graph.name}: {note}"), soft_wrap=True)
     return graph
 

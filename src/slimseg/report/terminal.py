@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -12,20 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from slimseg.report import palette, tables, units, wording
+from slimseg.report.diagnosis import parts as findings_of
+from slimseg.report.profile import parts as profile_parts
 from slimseg.results import (
     AppliedEdit,
     Diagnosis,
     Evaluation,
-    Finding,
-    LayerProfile,
     ModelSummary,
     Profile,
     Refusal,
     SlimResult,
 )
 
-_BAR = 9  # characters
 _NAME = 24
+_REASONS = 8  # why sites were left alone, the most frequent ones
 _FILES = {
     "model.tflite": "the file to deploy",
     "model_float.tflite": "the same network in float32",
@@ -35,61 +34,20 @@ _FILES = {
 }
 
 
-def show_profile(profile: Profile, *, top: int = 15, console: Console | None = None) -> None:
-    """Print where the time goes: the `top` slowest layers, the rest in one row, the unattributed, the total."""
-    ranked = sorted(profile.layers, key=lambda layer: -layer.latency_ms)
-    shown, rest = ranked[:top], ranked[top:]
-    rows = tables.table("Layer", "Operator", "Time", "Share", "", "MACs", "Memory", numbers_from=2)
-    rows.columns[4].justify = "left"
-    # Names get whatever the numbers leave on 80 columns, and all of a wider terminal's extra room.
-    name_width = 18 + max(0, (console or Console()).width - 80)
-    largest = max((layer.share for layer in shown), default=0.0)
-    for layer in shown:
-        rows.add_row(
-            tables.shortened(layer.name, name_width),
-            tables.shortened(layer.op.removesuffix("_2D"), 15),
-            units.milliseconds(layer.latency_ms),
-            units.share(layer.share),
-            tables.bar(units.quotient(layer.share, largest) if largest else 0, _BAR),
-            units.count(layer.macs),
-            units.size(layer.memory_bytes),
-        )
-    if rest:
-        rows.add_row(*_rest_row(rest), style="dim")
-    unattributed = profile.unattributed_ms / profile.latency_ms if profile.latency_ms else 0.0
-    rows.add_row("not attributed", "", units.milliseconds(profile.unattributed_ms), units.share(unattributed))
-    rows.add_section()
-    rows.add_row(
-        "end to end",
-        "",
-        units.milliseconds(profile.latency_ms),
-        "",
-        "",
-        units.count(profile.macs),
-        units.size(sum(layer.memory_bytes for layer in profile.layers)),
-        style="bold",
-    )
-    spread = f"{units.milliseconds(profile.latency_p10_ms)} to {units.milliseconds(profile.latency_p90_ms)}"
-    facts = Text.assemble(
-        f"{units.size(profile.size_bytes)} · {units.count(profile.params)} parameters · ",
-        f"{spread} (10th to 90th percentile)\n",
-        (f"{profile.runtime}, {_plural(profile.threads, 'thread')}, {_plural(profile.runs, 'run')}", "dim"),
-    )
-    tables.show(console, _title(profile.model, units.milliseconds(profile.latency_ms)), "", rows, "", facts)
+def show_profile(profile: Profile, *, top: int = 15, statistics: bool = False, console: Console | None = None) -> None:
+    """Print where the time goes: the `top` slowest layers, and with `statistics` every one with all its times."""
+    parts = profile_parts(profile, top=top, statistics=statistics, width=(console or Console()).width)
+    tables.show(console, _title(profile.model, units.milliseconds(profile.latency_ms)), *parts)
 
 
 def show_diagnosis(diagnosis: Diagnosis, *, verbose: bool = False, console: Console | None = None) -> None:
-    """Print the findings by what they need, then why other sites were left alone (all of them if `verbose`)."""
+    """Print the largest savings, the techniques by what they need, what the profile says, and what was left alone.
+
+    With `verbose` every site, variant and refused layer.
+    """
     total = f"{units.milliseconds(diagnosis.latency_ms)} in {diagnosis.precision}"
-    parts: list[RenderableType] = [_title(diagnosis.model, total)]
-    for needs, findings in groupby(diagnosis.findings, key=lambda finding: finding.needs):
-        heading = wording.NEEDS_WORDS[needs]
-        parts.append(Text(f"\n{heading[0].upper()}{heading[1:]}", style="bold green"))
-        parts += [_finding(finding) for finding in findings]
-    if not diagnosis.findings:
-        parts.append(Text("\nNothing found that would make this network faster."))
-    parts += _refusals(diagnosis.refusals, verbose)
-    tables.show(console, *parts)
+    parts = [_title(diagnosis.model, total), *findings_of(diagnosis, verbose)]
+    tables.show(console, *parts, *_refusals(diagnosis.refusals, verbose))
 
 
 def show_evaluation(evaluation: Evaluation, *, console: Console | None = None) -> None:
@@ -139,41 +97,12 @@ def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _rest_row(rest: list[LayerProfile]) -> tuple[str, ...]:
-    return (
-        _plural(len(rest), "other layer"),
-        "",
-        units.milliseconds(sum(layer.latency_ms for layer in rest)),
-        units.share(sum(layer.share for layer in rest)),
-        "",
-        units.count(sum(layer.macs for layer in rest)),
-        units.size(sum(layer.memory_bytes for layer in rest)),
-    )
-
-
-def _finding(finding: Finding) -> RenderableType:
-    before, after = units.milliseconds(finding.before_ms), units.milliseconds(finding.after_ms)
-    line = Table.grid(padding=(0, 2))
-    line.add_column(width=11, justify="right")
-    line.add_column(width=7, justify="right")
-    line.add_column()
-    line.add_row(
-        Text(units.saved(finding.saving_ms), style="bold cyan" if finding.saving_ms > 0 else "bold red"),
-        units.share(finding.share),
-        Text.assemble(
-            (wording.technique_name(finding.technique), "bold"),
-            f"  {before} → {after}\n{wording.few(finding.layers, 2)}\n",
-            (finding.reason, "dim"),
-        ),
-    )
-    return line
-
-
 def _refusals(refusals: tuple[Refusal, ...], verbose: bool) -> list[RenderableType]:
     if not refusals:
         return []
     parts: list[RenderableType] = [Text(f"\nLeft alone ({_plural(len(refusals), 'site')})", style="bold")]
-    for group in wording.group_refusals(refusals):
+    groups = wording.group_refusals(refusals)
+    for group in groups if verbose else groups[:_REASONS]:
         line = Text.assemble(
             (f"{len(group.layers):>3}× ", "cyan"), f"{wording.technique_name(group.technique)}: ", (group.reason, "dim")
         )
@@ -181,7 +110,8 @@ def _refusals(refusals: tuple[Refusal, ...], verbose: bool) -> list[RenderableTy
         if verbose:
             parts.append(Padding(Text(", ".join(group.layers), style="dim"), (0, 0, 0, 5)))
     if not verbose:
-        parts.append(Text("     --verbose names the layers", style="dim"))
+        more = f"{_plural(len(groups) - _REASONS, 'more reason')}; " if len(groups) > _REASONS else ""
+        parts.append(Text(f"     {more}--verbose names the layers", style="dim"))
     return parts
 
 

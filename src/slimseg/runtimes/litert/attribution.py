@@ -11,77 +11,13 @@ per input), some added (transposes, conversions). So
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from slimseg.runtimes.litert.file import Operator
+from slimseg.runtimes.litert.kernel_names import FOLDED, PREPARED, SLIGHT, SPLIT, misfit
 from slimseg.runtimes.litert.trace import BUILTIN, DELEGATED, Kernel
 
-# Which XNNPACK names are an operator's own work.
-_OWN = {
-    "CONV_2D": r"Convolution|Fully Connected|Dynamic|Batch Matrix",
-    "DEPTHWISE_CONV_2D": r"Convolution|Multiply",
-    "TRANSPOSE_CONV": r"Deconvolution",
-    "FULLY_CONNECTED": r"Fully Connected|Dynamic|Batch Matrix",
-    "BATCH_MATMUL": r"Batch Matrix|Fully Connected",
-    "ADD": r"Add",
-    "SUB": r"Subtract",
-    "MUL": r"Multiply",
-    "DIV": r"Divide",
-    "MAXIMUM": r"Maximum",
-    "MINIMUM": r"Minimum",
-    "SQUARED_DIFFERENCE": r"Squared Difference",
-    "AVERAGE_POOL_2D": r"Average Pooling|Mean|Global|Reduce",
-    "MEAN": r"Mean|Global|Reduce|Average",
-    "SUM": r"Sum|Global|Reduce",
-    "REDUCE_MAX": r"Max|Reduce",
-    "MAX_POOL_2D": r"Max Pooling",
-    "ARG_MAX": r"Arg",
-    "RESIZE_BILINEAR": r"Resize Bilinear",
-    "SOFTMAX": r"Soft ?max|Exp|Reduce|Subtract|Divide|Multiply|Max",
-    "PRELU": r"PReLU",
-    "RELU": r"Clamp|Max|Unary",
-    "RELU6": r"Clamp|Unary",
-    "RELU_N1_TO_1": r"Clamp|Unary",
-    "RELU_0_TO_1": r"Clamp|Unary",
-    "LEAKY_RELU": r"Leaky",
-    "ELU": r"ELU|Elu",
-    "GELU": r"GELU|Gelu|Unary",
-    "HARD_SWISH": r"Hard ?Swish|HSwish|Unary",
-    "LOGISTIC": r"Sigmoid|Unary",
-    "TANH": r"Tanh|TanH|Unary",
-    "SQRT": r"Square Root|Sqrt|Unary",
-    "RSQRT": r"Reciprocal|Rsqrt|Unary",
-    "EXP": r"Exp",
-    "ABS": r"Abs",
-    "NEG": r"Neg",
-    "CONCATENATION": r"Copy|Concat|Convert",
-    "SPLIT": r"Copy|Slice|Split",
-    "PACK": r"Copy|Concat",
-    "PAD": r"Constant Pad|Pad",
-    "PADV2": r"Constant Pad|Pad",
-    "SLICE": r"Slice|Copy",
-    "STRIDED_SLICE": r"Slice|Copy",
-    "TRANSPOSE": r"Transpose|Copy",
-    "RESHAPE": r"Reshape|Copy",
-    "EXPAND_DIMS": r"Reshape|Copy",
-    "SQUEEZE": r"Reshape|Copy",
-    "DEPTH_TO_SPACE": r"Depth To Space|Transpose|Depth",
-    "SPACE_TO_DEPTH": r"Space To Depth|Transpose|Space",
-    "QUANTIZE": r"Convert",
-    "DEQUANTIZE": r"Convert",
-    "CAST": r"Convert",
-}
-_PATTERNS = {op: re.compile(rf"\b(?:{names})", re.IGNORECASE) for op, names in _OWN.items()}
-_PLUMBING = re.compile(
-    r"\b(?:Copy|Transpose|Convert|Reshape|Constant Pad|Reduce|Dynamic|Pack|Unary|Clamp)", re.IGNORECASE
-)
-# Work that the delegate does several kernels for, or folds into another operator's kernel.
-_SPLIT = {"CONCATENATION", "SPLIT", "PACK", "SOFTMAX", "MEAN", "GELU", "BATCH_MATMUL", "DEPTH_TO_SPACE"}
-_FOLDED = {"RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PAD", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE"}
-_FOLDED |= {"DEQUANTIZE", "CAST", "TRANSPOSE", "CONCATENATION", "SPLIT", "SLICE", "STRIDED_SLICE"}
-
-_DROP, _MISS, _MISS_FOLDED, _SECOND, _HELP = 6.0, 5.0, 0.5, 3.0, 2.0
+_DROP, _MISS, _MISS_FOLDED, _SECOND = 6.0, 5.0, 0.5, 3.0
 
 
 def attribute(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[int | None]:
@@ -163,9 +99,9 @@ def align(ops: Sequence[str], tags: Sequence[str]) -> list[int | None]:
     """
     infinity = float("inf")
     fresh, used = 0, 1
-    costs = {(op, tag): _cost(op, tag) for op in set(ops) for tag in set(tags)}
-    miss = [_MISS_FOLDED if op in _FOLDED else _MISS for op in ops]
-    second = [0.1 if op in _SPLIT else _SECOND for op in ops]
+    costs = {(op, tag): misfit(op, tag) for op in set(ops) for tag in set(tags)}
+    miss = [_MISS_FOLDED if op in FOLDED else _MISS for op in ops]
+    second = [SLIGHT if op in SPLIT or op in PREPARED else _SECOND for op in ops]
     best = [[infinity, infinity] for _ in range(len(ops) + 1)]
     best[0][fresh] = 0.0
     came: list[list[list[tuple[str, int]]]] = []  # by tag, operator and state: the move that led here
@@ -213,16 +149,3 @@ def _trace(came: list[list[list[tuple[str, int]]]], j: int, i: int) -> list[int 
             i -= 1
         state = before
     return owners
-
-
-def _cost(op: str, tag: str) -> float:
-    """0: the operator's own work; more: plumbing that could be anyone's; most: another operator's."""
-    pattern = _PATTERNS.get(op)
-    name = tag.partition("(")[0]
-    if pattern is not None and pattern.search(name):
-        if op == "DEPTHWISE_CONV_2D" and "DWConv" not in tag:
-            return 0.5
-        return 1.0 if op == "CONV_2D" and "DWConv" in tag else 0.0
-    if pattern is None:
-        return _HELP  # an operator we do not know may be called anything
-    return _HELP + (0.5 if op not in _SPLIT else 0.0) if _PLUMBING.search(name) else 2 * _DROP

@@ -17,8 +17,20 @@ from slimseg.runtimes.litert.trace import Event, Trace
 _BLOCK = 5  # runs with the profiler, then as many without, so that both see the same machine
 _MIN_S = 0.2  # small files run more often: events are whole microseconds
 _MAX_RUNS = 2000
+_MAX_S = 60.0  # slow ones less often
+_FEWEST = 3
 _PROBE_ROUNDS = 7
 _TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """What getting ready takes, and the first run."""
+
+    load_ms: float
+    prepare_ms: float
+    first_run_ms: float
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -27,10 +39,7 @@ class Measurement:
 
     trace: Trace
     plain_ms: tuple[float, ...]
-    load_ms: float
-    prepare_ms: float
-    first_run_ms: float
-    peak_memory_bytes: int
+    start: Start
     probes: tuple[tuple[roof.Probe, float], ...]  # milliseconds of each, of the typical round
 
 
@@ -63,7 +72,7 @@ def profile(
         with child.Child() as fresh:
             measured = fresh.call(target, *arguments, timeout_s=timeout_s, about=path)
     timing = Timing.of(str(path), measured.plain_ms)
-    summarised = summary.Summary(described, measured.trace, roof.roofs(measured.probes))
+    summarised = summary.Summary(described, measured.trace, roof.roofs(measured.probes), timing.median_ms)
     return Profile(
         model=str(path),
         runtime="litert",
@@ -78,10 +87,10 @@ def profile(
         params=described.params,
         layers=summarised.layers(),
         statistics=summarised.whole(),
-        load_ms=measured.load_ms,
-        prepare_ms=measured.prepare_ms,
-        first_run_ms=measured.first_run_ms,
-        peak_memory_bytes=measured.peak_memory_bytes,
+        load_ms=measured.start.load_ms,
+        prepare_ms=measured.start.prepare_ms,
+        first_run_ms=measured.start.first_run_ms,
+        peak_memory_bytes=measured.start.peak_memory_bytes,
         delegate_parts=summarised.delegate_parts,
         kernels=summarised.kernels(),
         node_types=summarised.node_types(),
@@ -93,20 +102,20 @@ def profile(
 
 def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()) -> Measurement:
     """What `profile` runs in the child; `precisions` are those whose roof to measure."""
-    with Recorder(Path(name), threads) as recorder, tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        first_run_ms = recorder.run()
-        peak = recorder.peak_memory_bytes()
+    path = Path(name)
+    with Recorder(path, threads, profiled=False) as plain:
+        first_run_ms = plain.run()
+        start = Start(plain.load_ms, plain.prepare_ms, first_run_ms, plain.peak_memory_bytes())
+    with Recorder(path, threads) as recorder, tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         session = prepared(name, threads)
-        probes = {
-            path: probe
+        probes = [
+            (probe, prepared(str(written), threads))
             for precision in precisions
-            for path, probe in roof.write_probes(precision, Path(folder)).items()
-        }
-        events, plain, probed = _take_turns(recorder, session, [prepared(str(path), threads) for path in probes], runs)
-    typical = tuple((probe, _typical(samples)) for probe, samples in zip(probes.values(), probed, strict=True))
-    return Measurement(
-        Trace.of(events), tuple(plain), recorder.load_ms, recorder.prepare_ms, first_run_ms, peak, typical
-    )
+            for written, probe in roof.write_probes(precision, Path(folder)).items()
+        ]
+        events, plain_ms, probed = _take_turns(recorder, session, [each for _, each in probes], runs)
+    typical = tuple((probe, _typical(samples)) for (probe, _), samples in zip(probes, probed, strict=True))
+    return Measurement(Trace.of(events), tuple(plain_ms), start, typical)
 
 
 def _take_turns(
@@ -114,7 +123,7 @@ def _take_turns(
 ) -> tuple[list[list[Event]], list[float], list[list[float]]]:
     """Profiled runs, plain runs, and now and then the probes of the roof: (events, milliseconds, milliseconds)."""
     single_s = warm_up(session)
-    runs = max(runs, min(_MAX_RUNS, int(_MIN_S / single_s)))
+    runs = min(max(runs, min(_MAX_RUNS, int(_MIN_S / single_s))), max(_FEWEST, int(_MAX_S / single_s)))
     repeats = max(1, round(1e-3 / single_s))
     probe_repeats = [max(1, round(1e-3 / warm_up(probe))) for probe in probes]
     events: list[list[Event]] = []

@@ -20,13 +20,17 @@ _INTEGERS = ("int8", "uint8", "int4")
 
 
 class Summary:
-    """One trace of one file, joined; every time is of the typical run unless it says statistics."""
+    """One trace of one file, joined; every time is of the typical run unless it says statistics.
 
-    def __init__(self, described: file.File, trace: Trace, roofs: tuple[Roof, ...] = ()) -> None:
+    What a profiled run takes longer than a plain one is the profiler's own work and no layer's.
+    """
+
+    def __init__(self, described: file.File, trace: Trace, roofs: tuple[Roof, ...], plain_ms: float) -> None:
         self.roofs = roofs
         self._operators = described.operators
         self._trace = trace
-        self._kernel_ms, self.total_ms = trace.typical()
+        self._kernel_ms, profiled_ms = trace.typical()
+        self.total_ms = min(profiled_ms, max(plain_ms, float(self._kernel_ms.sum())))
         self._owners = attribute(described.operators, trace.kernels)
         self._own: list[list[int]] = [[] for _ in described.operators]  # positions of kernels, by operator
         for position, owner in enumerate(self._owners):
@@ -62,7 +66,7 @@ class Summary:
             KernelProfile(
                 kernel=kernel.tag,
                 delegate=delegate_of(kernel),
-                layer=None if owner is None else self._operators[owner].name,
+                layer=owner,
                 start_ms=float(self._trace.start_us[run, position]) / 1e3,
                 duration_ms=float(self._trace.elapsed_us[run, position]) / 1e3,
                 statistics=statistics(self._trace.elapsed_us[:, position]),
