@@ -184,6 +184,24 @@ def test_nhwc_becomes_nchw_without_transposes(flat: bool, tmp_path: Path):
     assert difference(path, graph) < 1e-5
 
 
+def test_rows_of_pixels_come_back_as_a_map(tmp_path: Path):
+    """Keras flattens pixels for softmax and folds them up again: still NHWC, still no transposes."""
+    nodes = [
+        node("Transpose", "x", "a", perm=[0, 3, 1, 2]),
+        node("Conv", "a w", "b"),
+        node("Transpose", "b", "c", perm=[0, 2, 3, 1]),
+        node("Reshape", "c rows", "d"),
+        node("Softmax", "d", "e", axis=-1),
+        node("Reshape", "e map", "y"),
+    ]
+    values = {"w": weights(2, 3, 1, 1), "rows": np.array([-1, 2]), "map": np.array([1, 6, 8, 2])}
+    path = write(tmp_path / "rows.onnx", nodes, values, (1, 6, 8, 3))
+    graph = from_file(path)
+    assert kinds(graph) == ["Conv2d", "Reshape", "Softmax", "Reshape"]
+    assert graph.shape(graph.output) == (1, 2, 6, 8)
+    assert difference(path, graph) < 1e-5
+
+
 def test_several_outputs_are_noted(tmp_path: Path):
     nodes = [node("Relu", "x", "y"), node("Sigmoid", "x", "aux")]
     graph = from_file(write(tmp_path / "two.onnx", nodes, outputs=("y", "aux")))

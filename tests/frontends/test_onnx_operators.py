@@ -64,6 +64,22 @@ CASES: dict[str, Case] = {
         [node("BatchNormalization", "x a b m v", epsilon=1e-3)],
         {"a": weights(4), "b": weights(4), "m": weights(4), "v": weights(4) ** 2}, {}, ["BatchNorm2d"],
     ),
+    "instance norm": (
+        [node("InstanceNormalization", "x a b")], {"a": weights(4), "b": weights(4)}, {},
+        ["AdaptiveAvgPool2d", "Subtract", "Unary", "AdaptiveAvgPool2d", "Affine", "Unary", "Multiply", "Affine"],
+    ),
+    "group norm": (
+        [node("Reshape", "x s", "g"), node("InstanceNormalization", "g a b", "h"), node("Shape", "x", "t"),
+         node("Reshape", "h t")],
+        {"s": ints(0, 2, -1), "a": weights(2), "b": weights(2)}, {},
+        ["Reshape", "Reduce", "Subtract", "Unary", "Reduce", "Affine", "Unary", "Multiply", "Affine", "Reshape"],
+    ),
+    "layer norm over channels": (
+        [node("Transpose", "x", "c", perm=[0, 2, 3, 1]), node("LayerNormalization", "c a b", "d", axis=-1),
+         node("Transpose", "d", "y", perm=[0, 3, 1, 2])],
+        {"a": weights(4), "b": weights(4)}, {"opset": 17},
+        ["Reduce", "Subtract", "Unary", "Reduce", "Affine", "Unary", "Multiply", "Affine", "Affine"],
+    ),
     "max pool asymmetric": (
         [node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}, {}, ["MaxPool2d"],
     ),

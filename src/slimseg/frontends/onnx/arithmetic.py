@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from slimseg.frontends.onnx.builder import Call, Value, parameter, plain
 from slimseg.frontends.onnx.tensors import Array
@@ -125,6 +125,44 @@ def power(call: Call) -> Value:
     if number not in functions:
         raise call.unknown("its exponent is none of 2, 1/2 and -1/2")
     return call.on(call.value(), ops.Unary(functions[number]))
+
+
+def instance_norm(call: Call) -> Value:
+    """Every channel of every image by its own mean and variance, which takes a row of operators."""
+    value, scale, shift = call.plain(), call.constant(1), call.constant(2)
+    if value.rank < 3 or scale is None or shift is None or scale.size != value.shape[1] or shift.size != scale.size:
+        raise call.unknown("it does not scale every channel by a constant")
+    shape = (-1,) + (1,) * (value.rank - 2)
+    normal = _normalised(call, value, tuple(range(2, value.rank)))
+    return plain(call.emit(ops.Affine(parameter(scale, shape), parameter(shift, shape)), normal))
+
+
+def layer_norm(call: Call) -> Value:
+    """Over the dimensions from `axis` on."""
+    value, scale, shift = call.value(), call.constant(1), call.constant(2)
+    axis = int(call.attribute("axis", -1)) % value.rank
+    if axis == 0:
+        raise call.unknown("it runs over the batch")
+    normal = Value(_normalised(call, value, tuple(sorted(value.order[axis:]))), value.order)
+    if scale is not None:
+        normal = _with_constant(call, normal, scale, ops.Affine)
+    return normal if shift is None else _with_constant(call, normal, shift, lambda given: ops.Affine(shift=given))
+
+
+def _normalised(call: Call, value: Value, dims: tuple[int, ...]) -> fx.Node:
+    """(x - mean) / sqrt(variance + epsilon) over dimensions as they are stored."""
+
+    def mean() -> nn.Module:
+        return nn.AdaptiveAvgPool2d(1) if dims == (2, 3) and value.rank == 4 else ops.Reduce("mean", dims, True)
+
+    epsilon = torch.tensor(float(call.attribute("epsilon", 1e-5)))
+    middle = call.emit(mean(), value.node, suffix="mean")
+    centred = call.emit(ops.Subtract(), value.node, middle, suffix="centred")
+    squared = call.emit(ops.Unary("square"), centred, suffix="squared")
+    variance = call.emit(mean(), squared, suffix="variance")
+    steady = call.emit(ops.Affine(shift=epsilon), variance, suffix="steady")
+    inverse = call.emit(ops.Unary("rsqrt"), steady, suffix="inverse")
+    return call.emit(ops.Multiply(), centred, inverse, suffix="normal")
 
 
 def batch_norm(call: Call) -> Value:

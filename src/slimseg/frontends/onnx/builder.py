@@ -26,7 +26,8 @@ LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
 MAX_PARAMETERS = 1 << 28  # numbers in all layers together
 MAX_RANK = 8
 NHWC = (0, 2, 3, 1)
-_ROLES = r"[/.](weight|bias|kernel|depthwise_kernel|pointwise_kernel|gamma|beta|alpha)(/.*)?$"
+# How torch, Keras and Paddle call a layer's weights, behind the layer's own name.
+_ROLES = r"([/.](weight|bias|(depthwise_|pointwise_)?kernel|gamma|beta|alpha)|[._](weights|w_\d+|scale))(:0|/.*)?$"
 _NUMBERED = r"((n|t|val|tmp|onnx::\w+)?[_:]*[\d_]*)"  # what exporters call a value that has no name
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu")
 
@@ -73,6 +74,7 @@ class Builder:
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.notes: list[str] = []
+        self.is_nhwc = False  # whether the file takes its image so
         self.consumers: dict[str, list[Node]] = {}
         for node in model.nodes:
             for name in node.inputs:
@@ -88,6 +90,7 @@ class Builder:
         node = self.graph.placeholder("image")
         node.meta["shape"] = shape
         self._names.add("image")
+        self.is_nhwc = order == NHWC
         return Value(node, order)
 
     def note(self, text: str) -> None:
@@ -211,7 +214,7 @@ class Call:
 def layer_name(node: Node) -> str:
     """What a user calls the layer: the node's own name unless an exporter made it up, else its weights' or output's."""
     own = _module_path(node)
-    if own and not re.fullmatch(rf"node_.*|n\d+|({re.escape(node.op)})?_?\d*", own, re.IGNORECASE):
+    if own and not re.fullmatch(rf"(node_|p2o\.).*|n[\d_]+|({re.escape(node.op)})?[_@]?\d*", own, re.IGNORECASE):
         return node_name(own)
     for weights in node.inputs[1:]:
         if re.search(_ROLES, weights):

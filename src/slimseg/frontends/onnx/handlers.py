@@ -24,6 +24,8 @@ HANDLERS: Mapping[str, Handler] = {
     "Gemm": convolution.fully_connected,
     "MatMul": convolution.matrix_product,
     "BatchNormalization": arithmetic.batch_norm,
+    "InstanceNormalization": arithmetic.instance_norm,
+    "LayerNormalization": arithmetic.layer_norm,
     "Relu": activation.simple(nn.ReLU),
     "Clip": activation.clip,
     "LeakyRelu": activation.leaky_relu,

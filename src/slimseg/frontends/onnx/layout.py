@@ -66,9 +66,14 @@ def reshaped(call: Call, value: Value, shape: tuple[int, ...]) -> Value:
 
 
 def _is_wanted_nhwc(call: Call) -> bool:
-    """Whether the next to read the result takes it for NHWC."""
+    """Whether those who read the result take it for NHWC: they say so, or the network does and they do not object."""
     readers = call.builder.consumers.get(call.node.outputs[0], [])
-    return any(node.op == "Transpose" and tuple(node.attributes.get("perm", ())) == (0, 3, 1, 2) for node in readers)
+    if any(node.op == "Transpose" for node in readers):
+        return any(tuple(node.attributes.get("perm", ())) == (0, 3, 1, 2) for node in readers)
+    return call.builder.is_nhwc and not any(node.op in _NCHW_ONLY for node in readers)
+
+
+_NCHW_ONLY = ("Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 def transpose(call: Call) -> Value:
