@@ -57,7 +57,7 @@ def diagnose(
         if Path(str(model)).suffix.lower() != ".tflite":
             raise
         return _of_file(Path(str(model)), str(error), threads)
-    own = _own_file(graph)
+    own = own_file(graph)
     native = "float32" if own is None else file_precision(own)
     precision = precision or native
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
@@ -73,7 +73,7 @@ def diagnose(
     return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes)
 
 
-def _own_file(graph: Graph) -> Path | None:
+def own_file(graph: Graph) -> Path | None:
     """The user's file, if it is still the network: not where that was brought to another input size."""
     if graph.source is None:
         return None

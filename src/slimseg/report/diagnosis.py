@@ -63,7 +63,7 @@ def _group(group: TechniqueGroup) -> RenderableType:
     text.append(f"  {_before_after(first.best)}\n")
     if len(group.gaining) > 1:
         text.append(f"{len(group.gaining)} sites, the largest {units.saved(first.best.saving_ms)}: ")
-    text.append(f"{wording.few(first.best.layers, 2)}\n")
+    text.append(f"{wording.few(first.best.layers)}\n")
     text.append(first.best.reason, style="dim")
     if first.others:
         text.append(f"\nor {_variants(first)}")

@@ -24,7 +24,7 @@ from slimseg.results import (
 )
 
 _NAME = 24
-_REASONS = 8  # why sites were left alone, the most frequent ones
+_REASONS = 5  # why sites were left alone, the most frequent ones
 _FILES = {
     "model.tflite": "the file to deploy",
     "model_float.tflite": "the same network in float32",
