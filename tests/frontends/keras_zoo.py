@@ -103,7 +103,8 @@ def flat() -> Any:
 
 def operations() -> Any:
     image = keras.Input((12, 12, 4))
-    x = ko.relu6(image + 3.0) * (1 / 6)
+    x = image + ko.stack([image[..., 3], *[image[..., 0]] * 3], axis=-1)
+    x = ko.relu6(x + 3.0) * (1 / 6)
     x = ko.maximum(x, 0.1) - ko.minimum(image, 0.5) / 2
     x = ko.clip(x, -1, 4) + ko.square(x) + ko.sqrt(ko.abs(x) + 1.0) - ko.exp(-ko.abs(x))
     x = ko.concatenate([x, ko.silu(x)[:, :, :, 1:3], 1 - x], axis=-1)

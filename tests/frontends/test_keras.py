@@ -87,8 +87,9 @@ def test_shared_layers_share_their_parameters(tmp_path):
     assert len(list(graph.module.parameters())) == len(zoo.nested_and_shared().trainable_weights)
 
 
-@pytest.mark.parametrize("container", ["layers", "_layer_checkpoint_dependencies"])
-@pytest.mark.parametrize("build", [zoo.mobilenet, zoo.nested_and_shared], ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    ("build", "container"), [(zoo.mobilenet, "_layer_checkpoint_dependencies"), (zoo.nested_and_shared, "layers")]
+)
 def test_weights_of_older_files_are_counted(build, container, tmp_path):
     """They note no names; those of Keras 2.13 count a layer with weights twice."""
     model = zoo.with_random_weights(build())

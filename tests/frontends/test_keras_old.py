@@ -136,12 +136,15 @@ def test_tensorflow_calls_in_functional_code(tmp_path):
         layer("both", "TFOpLambda", [["part", 0, 0, {}], ["times", 0, 0, {}]], function="concat"),
         layer("large", "TFOpLambda", [["both", 0, 0, {"size": [16, 12], "method": "bilinear"}]],
               function="image.resize"),
-        layer("minus", "TFOpLambda", [["_CONSTANT_VALUE", -1, 1.0, {"y": ["large", 0, 0]}]], function="math.subtract"),
+        layer("turned", "SlicingOpLambda", [["large", 0, 0, {"slice_spec": [
+            {"class_name": "__ellipsis__"}, {"start": None, "stop": None, "step": -1}]}]],
+            function="__operators__.getitem"),
+        layer("minus", "TFOpLambda", [["_CONSTANT_VALUE", -1, 1.0, {"y": ["turned", 0, 0]}]], function="math.subtract"),
     ]  # fmt: skip
     layers[4]["inbound_nodes"][0][0][3]["axis"] = -1
     image, given = result(keras2(tmp_path / "net.h5", layers))
     times = F.relu6(image + 3) * image
-    torch.testing.assert_close(given, 1 - resized(torch.cat((times[..., :1], times), -1), (16, 12)))
+    torch.testing.assert_close(given, 1 - resized(torch.cat((times[..., :1], times), -1), (16, 12)).flip(-1))
 
 
 def test_keras_2_weights_nested_models_and_its_own_hard_sigmoid(tmp_path):

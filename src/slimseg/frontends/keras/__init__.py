@@ -4,7 +4,7 @@
     config.py      the configuration of both Keras generations as one structure
     weights.py     which stored array belongs to which layer
     network.py     walks the layers, nested and shared ones included; builder.py emits canonical nodes
-    layers.py      one function per layer class (convolutions.py, pooling.py beside it)
+    layers.py      one function per layer class (convolutions.py, pooling.py, normalisation.py beside it)
     functions.py   the functions that Keras operations, TFOpLambda and Lambda call, by name
                    (activations.py, arithmetic.py, layout.py: what layers and functions have in common)
     lambdas.py     what a Lambda's stored code says, read without running it (bytecode.py, marshalled.py)

@@ -229,6 +229,7 @@ FUNCTIONS: dict[str, Function] = {
     "concat": _old_concat,
     "concat_v2": _old_concat,
     "concatenate": _stack_like_concat,
+    "stack": layout.stack,
     "split": _split,
     "getitem": layout.get_item,
     "get_item": layout.get_item,

@@ -13,10 +13,10 @@ import numpy as np
 from torch import nn
 
 from slimseg.errors import ModelError
-from slimseg.frontends.keras import activations, arithmetic, convolutions, functions, lambdas, layout
+from slimseg.frontends.keras import activations, arithmetic, convolutions, functions, lambdas, layout, normalisation
 from slimseg.frontends.keras.builder import Value, parameter
 from slimseg.frontends.keras.pooling import average_pooling, global_pooling, max_pooling
-from slimseg.frontends.keras.said import Said, pair, require_channels_last
+from slimseg.frontends.keras.said import Said, pair, plain_number, require_channels_last
 from slimseg.graph import ops
 
 
@@ -63,11 +63,11 @@ def relu(said: Said) -> Value:
 
 def leaky_relu(said: Said) -> Value:
     slope = said.config.get("negative_slope", said.config.get("alpha", 0.3))
-    return activations.leaky_relu(said.builder, said.x, float(_plain_number(slope)))
+    return activations.leaky_relu(said.builder, said.x, float(plain_number(slope)))
 
 
 def elu(said: Said) -> Value:
-    return activations.elu(said.builder, said.x, float(_plain_number(said.config.get("alpha", 1.0))))
+    return activations.elu(said.builder, said.x, float(plain_number(said.config.get("alpha", 1.0))))
 
 
 def softmax(said: Said) -> Value:
@@ -86,37 +86,6 @@ def prelu(said: Said) -> Value:
         return said.emit(module, x)
     slopes = np.broadcast_to(alpha, x.keras_shape[1:])
     return said.emit(ops.SpatialPReLU(parameter(slopes, (2, 0, 1))), x)
-
-
-def _plain_number(value: Any) -> Any:
-    """Some versions store a number as the array that it became."""
-    return value.get("value", value.get("config")) if isinstance(value, dict) else value
-
-
-def batch_normalization(said: Said) -> Value:
-    config, x = said.config, said.x
-    axis = config.get("axis", -1)
-    axis = axis[0] if isinstance(axis, list) else axis
-    if axis % len(x.shape) != len(x.shape) - 1:
-        raise ModelError(f"a batch norm over axis {axis} has no counterpart in slimseg: give the .tflite instead")
-    scaled, centred = config.get("scale", True), config.get("center", True)
-    names = [*(["gamma"] if scaled else []), *(["beta"] if centred else []), "moving_mean", "moving_variance"]
-    stored = dict(zip(names, said.weights(*names), strict=True))
-    mean, variance = stored["moving_mean"], stored["moving_variance"]
-    gamma, beta = stored.get("gamma", np.ones_like(mean)), stored.get("beta", np.zeros_like(mean))
-    if len({values.shape for values in (mean, variance, gamma, beta)}) != 1 or mean.size != x.keras_shape[-1]:
-        raise ModelError(f"its statistics do not fit a tensor of {x.keras_shape}")
-    epsilon = float(config.get("epsilon", 1e-3))
-    if len(x.shape) != 4:
-        scale = gamma / np.sqrt(variance + epsilon)
-        return said.builder.affine(x, scale, beta - mean * scale)
-    norm = nn.BatchNorm2d(mean.size, epsilon, 1 - float(config.get("momentum", 0.99)))
-    norm.weight, norm.bias = parameter(gamma), parameter(beta)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.running_mean.copy_(parameter(mean).detach())
-    norm.running_var.copy_(parameter(variance).detach())
-    return said.emit(norm, x)
 
 
 def dense(said: Said) -> Value:
@@ -203,26 +172,6 @@ def flatten(said: Said) -> Value:
     return layout.flatten(said.builder, said.x)
 
 
-def rescaling(said: Said) -> Value:
-    return said.builder.affine(said.x, said.config["scale"], said.config.get("offset") or None)
-
-
-def normalization(said: Said) -> Value:
-    """(x − mean) / max(√variance, 10⁻⁷)"""
-    config, x = said.config, said.x
-    axis = config.get("axis", -1)
-    if axis not in (-1, len(x.shape) - 1, [-1], [len(x.shape) - 1], None, []):
-        raise ModelError(f"a normalisation over axis {axis} has no counterpart in slimseg: give the .tflite instead")
-    mean, variance = (_plain_number(config.get(key)) for key in ("mean", "variance"))
-    if mean is None or variance is None:
-        mean, variance = said.weights("mean", "variance")
-    centre = np.asarray(mean, np.float64).reshape(-1)
-    spread = np.maximum(np.sqrt(np.asarray(variance, np.float64).reshape(-1)), 1e-7)
-    if config.get("invert"):
-        return said.builder.affine(x, spread, centre)
-    return said.builder.affine(x, 1 / spread, -centre / spread)
-
-
 def tf_op(said: Said) -> Any:
     """A call of a TensorFlow function in functional code: `tf.nn.relu6(x)`, `x + 3`, `x[..., :2]`."""
     name = str(said.config.get("function", "__operators__.getitem"))
@@ -265,10 +214,10 @@ LAYERS: dict[str, Callable[[Said], Any]] = {
     "SeparableConv2D": convolutions.separable,
     "Conv2DTranspose": convolutions.transposed,
     "Dense": dense,
-    "BatchNormalization": batch_normalization,
-    "BatchNormalizationV1": batch_normalization,
-    "BatchNormalizationV2": batch_normalization,
-    "SyncBatchNormalization": batch_normalization,
+    "BatchNormalization": normalisation.batch_normalization,
+    "BatchNormalizationV1": normalisation.batch_normalization,
+    "BatchNormalizationV2": normalisation.batch_normalization,
+    "SyncBatchNormalization": normalisation.batch_normalization,
     "Activation": activation,
     "ReLU": relu,
     "LeakyReLU": leaky_relu,
@@ -293,8 +242,8 @@ LAYERS: dict[str, Callable[[Said], Any]] = {
     "Reshape": reshape,
     "Permute": permute,
     "Flatten": flatten,
-    "Rescaling": rescaling,
-    "Normalization": normalization,
+    "Rescaling": normalisation.rescaling,
+    "Normalization": normalisation.normalization,
     "TFOpLambda": tf_op,
     "SlicingOpLambda": tf_op,
     "TensorFlowOpLayer": tf_op_layer,

@@ -12,6 +12,7 @@ from slimseg.graph import ops
 from slimseg.graph.ops import Coordinates, ResizeMode
 
 NHWC_OF_NCHW = (0, 3, 1, 2)
+_MAX_PARTS = 8  # of a dimension that is reversed part by part: RGB as BGR
 
 
 def reshape(b: Builder, x: Value, shape: Sequence[int | None], suffix: str = "") -> Value:
@@ -67,6 +68,10 @@ def concat(b: Builder, values: Sequence[Value], axis: int = -1, suffix: str = ""
     return tensors[0] if len(tensors) == 1 else b.emit(ops.Concat(tensors[0].dim(axis)), *tensors, suffix=suffix)
 
 
+def stack(b: Builder, values: Sequence[Value], axis: int = 0, suffix: str = "") -> Value:
+    return concat(b, [expand_dims(b, value, axis, f"{suffix}_part".strip("_")) for value in values], axis, suffix)
+
+
 def split(b: Builder, x: Value, parts: Any, axis: int = -1, suffix: str = "") -> list[Value]:
     """`parts`: how many of equal length, or their lengths."""
     length = x.shape[x.dim(axis)]
@@ -97,6 +102,10 @@ def get_item(b: Builder, x: Any, key: Any, suffix: str = "") -> Any:
         length = x.keras_shape[axis]
         index = slice(each, each + 1 or None) if isinstance(each, int) else each
         start, stop, step = index.indices(length)
+        if step == -1 and 0 < start - stop <= _MAX_PARTS and axis:
+            part = f"{suffix}_part".strip("_")
+            parts = [_part(b, x, axis, place, place + 1, 1, part) for place in range(start, stop, -1)]
+            x, start, stop, step = concat(b, parts, axis, suffix=suffix), 0, start - stop, 1
         if step < 1 or (axis == 0 and isinstance(each, int)):
             raise ModelError(f"the slice {tuple(keys)} has no counterpart in slimseg: give the .tflite instead")
         x = _part(b, x, axis, start, stop, step, suffix)

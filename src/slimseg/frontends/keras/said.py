@@ -43,7 +43,10 @@ class Said:
 
     def weights(self, *names: str) -> list[Array]:
         """Its weights, named in the order in which Keras creates them."""
-        return self.stored(names)
+        found = self.stored(names)
+        if any(array.dtype.kind != "f" for array in found):
+            raise ModelError("its weights are quantised: save the network in float32")
+        return found
 
     def emit(self, module: nn.Module, *inputs: Value, suffix: str = "") -> Value:
         return self.builder.emit(module, *inputs, suffix=suffix)
@@ -66,3 +69,10 @@ def pair(value: Any) -> tuple[int, int]:
 def require_channels_last(said: Said) -> None:
     if said.config.get("data_format") == "channels_first":
         raise ModelError("it keeps channels first, as no phone does: save the network with channels last")
+
+
+def plain_number(value: Any) -> Any:
+    """Some versions store a number as the array that it became."""
+    while isinstance(value, dict):
+        value = value.get("value", value.get("config"))
+    return value
