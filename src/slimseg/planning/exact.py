@@ -21,6 +21,7 @@ from slimseg.techniques import Site, Technique, named
 
 Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
 SURE = 0.6  # of the rounds that an edit must win to be no noise
+WORTH_SHARE = 0.0003  # edits that save less of the whole are left out
 MAX_ROUNDS = 12
 
 
@@ -53,6 +54,7 @@ class ExactEdits:
         self.rounds: list[Round] = []
         self.refusals: list[Refusal] = []
         self._refused: set[tuple[str, tuple[str, ...], str]] = set()
+        self._latency_ms: float | None = None
 
     @property
     def edits(self) -> list[PlannedEdit]:
@@ -88,11 +90,18 @@ class ExactEdits:
         self._refused.update(_key(site) for site in sites if site not in priced.prices)
         pays = {}
         for site, price in priced.prices.items():
-            if price.saving_ms > 0 and price.wins >= SURE:
-                pays[site] = price
-            else:
+            if price.saving_ms <= 0 or price.wins < SURE:
                 self._refuse(site, slower(price))
+            elif price.saving_ms < WORTH_SHARE * self._whole_ms():
+                self._refuse(site, f"saves {1e3 * price.saving_ms:.1f} us, too little for an edit")
+            else:
+                pays[site] = price
         return pays
+
+    def _whole_ms(self) -> float:
+        if self._latency_ms is None:
+            self._latency_ms = whatif.latency_ms(self.graph, self.precision)
+        return self._latency_ms
 
     def _apart(self, prices: dict[Site, Price]) -> list[PlannedEdit]:
         """The edits that save most and have no layer in common; what is left out is found again in the next round."""

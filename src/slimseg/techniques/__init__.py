@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
+from slimseg.techniques.cancel import Cancel
 from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
@@ -10,6 +12,8 @@ from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
 from slimseg.techniques.linear_activations import LinearActivations
+from slimseg.techniques.merging import Merging
+from slimseg.techniques.rows import RowConstants
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.technique import Found, LayerTimes, Site, Technique
@@ -19,7 +23,15 @@ from slimseg.techniques.upsampling import Upsampling
 # What leaves the network, and how: first of all, since nothing else sees what they take away.
 HEADS: tuple[Technique, ...] = (Head(), TwoClassSoftmax())
 # Other ways to write the same function: last of all, since training and approximation read the plain form better.
-REWRITES: tuple[Technique, ...] = (Transposed(), LateDepthToSpace(), PaddedChannels())
+REWRITES: tuple[Technique, ...] = (
+    Cancel(),
+    ActivationSpelling(),
+    Merging(),
+    Transposed(),
+    LateDepthToSpace(),
+    RowConstants(),
+    PaddedChannels(),
+)
 EXACT: tuple[Technique, ...] = (*HEADS, *REWRITES)
 APPROXIMATE: tuple[Technique, ...] = (Upsampling(), Separable())
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE)
