@@ -32,6 +32,7 @@ _ACTIVATIONS = frozenset(
         "LOGISTIC",
     ]
 )
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 _SECTION = "3.4"
 
 
@@ -42,10 +43,7 @@ def observe(profile: Profile) -> tuple[Finding, ...]:
         *_fallbacks(profile, free),
         *_islands(profile, free),
         *_by_op(profile, free, "transposes", "nothing", {"TRANSPOSE"}, "values change their places and nothing else"),
-        *_by_op(
-            profile, free, "quantise and dequantise", "images", {"QUANTIZE", "DEQUANTIZE"},
-            "values change between integers and floats",
-        ),
+        *_conversions(profile, free),
         *_by_op(
             profile, free, "activations of their own", "images", _ACTIVATIONS,
             "a pass over values that no layer before takes in",
@@ -77,6 +75,12 @@ def _islands(profile: Profile, free: _Layers) -> Iterable[Finding]:
             f"integers: the conversions take {each.conversion_ms:.2g} ms"
         )
         yield _finding(profile, "float islands", "images", each.layers, reason, each.conversion_ms)
+
+
+def _conversions(profile: Profile, free: _Layers) -> Iterable[Finding]:
+    """Those between integers and floats; where there are islands, theirs are told already."""
+    found = list(_by_op(profile, free, "quantise and dequantise", "images", _CONVERSIONS, "values change their type"))
+    return () if profile.islands else found
 
 
 def _by_op(
