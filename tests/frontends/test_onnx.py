@@ -184,6 +184,31 @@ def test_nhwc_becomes_nchw_without_transposes(flat: bool, tmp_path: Path):
     assert difference(path, graph) < 1e-5
 
 
+@pytest.mark.parametrize("last", ["INT64", "INT32", "UINT8", "FLOAT"])
+def test_a_mask_has_no_channel(last: str, tmp_path: Path):
+    nodes = [node("ArgMax", "x", "a", axis=1), node("Cast", "a", to=getattr(TensorProto, last))]
+    path = write(tmp_path / "mask.onnx", nodes, output_kind=getattr(TensorProto, last))
+    graph = from_file(path)
+    assert graph.shape(graph.output) == (1, 8, 8)
+    assert graph.description.output_kind == "mask"
+    x = image(graph)
+    assert torch.equal(graph(x).long(), reference(path, x)[:, 0].long())
+
+
+def test_a_shared_convolution_is_not_reordered_for_one_of_its_uses(tmp_path: Path):
+    shuffle = {"blocksize": 2, "mode": "CRD"}
+    for first, second in (("CRD", "DCR"), ("DCR", "CRD")):
+        nodes = [
+            node("Conv", "x w", "a"),
+            node("DepthToSpace", "a", "b", **{**shuffle, "mode": first}),
+            node("Conv", "x w", "c"),
+            node("DepthToSpace", "c", "d", **{**shuffle, "mode": second}),
+            node("Sub", "b d"),
+        ]
+        path = write(tmp_path / "shared.onnx", nodes, {"w": weights(12, 4, 3, 3)})
+        assert difference(path) < 1e-4
+
+
 def test_rows_of_pixels_come_back_as_a_map(tmp_path: Path):
     """Keras flattens pixels for softmax and folds them up again: still NHWC, still no transposes."""
     nodes = [

@@ -154,6 +154,14 @@ CASES: dict[str, Case] = {
         {"r": floats(0.5**0.5), "o": floats(1), "h": floats(0.5)}, {}, ["GELU"],
     ),
     "gelu of opset 20": ([node("Gelu", "x", approximate="tanh")], {}, {"opset": 20}, ["GELU"]),
+    "softplus of large numbers": (
+        [node("Mul", "x c", "a"), node("Softplus", "a")], {"c": floats(50)}, {},
+        ["Affine", *["Unary"] * 3, "Affine", "Unary", "ReLU", "Add"],
+    ),
+    "mish": (
+        [node("Mish", "x")], {}, {"opset": 18},
+        [*["Unary"] * 3, "Affine", "Unary", "ReLU", "Add", "Tanh", "Multiply"],
+    ),
     "softmax over channels": ([node("Softmax", "x", axis=1)], {}, {}, ["Softmax"]),
     "softmax over everything": (
         [node("Softmax", "x", axis=1)], {}, {"opset": 11}, ["Reshape", "Softmax", "Reshape"],

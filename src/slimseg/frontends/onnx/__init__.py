@@ -175,12 +175,20 @@ class _Opener:
             self.builder.note("the file's output is NHWC; here it is NCHW, which a mobile file turns back")
         elif source is not None:
             value = self.builder.ordered(source, value, tuple(range(value.rank)))
-        layer = self.builder.layer(value.node)
-        inner = value.node.all_input_nodes[0] if value.node.all_input_nodes else None
-        is_kept = isinstance(layer, ops.Reshape) and inner is not None
-        if is_kept and isinstance(self.builder.layer(inner), ops.ArgMax):  # type: ignore[arg-type]
-            return inner  # type: ignore[return-value]
-        return value.node
+        return self._without_channel(value.node)
+
+    def _without_channel(self, result: fx.Node) -> fx.Node:
+        """A mask is (1, height, width): the channel that ArgMax may keep goes."""
+        kept = result
+        while isinstance(self.builder.layer(kept), ops.Cast) and len(kept.users) < 2:
+            kept = kept.all_input_nodes[0]
+        if not isinstance(self.builder.layer(kept), ops.Reshape) or len(kept.users) > 1:
+            return result
+        mask = kept.all_input_nodes[0]
+        if not isinstance(self.builder.layer(mask), ops.ArgMax):
+            return result
+        kept.replace_all_uses_with(mask)
+        return mask if result is kept else result
 
 
 def _image_shape(

@@ -71,7 +71,7 @@ def prelu(call: Call) -> Value:
     if value.rank != 4:
         raise call.unknown(f"its slopes of shape {slope.shape} belong to no map")
     full = np.broadcast_to(slopes, value.stored[1:])
-    return Value(call.emit(ops.SpatialPReLU(parameter(full)), value.node, key=call.key()), value.order)
+    return Value(call.emit(ops.SpatialPReLU(parameter(full)), value.node, key=call.key(value.stored)), value.order)
 
 
 def _prelu(call: Call, value: Value, slopes: Array) -> Value:
@@ -91,6 +91,29 @@ def hard_sigmoid(call: Call) -> Value:
 
 def gelu(call: Call) -> Value:
     return call.on(call.value(), nn.GELU(call.attribute("approximate", "none")))
+
+
+def softplus(call: Call) -> Value:
+    """log(1 + exp x) as max(x, 0) + log(1 + exp(−|x|)), which no x overflows."""
+    x = call.value()
+    parts = (
+        ops.Unary("abs"),
+        ops.Unary("neg"),
+        ops.Unary("exp"),
+        ops.Affine(shift=torch.tensor(1.0)),
+        ops.Unary("log"),
+    )
+    rest = x
+    for number, layer in enumerate(parts):
+        rest = call.on(rest, layer, suffix=f"part{number}")
+    above = call.on(x, nn.ReLU(), suffix="above")
+    return Value(call.emit(ops.Add(), above.node, rest.node), x.order)
+
+
+def mish(call: Call) -> Value:
+    """x · tanh(softplus x)."""
+    gate = call.on(softplus(call), nn.Tanh(), suffix="gate")
+    return Value(call.emit(ops.Multiply(), call.value().node, gate.node), gate.order)
 
 
 def softmax(call: Call) -> Value:

@@ -56,16 +56,15 @@ def variadic(
 
 def _two_values(call: Call, layer: nn.Module, left: Value, right: Value) -> Value:
     """In the order of the larger value; the other is brought to its rank and order."""
-    larger, smaller = (left, right) if _weight(left) >= _weight(right) else (right, left)
+    is_left = _weight(left) >= _weight(right)
+    larger, smaller = (left, right) if is_left else (right, left)
     if smaller.rank < larger.rank:
         flat = call.builder.ordered(call.node, smaller, tuple(range(smaller.rank)))
         shape = (1,) * (larger.rank - smaller.rank) + smaller.shape
         smaller = plain(call.emit(ops.Reshape(shape, channels_last=False), flat.node, suffix="broadcast"))
     smaller = call.builder.ordered(call.node, smaller, larger.order)
-    both = (larger, smaller) if larger.node is left.node and smaller.node is not left.node else (smaller, larger)
-    if left is right:
-        both = (larger, larger)
-    return Value(call.emit(layer, both[0].node, both[1].node), larger.order)
+    nodes = (larger.node, smaller.node) if is_left else (smaller.node, larger.node)
+    return Value(call.emit(layer, *nodes), larger.order)
 
 
 def _weight(value: Value) -> tuple[int, int]:

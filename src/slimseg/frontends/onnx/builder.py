@@ -130,6 +130,14 @@ class Builder:
     def layer(self, node: fx.Node) -> nn.Module | None:
         return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
+    def shared(self, node: fx.Node) -> bool:
+        """Whether another call uses the same module; if not, none will from now on."""
+        target = str(node.target)
+        if sum(str(other.target) == target for other in self.graph.nodes) > 1:
+            return True
+        self._shared = {key: name for key, name in self._shared.items() if name != target}
+        return False
+
     def ordered(self, source: Node, value: Value, order: tuple[int, ...]) -> Value:
         """The same value, stored so that `order` brings it back to how ONNX sees it."""
         dims = tuple(value.order[order.index(dim)] for dim in range(value.rank))
@@ -200,10 +208,10 @@ class Call:
         """A layer that keeps the order of dimensions."""
         return Value(self.emit(layer, value.node, suffix=suffix), value.order)
 
-    def key(self) -> Hashable:
-        """Identity of operator, settings and weights: called twice, a layer stays one module."""
+    def key(self, *more: Hashable) -> Hashable:
+        """Identity of operator, settings, weights and whatever else makes the layer: called twice, it is one module."""
         settings = tuple(sorted((name, str(value)) for name, value in self.node.attributes.items()))
-        return (self.node.op, self.node.inputs[1:], settings)
+        return (self.node.op, self.node.inputs[1:], settings, more)
 
     def unknown(self, reason: str) -> UnknownOperator:
         return UnknownOperator(

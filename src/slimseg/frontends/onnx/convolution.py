@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 from slimseg.frontends.onnx.builder import NHWC, Call, Value, parameter, plain
 from slimseg.frontends.onnx.tensors import Array
@@ -84,7 +83,7 @@ def convolution(call: Call) -> Value:
         bias is not None, device="meta",
     )  # fmt: skip
     fill(layer, weight, bias)
-    return plain(call.emit(layer, source, key=(call.key(), padding)))
+    return plain(call.emit(layer, source, key=call.key(padding)))
 
 
 def transposed_convolution(call: Call) -> Value:
@@ -109,7 +108,7 @@ def transposed_convolution(call: Call) -> Value:
         else nn.ConvTranspose2d(*arguments, device="meta")
     )
     fill(layer, weight, bias)
-    return plain(call.emit(layer, value.node, key=(call.key(), crop, pad_h, pad_w, extra_h, extra_w)))
+    return plain(call.emit(layer, value.node, key=call.key(crop, pad_h, pad_w, extra_h, extra_w)))
 
 
 def _transposed_cuts(call: Call, moves: Window, size: Sequence[int]) -> list[tuple[int, int]]:
@@ -159,12 +158,12 @@ def matrix_product(call: Call) -> Value:
     if value.order == NHWC:
         layer = nn.Conv2d(weight.shape[0], weight.shape[1], 1, bias=False, device="meta")
         fill(layer, weight.T[:, :, None, None], None)
-        return Value(call.emit(layer, value.node, key=call.key()), NHWC)
+        return Value(call.emit(layer, value.node, key=call.key(NHWC)), NHWC)
     value = call.plain()
     return plain(_linear(call, value, weight.T, None))
 
 
-def _linear(call: Call, value: Value, matrix: Array, bias: Array | None) -> Any:
+def _linear(call: Call, value: Value, matrix: Array, bias: Array | None) -> fx.Node:
     layer = nn.Linear(matrix.shape[1], matrix.shape[0], bias is not None, device="meta")
     fill(layer, matrix, bias)
     return call.emit(layer, value.node, key=call.key())

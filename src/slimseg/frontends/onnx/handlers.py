@@ -37,6 +37,8 @@ HANDLERS: Mapping[str, Handler] = {
     "Tanh": activation.simple(nn.Tanh),
     "Gelu": activation.gelu,
     "Erf": activation.simple(activation.Erf),
+    "Softplus": activation.softplus,
+    "Mish": activation.mish,
     "Softmax": activation.softmax,
     "LogSoftmax": activation.log_softmax,
     "QuantizeLinear": activation.quantize,

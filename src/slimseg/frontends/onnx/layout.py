@@ -234,8 +234,7 @@ def _reordered(call: Call, value: Value, channels: Array) -> fx.Node:
     before = call.builder.layer(value.node)
     alone = len(call.builder.consumers.get(call.node.inputs[0], [])) == 1 and not value.node.users
     alone = alone and call.node.inputs[0] not in call.builder.model.outputs
-    shared = sum(str(node.target) == str(value.node.target) for node in call.builder.graph.nodes) > 1
-    if type(before) is nn.Conv2d and before.groups == 1 and alone and not shared:
+    if type(before) is nn.Conv2d and before.groups == 1 and alone and not call.builder.shared(value.node):
         before.weight = nn.Parameter(before.weight.detach()[channels])
         before.bias = None if before.bias is None else nn.Parameter(before.bias.detach()[channels])
         return value.node
@@ -258,7 +257,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorPro
 def cast(call: Call) -> Value:
     """Floating-point numbers are float32 here, and class indices int32 where the file says a byte."""
     value, kind = call.value(), int(call.attribute("to", TensorProto.FLOAT))
-    before = call.builder.layer(value.node)
+    before = _maker(call, value)
     if kind in _FLOATS:
         counts = isinstance(before, ops.ArgMax) or (isinstance(before, ops.Cast) and before.dtype != "float32")
         return call.on(value, ops.Cast("float32")) if counts else value
@@ -269,3 +268,11 @@ def cast(call: Call) -> Value:
     if isinstance(before, ops.ArgMax) and kind == TensorProto.INT64:
         return value
     return call.on(value, ops.Cast(_NUMBERS[kind]))
+
+
+def _maker(call: Call, value: Value) -> nn.Module | None:
+    """The layer that decides what kind of numbers a value holds."""
+    node = value.node
+    while isinstance(layer := call.builder.layer(node), ops.Reshape | ops.Slice | ops.Pad | ops.Resize):
+        node = node.all_input_nodes[0]
+    return layer
