@@ -55,7 +55,12 @@ def test_zoo_is_what_keras_computes(build, tmp_path):
         graph = from_file(saved(model, tmp_path / f"net{suffix}"))
         batch = images(graph)
         assert graph.opaque() == []
-        assert_equal(run(graph, batch), zoo.outputs(model, batch))
+        try:
+            expected = zoo.outputs(model, batch)
+        except UserWarning as warning:  # older ones cannot do on torch what Keras does elsewhere, and say so
+            assert "inconsistencies across backends" in str(warning)
+            pytest.skip("this version of Keras is no reference for transposed convolutions on torch")
+        assert_equal(run(graph, batch), expected)
 
 
 @pytest.mark.parametrize("build", zoo.WRITABLE, ids=lambda build: build.__name__)
