@@ -58,7 +58,8 @@ def test_zoo_is_what_keras_computes(build, tmp_path):
         try:
             expected = zoo.outputs(model, batch)
         except UserWarning as warning:  # older ones cannot do on torch what Keras does elsewhere, and say so
-            assert "inconsistencies across backends" in str(warning)
+            if "inconsistencies across backends" not in str(warning):
+                raise
             pytest.skip("this version of Keras is no reference for transposed convolutions on torch")
         assert_equal(run(graph, batch), expected)
 
