@@ -31,7 +31,7 @@ LOWERINGS: dict[type[nn.Module], Callable[[ModelBuilder, Step, Any], int]] = {
     nn.LeakyReLU: activation.leaky_relu,
     nn.PReLU: activation.prelu,
     ops.SpatialPReLU: activation.spatial_prelu,
-    nn.ELU: activation.plain(Op.ELU),
+    nn.ELU: activation.elu,
     nn.Hardswish: activation.plain(Op.HARD_SWISH),
     nn.Hardsigmoid: activation.hard_sigmoid,
     nn.SiLU: activation.silu,

@@ -40,6 +40,12 @@ def hard_tanh(builder: ModelBuilder, step: Step, layer: nn.Hardtanh) -> int:
     return source
 
 
+def elu(builder: ModelBuilder, step: Step, layer: nn.ELU) -> int:
+    if layer.alpha != 1:
+        raise Unsupported(f"{step.name}: TFLite's ELU has alpha 1, not {layer.alpha:g}")
+    return unary(builder, step, Op.ELU)
+
+
 def leaky_relu(builder: ModelBuilder, step: Step, layer: nn.LeakyReLU) -> int:
     options = tflite.LeakyReluOptionsT()
     options.alpha = layer.negative_slope
