@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from slimseg.runtimes.litert.attribution import align, attribute, partition
+from slimseg.runtimes.litert import attribution
+from slimseg.runtimes.litert.attribution import attribute, partition
 from slimseg.runtimes.litert.file import Operator
+from slimseg.runtimes.litert.kernel_names import Kind
 from slimseg.runtimes.litert.trace import BUILTIN, DELEGATED, Kernel
 
 CONV, GEMM, DW = "Convolution (NHWC, F32) IGEMM", "Fully Connected (NC, F32) GEMM", "Convolution (NHWC, F32) DWConv"
 ADD, COPY, CLAMP = "Add (ND)", "Copy (NC, X32)", "Clamp (NC)"
+
+
+def align(ops: list[str | Kind], tags: list[str]) -> list[int | None]:
+    return attribution.align([Kind(op) if isinstance(op, str) else op for op in ops], tags)
 
 
 def operator(index: int, op: str, inputs: tuple[int, ...], output: int) -> Operator:
@@ -23,6 +29,31 @@ def test_one_to_one() -> None:
 def test_a_fused_activation_has_no_kernel() -> None:
     assert align(["CONV_2D", "RELU", "CONV_2D"], [CONV, CONV]) == [0, 2]
     assert align(["PAD", "CONV_2D", "RELU", "ADD"], [CONV, ADD]) == [1, 3]
+
+
+def test_an_activation_may_be_a_kernel_of_its_operators() -> None:
+    active = Kind("ADD", activated=True)
+    assert align([active, "MUL"], [ADD, CLAMP, "Multiply (ND)"]) == [0, 0, 1]
+    assert align(["ADD", "RELU", "CONV_2D"], [ADD, CLAMP, CONV]) == [0, 1, 2]
+    assert align([active, Kind("CONV_2D", activated=True)], [ADD, CLAMP, CONV]) == [0, 0, 1]
+
+
+def test_tables_of_integers() -> None:
+    """Arithmetic with a constant becomes a table, and joins the table that follows."""
+    add, scale = Kind("ADD", activated=True, tabular=True), Kind("MUL", tabular=True)
+    table, product = "Invalid Unary Op", "Multiply (ND)"
+    assert align(["CONV_2D", add, "LOGISTIC"], [CONV, table]) == [0, 2]
+    assert align(["CONV_2D", add, "MUL"], [CONV, table, product]) == [0, 1, 2]
+    assert align(["CONV_2D", add, scale, "MUL"], [CONV, table, product])[2] == 3
+
+
+def test_what_prepares_an_input_is_its_readers() -> None:
+    integers = "Convert (NC, F32, QDU8)"
+    assert align(["ADD", "CONV_2D", "PRELU"], [ADD, integers, CONV, "PReLU (ND)"]) == [0, 1, 1, 2]
+    assert align(["CONCATENATION", "CONV_2D"], [COPY, COPY, integers, CONV]) == [0, 0, 1, 1]
+    reshape, matrix = "Static Reshape (NC)", "Fully Connected (NC, F32) GEMM"
+    slices = ["Slice (ND, X32)"] * 2
+    assert align(["SLICE", "SLICE", "FULLY_CONNECTED"], [*slices, reshape, matrix]) == [0, 1, 2, 2]
 
 
 def test_a_concatenation_is_several_copies() -> None:

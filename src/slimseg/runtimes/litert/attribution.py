@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimseg.runtimes.litert.file import Operator
-from slimseg.runtimes.litert.kernel_names import FOLDED, PREPARED, SLIGHT, SPLIT, misfit
+from slimseg.runtimes.litert.kernel_names import FOLDED, PREPARED, SLIGHT, SPLIT, Kind, misfit
 from slimseg.runtimes.litert.trace import BUILTIN, DELEGATED, Kernel
 
 _DROP, _MISS, _MISS_FOLDED, _SECOND = 6.0, 5.0, 0.5, 3.0
@@ -30,7 +30,8 @@ def attribute(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[
         parts = [[operator for operator in operators if operator.index not in builtin]]
         groups = [[position for group in groups for position in group]]
     for part, group in zip(parts, groups, strict=True):
-        aligned = align([operator.op for operator in part], [kernels[position].tag for position in group])
+        kinds = [Kind(operator.op, operator.activated, operator.tabular) for operator in part]
+        aligned = align(kinds, [kernels[position].tag for position in group])
         for position, owner in zip(group, aligned, strict=True):
             owners[position] = None if owner is None else part[owner].index
     return owners
@@ -91,30 +92,30 @@ def _groups(kernels: Sequence[Kernel]) -> list[list[int]]:
     return groups
 
 
-def align(ops: Sequence[str], tags: Sequence[str]) -> list[int | None]:
-    """For each tag, the position of its operator in `ops`; both are in order, so owners never go back.
+def align(kinds: Sequence[Kind], tags: Sequence[str]) -> list[int | None]:
+    """For each tag, the position of its operator in `kinds`; both are in order, so owners never go back.
 
     Needleman-Wunsch with one-to-many matches: `best[j]` is the least cost of placing the tags so far with the last
     one or the next one at operator j, kept apart by whether j has had a kernel.
     """
     infinity = float("inf")
     fresh, used = 0, 1
-    costs = {(op, tag): misfit(op, tag) for op in set(ops) for tag in set(tags)}
-    miss = [_MISS_FOLDED if op in FOLDED else _MISS for op in ops]
-    second = [SLIGHT if op in SPLIT or op in PREPARED else _SECOND for op in ops]
-    best = [[infinity, infinity] for _ in range(len(ops) + 1)]
+    costs = {(kind, tag): misfit(kind, tag) for kind in set(kinds) for tag in set(tags)}
+    miss = [_MISS_FOLDED if kind.op in FOLDED or kind.tabular else _MISS for kind in kinds]
+    second = [SLIGHT if kind.op in SPLIT | PREPARED or kind.activated else _SECOND for kind in kinds]
+    best = [[infinity, infinity] for _ in range(len(kinds) + 1)]
     best[0][fresh] = 0.0
     came: list[list[list[tuple[str, int]]]] = []  # by tag, operator and state: the move that led here
     came.append(_advance(best, miss))
     for tag in tags:
-        after = [[infinity, infinity] for _ in range(len(ops) + 1)]
-        moves = [[("", fresh), ("", fresh)] for _ in range(len(ops) + 1)]
-        for j in range(len(ops) + 1):
+        after = [[infinity, infinity] for _ in range(len(kinds) + 1)]
+        moves = [[("", fresh), ("", fresh)] for _ in range(len(kinds) + 1)]
+        for j in range(len(kinds) + 1):
             for state in (fresh, used):
                 if best[j][state] + _DROP < after[j][state]:
                     after[j][state], moves[j][state] = best[j][state] + _DROP, ("drop", state)
-                if j < len(ops):
-                    cost = best[j][state] + costs[ops[j], tag] + (second[j] if state == used else 0.0)
+                if j < len(kinds):
+                    cost = best[j][state] + costs[kinds[j], tag] + (second[j] if state == used else 0.0)
                     if cost < after[j][used]:
                         after[j][used], moves[j][used] = cost, ("take", state)
         for j, row in enumerate(_advance(after, miss)):
@@ -122,7 +123,7 @@ def align(ops: Sequence[str], tags: Sequence[str]) -> list[int | None]:
                 moves[j][fresh] = row[fresh]
         best = after
         came.append(moves)
-    return _trace(came, len(ops), len(tags))
+    return _trace(came, len(kinds), len(tags))
 
 
 def _advance(best: list[list[float]], miss: Sequence[float]) -> list[list[tuple[str, int]]]:

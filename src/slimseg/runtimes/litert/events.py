@@ -212,3 +212,10 @@ def _library() -> ctypes.CDLL:
     import ai_edge_litert
 
     return ctypes.CDLL(os.path.join(os.path.dirname(ai_edge_litert.__file__), "libLiteRt.so"))
+
+
+def record(name: str, runs: int) -> tuple[list[Event], str]:
+    """All events of `runs` runs of a file, and the official tool's summary of them. For the child."""
+    with Recorder(Path(name)) as recorder:
+        recorder.run()
+        return recorder.record(runs)

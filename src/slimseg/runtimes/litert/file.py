@@ -22,6 +22,7 @@ from slimseg.runtimes.litert import costs
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = b"slimseg"
+_ARITHMETIC = frozenset({"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Operator:
     dtype: str  # of its output
     inputs: tuple[int, ...]  # tensor indices of the activations it reads
     outputs: tuple[int, ...]
+    activated: bool = False  # has an activation of its own
+
+    @property
+    def tabular(self) -> bool:
+        """Arithmetic of one 8-bit tensor and a constant: the delegate may make a table of it."""
+        return self.op in _ARITHMETIC and self.dtype in ("int8", "uint8") and len(self.inputs) == 1
 
 
 @dataclass(frozen=True)
@@ -219,6 +226,7 @@ def _operator(tensors: costs.Tensors, index: int, operator: Any) -> Operator:
         dtype=costs.dtype_name(first),
         inputs=tuple(activations),
         outputs=tuple(outputs),
+        activated=bool(getattr(operator.builtinOptions, "fusedActivationFunction", 0)),
     )
 
 

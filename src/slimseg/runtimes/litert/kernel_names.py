@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 SLIGHT, HELP, FOREIGN = 0.1, 2.0, 12.0  # misfits: its own, if an unusual one; could be anyone's; another operator's
 
@@ -83,6 +84,8 @@ _PLUMBING = re.compile(
 SPLIT = {"CONCATENATION", "SPLIT", "PACK", "SOFTMAX", "MEAN", "GELU", "BATCH_MATMUL", "DEPTH_TO_SPACE"}
 # Kernels that prepare an operator's input: integers on the fly (dynamic range), two dimensions for a matrix.
 _DYNAMIC = re.compile(r"Convert \(NC, F\d+, Q[DP]")
+_ACTIVATION = re.compile(r"Clamp|Invalid Unary")
+_TABLE = "Invalid Unary Op"
 _FLATTENED = re.compile(r"Static Reshape")
 PREPARED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
 PREPARED |= {"Convolution2DTransposeBias"}
@@ -90,13 +93,24 @@ FOLDED = {"RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PAD", "RESHAPE", "SQU
 FOLDED |= {"DEQUANTIZE", "CAST", "TRANSPOSE", "CONCATENATION", "SPLIT", "SLICE", "STRIDED_SLICE"}
 
 
-def misfit(op: str, tag: str) -> float:
+class Kind(NamedTuple):
+    """What alignment needs to know of an operator."""
+
+    op: str
+    activated: bool = False  # has an activation of its own, for which the delegate may add a kernel
+    tabular: bool = False  # a function of one 8-bit tensor: chains of them become one table, the last one's
+
+
+def misfit(kind: Kind, tag: str) -> float:
     """0: the operator's own work; more: plumbing that could be anyone's; most: another operator's."""
+    op = kind.op
     pattern = _PATTERNS.get(op)
     name = tag.partition("(")[0]
     if _DYNAMIC.match(tag):
         return SLIGHT if op in PREPARED else FOREIGN
-    if op == "FULLY_CONNECTED" and _FLATTENED.match(tag):
+    if (op == "FULLY_CONNECTED" and _FLATTENED.match(tag)) or (kind.activated and _ACTIVATION.match(tag)):
+        return SLIGHT
+    if kind.tabular and _TABLE in tag:
         return SLIGHT
     if pattern is not None and pattern.search(name):
         if op == "DEPTHWISE_CONV_2D" and "DWConv" not in tag:

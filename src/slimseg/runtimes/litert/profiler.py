@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimseg.errors import RuntimeFailure
 from slimseg.results import Profile
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file, roof, summary
+from slimseg.runtimes.litert import file, roof, runnable, summary
 from slimseg.runtimes.litert.benchmark import Timing, prepared, sample_ms, warm_up
 from slimseg.runtimes.litert.events import Recorder
 from slimseg.runtimes.litert.session import Session
@@ -64,13 +66,14 @@ def profile(
     """
     path = Path(path)
     described = file.read(path)
+    runnable.check(described)
     target = "slimseg.runtimes.litert.profiler:measure"
     arguments = str(path), threads, runs, summary.precisions(described)
-    if within is not None:
-        measured: Measurement = within.call(target, *arguments, timeout_s=timeout_s, about=path)
-    else:
-        with child.Child() as fresh:
-            measured = fresh.call(target, *arguments, timeout_s=timeout_s, about=path)
+    try:
+        with nullcontext(within) if within is not None else child.Child() as process:
+            measured: Measurement = process.call(target, *arguments, timeout_s=timeout_s, about=path)
+    except RuntimeFailure as error:
+        raise runnable.explained(described, error) from error
     timing = Timing.of(str(path), measured.plain_ms)
     summarised = summary.Summary(described, measured.trace, roof.roofs(measured.probes), timing.median_ms)
     return Profile(

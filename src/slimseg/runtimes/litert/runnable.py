@@ -1,0 +1,62 @@
+"""What can be said about a file before native code sees it, and in better words after native code refused it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+
+from slimseg.errors import ModelError, RuntimeFailure
+from slimseg.runtimes.litert.file import File, TensorInfo
+
+_SPARED = 0.25  # of the machine's memory: the file is loaded twice, and inputs are made beside it
+_UNRESOLVED = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)")
+
+
+def check(described: File) -> None:
+    """Refuse what could only fail or take the machine down.
+
+    Raises:
+        ModelError: an input without a fixed size or without numbers, or tensors larger than memory.
+    """
+    for tensor in described.inputs:
+        _check_input(described, tensor)
+    largest = max((operator.memory_bytes for operator in described.operators), default=0)
+    if largest > _SPARED * _memory_bytes():
+        raise ModelError(
+            f"{described.path} needs {largest / 1e9:.0f} GB for the tensors of one operator, "
+            "more than this machine can spare: check the sizes in the file"
+        )
+
+
+def explained(described: File, error: RuntimeFailure) -> RuntimeFailure:
+    """The same failure; one that comes of a custom operator says which, and what to do."""
+    found = _UNRESOLVED.search(str(error))
+    if not found:
+        return error
+    return RuntimeFailure(
+        f"{described.path} has the custom operator {found[1]}, which neither LiteRT nor XNNPACK has a kernel for: "
+        "export the model without it"
+    )
+
+
+def _check_input(described: File, tensor: TensorInfo) -> None:
+    if any(size < 1 for size in tensor.shape):
+        shape = "x".join(str(size) for size in tensor.shape)
+        raise ModelError(
+            f"{described.path}: input {tensor.name} has no fixed size ({shape}): export the model with one"
+        )
+    try:
+        numeric = np.dtype(tensor.dtype).kind in "biuf"
+    except TypeError:
+        numeric = False
+    if not numeric:
+        raise ModelError(
+            f"{described.path}: input {tensor.name} holds {tensor.dtype} values, not numbers: "
+            "give a model whose inputs are images"
+        )
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
