@@ -264,6 +264,20 @@ CASES: dict[str, Case] = {
         [node("Reshape", "x s", "a"), node("Transpose", "a", "b", perm=[0, 2, 1, 3, 4]), node("Reshape", "b t")],
         {"s": ints(0, 2, 2, 8, 8), "t": ints(1, -1, 8, 8)}, {}, ["Reshape", "Transpose", "Reshape"],
     ),
+    "sizes halved": (
+        [node("Shape", "x", "s"), node("Slice", "s i j", "h"), node("Div", "h t", "hh"), node("Sub", "hh o", "hhh"),
+         node("Concat", "n hhh", "z", axis=0), node("Resize", "x r r z", mode="nearest", nearest_mode="floor",
+                                                    coordinate_transformation_mode="asymmetric")],
+        {"i": ints(2), "j": ints(4), "t": ints(3), "o": ints(-3), "n": ints(1, 4), "r": NOTHING}, {}, ["Resize"],
+    ),
+    "transpose that stays": (
+        [node("Transpose", "x", "a", perm=[0, 2, 3, 1]), node("Conv", "a w")], {"w": weights(5, 8, 3, 3)}, {},
+        ["Transpose", "Conv2d"],
+    ),
+    "orders that differ": (
+        [node("Transpose", "x", "a", perm=[0, 2, 3, 1]), node("Relu", "x", "b"), node("Sub", "a b")], {},
+        {"shape": (1, 6, 6, 6)}, ["ReLU", "Transpose", "Subtract"],
+    ),
     "matrix product": (
         [node("Transpose", "x", "a", perm=[0, 2, 3, 1]), node("MatMul", "a w", "b"),
          node("Transpose", "b", "y", perm=[0, 3, 1, 2])],
