@@ -247,3 +247,10 @@ def test_flattened_output_follows_the_input_size():
     small = edit.at_input_size(flat, (10, 12))
     assert small.shape(small.output) == (1, 120)
     assert small(torch.zeros(2, 3, 10, 12)).shape == (2, 120)
+
+
+@pytest.mark.parametrize(("length", "expected"), [((65, 33), (64, 32)), ((257, 17), (256, 16)), ((513, 1), (512, 1))])
+def test_resizes_to_what_strides_make_of_an_odd_input_follow_it(length, expected):
+    graph = edit.trace(nn.Sequential(ops.Resize(length)), (1, 3, 513, 513))
+    result = edit.at_input_size(graph, (512, 512))
+    assert result.shape(result.output) == (1, 3, *expected)

@@ -243,8 +243,8 @@ def _scaled_side(length: int, before: int, after: int) -> int | None:
     """In proportion where that is a whole number; else 65 of 513 is what layers of stride 8 make, so 64 of 512."""
     if length == 1 or length * after % before == 0:
         return max(1, length * after // before)
-    stride = round(before / length)
-    return -(-after // stride) if -(-before // stride) == length else None
+    strides = (2, 4, 8, 16, 32, round(before / length))
+    return next((-(-after // stride) for stride in strides if -(-before // stride) == length), None)
 
 
 def _reshaped(graph: Graph, node: fx.Node, old: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:

@@ -149,6 +149,8 @@ def _finding(
     before_ms: float,
     after_ms: float = 0.0,
 ) -> Finding:
+    # Of the profiled runs, where those took longer than the runs without a profiler.
+    whole_ms = max(profile.latency_ms, _spent(profile.layers) + profile.unattributed_ms)
     return Finding(
         technique=name,
         layers=tuple(layer if isinstance(layer, str) else layer.name for layer in layers),
@@ -156,7 +158,7 @@ def _finding(
         before_ms=before_ms,
         after_ms=after_ms,
         saving_ms=before_ms - after_ms,
-        share=(before_ms - after_ms) / profile.latency_ms if profile.latency_ms else 0.0,
+        share=(before_ms - after_ms) / whole_ms if whole_ms else 0.0,
         reason=reason,
         section=_SECTION,
         layers_ms=before_ms,
