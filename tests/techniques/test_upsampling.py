@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from slimseg.graph.ops import CroppedConvTranspose2d
 from slimseg.techniques.upsampling import fitted
 
 
@@ -73,3 +74,11 @@ def test_the_fit_is_a_minimum_on_white_noise(kernel, padding, extra):
 def test_kernel_of_another_height_and_width():
     layer = nn.ConvTranspose2d(2, 2, (2, 4), 2, (0, 1))
     assert fitted(layer, 3, "bilinear")(torch.zeros(1, 2, 5, 5)).shape == (1, 2, 5, 5)
+
+
+def test_a_crop_counts_like_padding():
+    torch.manual_seed(0)
+    padded = nn.ConvTranspose2d(3, 2, 4, 2, 1)
+    cropped = CroppedConvTranspose2d(3, 2, 4, 2, crop=(1, 1, 1, 1))
+    cropped.load_state_dict(padded.state_dict())
+    torch.testing.assert_close(fitted(cropped, 3, "bilinear").weight, fitted(padded, 3, "bilinear").weight)

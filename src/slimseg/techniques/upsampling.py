@@ -27,7 +27,7 @@ from slimseg.blocks.upsample import ConvUpsample
 from slimseg.errors import Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.ops import ResizeMode
+from slimseg.graph.ops import CroppedConvTranspose2d, ResizeMode
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.separable import factorise
@@ -126,7 +126,10 @@ def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
     responses = F.interpolate(torch.cat(moved), (side, side), mode=mode, **align).flatten(1).T
     inverse = torch.linalg.pinv(responses).reshape(taps * taps, side, side)
     # The kernel's pixel (0, 0) of the impulse lands here.
-    top, left = (middle * stride - padding for padding in pair(transposed.padding))
+    cropped = (transposed.crop[2], transposed.crop[0]) if isinstance(transposed, CroppedConvTranspose2d) else (0, 0)
+    top, left = (
+        middle * stride - padding - crop for padding, crop in zip(pair(transposed.padding), cropped, strict=True)
+    )
     height, width = transposed.kernel_size
     met: Tensor = inverse[:, top : top + height, left : left + width].flatten(1)
     return met
