@@ -26,10 +26,11 @@ from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, same_kind
 from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
 from slimseg.planning.recover import recover
+from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report.files import write_json
 from slimseg.report.html import write_report
-from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, SlimResult
+from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
 from slimseg.slim_exact import slim_exact
@@ -132,7 +133,8 @@ class _Job:
         self.out = out
         self.budget = budget
         self.seed = seed
-        self.precision = deployed_precision(budget)
+        self.precision: Precision = "int8"  # until the baselines are measured
+        self.refusals: list[Refusal] = []
         self.evaluator = evaluator
         self.progress = evaluator.progress
         self.deadline = started + budget.time_limit_s
@@ -156,9 +158,17 @@ class _Job:
         deploy.write_int8(self.graph, self.original_float, self.original_int8, self.calibration)
         self.float_accuracy = self.evaluator.accuracy(self.original_float)
         self.int8_accuracy = self.evaluator.accuracy(self.original_int8)
-        self.float_ms, self.int8_ms = (
-            timing.median_ms for timing in benchmark.time_files([self.original_float, self.original_int8])
-        )
+        plain, quantised = benchmark.time_files([self.original_float, self.original_int8])
+        self.float_ms, self.int8_ms = plain.median_ms, quantised.median_ms
+        self.precision = self._chosen_precision(benchmark.ratio(plain, quantised))
+
+    def _chosen_precision(self, gain: float) -> Precision:
+        precision = deployed_precision(self.budget, gain, self.original_float.stat().st_size)
+        if precision == "float32" and self.budget.needs != "nothing":
+            reason = f"measured {self.float_ms:.2f} ms in float32 and {self.int8_ms:.2f} ms in int8: kept in float32"
+            self.refusals.append(Refusal(deploy.QUANTISATION, "all", reason))
+            self.progress.say(f"int8 makes this network no faster ({reason})")
+        return precision
 
     def _search(self) -> _Candidate:
         best: _Candidate | None = None
@@ -209,7 +219,7 @@ class _Job:
             accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
         )
         size = self.original_int8.stat().st_size
-        return Planner(self.graph, self.budget, target, evidence, size, self.progress).plan(effort)
+        return Planner(self.graph, self.budget, self.precision, target, evidence, size, self.progress).plan(effort)
 
     def _time_for_another(self, number: int) -> bool:
         spent = time.monotonic() - self.started
@@ -276,7 +286,7 @@ class _Job:
             budget_met=all(check.met for check in checks),
             budget=checks,
             edits=(*self._quantisation(baseline, plain), *deploy.realised(edits, (start, *timings[3:], timings[2]))),
-            refusals=best.plan.refusals,
+            refusals=(*self.refusals, *best.plan.refusals),
             seconds=time.monotonic() - self.started,
             host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
         )

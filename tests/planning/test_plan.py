@@ -12,7 +12,7 @@ from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
-from slimseg.planning.plan import Evidence, Plan, Planner, Target
+from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
 from slimseg.progress import Silent
 from slimseg.results import Refusal
 from slimseg.techniques.head import with_output
@@ -29,7 +29,8 @@ def evidence(shapes_graph: Graph, shapes: Path) -> Evidence:
 
 
 def plan(graph: Graph, evidence: Evidence, target: Target = ANY, effort: float = 1.0, **budget: Any) -> Plan:
-    return Planner(graph, Budget(**budget), target, evidence, INT8_BYTES, Silent()).plan(effort)
+    made = Budget(**budget)
+    return Planner(graph, made, deployed_precision(made, 4.0, 0), target, evidence, INT8_BYTES, Silent()).plan(effort)
 
 
 def techniques(result: Plan) -> set[str]:
@@ -105,3 +106,17 @@ def test_edits_that_do_not_pay_are_reported(
     result = plan(shapes_graph, evidence, max_drop=0.0)
     assert result.edits == ()
     assert sum("1.000 ms before and 1.500 ms after" in refusal.reason for refusal in result.refusals) >= 6
+
+
+@pytest.mark.parametrize(
+    ("budget", "gain", "precision"),
+    [
+        (Budget(), 3.0, "int8"),
+        (Budget(), 0.5, "float32"),
+        (Budget(max_size_bytes=500_000), 0.5, "int8"),
+        (Budget(max_size_bytes=2_000_000), 0.5, "float32"),
+        (Budget(needs="nothing"), 3.0, "float32"),
+    ],
+)
+def test_int8_is_deployed_where_it_is_faster_or_nothing_else_is_small_enough(budget, gain, precision):
+    assert deployed_precision(budget, gain, float_bytes=1_000_000) == precision

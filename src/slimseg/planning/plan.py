@@ -27,6 +27,7 @@ from slimseg.techniques.input_size import InputSize
 MARGIN = 1.3
 # Part of the time of a replaced layer that an edit usually saves; only used to compare input sizes.
 USUAL_SAVING = 0.5
+WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
 WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
 
 
@@ -53,21 +54,35 @@ class Plan:
     refusals: tuple[Refusal, ...]
 
 
-def deployed_precision(budget: Budget) -> whatif.Precision:
-    """int8, unless outputs must stay equal: quantisation needs images and changes values."""
-    return "float32" if budget.needs == "nothing" else "int8"
+def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> whatif.Precision:
+    """int8, unless outputs must stay equal (quantisation needs images and changes values) or it makes nothing faster.
+
+    `gain` is how many times faster the original is in int8, `float_bytes` its size in float32: where only int8 can be
+    small enough, it is taken for that.
+    """
+    if budget.needs == "nothing":
+        return "float32"
+    needed = budget.max_size_bytes is not None and float_bytes > budget.max_size_bytes
+    return "int8" if needed or gain >= WORTH_QUANTISING else "float32"
 
 
 class Planner:
     """Makes one plan; `edits` and `refusals` grow as it goes."""
 
     def __init__(
-        self, original: Graph, budget: Budget, target: Target, evidence: Evidence, int8_bytes: int, progress: Progress
+        self,
+        original: Graph,
+        budget: Budget,
+        precision: whatif.Precision,
+        target: Target,
+        evidence: Evidence,
+        int8_bytes: int,
+        progress: Progress,
     ) -> None:
-        """`int8_bytes` is the size of the original's int8 file."""
+        """`precision` is the one that will be deployed, `int8_bytes` the size of the original's int8 file."""
         self.graph = with_output(original, budget.head or original.description.output_kind)
         self.budget = budget
-        self.precision = deployed_precision(budget)
+        self.precision = precision
         self.target = target
         self.evidence = evidence
         self.bytes_beside_weights = int8_bytes - costs.total(original).params
