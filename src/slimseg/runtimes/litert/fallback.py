@@ -51,7 +51,7 @@ def fallbacks(
 def islands(operators: Sequence[Operator], spent_ms: Sequence[float], total_ms: float) -> tuple[Island, ...]:
     """Connected float operators behind a dequantise operator, the most expensive conversions first."""
     around = _neighbours(operators)
-    float_work = {o.index for o in operators if o.dtype == "float32" and o.op not in (_TO_FLOAT, _FROM_FLOAT)}
+    float_work = {operator.index for operator in operators if _is_float(operator)}
     found = []
     for inside in _components(float_work, around):
         edge = {i for each in inside for i in around[each]} - inside
@@ -70,6 +70,10 @@ def islands(operators: Sequence[Operator], spent_ms: Sequence[float], total_ms: 
             )
         )
     return tuple(sorted(found, key=lambda island: -island.conversion_ms))
+
+
+def _is_float(operator: Operator) -> bool:
+    return operator.op not in (_TO_FLOAT, _FROM_FLOAT) and "float32" in (operator.dtype, *operator.input_dtypes)
 
 
 def _components(members: set[int], around: Mapping[int, set[int]]) -> Iterable[set[int]]:

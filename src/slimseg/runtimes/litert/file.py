@@ -52,6 +52,7 @@ class Operator:
     inputs: tuple[int, ...]  # tensor indices of the activations it reads
     outputs: tuple[int, ...]
     activated: bool = False  # has an activation of its own
+    input_dtypes: tuple[str, ...] = ()  # of `inputs`
 
     @property
     def tabular(self) -> bool:
@@ -226,6 +227,7 @@ def _operator(tensors: costs.Tensors, index: int, operator: Any) -> Operator:
         dtype=costs.dtype_name(first),
         inputs=tuple(activations),
         outputs=tuple(outputs),
+        input_dtypes=tuple(costs.dtype_name(tensors.tensor(i)) for i in activations),
         activated=bool(getattr(operator.builtinOptions, "fusedActivationFunction", 0)),
     )
 

@@ -76,10 +76,13 @@ class Trace:
         return order
 
     def typical(self) -> tuple[Array, float]:
-        """Milliseconds of each kernel and of the whole, averaged over the middle half of the runs."""
-        middle = self.middle()
-        kernel_ms = (self.elapsed_us[middle] + TRUNCATED_US).mean(axis=0) / 1e3
-        return kernel_ms, float(self.total_us[middle].mean()) / 1e3
+        """Milliseconds of each kernel and of the whole, averaged over the middle half of the runs.
+
+        What lies between the kernels is the median over all runs: there, other work of the machine shows most.
+        """
+        kernel_ms = (self.elapsed_us[self.middle()] + TRUNCATED_US).mean(axis=0) / 1e3
+        between_us = float(np.median(self.total_us - (self.elapsed_us + TRUNCATED_US).sum(axis=1)))
+        return kernel_ms, float(kernel_ms.sum()) + max(0.0, between_us) / 1e3
 
 
 def _total(run: Sequence[Event]) -> Event:
