@@ -103,6 +103,17 @@ def test_profile(run: Run, tflite: Path) -> None:
     assert "Layer" in table.out
 
 
+def test_profile_files(run: Run, tflite: Path, tmp_path: Path) -> None:
+    layers, trace = tmp_path / "layers.csv", tmp_path / "trace.json"
+    ran = run("profile", tflite, "--runs", 3, "--csv", layers, "--trace", trace, "--statistics")
+    assert ran.code == 0
+    assert "profiled run" in ran.out
+    assert layers.read_text().startswith("index,name,op,delegate,kernel")
+    assert json.loads(trace.read_text())["traceEvents"][-1]["ph"] == "X"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layers.csv", "trace.json"]
+    one_line(run("profile", tflite, "--runs", 3, "--csv", tmp_path / "none" / "layers.csv"), "layers.csv")
+
+
 def test_diagnose(run: Run, pt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whatif, "SECONDS_PER_FILE", 0.02)
     ran = run("diagnose", pt2, "--json")
@@ -123,7 +134,7 @@ def test_slim_in_a_process_of_its_own(pt2: Path, shapes: Path, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "result.json").read_text())
-    assert "Baselines" in done.stderr  # progress
+    assert "Exact edits" in done.stderr  # progress
     assert "Warning" not in done.stderr
 
 
@@ -266,7 +277,7 @@ def test_an_unknown_precision(run: Run, pt2: Path) -> None:
     ("arguments", "word"),
     [
         (["slim"], "MODEL"),
-        (["slim", "model.pt2"], "--data"),
+        (["slim", "model.pt2"], "--out"),
         (["polish"], "polish"),
         (["profile", "model.pt2", "--runs", "0"], "--runs"),
         (["profile", "model.pt2", "--threads", "many"], "--threads"),

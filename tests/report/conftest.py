@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,18 @@ from slimseg.results import (
     BudgetCheck,
     Diagnosis,
     Evaluation,
+    Fallback,
     Finding,
+    Island,
+    KernelProfile,
     LayerProfile,
     ModelSummary,
+    NodeType,
     Profile,
     Refusal,
+    Roof,
     SlimResult,
+    Statistics,
 )
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
@@ -71,6 +78,42 @@ def before() -> Profile:
 @pytest.fixture
 def after() -> Profile:
     return make_profile("model.tflite", 12.05, 7, "QS8")
+
+
+@pytest.fixture
+def full(after: Profile) -> Profile:
+    """A profile with all that a measured one has: statistics, kernels, roofs, fallbacks, islands."""
+    share, layers, kernels = 0.0, list(after.layers), []
+    start_ms = 0.0
+    for index in sorted(range(len(layers)), key=lambda i: -layers[i].latency_ms):
+        layer = layers[index]
+        share += layer.share
+        own = Statistics(layer.latency_ms * 2, layer.latency_ms, layer.latency_ms / 2, layer.latency_ms * 2, 0.01, 50)
+        delegate = "built-in" if layer.op == "SOFTMAX" else "XNNPACK" if layer.latency_ms else ""
+        bound = "memory-bound" if delegate else "fused"
+        layers[index] = replace(layer, statistics=own, cumulative=share, delegate=delegate, bound=bound)
+    for index, layer in enumerate(layers):
+        if layer.delegate:
+            made = KernelProfile(layer.kernel, layer.delegate, index, start_ms, layer.latency_ms, layer.statistics)
+            kernels.append(made)
+            start_ms += layer.latency_ms
+    return replace(
+        after,
+        layers=tuple(layers),
+        statistics=Statistics(20.0, 12.2, 12.0, 20.0, 0.5, 50),
+        load_ms=0.6,
+        prepare_ms=5.4,
+        first_run_ms=25.0,
+        peak_memory_bytes=54_600_000,
+        delegate_parts=2,
+        kernels=tuple(kernels),
+        node_types=tuple(
+            NodeType(f"Convolution (NHWC, QC8) {i}", "XNNPACK", 3, 0.1, 0.3, 0.1, 0.1 * (i + 1), 150) for i in range(10)
+        ),
+        roofs=(Roof("int8", 459.2, "3x3, 128 to 128 channels at 32x32", ((12288, 15.7), (98304, 32.2))),),
+        fallbacks=(Fallback("SOFTMAX", ("softmax",), 4.9, 0.07, 0.4), Fallback("RELU", ("r",) * 23, 1.0, 0.0, 0.1)),
+        islands=tuple(Island((f"prelu{i}",), ("PRELU",), 0.1, 0.01, 0.001) for i in range(100)),
+    )
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -25,6 +26,34 @@ def test_profile(before: Profile) -> None:
     assert "not attributed" in text
     slowest = max(before.layers, key=lambda layer: layer.latency_ms)
     assert units.milliseconds(slowest.latency_ms) in text
+
+
+def test_a_measured_profile(full: Profile) -> None:
+    text = shown(lambda console: terminal.show_profile(full, top=5, console=console))
+    assert len(text.splitlines()) < 45
+    for wanted in ("459 GMAC/s", "15.7 to 32.2 GB/s", "54.6 MB of memory", "ready after 6.00 ms", "2 more"):
+        assert wanted in text
+    assert "Off XNNPACK: 5.97 ms, 50.0%" in text
+    assert "in 2 pieces" in text
+    assert "100 float islands of PRELU between integers: 1.00 ms of conversions (10.0%)" in text
+    assert "Every layer" not in text
+
+
+def test_statistics(full: Profile) -> None:
+    text = shown(lambda console: terminal.show_profile(full, statistics=True, console=console))
+    slowest = max(full.layers, key=lambda layer: layer.latency_ms).statistics
+    table = text.partition("Every layer")[2]
+    assert len(table.splitlines()) > len(full.layers)
+    for value in (slowest.first_ms, slowest.average_ms, slowest.min_ms):
+        assert f"{value:.3f}" in table
+
+
+def test_long_names_lose_what_all_share(full: Profile) -> None:
+    names = [f"__main__.NHWC/torch.nn.modules.conv.Conv2d_{i};1" for i in range(len(full.layers))]
+    layers = tuple(replace(layer, name=name) for layer, name in zip(full.layers, names, strict=True))
+    text = shown(lambda console: terminal.show_profile(replace(full, layers=layers), top=3, console=console))
+    assert "Conv2d_" in text
+    assert "__main__" not in text
 
 
 def test_diagnosis_groups_by_need(diagnosis: Diagnosis) -> None:
