@@ -135,8 +135,14 @@ def _part_ms(graph: Graph, site: Site, times: LayerTimes) -> float | None:
 
 
 def finding(graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float) -> Finding:
-    """A site with its price; what changes the whole network was compared with the whole in the same run."""
-    whole_ms = price.before_ms if site.whole else latency_ms
+    """A site with its price.
+
+    Its share is what the what-if saves of the part, times the part's share in the profile: both compare times of one
+    run, so that a machine that slows down between the two does not bend it.
+    """
+    part = latency_ms if site.whole else _part_ms(graph, site, times)
+    part = price.before_ms if part is None else part
+    saved = price.saving_ms / price.before_ms if price.before_ms else 0.0
     return Finding(
         technique=site.technique,
         layers=site.layers,
@@ -144,7 +150,7 @@ def finding(graph: Graph, site: Site, price: Price, times: LayerTimes, latency_m
         before_ms=price.before_ms,
         after_ms=price.after_ms,
         saving_ms=price.saving_ms,
-        share=price.saving_ms / whole_ms if whole_ms else 0.0,
+        share=saved * min(1.0, part / latency_ms) if latency_ms else 0.0,
         reason=site.reason,
         variant=site.variant,
         section=named(site.technique).section,

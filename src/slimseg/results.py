@@ -163,7 +163,7 @@ class Finding(Result):
     before_ms: float
     after_ms: float
     saving_ms: float
-    share: float  # saving over the whole network's latency, 0-1
+    share: float  # of the whole network's latency that is saved, 0-1
     reason: str
     variant: str = ""  # of the technique on these layers; variants of one site exclude each other
     section: str = ""  # of the article

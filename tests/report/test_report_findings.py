@@ -86,7 +86,7 @@ def test_a_screen(diagnosis: Diagnosis) -> None:
     assert "tried without gain: alignment" in text
     assert "at most" in text
     assert "note: the file was opened in a way" in text
-    assert "more reasons" in text
+    assert "20× separable: reason 0; 19 other reasons" in text
 
 
 def test_verbose_leaves_nothing_out(diagnosis: Diagnosis) -> None:

@@ -24,7 +24,6 @@ from slimseg.results import (
 )
 
 _NAME = 24
-_REASONS = 5  # why sites were left alone, the most frequent ones
 _FILES = {
     "model.tflite": "the file to deploy",
     "model_float.tflite": "the same network in float32",
@@ -98,21 +97,30 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _refusals(refusals: tuple[Refusal, ...], verbose: bool) -> list[RenderableType]:
+    """By technique the most frequent reason; every reason with its layers if `verbose`."""
     if not refusals:
         return []
     parts: list[RenderableType] = [Text(f"\nLeft alone ({_plural(len(refusals), 'site')})", style="bold")]
     groups = wording.group_refusals(refusals)
-    for group in groups if verbose else groups[:_REASONS]:
-        line = Text.assemble(
-            (f"{len(group.layers):>3}× ", "cyan"), f"{wording.technique_name(group.technique)}: ", (group.reason, "dim")
-        )
-        parts.append(line)
-        if verbose:
-            parts.append(Padding(Text(", ".join(group.layers), style="dim"), (0, 0, 0, 5)))
-    if not verbose:
-        more = f"{_plural(len(groups) - _REASONS, 'more reason')}; " if len(groups) > _REASONS else ""
-        parts.append(Text(f"     {more}--verbose names the layers", style="dim"))
-    return parts
+    if verbose:
+        for group in groups:
+            parts += [_refused(group, len(group.layers)), _indented(", ".join(group.layers))]
+        return parts
+    for technique in dict.fromkeys(group.technique for group in groups):
+        first, *others = (group for group in groups if group.technique == technique)
+        more = f"; {_plural(len(others), 'other reason')}" if others else ""
+        parts.append(_refused(first, sum(len(group.layers) for group in (first, *others)), more))
+    return [*parts, _indented("--verbose names every layer and reason")]
+
+
+def _refused(group: wording.RefusalGroup, count: int, more: str = "") -> Text:
+    return Text.assemble(
+        (f"{count:>3}× ", "cyan"), f"{wording.technique_name(group.technique)}: ", (group.reason + more, "dim")
+    )
+
+
+def _indented(text: str) -> RenderableType:
+    return Padding(Text(text, style="dim"), (0, 0, 0, 5))
 
 
 def _comparison(result: SlimResult) -> Table:
