@@ -70,7 +70,7 @@ def _facts(profile: Profile) -> Text:
     spread = f"{units.milliseconds(profile.latency_p10_ms)} to {units.milliseconds(profile.latency_p90_ms)}"
     lines = [
         f"{units.size(profile.size_bytes)} · {units.count(profile.params)} parameters · "
-        f"{units.count(profile.macs)} MACs · {spread} (10th to 90th percentile)"
+        f"{units.count(profile.macs)} MACs · {spread} (80% of runs)"
     ]
     if profile.prepare_ms:
         memory = f" · {units.size(profile.peak_memory_bytes)} of memory" if profile.peak_memory_bytes else ""
@@ -81,12 +81,13 @@ def _facts(profile: Profile) -> Text:
     for roof in profile.roofs:
         rates = [rate for _, rate in roof.bandwidth]
         lines.append(
-            f"this machine's best in {roof.precision}: {_rate(roof.gmac_per_s)} GMAC/s "
-            f"(convolution {roof.convolution}), {_rate(min(rates))} to {_rate(max(rates))} GB/s"
+            f"{roof.precision} at best: {_rate(roof.gmac_per_s)} GMAC/s ({roof.convolution}), "
+            f"{min(rates):.0f} to {max(rates):.0f} GB/s"
         )
     threads = f"{profile.threads} thread" + ("s" if profile.threads > 1 else "")
     runs = f"{profile.runs} run" + ("s" if profile.runs > 1 else "")
-    return Text.assemble("\n".join(lines) + "\n", (f"{profile.runtime}, {threads}, {runs}", "dim"))
+    legend = "badly served: less than a third of what those rates allow\n" if profile.roofs else ""
+    return Text.assemble("\n".join(lines) + "\n", (f"{legend}{profile.runtime}, {threads}, {runs}", "dim"))
 
 
 def _node_types(profile: Profile, top: int | None) -> Table:
