@@ -20,6 +20,7 @@ from pathlib import Path
 from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
+from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
@@ -115,7 +116,7 @@ class _Candidate:
     """One attempt, deployed and measured."""
 
     plan: Plan
-    graph: Graph
+    graph: Graph  # trained, in its plain form; the plan's graph is what the file says
     float_path: Path
     path: Path
     accuracy: deploy.Accuracy
@@ -194,22 +195,28 @@ class _Job:
             checkpoints = self.work / f"{number}"
             checkpoints.mkdir()
             recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress, checkpoints)
-        plan, student = self._rewritten(plan, student)
+        plan = self._rewritten(plan, student)
         float_path, path = self.work / f"{number}_float.tflite", self.work / f"{number}.tflite"
-        deploy.write_float(student, float_path)
+        deploy.write_float(plan.graph, float_path)
         if self.precision == "int8":
-            deploy.write_int8(student, float_path, path, self.calibration)
+            deploy.write_int8(plan.graph, float_path, path, self.calibration)
         else:
             shutil.copyfile(float_path, path)
         base, mine = benchmark.time_files([self.original_float, path])
         accuracy = self.evaluator.accuracy(path)
         return _Candidate(plan, student, float_path, path, accuracy, benchmark.ratio(base, mine))
 
-    def _rewritten(self, plan: Plan, student: Graph) -> tuple[Plan, Graph]:
+    def _rewritten(self, plan: Plan, student: Graph) -> Plan:
         """The trained network in the form that the runtime is quickest with; training saw the plain one."""
-        found = ExactEdits(student, REWRITES, self.precision, self.progress, same_kind).run()
+        found = ExactEdits(student, REWRITES, self.precision, self.progress, self._objection).run()
         refusals = (*plan.refusals, *(refusal for refusal in found.refusals if refusal not in plan.refusals))
-        return Plan(found.graph, (*plan.edits, *found.edits), refusals), found.graph
+        return Plan(found.graph, (*plan.edits, *found.edits), refusals)
+
+    def _objection(self, before: Graph, after: Graph) -> str | None:
+        """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""
+        if self.budget.max_size_bytes is not None and costs.total(after).params > costs.total(before).params:
+            return "it has more parameters, and the file's size is bounded"
+        return same_kind(before, after)
 
     def _plan(self, effort: float) -> Plan:
         latency = self.float_ms / self.budget.min_speedup if self.budget.min_speedup else None
@@ -267,7 +274,7 @@ class _Job:
         timings = benchmark.time_files([*files, *stages], seconds_per_file=2.5)
         whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph))
         accuracies = (self.float_accuracy, self.int8_accuracy, best.accuracy)
-        graphs = (self.graph, self.graph, best.graph)
+        graphs = (self.graph, self.graph, best.plan.graph)
         baseline, plain, result = (
             deploy.summarise(*each) for each in zip(graphs, files, timings[:3], whole, accuracies, strict=True)
         )

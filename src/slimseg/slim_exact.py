@@ -194,7 +194,7 @@ class _Exact:
         return tuple(checks)
 
     def _write(self, result: SlimResult, found: _Deployed) -> None:
-        archive.write_graph(found.graph, self.out / "model.pt2")
+        archive.write_graph(self.asked, self.out / "model.pt2")  # the plain form: that is the one to train
         before, after = profiler.profile(self.source), profiler.profile(self.out / "model.tflite")
         write_json(before, self.out / "profile_before.json")
         write_json(after, self.out / "profile_after.json")

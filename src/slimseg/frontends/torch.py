@@ -161,7 +161,7 @@ def canonical(program: ExportedProgram, description: Description | None, name: s
     if description is None:
         graph.description = Description(output_kind=output_kind(graph))
     rank = len(graph.shape(graph.output))
-    if rank not in (3, 4):
+    if rank not in (3, 4) and description is None:  # what slimseg wrote says itself what its output means
         raise ModelError(
             f"{name} gives a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes"
         )

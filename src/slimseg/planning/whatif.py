@@ -110,7 +110,8 @@ def compare(before: Graph, after: Graph, precision: Precision, threads: int = 1)
     """Two whole networks, side by side."""
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         files = _Files(Path(folder), precision)
-        timings = benchmark.time_files([files.of(before, "before"), files.of(after, "after")], threads)
+        pair = [files.of(before, "before"), files.of(after, "after")]
+        timings = benchmark.time_files(pair, threads, 4 * SECONDS_PER_FILE)
     return Price.of(*timings)
 
 
