@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slimseg.errors import Unsupported
-from slimseg.graph import edit
+from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.techniques import named
 
@@ -70,3 +70,26 @@ def test_a_convolution_without_dilation_is_left_alone() -> None:
     (site,) = named(NAME).find(graph, {}).sites
     with pytest.raises(Unsupported):
         named(NAME).apply(graph_of(nn.Conv2d(8, 8, 3, padding=1)), site)
+
+
+@pytest.mark.parametrize("amounts", [(4, 4, 4, 4), (5, 4, 6, 4)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_padding_by_a_layer_before_counts(amounts: tuple[int, int, int, int], stride: int) -> None:
+    layer = nn.Conv2d(8, 8, 3, stride, dilation=4)
+    graph = graph_of(nn.ReLU(), ops.Pad(amounts), layer, nn.ReLU())
+    (site,) = named(NAME).find(graph, {}).sites
+    assert site.layers == ("layer_1", "layer_2")
+    edited = named(NAME).apply(graph, site)
+    assert edited.shape(edited.output) == graph.shape(graph.output)
+    x = torch.rand(1, 8, 24, 32)
+    left, right, top, bottom = (amount - 3 for amount in amounts)
+    padded = nn.functional.pad(x, (left, right, top, bottom))
+    expected = nn.functional.conv2d(padded, layer.weight, layer.bias, stride).relu()
+    torch.testing.assert_close(edited(x), expected)
+
+
+def test_an_even_kernel_gives_back_more_at_its_end() -> None:
+    graph = graph_of(nn.Conv2d(8, 8, 2, padding=2, dilation=2))
+    (site,) = named(NAME).find(graph, {}).sites
+    edited = named(NAME).apply(graph, site)
+    assert edited.shape(edited.output) == graph.shape(graph.output)
