@@ -265,6 +265,14 @@ def resized(path: Path, size: tuple[int, ...]) -> Path:
     return odd.save(path, output)
 
 
+def cycle(path: Path) -> Path:
+    """Two convolutions that wait for each other."""
+    odd = Odd()
+    last = odd.conv(odd.conv(odd.x, "first", 8), "last", 8)
+    odd.builder.subgraph.operators[0].inputs[0] = last
+    return odd.save(path, last)
+
+
 def of_text(path: Path) -> Path:
     odd = Odd()
     odd.builder.subgraph.tensors[odd.x].type = tflite.TensorType.STRING

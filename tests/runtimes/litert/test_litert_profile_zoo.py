@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import slimseg
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file
@@ -83,7 +84,7 @@ def test_parts_are_those_of_the_runtime(tmp_path: Path) -> None:
 
 def test_an_operator_without_a_kernel(tmp_path: Path) -> None:
     path = profile_zoo.unknown_operator(tmp_path / "own.tflite")
-    with pytest.raises(RuntimeFailure, match="has the custom operator MyOperator"):
+    with pytest.raises(ModelError, match="has the custom operator MyOperator"):
         profile(path, runs=3)
 
 
@@ -101,6 +102,14 @@ def test_tensors_larger_than_memory(tmp_path: Path) -> None:
 def test_an_input_of_text(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds string values"):
         profile(profile_zoo.of_text(tmp_path / "text.tflite"), runs=3)
+
+
+def test_a_users_file_that_litert_refuses_is_the_users(tmp_path: Path) -> None:
+    path = profile_zoo.cycle(tmp_path / "cycle.tflite")
+    with pytest.raises(RuntimeFailure, match="refused"):
+        profile(path, runs=3)
+    with pytest.raises(ModelError, match="refused"):
+        slimseg.profile(path, runs=3)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -61,7 +61,8 @@ def profile(
         within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
 
     Raises:
-        ModelError: the file is missing or damaged.
+        ModelError: the file is missing or damaged, or cannot be run: tensors larger than memory, inputs without a
+            size, a custom operator that nobody has a kernel for.
         RuntimeFailure: LiteRT refused it, crashed or took longer than `timeout_s`.
     """
     path = Path(path)

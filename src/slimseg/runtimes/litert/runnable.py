@@ -11,6 +11,7 @@ from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.runtimes.litert.file import File, TensorInfo
 
 _SPARED = 0.25  # of the machine's memory: the file is loaded twice, and inputs are made beside it
+_FILES = re.compile("the native runtime (refused|crashed)")  # `runtimes.child`'s words; it may also run out of time
 _UNRESOLVED = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)")
 
 
@@ -30,15 +31,20 @@ def check(described: File) -> None:
         )
 
 
-def explained(described: File, error: RuntimeFailure) -> RuntimeFailure:
+def explained(described: File, error: RuntimeFailure) -> RuntimeFailure | ModelError:
     """The same failure; one that comes of a custom operator says which, and what to do."""
     found = _UNRESOLVED.search(str(error))
     if not found:
         return error
-    return RuntimeFailure(
+    return ModelError(
         f"{described.path} has the custom operator {found[1]}, which neither LiteRT nor XNNPACK has a kernel for: "
         "export the model without it"
     )
+
+
+def blamed(error: RuntimeFailure) -> RuntimeFailure | ModelError:
+    """For a file that a user gave: what LiteRT refuses or crashes on is the file's fault."""
+    return ModelError(str(error)) if _FILES.search(str(error)) else error
 
 
 def _check_input(described: File, tensor: TensorInfo) -> None:
