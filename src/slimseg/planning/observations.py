@@ -5,7 +5,7 @@ upper bound that no what-if has confirmed. An operator counts for the first kind
 
     left to built-in kernels    XNNPACK did not take them, with the conversions around them
     float islands               dequantise, a few operators in float, quantise again
-    transposes, quantise and dequantise, activations that no layer before computes on its way
+    transposes, quantise and dequantise, space to batch and back, activations that no layer before takes in
     badly served                layers at less than a third of what the machine reaches; what it would take is left
     more bytes than MACs        layers whose time goes into moving values (article, section 3.4 (1))
 """
@@ -32,6 +32,7 @@ _ACTIVATIONS = frozenset(
         "LOGISTIC",
     ]
 )
+_BATCHES = ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND")
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 _SECTION = "3.4"
 
@@ -43,6 +44,7 @@ def observe(profile: Profile) -> tuple[Finding, ...]:
         *_fallbacks(profile, free),
         *_islands(profile, free),
         *_by_op(profile, free, "transposes", "nothing", {"TRANSPOSE"}, "values change their places and nothing else"),
+        *_by_op(profile, free, "dilation spelled as batches", "nothing", _BATCHES, "values move around a convolution"),
         *_conversions(profile, free),
         *_by_op(
             profile, free, "activations of their own", "images", _ACTIVATIONS,

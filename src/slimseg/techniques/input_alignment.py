@@ -1,6 +1,6 @@
 """Input sizes whose maps divide evenly: 512 instead of 513, 224 instead of 225 (article, section 2).
 
-    Given   a network at H×W, a side of it no multiple of 8
+    Given   a network at H×W, a side of it no multiple of 32
     Result  the same weights at H'×W', the multiples of 32, or of 8, that lie nearest
 
 The article: "the input size should be a multiple of 8 [...] load multiples of 8, then multiples of 4, 2 and 1". An
@@ -41,9 +41,10 @@ class InputAlignment:
 
     def _site(self, graph: Graph, size: tuple[int, int]) -> Site:
         name, before, after = graph.input.name, "x".join(map(str, graph.input_size)), "x".join(map(str, size))
+        step = next(step for step in reversed(STEPS) if any(side % step for side in graph.input_size))
         reason = (
-            f"{before} is no multiple of 8, and its maps end in remainders ({_maps(graph.input_size)}): "
-            f"{after} gives {_maps(size)}"
+            f"{before} is no multiple of {step}, and its maps get odd heights and widths "
+            f"({_maps(graph.input_size)}): {after} gives {_maps(size)}"
         )
         return Site(self.name, (name,), name, graph.output.name, self.needs, reason, after, whole=True)
 
@@ -55,20 +56,18 @@ class InputAlignment:
 
 
 def neighbours(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The nearest sizes that are multiples of 32 and of 8, nearer than `NEAR`; none for a size that is one already."""
-    if all(side % STEPS[-1] == 0 for side in size):
-        return []
+    """The nearest sizes that are multiples of 32 and of 8, nearer than `NEAR`; none for multiples of 32."""
     found = []
     for step in STEPS:
         near = tuple(side if side % step == 0 else max(step, round(side / step) * step) for side in size)
-        if all(abs(new - side) <= NEAR * side for new, side in zip(near, size, strict=True)):
+        if near != size and all(abs(new - side) <= NEAR * side for new, side in zip(near, size, strict=True)):
             found.append((near[0], near[1]))
     return list(dict.fromkeys(found))
 
 
 def _maps(size: tuple[int, int]) -> str:
-    """Heights of the maps that strides of 2 make."""
-    heights = [size[0]]
-    while len(heights) < 5 and heights[-1] > 8:
-        heights.append(-(-heights[-1] // 2))
-    return ", ".join(map(str, heights[1:]))
+    """The maps that strides of 2 make, down to a 32nd."""
+    maps = [size]
+    while len(maps) < 6 and min(maps[-1]) > 8:
+        maps.append((-(-maps[-1][0] // 2), -(-maps[-1][1] // 2)))
+    return ", ".join(f"{height}x{width}" for height, width in maps[1:])
