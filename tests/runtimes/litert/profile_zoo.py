@@ -93,11 +93,12 @@ FORMS = ("float32", "float16", "dynamic", "int8")
 
 
 def network(name: str, form: str, folder: Path) -> Path:
-    """One network in one form."""
+    """One network in one form; `folder` may hold it already."""
     kind, size = NETWORKS[name]
     torch.manual_seed(0)
     path, made = folder / f"{name}.tflite", folder / f"{name}.{form}.tflite"
-    writer.write(slimseg.load(kind().eval(), size, name=name), path)
+    if not path.exists():
+        writer.write(slimseg.load(kind().eval(), size, name=name), path)
     if form == "float32":
         return path
     if form == "int8":
