@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
 
 from slimseg import cli
 from slimseg.errors import RuntimeFailure, Unsupported
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
-from slimseg.planning import recover, whatif
-from slimseg.runtimes.litert import writer
+from slimseg.planning import alike, recover, whatif
+from slimseg.runtimes.litert import file, writer
 
 COMMANDS = ("profile", "diagnose", "slim", "evaluate", "demo")
 
@@ -115,11 +116,24 @@ def test_profile_files(run: Run, tflite: Path, tmp_path: Path) -> None:
 
 
 def test_diagnose(run: Run, pt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whatif, "SECONDS_PER_FILE", 0.02)
+    monkeypatch.setattr(alike, "SECONDS_PER_FILE", 0.02)
     ran = run("diagnose", pt2, "--json")
     assert ran.code == 0
     keys = {"technique", "layers", "needs", "before_ms", "after_ms", "saving_ms", "share", "reason"}
-    assert set(json.loads(ran.out)["findings"][0]) == keys
+    assert set(json.loads(ran.out)["findings"][0]) >= keys
+
+
+def test_diagnose_a_file_that_can_only_be_timed(run: Run, tflite: Path, tmp_path: Path) -> None:
+    model = file.parse(tflite.read_bytes(), tflite)
+    (joins,) = [entry for entry in model.operatorCodes if entry.builtinCode == schema.BuiltinOperator.CONCATENATION]
+    joins.builtinCode = joins.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    joins.customCode = b"SomethingElse"
+    path = tmp_path / "unknown.tflite"
+    path.write_bytes(file.pack(model))
+    ran = run("diagnose", path)
+    assert ran.code != 0  # neither the vocabulary nor the runtime knows it
+    assert ran.err.count("\n") == 1
+    assert "SomethingElse" in ran.err
 
 
 def test_evaluate(run: Run, tflite: Path, pt2: Path, shapes: Path) -> None:

@@ -60,7 +60,7 @@ def price(
     precision: Precision,
     progress: Progress,
     threads: int = 1,
-    seconds_per_file: float = SECONDS_PER_FILE,
+    seconds_per_file: float | None = None,
 ) -> Priced:
     """Time every site's part of the network before and after its edit."""
     refusals: list[Refusal] = []
@@ -74,7 +74,7 @@ def price(
                 refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be written: {error}"))
         prices: dict[Site, Price] = {}
         for before, afters in progress.track(_by_before(pairs), "timing what-ifs"):
-            timed = _timed(before, afters, threads, seconds_per_file)
+            timed = _timed(before, afters, threads, seconds_per_file or SECONDS_PER_FILE)
             prices.update({site: result for site, result in timed.items() if isinstance(result, Price)})
             refusals += [
                 Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {result}")
