@@ -138,6 +138,23 @@ def spread() -> Graph:
     )  # fmt: skip
 
 
+class FewChannels(nn.Module):
+    """A residual stage of depthwise convolutions, the stage's input read behind it, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 6, 3, padding=1), activated(6)[0]
+        self.first, self.point = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.Conv2d(6, 6, 1)
+        self.slopes, self.second = nn.PReLU(6, 0.3), nn.Conv2d(6, 6, (5, 3), padding=(2, 1), groups=6, bias=False)
+        self.add, self.skip = ops.Add(), ops.Add()
+        self.last = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x))
+        y = self.add(x, self.second(self.slopes(self.point(self.first(x)))))
+        return self.last(self.skip(x, y))
+
+
 def two_classes_up() -> Graph:
     """Two classes out of a transposed convolution with its bias apart, a resize behind, flattened."""
     up = ops.CroppedConvTranspose2d(8, 2, 3, 2, bias=False, crop=(0, 1, 0, 1))
@@ -164,6 +181,7 @@ def every_transposed() -> Graph:
 GRAPHS = {
     "as converted": lambda: graph(Converted()),
     "depth to space": spread,
+    "few channels": lambda: graph(FewChannels()),
     "two classes from a transposed convolution": two_classes_up,
     "every transposed convolution": every_transposed,
     "both classes": lambda: graph(Network(nn.Softmax(1), classes=2), "probabilities"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
+from slimseg.techniques.bands import Bands
 from slimseg.techniques.cancel import Cancel
 from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
@@ -29,6 +30,7 @@ REWRITES: tuple[Technique, ...] = (
     Merging(),
     Transposed(),
     LateDepthToSpace(),
+    Bands(),
     RowConstants(),
     PaddedChannels(),
 )

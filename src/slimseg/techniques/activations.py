@@ -85,7 +85,7 @@ def _gated(graph: Graph, node: fx.Node) -> _Spelling | None:
             return None  # the writer has no better spelling of swish
         if graph.layer_as(gate, nn.Hardsigmoid) is not None and producer(gate) is value:
             return "hard-swish", nn.Hardswish(), value, (gate, node)
-        found = _hard_sigmoid(graph, gate)
+        found = _sixth(graph, gate)
         if found is not None and found[2] is value:
             return "hard-swish", nn.Hardswish(), value, (*found[3], node)
     return None
@@ -112,6 +112,15 @@ def _relu6_of_three_more(graph: Graph, node: fx.Node, of: fx.Node | None = None)
 
 
 def _hard_sigmoid(graph: Graph, node: fx.Node) -> _Spelling | None:
+    spelling = _sixth(graph, node)
+    if spelling is None:
+        return None
+    halves = (reader for reader in node.users if spelling[2] in (value for value, _ in _factors(graph, reader)))
+    return None if any(halves) else spelling  # half of a hard-swish
+
+
+def _sixth(graph: Graph, node: fx.Node) -> _Spelling | None:
+    """relu6(x + 3) / 6."""
     scale = _scale(graph, node)
     if scale is None or not math.isclose(scale, 1 / 6, rel_tol=1e-6):
         return None
@@ -119,10 +128,6 @@ def _hard_sigmoid(graph: Graph, node: fx.Node) -> _Spelling | None:
     path = _relu6_of_three_more(graph, clip)
     if not path or only_consumer(clip) is not node:
         return None
-    if any(
-        graph.layer_as(reader, ops.Multiply) and producer(path[0]) in reader.all_input_nodes for reader in node.users
-    ):
-        return None  # half of a hard-swish, unless something else reads it too
     return "hard sigmoid", nn.Hardsigmoid(), producer(path[0]), (*path, node)
 
 

@@ -17,6 +17,7 @@ Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 201
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
+from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
@@ -79,13 +81,24 @@ class Transposed:
         layer = graph.layer_as(node, nn.ConvTranspose2d)
         if layer is None or _refusal(graph, node, layer) or site.variant not in _variants(graph, node, layer):
             raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
-        block = layer.stride[0]
         rows, columns = _axes(graph, node, layer)
-        convolutions = _Phases(layer, rows, columns) if site.variant == EACH else _Joint(layer, rows, columns)
-        after = [repeated(graph.layer(graph.node(name)), layer.out_channels, block * block) for name in site.layers[1:]]
+        layer, rest = _with_scales(graph, layer, [graph.node(name) for name in site.layers[1:]])
+        activations = [graph.module.get_submodule(str(each.target)) for each in rest]
+        form = _Phases if site.variant == EACH else _Joint
         return edit.replace(
-            graph, [site.source], site.target, _Rewritten(convolutions, after, block, (rows.surplus, columns.surplus))
+            graph, [site.source], site.target, _Rewritten(form(layer, rows, columns, activations), rows, columns)
         )
+
+
+def _with_scales(
+    graph: Graph, layer: nn.ConvTranspose2d, after: list[fx.Node]
+) -> tuple[nn.ConvTranspose2d, list[fx.Node]]:
+    """The layer with the scales and shifts that come next in its weights, and what is left behind it."""
+    while after and (constants := scale_and_shift(graph, after[0])) is not None:
+        folded = scaled(layer, *constants)
+        assert isinstance(folded, nn.ConvTranspose2d)
+        layer, after = folded, after[1:]
+    return layer, after
 
 
 @dataclass(frozen=True)
@@ -126,21 +139,26 @@ class Axis:
 class _Joint(nn.Module):
     """All phases in one convolution; a phase without a tap at some offset has a zero there."""
 
-    def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis) -> None:
+    def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, activations: list[nn.Module]) -> None:
         super().__init__()
         self.conv = _convolution(layer, rows, columns, range(rows.stride), range(columns.stride))
+        times = rows.stride * columns.stride
+        self.after = nn.Sequential(*(repeated(each, layer.out_channels, times) for each in activations))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self.after(self.conv(x))  # type: ignore[no-any-return]
 
 
 class _Phases(nn.Module):
-    """A convolution for each phase, joined by their channels."""
+    """A convolution for each phase, joined by their channels; activations before that, where they fuse."""
 
-    def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis) -> None:
+    def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, activations: list[nn.Module]) -> None:
         super().__init__()
         self.phases = nn.ModuleList(
-            _convolution(layer, rows, columns, range(row, row + 1), range(column, column + 1))
+            nn.Sequential(
+                _convolution(layer, rows, columns, range(row, row + 1), range(column, column + 1)),
+                *(copy.deepcopy(each) for each in activations),
+            )
             for row in range(rows.stride)
             for column in range(columns.stride)
         )
@@ -151,15 +169,15 @@ class _Phases(nn.Module):
 
 
 class _Rewritten(nn.Module):
-    def __init__(self, convolutions: nn.Module, after: list[nn.Module], block: int, surplus: tuple[int, int]) -> None:
+    def __init__(self, phases: nn.Module, rows: Axis, columns: Axis) -> None:
         super().__init__()
-        self.phases = convolutions
-        self.after = nn.Sequential(*after)
-        self.spread = ops.DepthToSpace(block) if block > 1 else nn.Sequential()
-        self.cut = ops.Pad((0, -surplus[1], 0, -surplus[0])) if any(surplus) else nn.Sequential()
+        self.phases = phases
+        self.spread = ops.DepthToSpace(rows.stride) if rows.stride > 1 else nn.Sequential()
+        surplus = (0, -columns.surplus, 0, -rows.surplus)
+        self.cut = ops.Pad(surplus) if any(surplus) else nn.Sequential()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.cut(self.spread(self.after(self.phases(x))))  # type: ignore[no-any-return]
+        return self.cut(self.spread(self.phases(x)))  # type: ignore[no-any-return]
 
 
 def _convolution(layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, down: range, across: range) -> nn.Module:
