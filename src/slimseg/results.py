@@ -126,6 +126,7 @@ class Profile(Result):
     macs: int
     params: int
     layers: tuple[LayerProfile, ...]
+    input_shapes: tuple[tuple[int, ...], ...] = ()  # NHWC, as the file stores them: what was timed
     statistics: Statistics = Statistics()  # end to end, with the profiler running
     load_ms: float = 0.0  # reading the file
     prepare_ms: float = 0.0  # the delegate takes it and packs its weights

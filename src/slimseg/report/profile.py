@@ -73,9 +73,10 @@ def _facts(profile: Profile) -> Text:
         f"{units.count(profile.macs)} MACs · {spread} (80% of runs)"
     ]
     if profile.prepare_ms:
+        inputs = "input " + ", ".join(units.shape(shape) for shape in profile.input_shapes) + " · "
         memory = f" · {units.size(profile.peak_memory_bytes)} of memory" if profile.peak_memory_bytes else ""
         lines.append(
-            f"ready after {units.milliseconds(profile.initialisation_ms)} · "
+            f"{inputs if profile.input_shapes else ''}ready after {units.milliseconds(profile.initialisation_ms)} · "
             f"first run {units.milliseconds(profile.first_run_ms)}{memory}"
         )
     for roof in profile.roofs:

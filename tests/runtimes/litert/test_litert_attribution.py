@@ -101,6 +101,21 @@ def test_parts_are_cut_as_tflite_cuts_them() -> None:
     assert attribute(ops, kernels) == [0, 3, 1, 2]
 
 
+def test_a_part_without_kernels() -> None:
+    """The reshape of the second part is optimised away; operator 3 runs in the first part, before all others."""
+    ops = [
+        operator(0, "CONV_2D", (100,), 0),
+        operator(1, "CUSTOM", (0,), 1),
+        operator(2, "RESHAPE", (1,), 2),
+        operator(3, "DEPTHWISE_CONV_2D", (100,), 3),
+        operator(4, "CUSTOM", (2,), 4),
+        operator(5, "CONV_2D", (4,), 5),
+    ]
+    kernels = [Kernel(CONV, DELEGATED, 0), Kernel(DW, DELEGATED, 1), Kernel("CUSTOM", BUILTIN, 1)]
+    kernels += [Kernel("CUSTOM", BUILTIN, 4), Kernel(GEMM, DELEGATED, 0)]
+    assert attribute(ops, kernels) == [0, 3, 1, 4, 5]
+
+
 def test_long_files_align_in_order() -> None:
     ops = ["CONV_2D", "RELU", "DEPTHWISE_CONV_2D", "ADD"] * 50
     tags = [CONV, DW, ADD] * 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from slimseg.errors import ModelError
 from slimseg.results import Profile
+from slimseg.runtimes.litert import profiler
 from slimseg.runtimes.litert.profiler import profile
 from slimseg.runtimes.litert.quantizer import quantize_int8
 from slimseg.runtimes.litert.trace import Kernel, Trace
@@ -61,6 +63,43 @@ def test_a_tiny_network(tiny_mask: Path) -> None:
     assert mask.latency_ms > 0
     assert conv.macs == result.macs
     assert sum(layer.latency_ms for layer in result.layers) == pytest.approx(result.latency_ms, rel=0.3)
+
+
+def test_what_surrounds_the_runs(shared: Path) -> None:
+    result = profile(shared / "models" / "prisma-net.tflite", runs=6)
+    assert result.input_shapes == ((1, 256, 256, 3),)
+    assert 0 < result.load_ms < result.initialisation_ms < 1000
+    assert result.first_run_ms > result.latency_ms / 3
+    if sys.platform == "linux":
+        largest = max(layer.memory_bytes for layer in result.layers)
+        assert largest < result.peak_memory_bytes < 60 * largest  # it has to hold that, and not hundreds of megabytes
+    assert (result.delegate_parts, result.fallbacks, result.islands) == (1, (), ())
+    assert {layer.delegate for layer in result.layers} == {"XNNPACK"}
+
+
+def test_layers_kernels_and_types_speak_of_the_same_time(shared: Path) -> None:
+    result = profile(shared / "models" / "slim_reshape.tflite", runs=6)
+    ranked = sorted(result.layers, key=lambda layer: -layer.latency_ms)
+    assert [layer.cumulative for layer in ranked] == sorted(layer.cumulative for layer in ranked)
+    assert ranked[-1].cumulative == pytest.approx(sum(layer.share for layer in ranked))
+    for layer in result.layers:
+        own = layer.statistics
+        assert own.min_ms <= own.average_ms <= own.max_ms
+        assert own.min_ms <= own.first_ms <= own.max_ms
+        assert own.times_called % result.runs == 0
+    of_kernels = sum(kernel.statistics.average_ms for kernel in result.kernels)
+    assert of_kernels == pytest.approx(sum(kind.total_ms for kind in result.node_types))
+    assert of_kernels == pytest.approx(sum(layer.statistics.average_ms for layer in result.layers))
+    assert sum(kind.count for kind in result.node_types) == len(result.kernels)
+    starts = [kernel.start_ms for kernel in result.kernels]
+    assert starts == sorted(starts)
+    assert {result.layers[kernel.layer].op for kernel in result.kernels if kernel.layer is not None} >= {"SOFTMAX"}
+    assert result.statistics.times_called == result.runs
+
+
+def test_a_slow_file_runs_less_often(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "_MAX_S", 0.0)
+    assert len(profiler.measure(str(tiny), 1, 50).trace.total_us) == profiler._FEWEST
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

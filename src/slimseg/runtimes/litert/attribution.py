@@ -26,8 +26,10 @@ def attribute(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[
     builtin = {owner for owner in owners if owner is not None}
     parts = partition(operators, builtin)
     groups = _groups(kernels)
-    if len(parts) != len(groups):  # a part without kernels, or one cut in another way: align them all at once
-        parts = [[operator for operator in operators if operator.index not in builtin]]
+    if len(parts) != len(
+        groups
+    ):  # a part without kernels, or one cut in another way: align them all at once, in order of execution
+        parts = [[operator for part in parts for operator in part]]
         groups = [[position for group in groups for position in group]]
     for part, group in zip(parts, groups, strict=True):
         kinds = [Kind(operator.op, operator.activated, operator.tabular) for operator in part]

@@ -90,6 +90,7 @@ def profile(
         macs=described.macs,
         params=described.params,
         layers=summarised.layers(),
+        input_shapes=tuple(tensor.shape for tensor in described.inputs),
         statistics=summarised.whole(),
         load_ms=measured.start.load_ms,
         prepare_ms=measured.start.prepare_ms,
