@@ -20,7 +20,7 @@ from slimseg.results import Refusal
 from slimseg.techniques import Site, Technique, named
 
 Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
-SURE = 0.6  # of the rounds that an edit must win to be no noise
+SURE = 0.75  # of the rounds that an edit must win to be no noise
 WORTH_SHARE = 0.0003  # edits that save less of the whole are left out
 MAX_ROUNDS = 12
 

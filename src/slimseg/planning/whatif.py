@@ -35,13 +35,15 @@ class Price:
 
     before_ms: float
     after_ms: float
-    wins: float = 1.0  # share of the run's rounds in which the part was faster after
+    wins: float = 1.0  # share of the run's undisturbed rounds in which the part was faster after
 
     @classmethod
     def of(cls, before: benchmark.Timing, after: benchmark.Timing) -> Price:
-        """Of two files timed in one run."""
-        rounds = list(zip(before.rounds_ms, after.rounds_ms, strict=True))
-        return cls(before.median_ms, after.median_ms, sum(old > new for old, new in rounds) / len(rounds))
+        """Of two files timed in one run. Rounds in which something else had the processor say nothing of which won."""
+        rounds = zip(before.rounds_ms, after.rounds_ms, strict=True)
+        quiet = [(old, new) for old, new in rounds if old < 2 * before.median_ms and new < 2 * after.median_ms]
+        wins = sum(old > new for old, new in quiet) / len(quiet) if quiet else 0.0
+        return cls(before.median_ms, after.median_ms, wins)
 
     @property
     def saving_ms(self) -> float:
