@@ -1,0 +1,67 @@
+"""A network that was only a `.tflite` learns again: distilled from itself, with labels, on the user's own images.
+
+    python benchmarks/train_opened.py [FILE] [--data FOLDER] [--minutes 5]
+
+By default prisma-net.tflite and the portraits of the folder `shared` beside the checkout. Nothing of the network is
+changed but its weights; IoU is that of the written float32 file on the validation split, before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+import slimseg
+from slimseg.planning.budget import Budget
+from slimseg.planning.plan import Plan
+from slimseg.planning.recover import recover
+from slimseg.progress import Terminal
+from slimseg.training.data import open_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path, default=SHARED / "models/prisma-net.tflite")
+    parser.add_argument("--data", type=Path, default=SHARED / "portraits")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--result", type=Path, default=ROOT / "benchmarks/results/train_opened.json")
+    given = parser.parse_args()
+    original = slimseg.load(given.file)
+    student = original.copy()
+    before = slimseg.evaluate(given.file, given.data)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        recover(
+            original,
+            student,
+            Plan(student, (), ()),
+            open_folder(given.data),
+            Budget(),
+            started + 60 * given.minutes,
+            0,
+            Terminal(Console(stderr=True)),
+            Path(folder),
+        )
+    after = slimseg.evaluate(student, given.data)
+    result = {
+        "file": given.file.name,
+        "seconds": time.monotonic() - started,
+        "before": before.class_iou,
+        "after": after.class_iou,
+        "miou_before": before.miou,
+        "miou_after": after.miou,
+    }
+    given.result.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
