@@ -100,3 +100,25 @@ def test_what_the_runtime_refuses_is_refused_in_words(
 
 def test_int8_is_faster_than_float(shapes_graph: Graph) -> None:
     assert 0 < whatif.latency_ms(shapes_graph, "int8") < whatif.latency_ms(shapes_graph, "float32")
+
+
+def timed(*rounds_ms: float) -> benchmark.Timing:
+    return benchmark.Timing.of("file", rounds_ms)
+
+
+def test_disturbed_rounds_do_not_count() -> None:
+    """Most rounds of the first file lost 4 ms to something else on the machine, and few of the second."""
+    first = timed(1.0, 5.0, 5.1, 5.0, 1.1, 5.0, 1.0, 5.2, 1.0, 5.0)
+    second = timed(1.4, 1.5, 1.4, 1.5, 1.4, 5.4, 1.5, 1.4, 1.4, 1.5)
+    price = whatif.Price.of(first, second)
+    assert (price.before_ms, price.after_ms) == pytest.approx((1.0, 1.4))
+    assert price.wins == 0.0
+
+
+def test_a_calm_run_is_its_median() -> None:
+    first, second = (
+        timed(*(2.0 + 0.01 * index for index in range(9))),
+        timed(*(1.0 + 0.01 * index for index in range(9))),
+    )
+    price = whatif.Price.of(first, second)
+    assert (price.before_ms, price.after_ms, price.wins) == (first.median_ms, second.median_ms, 1.0)

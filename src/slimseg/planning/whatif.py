@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -26,12 +27,13 @@ from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8"]
 SECONDS_PER_FILE = 0.25
+CALM = 1.5  # times the tenth percentile: a round that took longer was disturbed
 _FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
 @dataclass(frozen=True)
 class Price:
-    """Median latencies of the changed part, from one interleaved run."""
+    """Median latencies of the changed part, from the undisturbed rounds of one interleaved run."""
 
     before_ms: float
     after_ms: float
@@ -39,11 +41,20 @@ class Price:
 
     @classmethod
     def of(cls, before: benchmark.Timing, after: benchmark.Timing) -> Price:
-        """Of two files timed in one run. Rounds in which something else had the processor say nothing of which won."""
-        rounds = zip(before.rounds_ms, after.rounds_ms, strict=True)
-        quiet = [(old, new) for old, new in rounds if old < 2 * before.median_ms and new < 2 * after.median_ms]
-        wins = sum(old > new for old, new in quiet) / len(quiet) if quiet else 0.0
-        return cls(before.median_ms, after.median_ms, wins)
+        """Of two files timed in one run, over the rounds in which nothing else took the processor.
+
+        On a busy machine most rounds may be disturbed, by some milliseconds whatever the file takes: a median of all
+        of them then says which file was the unlucky one.
+        """
+        calm = [
+            (old, new)
+            for old, new in zip(before.rounds_ms, after.rounds_ms, strict=True)
+            if old < CALM * before.p10_ms and new < CALM * after.p10_ms
+        ]
+        if not calm:
+            return cls(before.median_ms, after.median_ms, 0.0)
+        wins = sum(old > new for old, new in calm) / len(calm)
+        return cls(median(old for old, _ in calm), median(new for _, new in calm), wins)
 
     @property
     def saving_ms(self) -> float:
