@@ -17,6 +17,15 @@ A message is one sentence: what is wrong, with which file or layer, and what to 
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of what somebody else's error says, without anything that a terminal would obey.
+
+    A model file may carry any text in its names, and its errors quote them.
+    """
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return "".join(letter if letter.isprintable() else "?" for letter in first)
+
+
 class SlimsegError(Exception):
     """Root of everything slimseg raises on purpose."""
 

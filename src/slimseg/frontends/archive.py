@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from slimseg.errors import ModelError, OutputError, SlimsegError
+from slimseg.errors import ModelError, OutputError, SlimsegError, one_line
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
@@ -54,14 +54,14 @@ def read_program(path: Path) -> tuple[ExportedProgram, Description | None]:
             f"{path} is damaged or not a .pt2 archive: export the model again with torch.export.save"
         ) from error
     except Exception as error:  # whatever zlib, json and nonsense in the right places can raise
-        raise ModelError(f"{path} is damaged ({_reason(error)}): export the model again") from error
+        raise ModelError(f"{path} is damaged ({one_line(error)}): export the model again") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.load(_zipped(clean)), description
     except Exception as error:
         raise ModelError(
-            f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({_reason(error)})"
+            f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({one_line(error)})"
         ) from error
 
 
@@ -146,8 +146,3 @@ def write_graph(graph: Graph, path: Path) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from slimseg.errors import ModelError
+from slimseg.errors import ModelError, one_line
 from slimseg.frontends import archive, aten
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -45,7 +45,7 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str) -> Gra
             program = torch.export.export(_OneOutput(model.eval()), (example,))
     except Exception as error:
         raise ModelError(
-            f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({first_line(error)}): "
+            f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({one_line(error)}): "
             "it must be an nn.Module that takes one (1, 3, height, width) tensor, free of data-dependent control flow"
         ) from error
     finally:
@@ -85,9 +85,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
     except ModelError:
         raise
     except Exception as error:  # a damaged archive can hold any nonsense that still parses
-        raise ModelError(
-            f"{path} holds no network that can be rebuilt ({first_line(error)}): export it again"
-        ) from error
+        raise ModelError(f"{path} holds no network that can be rebuilt ({one_line(error)}): export it again") from error
 
 
 def from_factory(target: str, weights: Path | None) -> nn.Module:
@@ -332,7 +330,3 @@ def _is_view(node: fx.Node) -> bool:
     if schema is None or _is_in_place(node):
         return False
     return any(result.alias_info is not None for result in schema.returns)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

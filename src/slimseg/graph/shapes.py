@@ -62,6 +62,15 @@ def pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
+def same_padding(length: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
+    """(before, after): what TensorFlow's SAME pads a side of `length` pixels with.
+
+    The result has ⌈length / stride⌉ pixels; an odd pixel of padding goes behind.
+    """
+    total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
+    return total // 2, total - total // 2
+
+
 def _windows(layer: Any, shape: Shape, dilation: Any = 1) -> tuple[int, int]:
     ceil = getattr(layer, "ceil_mode", False)
     sizes = []

@@ -12,7 +12,7 @@ from slimseg.frontends.keras import activations, layout
 from slimseg.frontends.keras.builder import Value, parameter
 from slimseg.frontends.keras.said import Said, pair
 from slimseg.frontends.keras.stored import Array
-from slimseg.graph import ops
+from slimseg.graph import ops, shapes
 
 Amounts = tuple[tuple[int, int], tuple[int, int]]  # (before, after) in height and width
 
@@ -25,8 +25,7 @@ def same_padding(
     for length, size, step, spread in zip(x.shape[2:], kernel, stride, dilation, strict=True):
         if not step or not size:
             raise ModelError("a kernel or stride of 0 pixels is none")
-        total = max((-(-length // step) - 1) * step + (size - 1) * spread + 1 - length, 0)
-        sides.append((total // 2, total - total // 2))
+        sides.append(shapes.same_padding(length, size, step, spread))
     return sides[0], sides[1]
 
 

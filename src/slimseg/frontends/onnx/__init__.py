@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto
 from torch import fx
 
-from slimseg.errors import ModelError, SlimsegError, UnknownOperator
+from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line
 from slimseg.frontends.onnx import constants, spellings
 from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value
 from slimseg.frontends.onnx.handlers import HANDLERS
@@ -53,13 +53,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
             raise
         raise ModelError(f"{path} holds no network that can be rebuilt: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
-        raise ModelError(f"{path} holds no network that can be rebuilt ({_reason(error)}): export it again") from error
-
-
-def _reason(error: Exception) -> str:
-    """Its first line, without anything that a terminal would obey."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return "".join(letter if letter.isprintable() else "?" for letter in first[:200])
+        raise ModelError(f"{path} holds no network that can be rebuilt ({one_line(error)}): export it again") from error
 
 
 class _Opener:
@@ -145,7 +139,7 @@ class _Opener:
         except SlimsegError:
             raise
         except Exception as error:
-            raise ModelError(f"{self.model.path}: the operator {node} cannot be rebuilt ({_reason(error)})") from error
+            raise ModelError(f"{self.model.path}: the operator {node} cannot be rebuilt ({one_line(error)})") from error
 
     def _unknown(self, node: Node) -> UnknownOperator:
         return UnknownOperator(

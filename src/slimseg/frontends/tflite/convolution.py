@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from slimseg.frontends.tflite.value import Array, Call, Space, Value, filled, pad, same_padding
+from slimseg.frontends.tflite.value import Array, Call, Space, Value, filled, pad
 from slimseg.graph import ops
+from slimseg.graph.shapes import same_padding
 
 _SAME = 0
 

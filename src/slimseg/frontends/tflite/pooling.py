@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from slimseg.frontends.tflite.value import NHWC, Call, Value, pad, same_padding
+from slimseg.frontends.tflite.value import NHWC, Call, Value, pad
 from slimseg.graph import ops
+from slimseg.graph.shapes import same_padding
 
 _SAME = 0
 _LOWEST = float("-inf")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from slimseg.errors import GraphError, ModelError, UnknownOperator
+from slimseg.errors import GraphError, ModelError, UnknownOperator, one_line
 from slimseg.frontends.tflite import constants
 from slimseg.frontends.tflite.operators import HANDLERS
 from slimseg.frontends.tflite.repeats import as_resizes
@@ -47,8 +47,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
-        raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({reason})") from error
+        raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)})") from error
     graph.description = described.description or Description(
         _preprocessing(described.inputs[0]), (), output_kind(graph)
     )
@@ -193,8 +192,8 @@ class _Reader:
         return name
 
     def _tensor_name(self, index: int) -> str:
-        name: str = (self.main.tensors[index].name or b"").decode(errors="replace")
-        return name or f"tensor_{index}"
+        name = (self.main.tensors[index].name or b"").decode(errors="replace")
+        return "".join(letter for letter in name if letter.isprintable()) or f"tensor_{index}"
 
     def _crops(self, operator: Any) -> tuple[int, ...] | None:
         """What the BATCH_TO_SPACE behind a SPACE_TO_BATCH cuts away: (top, bottom, left, right)."""

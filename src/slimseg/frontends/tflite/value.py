@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -200,9 +199,3 @@ def pad(call: Call, value: Value, amounts: Amounts, fill: float = 0.0) -> Value:
     if not any(amounts):
         return value
     return call.result(ops.Pad(amounts, fill), value, name=f"{call.name}_pad")
-
-
-def same_padding(length: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """(before, after) of TFLite's SAME along one side."""
-    total = max((math.ceil(length / stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
-    return total // 2, total - total // 2

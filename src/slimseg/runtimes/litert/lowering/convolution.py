@@ -9,13 +9,12 @@ from ai_edge_litert import schema_py_generated as tflite
 from torch import nn
 
 from slimseg.errors import Unsupported
-from slimseg.graph.shapes import pair
+from slimseg.graph.shapes import pair, same_padding
 from slimseg.runtimes.litert.lowering.step import (
     Op,
     Options,
     Step,
     pad_operator,
-    same_padding,
     slice_operator,
     weights,
 )

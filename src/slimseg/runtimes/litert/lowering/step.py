@@ -81,9 +81,3 @@ def slice_operator(builder: ModelBuilder, source: int, begin: Sequence[int], ste
     target = builder.tensor(step.name, step.shape, builder.dtype(source))
     builder.operator(Op.SLICE, (source, start, size), target, tflite.SliceOptionsT(), Options.SliceOptions)
     return target
-
-
-def same_padding(length: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """(before, after) of TFLite's SAME padding along one dimension of `length` pixels."""
-    total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
-    return total // 2, total - total // 2
