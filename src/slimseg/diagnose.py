@@ -11,11 +11,11 @@ import numpy as np
 from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import alike, observations
-from slimseg.planning.layer_times import layer_times, part_ms
+from slimseg.planning import alike, observations, whatif
+from slimseg.planning.layer_times import at_latency, layer_times, part_ms
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
-from slimseg.results import Diagnosis, Finding, Refusal
+from slimseg.results import Diagnosis, Finding, Profile, Refusal
 from slimseg.runtimes.litert import file, profiler, quantizer, writer
 from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
@@ -62,7 +62,7 @@ def diagnose(
     precision = precision or native
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         path = own if own is not None and precision == native else _written(graph, precision, Path(folder))
-        profile = profiler.profile(path, threads=threads, runs=RUNS)
+        profile = _profile(path, threads)
     times = layer_times(graph, profile)
     sites, refusals = find_all(graph, times)
     worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
@@ -88,9 +88,15 @@ def file_precision(path: Path) -> Precision:
 
 def _of_file(path: Path, note: str, threads: int) -> Diagnosis:
     """What the profile of a file says that cannot become a Graph."""
-    profile = profiler.profile(path, threads=threads, runs=RUNS)
+    profile = _profile(path, threads)
     findings = in_order(observations.observe(profile))
     return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,))
+
+
+def _profile(path: Path, threads: int) -> Profile:
+    """Where the time goes, at the latency that the file has while nothing disturbs it: what-ifs are timed like that."""
+    profile = profiler.profile(path, threads=threads, runs=RUNS)
+    return at_latency(profile, whatif.file_latency_ms(path, threads))
 
 
 def _written(graph: Graph, precision: Precision, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from slimseg.frontends import load
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.planning.layer_times import layer_times, part_ms
+from slimseg.planning.layer_times import at_latency, layer_times, part_ms
 from slimseg.runtimes.litert import profiler, writer
 
 
@@ -60,3 +60,12 @@ def test_an_opened_file_is_joined_by_its_own_names(path: Path) -> None:
 def test_a_part_that_the_profile_does_not_know_has_no_time() -> None:
     assert part_ms({"a": 1.0, "b": 2.0}, ["a", "b", "folded"]) == 3.0
     assert part_ms({"a": 1.0}, ["b"]) is None
+
+
+def test_a_profile_at_another_latency_keeps_its_proportions(path: Path) -> None:
+    profile = profiler.profile(path, runs=5)
+    other = at_latency(profile, profile.latency_ms / 2)
+    assert other.latency_ms == profile.latency_ms / 2
+    for before, after in zip(profile.layers, other.layers, strict=True):
+        assert after.latency_ms == pytest.approx(before.latency_ms / 2)
+        assert after.share == before.share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import fx, nn
 
@@ -30,6 +31,28 @@ def layer_times(graph: Graph, profile: Profile) -> dict[str, float]:
             name = _worker(graph, owner, operators).name
             times[name] = times.get(name, 0.0) + layer.latency_ms
     return times
+
+
+def at_latency(profile: Profile, latency_ms: float) -> Profile:
+    """The profile with its times in proportion to a latency that was measured undisturbed.
+
+    What disturbs a run takes its milliseconds anywhere, so the layers' shares stay about what they are.
+    """
+    factor = latency_ms / profile.latency_ms if profile.latency_ms else 1.0
+    return replace(
+        profile,
+        latency_ms=latency_ms,
+        unattributed_ms=profile.unattributed_ms * factor,
+        layers=tuple(replace(each, latency_ms=each.latency_ms * factor) for each in profile.layers),
+        fallbacks=tuple(
+            replace(each, kernel_ms=each.kernel_ms * factor, conversion_ms=each.conversion_ms * factor)
+            for each in profile.fallbacks
+        ),
+        islands=tuple(
+            replace(each, inside_ms=each.inside_ms * factor, conversion_ms=each.conversion_ms * factor)
+            for each in profile.islands
+        ),
+    )
 
 
 def part_ms(times: Mapping[str, float], names: list[str]) -> float | None:

@@ -27,7 +27,7 @@ from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8"]
 SECONDS_PER_FILE = 0.25
-CALM = 1.5  # times the tenth percentile: a round that took longer was disturbed
+CALM = 1.2  # times the shortest: a round that took longer was disturbed
 _FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
@@ -46,15 +46,10 @@ class Price:
         On a busy machine most rounds may be disturbed, by some milliseconds whatever the file takes: a median of all
         of them then says which file was the unlucky one.
         """
-        calm = [
-            (old, new)
-            for old, new in zip(before.rounds_ms, after.rounds_ms, strict=True)
-            if old < CALM * before.p10_ms and new < CALM * after.p10_ms
-        ]
-        if not calm:
-            return cls(before.median_ms, after.median_ms, 0.0)
-        wins = sum(old > new for old, new in calm) / len(calm)
-        return cls(median(old for old, _ in calm), median(new for _, new in calm), wins)
+        rounds = zip(before.rounds_ms, after.rounds_ms, strict=True)
+        calm = [(old, new) for old, new in rounds if old <= CALM * before.min_ms and new <= CALM * after.min_ms]
+        wins = sum(old > new for old, new in calm) / len(calm) if calm else 0.0
+        return cls(calm_ms(before), calm_ms(after), wins)
 
     @property
     def saving_ms(self) -> float:
@@ -126,6 +121,17 @@ def compare(before: Graph, after: Graph, precision: Precision, threads: int = 1)
         pair = [files.of(before, "before"), files.of(after, "after")]
         timings = benchmark.time_files(pair, threads, 4 * SECONDS_PER_FILE)
     return Price.of(*timings)
+
+
+def calm_ms(timing: benchmark.Timing) -> float:
+    """Median over the rounds in which nothing else took the processor."""
+    return median(each for each in timing.rounds_ms if each <= CALM * timing.min_ms)
+
+
+def file_latency_ms(path: Path, threads: int = 1) -> float:
+    """Median latency of a file over undisturbed rounds."""
+    (timing,) = benchmark.time_files([path], threads)
+    return calm_ms(timing)
 
 
 def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:
