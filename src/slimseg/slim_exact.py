@@ -160,19 +160,25 @@ class _Exact:
             end_to_end_speedup=ends[0] / ends[1],
             budget_met=all(check.met for check in checks),
             budget=checks,
-            edits=() if found.path == self.source else _applied(found.rounds, timings),
+            edits=() if found.path == self.source else _applied(found.rounds, timings, self._written_anew),
             refusals=found.refusals,
             seconds=time.monotonic() - self.started,
             host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
             max_difference=found.difference,
         )
 
+    @property
+    def _written_anew(self) -> bool:
+        """Whether the source is another file than slimseg writes of the network without an edit."""
+        return self.original.source is not None or self.asked is not self.original
+
     def _stages(self, found: _Deployed, folder: Path) -> list[Path]:
         """The network as slimseg writes it without an edit, and after every round of edits but the last."""
         paths: list[Path] = []
         if found.path == self.source:
             return paths
-        for number, graph in enumerate([self.asked, *(each.graph for each in found.rounds)][:-1]):
+        graphs = [*([self.asked] if self._written_anew else []), *(each.graph for each in found.rounds)]
+        for number, graph in enumerate(graphs[:-1]):
             paths.append(folder / f"stage{number}.tflite")
             deploy.write_float(graph, paths[-1])
         return paths
@@ -234,16 +240,18 @@ def _difference(old: _Outputs, new: _Outputs, kind: OutputKind) -> float:
     return float(np.abs(old - new).max()) / scale
 
 
-def _applied(rounds: Sequence[Round], stages: Sequence[benchmark.Timing]) -> tuple[AppliedEdit, ...]:
+def _applied(
+    rounds: Sequence[Round], stages: Sequence[benchmark.Timing], written_anew: bool
+) -> tuple[AppliedEdit, ...]:
     """What was really saved: by writing the file anew, and in each round.
 
-    `stages` are the source, the file without edits and the one after each round, from one interleaved run. What a
-    round saved is shared among its edits as the what-ifs predicted.
+    `stages` are the source, the file without edits if it was `written_anew`, and the one after each round, from one
+    interleaved run. What a round saved is shared among its edits as the what-ifs predicted.
     """
     saved = [before.median_ms - after.median_ms for before, after in pairwise(stages)]
     reason = "scales and shifts folded into the layers before them, activations and pads fused"
-    edits = [AppliedEdit(WRITING, ("all",), "nothing", saved[0], saved[0], reason)]
-    for each, saving in zip(rounds, saved[1:], strict=True):
+    edits = [AppliedEdit(WRITING, ("all",), "nothing", saved[0], saved[0], reason)] if written_anew else []
+    for each, saving in zip(rounds, saved[len(edits) :], strict=True):
         predicted = sum(edit.predicted_saving_ms for edit in each.edits)
         for edit in each.edits:
             share = edit.predicted_saving_ms / predicted
