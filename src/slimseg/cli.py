@@ -36,7 +36,7 @@ Order = Annotated[str | None, typer.Option(help="rgb or bgr.")]
 Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show every refused rewrite.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]
 
 
 @app.callback()

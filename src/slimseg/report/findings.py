@@ -9,6 +9,7 @@ from slimseg.results import Finding, Needs
 
 NOTABLE_SHARE = 0.002  # of the latency, for all sites of a technique together
 HEADLINES = 3
+EVERYWHERE = "input size"  # the technique that saves most in every network
 SURE = 0.03  # of a part's own time; savings below are lost in the noise of its what-if
 
 
@@ -32,11 +33,6 @@ class TechniqueGroup:
     needs: Needs
     basis: str
     sites: tuple[SiteGroup, ...]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no layers of their own are meant: an input size, for example."""
-        return all(site.best.layers_ms is None for site in self.sites)
 
     @property
     def is_notable(self) -> bool:
@@ -73,9 +69,9 @@ def grouped(findings: Iterable[Finding]) -> list[TechniqueGroup]:
 def headline(groups: Iterable[TechniqueGroup]) -> list[TechniqueGroup]:
     """The techniques that save most, whatever they need.
 
-    A smaller input saves most in every network and says nothing about this one: it is left to its place below.
+    A smaller input says nothing about this network: it is left to its place below.
     """
-    own = [group for group in groups if group.basis == "what-if" and group.is_notable and not group.is_whole]
+    own = [group for group in groups if group.basis == "what-if" and group.is_notable and group.technique != EVERYWHERE]
     return sorted(own, key=lambda group: -group.saving_ms)[:HEADLINES]
 
 
