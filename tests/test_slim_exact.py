@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ NOTHING = Budget(needs="nothing")
 def _quick() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(whatif, "SECONDS_PER_FILE", 0.05)
+        patch.setattr(import_module("slimseg.slim_exact"), "SECONDS_PER_FILE", 0.2)
         yield
 
 

@@ -16,7 +16,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.techniques import DIAGNOSED, EXACT, Site, Technique, named
 
-SIZE = (128, 192)
+SIZE = (64, 96)
 
 
 def activated(channels: int) -> list[nn.Module]:
@@ -161,8 +161,8 @@ def two_classes_up() -> Graph:
     bias = ops.Affine(None, torch.randn(2, 1, 1))
     return graph(
         nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), up, bias, ops.Resize((256, 384)), nn.Softmax(1), ops.Slice(1, 1, 2),
-            ops.Reshape((1, 256 * 384)),
+            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), up, bias, ops.Resize((128, 192)), nn.Softmax(1), ops.Slice(1, 1, 2),
+            ops.Reshape((1, 128 * 192)),
         ),
         "probabilities",
     )  # fmt: skip
@@ -185,11 +185,11 @@ GRAPHS = {
     "two classes from a transposed convolution": two_classes_up,
     "every transposed convolution": every_transposed,
     "both classes": lambda: graph(Network(nn.Softmax(1), classes=2), "probabilities"),
-    "mask, resized": lambda: graph(Network(ops.Resize((256, 384), "nearest"), ops.ArgMax()), "mask"),
-    "mask, resized bilinearly": lambda: graph(Network(ops.Resize((256, 384)), ops.ArgMax()), "mask"),
+    "mask, resized": lambda: graph(Network(ops.Resize((128, 192), "nearest"), ops.ArgMax()), "mask"),
+    "mask, resized bilinearly": lambda: graph(Network(ops.Resize((128, 192)), ops.ArgMax()), "mask"),
     "logits": lambda: graph(Network()),
     "without bias": lambda: graph(Network(bias=False)),
-    "final resize": lambda: graph(Network(ops.Resize((256, 384)))),
+    "final resize": lambda: graph(Network(ops.Resize((128, 192)))),
     "probabilities": lambda: graph(Network(nn.Softmax(1)), "probabilities"),
     "mask": lambda: graph(Network(nn.Softmax(1), ops.ArgMax()), "mask"),
     "two classes": lambda: graph(Network(nn.Softmax(1), ops.Slice(1, 0, 1), classes=2), "probabilities"),
