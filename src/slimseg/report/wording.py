@@ -14,6 +14,7 @@ NEEDS_WORDS: dict[Needs, str] = {
     "labels": "needs labels",
 }
 
+SAME_SIZE = 0.02  # a ratio closer to 1 is not worth a word
 EQUAL = 1e-4  # outputs that differ by less are equal within float error
 
 _BUDGET_WORDS = {
@@ -60,7 +61,9 @@ def technique_name(technique: str) -> str:
 def headline(result: SlimResult) -> str:
     """The whole result in one line: speed, size, accuracy."""
     size_ratio = units.quotient(result.baseline.size_bytes, result.result.size_bytes)
-    parts = [_ratio(result.speedup, "faster", "slower"), _ratio(size_ratio, "smaller", "larger")]
+    parts = [_ratio(result.speedup, "faster", "slower")]
+    if abs(size_ratio - 1) > SAME_SIZE:
+        parts.append(_ratio(size_ratio, "smaller", "larger"))
     if accuracy := accuracy_change(result.baseline, result.result):
         parts.append(accuracy)
     elif result.max_difference is not None:
