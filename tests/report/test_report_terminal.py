@@ -58,7 +58,7 @@ def test_long_names_lose_what_all_share(full: Profile) -> None:
 
 def test_diagnosis_groups_by_need(diagnosis: Diagnosis) -> None:
     text = shown(lambda console: terminal.show_diagnosis(diagnosis, console=console))
-    assert text.index("needs nothing") < text.index("no labels")
+    assert text.index("\nExact, needs nothing") < text.index("\nNeeds images, no labels")
     verbose = shown(lambda console: terminal.show_diagnosis(diagnosis, verbose=True, console=console))
     assert all(refusal.layer in verbose for refusal in diagnosis.refusals)
 
