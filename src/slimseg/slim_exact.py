@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, Round, same_kind
+from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.probes import probe_images
 from slimseg.progress import Progress, Silent
 from slimseg.report.files import write_json
@@ -65,7 +64,7 @@ class _Deployed:
     graph: Graph
     path: Path
     difference: float
-    rounds: tuple[Round, ...] = ()
+    edits: tuple[PlannedEdit, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 
 
@@ -110,7 +109,7 @@ class _Exact:
         base, mine = benchmark.time_files([reference, path], seconds_per_file=SECONDS_PER_FILE / 2)
         if benchmark.ratio(base, mine) <= 1 and reference == self.source:
             return self._unchanged("no edit makes the whole faster than the file is already", refusals)
-        return _Deployed(edits.graph, path, difference, tuple(edits.rounds), refusals)
+        return _Deployed(edits.graph, path, difference, tuple(edits.edits), refusals)
 
     def _reference(self, folder: Path) -> Path:
         """The file whose outputs have to be kept: the source, unless another kind of output was asked for."""
@@ -161,7 +160,7 @@ class _Exact:
             end_to_end_speedup=ends[0] / ends[1],
             budget_met=all(check.met for check in checks),
             budget=checks,
-            edits=() if found.path == self.source else _applied(found.rounds, timings, self._written_anew),
+            edits=() if found.path == self.source else _applied(found.edits, timings, self._written_anew),
             refusals=found.refusals,
             seconds=time.monotonic() - self.started,
             host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
@@ -174,15 +173,15 @@ class _Exact:
         return self.original.source is not None or self.asked is not self.original
 
     def _stages(self, found: _Deployed, folder: Path) -> list[Path]:
-        """The network as slimseg writes it without an edit, and after every round of edits but the last."""
-        paths: list[Path] = []
-        if found.path == self.source:
-            return paths
-        graphs = [*([self.asked] if self._written_anew else []), *(each.graph for each in found.rounds)]
-        for number, graph in enumerate(graphs[:-1]):
-            paths.append(folder / f"stage{number}.tflite")
-            deploy.write_float(graph, paths[-1])
-        return paths
+        """The network as slimseg writes it without an edit, and after every group of edits but the last."""
+        if not found.edits:
+            return []
+        stages = deploy.write_stages(self.asked, found.edits, folder, (), "float32", self.progress)
+        if not self._written_anew:
+            return stages
+        written = folder / "written.tflite"
+        deploy.write_float(self.asked, written)
+        return [written, *stages]
 
     def _end_to_end(self, files: Sequence[Path], timings: Sequence[benchmark.Timing]) -> tuple[float, ...]:
         if self.original.input_shape[1] != 3:  # no image goes in, so there is nothing around the network
@@ -242,19 +241,15 @@ def _difference(old: _Outputs, new: _Outputs, kind: OutputKind) -> float:
 
 
 def _applied(
-    rounds: Sequence[Round], stages: Sequence[benchmark.Timing], written_anew: bool
+    edits: Sequence[PlannedEdit], timings: Sequence[benchmark.Timing], written_anew: bool
 ) -> tuple[AppliedEdit, ...]:
-    """What was really saved: by writing the file anew, and in each round.
+    """What was really saved: by writing the file anew, which nobody predicted, and by each group of edits.
 
-    `stages` are the source, the file without edits if it was `written_anew`, and the one after each round, from one
-    interleaved run. What a round saved is shared among its edits as the what-ifs predicted.
+    `timings` are the source's, that of the file without edits if it was `written_anew`, and one after each group, from
+    one interleaved run.
     """
-    saved = [before.median_ms - after.median_ms for before, after in pairwise(stages)]
+    if not written_anew:
+        return deploy.realised(edits, timings)
+    saved = timings[0].median_ms - timings[1].median_ms
     reason = "scales and shifts folded into the layers before them, activations and pads fused"
-    edits = [AppliedEdit(WRITING, ("all",), "nothing", saved[0], saved[0], reason)] if written_anew else []
-    for each, saving in zip(rounds, saved[len(edits) :], strict=True):
-        predicted = sum(edit.predicted_saving_ms for edit in each.edits)
-        for edit in each.edits:
-            share = edit.predicted_saving_ms / predicted
-            edits.append(deploy.applied(edit, share * saving))
-    return tuple(edits)
+    return (AppliedEdit(WRITING, ("all",), "nothing", 0.0, saved, reason), *deploy.realised(edits, timings[1:]))

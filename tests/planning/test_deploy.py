@@ -13,7 +13,7 @@ from slimseg.planning import deploy
 from slimseg.planning.plan import PlannedEdit
 from slimseg.progress import Silent
 from slimseg.runtimes.litert import benchmark, file
-from slimseg.techniques import named
+from slimseg.techniques import Site, named
 
 IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
 
@@ -65,3 +65,21 @@ def test_a_summary_is_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:
     assert summary.size_bytes == path.stat().st_size
     assert (summary.latency_ms, summary.end_to_end_ms, summary.miou) == (3.0, 5.0, 60.0)
     assert summary.params == sum(parameter.numel() for name, parameter in shapes_graph.module.named_parameters())
+
+
+def test_alike_exact_edits_are_one_line() -> None:
+    def edit(technique: str, layer: str, needs: Any, saving_ms: float) -> PlannedEdit:
+        return PlannedEdit(Site(technique, (layer,), "x", layer, needs, f"at {layer}", "fused"), saving_ms, 0.0)
+
+    plan = [
+        edit("activations", "a", "nothing", 0.1),
+        edit("activations", "b", "nothing", 0.3),
+        edit("separable", "c", "images", 1.0),
+        edit("separable", "d", "images", 1.0),
+    ]
+    timings = [benchmark.Timing.of("file", [ms]) for ms in (9.0, 8.5, 7.5, 7.0)]
+    applied = deploy.realised(plan, timings)
+    assert [each.layers for each in applied] == [("a", "b"), ("c",), ("d",)]
+    assert applied[0].predicted_saving_ms == pytest.approx(0.4)
+    assert applied[0].realised_saving_ms == 0.5
+    assert applied[0].reason == "fused: at b"

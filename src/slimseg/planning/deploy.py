@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +59,31 @@ def summarise(
     )
 
 
+def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
+    """Edits that are measured and told together: neighbours of one technique and variant that need nothing.
+
+    A network of a hundred activations gets a hundred alike exact edits; an approximation stands for itself.
+    """
+
+    def kind(edit: PlannedEdit) -> tuple[str, str, tuple[str, ...]]:
+        own = () if edit.site.needs == "nothing" else edit.site.layers
+        return edit.site.technique, edit.site.variant, own
+
+    return [tuple(edits) for _, edits in groupby(plan, kind)]
+
+
 def write_stages(
     original: Graph, plan: Sequence[PlannedEdit], folder: Path, images: Images, precision: Precision, progress: Progress
 ) -> list[Path]:
-    """The edits made one after another on the original: a file for every stage between the original and the last.
+    """The edits made one group after another on the original: a file for every stage between it and the last.
 
-    Weights do not matter for time, so the stages are not trained.
+    Weights do not matter for time, so the stages are not trained. `images` give int8 files their ranges.
     """
     paths: list[Path] = []
     stage = original
-    for number, edit in enumerate(progress.track(plan[:-1], "writing every stage")):
-        stage = named(edit.site.technique).apply(stage, edit.site)
+    for number, group in enumerate(progress.track(grouped(plan)[:-1], "writing every stage")):
+        for edit in group:
+            stage = named(edit.site.technique).apply(stage, edit.site)
         path = folder / f"stage{number}.tflite"
         write_float(stage, path)
         if precision == "int8":
@@ -80,24 +95,24 @@ def write_stages(
 
 
 def realised(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) -> tuple[AppliedEdit, ...]:
-    """What each edit really saved: the difference of two successive stages of one interleaved run.
+    """What each group of edits really saved: the difference of two successive stages of one interleaved run.
 
-    `stages` are the original in the deployed precision, the file after each edit, and last the deployed one; the
+    `stages` are the original in the deployed precision, the file after each group, and last the deployed one; the
     savings add up to the whole gain.
     """
     return tuple(
-        applied(edit, before.median_ms - after.median_ms)
-        for edit, before, after in zip(plan, stages, stages[1:], strict=False)
+        _applied(group, before.median_ms - after.median_ms)
+        for group, (before, after) in zip(grouped(plan), pairwise(stages), strict=False)
     )
 
 
-def applied(edit: PlannedEdit, realised_saving_ms: float) -> AppliedEdit:
-    """An edit that was made, with what it saved in the end."""
+def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float) -> AppliedEdit:
+    largest = max(group, key=lambda edit: edit.predicted_saving_ms).site
     return AppliedEdit(
-        technique=edit.site.technique,
-        layers=edit.site.layers,
-        needs=edit.site.needs,
-        predicted_saving_ms=edit.predicted_saving_ms,
+        technique=largest.technique,
+        layers=tuple(dict.fromkeys(layer for edit in group for layer in edit.site.layers)),
+        needs=largest.needs,
+        predicted_saving_ms=sum(edit.predicted_saving_ms for edit in group),
         realised_saving_ms=realised_saving_ms,
-        reason=f"{edit.site.variant}: {edit.site.reason}" if edit.site.variant else edit.site.reason,
+        reason=f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason,
     )

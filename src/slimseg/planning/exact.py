@@ -111,7 +111,8 @@ class ExactEdits:
             if taken.isdisjoint(site.layers):
                 taken.update(site.layers)
                 chosen.append(PlannedEdit(site, price.saving_ms, 0.0))
-        return chosen
+        # Alike ones follow one another, so that they are measured and told together in the end.
+        return sorted(chosen, key=lambda edit: (edit.site.technique, edit.site.variant))
 
     def _make(self, edits: Sequence[PlannedEdit]) -> None:
         after, made = self.graph, []
