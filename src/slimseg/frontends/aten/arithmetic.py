@@ -1,0 +1,67 @@
+"""Arithmetic on two activations, or on one and a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from slimseg.frontends.aten.call import Call, Layer
+from slimseg.graph import ops
+
+
+def add(call: Call) -> Layer | None:
+    if call["alpha"] != 1:
+        return None
+    if call.is_value("self") and call.is_value("other"):
+        return Layer(ops.Add, (call["self"], call["other"]), "add")
+    return _affine(call, "add", lambda value: ops.Affine(shift=value))
+
+
+def subtract(call: Call) -> Layer | None:
+    if call["alpha"] != 1 or not call.is_value("self") or call.is_value("other"):
+        return None
+    return _affine(call, "sub", lambda value: ops.Affine(shift=-value.detach()))
+
+
+def reverse_subtract(call: Call) -> Layer | None:
+    """`1 - x`."""
+    if call["alpha"] != 1 or call.is_value("other"):
+        return None
+    return _affine(call, "rsub", lambda value: ops.Affine(torch.tensor(-1.0), value))
+
+
+def multiply(call: Call) -> Layer | None:
+    if call.is_value("self") and call.is_value("other"):
+        return Layer(ops.Multiply, (call["self"], call["other"]), "mul")
+    return _affine(call, "mul", ops.Affine)
+
+
+def divide(call: Call) -> Layer | None:
+    if not call.is_value("self") or call.is_value("other"):
+        return None
+    return _affine(call, "div", lambda value: ops.Affine(1 / value.detach()))
+
+
+def _affine(call: Call, suffix: str, build: Callable[[Tensor], nn.Module]) -> Layer | None:
+    """A value with a constant: a number, or a tensor of one per channel."""
+    source, constant = ("self", "other") if call.is_value("self") else ("other", "self")
+    if len(call.output_shape) != 4 or call.output_shape != call.shape(source):
+        return None
+    value = _constant(call, constant)
+    return None if value is None else Layer(lambda: build(value), (call[source],), suffix)
+
+
+def _constant(call: Call, name: str) -> Tensor | None:
+    if isinstance(call[name], int | float):
+        return torch.tensor(float(call[name]))
+    tensor = call.tensor(name)
+    if tensor is None or not tensor.is_floating_point():
+        return None
+    if tensor.numel() == 1:
+        return tensor if tensor.ndim == 0 else tensor.detach().reshape(())
+    per_channel = (tensor.numel(), 1, 1)
+    if tensor.shape == per_channel:
+        return tensor
+    return tensor.detach().reshape(per_channel) if tensor.shape == (1, *per_channel) else None

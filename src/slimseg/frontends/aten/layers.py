@@ -1,0 +1,166 @@
+"""Layers with weights or windows, and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, fx, nn
+
+from slimseg.frontends.aten.call import Call, Layer, pair
+
+
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    """The model's own parameter, so that layers which share one go on sharing it."""
+    return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
+
+
+def _fill(layer: nn.Module, call: Call) -> nn.Module:
+    """Give a new layer the call's own weight and bias."""
+    for name in ("weight", "bias"):
+        tensor = call.tensor(name)
+        if tensor is not None:
+            setattr(layer, name, _parameter(tensor))
+    return layer
+
+
+def convolution(call: Call) -> Layer | None:
+    weight = call.tensor("weight")
+    padding = _padding(call, weight)
+    if weight is None or padding is None or call.computes("bias"):
+        return None
+
+    def build() -> nn.Module:
+        layer = nn.Conv2d(
+            weight.shape[1] * call["groups"], weight.shape[0], pair(weight.shape[2:]), pair(call["stride"]),
+            padding, pair(call["dilation"]), call["groups"], call.tensor("bias") is not None,
+        )  # fmt: skip
+        return _fill(layer, call)
+
+    return Layer(build, (call["input"],), "conv", call.owner("weight"), call.key())
+
+
+def _padding(call: Call, weight: Tensor | None) -> tuple[int, int] | None:
+    """Padding in pixels; None where "same" would pad one side more than the other."""
+    padding = call["padding"]
+    if weight is None or padding == "valid":
+        return 0, 0
+    if padding != "same":
+        return pair(padding)
+    extent = [(size - 1) * spread for size, spread in zip(weight.shape[2:], pair(call["dilation"]), strict=True)]
+    return None if any(total % 2 for total in extent) else (extent[0] // 2, extent[1] // 2)
+
+
+def transposed_convolution(call: Call) -> Layer | None:
+    weight = call.tensor("weight")
+    if weight is None or call.computes("bias"):
+        return None
+
+    def build() -> nn.Module:
+        layer = nn.ConvTranspose2d(
+            weight.shape[0], weight.shape[1] * call["groups"], pair(weight.shape[2:]), pair(call["stride"]),
+            pair(call["padding"]), pair(call["output_padding"]), call["groups"], call.tensor("bias") is not None,
+            pair(call["dilation"]),
+        )  # fmt: skip
+        return _fill(layer, call)
+
+    return Layer(build, (call["input"],), "conv_transpose", call.owner("weight"), call.key())
+
+
+def batch_norm(call: Call) -> Layer | None:
+    mean, variance = call.tensor("running_mean"), call.tensor("running_var")
+    if mean is None or variance is None or len(call.output_shape) != 4 or call.computes("weight", "bias"):
+        return None
+
+    def build() -> nn.Module:
+        layer = nn.BatchNorm2d(len(mean), call["eps"], call["momentum"], affine=True)
+        layer.running_mean, layer.running_var = mean.detach(), variance.detach()
+        return _fill(layer, call)
+
+    return Layer(build, (call["input"],), "bn", call.owner("running_mean"), call.key())
+
+
+def linear(call: Call) -> Layer | None:
+    weight = call.tensor("weight")
+    if weight is None or call.computes("bias"):
+        return None
+
+    def build() -> nn.Module:
+        return _fill(nn.Linear(weight.shape[1], weight.shape[0], call.tensor("bias") is not None), call)
+
+    return Layer(build, (call["input"],), "linear", call.owner("weight"), call.key())
+
+
+def simple(suffix: str, build: Callable[[], nn.Module], argument: str = "self") -> Callable[[Call], Layer]:
+    """A layer without settings."""
+    return lambda call: Layer(build, (call[argument],), suffix)
+
+
+def hard_tanh(call: Call) -> Layer:
+    low, high = float(call["min_val"]), float(call["max_val"])
+    if (low, high) == (0.0, 6.0):
+        return Layer(nn.ReLU6, (call["self"],), "relu6")
+    return Layer(lambda: nn.Hardtanh(low, high), (call["self"],), "clip")
+
+
+def clamp(call: Call) -> Layer | None:
+    low, high = call["min"], call["max"]
+    if low is None or isinstance(low, fx.Node) or isinstance(high, fx.Node):
+        return None
+    if high is None:
+        return Layer(nn.ReLU, (call["self"],), "relu") if float(low) == 0 else None
+    call.arguments.update(min_val=low, max_val=high)
+    return hard_tanh(call)
+
+
+def leaky_relu(call: Call) -> Layer:
+    slope = float(call["negative_slope"])
+    return Layer(lambda: nn.LeakyReLU(slope), (call["self"],), "leaky_relu")
+
+
+def prelu(call: Call) -> Layer | None:
+    weight = call.tensor("weight")
+    if weight is None:
+        return None
+
+    return Layer(
+        lambda: _fill(nn.PReLU(weight.numel()), call), (call["self"],), "prelu", call.owner("weight"), call.key()
+    )
+
+
+def gelu(call: Call) -> Layer:
+    return Layer(lambda: nn.GELU(call["approximate"]), (call["self"],), "gelu")
+
+
+def max_pool(call: Call) -> Layer:
+    kernel = pair(call["kernel_size"])
+    stride = pair(call["stride"]) if call["stride"] else kernel
+    padding, dilation, ceil = pair(call["padding"]), pair(call["dilation"]), bool(call["ceil_mode"])
+    return Layer(lambda: nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil), (call["self"],), "max_pool")
+
+
+def average_pool(call: Call) -> Layer | None:
+    if call["divisor_override"] is not None:
+        return None
+    kernel = pair(call["kernel_size"])
+    stride = pair(call["stride"]) if call["stride"] else kernel
+    padding, ceil, count = pair(call["padding"]), bool(call["ceil_mode"]), bool(call["count_include_pad"])
+    return Layer(lambda: nn.AvgPool2d(kernel, stride, padding, ceil, count), (call["self"],), "avg_pool")
+
+
+def adaptive_average_pool(call: Call) -> Layer | None:
+    size = pair(call["output_size"])
+    return (
+        Layer(lambda: nn.AdaptiveAvgPool2d(size), (call["self"],), "avg_pool") if len(call.output_shape) == 4 else None
+    )
+
+
+def spatial_mean(call: Call) -> Layer | None:
+    """`x.mean((2, 3), keepdim=True)` is global average pooling."""
+    if len(call.shape("self")) != 4 or not call["keepdim"] or sorted(d % 4 for d in call["dim"] or ()) != [2, 3]:
+        return None
+    return Layer(lambda: nn.AdaptiveAvgPool2d((1, 1)), (call["self"],), "avg_pool")
+
+
+def softmax(call: Call) -> Layer:
+    dim = int(call["dim"]) % len(call.output_shape)
+    return Layer(lambda: nn.Softmax(dim), (call["self"],), "softmax")
