@@ -122,6 +122,15 @@ CANONICAL = [
     lambda x: x[:, 1:3, 2:, :-3],
     lambda x: x.argmax(1),
     lambda x: torch.cat([x, x], 1),
+    lambda x: torch.maximum(x, -x) - torch.minimum(x, x.exp()) / (x.abs() + 1),
+    lambda x: x.pow(2) * (x * x + 1).sqrt(),
+    lambda x: x.amax(1, keepdim=True) + x.sum(1, keepdim=True) + x.mean((2, 3)).reshape(1, 4, 1, 1),
+    lambda x: torch.cat([part * (index + 1) for index, part in enumerate(x.chunk(2, 1))], 1),
+    lambda x: torch.cat(x.split([1, 3], 1)[::-1], 1),
+    lambda x: x.reshape(1, 2, 2, 32, 32).transpose(1, 2).reshape(1, 4, 32, 32),
+    lambda x: x.permute(0, 2, 3, 1).flatten(1, 2).softmax(-1).transpose(1, 2).unflatten(2, (32, 32)),
+    lambda x: x[:, ::2, 1::3],
+    lambda x: x.mean(1, keepdim=True).squeeze(1).unsqueeze(1),
 ]
 
 

@@ -254,3 +254,11 @@ def test_resizes_to_what_strides_make_of_an_odd_input_follow_it(length, expected
     graph = edit.trace(nn.Sequential(ops.Resize(length)), (1, 3, 513, 513))
     result = edit.at_input_size(graph, (512, 512))
     assert result.shape(result.output) == (1, 3, *expected)
+
+
+def test_a_channel_shuffle_follows_the_input_size():
+    layers = (ops.Reshape((1, 2, 3, 20, 24), False), ops.Transpose((0, 2, 1, 3, 4)), ops.Reshape((1, 6, 20, 24), False))
+    shuffle = edit.trace(nn.Sequential(nn.Conv2d(3, 6, 1), *layers), (1, 3, 20, 24))
+    small = edit.at_input_size(shuffle, (10, 12))
+    assert small.shape(small.output) == (1, 6, 10, 12)
+    assert small(torch.zeros(2, 3, 10, 12)).shape == (2, 6, 10, 12)

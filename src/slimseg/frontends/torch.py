@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import operator
 import sys
 import warnings
 from collections.abc import Sequence
@@ -236,8 +237,7 @@ class _Builder:
         return True
 
     def _call(self, node: fx.Node) -> None:
-        handler = aten.HANDLERS.get(str(node.target).removeprefix("aten."))
-        layer = handler(aten.Call(node, self.parameters)) if handler else None
+        layer = self._canonical(node)
         if isinstance(layer, aten.Alias):
             self.values[node] = self._value(layer.source)
         elif isinstance(layer, aten.Layer):
@@ -247,6 +247,12 @@ class _Builder:
         self.memory[node] = self._memory(node, layer)
         if _is_in_place(node):
             self._overwrite(node)
+
+    def _canonical(self, node: fx.Node) -> aten.Layer | aten.Alias | None:
+        if node.target is operator.getitem:
+            return aten.part(node)
+        handler = aten.HANDLERS.get(str(node.target).removeprefix("aten."))
+        return handler(aten.Call(node, self.parameters)) if handler else None
 
     def _memory(self, node: fx.Node, layer: object) -> fx.Node:
         """The node that made the memory which `node`'s value lies in."""

@@ -248,12 +248,15 @@ def _scaled_side(length: int, before: int, after: int) -> int | None:
 
 
 def _reshaped(graph: Graph, node: fx.Node, old: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
-    """A map that is flattened, or a flat one that becomes a map again, at another input size."""
+    """A map that is flattened or folded (a channel shuffle), or becomes a map again, at another input size."""
     before = graph.shape(producer(node))
     if len(old) == 4:
         return (*old[:2], *_scaled(graph, node, (old[2], old[3]), size))
     if len(before) != 4:
         return old
+    folded = next((index for index in range(1, len(old) - 1) if old[index : index + 2] == before[2:]), None)
+    if folded is not None:
+        return (*old[:folded], *_scaled(graph, node, (before[2], before[3]), size), *old[folded + 2 :])
     pixels = before[2] * before[3]
     holder = next((index for index, length in enumerate(old) if pixels > 1 and length % pixels == 0), None)
     return tuple(-1 if index == holder else length for index, length in enumerate(old))

@@ -343,3 +343,28 @@ def test_linear_gate(tmp_path):
 )
 def test_pad(tmp_path, padding, channels):
     compare(chain(ops.Pad(padding, 0.5, channels), size=(8, 12)), tmp_path / "m.tflite")
+
+
+class Shuffled(nn.Module):
+    """A channel shuffle, a split and a squeeze-and-excitation gate as PyTorch spells them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.down, self.up = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 4), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        first, second = x.chunk(2, 1)
+        x = torch.cat([torch.maximum(first, second), second / (first.abs() + 1)], 1)
+        gate = torch.sigmoid(self.up(torch.relu(self.down(x.mean((2, 3))))))
+        return x * gate[:, :, None, None]
+
+
+def test_what_pytorch_spells_with_views_is_written_without_a_compiler(tmp_path):
+    torch.manual_seed(0)
+    graph = slimseg.load(Shuffled().eval(), (16, 24))
+    assert graph.opaque() == []
+    compare(graph, tmp_path / "m.tflite")
+    graph(torch.randn(2, *graph.input_shape[1:])).sum().backward()  # two images at once train as well

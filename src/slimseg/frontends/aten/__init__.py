@@ -8,6 +8,8 @@ from torch import nn
 
 from slimseg.frontends.aten import arithmetic, layers, layout
 from slimseg.frontends.aten.call import Alias, Call, Layer, Parameter
+from slimseg.frontends.aten.layout import part
+from slimseg.graph import ops
 
 HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "conv2d.default": layers.convolution,
@@ -40,7 +42,10 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "max_pool2d.default": layers.max_pool,
     "avg_pool2d.default": layers.average_pool,
     "adaptive_avg_pool2d.default": layers.adaptive_average_pool,
-    "mean.dim": layers.spatial_mean,
+    "mean.dim": layout.reduction("mean"),
+    "sum.dim_IntList": layout.reduction("sum"),
+    "amax.default": layout.reduction("max"),
+    "amin.default": layout.reduction("min"),
     "upsample_bilinear2d.vec": layout.bilinear,
     "upsample_bilinear2d.default": layout.bilinear,
     "upsample_nearest2d.vec": layout.nearest("nearest"),
@@ -58,9 +63,27 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "mul_.Tensor": arithmetic.multiply,
     "div.Tensor": arithmetic.divide,
     "div_.Tensor": arithmetic.divide,
+    "maximum.default": arithmetic.together("maximum", ops.Maximum),
+    "minimum.default": arithmetic.together("minimum", ops.Minimum),
+    "abs.default": arithmetic.function("abs"),
+    "exp.default": arithmetic.function("exp"),
+    "log.default": arithmetic.function("log"),
+    "neg.default": arithmetic.function("neg"),
+    "sqrt.default": arithmetic.function("sqrt"),
+    "rsqrt.default": arithmetic.function("rsqrt"),
+    "square.default": arithmetic.function("square"),
+    "pow.Tensor_Scalar": arithmetic.power,
     "expand.default": layout.expand,
     "view.default": layout.reshape,
     "reshape.default": layout.reshape,
+    "flatten.using_ints": layout.reshape,
+    "unflatten.int": layout.reshape,
+    "squeeze.default": layout.reshape,
+    "squeeze.dim": layout.reshape,
+    "squeeze.dims": layout.reshape,
+    "unsqueeze.default": layout.reshape,
+    "permute.default": layout.permute,
+    "transpose.int": layout.transpose,
     "cat.default": layout.concat,
     "softmax.int": layers.softmax,
     "argmax.default": layout.arg_max,
@@ -80,4 +103,4 @@ FACTORIES = frozenset(
     ("ones.default", "zeros.default", "full.default", "arange.default", "arange.start", "arange.start_step")
 )
 
-__all__ = ["FACTORIES", "HANDLERS", "Alias", "Call", "Layer", "Parameter"]
+__all__ = ["FACTORIES", "HANDLERS", "Alias", "Call", "Layer", "Parameter", "part"]

@@ -20,8 +20,10 @@ def add(call: Call) -> Layer | None:
 
 
 def subtract(call: Call) -> Layer | None:
-    if call["alpha"] != 1 or not call.is_value("self") or call.is_value("other"):
+    if call["alpha"] != 1 or not call.is_value("self"):
         return None
+    if call.is_value("other"):
+        return Layer(ops.Subtract, (call["self"], call["other"]), "sub")
     return _affine(call, "sub", lambda value: ops.Affine(shift=-value.detach()))
 
 
@@ -39,9 +41,31 @@ def multiply(call: Call) -> Layer | None:
 
 
 def divide(call: Call) -> Layer | None:
-    if not call.is_value("self") or call.is_value("other"):
+    if not call.is_value("self"):
         return None
+    if call.is_value("other"):
+        return Layer(ops.Divide, (call["self"], call["other"]), "div")
     return _affine(call, "div", lambda value: ops.Affine(1 / value.detach()))
+
+
+def together(suffix: str, build: Callable[[], nn.Module]) -> Callable[[Call], Layer | None]:
+    """An operator on two activations."""
+
+    def handler(call: Call) -> Layer | None:
+        if not (call.is_value("self") and call.is_value("other")):
+            return None
+        return Layer(build, (call["self"], call["other"]), suffix)
+
+    return handler
+
+
+def function(name: str) -> Callable[[Call], Layer]:
+    return lambda call: Layer(lambda: ops.Unary(name), (call["self"],), name)
+
+
+def power(call: Call) -> Layer | None:
+    name = {2: "square", 0.5: "sqrt", -0.5: "rsqrt"}.get(call["exponent"])
+    return function(name)(call) if name else None
 
 
 def _affine(call: Call, suffix: str, build: Callable[[Tensor], nn.Module]) -> Layer | None:

@@ -154,13 +154,6 @@ def adaptive_average_pool(call: Call) -> Layer | None:
     )
 
 
-def spatial_mean(call: Call) -> Layer | None:
-    """`x.mean((2, 3), keepdim=True)` is global average pooling."""
-    if len(call.shape("self")) != 4 or not call["keepdim"] or sorted(d % 4 for d in call["dim"] or ()) != [2, 3]:
-        return None
-    return Layer(lambda: nn.AdaptiveAvgPool2d((1, 1)), (call["self"],), "avg_pool")
-
-
 def softmax(call: Call) -> Layer:
     dim = int(call["dim"]) % len(call.output_shape)
     return Layer(lambda: nn.Softmax(dim), (call["self"],), "softmax")

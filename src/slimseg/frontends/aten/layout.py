@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import fx, nn
+
 from slimseg.frontends.aten.call import Alias, Call, Layer, pair
 from slimseg.graph import ops
 
@@ -47,13 +49,63 @@ def expand(call: Call) -> Layer | Alias | None:
     return Layer(lambda: ops.Resize(pair(after[2:]), "nearest"), (call["self"],), "expand")
 
 
-def reshape(call: Call) -> Alias | None:
-    return Alias(call["self"]) if call.shape("self") == call.output_shape else None
+def reshape(call: Call) -> Layer | Alias:
+    """view, reshape, flatten, squeeze, unsqueeze: the same values in torch's order."""
+    shape = call.output_shape
+    if call.shape("self") == shape:
+        return Alias(call["self"])
+    return Layer(lambda: ops.Reshape(shape, channels_last=False), (call["self"],), "reshape")
+
+
+def permute(call: Call) -> Layer:
+    rank = len(call.output_shape)
+    dims = tuple(int(dim) % rank for dim in call["dims"])
+    return Layer(lambda: ops.Transpose(dims), (call["self"],), "permute")
+
+
+def transpose(call: Call) -> Layer:
+    rank = len(call.output_shape)
+    dims = list(range(rank))
+    first, second = int(call["dim0"]) % rank, int(call["dim1"]) % rank
+    dims[first], dims[second] = second, first
+    return Layer(lambda: ops.Transpose(tuple(dims)), (call["self"],), "transpose")
+
+
+def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | None]:
+    """Over some dimensions; the mean over a map that stays a map is global average pooling."""
+
+    def handler(call: Call) -> Layer | None:
+        rank = len(call.shape("self"))
+        dims, keepdim = tuple(sorted(int(dim) % rank for dim in call["dim"] or ())), bool(call["keepdim"])
+        if not dims or 0 in dims or call.arguments.get("dtype") is not None:
+            return None
+        if kind == "mean" and keepdim and rank == 4 and dims == (2, 3):
+            return Layer(lambda: nn.AdaptiveAvgPool2d((1, 1)), (call["self"],), "avg_pool")
+        return Layer(lambda: ops.Reduce(kind, dims, keepdim), (call["self"],), kind)
+
+    return handler
+
+
+def part(item: fx.Node) -> Layer | None:
+    """One of the results of split or chunk, as a slice of what was split."""
+    whole, index = item.args
+    if not isinstance(whole, fx.Node) or not isinstance(index, int):
+        return None
+    if str(whole.target).removeprefix("aten.") not in ("split.Tensor", "split_with_sizes.default", "chunk.default"):
+        return None
+    source, values = whole.args[0], whole.meta["val"]
+    assert isinstance(source, fx.Node)
+    given = whole.args[2] if len(whole.args) > 2 else whole.kwargs.get("dim", 0)
+    assert isinstance(given, int)
+    dim = given % values[0].ndim
+    start = sum(int(value.shape[dim]) for value in values[:index])
+    stop = start + int(values[index].shape[dim])
+    return Layer(lambda: ops.Slice(dim, start, stop), (source,), "split")
 
 
 def concat(call: Call) -> Layer | None:
     tensors = tuple(call["tensors"])
-    if any(tensor in call.parameters for tensor in tensors) or len(call.output_shape) != 4:
+    if any(tensor in call.parameters for tensor in tensors) or len(call.output_shape) < 2:
         return None
     dim = int(call["dim"]) % len(call.output_shape)
     return Layer(lambda: ops.Concat(dim), tensors, "concat")
@@ -65,15 +117,15 @@ def arg_max(call: Call) -> Layer | None:
     return Layer(ops.ArgMax, (call["self"],), "argmax")
 
 
-def channel_slice(call: Call) -> Layer | None:
+def channel_slice(call: Call) -> Layer | Alias:
     length = call.shape("self")[call["dim"]]
     start = 0 if call["start"] is None else int(call["start"])
     stop = length if call["end"] is None else min(int(call["end"]), length)
-    if call["step"] != 1 or len(call.output_shape) != 4:
-        return None
     start, stop = start + length * (start < 0), stop + length * (stop < 0)
-    dim = int(call["dim"]) % len(call.output_shape)
-    return Layer(lambda: ops.Slice(dim, start, stop), (call["self"],), "slice")
+    dim, step = int(call["dim"]) % len(call.output_shape), int(call["step"])
+    if (start, stop, step) == (0, length, 1):
+        return Alias(call["self"])
+    return Layer(lambda: ops.Slice(dim, start, stop, step), (call["self"],), "slice")
 
 
 def alias(argument: str) -> Callable[[Call], Alias]:
