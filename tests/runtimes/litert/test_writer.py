@@ -368,3 +368,22 @@ def test_what_pytorch_spells_with_views_is_written_without_a_compiler(tmp_path):
     assert graph.opaque() == []
     compare(graph, tmp_path / "m.tflite")
     graph(torch.randn(2, *graph.input_shape[1:])).sum().backward()  # two images at once train as well
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Softmax(1), ops.Slice(1, 1, 2), ops.Reshape((1, 8, 12))),
+        (ops.Slice(2, 3, 4), ops.Reshape((1, 12, 4))),
+        (ops.Reshape((1, 96, 4)), nn.Softmax(2), ops.Slice(2, 1, 2), ops.Reshape((1, 96))),
+    ],
+    ids=["channel", "row", "flat"],
+)
+def test_one_place_of_an_axis_is_one_operator(tmp_path, layers):
+    operators = compare(chain(*layers, size=(8, 12)), tmp_path / "m.tflite")
+    assert operators[-1].op == "STRIDED_SLICE"
+
+
+def test_a_row_that_is_reshaped_otherwise_is_two_operators(tmp_path):
+    operators = compare(chain(ops.Slice(2, 3, 4), ops.Reshape((1, 4, 12)), size=(8, 12)), tmp_path / "m.tflite")
+    assert [each.op for each in operators] == ["SLICE", "RESHAPE"]

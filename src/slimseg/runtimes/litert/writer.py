@@ -94,7 +94,7 @@ class _Writer:
     def _write(self, node: fx.Node) -> None:
         layer = self.graph.layer(node)
         assert layer is not None
-        last, fused = self._fused_activation(node, layer)
+        last, fused = self._taken_in(node, layer)
         sources, padding, pads = self._sources(node)
         step = lowering.Step(
             node=node,
@@ -109,14 +109,27 @@ class _Writer:
         self.tensors[node] = self.tensors[last] = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
         self.covers[last.name] = (*pads, node.name, *((last.name,) if last is not node else ()))
 
-    def _fused_activation(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
+    def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
+        """The last node that the same operator computes, and the activation that it fuses."""
         reader = only_consumer(node)
+        if isinstance(layer, ops.Slice) and reader is not None and self._drops_axis(node, layer, reader):
+            return reader, lowering.Fused.NONE
         if isinstance(layer, lowering.FUSE_INTO) and reader is not None:
             activation = self.graph.layer(reader)
             code = lowering.FUSABLE.get(type(activation)) if activation is not None else None
             if code is not None:
                 return reader, code
         return node, lowering.Fused.NONE
+
+    def _drops_axis(self, node: fx.Node, layer: ops.Slice, reader: fx.Node) -> bool:
+        """`x[..., 1]`: a slice of one place, then a reshape that only drops its axis."""
+        reshape = self.graph.layer_as(reader, ops.Reshape)
+        if reshape is None or layer.stop - layer.start != 1:
+            return False
+        kept, dropped = self.graph.shape(node), self.graph.shape(reader)
+        order = (0, 2, 3, 1) if len(kept) == 4 else tuple(range(len(kept)))
+        in_file_order = reshape.channels_last or layer.dim == 1  # without channels both orders are one
+        return in_file_order and dropped == tuple(kept[dim] for dim in order if dim != layer.dim)
 
     def _sources(self, node: fx.Node) -> tuple[list[fx.Node], tuple[int, int, int, int], tuple[str, ...]]:
         sources = [source for source in node.args if isinstance(source, fx.Node)]

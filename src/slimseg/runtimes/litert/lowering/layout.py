@@ -33,21 +33,23 @@ def concat(builder: ModelBuilder, step: Step, layer: ops.Concat) -> int:
 
 
 def slice_(builder: ModelBuilder, step: Step, layer: ops.Slice) -> int:
-    axis = nhwc_dim(step, layer.dim)
-    begin = [0] * len(step.shape)
+    """SLICE; STRIDED_SLICE where it takes steps, or drops the axis of which it keeps one place."""
+    axis, rank = nhwc_dim(step, layer.dim), len(step.input_shapes[0])
+    begin = [0] * rank
     begin[axis] = layer.start
-    if layer.step == 1:
+    drops = len(step.shape) < rank
+    if layer.step == 1 and not drops:
         return slice_operator(builder, step.inputs[0], begin, step)
-    end, strides = list(step.input_shapes[0]), [1] * len(step.shape)
+    end, strides = list(step.input_shapes[0]), [1] * rank
     end[axis], strides[axis] = layer.stop, layer.step
     tables = (
         builder.constant(f"{step.name}_{name}", np.asarray(value, np.int32))
         for name, value in (("begin", begin), ("end", end), ("strides", strides))
     )
+    options = tflite.StridedSliceOptionsT()
+    options.shrinkAxisMask = 1 << axis if drops else 0
     target = builder.tensor(step.name, step.shape, builder.dtype(step.inputs[0]))
-    builder.operator(
-        Op.STRIDED_SLICE, (step.inputs[0], *tables), target, tflite.StridedSliceOptionsT(), Options.StridedSliceOptions
-    )
+    builder.operator(Op.STRIDED_SLICE, (step.inputs[0], *tables), target, options, Options.StridedSliceOptions)
     return target
 
 
