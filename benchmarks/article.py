@@ -22,7 +22,7 @@ import article_networks as networks
 import article_plot as plot
 import numpy as np
 import torch
-from article_claims import Case, Claim, layer_claims
+from article_claims import FASTER, Case, Claim, conv, layer_claims, net
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -67,22 +67,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Row:
-    """One claim, measured. `unit` is "x" (times faster) or "points" (of mIoU, gained)."""
+    """One claim, measured: `quantity` is "times faster", "times smaller" or "points of mIoU gained"."""
 
     name: str
     section: str
     sentence: str
     claimed: str
-    unit: str
+    quantity: str
     sometimes: bool
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def is_ratio(self) -> bool:
+        return self.quantity.startswith("times")
 
     def measured(self, precision: str) -> str:
         values = [value for outcome in self.outcomes if (value := outcome.value(precision)) is not None]
         if not values:
             return ""
-        low, high = (f"{value:.3g}" if self.unit == "x" else f"{value:+.1f}" for value in (min(values), max(values)))
-        return f"{low} to {high}{self.unit if self.unit == 'x' else ' points'}"
+        low, high = (f"{value:.2g}" if self.is_ratio else f"{value:+.1f}" for value in (min(values), max(values)))
+        return f"{low} to {high}{'x' if self.is_ratio else ' points'}"
 
     def count(self, precision: str) -> tuple[int, int]:
         """Cases where the claim holds, and cases."""
@@ -160,7 +164,7 @@ def measure(case: Case, scratch: Path, seconds: float) -> Outcome:
 
 def timed(claim: Claim, scratch: Path, seconds: float) -> Row:
     outcomes = tuple(measure(case, scratch, seconds) for case in claim.cases)
-    return Row(claim.name, claim.section, claim.sentence, claim.claimed, "x", claim.sometimes, outcomes)
+    return Row(claim.name, claim.section, claim.sentence, claim.claimed, "times faster", claim.sometimes, outcomes)
 
 
 def scored(
@@ -177,7 +181,19 @@ def scored(
         gained = {precision: new[precision] - old[precision] for precision in PRECISIONS}
         notes = ", ".join(f"{precision} mIoU {old[precision]:.1f} → {new[precision]:.1f}" for precision in PRECISIONS)
         outcomes.append(Outcome(pair.label, *pair.claimed, gained["float32"], gained["int8"], {}, {}, notes=notes))
-    return Row(name, section, sentence, claimed, "points", False, tuple(outcomes))
+    return Row(name, section, sentence, claimed, "points of mIoU gained", False, tuple(outcomes))
+
+
+def sizes(graphs: dict[str, Graph], scratch: Path) -> Row:
+    """How many times smaller the int8 file is than the float32 one."""
+    outcomes = []
+    for label, graph in graphs.items():
+        path = scratch / "size.tflite"
+        writer.write(graph, path)
+        smaller = path.stat().st_size / quantised(graph, path).stat().st_size
+        outcomes.append(Outcome(label, *FASTER, None, smaller, {}, {}))
+    sentence = "Post-training quantisation makes the file smaller."
+    return Row("quantised_size", "4.1", sentence, "smaller", "times smaller", False, tuple(outcomes))
 
 
 def accuracy_rows(graph: Graph, scratch: Path) -> list[Row]:
@@ -207,8 +223,7 @@ def svg(row: Row) -> str:
         )
         for outcome in row.outcomes
     ]  # fmt: skip
-    axis = "times faster" if row.unit == "x" else "points of mIoU gained"
-    return plot.draw(row.sentence, axis, rows, row.unit == "x")
+    return plot.draw(row.sentence, row.quantity, rows, logarithmic=row.is_ratio)
 
 
 def save(rows: Sequence[Row], folder: Path) -> None:
@@ -275,6 +290,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
         seconds = 0.05 if options.quick else 0.2
         rows = [timed(claim, Path(scratch), seconds) for claim in track(claims, transient=True)]
+        if not options.only:
+            plain = {f"3x3 × {c}": net(c, 32, conv(c, c))() for c in (4, 16, 64, 256)}
+            rows.append(sizes({**plain, **({"camvid_unet": graph} if graph is not None else {})}, Path(scratch)))
         if graph is not None and whole:
             rows += accuracy_rows(graph, Path(scratch))
     save(rows, ROOT / "benchmarks/results" if whole else ROOT / "runs/article")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -53,7 +53,7 @@ def draw(title: str, axis: str, rows: Sequence[Row], logarithmic: bool) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _row(row: Row, y: float, x) -> list[str]:  # type: ignore[no-untyped-def]
+def _row(row: Row, y: float, x: Callable[[float], float]) -> list[str]:
     left, right = x(row.claimed[0]), x(row.claimed[1])
     parts = [
         f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(row.label)}</text>',
