@@ -144,10 +144,6 @@ class Profile(Result):
         """From the file's name to a model that is ready to run."""
         return self.load_ms + self.prepare_ms
 
-    def layer_ms(self) -> dict[str, float]:
-        """Latency by layer name."""
-        return {layer.name: layer.latency_ms for layer in self.layers}
-
 
 @dataclass(frozen=True)
 class Finding(Result):

@@ -70,25 +70,6 @@ def colour_mask(mask: NDArray[np.uint8], palette: Colours) -> NDArray[np.uint8]:
     return table[mask]
 
 
-def overlay(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], palette: Colours, alpha: float = 0.55
-) -> NDArray[np.uint8]:
-    """Blend the mask's colours over the image.
-
-    Args:
-        image: (H, W, 3) RGB.
-        mask: (H, W) class indices; pixels without a class (255) show the image unchanged.
-        palette: (classes, 3) RGB.
-        alpha: weight of the mask, 0-1.
-
-    Returns: (H, W, 3) RGB.
-    """
-    coloured = colour_mask(mask, palette)
-    weight = alpha * (coloured[..., 3:] / 255.0)
-    blended: NDArray[np.float64] = image * (1 - weight) + coloured[..., :3] * weight
-    return np.rint(blended).astype(np.uint8)
-
-
 def css(colour: Sequence[int]) -> str:
     """(44, 160, 44) as "#2ca02c"."""
     return "#" + "".join(f"{int(channel):02x}" for channel in colour)

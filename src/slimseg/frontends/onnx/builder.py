@@ -53,10 +53,6 @@ class Value:
     def rank(self) -> int:
         return len(self.order)
 
-    @property
-    def is_plain(self) -> bool:
-        return self.order == tuple(range(self.rank))
-
 
 def plain(node: fx.Node) -> Value:
     return Value(node, tuple(range(len(node.meta["shape"]))))
