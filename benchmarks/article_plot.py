@@ -41,10 +41,11 @@ def draw(title: str, axis: str, rows: Sequence[Row], logarithmic: bool) -> str:
         _legend(any(row.macs for row in rows)),
     ]
     for tick in _ticks(low, high, logarithmic):
-        colour, unit = ("#888" if tick == (1 if logarithmic else 0) else "#e2e2e2"), "x" if logarithmic else ""
+        colour = "#888" if tick == (1 if logarithmic else 0) else "#e2e2e2"
         parts += [
             f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{TOP}" y2="{bottom}" stroke="{colour}"/>',
-            f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle" fill="#555">{tick:g}{unit}</text>',
+            f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle" fill="#555">'
+            f"{_tick_label(tick, logarithmic)}</text>",
         ]
     for index, row in enumerate(rows):
         parts += _row(row, TOP + ROW * index + ROW / 2, x)
@@ -99,4 +100,11 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[float]:
     if logarithmic:
         first, last = round(math.log2(low)), round(math.log2(high))
         return [2.0**power for power in range(first, last + 1, max(1, (last - first) // 8))]
-    return [float(value) for value in range(int(low), int(high) + 1, max(1, int(high - low) // 8))]
+    step = max(1, int(high - low) // 8)
+    return [float(value) for value in range(math.ceil(low / step) * step, int(high) + 1, step)]
+
+
+def _tick_label(tick: float, logarithmic: bool) -> str:
+    if not logarithmic:
+        return f"{tick:g}"
+    return f"{tick:g}x" if tick >= 1 else f"1/{1 / tick:g}x"
