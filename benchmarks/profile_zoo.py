@@ -116,7 +116,7 @@ def forms(path: Path, folder: Path) -> Iterator[Path]:
     }
     for name, chosen in recipes.items():
         made = folder / f"{path.stem}.{name}.tflite"
-        worker = quantizer.Quantizer(_modern(path), chosen)
+        worker = quantizer.Quantizer(_modern(path)[0], chosen)
         made.write_bytes(worker.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
         yield made
     made = folder / f"{path.stem}.int8.tflite"

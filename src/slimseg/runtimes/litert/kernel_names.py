@@ -19,7 +19,7 @@ _OWN = {
     "BATCH_MATMUL": r"Batch Matrix|Fully Connected",
     "ADD": r"Add",
     "SUB": r"Subtract",
-    "MUL": r"Multiply",
+    "MUL": r"Multiply|Unary",  # x · gate(x) in 8 bits is one table look-up
     "DIV": r"Divide",
     "MAXIMUM": r"Maximum",
     "MINIMUM": r"Minimum",

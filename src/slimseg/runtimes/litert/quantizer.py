@@ -133,19 +133,21 @@ def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
         from ai_edge_quantizer import quantizer, recipe
 
         logging.getLogger().setLevel(logging.ERROR)
-        worker = quantizer.Quantizer(_modern(Path(path)), recipe.static_wi8_ai8())
+        modern, added = _modern(Path(path))
+        worker = quantizer.Quantizer(modern, recipe.static_wi8_ai8())
         if io == "float32":
             for end in ("INPUT", "OUTPUT"):
                 worker.update_quantization_recipe(".*", end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
         calibration = {
-            name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ranges.items()
+            name: {"min": np.array([[low]]), "max": np.array([[high]])}
+            for name, (low, high) in {**added, **ranges}.items()
         }
         result = worker.quantize(calibration, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
-def _modern(path: Path) -> bytes:
-    """The file as ai-edge-quantizer expects it, and as XNNPACK runs it best in 8 bits.
+def _modern(path: Path) -> tuple[bytes, Ranges]:
+    """The file as ai-edge-quantizer expects it and as XNNPACK runs it best in 8 bits, and ranges of what that adds.
 
     The quantiser takes old operator codes for ADD and fails without signatures.
     """
@@ -153,5 +155,5 @@ def _modern(path: Path) -> bytes:
     model.signatureDefs = model.signatureDefs or []
     for entry in model.operatorCodes:
         entry.builtinCode = costs.op_code(entry)
-    spelling.for_int8(model)
-    return file.pack(model)
+    added = spelling.for_int8(model)
+    return file.pack(model), added

@@ -1,14 +1,17 @@
-"""What XNNPACK has no 8-bit kernel for, in a spelling for which it has one.
+"""What XNNPACK has no 8-bit kernel for, in a spelling for which it has some.
 
     Given   y = ReLU(x) on its own, because something else reads x, too (residual networks with activations first)
-    Result  y = ReLU(1 · x): a multiplication by one with the activation fused
+    Result  y = ReLU(1 · x): a multiplication by one with the activation fused, the same numbers bit for bit
+    Given   y = hard-swish(x)
+    Result  y = x · (ReLU6(x + 3) · ⅙), the inner ranges known beforehand; XNNPACK makes one table look-up of all three
 
-The same numbers, bit for bit: one in 8 bits is 127/127. Alone, the activation falls off XNNPACK in int8 and takes the
-delegate's parts before and behind it asunder; prisma-net's int8 file is three times faster for it.
+Alone, such an activation falls off XNNPACK in int8 and takes the delegate's parts before and behind it asunder:
+prisma-net's int8 file is three times faster for the first, a MobileNetV3 decoder's 1.7 times for the second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,47 +19,97 @@ from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.runtimes.litert import costs
 
-Op, Fused = schema.BuiltinOperator, schema.ActivationFunctionType
+Op, Fused, Options = schema.BuiltinOperator, schema.ActivationFunctionType, schema.BuiltinOptions
 _FUSABLE = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6, Op.RELU_N1_TO_1: Fused.RELU_N1_TO_1}
 
 
-def for_int8(model: Any) -> None:
-    """Spell the activations of a float `ModelT` that stand alone so that its int8 form stays on XNNPACK; in place."""
-    graph = model.subgraphs[0]
-    one: int | None = None
-    for operator in graph.operators or []:
-        fused = _FUSABLE.get(costs.op_code(model.operatorCodes[operator.opcodeIndex]))
-        if fused is None or graph.tensors[int(operator.inputs[0])].type != schema.TensorType.FLOAT32:
-            continue
-        one = _add_one(model, graph) if one is None else one
-        operator.opcodeIndex = _multiplication(model)
-        operator.inputs = np.asarray([int(operator.inputs[0]), one], np.int32)
-        operator.builtinOptionsType = schema.BuiltinOptions.MulOptions
-        operator.builtinOptions = schema.MulOptionsT()
-        operator.builtinOptions.fusedActivationFunction = fused
+def for_int8(model: Any) -> dict[str, tuple[float, float]]:
+    """Spell the lone activations of a float `ModelT` so that its int8 form stays on XNNPACK; in place.
+
+    Returns: (min, max) by name of the activations that it adds.
+    """
+    speller = _Speller(model)
+    for operator in list(speller.graph.operators or []):
+        speller.respell(operator)
+    return speller.ranges
 
 
-def _add_one(model: Any, graph: Any) -> int:
-    """The index of a constant 1.0."""
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.ones(1, np.float32).tobytes(), np.uint8)
-    model.buffers.append(buffer)
-    tensor = schema.TensorT()
-    tensor.name = b"one"
-    tensor.shape = np.asarray([1], np.int32)
-    tensor.type = schema.TensorType.FLOAT32
-    tensor.buffer = len(model.buffers) - 1
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
+class _Speller:
+    """Rewrites one file's operators; `ranges` grows as it goes."""
 
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.graph = model.subgraphs[0]
+        self.ranges: dict[str, tuple[float, float]] = {}
+        self.constants: dict[float, int] = {}
 
-def _multiplication(model: Any) -> int:
-    """The index of the operator code MUL, added where the file has none."""
-    for index, entry in enumerate(model.operatorCodes):
-        if costs.op_code(entry) == Op.MUL:
-            return index
-    entry = schema.OperatorCodeT()
-    entry.builtinCode = entry.deprecatedBuiltinCode = Op.MUL
-    entry.version = 1
-    model.operatorCodes.append(entry)
-    return len(model.operatorCodes) - 1
+    def respell(self, operator: Any) -> None:
+        code = costs.op_code(self.model.operatorCodes[operator.opcodeIndex])
+        if code not in _FUSABLE and code != Op.HARD_SWISH:
+            return
+        source, target = int(operator.inputs[0]), int(operator.outputs[0])
+        if self.graph.tensors[source].type != schema.TensorType.FLOAT32:
+            return
+        place = self.graph.operators.index(operator)
+        spelled = self._hard_swish(source, target) if code == Op.HARD_SWISH else [
+            self._multiply((source, self._constant(1.0)), target, _FUSABLE[code])
+        ]  # fmt: skip
+        self.graph.operators[place : place + 1] = spelled
+
+    def _hard_swish(self, source: int, target: int) -> list[Any]:
+        shifted, gate = self._activation(target, "shifted", 6.0), self._activation(target, "gate", 1.0)
+        options = schema.AddOptionsT()
+        options.fusedActivationFunction = Fused.RELU6
+        return [
+            self._operator(Op.ADD, (source, self._constant(3.0)), shifted, options, Options.AddOptions),
+            self._multiply((shifted, self._constant(1 / 6)), gate),
+            self._multiply((source, gate), target),
+        ]
+
+    def _multiply(self, inputs: Sequence[int], target: int, fused: int = Fused.NONE) -> Any:
+        options = schema.MulOptionsT()
+        options.fusedActivationFunction = fused
+        return self._operator(Op.MUL, inputs, target, options, Options.MulOptions)
+
+    def _operator(self, code: int, inputs: Sequence[int], target: int, options: Any, kind: int) -> Any:
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._code(code)
+        operator.inputs = np.asarray(inputs, np.int32)
+        operator.outputs = np.asarray([target], np.int32)
+        operator.builtinOptions, operator.builtinOptionsType = options, kind
+        return operator
+
+    def _activation(self, like: int, suffix: str, highest: float) -> int:
+        """A new tensor of the same shape, between 0 and `highest`."""
+        other = self.graph.tensors[like]
+        name = other.name + f"_{suffix}".encode()
+        self.ranges[name.decode(errors="replace")] = (0.0, highest)
+        return self._tensor(name, other.shape, 0)
+
+    def _constant(self, value: float) -> int:
+        """The index of a constant, stored once."""
+        if value not in self.constants:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.full(1, value, np.float32).tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+            shape = np.asarray([1], np.int32)
+            self.constants[value] = self._tensor(f"spelling_{value:g}".encode(), shape, len(self.model.buffers) - 1)
+        return self.constants[value]
+
+    def _tensor(self, name: bytes, shape: Any, buffer: int) -> int:
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.buffer = name, shape, buffer
+        tensor.type = schema.TensorType.FLOAT32
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def _code(self, code: int) -> int:
+        """The index of an operator code, added where the file has none."""
+        for index, entry in enumerate(self.model.operatorCodes):
+            if costs.op_code(entry) == code:
+                return index
+        entry = schema.OperatorCodeT()
+        entry.builtinCode = entry.deprecatedBuiltinCode = code
+        entry.version = 1
+        self.model.operatorCodes.append(entry)
+        return len(self.model.operatorCodes) - 1
