@@ -11,7 +11,6 @@ Where nothing may be asked of the user, slim_exact.py tells the shorter story.
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -251,15 +250,7 @@ class _Job:
                 "max_drop", f"at most {self.budget.max_drop:g} {unit}", f"{drop:.2f}", drop <= self.budget.max_drop
             )
         ]
-        if self.budget.max_size_bytes is not None:
-            size = candidate.path.stat().st_size
-            wanted = f"at most {self.budget.max_size_bytes / 1e6:g} MB"
-            checks.append(BudgetCheck("max_size", wanted, f"{size / 1e6:.2f} MB", size <= self.budget.max_size_bytes))
-        if self.budget.min_speedup is not None:
-            wanted = f"at least {self.budget.min_speedup:g}x"
-            met = candidate.speedup >= self.budget.min_speedup
-            checks.append(BudgetCheck("min_speedup", wanted, f"{candidate.speedup:.1f}x", met))
-        return tuple(checks)
+        return (*checks, *deploy.size_and_speed(self.budget, candidate.path.stat().st_size, candidate.speedup))
 
     def _measure(self, best: _Candidate) -> SlimResult:
         self.progress.say("Proof: the deployed files side by side")
@@ -295,7 +286,7 @@ class _Job:
             edits=(*self._quantisation(baseline, plain), *deploy.realised(edits, (start, *timings[3:], timings[2]))),
             refusals=(*self.refusals, *best.plan.refusals),
             seconds=time.monotonic() - self.started,
-            host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
+            host=deploy.host_name(),
         )
         self._write(slimmed, best)
         return slimmed

@@ -7,7 +7,6 @@ source file ──> Graph ──> exact edits in rounds, each priced on the runt
 
 from __future__ import annotations
 
-import platform
 import shutil
 import tempfile
 import time
@@ -163,7 +162,7 @@ class _Exact:
             edits=() if found.path == self.source else _applied(found.edits, timings, self._written_anew),
             refusals=found.refusals,
             seconds=time.monotonic() - self.started,
-            host=f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread",
+            host=deploy.host_name(),
             max_difference=found.difference,
         )
 
@@ -191,13 +190,7 @@ class _Exact:
 
     def _checks(self, result: ModelSummary, speedup: float, difference: float) -> tuple[BudgetCheck, ...]:
         checks = [BudgetCheck("max_difference", f"at most {TOLERANCE:g}", f"{difference:.1e}", difference <= TOLERANCE)]
-        if self.budget.max_size_bytes is not None:
-            wanted, got = f"at most {self.budget.max_size_bytes / 1e6:g} MB", f"{result.size_bytes / 1e6:.2f} MB"
-            checks.append(BudgetCheck("max_size", wanted, got, result.size_bytes <= self.budget.max_size_bytes))
-        if self.budget.min_speedup is not None:
-            wanted, met = f"at least {self.budget.min_speedup:g}x", speedup >= self.budget.min_speedup
-            checks.append(BudgetCheck("min_speedup", wanted, f"{speedup:.1f}x", met))
-        return tuple(checks)
+        return (*checks, *deploy.size_and_speed(self.budget, result.size_bytes, speedup))
 
     def _write(self, result: SlimResult, found: _Deployed) -> None:
         archive.write_graph(self.asked, self.out / "model.pt2")  # the plain form: that is the one to train

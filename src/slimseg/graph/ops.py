@@ -353,12 +353,11 @@ class Cast(nn.Module):
 
 
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d)
-ACTIVATIONS: tuple[type[nn.Module], ...] = (
+PLAIN_ACTIVATIONS: tuple[type[nn.Module], ...] = (  # nothing learnt: they fit any number of channels
     nn.ReLU,
     nn.ReLU6,
     nn.Hardtanh,
     nn.LeakyReLU,
-    nn.PReLU,
     nn.Hardswish,
     nn.Hardsigmoid,
     nn.SiLU,
@@ -366,8 +365,8 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.Tanh,
     nn.GELU,
     nn.ELU,
-    SpatialPReLU,
 )
+ACTIVATIONS: tuple[type[nn.Module], ...] = (*PLAIN_ACTIVATIONS, nn.PReLU, SpatialPReLU)
 POOLINGS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 VOCABULARY: tuple[type[nn.Module], ...] = (
     *CONVOLUTIONS,

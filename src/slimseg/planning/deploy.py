@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
+from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
-from slimseg.results import AppliedEdit, ModelSummary
+from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, quantizer, writer
 from slimseg.techniques import named
@@ -57,6 +59,23 @@ def summarise(
         miou=accuracy.miou,
         agreement=accuracy.agreement,
     )
+
+
+def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[BudgetCheck, ...]:
+    """The deployed file against what the budget asks of its size and its speed, if it does."""
+    checks = []
+    if budget.max_size_bytes is not None:
+        wanted, got = f"at most {budget.max_size_bytes / 1e6:g} MB", f"{size_bytes / 1e6:.2f} MB"
+        checks.append(BudgetCheck("max_size", wanted, got, size_bytes <= budget.max_size_bytes))
+    if budget.min_speedup is not None:
+        wanted, got = f"at least {budget.min_speedup:g}x", f"{speedup:.1f}x"
+        checks.append(BudgetCheck("min_speedup", wanted, got, speedup >= budget.min_speedup))
+    return tuple(checks)
+
+
+def host_name() -> str:
+    """Where and how files are timed, in words."""
+    return f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread"
 
 
 def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:

@@ -32,16 +32,8 @@ class PlannedEdit:
     damage: float  # percent of pixels that change class before recovery
 
 
-@dataclass(frozen=True)
-class Round:
-    """Edits made together, and the network after them."""
-
-    graph: Graph
-    edits: tuple[PlannedEdit, ...]
-
-
 class ExactEdits:
-    """Makes exact edits on one network; `graph`, `rounds` and `refusals` grow as it goes."""
+    """Makes exact edits on one network; `graph`, `edits` and `refusals` grow as it goes."""
 
     def __init__(
         self, graph: Graph, techniques: Sequence[Technique], precision: Precision, progress: Progress, check: Check
@@ -51,14 +43,10 @@ class ExactEdits:
         self.precision = precision
         self.progress = progress
         self.check = check
-        self.rounds: list[Round] = []
+        self.edits: list[PlannedEdit] = []
         self.refusals: list[Refusal] = []
         self._refused: set[tuple[str, tuple[str, ...], str]] = set()
         self._latency_ms: float | None = None
-
-    @property
-    def edits(self) -> list[PlannedEdit]:
-        return [edit for each in self.rounds for edit in each.edits]
 
     def run(self) -> ExactEdits:
         for _ in range(MAX_ROUNDS):
@@ -124,9 +112,8 @@ class ExactEdits:
             made.append(edit)
         objection = self._objection(after) if made else None
         if objection is None:
-            if made:
-                self.graph = after
-                self.rounds.append(Round(after, tuple(made)))
+            self.graph = after
+            self.edits += made
         elif len(made) == 1:
             self._refuse(made[0].site, objection)
         else:

@@ -26,20 +26,8 @@ from slimseg.techniques.technique import Found, LayerTimes, Site
 
 STEP = 8
 _ANY_CHANNELS: tuple[type[nn.Module], ...] = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.Hardtanh,
-    nn.LeakyReLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.GELU,
-    nn.ELU,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
+    *ops.PLAIN_ACTIVATIONS,
+    *ops.POOLINGS,
     ops.Resize,
     ops.Pad,
 )

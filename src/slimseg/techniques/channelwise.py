@@ -15,20 +15,7 @@ from torch import Tensor, fx, nn
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
 
-VALUEWISE: tuple[type[nn.Module], ...] = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.Hardtanh,
-    nn.LeakyReLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.GELU,
-    nn.ELU,
-    ops.Unary,
-)
+VALUEWISE: tuple[type[nn.Module], ...] = (*ops.PLAIN_ACTIVATIONS, ops.Unary)
 
 
 def is_channelwise(graph: Graph, node: fx.Node) -> bool:
