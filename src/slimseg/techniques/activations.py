@@ -21,7 +21,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
 _Spelling = tuple[str, nn.Module, fx.Node, tuple[fx.Node, ...]]  # name, layer, source, nodes that it replaces
 
@@ -47,7 +47,7 @@ class ActivationSpelling:
                 refusals.append(Refusal(self.name, node.name, f"its layer is shared with {other}"))
                 continue
             names = tuple(each.name for each in nodes)
-            shape = "x".join(str(length) for length in graph.shape(node)[1:])
+            shape = dimensions(graph, node)
             reason = f"{' and '.join(names)} of {shape} values {'are' if names[1:] else 'is'} a {name}"
             sites.append(Site(self.name, names, source.name, node.name, self.needs, reason, name))
         return Found(tuple(sites), tuple(refusals))

@@ -22,7 +22,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
 RESIZE_LATE = "resize behind the classifier"
 REDUCED = "reduced size"
@@ -47,19 +47,19 @@ class Head:
                 self._whole(
                     output,
                     NO_ARGMAX,
-                    f"{output.name} takes the argmax of {_shape(graph, output)}, which the host can do",
+                    f"{output.name} takes the argmax of {dimensions(graph, output)}, which the host can do",
                 )
             )
         elif graph.layer_as(output, nn.Softmax):
             sites.append(
-                self._whole(output, NO_SOFTMAX, f"softmax over {_shape(graph, output)} does not change the mask")
+                self._whole(output, NO_SOFTMAX, f"softmax over {dimensions(graph, output)} does not change the mask")
             )
         elif graph.layer_as(output, ops.Resize):
             sites.append(
                 self._whole(
                     output,
                     REDUCED,
-                    f"the last resize to {_shape(graph, output)} only repeats what the host does to fit the image",
+                    f"the last resize to {dimensions(graph, output)} only repeats what the host does to fit the image",
                 )
             )
         sites.extend(self._late_resizes(graph, refusals))
@@ -86,7 +86,7 @@ class Head:
                 refusals.append(Refusal(self.name, node.name, f"{reader.name} would leave more to resize than before"))
                 continue
             reason = (
-                f"{node.name} resizes {graph.shape(node)[1]} channels to {_shape(graph, node)} before a 1x1 "
+                f"{node.name} resizes {graph.shape(node)[1]} channels to {dimensions(graph, node)} before a 1x1 "
                 f"convolution keeps {convolution.out_channels}: resize those instead"
             )
             sites.append(
@@ -167,7 +167,3 @@ def _is_pointwise(convolution: nn.Conv2d) -> bool:
 def _enlarges(graph: Graph, resize: fx.Node) -> bool:
     before, after = graph.shape(producer(resize)), graph.shape(resize)
     return before[2] * before[3] < after[2] * after[3]
-
-
-def _shape(graph: Graph, node: fx.Node) -> str:
-    return "x".join(str(length) for length in graph.shape(node)[1:])

@@ -20,7 +20,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
 _Made = Callable[[], nn.Module]
 # What is replaced: its name in a sentence, and what stands for it.
@@ -67,7 +67,7 @@ class LinearActivations:
         layers = (node.name,) if gate is None else (gate.name, node.name)
         before = producer(gate or node)
         host = _host(graph, node) if result == "ReLU" else None
-        shape = "x".join(str(length) for length in graph.shape(node)[1:])
+        shape = dimensions(graph, node)
         gain = f"a ReLU is computed inside {host.name}" if host is not None else f"a {result} only compares and scales"
         reason = f"{what} of {shape} values is a pass over them of its own: {gain}"
         return Site(

@@ -26,7 +26,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
 ONE_KEPT = "sigmoid of the difference"
 BOTH_KEPT = "sigmoid of both differences"
@@ -61,7 +61,7 @@ class TwoClassSoftmax:
         what = (
             "with one kept is the sigmoid of their difference" if cut is not None else "is a sigmoid of each difference"
         )
-        reason = f"softmax of two classes at {_shape(graph, softmax)} {what}" + (
+        reason = f"softmax of two classes at {dimensions(graph, softmax)} {what}" + (
             f", which {chain[0].name} can give" if chain else ""
         )
         source = producer(chain[0] if chain else softmax).name
@@ -72,7 +72,7 @@ class TwoClassSoftmax:
         before = producer(node)
         if not _keeps_order(graph, before):
             return []
-        reason = f"{before.name} of {_shape(graph, before)} does not change which class is largest"
+        reason = f"{before.name} of {dimensions(graph, before)} does not change which class is largest"
         names = (before.name, node.name)
         return [Site(self.name, names, producer(before).name, node.name, self.needs, reason, COMPARED)]
 
@@ -88,8 +88,8 @@ class TwoClassSoftmax:
             refusals.append(Refusal(self.name, node.name, reason))
             return []
         reason = (
-            f"{before.name} repeats pixels up to {_shape(graph, before)}: {node.name} compares each of "
-            f"{_shape(graph, producer(before))} once before"
+            f"{before.name} repeats pixels up to {dimensions(graph, before)}: {node.name} compares each of "
+            f"{dimensions(graph, producer(before))} once before"
         )
         names = (before.name, node.name)
         return [Site(self.name, names, producer(before).name, node.name, self.needs, reason, BEFORE_RESIZE)]
@@ -188,7 +188,3 @@ def _keeps_order(graph: Graph, node: fx.Node) -> bool:
     """Whether the largest channel of the node's input is the largest of its output."""
     softmax = graph.layer_as(node, nn.Softmax)
     return graph.layer_as(node, nn.Sigmoid) is not None or (softmax is not None and softmax.dim in (1, -3))
-
-
-def _shape(graph: Graph, node: fx.Node) -> str:
-    return "x".join(str(length) for length in graph.shape(node)[1:])

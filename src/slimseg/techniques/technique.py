@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from torch import fx
+
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
 
@@ -55,3 +57,8 @@ class Technique(Protocol):
         Raises:
             Unsupported: the site does not exist in this graph (any more).
         """
+
+
+def dimensions(graph: Graph, node: fx.Node) -> str:
+    """A layer's output shape as reasons quote it: "32x64x64" of (1, 32, 64, 64)."""
+    return "x".join(str(length) for length in graph.shape(node)[1:])
