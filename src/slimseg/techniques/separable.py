@@ -1,7 +1,8 @@
-"""Convolution -> depthwise + pointwise (article, section 3.1).
+"""Convolution -> depthwise + pointwise, or 1x1 -> k×k -> 1x1 on fewer channels (article, section 3.1).
 
     Given   y = W ∗ x,   W of shape (O, I, k, k), any stride and dilation, one group
-    Result  y ≈ Σ_r P_r · (D_r ∗ x),   D_r depthwise (I, 1, k, k), P_r pointwise (O, I, 1, 1), r = 1..R
+    Result  y ≈ Σ_r P_r · (D_r ∗ x),   D_r depthwise (I, 1, k, k), P_r pointwise (O, I, 1, 1), r = 1..R    "rank R"
+    Result  y ≈ U · (G ∗ (Vᵀ · x)),    fewer channels around a full G, see low_rank.py               "1x1, r to s, 1x1"
 
 For each input channel i the slice W[:, i] is an O × k² matrix; its truncated singular value decomposition gives the
 R pairs nearest to it in the least-squares sense (Guo et al., "Network Decoupling", 2018, eq. 5; R = k² is exact):
@@ -9,11 +10,12 @@ R pairs nearest to it in the least-squares sense (Guo et al., "Network Decouplin
     W[:, i] = Σ_r σ_r u_r v_rᵀ,    P_r[:, i] = √σ_r u_r,    D_r[i] = √σ_r v_r
 
 MACs per output pixel fall from O·I·k² to R·I·(k² + O). Whether time falls with them is for the what-if to say:
-depthwise convolutions move many bytes for few MACs.
+depthwise convolutions move many bytes for few MACs, which is where the second form can be the faster one.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 import torch
@@ -25,6 +27,7 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
+from slimseg.techniques.low_rank import low_rank, macs, ranks_worth_trying
 from slimseg.techniques.technique import Found, LayerTimes, Site
 
 RANKS = (1, 2)
@@ -37,7 +40,10 @@ class Separable:
     name = "separable convolution"
     section = "3.1"
     needs: Needs = "images"
-    paper = "Howard et al., MobileNets, 2017, section 3.1; Guo et al., Network Decoupling, 2018, eq. 5"
+    paper = (
+        "Howard et al., MobileNets, 2017, section 3.1; Guo et al., Network Decoupling, 2018, eq. 5; "
+        "Kim et al., Compression of Deep Convolutional Neural Networks, 2016, eq. 3"
+    )
 
     def find(self, graph: Graph, times: LayerTimes) -> Found:
         sites: list[Site] = []
@@ -56,10 +62,19 @@ class Separable:
     def apply(self, graph: Graph, site: Site) -> Graph:
         node = graph.node(site.target)
         convolution = graph.layer_as(node, nn.Conv2d)
-        rank = re.fullmatch(r"rank (\d+)", site.variant)
-        if convolution is None or rank is None or convolution.groups != 1:
+        block = None if convolution is None or convolution.groups != 1 else _block(convolution, site.variant)
+        if block is None:
             raise Unsupported(f"{site.target} is no convolution that {self.name} ({site.variant}) could replace")
-        return edit.replace(graph, [site.source], site.target, factorise(convolution, int(rank[1])))
+        return edit.replace(graph, [site.source], site.target, block)
+
+
+def _block(convolution: nn.Conv2d, variant: str) -> nn.Module | None:
+    """What stands for a convolution; None where the variant is none of the two forms."""
+    if rank := re.fullmatch(r"rank (\d+)", variant):
+        return factorise(convolution, int(rank[1]))
+    if ranks := re.fullmatch(r"1x1, (\d+) to (\d+), 1x1", variant):
+        return low_rank(convolution, (int(ranks[1]), int(ranks[2])))
+    return None
 
 
 def factorise(convolution: nn.Conv2d, rank: int) -> SeparableConv2d:
@@ -88,22 +103,35 @@ def factorise(convolution: nn.Conv2d, rank: int) -> SeparableConv2d:
 
 
 def _sites(technique: str, graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> list[Site]:
-    kernel = convolution.kernel_size[0] * convolution.kernel_size[1]
     _, _, height, width = graph.shape(node)
-    full = convolution.in_channels * convolution.out_channels * kernel
-    sites = []
-    for rank in RANKS:
-        separate = rank * convolution.in_channels * (kernel + convolution.out_channels)
-        if separate < full:
-            reason = (
-                f"{convolution.kernel_size[0]}x{convolution.kernel_size[1]} convolution of {convolution.in_channels} "
-                f"to {convolution.out_channels} channels at {height}x{width}: {full / separate:.1f}x fewer MACs "
-                f"as {'depthwise + pointwise' if rank == 1 else f'{rank} depthwise + pointwise pairs'}"
-            )
-            sites.append(
-                Site(technique, (node.name,), producer(node).name, node.name, "images", reason, f"rank {rank}")
-            )
-    return sites
+    rows, columns = pair(convolution.kernel_size)
+    full = convolution.in_channels * convolution.out_channels * rows * columns
+    what = (
+        f"{rows}x{columns} convolution of {convolution.in_channels} to {convolution.out_channels} channels at "
+        f"{height}x{width}"
+    )
+    return [
+        Site(
+            technique, (node.name,), producer(node).name, node.name, "images",
+            f"{what}: {full / needed:.1f}x fewer MACs as {form}", variant,
+        )
+        for variant, form, needed in _forms(convolution) if needed < full
+    ]  # fmt: skip
+
+
+def _forms(convolution: nn.Conv2d) -> list[tuple[str, str, int]]:
+    """(variant, in words, MACs per output pixel) of every form worth timing."""
+    kernel = math.prod(pair(convolution.kernel_size))
+    pair_macs = convolution.in_channels * (kernel + convolution.out_channels)
+    pairs = [
+        (f"rank {rank}", "depthwise + pointwise" + (f", {rank} pairs" if rank > 1 else ""), rank * pair_macs)
+        for rank in RANKS
+    ]
+    narrow = [
+        (f"1x1, {r} to {s}, 1x1", f"{r} to {s} channels between two 1x1", macs(convolution, (r, s)))
+        for r, s in ranks_worth_trying(convolution)
+    ]
+    return [*pairs, *narrow]
 
 
 def _refusal(graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> str | None:
