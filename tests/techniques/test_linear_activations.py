@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
+from slimseg.planning import alike
+from slimseg.runtimes.litert import writer
 from slimseg.techniques import Site, named
 from slimseg.techniques.linear_activations import REPLACED
+from slimseg.training import distil
 
 NAME = "linear activation"
 
@@ -93,3 +96,31 @@ def test_shared_activations_are_refused() -> None:
     graph = graph_of(nn.Sequential(nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1)))
     assert sites(graph) == []
     assert all("shared" in refusal.reason for refusal in named(NAME).find(graph, {}).refusals)
+
+
+def test_recovery_fits_the_scale_and_the_shift() -> None:
+    """What mimicry can move beside nothing: one scale and shift per channel, folded into the layer before."""
+    graph = graph_of(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 4, 1)))
+    (site,) = sites(graph)
+    edited = named(NAME).apply(graph, site)
+    new = {node.name for node in edited.layers()} - {node.name for node in graph.layers()}
+    distil.freeze_except(edited, lambda layer: layer in {*new, *site.layers})
+    moving = [each for each in edited.module.parameters() if each.requires_grad]
+    assert [tuple(each.shape) for each in moving] == [(8, 1, 1), (8, 1, 1)]
+    loss = distil.mimic_loss(graph, edited, [distil.BlockPair(site.source, site.target)])
+    optimizer, losses = torch.optim.Adam(moving, 0.03), []
+    for _ in range(60):
+        value = loss((torch.randn(2, 8, 12, 16), None))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert set(writer.serialise(edited).covers) == {site.target, edited.output.name}  # all of it one convolution
+
+
+def test_dozens_of_alike_activations_are_timed_as_one() -> None:
+    block = [(nn.Conv2d(8, 8, 1), nn.Hardswish()) for _ in range(24)]
+    graph = graph_of(nn.Sequential(*(layer for pair in block for layer in pair), nn.Conv2d(8, 4, 1)))
+    assert len(sites(graph)) == 24
+    assert [len(group) for group in alike.groups(graph, sites(graph))] == [24]

@@ -1,12 +1,15 @@
 """Activations that only compute linearly, in pieces (article, section 3.4 (3)).
 
     Given   y = f(x),  f hard-swish, swish, GELU, ELU, PReLU or leaky ReLU
-    Result  y ≈ max(x, 0)                       which the runtime computes inside the layer before it
+    Result  y ≈ max(s·x + t, 0)                 which the runtime computes inside the layer before it
     Given   σ(x) or tanh(x)                     an exponential per value
-    Result  min(max(x + 3, 0), 6) / 6 or min(max(x, -1), 1)
+    Result  min(max(s·x + t + 3, 0), 6) / 6 or min(max(s·x + t, -1), 1)
 
-All of them keep the sign and the growth of what they replace, no more: the layers around have to learn the rest. A
-last sigmoid is left alone, as its values are the result. A swish spelled x · σ(x) counts as one activation.
+All of them keep the sign and the growth of what they replace, no more. The scale s and the shift t, one each per
+channel, 1 and 0 at first, are what a recovery can fit block by block (mimicry has nothing else to move here); they cost
+nothing, as the writer folds them into the convolution before. Where there is none, they are left out, and the layers
+around have to learn the difference. A last sigmoid is left alone, as its values are the result. A swish spelled
+x · σ(x) counts as one activation.
 Howard et al., "Searching for MobileNetV3", 2019, section 5.2, replaces the same functions for the same reason.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import fx, nn
 
 from slimseg.errors import Unsupported
@@ -80,7 +84,7 @@ class LinearActivations:
         kind = _kind(graph, node)
         if kind is None or node is _last(graph):
             raise Unsupported(f"{site.target} is no activation that {self.name} could replace")
-        block = nn.Sequential(REPLACED[kind][1]())
+        block = nn.Sequential(*_free_constants(graph, node), REPLACED[kind][1]())
         return edit.replace(graph, [producer(_gate(graph, node) or node).name], site.target, block)
 
 
@@ -115,6 +119,15 @@ def _host(graph: Graph, node: fx.Node) -> fx.Node | None:
         readers, source = {source}, producer(source)
     takes_in = graph.layer_as(source, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) is not None
     return source if takes_in and set(source.users) <= readers else None
+
+
+def _free_constants(graph: Graph, node: fx.Node) -> list[nn.Module]:
+    """A trainable scale and shift per channel, if the layer before takes them in."""
+    host, shape = _host(graph, node), graph.shape(node)
+    if host is None or edit.shared_with(graph, host):
+        return []
+    per_channel = (shape[1], *(1 for _ in shape[2:]))
+    return [ops.Affine(nn.Parameter(torch.ones(per_channel)), nn.Parameter(torch.zeros(per_channel)))]
 
 
 def _last(graph: Graph) -> fx.Node:
