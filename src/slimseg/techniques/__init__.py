@@ -6,6 +6,7 @@ from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
 from slimseg.techniques.bands import Bands
 from slimseg.techniques.cancel import Cancel
+from slimseg.techniques.concat_to_sum import ConcatToSum
 from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
@@ -28,6 +29,7 @@ REWRITES: tuple[Technique, ...] = (
     Cancel(),
     ActivationSpelling(),
     Merging(),
+    ConcatToSum(),
     Transposed(),
     LateDepthToSpace(),
     Bands(),

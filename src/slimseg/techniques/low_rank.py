@@ -77,7 +77,8 @@ def _factors(weight: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
 def _leading(values: Tensor, count: int) -> Tensor:
     """The leading left singular vectors (n, count) of values (n, ...), from the small matrix values · valuesᵀ."""
     flat = values.flatten(1)
-    return torch.linalg.eigh(flat @ flat.T).eigenvectors[:, -count:]
+    vectors: Tensor = torch.linalg.eigh(flat @ flat.T).eigenvectors
+    return vectors[:, -count:]
 
 
 def _part(channels: int, part: int) -> int:

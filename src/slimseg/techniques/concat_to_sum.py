@@ -1,0 +1,165 @@
+"""Concatenation and convolution -> convolutions and a sum (article, section 3.4 (1): memory access).
+
+    Given   y = W ∗ [a; b; ...]                 maps concatenated along their channels, then a convolution
+    Result  y = W_a ∗ a + W_b ∗ b + ...         W_a, W_b the columns of W; nothing is copied together     (exact)
+    Given   y = P · [U(a); U(b); c; ...]        P a 1x1 convolution, U a resize
+    Result  y = U(P_a · a + P_b · b) + P_c · c  P works on the small maps, and one resize moves O channels (exact)
+
+A convolution is linear in its inputs, which gives the first. A resize mixes pixels with weights that add up to one and
+P mixes channels, so they commute, which gives the second: decoders that bring every scale to one size before a 1x1
+(HRNet, SegFormer, FPN) do most of their work on pixels that the resize made up. Maps of one size that are resized alike
+are summed before one resize for all. The bias goes with one of the summands; a resize keeps it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.region import region
+from slimseg.graph.shapes import Shape, pair
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+
+APART = "a convolution for each"
+BEFORE_RESIZE = "before the resize"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the concatenated maps: the node whose value is read, its columns of W, and the resize still to come."""
+
+    value: fx.Node
+    columns: slice
+    resize: fx.Node | None = None
+
+    def key(self, graph: Graph) -> tuple[Shape, str]:
+        """Equal for parts that can be summed before one resize."""
+        settings = "" if self.resize is None else repr(graph.layer(self.resize))
+        return graph.shape(self.value)[2:], settings
+
+
+class ConcatToSum:
+    """Takes convolutions of concatenated maps apart."""
+
+    name = "sum instead of concatenation"
+    section = "3.4"
+    needs: Needs = "nothing"
+    paper = "Xie et al., SegFormer, 2021, section 3.2; Ma et al., ShuffleNet V2, 2018, section 2 (G4)"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            reader = only_consumer(node)
+            concat, layer = graph.layer_as(node, ops.Concat), graph.layer_as(reader, nn.Conv2d)
+            if concat is None or layer is None or reader is None or concat.dim != 1:
+                continue
+            refusal = _refusal(graph, node, reader, layer)
+            if refusal:
+                refusals.append(Refusal(self.name, node.name, refusal))
+            else:
+                sites.extend(self._sites(graph, node, reader, layer))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _sites(self, graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d) -> list[Site]:
+        parts = _parts(graph, concat, layer)
+        resized = [part.resize for part in parts if part.resize is not None]
+        values = " and ".join(dimensions(graph, node) for node in concat.all_input_nodes)
+        reason = f"{concat.name} copies {values} together, only for {reader.name} to sum over them: sum its parts"
+        variants: list[tuple[str, list[fx.Node], str]] = [(APART, [], reason)]
+        if resized:
+            channels = sum(graph.shape(node)[1] for node in resized)
+            reason = (
+                f"{channels} of the {layer.in_channels} channels that {reader.name} reads at "
+                f"{dimensions(graph, concat)} were enlarged before: multiply first"
+            )
+            variants.append((BEFORE_RESIZE, resized, reason))
+        sites = []
+        for variant, resizes, reason in variants:
+            names = tuple(node.name for node in (*dict.fromkeys(resizes), concat, reader))
+            source, _ = region(graph, names)
+            sites.append(Site(self.name, names, source, reader.name, self.needs, reason, variant))
+        return sites
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        reader = graph.node(site.target)
+        layer = graph.layer_as(reader, nn.Conv2d)
+        concat = producer(reader)
+        if layer is None or graph.layer_as(concat, ops.Concat) is None or _refusal(graph, concat, reader, layer):
+            raise Unsupported(f"{site.target} is no convolution of concatenated maps")
+        parts = _parts(graph, concat, layer)
+        if site.variant == APART:
+            parts = [_Part(part.resize or part.value, part.columns) for part in parts]
+        elif site.variant != BEFORE_RESIZE or not any(part.resize for part in parts):
+            raise Unsupported(f"nothing that {concat.name} reads is resized just for {site.target}")
+        sources = [part.value.name for part in parts]
+        return edit.replace(graph, sources, site.target, _sum(graph, parts, layer))
+
+
+def _sum(graph: Graph, parts: Sequence[_Part], layer: nn.Conv2d) -> fx.GraphModule:
+    """Σ over groups of resize(Σ convolution(part)), its inputs the parts' values; a group is summed, then resized."""
+    groups: dict[tuple[Shape, str], list[int]] = {}
+    for index, part in enumerate(parts):
+        groups.setdefault(part.key(graph), []).append(index)
+    with_bias = next(reversed(groups.values()))[-1]
+    root, block = nn.Module(), fx.Graph()
+    inputs = [block.placeholder(f"x{index}") for index in range(len(parts))]
+
+    def add(name: str, module: nn.Module, *arguments: fx.Node) -> fx.Node:
+        root.add_module(name, module)
+        return block.call_module(name, arguments)
+
+    def total(values: Sequence[fx.Node], name: str) -> fx.Node:
+        result = values[0]
+        for number, value in enumerate(values[1:], 1):
+            result = add(f"{name}{number}", ops.Add(), result, value)
+        return result
+
+    sums = []
+    for number, group in enumerate(groups.values()):
+        values = [
+            add(f"part{index}", _columns(layer, parts[index], index == with_bias), inputs[index]) for index in group
+        ]
+        value = total(values, f"sum{number}_")
+        resize = graph.layer_as(parts[group[0]].resize, ops.Resize)
+        sums.append(value if resize is None else add(f"resize{number}", copy.deepcopy(resize), value))
+    block.output(total(sums, "sum"))
+    return fx.GraphModule(root, block)
+
+
+def _columns(layer: nn.Conv2d, part: _Part, with_bias: bool) -> nn.Conv2d:
+    """The convolution of one part."""
+    result = copy.deepcopy(layer)
+    result.in_channels = part.columns.stop - part.columns.start
+    result.weight = nn.Parameter(layer.weight.detach()[:, part.columns].clone())
+    if not with_bias:
+        result.bias = None
+    return result
+
+
+def _parts(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[_Part]:
+    """What is concatenated; resizes that could follow the convolution are left for later."""
+    pointwise = (layer.kernel_size, layer.stride, pair(layer.padding)) == ((1, 1), (1, 1), (0, 0))
+    parts, start = [], 0
+    for node in concat.args:
+        assert isinstance(node, fx.Node)
+        columns = slice(start, start := start + graph.shape(node)[1])
+        movable = pointwise and graph.layer_as(node, ops.Resize) and only_consumer(node) is concat
+        parts.append(_Part(producer(node), columns, node) if movable else _Part(node, columns))
+    return parts
+
+
+def _refusal(graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d) -> str | None:
+    if layer.groups > 1:
+        return f"{reader.name}, which reads it, works in {layer.groups} groups"
+    if isinstance(layer.padding, str):
+        return f"{reader.name} pads by {layer.padding!r}, not by a number of pixels"
+    other = edit.shared_with(graph, reader)
+    return f"the weights of {reader.name}, which reads it, are shared with {other}" if other else None
