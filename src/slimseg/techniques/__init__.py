@@ -10,6 +10,7 @@ from slimseg.techniques.concat_to_sum import ConcatToSum
 from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
+from slimseg.techniques.groups import FewerGroups
 from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
@@ -30,6 +31,7 @@ REWRITES: tuple[Technique, ...] = (
     ActivationSpelling(),
     Merging(),
     ConcatToSum(),
+    FewerGroups(),
     Transposed(),
     LateDepthToSpace(),
     Bands(),

@@ -1,0 +1,95 @@
+"""Group convolutions in fewer groups, or in one (article, section 3.4 (1): memory access).
+
+    Given   y = W ∗ x,   W of shape (O, I/g, k, k) in g groups
+    Result  y = W' ∗ x,  W' of shape (O, I/h, k, k) in h < g groups, h a divisor of g or 1: zeros between them (exact)
+
+ShuffleNetV2's second guideline (Ma et al., 2018, section 2): at equal MACs more groups move more bytes. Here MACs grow
+by g/h, the new ones by zero; that pays where a group has fewer channels than a register has lanes (in int8, up to 8:
+1.3x to 2x on XNNPACK; in float32 up to 4) and never for wide groups. Depthwise convolutions have kernels of their own and are only
+tried with few channels, as one group.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit
+from slimseg.graph.graph import Graph, producer
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+
+TOGETHER = (2, 4)  # groups that become one: so many times the MACs, beyond which zeros do not pay
+FEW_CHANNELS = 16  # of a depthwise convolution: what one register of the widest kind holds
+
+
+class FewerGroups:
+    """Fills the zeros of group convolutions in."""
+
+    name = "fewer groups"
+    section = "3.4"
+    needs: Needs = "nothing"
+    paper = "Ma et al., ShuffleNet V2, 2018, section 2 (G2)"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            layer = graph.layer_as(node, nn.Conv2d)
+            if layer is None or not _worth_trying(layer):
+                continue
+            if other := edit.shared_with(graph, node):
+                refusals.append(Refusal(self.name, node.name, f"its weights are shared with {other}"))
+                continue
+            sites.extend(self._site(graph, node, layer, groups) for groups in _worth_trying(layer))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, node: fx.Node, layer: nn.Conv2d, groups: int) -> Site:
+        inside = layer.in_channels // layer.groups
+        reason = (
+            f"{node.name} to {dimensions(graph, node)} works in {layer.groups} groups of {inside} channels each: zeros "
+            f"between them make {groups if groups > 1 else 'one'} of {layer.in_channels // groups}"
+        )
+        name, variant = node.name, f"{groups} groups" if groups > 1 else "1 group"
+        return Site(self.name, (name,), producer(node).name, name, self.needs, reason, variant)
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        layer = graph.layer_as(graph.node(site.target), nn.Conv2d)
+        wanted = re.fullmatch(r"(\d+) groups?", site.variant)
+        if layer is None or wanted is None or int(wanted[1]) not in _worth_trying(layer):
+            raise Unsupported(f"{site.target} is no convolution that could work in {site.variant}")
+        return edit.replace(graph, [site.source], site.target, nn.Sequential(in_groups(layer, int(wanted[1]))))
+
+
+def in_groups(layer: nn.Conv2d, groups: int) -> nn.Conv2d:
+    """The same function in `groups` groups, a divisor of the layer's own."""
+    result = copy.deepcopy(layer)
+    result.groups = groups
+    result.weight = nn.Parameter(_with_zeros(layer.weight.detach(), layer.groups, layer.groups // groups))
+    return result
+
+
+def _with_zeros(weight: Tensor, groups: int, together: int) -> Tensor:
+    """Weights (O, I/g, k, k) with the zeros of groups that join, `together` at a time: (O, together·I/g, k, k)."""
+    per_group = weight.reshape(groups, -1, *weight.shape[1:])
+    outputs, inputs = per_group.shape[1:3]
+    result = torch.zeros(groups, outputs, together, inputs, *weight.shape[2:], dtype=weight.dtype)
+    for group in range(groups):
+        result[group, :, group % together] = per_group[group]
+    return result.reshape(groups * outputs, together * inputs, *weight.shape[2:])
+
+
+def _worth_trying(layer: nn.Conv2d) -> list[int]:
+    """Numbers of groups: a half, a quarter; one where they are few."""
+    if layer.groups == 1 or (_is_depthwise(layer) and layer.groups > FEW_CHANNELS):
+        return []
+    fewer = [layer.groups // together for together in TOGETHER if layer.groups % together == 0]
+    return [1] if _is_depthwise(layer) else fewer or ([1] if layer.groups == 3 else [])
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    return layer.groups == layer.in_channels > 1
