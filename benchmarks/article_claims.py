@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from slimseg.blocks.residual import Bottleneck
 from slimseg.blocks.separable import SeparableConv2d
+from slimseg.blocks.shuffle import ShuffleUnit
 from slimseg.graph import ops
 from slimseg.graph.edit import trace
 from slimseg.graph.graph import Graph
@@ -62,41 +64,6 @@ def conv(inputs: int, outputs: int, kernel: int = 3, **settings: int) -> nn.Conv
 
 def separable(inputs: int, outputs: int) -> nn.Module:
     return SeparableConv2d(inputs, outputs, (3, 3), padding=(1, 1))
-
-
-class Shuffle(nn.Module):
-    """ShuffleNetV2's stride-1 unit (Ma et al., 2018, figure 3c): half the channels pass, half are convolved."""
-
-    def __init__(self, channels: int, size: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.left, self.right = ops.Slice(1, 0, half), ops.Slice(1, half, channels)
-        self.first, self.last = conv(half, half, 1), conv(half, half, 1)
-        self.depthwise = conv(half, half, groups=half)
-        self.relu, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.concat = ops.Concat()
-        self.split = ops.Reshape((1, half, size * size, 2))
-        self.swap = ops.Transpose((0, 3, 2, 1))
-        self.join = ops.Reshape((1, channels, size, size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu2(self.last(self.depthwise(self.relu(self.first(self.right(x))))))
-        return self.join(self.swap(self.split(self.concat(self.left(x), y))))  # type: ignore[no-any-return]
-
-
-class Bottleneck(nn.Module):
-    """ResNet's bottleneck (He et al., 2015, figure 5): 1x1 to a quarter, 3x3, 1x1 back, sum."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = channels // 4
-        self.body = nn.Sequential(
-            conv(channels, inner, 1), nn.ReLU(), conv(inner, inner), nn.ReLU(), conv(inner, channels, 1)
-        )
-        self.add, self.relu = ops.Add(), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.add(self.body(x), x))  # type: ignore[no-any-return]
 
 
 def plain_pair(channels: int) -> nn.Module:
@@ -203,11 +170,11 @@ def nearest() -> Claim:
 def blocks() -> Claim:
     shapes = ((32, 64), (64, 64), (128, 32), (256, 16))
     cases = [
-        Case(f"bottleneck, {size}² × {c}", net(c, size, plain_pair(c)), net(c, size, Bottleneck(c)), FASTER)
+        Case(f"bottleneck, {size}² × {c}", net(c, size, plain_pair(c)), net(c, size, Bottleneck(c, c)), FASTER)
         for c, size in shapes
     ]
     cases += [
-        Case(f"shuffle unit, {size}² × {c}", net(c, size, plain_pair(c)), net(c, size, Shuffle(c, size)), FASTER)
+        Case(f"shuffle unit, {size}² × {c}", net(c, size, plain_pair(c)), net(c, size, ShuffleUnit(c)), FASTER)
         for c, size in shapes
     ]
     return Claim(

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "slimseg"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "__main__", "cli", "demo"),
-    ("profile", "diagnose", "slim", "slim_exact", "quantize", "export", "evaluate"),
+    ("profile", "diagnose", "slim", "slim_exact", "quantize", "export", "evaluate", "models"),
     ("planning", "training", "report"),
     ("techniques", "runtimes", "frontends"),
     ("blocks",),

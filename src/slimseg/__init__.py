@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slimseg import models as models
     from slimseg.demo import demo as demo
     from slimseg.diagnose import diagnose as diagnose
     from slimseg.errors import SlimsegError as SlimsegError
@@ -38,7 +39,20 @@ _HOMES = {
     "profile": "slimseg.profile",
     "slim": "slimseg.slim",
 }
-__all__ = ["Budget", "Graph", "SlimsegError", "__version__", "demo", "diagnose", "evaluate", "load", "profile", "slim"]
+_MODULES = ("models",)
+__all__ = [
+    "Budget",
+    "Graph",
+    "SlimsegError",
+    "__version__",
+    "demo",
+    "diagnose",
+    "evaluate",
+    "load",
+    "models",
+    "profile",
+    "slim",
+]
 
 
 class _Package(ModuleType):
@@ -52,6 +66,8 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"slimseg.{name}")
         if name not in _HOMES:
             raise AttributeError(f"module 'slimseg' has no attribute {name!r}")
         value = getattr(import_module(_HOMES[name]), name)

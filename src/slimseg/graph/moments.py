@@ -1,0 +1,157 @@
+"""Mean and variance of every channel, as the weights alone let expect them: no image is needed.
+
+A batch norm says what comes out of it: mean β and variance γ², the statistics of its training data. From there on,
+values count as independent and normally distributed:
+
+    convolution   m' = Σ W m + b,   v' = Σ W² v
+    ReLU          m' = m Φ(z) + s φ(z),   E[y²] = (m² + v) Φ(z) + m s φ(z),   s = √v, z = m / s
+
+(Frey and Hinton, "Variational Learning in Nonlinear Gaussian Belief Networks", 1999, for the rectifier.) Neighbouring
+pixels of real images are far from independent, so variances far behind the last batch norm are rough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.graph import ops
+from slimseg.graph.graph import Graph
+
+_IMAGE_MEAN, _IMAGE_STD = 110.0, 65.0  # bytes of everyday photographs
+
+
+@dataclass(frozen=True)
+class Moments:
+    """`mean` and `variance` of every channel, each (C,)."""
+
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def standard(cls, channels: int) -> Moments:
+        return cls(torch.zeros(channels), torch.ones(channels))
+
+
+@torch.no_grad()
+def moments(graph: Graph, node: fx.Node, known: dict[fx.Node, Moments] | None = None) -> Moments:
+    """What a node's value (1, C, H, W) is expected to be like; `known` is read and filled."""
+    known = {} if known is None else known
+    waiting = [node]
+    while waiting:
+        current = waiting[-1]
+        layer = graph.layer(current)
+        self_contained = layer is None or isinstance(layer, nn.BatchNorm2d)
+        missing = [] if self_contained else [each for each in current.all_input_nodes if each not in known]
+        if missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        if current not in known:
+            inputs = [] if self_contained else [known[each] for each in current.all_input_nodes]
+            known[current] = _of(graph, current, layer, inputs)
+    return known[node]
+
+
+def _of(graph: Graph, node: fx.Node, layer: nn.Module | None, inputs: list[Moments]) -> Moments:
+    shape = graph.shape(node)
+    if node.op == "placeholder":
+        return image_moments(graph)
+    if isinstance(layer, nn.BatchNorm2d):
+        return _after_norm(layer)
+    result = through(layer, inputs) if layer is not None and len(shape) == 4 else None
+    return result if result is not None and len(result.mean) == shape[1] else Moments.standard(shape[1])
+
+
+def image_moments(graph: Graph) -> Moments:
+    """Of everyday photographs, preprocessed as the network wants them."""
+    channels = graph.input_shape[1]
+    preprocessing = graph.description.preprocessing
+    if channels != len(preprocessing.mean):
+        return Moments.standard(channels)
+    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    return Moments((_IMAGE_MEAN - mean) / std, (_IMAGE_STD / std) ** 2)
+
+
+def _after_norm(layer: nn.BatchNorm2d) -> Moments:
+    if layer.weight is None or layer.bias is None:
+        return Moments.standard(layer.num_features)
+    return Moments(layer.bias.detach().clone(), layer.weight.detach() ** 2)
+
+
+def through(layer: nn.Module, inputs: list[Moments]) -> Moments | None:
+    """Behind one layer other than a batch norm, given what goes into it; None where nothing can be said."""
+    first = inputs[0]
+    if isinstance(layer, nn.Conv2d):
+        return _convolved(layer, first)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return _transposed(layer, first)
+    if isinstance(layer, nn.ReLU):
+        return rectified(first)
+    if isinstance(layer, nn.ReLU6):
+        return _clipped(first, 6.0)
+    if isinstance(layer, ops.Add) and len(inputs) == 2:
+        return Moments(first.mean + inputs[1].mean, first.variance + inputs[1].variance)
+    if isinstance(layer, ops.Concat) and layer.dim == 1:
+        return Moments(torch.cat([each.mean for each in inputs]), torch.cat([each.variance for each in inputs]))
+    if isinstance(layer, ops.Slice) and layer.dim == 1:
+        part = slice(layer.start, layer.stop, layer.step)
+        return Moments(first.mean[part], first.variance[part])
+    if isinstance(layer, ops.Affine):
+        return _scaled(layer, first)
+    return first  # resizes, poolings and pads nearly; curved activations roughly
+
+
+def _convolved(layer: nn.Conv2d, given: Moments) -> Moments:
+    weight = layer.weight.detach()
+    mean, variance = _mixed(weight.sum((2, 3)), weight.square().sum((2, 3)), given, layer.groups)
+    return Moments(mean if layer.bias is None else mean + layer.bias.detach(), variance)
+
+
+def _transposed(layer: nn.ConvTranspose2d, given: Moments) -> Moments:
+    """An output pixel sees one tap in stride² of the kernel."""
+    weight = layer.weight.detach()
+    share = 1 / (layer.stride[0] * layer.stride[1])
+    groups, inputs = layer.groups, layer.in_channels // layer.groups
+    by_group = weight.reshape(groups, inputs, *weight.shape[1:])
+    by_output = by_group.transpose(1, 2).flatten(0, 1)  # (O, I/groups, k, k)
+    mean, variance = _mixed(by_output.sum((2, 3)) * share, by_output.square().sum((2, 3)) * share, given, groups)
+    return Moments(mean if layer.bias is None else mean + layer.bias.detach(), variance)
+
+
+def _mixed(weight: Tensor, squares: Tensor, given: Moments, groups: int) -> tuple[Tensor, Tensor]:
+    """Both (O, I/groups), applied to each group's own inputs."""
+
+    def mix(matrix: Tensor, values: Tensor) -> Tensor:
+        by_group = matrix.reshape(groups, -1, matrix.shape[1])
+        return torch.einsum("goi,gi->go", by_group, values.reshape(groups, -1)).flatten()
+
+    return mix(weight, given.mean), mix(squares, given.variance)
+
+
+def _scaled(layer: ops.Affine, given: Moments) -> Moments:
+    scale = torch.ones(1) if layer.scale is None else layer.scale.detach().flatten()
+    shift = torch.zeros(1) if layer.shift is None else layer.shift.detach().flatten()
+    fits = all(len(each) in (1, len(given.mean)) for each in (scale, shift))
+    return Moments(given.mean * scale + shift, given.variance * scale**2) if fits else given
+
+
+def rectified(given: Moments) -> Moments:
+    """max(x, 0) of normally distributed x."""
+    deviation = given.variance.clamp(min=1e-12).sqrt()
+    z = given.mean / deviation
+    below = torch.special.ndtr(z)
+    density = torch.exp(-0.5 * z**2) / (2 * torch.pi) ** 0.5
+    mean = given.mean * below + deviation * density
+    square = (given.mean**2 + given.variance) * below + given.mean * deviation * density
+    return Moments(mean, (square - mean**2).clamp(min=1e-12))
+
+
+def _clipped(given: Moments, top: float) -> Moments:
+    """min(max(x, 0), top): a = max(x, 0) less b = max(x - top, 0), with E[ab] = E[b²] + top E[b]."""
+    low, high = rectified(given), rectified(Moments(given.mean - top, given.variance))
+    mean = low.mean - high.mean
+    square = (low.variance + low.mean**2) - (high.variance + high.mean**2) - 2 * top * high.mean
+    return Moments(mean, (square - mean**2).clamp(min=1e-12))
