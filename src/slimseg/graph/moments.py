@@ -1,13 +1,13 @@
 """Mean and variance of every channel, as the weights alone let expect them: no image is needed.
 
 A batch norm says what comes out of it: mean β and variance γ², the statistics of its training data. From there on,
-values count as independent and normally distributed:
+values count as normally distributed, channels as independent, and pixels under one kernel as correlated with ρ = ½:
 
-    convolution   m' = Σ W m + b,   v' = Σ W² v
+    convolution   m' = Σ W m + b,   v' = Σ_i v_i ((1 − ρ) Σ_k W_ik² + ρ (Σ_k W_ik)²),   i channels, k pixels
     ReLU          m' = m Φ(z) + s φ(z),   E[y²] = (m² + v) Φ(z) + m s φ(z),   s = √v, z = m / s
 
-(Frey and Hinton, "Variational Learning in Nonlinear Gaussian Belief Networks", 1999, for the rectifier.) Neighbouring
-pixels of real images are far from independent, so variances far behind the last batch norm are rough.
+(Frey and Hinton, "Variational Learning in Nonlinear Gaussian Belief Networks", 1999, for the rectifier.) Real
+channels are not independent, so variances far behind the last batch norm are rough.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
 
+CORRELATION = 0.5  # of neighbouring pixels
 _IMAGE_MEAN, _IMAGE_STD = 110.0, 65.0  # bytes of everyday photographs
 
 
@@ -61,8 +62,10 @@ def _of(graph: Graph, node: fx.Node, layer: nn.Module | None, inputs: list[Momen
         return image_moments(graph)
     if isinstance(layer, nn.BatchNorm2d):
         return _after_norm(layer)
-    result = through(layer, inputs) if layer is not None and len(shape) == 4 else None
-    return result if result is not None and len(result.mean) == shape[1] else Moments.standard(shape[1])
+    if layer is None or len(shape) != 4:
+        return Moments.standard(shape[1])
+    result = through(layer, inputs)
+    return result if len(result.mean) == shape[1] else Moments.standard(shape[1])
 
 
 def image_moments(graph: Graph) -> Moments:
@@ -81,8 +84,8 @@ def _after_norm(layer: nn.BatchNorm2d) -> Moments:
     return Moments(layer.bias.detach().clone(), layer.weight.detach() ** 2)
 
 
-def through(layer: nn.Module, inputs: list[Moments]) -> Moments | None:
-    """Behind one layer other than a batch norm, given what goes into it; None where nothing can be said."""
+def through(layer: nn.Module, inputs: list[Moments]) -> Moments:
+    """Behind one layer other than a batch norm, given what goes into it; unchanged where nothing can be said."""
     first = inputs[0]
     if isinstance(layer, nn.Conv2d):
         return _convolved(layer, first)
@@ -105,30 +108,29 @@ def through(layer: nn.Module, inputs: list[Moments]) -> Moments | None:
 
 
 def _convolved(layer: nn.Conv2d, given: Moments) -> Moments:
-    weight = layer.weight.detach()
-    mean, variance = _mixed(weight.sum((2, 3)), weight.square().sum((2, 3)), given, layer.groups)
-    return Moments(mean if layer.bias is None else mean + layer.bias.detach(), variance)
+    return _mixed(layer.weight.detach(), layer.bias, given, layer.groups)
 
 
 def _transposed(layer: nn.ConvTranspose2d, given: Moments) -> Moments:
-    """An output pixel sees one tap in stride² of the kernel."""
-    weight = layer.weight.detach()
-    share = 1 / (layer.stride[0] * layer.stride[1])
-    groups, inputs = layer.groups, layer.in_channels // layer.groups
-    by_group = weight.reshape(groups, inputs, *weight.shape[1:])
-    by_output = by_group.transpose(1, 2).flatten(0, 1)  # (O, I/groups, k, k)
-    mean, variance = _mixed(by_output.sum((2, 3)) * share, by_output.square().sum((2, 3)) * share, given, groups)
-    return Moments(mean if layer.bias is None else mean + layer.bias.detach(), variance)
+    """An output pixel sees one tap in stride² of the kernel: here the mean over the pixels of a block."""
+    taps = layer.stride[0] * layer.stride[1]
+    by_group = torch.unflatten(layer.weight.detach(), 0, (layer.groups, -1)).transpose(1, 2)
+    result = _mixed(by_group.flatten(0, 1) / taps, None, given, layer.groups)
+    shift = 0 if layer.bias is None else layer.bias.detach()
+    return Moments(result.mean + shift, result.variance * taps)
 
 
-def _mixed(weight: Tensor, squares: Tensor, given: Moments, groups: int) -> tuple[Tensor, Tensor]:
-    """Both (O, I/groups), applied to each group's own inputs."""
+def _mixed(weight: Tensor, bias: Tensor | None, given: Moments, groups: int) -> Moments:
+    """Behind a convolution with `weight` (O, I/groups, k, k)."""
 
     def mix(matrix: Tensor, values: Tensor) -> Tensor:
         by_group = matrix.reshape(groups, -1, matrix.shape[1])
         return torch.einsum("goi,gi->go", by_group, values.reshape(groups, -1)).flatten()
 
-    return mix(weight, given.mean), mix(squares, given.variance)
+    sums, squares = weight.sum((2, 3)), weight.square().sum((2, 3))
+    mean = mix(sums, given.mean)
+    variance = mix((1 - CORRELATION) * squares + CORRELATION * sums.square(), given.variance)
+    return Moments(mean if bias is None else mean + bias.detach(), variance)
 
 
 def _scaled(layer: ops.Affine, given: Moments) -> Moments:

@@ -1,0 +1,184 @@
+"""A stage of a trained network -> blocks (article, section 3.3).
+
+    Given   y = act(f(x)),   f a run of layers with n spatial convolutions, (C, H, W) to (O, H/s, W/s), s = 1 or 2
+    Result  y ≈ act(g(x)),   g a row of max(1, ⌊n/2⌋) blocks, the first with stride s
+
+      "residual"            ResNet's bottlenecks on O/4 channels      He et al., 2016
+      "shuffle"             ShuffleNetV2's unit d, then units c       Ma et al., 2018
+      "inverted residual"   MobileNetV2's, as wide as a quarter of the stage's MACs allows    Sandler et al., 2018
+
+No weights of g follow from those of f. It starts with what can be known without an image (graph/moments.py): f's last
+batch norm says which mean and variance every channel of f(x) has, and g's last batch norm gets those; every other
+batch norm of g gets the mean and variance that are to be expected in front of it, so that all of g works in the range
+that it is made for. The rest is for training: g mimics y (Romero et al., "FitNets", 2015, stage by stage).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from slimseg.blocks.inverted_residual import InvertedResidual
+from slimseg.blocks.residual import Bottleneck
+from slimseg.blocks.shuffle import ShuffleDownUnit, ShuffleUnit
+from slimseg.errors import Unsupported
+from slimseg.graph import costs, edit, ops
+from slimseg.graph.graph import Graph, producer
+from slimseg.graph.moments import moments
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.matching import match
+from slimseg.techniques.stage_search import Stage, between, macs, spatial, stages
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+
+MIN_CHANNELS = 8
+MIN_SHARE = 0.01  # of the network's MACs: less is not worth training a block for
+MAX_MACS = 0.5  # of the stage's
+EXPANSIONS = (6, 4, 3, 2, 1)
+EXPANDED_MACS = 0.25  # of the stage's
+
+
+class StageBlocks:
+    """Replaces whole stages by blocks of another kind."""
+
+    name = "stage to blocks"
+    section = "3.3"
+    needs: Needs = "images"
+    paper = (
+        "He et al., Deep Residual Learning, 2016, figure 5; Ma et al., ShuffleNet V2, 2018, figure 3; "
+        "Sandler et al., MobileNetV2, 2018, table 1"
+    )
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        whole = costs.total(graph).macs
+        for stage in stages(graph):
+            reason = _refusal(graph, stage, whole)
+            if reason:
+                refusals.append(Refusal(self.name, stage.layers[0].name, reason))
+                continue
+            results = [self._site(graph, stage, variant) for variant in VARIANTS]
+            sites += [each for each in results if isinstance(each, Site)]
+            refusals += [each for each in results if isinstance(each, Refusal)]
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, stage: Stage, variant: str) -> Site | Refusal:
+        before = macs(graph, stage)
+        try:
+            after = _macs(graph, stage, VARIANTS[variant](graph, stage))
+        except ValueError as error:
+            return Refusal(self.name, stage.layers[0].name, f"{variant}: {error}")
+        if after > MAX_MACS * before:
+            reason = f"{variant}: the blocks would have {after / before:.0%} of the stage's MACs"
+            return Refusal(self.name, stage.layers[0].name, reason)
+        reason = (
+            f"stage of {stage.convolutions} spatial convolutions, {dimensions(graph, stage.source)} to "
+            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {_count(stage)} {variant} "
+            f"block{'s' if _count(stage) > 1 else ''}"
+        )
+        names = tuple(node.name for node in stage.layers)
+        return Site(self.name, names, stage.source.name, stage.target.name, self.needs, reason, variant)
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        stage = between(graph, site.source, site.target)
+        if site.variant not in VARIANTS or stage is None or {node.name for node in stage.layers} != set(site.layers):
+            raise Unsupported(f"{site.source} to {site.target} is no stage that {self.name} could replace")
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)  # whoever prices, judges and takes the edit sees the same one
+            try:
+                block = VARIANTS[site.variant](graph, stage)
+            except ValueError as error:
+                raise Unsupported(f"{site.target} cannot end in a {site.variant} block: {error}") from error
+        ending = stage.target if _activation(graph, stage) is None else producer(stage.target)
+        match(block, graph.shape(stage.source), moments(graph, stage.source), moments(graph, ending))
+        return edit.replace(graph, [site.source], site.target, block)
+
+
+def _residual(graph: Graph, stage: Stage) -> nn.Module:
+    inputs, outputs, stride = _ends(graph, stage)
+    last = _last_activation(graph, stage)
+    if _count(stage) == 1:
+        return Bottleneck(inputs, outputs, stride, activation=last)
+    inner = (Bottleneck(outputs, outputs) for _ in range(_count(stage) - 2))
+    return nn.Sequential(
+        Bottleneck(inputs, outputs, stride), *inner, Bottleneck(outputs, outputs, activation=last)
+    )  # fmt: skip
+
+
+def _shuffle(graph: Graph, stage: Stage) -> nn.Module:
+    inputs, outputs, stride = _ends(graph, stage)
+    activation = _activation(graph, stage)
+    if not isinstance(activation, ops.PLAIN_ACTIVATIONS):
+        raise ValueError("its units end with an activation, the stage does not")
+    units = [ShuffleUnit(outputs, lambda: copy.deepcopy(activation)) for _ in range(_count(stage) - 1)]
+    return nn.Sequential(ShuffleDownUnit(inputs, outputs, stride, lambda: copy.deepcopy(activation)), *units)
+
+
+def _inverted(graph: Graph, stage: Stage) -> nn.Module:
+    """The widest of EXPANSIONS within EXPANDED_MACS, else the narrowest."""
+    blocks = (_inverted_of(graph, stage, expansion) for expansion in EXPANSIONS[:-1])
+    allowed = EXPANDED_MACS * macs(graph, stage)
+    fitting = (block for block in blocks if _macs(graph, stage, block) <= allowed)
+    return next(fitting, None) or _inverted_of(graph, stage, EXPANSIONS[-1])
+
+
+def _inverted_of(graph: Graph, stage: Stage, expansion: int) -> nn.Module:
+    inputs, outputs, stride = _ends(graph, stage)
+    blocks = [InvertedResidual(inputs, outputs, stride, expansion)]
+    blocks += [InvertedResidual(outputs, outputs, 1, expansion) for _ in range(_count(stage) - 1)]
+    activation = _last_activation(graph, stage)
+    return nn.Sequential(*blocks) if activation is None else nn.Sequential(*blocks, activation())
+
+
+VARIANTS: dict[str, Callable[[Graph, Stage], nn.Module]] = {
+    "residual": _residual,
+    "shuffle": _shuffle,
+    "inverted residual": _inverted,
+}
+
+
+def _refusal(graph: Graph, stage: Stage, whole_macs: int) -> str | None:
+    inputs, outputs, stride = _ends(graph, stage)
+    shared = next((other for node in stage.layers if (other := edit.shared_with(graph, node))), None)
+    if shared:
+        return f"its weights are shared with {shared}"
+    if min(inputs, outputs) < MIN_CHANNELS:
+        return f"{inputs} to {outputs} channels are too few for a block to pay"
+    if not stride:
+        before, after = (dimensions(graph, node) for node in (stage.source, stage.target))
+        return f"it brings {before} to {after}, which no block of stride 1 or 2 does"
+    if any((layer := spatial(graph, node)) is not None and max(layer.dilation) > 1 for node in stage.layers):
+        return "its dilated convolutions see further than a block would"
+    share = macs(graph, stage) / whole_macs
+    if share < MIN_SHARE:
+        return f"it has {share:.1%} of the network's MACs, too little to train a block for"
+    return None
+
+
+def _ends(graph: Graph, stage: Stage) -> tuple[int, int, int]:
+    """Channels in, channels out and stride; 0 where that is not 1 or 2."""
+    _, inputs, *before = graph.shape(stage.source)
+    _, outputs, *after = graph.shape(stage.target)
+    stride = next((each for each in (1, 2) if [-(-length // each) for length in before] == after), 0)
+    return inputs, outputs, stride
+
+
+def _count(stage: Stage) -> int:
+    return max(1, stage.convolutions // 2)
+
+
+def _activation(graph: Graph, stage: Stage) -> nn.Module | None:
+    """What the stage ends with, if that is an activation."""
+    return graph.layer_as(stage.target, ops.ACTIVATIONS)
+
+
+def _last_activation(graph: Graph, stage: Stage) -> Callable[[], nn.Module] | None:
+    activation = _activation(graph, stage)
+    return None if activation is None else lambda: copy.deepcopy(activation)
+
+
+def _macs(graph: Graph, stage: Stage, block: nn.Module) -> int:
+    return costs.total(edit.trace(block, graph.shape(stage.source))).macs
