@@ -9,7 +9,9 @@ from torch import nn
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.techniques import named
+from slimseg.techniques import Site, named
+from slimseg.techniques.cascade import cascade
+from slimseg.techniques.dilation import CASCADE, NO_HOLES
 
 NAME = "convolution without dilation"
 
@@ -17,6 +19,11 @@ NAME = "convolution without dilation"
 def graph_of(*layers: nn.Module) -> Graph:
     torch.manual_seed(0)
     return edit.trace(nn.Sequential(*layers).eval(), (1, 8, 24, 32), "net")
+
+
+def site_of(graph: Graph, variant: str = NO_HOLES) -> Site:
+    (site,) = (site for site in named(NAME).find(graph, {}).sites if site.variant == variant)
+    return site
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
@@ -33,7 +40,7 @@ def graph_of(*layers: nn.Module) -> Graph:
 def test_shape_and_weights_stay(kernel, stride, padding, dilation, groups, bias) -> None:
     layer = nn.Conv2d(8, 16, kernel, stride, padding, dilation, groups, bias)
     graph = graph_of(layer)
-    (site,) = named(NAME).find(graph, {}).sites
+    site = site_of(graph)
     assert site.needs == "labels"
     edited = named(NAME).apply(graph, site)
     dense = edited.layer_as(edited.output, nn.Conv2d)
@@ -67,7 +74,7 @@ def test_shared_weights_are_refused() -> None:
 
 def test_a_convolution_without_dilation_is_left_alone() -> None:
     graph = graph_of(nn.Conv2d(8, 8, 3, padding=2, dilation=2))
-    (site,) = named(NAME).find(graph, {}).sites
+    site = site_of(graph)
     with pytest.raises(Unsupported):
         named(NAME).apply(graph_of(nn.Conv2d(8, 8, 3, padding=1)), site)
 
@@ -77,7 +84,7 @@ def test_a_convolution_without_dilation_is_left_alone() -> None:
 def test_padding_by_a_layer_before_counts(amounts: tuple[int, int, int, int], stride: int) -> None:
     layer = nn.Conv2d(8, 8, 3, stride, dilation=4)
     graph = graph_of(nn.ReLU(), ops.Pad(amounts), layer, nn.ReLU())
-    (site,) = named(NAME).find(graph, {}).sites
+    site = site_of(graph)
     assert site.layers == ("layer_1", "layer_2")
     edited = named(NAME).apply(graph, site)
     assert edited.shape(edited.output) == graph.shape(graph.output)
@@ -90,6 +97,127 @@ def test_padding_by_a_layer_before_counts(amounts: tuple[int, int, int, int], st
 
 def test_an_even_kernel_gives_back_more_at_its_end() -> None:
     graph = graph_of(nn.Conv2d(8, 8, 2, padding=2, dilation=2))
-    (site,) = named(NAME).find(graph, {}).sites
+    site = site_of(graph)
     edited = named(NAME).apply(graph, site)
     assert edited.shape(edited.output) == graph.shape(graph.output)
+
+
+def smooth(channels: int = 8, blurs: int = 3) -> torch.Tensor:
+    """Values whose neighbours are alike, as those of a network's maps are."""
+    row = torch.tensor([0.25, 0.5, 0.25])
+    blur = torch.outer(row, row).repeat(channels, 1, 1, 1)
+    x = torch.randn(4, channels, 48, 64)
+    for _ in range(blurs):
+        x = nn.functional.conv2d(x, blur, padding=1, groups=channels)
+    return x / x.std()
+
+
+def error(new: nn.Module | Graph, old: nn.Module | Graph, x: torch.Tensor) -> float:
+    """Of the variance, inside the edges."""
+    with torch.no_grad():
+        given, wanted = new(x)[..., 8:-8, 8:-8], old(x)[..., 8:-8, 8:-8]
+    return float((given - wanted).square().mean() / wanted.var())
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize(("kernel", "dilation"), [((3, 3), (2, 2)), ((3, 3), (3, 3)), ((1, 3), (1, 2))])
+def test_a_cascade_comes_near_where_neighbours_are_alike(groups, kernel, dilation) -> None:
+    torch.manual_seed(0)
+    padding = tuple(spread * (taps - 1) // 2 for taps, spread in zip(kernel, dilation, strict=True))
+    layer = nn.Conv2d(8, 8, kernel, 1, padding, dilation, groups)
+    dense = nn.Conv2d(8, 8, kernel, padding=tuple(taps // 2 for taps in kernel), groups=groups)
+    dense.load_state_dict(layer.state_dict())
+    x = smooth()
+    assert error(cascade(layer), layer, x) < min(0.15, 0.5 * error(dense, layer, x))
+
+
+def test_what_two_kernels_make_is_found_again() -> None:
+    """A kernel with holes that is exactly the product of two without: 1 − z⁴ = (1 − z²)(1 + z²)."""
+    layer = nn.Conv2d(1, 1, (1, 3), padding=(0, 2), dilation=(1, 2), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 0.0, -1.0]).reshape(1, 1, 1, 3))
+    assert error(cascade(layer), layer, smooth(1, 0)) < 1e-3
+
+
+def aspp(rates: tuple[int, ...] = (2, 4, 6), size: tuple[int, int] = (24, 32)) -> nn.Module:
+    """Branches of several rates and one that sees the mean, joined and mixed."""
+
+    class Aspp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem, self.point = nn.Conv2d(8, 8, 1), nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU())
+            self.rates = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(8, 4, 3, 1, rate, rate, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+                for rate in rates
+            )
+            self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), ops.Resize(size))
+            self.join, self.mix = ops.Concat(), nn.Sequential(nn.Conv2d(8 + 4 * len(rates), 6, 1), nn.ReLU())
+            self.skip, self.add, self.last = nn.Conv2d(8, 6, 1), ops.Add(), nn.Conv2d(6, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            branches = [self.point(x), *(branch(x) for branch in self.rates), self.mean(x)]
+            return self.last(self.add(self.mix(self.join(*branches)), self.skip(x)))
+
+    return Aspp()
+
+
+def test_all_branches_of_aspp_are_pooled_once() -> None:
+    graph = edit.trace(aspp().eval(), (1, 8, 24, 32), "net")
+    together = [site for site in named(NAME).find(graph, {}).sites if len(site.layers) > 4]
+    assert [site.variant for site in together] == ["1/2 resolution", "1/4 resolution"]
+    assert {(site.source, site.target) for site in together} == {("stem", "mix_1")}
+    edited = named(NAME).apply(graph, together[0])
+    layers = [edited.layer(node) for node in edited.layers()]
+    assert sum(isinstance(layer, nn.AvgPool2d) for layer in layers) == 1
+    rates = [layer.dilation[0] for layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
+    assert rates == [1, 2, 3, 1]
+    assert edited.shape(edited.node("mix_1")) == graph.shape(graph.node("mix_1"))
+
+
+def test_pooling_commutes_with_a_dilated_convolution() -> None:
+    """P(W ∗_d x) = W ∗_{d/n} P(x): the only loss is what is finer than n pixels."""
+    torch.manual_seed(0)
+    graph = edit.trace(nn.Sequential(nn.Conv2d(8, 6, 3, padding=4, dilation=4)).eval(), (1, 8, 48, 64), "net")
+    for n in (2, 4):
+        edited = named(NAME).apply(graph, site_of(graph, f"1/{n} resolution"))
+        before_resize = edited.module.get_submodule(edited.output.args[0].target)
+        x = torch.randn(1, 8, 48, 64)
+        pooled = nn.functional.avg_pool2d(x, n)
+        inside = (..., slice(4, -4), slice(4, -4))
+        torch.testing.assert_close(before_resize(pooled)[inside], nn.functional.avg_pool2d(graph(x), n)[inside])
+        assert error(edited, graph, smooth(blurs=2 * n * n)) < 0.15
+
+
+class Stage(nn.Module):
+    """Two residual blocks with dilation, as networks have them whose last stride became dilation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 2, 2), nn.ReLU(), nn.Conv2d(4, 8, 1))
+            for _ in range(2)
+        )
+        self.adds = nn.ModuleList(ops.Add() for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for block, add in zip(self.blocks, self.adds, strict=True):
+            x = add(x, block(x))
+        return self.last(x)
+
+
+def test_a_dilated_stage_is_one_part() -> None:
+    graph = edit.trace(Stage().eval(), (1, 8, 24, 32), "net")
+    part = max((site for site in named(NAME).find(graph, {}).sites), key=lambda site: len(site.layers))
+    assert {"blocks_0_0", "blocks_0_2", "adds_0", "blocks_1_2", "adds_1"} <= set(part.layers)
+    edited = named(NAME).apply(graph, part)
+    assert edited.shape(edited.output) == graph.shape(graph.output)
+
+
+def test_variants_say_what_they_need() -> None:
+    graph = graph_of(nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.ReLU())
+    needs = {site.variant: site.needs for site in named(NAME).find(graph, {}).sites}
+    assert needs == {NO_HOLES: "labels", CASCADE: "images", "1/2 resolution": "images"}

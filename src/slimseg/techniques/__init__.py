@@ -39,11 +39,20 @@ REWRITES: tuple[Technique, ...] = (
     PaddedChannels(),
 )
 EXACT: tuple[Technique, ...] = (*HEADS, *REWRITES)
-APPROXIMATE: tuple[Technique, ...] = (Upsampling(), Separable())
+# What needs images or labels to recover from; which of the two, and so what a budget allows, each site says itself.
+APPROXIMATE: tuple[Technique, ...] = (
+    Upsampling(),
+    Separable(),
+    LinearActivations(),
+    FewerChannels(),
+    FullResolution(),
+    Dilation(),
+)
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE)
 
-# Found and priced by a diagnosis, but not planned: what they ask of training is not there yet.
-ONLY_DIAGNOSED: tuple[Technique, ...] = (
+# Found and priced by a diagnosis, but not planned as edits: an input's size is chosen among all sizes (InputSize).
+ONLY_DIAGNOSED: tuple[Technique, ...] = (InputAlignment(),)
+DIAGNOSED: tuple[Technique, ...] = (
     InputAlignment(),
     LinearActivations(),
     FewerChannels(),

@@ -1,16 +1,22 @@
-"""Dilated convolution -> the same convolution without dilation (article, section 3.4 (4)).
+"""Dilated convolutions -> undilated ones (article, section 3.4 (4)).
 
     Given   y = W ∗_d x,  W of shape (O, I, k, k), dilation d > 1, padding p
-    Result  y ≈ W ∗ x,    dilation 1, padding p − (d − 1)(k − 1) / 2: the same weights, MACs and output shape
+    Result  y ≈ W ∗ x,    dilation 1, padding p − (d − 1)(k − 1) / 2: same weights, MACs and shape     "no holes"
+    Result  y ≈ V ∗ (D ∗ x),  a depthwise kernel first: the same receptive field, see cascade.py       "cascade"
+    Result  y ≈ U(W ∗_{d/n} P(x)),  P pools by n, U resizes back, see low_resolution.py                "1/n resolution"
 
-Padding by a layer of its own before the convolution counts as the convolution's.
-
-The receptive field shrinks from d(k − 1) + 1 to k pixels a side, which values feel and only training with labels
-makes up for. MACs stay, so all that the what-if shows is what dilation costs the runtime: rows that lie d apart.
-Yu and Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", 2016, eq. 1.
+Padding by a layer of its own before the convolution counts as the convolution's. Of the first the receptive field
+shrinks from d(k − 1) + 1 to k pixels a side, which only training with labels makes up for, and all that the what-if
+shows is what dilation costs the runtime: rows that lie d apart. The others start near the dilated one and are
+recovered on images. Several dilated convolutions behind one value (ASPP: branches of rates 6, 12, 18, joined and mixed
+by a 1x1; or a stage whose stride became dilation) are one more site, pooled once and resized once.
+Yu and Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", 2016, eq. 1; Chen et al., "Rethinking Atrous
+Convolution", 2017, section 3.
 """
 
 from __future__ import annotations
+
+import re
 
 from torch import fx, nn
 
@@ -19,7 +25,16 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.cascade import can_be_cascade, cascade
+from slimseg.techniques.channelwise import tail
+from slimseg.techniques.low_resolution import at_fraction, fits, is_dilated, part_behind
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+
+NO_HOLES = "no holes"
+CASCADE = "cascade"
+FRACTIONS = (2, 3, 4)
+SMALLEST = 4  # pixels a side of what is left
+WAY_UP = 12  # nodes before a dilated convolution among which its stage is looked for
 
 
 class Dilation:
@@ -27,7 +42,7 @@ class Dilation:
 
     name = "convolution without dilation"
     section = "3.4"
-    needs: Needs = "labels"
+    needs: Needs = "images"
     paper = "Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, 2016, eq. 1"
 
     def find(self, graph: Graph, times: LayerTimes) -> Found:
@@ -35,50 +50,141 @@ class Dilation:
         refusals: list[Refusal] = []
         for node in graph.layers():
             layer = graph.layer_as(node, nn.Conv2d)
-            if layer is None or not _is_dilated(layer):
+            if layer is None or not is_dilated(layer):
                 continue
-            refusal = _refusal(graph, node, layer)
-            if refusal:
-                refusals.append(Refusal(self.name, node.name, refusal))
+            if other := edit.shared_with(graph, node):
+                refusals.append(Refusal(self.name, node.name, f"its weights are shared with {other}"))
+                continue
+            found = self._sites(graph, node, layer)
+            if found:
+                sites += found
             else:
-                sites.append(self._site(graph, node, layer))
-        return Found(tuple(sites), tuple(refusals))
+                refusals.append(Refusal(self.name, node.name, _no_counterpart(layer)))
+        return Found((*sites, *self._parts(graph)), tuple(refusals))
 
-    def _site(self, graph: Graph, node: fx.Node, layer: nn.Conv2d) -> Site:
-        _, _, height, width = graph.shape(node)
-        (rows, columns), (down, across) = pair(layer.kernel_size), pair(layer.dilation)
-        reason = (
-            f"{rows}x{columns} {_kind(layer)} of {layer.in_channels} to {layer.out_channels} channels at "
-            f"{height}x{width} reads pixels {max(down, across)} apart: the same weights "
-            f"side by side see {rows}x{columns} pixels instead of {(rows - 1) * down + 1}x{(columns - 1) * across + 1}"
-        )
+    def _sites(self, graph: Graph, node: fx.Node, layer: nn.Conv2d) -> list[Site]:
+        """One convolution in every variant."""
         pad = _pad(graph, node)
-        layers = (node.name,) if pad is None else (pad.name, node.name)
-        return Site(self.name, layers, producer(pad or node).name, node.name, self.needs, reason)
+        padded = (node.name,) if pad is None else (pad.name, node.name)
+        source = producer(pad or node)
+        (rows, columns), (down, across) = pair(layer.kernel_size), pair(layer.dilation)
+        seen = f"{(rows - 1) * down + 1}x{(columns - 1) * across + 1}"
+        what = (
+            f"{rows}x{columns} {_kind(layer)} of {layer.in_channels} to {layer.out_channels} channels at "
+            f"{'x'.join(map(str, graph.shape(node)[2:]))} reads pixels {max(down, across)} apart"
+        )
+        sites = []
+        if _padding(graph, node, layer) is not None:
+            reason = f"{what}: the same weights side by side see {rows}x{columns} pixels instead of {seen}"
+            sites.append(Site(self.name, padded, source.name, node.name, "labels", reason, NO_HOLES))
+        if can_be_cascade(layer):
+            reason = f"{what}: a depthwise convolution before it sees the same {seen} pixels without holes"
+            sites.append(Site(self.name, (node.name,), producer(node).name, node.name, "images", reason, CASCADE))
+        run = [node, *tail(graph, node)]
+        if fits(graph, node, producer(node)):
+            sites += [self._lowered(graph, producer(node), run, n, what) for n in _fractions(graph, run)]
+        return sites
+
+    def _parts(self, graph: Graph) -> list[Site]:
+        """Parts with several dilated convolutions."""
+        return [
+            self._lowered(graph, source, part, n, _together(graph, part))
+            for source, part in _stages(graph)
+            for n in _fractions(graph, part)
+        ]
+
+    def _lowered(self, graph: Graph, source: fx.Node, part: list[fx.Node], n: int, what: str) -> Site:
+        names = tuple(node.name for node in part)
+        reason = f"{what}: on means of {n}x{n} pixels it reads neighbours, and has {n * n}x fewer places to compute"
+        return Site(self.name, names, source.name, names[-1], "images", reason, f"1/{n} resolution")
 
     def apply(self, graph: Graph, site: Site) -> Graph:
+        if fraction := re.fullmatch(r"1/(\d+) resolution", site.variant):
+            return _lowered(graph, site, int(fraction[1]))
         node = graph.node(site.target)
         layer = graph.layer_as(node, nn.Conv2d)
-        if layer is None or not _is_dilated(layer) or (amounts := _padding(graph, node, layer)) is None:
+        if layer is None or not is_dilated(layer):
             raise Unsupported(f"{site.target} is no dilated convolution that could do without")
-        left, right, top, bottom = amounts
-        symmetric = left == right and top == bottom
-        dense = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            (top, left) if symmetric else 0,
-            groups=layer.groups,
-            bias=layer.bias is not None,
+        if site.variant == CASCADE and can_be_cascade(layer):
+            return edit.replace(graph, [site.source], site.target, cascade(layer))
+        amounts = _padding(graph, node, layer) if site.variant == NO_HOLES else None
+        if amounts is None:
+            raise Unsupported(f"{site.target} is no dilated convolution that could do without ({site.variant})")
+        return edit.replace(graph, [site.source], site.target, _without_holes(layer, amounts))
+
+
+def _lowered(graph: Graph, site: Site, n: int) -> Graph:
+    source, part = graph.node(site.source), [graph.node(name) for name in site.layers]
+    if not all(fits(graph, node, source) for node in part) or n not in _fractions(graph, part):
+        raise Unsupported(f"{site.target} does not end a part that could work at 1/{n} of its resolution")
+    return edit.replace(graph, [site.source], site.target, at_fraction(graph, source, part, n))
+
+
+def _without_holes(layer: nn.Conv2d, amounts: tuple[int, int, int, int]) -> nn.Sequential:
+    left, right, top, bottom = amounts
+    symmetric = left == right and top == bottom
+    dense = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        pair(layer.kernel_size),
+        pair(layer.stride),
+        (top, left) if symmetric else 0,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+    )
+    dense.load_state_dict(layer.state_dict())
+    return nn.Sequential(dense) if symmetric else nn.Sequential(ops.Pad(amounts), dense)
+
+
+def _stages(graph: Graph) -> list[tuple[fx.Node, list[fx.Node]]]:
+    """(source, layers) of parts with several dilated convolutions, each of those in one part only.
+
+    A residual stage begins some layers before its first dilated convolution, so a few starts are tried.
+    """
+    found: list[tuple[fx.Node, list[fx.Node]]] = []
+    taken: set[fx.Node] = set()
+    nodes = list(graph.module.graph.nodes)
+    for index, node in enumerate(nodes):
+        if not is_dilated(graph.layer(node)) or node in taken:
+            continue
+        starts = [each for each in nodes[max(0, index - WAY_UP) : index] if "shape" in each.meta]
+        parts = [(start, part_behind(graph, start)) for start in starts[::-1] if len(graph.shape(start)) == 4]
+        source, part = max(
+            ((start, part) for start, part in parts if node in part and taken.isdisjoint(part)),
+            key=lambda each: len(_dilations(graph, each[1])),
+            default=(node, []),
         )
-        dense.load_state_dict(layer.state_dict())
-        block = nn.Sequential(dense) if symmetric else nn.Sequential(ops.Pad(amounts), dense)
-        return edit.replace(graph, [site.source], site.target, block)
+        if len(_dilations(graph, part)) > 1:
+            found.append((source, part))
+            taken.update(part)
+    return found
 
 
-def _is_dilated(layer: nn.Conv2d) -> bool:
-    return any(dilation > 1 and kernel > 1 for dilation, kernel in zip(layer.dilation, layer.kernel_size, strict=True))
+def _fractions(graph: Graph, part: list[fx.Node]) -> list[int]:
+    """By which numbers a part's resolution could be divided: the smallest and the largest of those that fit."""
+    _, _, height, width = graph.shape(part[-1])
+    dilations = _dilations(graph, part)
+    fitting = [
+        n
+        for n in FRACTIONS
+        if dilations and n <= max(dilations) and min(height, width) >= n * SMALLEST
+        and (len(dilations) > 1 or dilations[0] % n == 0)
+    ]  # fmt: skip
+    return list(dict.fromkeys([*fitting[:1], *fitting[-1:]]))
+
+
+def _dilations(graph: Graph, part: list[fx.Node]) -> list[int]:
+    layers = [graph.layer_as(node, nn.Conv2d) for node in part]
+    return [max(pair(layer.dilation)) for layer in layers if layer is not None and is_dilated(layer)]
+
+
+def _together(graph: Graph, part: list[fx.Node]) -> str:
+    dilations = _dilations(graph, part)
+    rates = ", ".join(str(rate) for rate in sorted(set(dilations)))
+    return (
+        f"{len(part)} layers up to {part[-1].name} of {dimensions(graph, part[-1])}, {len(dilations)} of them with "
+        f"dilation {rates}"
+    )
 
 
 def _pad(graph: Graph, node: fx.Node) -> fx.Node | None:
@@ -110,14 +216,11 @@ def _padding(graph: Graph, node: fx.Node, layer: nn.Conv2d) -> tuple[int, int, i
     return (left, right, top, bottom) if min(left, right, top, bottom) >= 0 else None
 
 
-def _refusal(graph: Graph, node: fx.Node, layer: nn.Conv2d) -> str | None:
-    if _padding(graph, node, layer) is None:
-        return (
-            f"its padding of {pair(layer.padding)} with dilation {pair(layer.dilation)} has no counterpart that "
-            "keeps the output's size"
-        )
-    other = edit.shared_with(graph, node)
-    return f"its weights are shared with {other}" if other else None
+def _no_counterpart(layer: nn.Conv2d) -> str:
+    return (
+        f"its padding of {pair(layer.padding)} with dilation {pair(layer.dilation)} has no counterpart that "
+        "keeps the output's size"
+    )
 
 
 def _kind(layer: nn.Conv2d) -> str:

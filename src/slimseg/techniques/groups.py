@@ -4,8 +4,8 @@
     Result  y = W' ∗ x,  W' of shape (O, I/h, k, k) in h < g groups, h a divisor of g or 1: zeros between them (exact)
 
 ShuffleNetV2's second guideline (Ma et al., 2018, section 2): at equal MACs more groups move more bytes. Here MACs grow
-by g/h, the new ones by zero; that pays where a group has fewer channels than a register has lanes (in int8, up to 8:
-1.3x to 2x on XNNPACK; in float32 up to 4) and never for wide groups. Depthwise convolutions have kernels of their own and are only
+by g/h, the new ones by zero; that pays where a group has fewer channels than a register has lanes (on XNNPACK up to
+8 in int8, up to 4 in float32) and never for wide groups. Depthwise convolutions have kernels of their own and are only
 tried with few channels, as one group.
 """
 
