@@ -52,13 +52,6 @@ TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE)
 
 # Found and priced by a diagnosis, but not planned as edits: an input's size is chosen among all sizes (InputSize).
 ONLY_DIAGNOSED: tuple[Technique, ...] = (InputAlignment(),)
-DIAGNOSED: tuple[Technique, ...] = (
-    InputAlignment(),
-    LinearActivations(),
-    FewerChannels(),
-    FullResolution(),
-    Dilation(),
-)
 DIAGNOSED: tuple[Technique, ...] = (*TECHNIQUES, *ONLY_DIAGNOSED)
 
 
