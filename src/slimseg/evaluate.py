@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slimseg.errors import DataError, ModelError
+from slimseg.errors import DataError
 from slimseg.frontends import describe
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -113,17 +113,13 @@ def predictions(
     Raises:
         DataError: an image or mask cannot be used.
     """
-    shape = file.read(path).inputs[0].shape
-    if len(shape) != 4 or shape[3] != 3:
-        raise ModelError(f"{path} takes {shape}, not one (1, height, width, 3) image")
-    pipeline = host.ImagePipeline(description.preprocessing, (shape[1], shape[2]))
+    app = host.App(file.read(path), description)
     starts = range(0, len(split.images), BATCH)
     for start in progress.track(starts, f"evaluating {path.name}"):
         pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]
-        outputs = session.predict(path, np.stack([pipeline(image) for image, _ in pairs]), threads)
+        outputs = session.predict(path, np.stack([app.prepare(image) for image, _ in pairs]), threads, raw=True)
         for (image, truth), output in zip(pairs, outputs, strict=True):
-            scores = host.in_rows(output, (shape[1], shape[2]), path)
-            yield image, truth, host.to_mask(scores, _size(image), description.output_kind)
+            yield image, truth, app.mask(output, _size(image))
 
 
 def _size(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -45,6 +45,20 @@ class Preprocessing:
             raise ModelError(f"std {stds} must be positive and finite in every channel")
         return cls(means, stds, channel_order)  # type: ignore[arg-type]
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether an 8-bit input can be the image's bytes themselves: one scale, and a zero point that is a byte.
+
+        `real = (byte - mean) / std` is then what scale 1/std and zero point `mean` say.
+        """
+        uniform = len(set(self.mean)) == len(set(self.std)) == 1 and self.channel_order == "rgb"
+        return uniform and self.mean[0] in range(256)
+
+    @property
+    def byte_range(self) -> tuple[float, float]:
+        """The input's value for the bytes 0 and 255, where they are the same in every channel."""
+        return (0 - self.mean[0]) / self.std[0], (255 - self.mean[0]) / self.std[0]
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

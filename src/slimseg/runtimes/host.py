@@ -1,9 +1,8 @@
 """What an app does around the network: RGB bytes to the input, output to the class mask. As fast as we know.
 
-One thread, 352x480 down to 224x288 and 112x144x11 logits up to 352x480, medians on the machine this was chosen on:
-uint8 antialiased resize by torch 0.2 ms (Pillow 1.0 ms); normalisation as one multiply-add 0.05 ms (table look-up
-0.2 ms); bilinear resize in channels-last 1.2 ms (planar 2.6 ms); argmax over the last axis by numpy 3.3 ms (torch
-4.9 ms, planar running maximum 3.0-3.7 ms).
+One thread, 352x480 down to 192x256 and 96x128x11 logits up to 352x480 (`benchmarks/heads.py`): uint8 antialiased
+resize by torch 0.2 ms (Pillow 0.9 ms); nothing more where the file takes bytes, else normalisation as one multiply-add
+and the file's own quantisation; argmax of int8 logits by numpy 0.1 ms, mask upsampled in 0.4 ms (see `mask.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,10 @@ from slimseg.errors import ModelError
 from slimseg.graph.description import Description, OutputKind
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import child
+from slimseg.runtimes.mask import bilinear, bilinear_argmax, nearest
+
+if TYPE_CHECKING:
+    from slimseg.runtimes.litert.file import File, TensorInfo
 
 Pixels = NDArray[np.uint8]
 ROUNDS = 15
@@ -50,7 +53,11 @@ class ImagePipeline:
         self.shift: Any = shift[0] if uniform else shift
 
     def __call__(self, image: Pixels) -> NDArray[np.float32]:
-        value = resize_image(image, self.size).astype(np.float32)
+        return self.normalised(resize_image(image, self.size))
+
+    def normalised(self, image: Pixels) -> NDArray[np.float32]:
+        """The input's values of an image that has its size already."""
+        value = image.astype(np.float32)
         if self.flip:
             value = value[..., ::-1]
         value *= self.scale
@@ -58,21 +65,87 @@ class ImagePipeline:
         return np.ascontiguousarray(value)
 
 
+class App:
+    """What an app does around one file, on both sides.
+
+    Args:
+        model: what the file says of itself.
+        description: preprocessing and the meaning of the output, where the file does not say it.
+
+    Raises:
+        ModelError: the file does not take one image, or nobody says what it wants and gives.
+    """
+
+    def __init__(self, model: File, description: Description | None = None) -> None:
+        found = description or model.description
+        if found is None:
+            raise ModelError(f"{model.path} does not say what it wants and gives: write it with slimseg")
+        shape = model.inputs[0].shape
+        if len(shape) != 4 or shape[3] != 3:
+            raise ModelError(f"{model.path} takes {shape}, not one (1, height, width, 3) image")
+        self.path = model.path
+        self.description = found
+        self.pipeline = ImagePipeline(found.preprocessing, (shape[1], shape[2]))
+        self.input, self.output = model.inputs[0], model.outputs[0]
+        self.tables = _tables(self.pipeline, self.input)
+
+    def prepare(self, image: Pixels) -> NDArray[Any]:
+        """RGB bytes (h, w, 3) of any size to the file's input (height, width, 3), in the file's own type."""
+        if self.tables is None:
+            return self.pipeline(image)
+        resized = resize_image(image, self.pipeline.size)
+        if self.pipeline.flip:
+            resized = resized[..., ::-1]
+        if len(self.tables) > 1:
+            return np.stack([table.take(resized[..., i]) for i, table in enumerate(self.tables)], -1)
+        (table,) = self.tables
+        return np.ascontiguousarray(resized) if _is_identity(table) else table.take(resized)
+
+    def mask(self, output: NDArray[Any], size: tuple[int, int]) -> Pixels:
+        """The file's raw output, with or without its batch, to class indices (height, width) of `size`."""
+        kind, scores = self.description.output_kind, output
+        if scores.ndim == len(self.output.shape) and scores.shape[0] == 1:
+            scores = scores[0]
+        scores = in_rows(scores, self.pipeline.size, self.path)
+        if scores.dtype.kind in "iu":
+            if not self.output.scale:
+                kind = "mask"
+            elif kind == "mask" or scores.ndim == 2 or scores.shape[-1] == 1:  # its values count, not their order
+                scores = (scores.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
+        return to_mask(scores, size, kind)
+
+
+def _tables(pipeline: ImagePipeline, info: TensorInfo) -> tuple[NDArray[Any], ...] | None:
+    """The input of every byte, once or for each channel as the file has them; None where the input is float."""
+    from slimseg.runtimes.litert.session import quantise
+
+    if np.dtype(info.dtype).kind not in "iu":
+        return None
+    every = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
+    values = quantise(pipeline.normalised(every)[0], info)
+    channels = tuple(np.ascontiguousarray(values[:, channel]) for channel in range(3))
+    return channels[:1] if all(np.array_equal(channels[0], other) for other in channels) else channels
+
+
+def _is_identity(table: NDArray[Any]) -> bool:
+    return table.dtype == np.uint8 and np.array_equal(table, np.arange(256))
+
+
 def to_mask(output: NDArray[Any], size: tuple[int, int], kind: OutputKind) -> Pixels:
     """Class indices (height, width) of `size` from one output of a file.
 
-    Logits and probabilities, (h, w, classes), are resized bilinearly before the argmax; one channel is thresholded;
-    a mask (h, w) is resized by nearest neighbour.
+    Logits and probabilities, (h, w, classes) in float or still quantised in 8 bits, are resized bilinearly before the
+    argmax; one channel of float is thresholded; a mask (h, w) is resized by nearest neighbour.
     """
-    if kind == "mask" or output.dtype.kind in "iu":
+    if kind == "mask" or (output.dtype.kind in "iu" and output.dtype.itemsize > 1):
         batched = output.ndim == 4 or (output.ndim == 3 and output.shape[0] == 1)
         value = output[0] if batched else output
-        return _nearest(value.reshape(value.shape[:2]), size)
+        return nearest(value.reshape(value.shape[:2]), size)
     value = output[0] if output.ndim == 4 else output
-    scores = _bilinear(value[..., None] if value.ndim == 2 else value, size)
+    scores = value[..., None] if value.ndim == 2 else value
     if scores.shape[-1] == 1:
-        return np.asarray(scores[..., 0] > (0.5 if kind == "probabilities" else 0.0), np.uint8)
-    return np.asarray(scores.argmax(-1), np.uint8)
+        return np.asarray(bilinear(scores, size)[..., 0] > (0.5 if kind == "probabilities" else 0.0), np.uint8)
+    return bilinear_argmax(scores, size)
 
 
 def in_rows(output: NDArray[Any], size: tuple[int, int], path: str | Path) -> NDArray[Any]:
@@ -90,35 +163,18 @@ def in_rows(output: NDArray[Any], size: tuple[int, int], path: str | Path) -> ND
     return output.reshape(*size, -1)
 
 
-def _bilinear(scores: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    if scores.shape[:2] == tuple(size):
-        return scores
-    import torch
-    from torch.nn import functional as F
-
-    planes = torch.from_numpy(np.ascontiguousarray(scores, np.float32))[None].permute(0, 3, 1, 2)
-    return F.interpolate(planes, size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()
-
-
-def _nearest(mask: NDArray[Any], size: tuple[int, int]) -> Pixels:
-    """As torch's `nearest-exact`: the pixel whose centre is nearest."""
-    rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
-        for old, new in zip(mask.shape, size, strict=True)
-    )
-    return np.asarray(mask[rows[:, None], columns], np.uint8)
-
-
 def time_end_to_end(
     paths: Sequence[str | Path],
     image_size: tuple[int, int],
     mask_size: tuple[int, int],
     threads: int = 1,
     description: Description | None = None,
+    image: Pixels | None = None,
 ) -> tuple[float, ...]:
     """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
 
-    `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.
+    `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves. `image`, RGB of any
+    size, should be one of the user's: how long a mask takes depends on how many class borders it has.
 
     Raises:
         ModelError: a file is damaged or does not say what its output means.
@@ -126,14 +182,20 @@ def time_end_to_end(
     """
     target = "slimseg.runtimes.host:measure_end_to_end"
     names = [str(path) for path in paths]
+    pixels = resize_image(_blurred() if image is None else image, image_size)
     result: tuple[float, ...] = child.shared().call(
-        target, names, image_size, mask_size, threads, description, about=names[-1]
+        target, names, pixels, mask_size, threads, description, about=names[-1]
     )
     return result
 
 
+def _blurred() -> Pixels:
+    """A picture of soft spots, for want of a photograph: noise alone would be nothing but borders."""
+    return np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+
+
 def measure_end_to_end(
-    names: list[str], image_size: tuple[int, int], mask_size: tuple[int, int], threads: int, other: Description | None
+    names: list[str], image: Pixels, mask_size: tuple[int, int], threads: int, other: Description | None
 ) -> tuple[float, ...]:
     """What `time_end_to_end` runs in the child."""
     import torch
@@ -141,26 +203,13 @@ def measure_end_to_end(
     from slimseg.runtimes.litert.session import Session
 
     torch.set_num_threads(threads)
-    image = np.random.default_rng(0).integers(0, 256, (*image_size, 3), np.uint8)
-    steps = []
-    for name in names:
-        session = Session(name, threads)
-        description = session.file.description or other
-        if description is None:
-            raise ModelError(f"{name} does not say what it wants and gives: write it with slimseg")
-        steps.append((session, ImagePipeline(description.preprocessing, session.input_shape[1:3]), description))  # type: ignore[arg-type]
-    samples: list[list[float]] = [[] for _ in steps]
+    sessions = [Session(name, threads) for name in names]
+    apps = [App(session.file, session.file.description or other) for session in sessions]
+    samples: list[list[float]] = [[] for _ in apps]
     for number in range(ROUNDS + 2):
-        for (session, pipeline, description), own in zip(steps, samples, strict=True):
+        for session, app, own in zip(sessions, apps, samples, strict=True):
             start = time.perf_counter()
-            _once(session, pipeline, description, image, mask_size)
+            app.mask(session.run_raw(app.prepare(image)[None]), mask_size)
             if number >= 2:  # the first two rounds warm up
                 own.append(1e3 * (time.perf_counter() - start))
     return tuple(float(np.median(own)) for own in samples)
-
-
-def _once(
-    session: Any, pipeline: ImagePipeline, description: Description, image: Pixels, size: tuple[int, int]
-) -> Pixels:
-    output = in_rows(session.run(pipeline(image))[0], pipeline.size, session.file.path)
-    return to_mask(output, size, description.output_kind)

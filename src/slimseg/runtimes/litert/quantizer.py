@@ -20,10 +20,11 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import costs, file, spelling
+from slimseg.runtimes.litert import byte_input, costs, file, spelling
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
+Io = Literal["float32", "int8", "image"]
 _CHUNK_BYTES = 64 << 20  # of samples per message to the child
 
 
@@ -31,7 +32,7 @@ def quantize_int8(
     float_path: str | Path,
     out_path: str | Path,
     samples: Sequence[Array],
-    io: Literal["float32", "int8"] = "float32",
+    io: Io = "float32",
     ranges: Ranges | None = None,
     threads: int = 1,
     timeout_s: float | None = None,
@@ -41,11 +42,13 @@ def quantize_int8(
 
     Args:
         samples: inputs of the file, each (1, H, W, C) or (H, W, C) float32, preprocessed.
-        io: "float32" keeps float input and output, quantised and dequantised by the file itself.
+        io: "float32" keeps float input and output, quantised and dequantised by the file itself; "image" takes the
+            RGB bytes (uint8) as they are and gives int8, for a preprocessing that `takes_bytes`
+            (`techniques.image_input.fold` brings most networks there).
         ranges: (min, max) by tensor name, taking precedence over those measured on `samples`.
 
     Raises:
-        ModelError: the file is missing, damaged or already quantised.
+        ModelError: the file is missing, damaged or already quantised, or cannot take bytes.
         DataError: no sample, or one of the wrong shape.
         OutputError: `out_path` cannot be written.
         RuntimeFailure: the runtime or the quantiser refused the file.
@@ -53,11 +56,14 @@ def quantize_int8(
     source = file.read(float_path)
     if source.inputs[0].dtype != "float32" or any(operator.dtype == "int8" for operator in source.operators):
         raise ModelError(f"{float_path} is quantised already: give the float model")
+    given = {**(byte_input.ranges(source) if io == "image" else {}), **(ranges or {})}
     measured = measure_ranges(float_path, samples, threads, timeout_s, within)
     target = "slimseg.runtimes.litert.quantizer:_quantise"
     data: bytes = (within or child.shared()).call(
-        target, str(float_path), {**measured, **(ranges or {})}, io, timeout_s=timeout_s, about=float_path
+        target, str(float_path), {**measured, **given}, io, timeout_s=timeout_s, about=float_path
     )
+    if io == "image":
+        data = byte_input.taking_bytes(data)
     if source.description is not None:
         data = file.embed_description(data, source.description)
     file.save(data, out_path)

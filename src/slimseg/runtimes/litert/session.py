@@ -21,7 +21,7 @@ _KEPT = 8  # sessions that the child keeps loaded
 
 
 class Session:
-    """One loaded file. Input and output are float32 whatever the file's own types: integers are (de)quantised.
+    """One loaded file. `run` speaks float32 whatever the file's own types, and (de)quantises; `run_raw` speaks those.
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -101,9 +101,16 @@ def random_input(info: file.TensorInfo, seed: int = 0) -> Array:
 
 
 def predict(
-    path: str | Path, inputs: Array, threads: int = 1, timeout_s: float | None = None, within: child.Child | None = None
+    path: str | Path,
+    inputs: Array,
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+    raw: bool = False,
 ) -> Array:
     """All outputs for `inputs` (N, H, W, C) float32, computed in the child one image at a time: (N, ...).
+
+    `raw`: inputs and outputs are in the file's own types, instead.
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -117,7 +124,7 @@ def predict(
     per_image = 4 * max(inputs[0].size if len(inputs) else 1, int(np.prod(model.outputs[0].shape)))
     step = max(1, _CHUNK_BYTES // per_image)
     process = within or child.shared()
-    target = "slimseg.runtimes.litert.session:run"
+    target = f"slimseg.runtimes.litert.session:{'run_raw' if raw else 'run'}"
     parts = [
         process.call(target, str(path), inputs[i : i + step], threads, timeout_s=timeout_s, about=path)
         for i in range(0, len(inputs), step)
@@ -144,3 +151,9 @@ def run(path: str, inputs: Array, threads: int = 1) -> Array:
     """`Session.run` on each of `inputs` (N, H, W, C), stacked. For the child."""
     session = loaded(path, threads)
     return np.concatenate([session.run(image) for image in inputs])
+
+
+def run_raw(path: str, inputs: Array, threads: int = 1) -> Array:
+    """`Session.run_raw` on each of `inputs` (N, H, W, C), stacked. For the child."""
+    session = loaded(path, threads)
+    return np.concatenate([session.run_raw(np.ascontiguousarray(image[None])) for image in inputs])

@@ -73,7 +73,7 @@ class _Speller:
 
     def _operator(self, code: int, inputs: Sequence[int], target: int, options: Any, kind: int) -> Any:
         operator = schema.OperatorT()
-        operator.opcodeIndex = self._code(code)
+        operator.opcodeIndex = operator_code(self.model, code)
         operator.inputs = np.asarray(inputs, np.int32)
         operator.outputs = np.asarray([target], np.int32)
         operator.builtinOptions, operator.builtinOptionsType = options, kind
@@ -103,13 +103,14 @@ class _Speller:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def _code(self, code: int) -> int:
-        """The index of an operator code, added where the file has none."""
-        for index, entry in enumerate(self.model.operatorCodes):
-            if costs.op_code(entry) == code:
-                return index
-        entry = schema.OperatorCodeT()
-        entry.builtinCode = entry.deprecatedBuiltinCode = code
-        entry.version = 1
-        self.model.operatorCodes.append(entry)
-        return len(self.model.operatorCodes) - 1
+
+def operator_code(model: Any, code: int) -> int:
+    """The index of an operator code in a `ModelT`, added where it has none."""
+    for index, entry in enumerate(model.operatorCodes):
+        if costs.op_code(entry) == code:
+            return index
+    entry = schema.OperatorCodeT()
+    entry.builtinCode = entry.deprecatedBuiltinCode = code
+    entry.version = 1
+    model.operatorCodes.append(entry)
+    return len(model.operatorCodes) - 1
