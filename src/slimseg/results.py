@@ -225,6 +225,7 @@ class AppliedEdit(Result):
     predicted_saving_ms: float
     realised_saving_ms: float
     reason: str
+    alone_saving_ms: float | None = None  # what the what-if of its part alone told, before it was timed in its place
 
 
 @dataclass(frozen=True)

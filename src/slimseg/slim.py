@@ -1,31 +1,41 @@
 """`slimseg slim`: the whole path. Edit the network, recover its accuracy from itself, quantise it, prove the result.
 
 original ──> float32 and int8 files (the baselines)
-   └─ plan: head, input size, approximations, each priced on the runtime
-        └─ recover: new blocks mimic the old ones, then the whole is distilled
-             └─ rewrite: exact edits of what is left, as the runtime likes it
-                  └─ int8 file ──> measured against the budget; a milder plan if it lost too much
+   └─ plan: head, input size, approximations, channels, each priced on the runtime
+        └─ rewrite: exact edits of what is left, as the runtime likes it; every edit timed where it stands
+             └─ recover: new blocks mimic the old ones, then the whole is distilled
+                  └─ int8 file ──> measured against the budget: train on, or a milder plan, if it lost too much
 
+A run keeps a journal: one that was killed goes on where it stopped when the same command is given again.
 Where nothing may be asked of the user, slim_exact.py tells the shorter story.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
+from slimseg.planning import deploy, importance, journal, whatif
 from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, same_kind
+from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
+from slimseg.planning.journal import Journal, fingerprint
 from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
-from slimseg.planning.recover import recover
+from slimseg.planning.recover import Recovery
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report.files import write_json
@@ -34,15 +44,19 @@ from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, Sli
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
 from slimseg.slim_exact import slim_exact
-from slimseg.techniques import REWRITES
+from slimseg.techniques import REWRITES, named
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Folder, check_split, open_folder
 
 CALIBRATION_IMAGES = 100
 PLANNING_IMAGES = 4  # for sensitivities
 SIZE_IMAGES = 48  # for the accuracy of input sizes
+IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
-RESERVED_SHARE = 0.25  # of the time limit: kept for writing, measuring and reporting
+LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
+SECONDS_PER_STAGE = 2.5  # of timing, for each file that an edit leads to
+WORK = "work"  # the run's folder for what only the run needs
+RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
 
 def slim(
@@ -59,7 +73,8 @@ def slim(
         model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
         data: a folder with train/val x images/masks, or images alone; None where the budget needs nothing.
         out: folder for `model.tflite` (int8; float32 where the budget needs nothing), `model_float.tflite` beside int8,
-            `model.pt2`, `result.json`, `report.html` and the profiles; it must not hold anything yet.
+            `model.pt2`, `result.json`, `report.html` and the profiles; it must not hold anything yet but an unfinished
+            run of the same kind, which is gone on with.
         budget: bounds on size, speed and accuracy, and on the time to spend.
         seed: of everything random.
         progress: where to show progress; silent by default.
@@ -70,7 +85,6 @@ def slim(
     Raises:
         ModelError, DataError, BudgetError, OutputError: what the user gave cannot be used, in one sentence.
     """
-    started = time.monotonic()
     budget = budget or Budget()
     if data is None and budget.needs != "nothing":
         raise DataError(f"edits that need {budget.needs} need a folder of them: give --data, or --needs nothing")
@@ -84,8 +98,16 @@ def slim(
         check_split(split, evaluator.count)
     if budget.needs == "nothing":
         return slim_exact(graph, _new_run(Path(out), graph), budget, evaluator, progress)
-    job = _Job(graph, folder, _new_run(Path(out), graph), budget, seed, evaluator, started)
-    return job.run()
+    conditions = {
+        "network": fingerprint(graph),
+        "data": [str(folder.path.absolute()), len(folder.train.images), len(folder.val.images)],
+        "budget": asdict(budget),
+        "seed": seed,
+    }
+    unfinished = (Path(out) / WORK / journal.FILE).is_file()
+    run = Path(out) if unfinished else _new_run(Path(out), graph)
+    (run / WORK).mkdir(exist_ok=True)
+    return _Job(graph, folder, run, budget, seed, evaluator, Journal(run / WORK, conditions)).run()
 
 
 def _check_head(graph: Graph, budget: Budget) -> None:
@@ -115,7 +137,8 @@ class _Candidate:
     """One attempt, deployed and measured."""
 
     plan: Plan
-    graph: Graph  # trained, in its plain form; the plan's graph is what the file says
+    student: Graph  # trained, in its plain form
+    graph: Graph  # what the file says
     float_path: Path
     path: Path
     accuracy: deploy.Accuracy
@@ -123,10 +146,17 @@ class _Candidate:
 
 
 class _Job:
-    """One run of `slim`, step by step."""
+    """One run of `slim`, step by step; what a step found goes into the journal."""
 
     def __init__(
-        self, graph: Graph, folder: Folder, out: Path, budget: Budget, seed: int, evaluator: Evaluator, started: float
+        self,
+        graph: Graph,
+        folder: Folder,
+        out: Path,
+        budget: Budget,
+        seed: int,
+        evaluator: Evaluator,
+        kept: Journal,
     ) -> None:
         self.graph = graph
         self.folder = folder
@@ -137,12 +167,13 @@ class _Job:
         self.refusals: list[Refusal] = []
         self.evaluator = evaluator
         self.progress = evaluator.progress
-        self.deadline = started + budget.time_limit_s
-        self.started = started
-        self.work = out / "work"
-        self.work.mkdir()
+        self.journal = kept
+        self.deadline = kept.started + budget.time_limit_s
+        self.work = out / WORK
 
     def run(self) -> SlimResult:
+        if self.journal.resumed:
+            self.progress.say(f"Going on with a run that was stopped after {self.journal.seconds:.0f} s")
         self._baselines()
         best = self._search()
         result = self._measure(best)
@@ -154,13 +185,16 @@ class _Job:
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
         self.original_float = self.out / "original_float.tflite"
         self.original_int8 = self.out / "original_int8.tflite"
-        deploy.write_float(self.graph, self.original_float)
-        deploy.write_int8(self.graph, self.original_float, self.original_int8, self.calibration)
+        if "baselines" not in self.journal:
+            deploy.write_float(self.graph, self.original_float)
+            deploy.write_int8(self.graph, self.original_float, self.original_int8, self.calibration)
+            plain, quantised = benchmark.time_files([self.original_float, self.original_int8])
+            gain = benchmark.ratio(plain, quantised)
+            self.journal["baselines"] = [whatif.calm_ms(plain), whatif.calm_ms(quantised), gain]
+        self.float_ms, self.int8_ms, gain = self.journal["baselines"]
         self.float_accuracy = self.evaluator.accuracy(self.original_float)
         self.int8_accuracy = self.evaluator.accuracy(self.original_int8)
-        plain, quantised = benchmark.time_files([self.original_float, self.original_int8])
-        self.float_ms, self.int8_ms = plain.median_ms, quantised.median_ms
-        self.precision = self._chosen_precision(benchmark.ratio(plain, quantised))
+        self.precision = self._chosen_precision(gain)
 
     def _chosen_precision(self, gain: float) -> Precision:
         precision = deployed_precision(self.budget, gain, self.original_float.stat().st_size)
@@ -171,45 +205,105 @@ class _Job:
         return precision
 
     def _search(self) -> _Candidate:
+        """The best of some attempts; the first that holds the budget ends the search."""
         best: _Candidate | None = None
         for number, effort in enumerate(EFFORTS):
-            candidate = self._attempt(effort, number)
-            if best is None or self._rank(candidate) > self._rank(best):
-                best = candidate
-            if all(check.met for check in self._checks(best)) or not self._time_for_another(number):
+            for candidate in self._attempts(effort, number):
+                best = candidate if best is None or self._rank(candidate) > self._rank(best) else best
+                if all(check.met for check in self._checks(best)):
+                    return best
+            if self._bounded or not self._time_for_another(number):
                 break
             self.progress.say("The budget does not hold yet: trying a milder plan")
         assert best is not None
         return best
 
-    def _attempt(self, effort: float, number: int) -> _Candidate:
-        self.progress.say("Plan: every candidate edit timed before and after")
-        plan = self._plan(effort)
-        for edit in plan.edits:
-            self.progress.say(f"  {edit.site.technique}, {edit.site.layers[0]}: {edit.site.variant}")
+    @property
+    def _bounded(self) -> bool:
+        """Whether a milder plan would miss a size or a speed that the user asked for."""
+        return self.budget.min_speedup is not None or self.budget.max_size_bytes is not None
+
+    def _attempts(self, effort: float, number: int) -> Iterator[_Candidate]:
+        """One plan, deployed after each leg of training."""
+        plan = self._plan(effort, number)
         student = plan.graph.copy()
-        if any(edit.site.needs != "nothing" for edit in plan.edits):
-            self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
-            until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
-            checkpoints = self.work / f"{number}"
-            checkpoints.mkdir()
-            recover(self.graph, student, plan, self.folder, self.budget, until, self.seed, self.progress, checkpoints)
-        plan = self._rewritten(plan, student)
-        float_path, path = self.work / f"{number}_float.tflite", self.work / f"{number}.tflite"
-        deploy.write_float(plan.graph, float_path)
+        if all(edit.site.needs == "nothing" for edit in plan.edits):
+            yield self._deployed(plan, student, f"{number}")
+            return
+        self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
+        folder = self.work / f"{number}"
+        folder.mkdir(exist_ok=True)
+        until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
+        recovery = Recovery(self.graph, student, plan, self.folder, self.budget, self.seed, self.progress, folder)
+        self._phase(f"mimicked {number}", student, partial(recovery.mimic_blocks, until))
+        for leg in range(LEGS if self._bounded else 1):
+            if leg and time.monotonic() >= until:
+                break
+            self._phase(f"distilled {number}.{leg}", student, partial(recovery.distil_whole, until, leg))
+            yield self._deployed(plan, student, f"{number}.{leg}")
+
+    def _phase(self, name: str, student: Graph, train: Callable[[], None]) -> None:
+        """One phase of training, or the weights that it ended with where the run went through it before."""
+        path = self.work / f"{name}.safetensors"
+        if name in self.journal:
+            student.module.load_state_dict(load_file(path))
+            return
+        train()
+        save_file({key: value.contiguous() for key, value in student.module.state_dict().items()}, path)
+        self.journal[name] = path.name
+
+    def _deployed(self, plan: Plan, student: Graph, name: str) -> _Candidate:
+        """The trained network in the form that the runtime is quickest with, written, timed and evaluated."""
+        graph = student
+        for edit in plan.rewrites:
+            graph = named(edit.site.technique).apply(graph, edit.site)
+        float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
+        deploy.write_float(graph, float_path)
         if self.precision == "int8":
-            deploy.write_int8(plan.graph, float_path, path, self.calibration)
+            deploy.write_int8(graph, float_path, path, self.calibration)
         else:
             shutil.copyfile(float_path, path)
         base, mine = benchmark.time_files([self.original_float, path])
         accuracy = self.evaluator.accuracy(path)
-        return _Candidate(plan, student, float_path, path, accuracy, benchmark.ratio(base, mine))
+        # The student goes on learning: this is what it was now.
+        candidate = _Candidate(
+            plan, student.copy(), graph.copy(), float_path, path, accuracy, benchmark.ratio(base, mine)
+        )
+        self.progress.say("  " + ", ".join(f"{check.name}: {check.got}" for check in self._checks(candidate)))
+        return candidate
 
-    def _rewritten(self, plan: Plan, student: Graph) -> Plan:
-        """The trained network in the form that the runtime is quickest with; training saw the plain one."""
-        found = ExactEdits(student, REWRITES, self.precision, self.progress, self._objection).run()
+    def _plan(self, effort: float, number: int) -> Plan:
+        name = f"plan {number}"
+        if name in self.journal:
+            return Plan.replayed(self._asked(), self.journal[name])
+        self.progress.say("Plan: every candidate edit timed before and after")
+        plan = self._in_place(self._rewritten(self._planned(effort)))
+        for edit in plan.edits:
+            self.progress.say(f"  {edit.site.technique}, {edit.site.layers[0]}: {edit.site.variant}")
+        self.journal[name] = plan.as_dict()
+        return plan
+
+    def _planned(self, effort: float) -> Plan:
+        latency = self.float_ms / self.budget.min_speedup if self.budget.min_speedup else None
+        target = Target(latency, self.budget.max_size_bytes)
+        evidence = Evidence(
+            images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
+            accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
+            importance=self._importance,
+        )
+        return Planner(self.graph, self.budget, self.precision, target, evidence, self.progress).plan(effort)
+
+    def _importance(self, graph: Graph) -> Mapping[str, Tensor]:
+        pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+        images = [pipeline(image) for image in self.folder.sample_images(IMPORTANCE_IMAGES, seed=self.seed)]
+        batches = torch.split(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), 8)
+        return importance.measured(graph, self.progress.track(batches, "measuring which channels matter"))
+
+    def _rewritten(self, plan: Plan) -> Plan:
+        """Other ways to write what is left, as the runtime likes it; training sees the plain one."""
+        found = ExactEdits(plan.graph, REWRITES, self.precision, self.progress, self._objection).run()
         refusals = (*plan.refusals, *(refusal for refusal in found.refusals if refusal not in plan.refusals))
-        return Plan(found.graph, (*plan.edits, *found.edits), refusals)
+        return replace(plan, rewrites=tuple(found.edits), refusals=refusals)
 
     def _objection(self, before: Graph, after: Graph) -> str | None:
         """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""
@@ -217,19 +311,30 @@ class _Job:
             return "it has more parameters, and the file's size is bounded"
         return same_kind(before, after)
 
-    def _plan(self, effort: float) -> Plan:
-        latency = self.float_ms / self.budget.min_speedup if self.budget.min_speedup else None
-        target = Target(latency, self.budget.max_size_bytes)
-        evidence = Evidence(
-            images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
-            accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
-        )
-        size = self.original_int8.stat().st_size
-        return Planner(self.graph, self.budget, self.precision, target, evidence, size, self.progress).plan(effort)
+    def _in_place(self, plan: Plan) -> Plan:
+        """The plan's predictions, corrected by every edit timed where it stands among the others."""
+        every = (*plan.edits, *plan.rewrites)
+        if not every:
+            return plan
+        self.progress.say("Predictions: every edit timed where it stands")
+        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+            stages = self._stages(every, Path(folder), last=True)
+            timings = benchmark.time_files(stages, seconds_per_file=SECONDS_PER_STAGE)
+        corrected = deploy.in_place(every, timings)
+        return replace(plan, edits=corrected[: len(plan.edits)], rewrites=corrected[len(plan.edits) :])
+
+    def _stages(self, edits: Sequence[PlannedEdit], folder: Path, last: bool) -> list[Path]:
+        start = self.original_float if self.precision == "float32" else self.original_int8
+        made = deploy.write_stages(self._asked(), edits, folder, self.calibration, self.precision, self.progress)
+        return [start, *(made if last else made[:-1])]
+
+    def _asked(self) -> Graph:
+        return with_output(self.graph, self.budget.head or self.graph.description.output_kind)
 
     def _time_for_another(self, number: int) -> bool:
-        spent = time.monotonic() - self.started
-        return number + 1 < len(EFFORTS) and time.monotonic() + spent / (number + 1) < self.deadline
+        return (
+            number + 1 < len(EFFORTS) and self.journal.seconds * (number + 2) / (number + 1) < self.budget.time_limit_s
+        )
 
     def _rank(self, candidate: _Candidate) -> tuple[int, float]:
         """More of the budget met, then less lost."""
@@ -255,23 +360,26 @@ class _Job:
     def _measure(self, best: _Candidate) -> SlimResult:
         self.progress.say("Proof: the deployed files side by side")
         final_float, final = self.out / "model_float.tflite", self.out / "model.tflite"
-        shutil.move(best.float_path, final_float)
-        shutil.move(best.path, final)
-        archive.write_graph(best.graph, self.out / "model.pt2")
+        shutil.copyfile(best.float_path, final_float)
+        shutil.copyfile(best.path, final)
+        archive.write_graph(best.student, self.out / "model.pt2")
+        edits = (*best.plan.edits, *best.plan.rewrites)
+        stages = [*self._stages(edits, self.work, last=False), final] if edits else [final]
+        others = [self.original_float, *([self.original_int8] if stages[0] != self.original_int8 else [])]
+        timed = [path for path in others if path not in stages]
+        found = benchmark.time_files([*timed, *stages], seconds_per_file=SECONDS_PER_STAGE)
+        timings = dict(zip([*timed, *stages], found, strict=True))
         files = [self.original_float, self.original_int8, final]
-        edits = best.plan.edits
-        asked = with_output(self.graph, self.budget.head or self.graph.description.output_kind)
-        stages = deploy.write_stages(asked, edits, self.work, self.calibration, self.precision, self.progress)
-        timings = benchmark.time_files([*files, *stages], seconds_per_file=2.5)
         whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph))
         accuracies = (self.float_accuracy, self.int8_accuracy, best.accuracy)
-        graphs = (self.graph, self.graph, best.plan.graph)
+        graphs = (self.graph, self.graph, best.graph)
         baseline, plain, result = (
-            deploy.summarise(*each) for each in zip(graphs, files, timings[:3], whole, accuracies, strict=True)
+            deploy.summarise(graph, path, timings[path], end_to_end_ms, accuracy)
+            for graph, path, end_to_end_ms, accuracy in zip(graphs, files, whole, accuracies, strict=True)
         )
-        speedup = benchmark.ratio(timings[0], timings[2])
+        float32, int8, mine = (timings[path] for path in files)
+        speedup = benchmark.ratio(float32, mine)
         checks = self._checks(replace(best, path=final, speedup=speedup))
-        start = timings[0] if self.precision == "float32" else timings[1]
         slimmed = SlimResult(
             model=self.graph.name,
             run=str(self.out),
@@ -279,16 +387,19 @@ class _Job:
             plain_int8=plain,
             result=result,
             speedup=speedup,
-            speedup_over_int8=benchmark.ratio(timings[1], timings[2]),
+            speedup_over_int8=benchmark.ratio(int8, mine),
             end_to_end_speedup=whole[0] / whole[2],
             budget_met=all(check.met for check in checks),
             budget=checks,
-            edits=(*self._quantisation(baseline, plain), *deploy.realised(edits, (start, *timings[3:], timings[2]))),
+            edits=(
+                *self._quantisation(baseline, plain),
+                *deploy.realised(edits, [timings[path] for path in stages]),
+            ),
             refusals=(*self.refusals, *best.plan.refusals),
-            seconds=time.monotonic() - self.started,
+            seconds=self.journal.seconds,
             host=deploy.host_name(),
         )
-        self._write(slimmed, best)
+        self._write(slimmed)
         return slimmed
 
     def _quantisation(self, baseline: ModelSummary, plain: ModelSummary) -> tuple[AppliedEdit, ...]:
@@ -304,7 +415,7 @@ class _Job:
         )
         return (quantised,)
 
-    def _write(self, result: SlimResult, best: _Candidate) -> None:
+    def _write(self, result: SlimResult) -> None:
         before, after = profiler.profile(self.original_float), profiler.profile(self.out / "model.tflite")
         write_json(before, self.out / "profile_before.json")
         write_json(after, self.out / "profile_after.json")

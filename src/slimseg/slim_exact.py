@@ -175,7 +175,7 @@ class _Exact:
         """The network as slimseg writes it without an edit, and after every group of edits but the last."""
         if not found.edits:
             return []
-        stages = deploy.write_stages(self.asked, found.edits, folder, (), "float32", self.progress)
+        stages = deploy.write_stages(self.asked, found.edits, folder, (), "float32", self.progress)[:-1]
         if not self._written_anew:
             return stages
         written = folder / "written.tflite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,31 @@ from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
+from slimseg.planning.importance import measured
 from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
 from slimseg.progress import Silent
 from slimseg.results import Refusal
 from slimseg.techniques.head import with_output
 from slimseg.training.data import open_folder
+from slimseg.training.losses import at_size
 
-INT8_BYTES = 45_000
 ANY = Target(None, None)
 
 
 @pytest.fixture(scope="module")
 def evidence(shapes_graph: Graph, shapes: Path) -> Evidence:
     evaluator = Evaluator(open_folder(shapes), shapes_graph, Silent())
-    return Evidence(lambda graph: evaluator.tensor(graph, 2), lambda graph: evaluator.graph_accuracy(graph, 4))
+    images = evaluator.tensor(shapes_graph, 4)
+    return Evidence(
+        lambda graph: evaluator.tensor(graph, 2),
+        lambda graph: evaluator.graph_accuracy(graph, 4),
+        lambda graph: measured(graph, [at_size(images, graph.input_size)]),
+    )
 
 
 def plan(graph: Graph, evidence: Evidence, target: Target = ANY, effort: float = 1.0, **budget: Any) -> Plan:
     made = Budget(**budget)
-    return Planner(graph, made, deployed_precision(made, 4.0, 0), target, evidence, INT8_BYTES, Silent()).plan(effort)
+    return Planner(graph, made, deployed_precision(made, 4.0, 0), target, evidence, Silent()).plan(effort)
 
 
 def techniques(result: Plan) -> set[str]:
@@ -56,7 +63,7 @@ def test_exact_edits_only(shapes_graph: Graph, evidence: Evidence) -> None:
 
 
 def test_a_target_within_reach_asks_for_little(shapes_graph: Graph, evidence: Evidence) -> None:
-    smaller_is_worse = Evidence(evidence.images, lambda graph: float(graph.input_size[0]))
+    smaller_is_worse = replace(evidence, accuracy=lambda graph: float(graph.input_size[0]))
     assert plan(shapes_graph, smaller_is_worse, Target(1e3, None), max_drop=50.0).edits == ()
 
 
@@ -72,11 +79,10 @@ def test_an_input_size_that_cannot_be_timed_is_refused(
     assert Refusal("input size", shapes_graph.input.name, "no runtime") in result.refusals
 
 
-def test_a_target_of_size_takes_parameters_away(shapes_graph: Graph, evidence: Evidence) -> None:
+def test_a_target_of_size_takes_parameters_away(shapes_graph: Graph, evidence: Evidence, tmp_path: Path) -> None:
     result = plan(shapes_graph, evidence, Target(1e3, 30_000), max_drop=0.0)
     assert result.edits
-    before, after = (sum(p.numel() for p in graph.module.parameters()) for graph in (shapes_graph, result.graph))
-    assert before - after > 0.9 * (INT8_BYTES - 30_000)
+    assert whatif.written(result.graph, "int8", tmp_path / "small.tflite").stat().st_size <= 30_000
 
 
 def test_the_head_stays_of_the_kind_asked_for(shapes_graph: Graph, evidence: Evidence) -> None:
@@ -92,7 +98,7 @@ def test_a_smaller_input_is_taken_where_accuracy_allows(shapes_graph: Graph, evi
     tolerant = plan(shapes_graph, evidence, max_drop=50.0)
     assert "input size" in techniques(tolerant)
     assert tolerant.graph.input_size[0] < 128
-    strict = Evidence(evidence.images, lambda graph: 90.0 if graph.input_size == (128, 160) else 80.0)
+    strict = replace(evidence, accuracy=lambda graph: 90.0 if graph.input_size == (128, 160) else 80.0)
     assert "input size" not in techniques(plan(shapes_graph, strict, max_drop=1.0))
 
 

@@ -13,7 +13,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import recover as recipe
 from slimseg.planning.budget import Budget
 from slimseg.planning.plan import Plan, PlannedEdit
-from slimseg.planning.recover import Batches, recover
+from slimseg.planning.recover import Batches, Recovery
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Bar, Silent
 from slimseg.techniques import named
@@ -58,7 +58,10 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(original: Graph, plan: Plan, folder: Path, needs: str = "labels", seconds: float = 60.0) -> tuple[Graph, Notes]:
     student, notes = plan.graph.copy(), Notes()
     budget = Budget(needs=needs)  # type: ignore[arg-type]
-    recover(original, student, plan, open_folder(folder), budget, time.monotonic() + seconds, 0, notes)
+    until = time.monotonic() + seconds
+    recovery = Recovery(original, student, plan, open_folder(folder), budget, 0, notes)
+    recovery.mimic_blocks(until)
+    recovery.distil_whole(until)
     return student, notes
 
 
@@ -119,8 +122,8 @@ def test_no_time_no_training(shapes_graph: Graph, shapes: Path) -> None:
     plan = planned(shapes_graph, ("up2", "1x1, bilinear"))
     student, notes = run(shapes_graph, plan, shapes, seconds=-1)
     assert notes.jobs == []
-    old = plan.graph.module.state_dict()
-    assert all(torch.equal(value, old[name]) for name, value in student.module.state_dict().items())
+    old = dict(plan.graph.module.named_parameters())
+    assert all(torch.equal(value, old[name]) for name, value in student.module.named_parameters())
 
 
 def test_labels_only_where_they_are_allowed(shapes_graph: Graph, shapes: Path) -> None:

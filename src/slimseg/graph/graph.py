@@ -7,7 +7,7 @@ Nodes are `call_module` of a class in `ops.VOCABULARY`; whatever else a source m
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,8 @@ class Graph:
         self.name = name
         self.source: Path | None = None  # the deployable file that it was opened from, if it was one
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
+        # By node: how much each of its output channels matters, measured on images; empty where nothing was.
+        self.importance: Mapping[str, Tensor] = {}
         self.refresh()
 
     def __call__(self, x: Tensor) -> Tensor:

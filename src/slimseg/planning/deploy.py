@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
-from slimseg.planning.whatif import Precision
+from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, quantizer, writer
-from slimseg.techniques import named
+from slimseg.techniques import Site, named
+from slimseg.techniques.channels import Channels
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
 QUANTISATION = "int8 quantisation"
@@ -51,7 +52,7 @@ def summarise(
     return ModelSummary(
         file=path.name,
         input_size=graph.input_size,
-        latency_ms=timing.median_ms,
+        latency_ms=calm_ms(timing),
         end_to_end_ms=end_to_end_ms,
         size_bytes=path.stat().st_size,
         macs=cost.macs,
@@ -81,10 +82,13 @@ def host_name() -> str:
 def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
     """Edits that are measured and told together: neighbours of one technique and variant that need nothing.
 
-    A network of a hundred activations gets a hundred alike exact edits; an approximation stands for itself.
+    A network of a hundred activations gets a hundred alike exact edits; an approximation stands for itself, but for
+    the channels that are left out all over the network.
     """
 
     def kind(edit: PlannedEdit) -> tuple[str, str, tuple[str, ...]]:
+        if edit.site.technique == Channels.name:
+            return edit.site.technique, "", ()
         own = () if edit.site.needs == "nothing" else edit.site.layers
         return edit.site.technique, edit.site.variant, own
 
@@ -94,13 +98,13 @@ def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
 def write_stages(
     original: Graph, plan: Sequence[PlannedEdit], folder: Path, images: Images, precision: Precision, progress: Progress
 ) -> list[Path]:
-    """The edits made one group after another on the original: a file for every stage between it and the last.
+    """The edits made one group after another on the original: a file for every stage after it.
 
     Weights do not matter for time, so the stages are not trained. `images` give int8 files their ranges.
     """
     paths: list[Path] = []
     stage = original
-    for number, group in enumerate(progress.track(grouped(plan)[:-1], "writing every stage")):
+    for number, group in enumerate(progress.track(grouped(plan), "writing every stage")):
         for edit in group:
             stage = named(edit.site.technique).apply(stage, edit.site)
         path = folder / f"stage{number}.tflite"
@@ -120,9 +124,29 @@ def realised(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) ->
     savings add up to the whole gain.
     """
     return tuple(
-        _applied(group, before.median_ms - after.median_ms)
-        for group, (before, after) in zip(grouped(plan), pairwise(stages), strict=False)
+        _applied(group, saving_ms) for group, saving_ms in zip(grouped(plan), savings_ms(stages), strict=False)
     )
+
+
+def in_place(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) -> tuple[PlannedEdit, ...]:
+    """The edits with their predictions corrected: what each group saved on top of those before it.
+
+    A what-if of a part alone does not see its neighbours in the caches, nor what edits take from one another.
+    """
+    corrected: list[PlannedEdit] = []
+    for group, saving_ms in zip(grouped(plan), savings_ms(stages), strict=False):
+        alone = sum(edit.predicted_saving_ms for edit in group)
+        shares = [edit.predicted_saving_ms / alone if alone else 1 / len(group) for edit in group]
+        corrected += [
+            replace(edit, predicted_saving_ms=saving_ms * share, alone_saving_ms=edit.predicted_saving_ms)
+            for edit, share in zip(group, shares, strict=True)
+        ]
+    return tuple(corrected)
+
+
+def savings_ms(stages: Sequence[benchmark.Timing]) -> list[float]:
+    """What each stage of one interleaved run takes less than the one before."""
+    return [calm_ms(before) - calm_ms(after) for before, after in pairwise(stages)]
 
 
 def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float) -> AppliedEdit:
@@ -133,5 +157,17 @@ def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float) -> Applied
         needs=largest.needs,
         predicted_saving_ms=sum(edit.predicted_saving_ms for edit in group),
         realised_saving_ms=realised_saving_ms,
-        reason=f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason,
+        reason=_reason(group, largest),
+        alone_saving_ms=_sum([edit.alone_saving_ms for edit in group]),
     )
+
+
+def _reason(group: Sequence[PlannedEdit], largest: Site) -> str:
+    if len({edit.site.variant for edit in group}) > 1:
+        return ", ".join(f"{edit.site.layers[0]} {edit.site.variant}" for edit in group)
+    return f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

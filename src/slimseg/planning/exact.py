@@ -28,8 +28,9 @@ MAX_ROUNDS = 12
 @dataclass(frozen=True)
 class PlannedEdit:
     site: Site
-    predicted_saving_ms: float
+    predicted_saving_ms: float  # of the edit where it stands among the others, once that was measured
     damage: float  # percent of pixels that change class before recovery
+    alone_saving_ms: float | None = None  # what the what-if of its part alone told
 
 
 class ExactEdits:

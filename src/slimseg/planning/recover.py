@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,84 +21,121 @@ from slimseg.planning.scores import logits_of
 from slimseg.planning.whatif import end_of_part
 from slimseg.progress import Progress
 from slimseg.runtimes.host import resize_image
+from slimseg.techniques import Site
 from slimseg.training import augment, distil
 from slimseg.training.data import Folder, read_pair, resized_mask
 from slimseg.training.loop import Schedule, train
+from slimseg.training.normalisation import recalibrate
+from slimseg.training.precision import fastest
 
 BATCH_SIZE = 8
 MIMIC_STEPS, DISTIL_STEPS = 150, 700
 MIMIC_SHARE = 0.2  # of the time, at most
+RECALIBRATION_BATCHES = 12
 
 
-def recover(
-    original: Graph,
-    student: Graph,
-    plan: Plan,
-    folder: Folder,
-    budget: Budget,
-    until: float,
-    seed: int,
-    progress: Progress,
-    checkpoints: Path | None = None,
-) -> None:
-    """Train `student` in place: new blocks mimic the old ones, then all that follows the first edit is distilled.
+class Recovery:
+    """Trains one student in place: new blocks mimic the old ones, then all that follows the first edit is distilled.
 
-    What comes before the first new block stays frozen, and is computed once for teacher and student.
-
-    Args:
-        until: `time.monotonic()` after which to stop.
+    What comes before the first edit stays frozen, and is computed once for teacher and student.
     """
-    torch.manual_seed(seed)
-    teacher = (
-        edit.at_input_size(original, student.input_size)
-        if student.input_size != original.input_size
-        else original.copy()
-    )
-    for parameter in teacher.module.parameters():
-        parameter.requires_grad_(False)
-    teacher.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher, student = logits_of(teacher), logits_of(student)  # the caller's student shares the layers
-    pairs = _pairs(teacher, student, plan)
-    with_labels = budget.allows("labels") and folder.train.masks is not None
-    batches = Batches(student, folder, with_labels, seed)
-    if pairs:
-        new = {node.name for node in student.layers()} - {node.name for node in teacher.layers()}
-        new |= {layer for planned in plan.edits for layer in planned.site.layers}
-        distil.freeze_except(student, lambda layer: layer in new)
-        steps = Schedule(MIMIC_STEPS, time_limit_s=MIMIC_SHARE * max(0.0, until - time.monotonic()))
-        loss = distil.mimic_loss(teacher, student, pairs)
-        train(student.module, loss, iter(batches), steps, progress, "mimicking blocks", _in(checkpoints, "mimic"), seed)
-    changed = _after_first_edit(student, pairs)
-    distil.freeze_except(student, lambda layer: layer in changed)
-    steps = Schedule(DISTIL_STEPS, time_limit_s=max(0.0, until - time.monotonic()))
-    loss = distil.distil_loss(teacher, student, [pair.target for pair in pairs], distil.Weights())
-    train(student.module, loss, iter(batches), steps, progress, "distilling", _in(checkpoints, "distil"), seed)
+
+    def __init__(
+        self,
+        original: Graph,
+        student: Graph,
+        plan: Plan,
+        folder: Folder,
+        budget: Budget,
+        seed: int,
+        progress: Progress,
+        checkpoints: Path | None = None,
+    ) -> None:
+        """`checkpoints` is a folder for the state of training: a recovery that finds one there goes on from it."""
+        torch.manual_seed(seed)
+        teacher = _at_size(original, student.input_size)
+        for parameter in teacher.module.parameters():
+            parameter.requires_grad_(False)
+        teacher.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher, self.student = logits_of(teacher), logits_of(student)  # the caller's student shares the layers
+        self.plan = plan
+        self.pairs = _pairs(self.teacher, self.student, plan)
+        self.changed = _after_first_edit(self.student, plan)
+        self.seed = seed
+        self.progress = progress
+        self.checkpoints = checkpoints
+        with_labels = budget.allows("labels") and folder.train.masks is not None
+        self.batches = iter(Batches(self.student, folder, with_labels, seed))
+
+    def mimic_blocks(self, until: float) -> None:
+        """Each new block alone learns what the old one gave; `until` is a `time.monotonic()`."""
+        self._recalibrate()
+        if not self.pairs:
+            return
+        new = {node.name for node in self.student.layers()} - {node.name for node in self.teacher.layers()}
+        new |= {layer for planned in self.plan.edits for layer in planned.site.layers}
+        distil.freeze_except(self.student, lambda layer: layer in new)
+        loss = distil.mimic_loss(self.teacher, self.student, self.pairs)
+        self._train(loss, "mimicking blocks", "mimic", MIMIC_STEPS, MIMIC_SHARE * (until - time.monotonic()))
+        self._recalibrate()
+
+    def distil_whole(self, until: float, leg: int = 0) -> None:
+        """The whole learns what the original thinks: `leg` after leg, each twice as long as the one before.
+
+        A leg is a cosine of the learning rate of its own, which ends at the latest at `until`.
+        """
+        distil.freeze_except(self.student, lambda layer: layer in self.changed)
+        loss = distil.distil_loss(self.teacher, self.student, [pair.target for pair in self.pairs], distil.Weights())
+        self._train(loss, "distilling", f"distil{leg}", DISTIL_STEPS << leg, until - time.monotonic())
+
+    def _train(self, loss: Callable[[distil.Batch], Tensor], what: str, name: str, steps: int, seconds: float) -> None:
+        if seconds <= 0 or not any(each.requires_grad for each in self.student.module.parameters()):
+            return
+        schedule = Schedule(steps, time_limit_s=seconds, precision=fastest(loss, next(self.batches)))
+        self.student.module.zero_grad(set_to_none=True)
+        checkpoint = self.checkpoints / f"{name}.ckpt" if self.checkpoints else None
+        train(self.student.module, loss, self.batches, schedule, self.progress, what, checkpoint, self.seed)
+
+    def _recalibrate(self) -> None:
+        images = (images for images, _ in islice(self.batches, RECALIBRATION_BATCHES))
+        recalibrate(self.student.module, images, lambda layer: layer in self.changed)
 
 
-def _in(folder: Path | None, name: str) -> Path | None:
-    return folder / f"{name}.ckpt" if folder else None
+def _at_size(original: Graph, size: tuple[int, int]) -> Graph:
+    return original.copy() if size == original.input_size else edit.at_input_size(original, size)
 
 
 def _pairs(teacher: Graph, student: Graph, plan: Plan) -> list[distil.BlockPair]:
     """One per approximated block; exact edits have nothing to learn.
 
     A block whose result a later exact edit moved (a resize put behind the classifier) has no counterpart any more
-    and learns with the whole.
+    and learns with the whole, as does one whose ends lost channels themselves.
     """
+    last = student.output
     kept = {node.name for node in student.module.graph.nodes}
-    approximated = (
-        planned.site for planned in plan.edits if planned.site.needs != "nothing" and not planned.site.whole
+    pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target)) for site in _approximated(plan)]
+    pairs = [pair for pair in pairs if pair.source in kept and pair.target in kept and pair.target != last.name]
+    return [pair for pair in dict.fromkeys(pairs) if _same_width(teacher, student, pair)]
+
+
+def _approximated(plan: Plan) -> list[Site]:
+    return [planned.site for planned in plan.edits if planned.site.needs != "nothing" and not planned.site.whole]
+
+
+def _same_width(teacher: Graph, student: Graph, pair: distil.BlockPair) -> bool:
+    """Whether both ends of a block have the channels that they had."""
+    return all(
+        teacher.shape(teacher.node(name))[1] == student.shape(student.node(name))[1]
+        for name in (pair.source, pair.target)
     )
-    pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target)) for site in approximated]
-    return [pair for pair in pairs if pair.source in kept and pair.target in kept]
 
 
-def _after_first_edit(student: Graph, pairs: list[distil.BlockPair]) -> set[str]:
-    """Layers that compute from a replaced block, and the blocks' own; every layer where only the input changed."""
-    if not pairs:
+def _after_first_edit(student: Graph, plan: Plan) -> set[str]:
+    """Layers that compute from what was edited, and the new ones; every layer where only the input changed."""
+    starts = {site.source for site in _approximated(plan)}
+    if not starts:
         return {node.name for node in student.layers()}
     names: set[str] = set()
-    starts = {pair.source for pair in pairs}
     for node in student.layers():
         if any(source.name in names or source.name in starts for source in node.all_input_nodes):
             names.add(node.name)

@@ -174,14 +174,21 @@ class _Files:
     def of(self, graph: Graph, key: str) -> Path:
         if key not in self.written:
             path = self.folder / f"{len(self.written)}.tflite"
-            writer.write(graph, path)
-            self.written[key] = self._quantised(graph, path) if self.precision == "int8" else path
+            self.written[key] = written(graph, self.precision, path)
         return self.written[key]
 
-    def _quantised(self, graph: Graph, path: Path) -> Path:
-        _, channels, height, width = graph.input_shape
-        sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
-        result = path.with_suffix(".int8.tflite")
-        io: Literal["float32", "int8"] = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
-        quantizer.quantize_int8(path, result, [sample], io=io)
-        return result
+
+def written(graph: Graph, precision: Precision, path: Path) -> Path:
+    """The graph as a file whose time and size are those of that precision; its ranges are of noise.
+
+    Inputs and outputs have the precision, too; a mask's file takes floats.
+    """
+    writer.write(graph, path)
+    if precision == "float32":
+        return path
+    _, channels, height, width = graph.input_shape
+    sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
+    result = path.with_suffix(".int8.tflite")
+    io: Literal["float32", "int8"] = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
+    quantizer.quantize_int8(path, result, [sample], io=io)
+    return result

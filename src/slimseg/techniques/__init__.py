@@ -6,6 +6,7 @@ from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
 from slimseg.techniques.bands import Bands
 from slimseg.techniques.cancel import Cancel
+from slimseg.techniques.channels import Channels
 from slimseg.techniques.concat_to_sum import ConcatToSum
 from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
@@ -48,7 +49,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     FullResolution(),
     Dilation(),
 )
-TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE)
+TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())
 
 # Found and priced by a diagnosis, but not planned as edits: an input's size is chosen among all sizes (InputSize).
 ONLY_DIAGNOSED: tuple[Technique, ...] = (InputAlignment(),)

@@ -95,7 +95,7 @@ def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Ca
         with torch.no_grad():
             _, known = watch(images)
             known[teacher.input.name] = images
-        terms = [losses.mimicry(part(known[pair.source]), known[pair.target]) for pair, part in blocks]
+        terms = [losses.mimicry(part(known[pair.source]).float(), known[pair.target].float()) for pair, part in blocks]
         return torch.stack(terms).sum()
 
     return loss
@@ -142,9 +142,10 @@ def distil_loss(teacher: Graph, student: Graph, features: Sequence[str], weights
             expected, known = watch_teacher(images)
         given = {name: known[name] for name in boundary} | dict.fromkeys(inner, images)  # inner ones are never read
         logits, own = watch_student(images, given)
-        total = weights.teacher * losses.distillation(logits, expected)
+        logits = logits.float()  # layers may compute in bfloat16, losses do not
+        total = weights.teacher * losses.distillation(logits, expected.float())
         if features:
-            terms = [losses.mimicry(own[name], known[name]) for name in features]
+            terms = [losses.mimicry(own[name].float(), known[name].float()) for name in features]
             total = total + weights.features * torch.stack(terms).mean()
         if masks is not None:
             both = losses.two_classes(logits)

@@ -39,7 +39,7 @@ class Schedule:
     time_limit_s: float = math.inf
     gradient_norm: float = 5.0
     average_decay: float = 0.99  # of the moving average of weights that is kept in the end; 0 keeps the last
-    precision: str = "32-true"  # lightning-fabric's name: "bf16-mixed" on a GPU
+    precision: str = "32-true"  # lightning-fabric's name, such as "bf16-mixed"; see precision.py for the fastest
     checkpoint_every: int = 200
 
 

@@ -1,0 +1,76 @@
+"""What a run has done so far, kept in its folder, so that a run that was killed goes on where it stopped.
+
+One JSON file of named entries, rewritten whole at each. It also knows what the run was asked for: a run is only gone
+on with under the same conditions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from slimseg.errors import OutputError
+from slimseg.graph.graph import Graph
+from slimseg.report.files import write_text
+
+FILE = "journal.json"
+
+
+class Journal:
+    """Entries of one run; `resumed` tells whether it was begun before."""
+
+    def __init__(self, folder: Path, conditions: dict[str, Any]) -> None:
+        """Open or begin the journal in `folder`.
+
+        Raises:
+            OutputError: the run there was asked for something else, or its journal is damaged.
+        """
+        self.path = folder / FILE
+        self.conditions = json.loads(json.dumps(conditions))
+        self.entries: dict[str, Any] = {}
+        self.resumed = self.path.is_file()
+        before_s = self._read() if self.resumed else 0.0
+        self.started = time.monotonic() - before_s
+
+    def _read(self) -> float:
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            conditions, self.entries, seconds = stored["conditions"], dict(stored["entries"]), float(stored["seconds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{self.path} is damaged: give another folder for the run, or remove this one") from error
+        if conditions != self.conditions:
+            changed = [name for name in self.conditions if conditions.get(name) != self.conditions[name]]
+            raise OutputError(
+                f"{self.path.parent.parent} holds an unfinished run with another {' and '.join(changed)}: "
+                "give what it was started with to go on, or another folder"
+            )
+        return seconds
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __getitem__(self, name: str) -> Any:
+        return self.entries[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Keep an entry of JSON values, at once on disk."""
+        self.entries[name] = value
+        stored = {"conditions": self.conditions, "seconds": self.seconds, "entries": self.entries}
+        write_text(json.dumps(stored, indent=1) + "\n", self.path)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the run took, the part before it was killed included as far as it was kept."""
+        return time.monotonic() - self.started
+
+
+def fingerprint(graph: Graph) -> str:
+    """A hash of a network: its layers, their weights and what it means."""
+    digest = hashlib.sha256(f"{graph.input_shape} {graph.description} {graph.module.graph}".encode())
+    for name, value in graph.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""Fewer channels: those that matter least to the result are left out (article, section 3.4 (2)).
+
+    Given   y = Q(g(P(x))),     P: I to C channels, Q: C to O (each one layer or several), g on each channel alone
+    Result  y ≈ Q'(g'(P'(x))),  C' < C channels: without the rows of P's filters and columns of Q's of the others
+
+MACs of P and Q fall with C'/C, those of layers between two cut groups with its square. Which channels go: those of
+least importance as measured on the user's images, s_c = Σ_batches (Σ w·∂L/∂w)² over the filters of channel c (Molchanov
+et al., "Importance Estimation for Neural Network Pruning", 2019, eq. 8); without images those of smallest norm (Li
+et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1). What leaves together follows the dependency graph
+of Fang et al., "DepGraph: Towards Any Structural Pruning", 2023. C' is a multiple of 8 (see alignment.py).
+"""
+
+from __future__ import annotations
+
+from slimseg.errors import Unsupported
+from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance, obstacle, without
+from slimseg.graph.graph import Graph
+from slimseg.graph.region import region
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+
+STEP = 8
+LEAST = 16  # channels below which nothing is cut
+
+
+class Channels:
+    """Leaves out channels, in groups that hang together."""
+
+    name = "channels left out"
+    section = "3.4"
+    needs: Needs = "images"
+    paper = "Molchanov et al., Importance Estimation for Neural Network Pruning, 2019, eq. 8"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for group in channel_groups(graph):
+            if group.channels < LEAST:
+                continue
+            refusal = obstacle(graph, group)
+            if refusal:
+                refusals.append(Refusal(self.name, group.root, refusal))
+            else:
+                # Half of them, to see what channels cost here; a plan asks for the numbers that it needs.
+                sites.append(site_of(graph, group, max(STEP, group.channels // 2 // STEP * STEP)))
+        return Found(tuple(sites), tuple(refusals))
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        before, _, after = site.variant.partition(" to ")
+        group = next((each for each in channel_groups(graph) if each.root == site.layers[0]), None)
+        if group is None or str(group.channels) != before or not after.isdigit() or obstacle(graph, group):
+            raise Unsupported(f"{site.layers[0]} has no {before} channels that could become {after}")
+        least = group_importance(graph, group).argsort()[: group.channels - int(after)]
+        return without(graph, group, least.tolist())
+
+
+def site_of(graph: Graph, group: ChannelGroup, kept: int) -> Site:
+    """The site that leaves `kept` channels of a group."""
+    source, target = region(graph, [*group.outputs, *group.inputs])
+    readers = f"{len(group.inputs)} layers read" if len(group.inputs) > 1 else f"{next(iter(group.inputs))} reads"
+    reason = f"{kept} of the {group.channels} channels of {group.root} ({dimensions(graph, graph.node(group.root))})"
+    return Site(
+        Channels.name,
+        (group.root, *(name for name in group.outputs if name != group.root)),
+        source,
+        target,
+        Channels.needs,
+        f"{reason}, which {readers}",
+        f"{group.channels} to {kept}",
+    )
