@@ -1,78 +1,158 @@
-"""Batch norms of a new block set by the values that it will be given and is to give, as far as weights tell them.
+"""A new block brought near to the part that it will replace, without an image: fitted to it on noise.
 
-    Given   a block with random weights, mean and variance of every channel of x and of the wanted y
-    Result  batch norms with the statistics to be expected in front of them; the last ones with β, γ such that the
-            block's output, before its last activation, has the wanted mean β_y and variance γ_y²
+    Given   f, a part of a trained network; g, a block with random weights whose last layers are 1x1 convolutions with
+            batch norm, g(x) = Σ_j N_j(W_j h_j(x)) + s(x)     (j the branches that are added, s a bare shortcut)
+    Result  W = argmin Σ_p ‖f(x)_p − s(x)_p − Σ_j W_j h_j(x)_p‖² + λ ‖W‖²     over the pixels p of noise x
 
-Where two branches are added, each gives half of both; where one of them is fixed (a shortcut without layers), the
-other gives what is missing, and at least a quarter of the variance.
+The features h_j are as good as random, the shortcut's is x itself: so much of f as is linear in them is there from the
+start, which training then has not to find. The noise has the mean and variance that every channel of x has in the
+network (graph/moments.py) and is smooth, but its channels are independent as real ones are not; hence the heavy λ, the
+mean eigenvalue of the features' covariance. The mean of g is set to what f's last batch norm says. Every batch norm of
+g takes its statistics from the noise.
+
+Measured on camvid_unet's stages: after 60 steps of mimicry the error of a decoder's block is 0.15 to 0.25 of the
+features' variance, where it is 0.9 to 1.5 for a block that starts with the right mean and variance alone.
+Hoerl and Kennard, "Ridge Regression", 1970; Huang et al., "Extreme Learning Machine", 2006, for random features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
+from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
+from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph, producer
-from slimseg.graph.moments import Moments, through
-from slimseg.graph.shapes import Shape
+from slimseg.graph.moments import Moments
 
-_QUIET_SHARE = 0.1  # of the channels' mean variance: one that is expected to vary less may surprise
-_LEAST_SHARE = 0.25
+SAMPLES, SIDE = 4, 32  # maps of noise, and their height and width
+QUIET_SHARE = 0.1  # of the mean variance: a channel that is expected to vary less may surprise
+RIDGE = 1.0  # times the mean eigenvalue
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What gives some of the output's channels: branches that end with a batch norm, added to fixed values."""
+
+    channels: slice
+    norms: tuple[fx.Node, ...]
+    fixed: tuple[fx.Node, ...] = ()
 
 
 @torch.no_grad()
-def match(block: nn.Module, shape: Shape, given: Moments, wanted: Moments) -> None:
-    """Set the batch norms of `block`, in place.
+def match(block: nn.Module, old: Graph, given: Moments, wanted: Moments) -> None:
+    """Set weights and statistics of `block`, in place.
 
     Args:
-        shape: of the block's input, (1, C, H, W).
-        given: of the input.
-        wanted: of the output, before the activation if the block ends with one.
+        old: the part that it stands for, up to its last activation, (1, C, H, W) to (1, O, h, w).
+        given: of its input's channels.
+        wanted: of its output's channels.
     """
-    graph = edit.trace(block, shape)  # its layers are the block's own
-    known = {graph.input: given}
-    for node in graph.layers():
-        layer = graph.layer(node)
-        inputs = [known[each] for each in node.all_input_nodes]
-        if isinstance(layer, nn.BatchNorm2d):
-            known[node] = _normalised(layer, inputs[0])
-        else:
-            assert layer is not None
-            known[node] = through(layer, inputs)
-    last = graph.output
-    _impose(graph, producer(last) if graph.layer_as(last, ops.ACTIVATIONS) else last, wanted, known)
+    old, x = _sized(old, given)
+    residue = old(x)
+    graph = edit.trace(block, (1, *x.shape[1:]))  # its layers are the block's own
+    _take_statistics(graph, x)
+    _, values = Features(graph.module, [node.name for node in graph.layers()])(x)
+    values[graph.input.name] = x
+    end = graph.output
+    last = producer(end) if graph.layer_as(end, ops.ACTIVATIONS) else end
+    for ending in _endings(graph, last, 0):
+        fixed = [values[node.name] for node in ending.fixed]
+        _fit(graph, ending, values, residue[:, ending.channels] - sum(fixed, torch.zeros(())))
+        mean = wanted.mean[ending.channels] - sum((_pixels(each).mean(0) for each in fixed), torch.zeros(()))
+        for node in ending.norms:
+            _norm(graph, node).bias.copy_(mean / len(ending.norms))
 
 
-def _normalised(layer: nn.BatchNorm2d, given: Moments) -> Moments:
-    layer.running_mean = given.mean.clone()
-    layer.running_var = given.variance.clamp(min=_QUIET_SHARE * float(given.variance.mean()) + layer.eps)
-    return Moments(layer.bias.clone(), layer.weight**2 * given.variance / layer.running_var)
+def _sized(old: Graph, given: Moments) -> tuple[Graph, Tensor]:
+    """The part at a small size if it can have another than its own, and noise of that size."""
+    with suppress(Unsupported):
+        old = edit.at_input_size(old, (SIDE, SIDE))
+    return old, noise(given, old.input_size)
 
 
-def _impose(graph: Graph, node: fx.Node, wanted: Moments, known: dict[fx.Node, Moments]) -> None:
-    layer, inputs = graph.layer(node), node.all_input_nodes
+def noise(given: Moments, size: tuple[int, int]) -> Tensor:
+    """(SAMPLES, C, *size): normally distributed, neighbouring pixels correlated."""
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(SAMPLES, len(given.mean), *size, generator=generator)
+    smooth = 3 * F.avg_pool2d(white, 3, 1, 1)  # of variance 1, as white is
+    both = (white + smooth) / 2**0.5
+    variance = given.variance.clamp(min=QUIET_SHARE * float(given.variance.mean()))
+    return given.mean[:, None, None] + variance.sqrt()[:, None, None] * both
+
+
+def _take_statistics(graph: Graph, x: Tensor) -> None:
+    norms = [layer for layer in graph.module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+    graph.module.train()
+    graph(x)
+    graph.module.eval()
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _endings(graph: Graph, node: fx.Node, first: int) -> Iterator[_Ending]:
+    """What makes up the value of `node`, whose channels are the output's from `first` on."""
+    layer = graph.layer(node)
+    channels = slice(first, first + graph.shape(node)[1])
     if isinstance(layer, nn.BatchNorm2d):
-        layer.bias.copy_(wanted.mean)
-        layer.weight.copy_(wanted.variance.sqrt())
-    elif isinstance(layer, ops.Concat):
-        widths = [graph.shape(each)[1] for each in inputs]
-        parts = zip(inputs, torch.split(wanted.mean, widths), torch.split(wanted.variance, widths), strict=True)
-        for each, mean, variance in parts:
-            _impose(graph, each, Moments(mean, variance), known)
+        yield _Ending(channels, (node,))
     elif isinstance(layer, ops.ACTIVATIONS):
-        _impose(graph, producer(node), wanted, known)
+        yield from _endings(graph, producer(node), first)
+    elif isinstance(layer, ops.Concat):
+        for part in node.all_input_nodes:
+            yield from _endings(graph, part, first)
+            first += graph.shape(part)[1]
     elif isinstance(layer, ops.Add):
-        free = [each for each in inputs if graph.layer_as(each, nn.BatchNorm2d)]
-        fixed = [known[each] for each in inputs if each not in free]
-        for each in free:
-            _impose(graph, each, _missing(wanted, fixed, len(free)), known)
+        norms = tuple(each for each in node.all_input_nodes if graph.layer_as(each, nn.BatchNorm2d))
+        yield _Ending(channels, norms, tuple(each for each in node.all_input_nodes if each not in norms))
 
 
-def _missing(wanted: Moments, fixed: list[Moments], parts: int) -> Moments:
-    mean, variance = wanted.mean, wanted.variance
-    for each in fixed:
-        mean, variance = mean - each.mean, variance - each.variance
-    least = _LEAST_SHARE * wanted.variance
-    return Moments(mean / parts, torch.maximum(variance, least) / parts)
+def _fit(graph: Graph, ending: _Ending, values: dict[str, Tensor], wanted: Tensor) -> None:
+    """Set the 1x1 convolutions before the norms, and the norms such that they change nothing but the mean."""
+    convolutions = [graph.layer_as(producer(node), nn.Conv2d) for node in ending.norms]
+    features = [
+        _pixels(_strided(values[producer(producer(node)).name], layer))
+        for node, layer in zip(ending.norms, convolutions, strict=True)
+        if layer is not None
+    ]
+    solved = _ridge(torch.cat(features, 1), _pixels(wanted))
+    weights = torch.split(solved, [each.shape[1] for each in features])
+    for node, layer, feature, weight in zip(ending.norms, convolutions, features, weights, strict=True):
+        assert layer is not None
+        layer.weight.copy_(weight.T[:, :, None, None])
+        norm, result = _norm(graph, node), feature @ weight
+        norm.running_mean, norm.running_var = result.mean(0), result.var(0)
+        norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+
+
+def _ridge(features: Tensor, wanted: Tensor) -> Tensor:
+    """(F, O) for features (P, F) and values (P, O) of P pixels; means are left out."""
+    centred = features - features.mean(0)
+    gram = centred.T @ centred
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-6)
+    result: Tensor = torch.linalg.solve(gram, centred.T @ (wanted - wanted.mean(0)))
+    return result
+
+
+def _strided(value: Tensor, convolution: nn.Conv2d) -> Tensor:
+    return value[:, :, :: convolution.stride[0], :: convolution.stride[1]]
+
+
+def _pixels(value: Tensor) -> Tensor:
+    """(N, C, H, W) as (N·H·W, C)."""
+    return value.movedim(1, -1).flatten(0, 2)
+
+
+def _norm(graph: Graph, node: fx.Node) -> nn.BatchNorm2d:
+    layer = graph.layer_as(node, nn.BatchNorm2d)
+    assert layer is not None
+    return layer

@@ -7,10 +7,9 @@
       "shuffle"             ShuffleNetV2's unit d, then units c       Ma et al., 2018
       "inverted residual"   MobileNetV2's, as wide as a quarter of the stage's MACs allows    Sandler et al., 2018
 
-No weights of g follow from those of f. It starts with what can be known without an image (graph/moments.py): f's last
-batch norm says which mean and variance every channel of f(x) has, and g's last batch norm gets those; every other
-batch norm of g gets the mean and variance that are to be expected in front of it, so that all of g works in the range
-that it is made for. The rest is for training: g mimics y (Romero et al., "FitNets", 2015, stage by stage).
+No weights of g follow from those of f in closed form, but for its last layer: that is fitted to f on noise of the mean
+and variance that the weights before the stage tell of (matching.py). The rest is for training: g mimics y on images
+(Romero et al., "FitNets", 2015, stage by stage).
 """
 
 from __future__ import annotations
@@ -93,7 +92,8 @@ class StageBlocks:
             except ValueError as error:
                 raise Unsupported(f"{site.target} cannot end in a {site.variant} block: {error}") from error
         ending = stage.target if _activation(graph, stage) is None else producer(stage.target)
-        match(block, graph.shape(stage.source), moments(graph, stage.source), moments(graph, ending))
+        old = edit.extract(graph, site.source, ending.name)
+        match(block, old, moments(graph, stage.source), moments(graph, ending))
         return edit.replace(graph, [site.source], site.target, block)
 
 
