@@ -12,7 +12,9 @@ from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.planning import alike, observations, whatif
+from slimseg.planning.guidelines import guidelines
 from slimseg.planning.layer_times import at_latency, layer_times, part_ms
+from slimseg.planning.sides import odd_sides
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Finding, Profile, Refusal
@@ -68,7 +70,9 @@ def diagnose(
     worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
     priced = alike.price_alike(graph, worth, precision, progress, threads)
     findings = [finding(graph, site, price, times, profile.latency_ms) for site, price in priced.prices.items()]
-    ordered = in_order([*findings, *observations.observe(profile)])
+    findings += odd_sides(graph, times, profile.latency_ms, precision, threads)
+    observed = (*observations.observe(profile), *guidelines(graph, times, profile.latency_ms))
+    ordered = in_order([*findings, *observed])
     left_alone = (*refusals, *small, *priced.refusals)
     return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes)
 
