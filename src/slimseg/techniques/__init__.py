@@ -15,6 +15,7 @@ from slimseg.techniques.groups import FewerGroups
 from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
+from slimseg.techniques.late_resize import LateResize
 from slimseg.techniques.linear_activations import LinearActivations
 from slimseg.techniques.merging import Merging
 from slimseg.techniques.rows import RowConstants
@@ -48,6 +49,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     FewerChannels(),
     FullResolution(),
     Dilation(),
+    LateResize(),
 )
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())
 

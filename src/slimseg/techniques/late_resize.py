@@ -1,0 +1,111 @@
+"""A resize moved behind the layers that follow it (article, section 3.2).
+
+    Given   y = f(U(x)),   U enlarges h×w to H×W; f a chain of convolutions of stride 1 that keep the size, and of
+                           channelwise layers: 1x1 -> ReLU -> 1x1, or a 3x3 first
+    Result  y ≈ U(f(x))    f on h·w pixels, U on what the chain ends in
+
+A 1x1 convolution alone commutes with a resize (head.py and concat_to_sum.py make use of that). An activation does not:
+where neighbours have different signs, the mean of ReLUs is not the ReLU of the mean; that is all that differs in a
+chain of 1x1s, at edges between classes. A 3x3 sees H/h times as far as before and has to be trained anew. The chain ends
+where the resize has the fewest channels to enlarge; the last layer of a network, a classifier, is such a place.
+Zhao et al., "ICNet for Real-Time Semantic Segmentation", 2018, section 3.2: the expensive layers at low resolution.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.channelwise import is_channelwise
+from slimseg.techniques.low_resolution import keeps_size
+from slimseg.techniques.technique import Found, LayerTimes, Site
+
+POINTWISE = "1x1 layers first"
+EVERY = "all layers first"
+
+
+class LateResize:
+    """Lets the layers behind a resize work before it."""
+
+    name = "resize behind what follows it"
+    section = "3.2"
+    needs: Needs = "images"
+    paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            if not _enlarges(graph, node):
+                continue
+            if other := edit.shared_with(graph, node):
+                refusals.append(Refusal(self.name, node.name, f"its layer is shared with {other}"))
+                continue
+            chains = {variant: _chain(graph, node, variant) for variant in (POINTWISE, EVERY)}
+            if chains[EVERY] == chains[POINTWISE]:
+                del chains[EVERY]
+            sites += [self._site(graph, node, chain, variant) for variant, chain in chains.items() if chain]
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, resize: fx.Node, chain: list[fx.Node], variant: str) -> Site:
+        names = tuple(node.name for node in (resize, *chain))
+        before, after = graph.shape(producer(resize)), graph.shape(resize)
+        fewer = after[2] * after[3] / (before[2] * before[3])
+        reason = (
+            f"{resize.name} enlarges {before[2]}x{before[3]} before {len(chain)} layers up to {names[-1]}: before it they "
+            f"have {fewer:.1f}x fewer pixels, and {graph.shape(chain[-1])[1]} channels are left to enlarge instead of "
+            f"{after[1]}"
+        )
+        return Site(self.name, names, producer(resize).name, names[-1], self.needs, reason, variant)
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        resize = graph.node(site.layers[0])
+        chain = _chain(graph, resize, site.variant) if _enlarges(graph, resize) else []
+        if tuple(node.name for node in chain) != site.layers[1:] or not chain:
+            raise Unsupported(f"{site.layers[0]} is no resize that {site.target} could come before")
+        layers = [copy.deepcopy(graph.module.get_submodule(str(node.target))) for node in (*chain, resize)]
+        return edit.replace(graph, [site.source], site.target, nn.Sequential(*layers))
+
+
+def _chain(graph: Graph, resize: fx.Node, variant: str) -> list[fx.Node]:
+    """The layers to put first: up to where the fewest channels are left, with what works on those channels."""
+    run: list[fx.Node] = []
+    node = only_consumer(resize)
+    while node is not None and node.op == "call_module" and _may_come_first(graph, node, variant):
+        run.append(node)
+        node = only_consumer(node)
+    channels = [graph.shape(resize)[1], *(graph.shape(each)[1] for each in run)]
+    end = max((index for index, count in enumerate(channels) if count == min(channels)), default=0)
+    run = run[:end]
+    # One 1x1 alone, or with a scale, changes nothing: that is the head's, and exact.
+    exact = not any(_is_curved(graph, each) for each in run)
+    return [] if exact or not any(graph.layer_as(each, nn.Conv2d) for each in run) else run
+
+
+def _may_come_first(graph: Graph, node: fx.Node, variant: str) -> bool:
+    if len(graph.shape(node)) != 4 or edit.shared_with(graph, node):
+        return False
+    layer = graph.layer(node)
+    if isinstance(layer, nn.Conv2d):
+        return keeps_size(layer) and (variant == EVERY or layer.kernel_size == (1, 1))
+    return is_channelwise(graph, node)
+
+
+def _is_curved(graph: Graph, node: fx.Node) -> bool:
+    """Whether a layer does not commute with a resize."""
+    layer = graph.layer(node)
+    if isinstance(layer, nn.Conv2d):
+        return layer.kernel_size != (1, 1)
+    return not isinstance(layer, (nn.BatchNorm2d, ops.Affine))
+
+
+def _enlarges(graph: Graph, node: fx.Node) -> bool:
+    if graph.layer_as(node, ops.Resize) is None:
+        return False
+    before, after = graph.shape(producer(node)), graph.shape(node)
+    return 1 < before[2] * before[3] < after[2] * after[3]
