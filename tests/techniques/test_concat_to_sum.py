@@ -12,6 +12,7 @@ from slimseg.techniques import Site, named
 from slimseg.techniques.concat_to_sum import APART, BEFORE_RESIZE
 
 NAME = "sum instead of concatenation"
+LINKED = "added instead of concatenated"
 SIZE = (32, 48)
 
 
@@ -103,3 +104,28 @@ def test_refusals(net, reason: str) -> None:
     found = named(NAME).find(graph_of(net()), {})
     assert found.sites == ()
     assert reason in found.refusals[0].reason
+
+
+def test_added_instead_of_concatenated_before_a_larger_kernel() -> None:
+    graph = graph_of(Pyramid(3))
+    found = {site.variant: site for site in named(LINKED).find(graph, {}).sites}
+    assert set(found) == {"16 channels", "8 channels"}
+    site = found["16 channels"]
+    assert {"up1", "up2", "up3", "join", "mix"} == set(site.layers)
+    edited = named(LINKED).apply(graph, site)
+    assert not any(edited.layer_as(node, ops.Concat) for node in edited.layers())
+    assert edited.shape(edited.output) == graph.shape(graph.output)
+    assert costs.total(edited).macs < costs.total(graph).macs
+
+
+def test_added_channels_are_the_best_ones() -> None:
+    """Weights that only see sums of their inputs are found again, and equal."""
+    torch.manual_seed(0)
+    graph = graph_of(Pyramid(3))
+    layer = graph.layer_as(graph.node("mix"), nn.Conv2d)
+    assert layer is not None
+    with torch.no_grad():
+        layer.weight.copy_(torch.einsum("orhw,ri->oihw", torch.randn(7, 8, 3, 3), torch.randn(8, 38)))
+    (site,) = (site for site in named(LINKED).find(graph, {}).sites if site.variant == "8 channels")
+    x = torch.randn(1, 3, *SIZE)
+    torch.testing.assert_close(named(LINKED).apply(graph, site)(x), graph(x), atol=1e-3, rtol=1e-3)

@@ -9,6 +9,7 @@ from torch import nn
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
+from slimseg.runtimes.litert import writer
 from slimseg.techniques import Site, named
 from slimseg.techniques.cascade import cascade
 from slimseg.techniques.dilation import CASCADE, NO_HOLES
@@ -221,3 +222,16 @@ def test_variants_say_what_they_need() -> None:
     graph = graph_of(nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.ReLU())
     needs = {site.variant: site.needs for site in named(NAME).find(graph, {}).sites}
     assert needs == {NO_HOLES: "labels", CASCADE: "images", "1/2 resolution": "images"}
+
+
+def test_odd_maps_are_pooled_where_the_runtime_pools_alike() -> None:
+    """Of 17 pixels, means of 2 and of 3 miss one at the end, as TFLite's SAME does; means of 4 miss three."""
+    layer = nn.Conv2d(8, 8, 3, padding=12, dilation=12)
+    for side, fractions in ((17, ["1/2 resolution", "1/3 resolution"]), (24, ["1/2 resolution", "1/4 resolution"])):
+        graph = edit.trace(nn.Sequential(layer).eval(), (1, 8, side, side), "net")
+        lowered = [site for site in named(NAME).find(graph, {}).sites if "resolution" in site.variant]
+        assert [site.variant for site in lowered] == fractions
+        for site in lowered:
+            edited = named(NAME).apply(graph, site)
+            names = {name for operator in writer.serialise(edited).covers.values() for name in operator}
+            assert {node.name for node in edited.layers()} <= names  # slimseg's own writer, not litert-torch

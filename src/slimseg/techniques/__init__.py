@@ -17,6 +17,7 @@ from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
 from slimseg.techniques.late_resize import LateResize
 from slimseg.techniques.linear_activations import LinearActivations
+from slimseg.techniques.linked_sum import LinkedSum
 from slimseg.techniques.merging import Merging
 from slimseg.techniques.rows import RowConstants
 from slimseg.techniques.separable import Separable
@@ -45,6 +46,7 @@ EXACT: tuple[Technique, ...] = (*HEADS, *REWRITES)
 APPROXIMATE: tuple[Technique, ...] = (
     Upsampling(),
     Separable(),
+    LinkedSum(),
     LinearActivations(),
     FewerChannels(),
     FullResolution(),

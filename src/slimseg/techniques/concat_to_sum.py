@@ -32,7 +32,7 @@ BEFORE_RESIZE = "before the resize"
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """One of the concatenated maps: the node whose value is read, its columns of W, and the resize still to come."""
 
     value: fx.Node
@@ -61,7 +61,7 @@ class ConcatToSum:
             concat, layer = graph.layer_as(node, ops.Concat), graph.layer_as(reader, nn.Conv2d)
             if concat is None or layer is None or reader is None or concat.dim != 1:
                 continue
-            refusal = _refusal(graph, node, reader, layer)
+            refusal = refusal_of(graph, node, reader, layer)
             if refusal:
                 refusals.append(Refusal(self.name, node.name, refusal))
             else:
@@ -69,7 +69,7 @@ class ConcatToSum:
         return Found(tuple(sites), tuple(refusals))
 
     def _sites(self, graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d) -> list[Site]:
-        parts = _parts(graph, concat, layer)
+        parts = parts_of(graph, concat, layer)
         resized = [part.resize for part in parts if part.resize is not None]
         values = " and ".join(dimensions(graph, node) for node in concat.all_input_nodes)
         reason = f"{concat.name} copies {values} together, only for {reader.name} to sum over them: sum its parts"
@@ -92,18 +92,18 @@ class ConcatToSum:
         reader = graph.node(site.target)
         layer = graph.layer_as(reader, nn.Conv2d)
         concat = producer(reader)
-        if layer is None or graph.layer_as(concat, ops.Concat) is None or _refusal(graph, concat, reader, layer):
+        if layer is None or graph.layer_as(concat, ops.Concat) is None or refusal_of(graph, concat, reader, layer):
             raise Unsupported(f"{site.target} is no convolution of concatenated maps")
-        parts = _parts(graph, concat, layer)
+        parts = parts_of(graph, concat, layer)
         if site.variant == APART:
-            parts = [_Part(part.resize or part.value, part.columns) for part in parts]
+            parts = [Part(part.resize or part.value, part.columns) for part in parts]
         elif site.variant != BEFORE_RESIZE or not any(part.resize for part in parts):
             raise Unsupported(f"nothing that {concat.name} reads is resized just for {site.target}")
         sources = [part.value.name for part in parts]
-        return edit.replace(graph, sources, site.target, _sum(graph, parts, layer))
+        return edit.replace(graph, sources, site.target, sum_of(graph, parts, layer))
 
 
-def _sum(graph: Graph, parts: Sequence[_Part], layer: nn.Conv2d) -> fx.GraphModule:
+def sum_of(graph: Graph, parts: Sequence[Part], layer: nn.Conv2d) -> fx.GraphModule:
     """Σ over groups of resize(Σ convolution(part)), its inputs the parts' values; a group is summed, then resized."""
     groups: dict[tuple[Shape, str], list[int]] = {}
     for index, part in enumerate(parts):
@@ -134,7 +134,7 @@ def _sum(graph: Graph, parts: Sequence[_Part], layer: nn.Conv2d) -> fx.GraphModu
     return fx.GraphModule(root, block)
 
 
-def _columns(layer: nn.Conv2d, part: _Part, with_bias: bool) -> nn.Conv2d:
+def _columns(layer: nn.Conv2d, part: Part, with_bias: bool) -> nn.Conv2d:
     """The convolution of one part."""
     result = copy.deepcopy(layer)
     result.in_channels = part.columns.stop - part.columns.start
@@ -144,7 +144,7 @@ def _columns(layer: nn.Conv2d, part: _Part, with_bias: bool) -> nn.Conv2d:
     return result
 
 
-def _parts(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[_Part]:
+def parts_of(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[Part]:
     """What is concatenated; resizes that could follow the convolution are left for later."""
     pointwise = (layer.kernel_size, layer.stride, pair(layer.padding)) == ((1, 1), (1, 1), (0, 0))
     parts, start = [], 0
@@ -152,11 +152,11 @@ def _parts(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[_Part]:
         assert isinstance(node, fx.Node)
         columns = slice(start, start := start + graph.shape(node)[1])
         movable = pointwise and graph.layer_as(node, ops.Resize) and only_consumer(node) is concat
-        parts.append(_Part(producer(node), columns, node) if movable else _Part(node, columns))
+        parts.append(Part(producer(node), columns, node) if movable else Part(node, columns))
     return parts
 
 
-def _refusal(graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d) -> str | None:
+def refusal_of(graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d) -> str | None:
     if layer.groups > 1:
         return f"{reader.name}, which reads it, works in {layer.groups} groups"
     if isinstance(layer.padding, str):

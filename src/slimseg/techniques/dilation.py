@@ -168,6 +168,7 @@ def _fractions(graph: Graph, part: list[fx.Node]) -> list[int]:
         n
         for n in FRACTIONS
         if dilations and n <= max(dilations) and min(height, width) >= n * SMALLEST
+        and all(-side % n <= 1 for side in (height, width))  # more missing pixels TFLite's pooling puts on both sides
         and (len(dilations) > 1 or dilations[0] % n == 0)
     ]  # fmt: skip
     return list(dict.fromkeys([*fitting[:1], *fitting[-1:]]))

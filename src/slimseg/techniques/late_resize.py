@@ -6,8 +6,8 @@
 
 A 1x1 convolution alone commutes with a resize (head.py and concat_to_sum.py make use of that). An activation does not:
 where neighbours have different signs, the mean of ReLUs is not the ReLU of the mean; that is all that differs in a
-chain of 1x1s, at edges between classes. A 3x3 sees H/h times as far as before and has to be trained anew. The chain ends
-where the resize has the fewest channels to enlarge; the last layer of a network, a classifier, is such a place.
+chain of 1x1s, at edges between classes. A 3x3 sees H/h times as far as before and has to be trained anew. The chain
+ends where the resize has the fewest channels to enlarge; the last layer of a network, a classifier, is such a place.
 Zhao et al., "ICNet for Real-Time Semantic Segmentation", 2018, section 3.2: the expensive layers at low resolution.
 """
 
@@ -55,11 +55,10 @@ class LateResize:
     def _site(self, graph: Graph, resize: fx.Node, chain: list[fx.Node], variant: str) -> Site:
         names = tuple(node.name for node in (resize, *chain))
         before, after = graph.shape(producer(resize)), graph.shape(resize)
-        fewer = after[2] * after[3] / (before[2] * before[3])
+        fewer, left = after[2] * after[3] / (before[2] * before[3]), graph.shape(chain[-1])[1]
         reason = (
-            f"{resize.name} enlarges {before[2]}x{before[3]} before {len(chain)} layers up to {names[-1]}: before it they "
-            f"have {fewer:.1f}x fewer pixels, and {graph.shape(chain[-1])[1]} channels are left to enlarge instead of "
-            f"{after[1]}"
+            f"{resize.name} enlarges {before[2]}x{before[3]} before {len(chain)} layers up to {names[-1]}: in front "
+            f"they have {fewer:.1f}x fewer pixels, and of {after[1]} channels to enlarge {left} are left"
         )
         return Site(self.name, names, producer(resize).name, names[-1], self.needs, reason, variant)
 
