@@ -14,7 +14,9 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, invariants, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.techniques import DIAGNOSED, EXACT, Site, Technique, named
+from slimseg.planning import whatif
+from slimseg.techniques import APPROXIMATE, DIAGNOSED, EXACT, Site, Technique, named
+from slimseg.training import distil
 
 SIZE = (64, 96)
 NEEDS = ("nothing", "images", "labels")
@@ -311,6 +313,23 @@ def check_site(original: Graph, edited: Graph, site: Site, technique: Technique)
         assert_equal(original, edited)
     old = {id(each) for each in original.module.parameters()}
     assert not old & {id(each) for each in edited.module.parameters()}, "training one must not change the other"
+
+
+@pytest.mark.parametrize("name", ["deeplab", "pyramid", "odd", "logits"])
+@pytest.mark.parametrize("technique", APPROXIMATE, ids=lambda each: each.name)
+def test_what_approximates_can_be_recovered(technique: Technique, name: str):
+    """A planned edit mimics what it replaced: its target is still there, and new weights get gradients."""
+    original = GRAPHS[name]()
+    old = {node.name for node in original.layers()}
+    for site in technique.find(original, {}).sites:
+        edited = technique.apply(original, site)
+        pair = distil.BlockPair(site.source, whatif.end_of_part(original, site.target))
+        value = distil.mimic_loss(original, edited, [pair])((image(original), None))
+        assert value.isfinite()
+        new = [node for node in edited.layers() if node.name not in old]
+        weights = [weight for node in new for weight in edited.module.get_submodule(str(node.target)).parameters()]
+        if weights and value.requires_grad:
+            assert any(each is not None for each in torch.autograd.grad(value, weights, allow_unused=True))
 
 
 @every
