@@ -118,6 +118,35 @@ def test_the_deployed_file_needs_nothing_more(done: SlimResult, shapes: Path) ->
         assert tuple(found.class_iou) == ("ground", "disc", "box")
 
 
+def test_a_run_that_was_killed_goes_on(shapes_graph: Graph, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    """Killed after the first leg of training: the second start plans nothing, trains nothing, and ends the run."""
+    budget, run = Budget(min_speedup=1.5, max_drop=20.0), tmp_path / "run"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE._Job, "_deployed", killed)
+        with pytest.raises(Killed):
+            slimseg.slim(shapes_graph, shapes, run, budget)
+    assert not (run / "result.json").exists()
+    with pytest.raises(OutputError, match="another seed"):
+        slimseg.slim(shapes_graph, shapes, run, budget, seed=1)
+    before = {path.name: path.stat().st_mtime_ns for path in (run / "work").glob("*.safetensors")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE, "Planner", killed)
+        patch.setattr(MODULE.Recovery, "mimic_blocks", killed)
+        patch.setattr(MODULE.Recovery, "distil_whole", killed)
+        result = slimseg.slim(shapes_graph, shapes, run, budget)
+    assert before
+    assert result.budget_met
+    assert {path.name for path in run.iterdir()} >= RUN
+    assert not (run / "work").exists()
+
+
 def test_a_run_is_never_written_over(done: SlimResult, shapes_graph: Graph, shapes: Path) -> None:
     before = {path: path.read_bytes() for path in Path(done.run).iterdir()}
     with pytest.raises(OutputError, match="not empty"):
@@ -143,7 +172,7 @@ def test_needs_nothing_changes_no_value(
     def trained(*_: object) -> None:
         raise AssertionError("no training was allowed")
 
-    monkeypatch.setattr(MODULE, "recover", trained)
+    monkeypatch.setattr(MODULE, "Recovery", trained)
     folder = images_alone(shapes, tmp_path / "images")
     result = slimseg.slim(shapes_graph, folder, tmp_path / "run", Budget(needs="nothing"))
     assert result.result.agreement == 100

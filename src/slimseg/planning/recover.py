@@ -60,7 +60,7 @@ class Recovery:
         self.teacher, self.student = logits_of(teacher), logits_of(student)  # the caller's student shares the layers
         self.plan = plan
         self.pairs = _pairs(self.teacher, self.student, plan)
-        self.changed = _after_first_edit(self.student, plan)
+        self.changed = _changed(self.teacher, self.student)
         self.seed = seed
         self.progress = progress
         self.checkpoints = checkpoints
@@ -111,11 +111,11 @@ def _pairs(teacher: Graph, student: Graph, plan: Plan) -> list[distil.BlockPair]
     A block whose result a later exact edit moved (a resize put behind the classifier) has no counterpart any more
     and learns with the whole, as does one whose ends lost channels themselves.
     """
-    last = student.output
-    kept = {node.name for node in student.module.graph.nodes}
-    pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target)) for site in _approximated(plan)]
-    pairs = [pair for pair in pairs if pair.source in kept and pair.target in kept and pair.target != last.name]
-    return [pair for pair in dict.fromkeys(pairs) if _same_width(teacher, student, pair)]
+    old, new = ({node.name for node in graph.module.graph.nodes} for graph in (teacher, student))
+    known = (site for site in _approximated(plan) if site.source in old & new and site.target in old)
+    pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target)) for site in known]
+    inner = [pair for pair in dict.fromkeys(pairs) if pair.target in new and pair.target != student.output.name]
+    return [pair for pair in inner if _same_width(teacher, student, pair)]
 
 
 def _approximated(plan: Plan) -> list[Site]:
@@ -130,16 +130,13 @@ def _same_width(teacher: Graph, student: Graph, pair: distil.BlockPair) -> bool:
     )
 
 
-def _after_first_edit(student: Graph, plan: Plan) -> set[str]:
-    """Layers that compute from what was edited, and the new ones; every layer where only the input changed."""
-    starts = {site.source for site in _approximated(plan)}
-    if not starts:
-        return {node.name for node in student.layers()}
-    names: set[str] = set()
-    for node in student.layers():
-        if any(source.name in names or source.name in starts for source in node.all_input_nodes):
-            names.add(node.name)
-    return {str(student.node(name).target) for name in names}
+def _changed(teacher: Graph, student: Graph) -> set[str]:
+    """Names of layers whose values an edit changed; every layer where only the input or the head did."""
+    distil.freeze_except(student, lambda _: False)
+    shared = distil.shared_values(teacher, student)
+    changed = {str(node.target) for node in student.layers() if node.name not in shared}
+    learns = any(name.partition(".")[0] in changed for name, _ in student.module.named_parameters())
+    return changed if learns else {str(node.target) for node in student.layers()}
 
 
 class Batches:
