@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from slimseg.errors import ModelError
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
+from slimseg.runtimes.litert import file, quantizer, writer
 
 RANDOM = np.random.default_rng(0)
 
@@ -77,3 +84,58 @@ def test_a_side_of_one_pixel_is_not_taken_for_the_batch(shape: tuple[int, ...]) 
     scores = RANDOM.standard_normal(shape).astype(np.float32)
     height, width = shape[-3], shape[-2]
     assert np.array_equal(host.to_mask(scores, (height, width), "logits"), scores.reshape(height, width, 3).argmax(-1))
+
+
+@pytest.fixture(scope="module")
+def files(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The trained network in float, in int8 with float ends, and in int8 from bytes."""
+    root = tmp_path_factory.mktemp("files")
+    writer.write(shapes_graph, root / "float.tflite")
+    pipeline = host.ImagePipeline(shapes_graph.description.preprocessing, shapes_graph.input_size)
+    samples = [pipeline(image(128, 160)) for _ in range(2)]
+    kinds: tuple[quantizer.Io, ...] = ("float32", "image")
+    for io in kinds:
+        quantizer.quantize_int8(root / "float.tflite", root / f"{io}.tflite", samples, io=io)
+    return {path.stem: path for path in root.glob("*.tflite")}
+
+
+def test_end_to_end_of_every_kind_of_file(files: dict[str, Path]) -> None:
+    pixels = image(128, 160)
+    quick = host.time_end_to_end(list(files.values()), (128, 160), (128, 160), image=pixels)
+    assert len(quick) == 3
+    assert 0 < min(quick) < max(quick) < 1000
+    larger = host.time_end_to_end([files["image"]], (1024, 1280), (1024, 1280))
+    assert larger[0] > quick[list(files).index("image")]
+
+
+def test_a_file_that_says_nothing_of_itself(files: dict[str, Path]) -> None:
+    silent = replace(file.read(files["image"]), description=None)
+    with pytest.raises(ModelError, match="does not say what it wants and gives"):
+        host.App(silent)
+    with pytest.raises(ModelError, match=r"takes \(1, 128, 160, 4\), not one"):
+        host.App(replace(silent, inputs=(replace(silent.inputs[0], shape=(1, 128, 160, 4)),)), Description())
+
+
+def app_of(files: dict[str, Path], shape: tuple[int, ...], scale: float, kind: str) -> host.App:
+    """Around a file that gives int8 of that shape, zero point 3."""
+    found = file.read(files["image"])
+    output = file.TensorInfo("output", shape, "int8", scale, 3)
+    return host.App(replace(found, outputs=(output,)), Description(output_kind=kind))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "scale", "threshold"), [("logits", 0.1, 3), ("probabilities", 1 / 16, 3 + 8)])
+@pytest.mark.parametrize("batch", [True, False])
+def test_one_quantised_channel(files: dict[str, Path], kind: str, scale: float, threshold: int, batch: bool) -> None:
+    values = RANDOM.integers(-128, 128, (1, 6, 8, 1)).astype(np.int8)
+    app = app_of(files, values.shape, scale, kind)
+    assert np.array_equal(app.mask(values if batch else values[0], (6, 8)), values[0, ..., 0] > threshold)
+
+
+def test_quantised_classes_are_compared_as_they_are(files: dict[str, Path]) -> None:
+    values = RANDOM.integers(-128, 128, (1, 6, 8, 5)).astype(np.int8)
+    assert np.array_equal(app_of(files, values.shape, 0.1, "logits").mask(values, (6, 8)), values[0].argmax(-1))
+
+
+def test_integers_without_a_scale_are_classes(files: dict[str, Path]) -> None:
+    values = RANDOM.integers(0, 5, (1, 6, 8)).astype(np.int8)
+    assert np.array_equal(app_of(files, values.shape, 0.0, "logits").mask(values, (6, 8)), values[0])

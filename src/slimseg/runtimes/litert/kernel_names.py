@@ -72,7 +72,7 @@ _OWN = {
     "SQUEEZE": r"Reshape|Copy",
     "DEPTH_TO_SPACE": r"Depth To Space|Transpose|Depth",
     "SPACE_TO_DEPTH": r"Space To Depth|Transpose|Space",
-    "QUANTIZE": r"Convert",
+    "QUANTIZE": r"Convert|Invalid Unary",  # from one kind of 8 bits to the other
     "DEQUANTIZE": r"Convert",
     "CAST": r"Convert",
 }
