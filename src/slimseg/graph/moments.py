@@ -12,6 +12,7 @@ channels are not independent, so variances far behind the last batch norm are ro
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
+from slimseg.graph.shapes import pair
 
 CORRELATION = 0.5  # of neighbouring pixels
 _IMAGE_MEAN, _IMAGE_STD = 110.0, 65.0  # bytes of everyday photographs
@@ -104,7 +106,11 @@ def through(layer: nn.Module, inputs: list[Moments]) -> Moments:
         return Moments(first.mean[part], first.variance[part])
     if isinstance(layer, ops.Affine):
         return _scaled(layer, first)
-    return first  # resizes, poolings and pads nearly; curved activations roughly
+    if isinstance(layer, nn.MaxPool2d):
+        return _largest(first, math.prod(pair(layer.kernel_size)))
+    if isinstance(layer, nn.AvgPool2d):
+        return Moments(first.mean, first.variance * _mean_share(math.prod(pair(layer.kernel_size))))
+    return first  # resizes and pads nearly; curved activations roughly
 
 
 def _convolved(layer: nn.Conv2d, given: Moments) -> Moments:
@@ -131,6 +137,21 @@ def _mixed(weight: Tensor, bias: Tensor | None, given: Moments, groups: int) -> 
     mean = mix(sums, given.mean)
     variance = mix((1 - CORRELATION) * squares + CORRELATION * sums.square(), given.variance)
     return Moments(mean if bias is None else mean + bias.detach(), variance)
+
+
+def _mean_share(pixels: int) -> float:
+    """Variance of a mean of correlated pixels, over that of one."""
+    return CORRELATION + (1 - CORRELATION) / pixels
+
+
+def _largest(given: Moments, pixels: int) -> Moments:
+    """The largest of correlated pixels: what they share, and the largest of what each has of its own.
+
+    Its mean by Blom, "Statistical Estimates and Transformed Beta-Variables", 1958; its variance as of a mean.
+    """
+    own = torch.special.ndtri(torch.tensor((pixels - 0.375) / (pixels + 0.25)))
+    deviation = ((1 - CORRELATION) * given.variance).sqrt()
+    return Moments(given.mean + own * deviation, given.variance * _mean_share(pixels))
 
 
 def _scaled(layer: ops.Affine, given: Moments) -> Moments:

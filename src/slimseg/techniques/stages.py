@@ -34,7 +34,7 @@ from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
 MIN_CHANNELS = 8
 MIN_SHARE = 0.01  # of the network's MACs: less is not worth training a block for
-MAX_MACS = 0.5  # of the stage's
+MAX_MACS = 0.4  # of the stage's
 EXPANSIONS = (6, 4, 3, 2, 1)
 EXPANDED_MACS = 0.25  # of the stage's
 
@@ -59,24 +59,28 @@ class StageBlocks:
             if reason:
                 refusals.append(Refusal(self.name, stage.layers[0].name, reason))
                 continue
-            results = [self._site(graph, stage, variant) for variant in VARIANTS]
-            sites += [each for each in results if isinstance(each, Site)]
-            refusals += [each for each in results if isinstance(each, Refusal)]
+            variants = {variant: self._variant(graph, stage, variant) for variant in VARIANTS}
+            found = [each for each in variants.values() if isinstance(each, Site)]
+            if not found:
+                reason = "; ".join(f"{variant}: {why}" for variant, why in variants.items())
+                refusals.append(Refusal(self.name, stage.layers[0].name, reason))
+            sites += found
         return Found(tuple(sites), tuple(refusals))
 
-    def _site(self, graph: Graph, stage: Stage, variant: str) -> Site | Refusal:
+    def _variant(self, graph: Graph, stage: Stage, variant: str) -> Site | str:
+        """The site, or why there is none."""
         before = macs(graph, stage)
         try:
-            after = _macs(graph, stage, VARIANTS[variant](graph, stage))
+            with torch.device("meta"):
+                after = _macs(graph, stage, VARIANTS[variant](graph, stage))
         except ValueError as error:
-            return Refusal(self.name, stage.layers[0].name, f"{variant}: {error}")
+            return str(error)
         if after > MAX_MACS * before:
-            reason = f"{variant}: the blocks would have {after / before:.0%} of the stage's MACs"
-            return Refusal(self.name, stage.layers[0].name, reason)
+            return f"the blocks would have {after / before:.0%} of the stage's MACs"
+        blocks = f"{_count(stage)} {variant} block{'s' if _count(stage) > 1 else ''}"
         reason = (
             f"stage of {stage.convolutions} spatial convolutions, {dimensions(graph, stage.source)} to "
-            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {_count(stage)} {variant} "
-            f"block{'s' if _count(stage) > 1 else ''}"
+            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {blocks}"
         )
         names = tuple(node.name for node in stage.layers)
         return Site(self.name, names, stage.source.name, stage.target.name, self.needs, reason, variant)
@@ -93,7 +97,7 @@ class StageBlocks:
                 raise Unsupported(f"{site.target} cannot end in a {site.variant} block: {error}") from error
         ending = stage.target if _activation(graph, stage) is None else producer(stage.target)
         old = edit.extract(graph, site.source, ending.name)
-        match(block, old, moments(graph, stage.source), moments(graph, ending))
+        match(block, old, moments(graph, stage.source))
         return edit.replace(graph, [site.source], site.target, block)
 
 
@@ -119,10 +123,11 @@ def _shuffle(graph: Graph, stage: Stage) -> nn.Module:
 
 def _inverted(graph: Graph, stage: Stage) -> nn.Module:
     """The widest of EXPANSIONS within EXPANDED_MACS, else the narrowest."""
-    blocks = (_inverted_of(graph, stage, expansion) for expansion in EXPANSIONS[:-1])
     allowed = EXPANDED_MACS * macs(graph, stage)
-    fitting = (block for block in blocks if _macs(graph, stage, block) <= allowed)
-    return next(fitting, None) or _inverted_of(graph, stage, EXPANSIONS[-1])
+    with torch.device("meta"):
+        fitting = (each for each in EXPANSIONS if _macs(graph, stage, _inverted_of(graph, stage, each)) <= allowed)
+        expansion = next(fitting, EXPANSIONS[-1])
+    return _inverted_of(graph, stage, expansion)
 
 
 def _inverted_of(graph: Graph, stage: Stage, expansion: int) -> nn.Module:
