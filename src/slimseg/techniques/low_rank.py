@@ -10,7 +10,9 @@ other way round; starting from those of W itself, a few turns settle (higher-ord
 et al., 2000). The core is what both leave of W: G = Uᵀ W V. With r = I and s = O it is exact.
 Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications", 2016, eq. 3.
 
-MACs per output pixel fall from O·I·k² to I·r·stride² + s·r·k² + s·O. Ranks are multiples of 8, which kernels like.
+MACs per output pixel fall from O·I·k² to I·r·stride² + s·r·k² + s·O. Ranks are multiples of 8, which kernels like. On
+the decoder of camvid_unet a quarter of the channels leaves out less than one depthwise + pointwise pair does, and is
+faster in int8.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from slimseg.blocks.bottleneck import LowRankConv2d
 from slimseg.graph.shapes import pair
 
 STEP = 8
-PARTS = (2, 4)  # of the channels that are kept: a half, a quarter
+PARTS = (2, 4, 8)  # of the channels that are kept: a half, a quarter, an eighth
 TURNS = 3
 
 Ranks = tuple[int, int]  # channels before and behind the core
