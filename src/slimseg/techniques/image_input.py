@@ -29,7 +29,6 @@ from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.preprocessing import Preprocessing
 
 _HALF_A_GREY_LEVEL = 0.5  # less than what 8 bits can tell apart
-_TRACE = 2.0**-10  # a filter of nothing but zeros has no scale to quantise its bias with; in 8 bits it rounds away
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,6 @@ def _block(graph: Graph, node: fx.Node, normalisation: _Normalisation, zero: flo
         constant = 255 - zero if zero < 128 else -zero  # the largest that a byte less z can be
         before.insert(0, _with_constant(constant))
         weight = torch.cat((weight, offset / constant), 1)
-        weight[:, :1] -= _TRACE * offset / constant
         convolution.in_channels = 4
     elif bool(offset.any()):
         bias = offset.sum((1, 2, 3)) + (0 if convolution.bias is None else convolution.bias.detach().double())
@@ -117,11 +115,9 @@ def _block(graph: Graph, node: fx.Node, normalisation: _Normalisation, zero: flo
 
 
 def _with_constant(value: float) -> nn.Conv2d:
-    """[x | value + trace of x₀], as a 1x1 convolution: what every runtime has a fast 8-bit kernel for."""
+    """[x | value], as a 1x1 convolution: what every runtime has a fast 8-bit kernel for."""
     layer = nn.Conv2d(3, 4, 1)
-    weight = torch.eye(4, 3)
-    weight[3, 0] = _TRACE
-    layer.weight = nn.Parameter(weight.reshape(4, 3, 1, 1))
+    layer.weight = nn.Parameter(torch.eye(4, 3).reshape(4, 3, 1, 1))
     layer.bias = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, value]))
     return layer
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import byte_input, costs, file, spelling
+from slimseg.runtimes.litert import byte_input, costs, dead_filters, file, spelling
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -139,7 +139,7 @@ def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
         from ai_edge_quantizer import quantizer, recipe
 
         logging.getLogger().setLevel(logging.ERROR)
-        modern, added = _modern(Path(path))
+        modern, added = _modern(Path(path), ranges)
         worker = quantizer.Quantizer(modern, recipe.static_wi8_ai8())
         if io == "float32":
             for end in ("INPUT", "OUTPUT"):
@@ -152,7 +152,7 @@ def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
     return bytes(result.quantized_model)
 
 
-def _modern(path: Path) -> tuple[bytes, Ranges]:
+def _modern(path: Path, ranges: Ranges) -> tuple[bytes, Ranges]:
     """The file as ai-edge-quantizer expects it and as XNNPACK runs it best in 8 bits, and ranges of what that adds.
 
     The quantiser takes old operator codes for ADD and fails without signatures.
@@ -162,4 +162,5 @@ def _modern(path: Path) -> tuple[bytes, Ranges]:
     for entry in model.operatorCodes:
         entry.builtinCode = costs.op_code(entry)
     added = spelling.for_int8(model)
+    dead_filters.revive(model, {**added, **ranges})
     return file.pack(model), added
