@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimseg.blocks.convolution import ConvNorm
+from slimseg.blocks.residual import BasicBlock
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, invariants, ops
 from slimseg.graph.description import Description
@@ -227,6 +229,7 @@ class Pyramid(nn.Module):
 
 
 GRAPHS = {
+    "stages": lambda: stages(),
     "deeplab": lambda: graph(DeepLab()),
     "pyramid": lambda: graph(Pyramid()),
     "as converted": lambda: graph(Converted()),
@@ -248,6 +251,13 @@ GRAPHS = {
 }
 EVERY = [(technique, name) for technique in DIAGNOSED for name in GRAPHS]
 every = pytest.mark.parametrize(("technique", "name"), EVERY, ids=lambda each: getattr(each, "name", each))
+
+
+def stages() -> Graph:
+    """A residual stage that begins with a stride, and a double convolution."""
+    residual = (BasicBlock(16, 24, 2), BasicBlock(24, 24), ops.Resize((32, 48)))
+    double = (ConvNorm(24, 16, 3), ConvNorm(16, 16, 3))
+    return graph(nn.Sequential(ConvNorm(3, 16, 3, 2), nn.MaxPool2d(2), *residual, *double, nn.Conv2d(16, 4, 1)))
 
 
 def image(graph: Graph) -> Tensor:

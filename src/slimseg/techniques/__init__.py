@@ -22,6 +22,7 @@ from slimseg.techniques.merging import Merging
 from slimseg.techniques.rows import RowConstants
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.softmax import TwoClassSoftmax
+from slimseg.techniques.stages import StageBlocks
 from slimseg.techniques.technique import Found, LayerTimes, Site, Technique
 from slimseg.techniques.transposed import Transposed
 from slimseg.techniques.upsampling import Upsampling
@@ -52,6 +53,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     FullResolution(),
     Dilation(),
     LateResize(),
+    StageBlocks(),
 )
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())
 

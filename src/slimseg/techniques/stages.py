@@ -10,6 +10,10 @@
 No weights of g follow from those of f in closed form, but for its last layer: that is fitted to f on noise of the mean
 and variance that the weights before the stage tell of (matching.py). The rest is for training: g mimics y on images
 (Romero et al., "FitNets", 2015, stage by stage).
+
+Stages of depthwise convolutions are left alone. Measured on camvid_unet's encoder of inverted residuals: after 60 steps
+of mimicry half as many blocks still miss 0.7 to 1.0 of the features' variance, where those of its decoder, of full
+convolutions, miss 0.2.
 """
 
 from __future__ import annotations
@@ -157,6 +161,9 @@ def _refusal(graph: Graph, stage: Stage, whole_macs: int) -> str | None:
         return f"it brings {before} to {after}, which no block of stride 1 or 2 does"
     if any((layer := spatial(graph, node)) is not None and max(layer.dilation) > 1 for node in stage.layers):
         return "its dilated convolutions see further than a block would"
+    convolutions = [layer for node in stage.layers if (layer := spatial(graph, node)) is not None]
+    if 2 * sum(layer.groups == layer.in_channels for layer in convolutions) > len(convolutions):
+        return "its spatial convolutions are depthwise already: fewer blocks would learn it badly"
     share = macs(graph, stage) / whole_macs
     if share < MIN_SHARE:
         return f"it has {share:.1%} of the network's MACs, too little to train a block for"
