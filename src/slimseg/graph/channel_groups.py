@@ -1,7 +1,7 @@
 """Channels that can only be left out together: what a residual sum, a concatenation or a depthwise layer ties.
 
-The dependencies between layers are torch-pruning's (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023,
-section 3.2); which of its groups are safe to cut in a Graph is decided here.
+Which channels are one is followed in channel_flow.py; the layers are cut by torch-pruning (Fang et al., "DepGraph:
+Towards Any Structural Pruning", 2023).
 """
 
 from __future__ import annotations
@@ -11,27 +11,14 @@ from dataclasses import dataclass
 
 import torch
 import torch_pruning
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from slimseg.errors import GraphError, Unsupported
-from slimseg.graph import edit, ops
+from slimseg.graph import ops
+from slimseg.graph.channel_flow import MIXING, Channels, Flow, constants, depthwise, flow
 from slimseg.graph.graph import Graph
 
-# Layers that work on each channel alone, so that a channel may leave on either side of them.
-_CHANNELWISE: tuple[type[nn.Module], ...] = (
-    *ops.PLAIN_ACTIVATIONS,
-    *ops.POOLINGS,
-    nn.BatchNorm2d,
-    nn.PReLU,
-    ops.Resize,
-    ops.Add,
-    ops.Subtract,
-    ops.Multiply,
-    ops.Divide,
-    ops.Maximum,
-    ops.Minimum,
-)
-_MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_Places = Mapping[str, "tuple[int, ...] | None"]
 
 
 @dataclass(frozen=True)
@@ -39,64 +26,60 @@ class ChannelGroup:
     """Channels coupled over several layers; names are those of nodes.
 
     `outputs` and `inputs` hold, for each layer that loses output or input channels with the group, the position of
-    the group's channel k in that layer.
+    the group's channel k in that layer: at k, k + channels, ... where a layer reads it several times.
     """
 
     root: str
     channels: int
     outputs: Mapping[str, tuple[int, ...]]
     inputs: Mapping[str, tuple[int, ...]]
+    fixed: str | None = None  # why they cannot be cut
 
 
 def channel_groups(graph: Graph) -> list[ChannelGroup]:
     """All groups of coupled channels, in execution order of their roots; the output's own channels are none."""
+    followed, own = flow(graph), _output_layers(graph)
+    found = []
+    for producers in _coupled(followed):
+        # What linear layers alone have (inside a gate) is too little to be worth a cut.
+        root = next((name for name in producers if graph.layer_as(graph.node(name), ops.CONVOLUTIONS)), None)
+        if root is not None:
+            found.append(_described(followed, root, producers))
     order = {node.name: position for position, node in enumerate(graph.module.graph.nodes)}
-    found = [_described(graph, group, order) for group in _groups(graph)]
-    own = _output_layers(graph)
     return sorted((group for group in found if own.isdisjoint(group.outputs)), key=lambda group: order[group.root])
 
 
 def obstacle(graph: Graph, group: ChannelGroup) -> str | None:
     """Why the group's channels cannot be cut, if they cannot."""
-    for name in (*group.outputs, *group.inputs):
-        other = edit.shared_with(graph, graph.node(name))
-        if other:
-            return f"{name} shares its weights with {other}"
-    uneven = next((name for name, positions in group.outputs.items() if len(positions) != group.channels), None)
-    if uneven is not None:
-        return f"only some of its channels are tied to those of {uneven}"
-    for node in _reached(graph, group):
-        if node.name in group.inputs:
-            continue
-        layer = graph.layer(node)
-        if not _works_on_each(graph, node):
-            kind = "the output" if layer is None and node.op == "output" else type(layer).__name__
-            return f"its channels go on to {node.name}, {kind}, which they would change"
-    return None
+    return group.fixed
 
 
 def without(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> Graph:
     """The network without some channels of a group; the others keep their weights.
 
     Args:
+        group: one of `channel_groups(graph)`.
         dropped: positions in the group, 0 to `channels` - 1; not all of them.
 
     Raises:
         Unsupported: the layers cannot go without these channels.
     """
-    if not 0 < len(dropped) < group.channels:
+    if group.fixed is not None:
+        raise Unsupported(f"{group.root} cannot lose channels: {group.fixed}")
+    leaving = set(dropped)
+    if not 0 < len(leaving) < group.channels or not leaving <= set(range(group.channels)):
         raise Unsupported(f"{group.root} cannot lose {len(dropped)} of {group.channels} channels")
     result = graph.copy()
-    dependencies = _dependencies(result)
-    layer = result.layer(result.node(group.root))
-    assert layer is not None
-    prune = dependencies.get_pruner_of_module(layer).prune_out_channels
+    for side, cut in ((group.outputs, _cut_outputs), (group.inputs, _cut_inputs)):
+        for name, positions in side.items():
+            layer = result.layer(result.node(name))
+            assert layer is not None
+            cut(layer, [each for index, each in enumerate(positions) if index % group.channels in leaving])
     try:
-        dependencies.get_pruning_group(layer, prune, sorted(dropped)).prune()
         result.refresh()
-    except (GraphError, RuntimeError, IndexError, ValueError) as error:
+    except GraphError as error:
         raise Unsupported(f"{group.root} cannot lose channels: {error}") from error
-    result.importance = {**graph.importance, **_importance_left(graph, group, dropped)}
+    result.importance = {**graph.importance, **_importance_left(graph, group, leaving)}
     return result
 
 
@@ -107,59 +90,122 @@ def group_importance(graph: Graph, group: ChannelGroup) -> Tensor:
     of its filters (Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1).
     """
     measured = [
-        graph.importance[name][list(positions)] for name, positions in group.outputs.items() if name in graph.importance
+        graph.importance[name][list(positions)]
+        for name, positions in group.outputs.items()
+        if name in graph.importance and len(graph.importance[name]) == len(positions)
     ]
     return torch.stack(measured or list(_squared_norms(graph, group))).sum(0)
 
 
+def filters(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Tensor) -> Tensor:
+    """(output channels, values of each): a layer's weights, or anything of their shape, by the channel they make."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
+        weight = grouped.transpose(1, 2).flatten(0, 1)
+    return weight.flatten(1)
+
+
 def _squared_norms(graph: Graph, group: ChannelGroup) -> Iterator[Tensor]:
     for name, positions in group.outputs.items():
-        layer = graph.layer(graph.node(name))
-        if isinstance(layer, _MIXING):
-            filters = layer.weight.detach()
-            filters = filters.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else filters
-            yield filters.flatten(1).square().sum(1)[list(positions)]
+        layer = graph.layer_as(graph.node(name), MIXING)
+        if isinstance(layer, MIXING):
+            yield filters(layer, layer.weight.detach()).square().sum(1)[list(positions)]
 
 
-def _importance_left(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> dict[str, Tensor]:
+def _importance_left(graph: Graph, group: ChannelGroup, leaving: set[int]) -> dict[str, Tensor]:
     left = {}
     for name, positions in group.outputs.items():
-        if name in graph.importance:
-            kept = torch.ones(len(graph.importance[name]), dtype=torch.bool)
-            kept[[positions[channel] for channel in dropped]] = False
+        if name in graph.importance and len(graph.importance[name]) == len(positions):
+            kept = torch.ones(len(positions), dtype=torch.bool)
+            kept[[positions[channel] for channel in leaving]] = False
             left[name] = graph.importance[name][kept]
     return left
 
 
-def _dependencies(graph: Graph) -> torch_pruning.DependencyGraph:
-    parameters = list(graph.module.parameters())
-    trainable = [parameter.requires_grad for parameter in parameters]
-    example = torch.zeros(graph.input_shape)
-    # torch-pruning follows gradients, so every layer needs some.
-    graph.module.requires_grad_(True)
-    try:
-        return torch_pruning.DependencyGraph().build_dependency(graph.module, example, verbose=False)
-    finally:
-        for parameter, was in zip(parameters, trainable, strict=True):
-            parameter.requires_grad_(was)
+def _coupled(followed: Flow) -> list[list[str]]:
+    """Layers that make channels, those of which any are tied together."""
+    sets: list[tuple[set[int], list[str]]] = []
+    for name, channels in followed.made.items():
+        touching = [each for each in sets if not each[0].isdisjoint(channels)]
+        sets = [each for each in sets if each[0].isdisjoint(channels)]
+        names = [other for _, others in touching for other in others]
+        sets.append((set(channels).union(*(each for each, _ in touching)), [*names, name]))
+    order = {name: position for position, name in enumerate(followed.made)}
+    return [sorted(names, key=order.__getitem__) for _, names in sets]
 
 
-def _groups(graph: Graph) -> list[torch_pruning.Group]:
-    kinds = [nn.Conv2d, nn.ConvTranspose2d]
-    return list(_dependencies(graph).get_all_groups(root_module_types=kinds))
+def _described(followed: Flow, root: str, producers: Sequence[str]) -> ChannelGroup:
+    channels = followed.made[root]
+    own = {channel for name in producers for channel in followed.made[name]}
+    owners = {**{name: followed.made[name] for name in producers}, **followed.held}
+    outputs = {name: _positions(channels, value) for name, value in owners.items() if not own.isdisjoint(value)}
+    inputs = {name: _positions(channels, value) for name, value in followed.read.items() if not own.isdisjoint(value)}
+    fixed = next((followed.fixed[each] for each in (*channels, *sorted(own)) if each in followed.fixed), None)
+    return ChannelGroup(
+        root,
+        len(channels),
+        {name: value or () for name, value in outputs.items()},
+        {name: value or () for name, value in inputs.items()},
+        fixed or _uneven(followed, root, producers, outputs, inputs),
+    )
 
 
-def _described(graph: Graph, group: torch_pruning.Group, order: Mapping[str, int]) -> ChannelGroup:
-    nodes = {id(graph.layer(node)): node.name for node in graph.layers() if node.op == "call_module"}
-    outputs: dict[str, tuple[int, ...]] = {}
-    inputs: dict[str, tuple[int, ...]] = {}
-    for dependency, positions in group:
-        name = nodes.get(id(dependency.target.module))
-        if name is not None:
-            side = outputs if dependency.handler.__name__ == "prune_out_channels" else inputs
-            side.setdefault(name, tuple(positions))
-    producers = [name for name in outputs if graph.layer_as(graph.node(name), _MIXING) is not None]
-    return ChannelGroup(min(producers, key=order.__getitem__), len(group[0].idxs), outputs, inputs)
+def _uneven(followed: Flow, root: str, producers: Sequence[str], outputs: _Places, inputs: _Places) -> str | None:
+    """Why the group's channels do not correspond one to one, if they do not."""
+    count = len(followed.made[root])
+    if len(set(followed.made[root])) < count:
+        return "some of its channels are tied to others of its own"
+    for name in producers:
+        if set(followed.made[name]) != set(followed.made[root]):
+            return f"only some of its channels are tied to those of {name}"
+    several = [name for name, value in outputs.items() if value is None or len(value) != count]
+    several += [name for name, value in inputs.items() if value is None]
+    return f"{several[0]} has some of its channels several times" if several else None
+
+
+def _positions(channels: Channels, value: Channels) -> tuple[int, ...] | None:
+    """Where each channel is in a value, then where each is for the second time, ...; None: some are more often."""
+    places: dict[int, list[int]] = {channel: [] for channel in channels}
+    for position, channel in enumerate(value):
+        if channel in places:
+            places[channel].append(position)
+    times = {len(each) for each in places.values()}
+    if len(times) != 1:
+        return None
+    return tuple(places[channel][time] for time in range(times.pop()) for channel in channels)
+
+
+def _cut_outputs(layer: nn.Module, dropped: list[int]) -> None:
+    if isinstance(layer, nn.Linear):
+        torch_pruning.prune_linear_out_channels(layer, dropped)
+    elif depthwise(layer):
+        torch_pruning.prune_depthwise_conv_out_channels(layer, dropped)
+    elif isinstance(layer, ops.CONVOLUTIONS):
+        torch_pruning.prune_conv_out_channels(layer, dropped)
+    elif isinstance(layer, nn.BatchNorm2d):
+        torch_pruning.prune_batchnorm_out_channels(layer, dropped)
+    elif isinstance(layer, nn.PReLU):
+        torch_pruning.prune_prelu_out_channels(layer, dropped)
+    elif isinstance(layer, ops.Reshape):
+        batch, channels, *pixels = layer.shape
+        layer.shape = (batch, channels if channels == -1 else channels - len(dropped), *pixels)
+    else:
+        _cut_constants(layer, dropped)
+
+
+def _cut_inputs(layer: nn.Module, dropped: list[int]) -> None:
+    if isinstance(layer, nn.Linear):
+        torch_pruning.prune_linear_in_channels(layer, dropped)
+    else:
+        torch_pruning.prune_conv_in_channels(layer, dropped)
+
+
+def _cut_constants(layer: nn.Module, dropped: list[int]) -> None:
+    for name, value in constants(layer).items():
+        if value.dim() >= 3 and value.shape[-3] > 1:
+            kept = [position for position in range(value.shape[-3]) if position not in set(dropped)]
+            cut = value.detach().index_select(value.dim() - 3, torch.tensor(kept))
+            setattr(layer, name, nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut)
 
 
 def _output_layers(graph: Graph) -> set[str]:
@@ -170,34 +216,6 @@ def _output_layers(graph: Graph) -> set[str]:
         node = waiting.pop()
         if node.name not in names:
             names.add(node.name)
-            if graph.layer_as(node, _MIXING) is None:
+            if graph.layer_as(node, MIXING) is None:
                 waiting.extend(node.all_input_nodes)
     return names
-
-
-def _reached(graph: Graph, group: ChannelGroup) -> Iterator[fx.Node]:
-    """Nodes that read the group's channels, those that first mix them included."""
-    seen: set[fx.Node] = set()
-    waiting = [user for name in group.outputs for user in graph.node(name).users]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node
-        if node.name not in group.inputs:
-            waiting.extend(node.users)
-
-
-def _works_on_each(graph: Graph, node: fx.Node) -> bool:
-    layer = graph.layer(node)
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == layer.in_channels == layer.out_channels > 1
-    if isinstance(layer, ops.Pad):
-        return not any(layer.channels)
-    if isinstance(layer, ops.Concat):
-        return layer.dim in (1, -3)
-    if isinstance(layer, ops.Resize):
-        return True
-    channels = {graph.shape(each)[1] for each in node.all_input_nodes if len(graph.shape(each)) == 4}
-    return isinstance(layer, _CHANNELWISE) and len(channels) == 1

@@ -10,12 +10,12 @@ from slimseg.graph.graph import Graph
 
 
 def region(graph: Graph, layers: Sequence[str]) -> tuple[str, str]:
-    """(source, target): everything that enters the part with these layers comes from `source`'s value, everything
-    that leaves it through `target`'s.
+    """(source, target): all that the layers and `target` know of the image comes through `source`'s value, and all that
+    the layers say to the result goes through `target`'s.
 
-    The part may contain more than the layers; in the worst case it is the whole network.
+    The part in between may contain more than the layers; in the worst case it is the whole network.
     """
-    nodes = [node for node in graph.module.graph.nodes if node.op != "output"]
+    nodes = [node for node in _computed(graph) if node.op != "output"]
     inside = {graph.node(name) for name in layers}
     above = _dominators(nodes, lambda node: node.all_input_nodes)
     below = _dominators(nodes[::-1], lambda node: [user for user in node.users if user.op != "output"])
@@ -28,6 +28,15 @@ def region(graph: Graph, layers: Sequence[str]) -> tuple[str, str]:
     pairs = ((source, target) for target in targets for source in sources if source in above[target])
     source, target = next(pairs, (graph.input, graph.output))
     return source.name, target.name
+
+
+def _computed(graph: Graph) -> list[fx.Node]:
+    """The input and what depends on it; constants do not."""
+    found: list[fx.Node] = []
+    for node in graph.module.graph.nodes:
+        if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
+            found.append(node)
+    return found
 
 
 def _dominators(

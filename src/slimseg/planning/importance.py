@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimseg.graph.channel_groups import filters
 from slimseg.graph.graph import Graph
 from slimseg.planning.scores import logits_of
 from slimseg.training import losses
@@ -44,7 +45,4 @@ def measured(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
 def _of_filters(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     """(channels,): the squared sum of weight times gradient over the filters of each output channel."""
     assert layer.weight.grad is not None
-    product = (layer.weight.detach() * layer.weight.grad).detach()
-    if isinstance(layer, nn.ConvTranspose2d):
-        product = product.transpose(0, 1)
-    return product.flatten(1).sum(1).square()
+    return filters(layer, layer.weight.detach() * layer.weight.grad).sum(1).square()

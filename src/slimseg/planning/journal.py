@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
 from slimseg.report.files import write_text
@@ -38,15 +40,17 @@ class Journal:
     def _read(self) -> float:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
-            conditions, self.entries, seconds = stored["conditions"], dict(stored["entries"]), float(stored["seconds"])
+            conditions, entries, seconds = dict(stored["conditions"]), dict(stored["entries"]), float(stored["seconds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{self.path} is damaged: give another folder for the run, or remove this one") from error
         if conditions != self.conditions:
-            changed = [name for name in self.conditions if conditions.get(name) != self.conditions[name]]
+            names = {**self.conditions, **conditions}
+            changed = [name for name in names if conditions.get(name, names) != self.conditions.get(name, names)]
             raise OutputError(
                 f"{self.path.parent.parent} holds an unfinished run with another {' and '.join(changed)}: "
                 "give what it was started with to go on, or another folder"
             )
+        self.entries = entries
         return seconds
 
     def __contains__(self, name: str) -> bool:
@@ -57,9 +61,10 @@ class Journal:
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Keep an entry of JSON values, at once on disk."""
-        self.entries[name] = value
-        stored = {"conditions": self.conditions, "seconds": self.seconds, "entries": self.entries}
+        entries = {**self.entries, name: value}
+        stored = {"conditions": self.conditions, "seconds": self.seconds, "entries": entries}
         write_text(json.dumps(stored, indent=1) + "\n", self.path)
+        self.entries = entries
 
     @property
     def seconds(self) -> float:
@@ -70,7 +75,9 @@ class Journal:
 def fingerprint(graph: Graph) -> str:
     """A hash of a network: its layers, their weights and what it means."""
     digest = hashlib.sha256(f"{graph.input_shape} {graph.description} {graph.module.graph}".encode())
+    for name, layer in graph.module.named_children():
+        digest.update(f"{name} {layer!r}".encode())  # stride, padding, size, ...
     for name, value in graph.module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

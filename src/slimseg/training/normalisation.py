@@ -8,6 +8,7 @@ greater part of what was lost (Li et al., "EagleEye: Fast Sub-net Evaluation for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +20,24 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor], chosen: Callable[[
 
     Args:
         module: changed in place; left in eval mode.
-        batches: preprocessed images (N, 3, H, W).
+        batches: preprocessed images (N, 3, H, W); none: all statistics stay as they are.
         chosen: by the layer's name, whether it is measured; the others keep what they have.
     """
     layers = [layer for name, layer in module.named_modules() if isinstance(layer, nn.BatchNorm2d) and chosen(name)]
-    if not layers:
-        return
-    momentum = [layer.momentum for layer in layers]
     module.eval()
+    images = iter(batches)
+    first = next(images, None) if layers else None
+    if first is None:
+        return  # nothing to measure, or to measure it on: what they have is better than nothing
+    momentum = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over all batches
         layer.train()
-    for images in batches:
-        module(images)
-    module.eval()
-    for layer, was in zip(layers, momentum, strict=True):
-        layer.momentum = was
+    try:
+        for batch in chain([first], images):
+            module(batch)
+    finally:
+        module.eval()
+        for layer, was in zip(layers, momentum, strict=True):
+            layer.momentum = was
