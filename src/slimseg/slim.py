@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
+from slimseg.errors import BudgetError, DataError, GraphError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
 from slimseg.graph import costs
@@ -40,11 +40,12 @@ from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report.files import write_json
 from slimseg.report.html import write_report
-from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
+from slimseg.results import AppliedEdit, BudgetCheck, Refusal, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import REWRITES, named
+from slimseg.techniques.channels import Channels
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Folder, check_split, open_folder
 
@@ -185,16 +186,20 @@ class _Job:
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
         self.original_float = self.out / "original_float.tflite"
         self.original_int8 = self.out / "original_int8.tflite"
+        self.start = self.work / "start.tflite"  # int8 as it is shipped, before the first edit
         if "baselines" not in self.journal:
             deploy.write_float(self.graph, self.original_float)
             deploy.write_int8(self.graph, self.original_float, self.original_int8, self.calibration)
-            plain, quantised = benchmark.time_files([self.original_float, self.original_int8])
-            gain = benchmark.ratio(plain, quantised)
-            self.journal["baselines"] = [whatif.calm_ms(plain), whatif.calm_ms(quantised), gain]
-        self.float_ms, self.int8_ms, gain = self.journal["baselines"]
+            deploy.write_deployed(self.graph, self.start, self.calibration, "int8")
+            plain, *quantised = benchmark.time_files([self.original_float, self.original_int8, self.start])
+            gain = benchmark.ratio(plain, quantised[0])
+            self.journal["baselines"] = [*(whatif.calm_ms(each) for each in (plain, *quantised)), gain]
+        self.float_ms, self.int8_ms, self.start_ms, gain = self.journal["baselines"]
         self.float_accuracy = self.evaluator.accuracy(self.original_float)
         self.int8_accuracy = self.evaluator.accuracy(self.original_int8)
         self.precision = self._chosen_precision(gain)
+        if self.precision == "float32":
+            self.start, self.start_ms = self.original_float, self.float_ms
 
     def _chosen_precision(self, gain: float) -> Precision:
         precision = deployed_precision(self.budget, gain, self.original_float.stat().st_size)
@@ -259,10 +264,7 @@ class _Job:
             graph = named(edit.site.technique).apply(graph, edit.site)
         float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
         deploy.write_float(graph, float_path)
-        if self.precision == "int8":
-            deploy.write_int8(graph, float_path, path, self.calibration)
-        else:
-            shutil.copyfile(float_path, path)
+        deploy.write_deployed(graph, path, self.calibration, self.precision)
         base, mine = benchmark.time_files([self.original_float, path])
         accuracy = self.evaluator.accuracy(path)
         # The student goes on learning: this is what it was now.
@@ -284,7 +286,8 @@ class _Job:
         return plan
 
     def _planned(self, effort: float) -> Plan:
-        latency = self.float_ms / self.budget.min_speedup if self.budget.min_speedup else None
+        speedup = self.budget.min_speedup
+        latency = None if speedup is None else lambda: whatif.file_latency_ms(self.original_float) / speedup
         target = Target(latency, self.budget.max_size_bytes)
         evidence = Evidence(
             images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
@@ -312,7 +315,23 @@ class _Job:
         return same_kind(before, after)
 
     def _in_place(self, plan: Plan) -> Plan:
-        """The plan's predictions, corrected by every edit timed where it stands among the others."""
+        """The plan's predictions, corrected by every edit timed where it stands; those that gain nothing there go."""
+        corrected = self._timed_in_place(plan)
+        lost = [edit for edit in (*corrected.edits, *corrected.rewrites) if not _pays(edit)]
+        if not lost:
+            return corrected
+        try:
+            milder = self._timed_in_place(plan.without(self._asked(), [edit.site for edit in lost]))
+        except (Unsupported, GraphError):
+            return corrected  # others stand on them
+        reasons = [f"{edit.site.variant}: where it stands it saves {edit.predicted_saving_ms:.3f} ms" for edit in lost]
+        dropped = (
+            Refusal(edit.site.technique, edit.site.layers[0], reason)
+            for edit, reason in zip(lost, reasons, strict=True)
+        )
+        return replace(milder, refusals=(*milder.refusals, *dropped))
+
+    def _timed_in_place(self, plan: Plan) -> Plan:
         every = (*plan.edits, *plan.rewrites)
         if not every:
             return plan
@@ -324,9 +343,8 @@ class _Job:
         return replace(plan, edits=corrected[: len(plan.edits)], rewrites=corrected[len(plan.edits) :])
 
     def _stages(self, edits: Sequence[PlannedEdit], folder: Path, last: bool) -> list[Path]:
-        start = self.original_float if self.precision == "float32" else self.original_int8
         made = deploy.write_stages(self._asked(), edits, folder, self.calibration, self.precision, self.progress)
-        return [start, *(made if last else made[:-1])]
+        return [self.start, *(made if last else made[:-1])]
 
     def _asked(self) -> Graph:
         return with_output(self.graph, self.budget.head or self.graph.description.output_kind)
@@ -364,13 +382,12 @@ class _Job:
         shutil.copyfile(best.path, final)
         archive.write_graph(best.student, self.out / "model.pt2")
         edits = (*best.plan.edits, *best.plan.rewrites)
-        stages = [*self._stages(edits, self.work, last=False), final] if edits else [final]
-        others = [self.original_float, *([self.original_int8] if stages[0] != self.original_int8 else [])]
-        timed = [path for path in others if path not in stages]
-        found = benchmark.time_files([*timed, *stages], seconds_per_file=SECONDS_PER_STAGE)
-        timings = dict(zip([*timed, *stages], found, strict=True))
+        stages = [*self._stages(edits, self.work, last=False), final] if edits else [self.start, final]
+        timed = list(dict.fromkeys((self.original_float, self.original_int8, *stages)))
+        timings = dict(zip(timed, benchmark.time_files(timed, seconds_per_file=SECONDS_PER_STAGE), strict=True))
         files = [self.original_float, self.original_int8, final]
-        whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph))
+        photograph = self.calibration[0]
+        whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph), image=photograph)
         accuracies = (self.float_accuracy, self.int8_accuracy, best.accuracy)
         graphs = (self.graph, self.graph, best.graph)
         baseline, plain, result = (
@@ -392,7 +409,7 @@ class _Job:
             budget_met=all(check.met for check in checks),
             budget=checks,
             edits=(
-                *self._quantisation(baseline, plain),
+                *self._quantisation(whatif.calm_ms(float32) - whatif.calm_ms(timings[self.start])),
                 *deploy.realised(edits, [timings[path] for path in stages]),
             ),
             refusals=(*self.refusals, *best.plan.refusals),
@@ -402,16 +419,16 @@ class _Job:
         self._write(slimmed)
         return slimmed
 
-    def _quantisation(self, baseline: ModelSummary, plain: ModelSummary) -> tuple[AppliedEdit, ...]:
+    def _quantisation(self, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
         if self.precision == "float32":
             return ()
         quantised = AppliedEdit(
             technique=deploy.QUANTISATION,
             layers=("all",),
             needs="images",
-            predicted_saving_ms=self.float_ms - self.int8_ms,
-            realised_saving_ms=baseline.latency_ms - plain.latency_ms,
-            reason="weights and activations in 8 bits, ranges calibrated on the images",
+            predicted_saving_ms=self.float_ms - self.start_ms,
+            realised_saving_ms=realised_saving_ms,
+            reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
         )
         return (quantised,)
 
@@ -429,6 +446,11 @@ class _Job:
             classes=self.evaluator.classes,
         )
         write_json(result, self.out / "result.json")
+
+
+def _pays(edit: PlannedEdit) -> bool:
+    """Whether an edit saves time where it stands, or may be there for something else."""
+    return edit.predicted_saving_ms > 0 or edit.site.whole or edit.site.technique == Channels.name
 
 
 def _output_size(graph: Graph) -> tuple[int, int]:

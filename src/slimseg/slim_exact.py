@@ -243,6 +243,6 @@ def _applied(
     """
     if not written_anew:
         return deploy.realised(edits, timings)
-    saved = timings[0].median_ms - timings[1].median_ms
+    (saved,) = deploy.savings_ms(timings[:2])
     reason = "scales and shifts folded into the layers before them, activations and pads fused"
     return (AppliedEdit(WRITING, ("all",), "nothing", 0.0, saved, reason), *deploy.realised(edits, timings[1:]))

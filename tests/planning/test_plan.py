@@ -64,7 +64,7 @@ def test_exact_edits_only(shapes_graph: Graph, evidence: Evidence) -> None:
 
 def test_a_target_within_reach_asks_for_little(shapes_graph: Graph, evidence: Evidence) -> None:
     smaller_is_worse = replace(evidence, accuracy=lambda graph: float(graph.input_size[0]))
-    assert plan(shapes_graph, smaller_is_worse, Target(1e3, None), max_drop=50.0).edits == ()
+    assert plan(shapes_graph, smaller_is_worse, Target(lambda: 1e3, None), max_drop=50.0).edits == ()
 
 
 def test_an_input_size_that_cannot_be_timed_is_refused(
@@ -80,7 +80,7 @@ def test_an_input_size_that_cannot_be_timed_is_refused(
 
 
 def test_a_target_of_size_takes_parameters_away(shapes_graph: Graph, evidence: Evidence, tmp_path: Path) -> None:
-    result = plan(shapes_graph, evidence, Target(1e3, 30_000), max_drop=0.0)
+    result = plan(shapes_graph, evidence, Target(lambda: 1e3, 30_000), max_drop=0.0)
     assert result.edits
     assert whatif.written(result.graph, "int8", tmp_path / "small.tflite").stat().st_size <= 30_000
 

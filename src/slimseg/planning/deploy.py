@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from slimseg.errors import Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning.budget import Budget
@@ -20,7 +22,7 @@ from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, quantizer, writer
-from slimseg.techniques import Site, named
+from slimseg.techniques import Site, image_input, named
 from slimseg.techniques.channels import Channels
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
@@ -32,10 +34,26 @@ def write_float(graph: Graph, path: Path) -> None:
     writer.write(graph, path)
 
 
-def write_int8(graph: Graph, float_path: Path, path: Path, images: Images) -> None:
+def write_int8(graph: Graph, float_path: Path, path: Path, images: Images, io: quantizer.Io = "float32") -> None:
     """The int8 form of a float file, ranges measured on the user's images."""
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-    quantizer.quantize_int8(float_path, path, [pipeline(image)[None] for image in images])
+    quantizer.quantize_int8(float_path, path, [pipeline(image)[None] for image in images], io=io)
+
+
+def write_deployed(graph: Graph, path: Path, images: Images, precision: Precision) -> None:
+    """The file that is shipped: float32, or int8 that takes RGB bytes where the first layer can take the rest in."""
+    if precision == "float32":
+        write_float(graph, path)
+        return
+    io: quantizer.Io = "image"
+    try:
+        graph = image_input.fold(graph)
+    except Unsupported:
+        io = "float32"
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        float_path = Path(folder) / path.name
+        write_float(graph, float_path)
+        write_int8(graph, float_path, path, images, io)
 
 
 @dataclass(frozen=True)
@@ -108,11 +126,7 @@ def write_stages(
         for edit in group:
             stage = named(edit.site.technique).apply(stage, edit.site)
         path = folder / f"stage{number}.tflite"
-        write_float(stage, path)
-        if precision == "int8":
-            quantised = folder / f"stage{number}.int8.tflite"
-            write_int8(stage, path, quantised, images[:1])
-            path = quantised
+        write_deployed(stage, path, images[:1], precision)
         paths.append(path)
     return paths
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs, edit
 from slimseg.graph.channel_groups import channel_groups, obstacle
 from slimseg.graph.graph import Graph
-from slimseg.planning import sensitivity, whatif
+from slimseg.planning import alike, sensitivity, whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.choose import Option, choose
-from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind, slower
+from slimseg.planning.exact import SURE, ExactEdits, PlannedEdit, same_kind, slower
 from slimseg.planning.layer_times import layer_times
 from slimseg.planning.width import widths
 from slimseg.progress import Progress
@@ -39,6 +39,8 @@ from slimseg.techniques.channels import Channels, site_of
 from slimseg.techniques.head import with_output
 from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
+from slimseg.techniques.separable import Separable
+from slimseg.techniques.upsampling import Upsampling
 
 MARGIN = 1.07  # aim this much past the speed-up and the size that are asked for: both are measured again in the end
 NARROWED = 0.8  # of its time that a network usually still has when channels leave it for the sake of time alone
@@ -50,10 +52,18 @@ WORTH_SHARE = 0.005  # edits that save less of the latency than this are left ou
 
 @dataclass(frozen=True)
 class Target:
-    """What the plan has to reach, in numbers of the deployed precision."""
+    """What the plan has to reach, in numbers of the deployed precision.
 
-    latency_ms: float | None
+    The latency is asked for again before each decision: where it is a share of another file's, a machine that slows
+    down slows down both.
+    """
+
+    latency_ms: Callable[[], float] | None
     size_bytes: int | None
+
+    def wanted_ms(self) -> float | None:
+        """The latency to aim at now."""
+        return self.latency_ms() / MARGIN if self.latency_ms is not None else None
 
 
 @dataclass(frozen=True)
@@ -85,12 +95,30 @@ class Plan:
     def replayed(cls, original: Graph, values: Mapping[str, Any]) -> Plan:
         """The plan that `as_dict` told of, made again on the network it was made for."""
         importance = {name: torch.tensor(each) for name, each in values["importance"].items()}
-        graph = original.copy()
-        graph.importance = importance
         edits, rewrites = (tuple(_edit(each) for each in values[name]) for name in ("edits", "rewrites"))
-        for each in edits:
-            graph = named(each.site.technique).apply(graph, each.site)
-        return cls(graph, edits, tuple(Refusal(**each) for each in values["refusals"]), rewrites, importance)
+        refusals = tuple(Refusal(**each) for each in values["refusals"])
+        return cls(_made(original, edits, importance), edits, refusals, rewrites, importance)
+
+    def without(self, original: Graph, sites: Sequence[Site]) -> Plan:
+        """The plan without some of its edits.
+
+        Raises:
+            Unsupported, GraphError: another edit does not work without them.
+        """
+        edits, rewrites = (
+            tuple(each for each in kept if each.site not in sites) for kept in (self.edits, self.rewrites)
+        )
+        graph = _made(original, edits, self.importance)
+        _made(graph, rewrites, {})
+        return replace(self, graph=graph, edits=edits, rewrites=rewrites)
+
+
+def _made(original: Graph, edits: Sequence[PlannedEdit], importance: Mapping[str, Tensor]) -> Graph:
+    graph = original.copy()
+    graph.importance = importance
+    for each in edits:
+        graph = named(each.site.technique).apply(graph, each.site)
+    return graph
 
 
 def _edit(values: Mapping[str, Any]) -> PlannedEdit:
@@ -170,20 +198,17 @@ class Planner:
         if not prices:
             return
         chosen = min(prices, key=lambda site: prices[site].after_ms)
-        if self.target.latency_ms is not None:
+        wanted_ms = self.target.wanted_ms()
+        if wanted_ms is not None:
             sketch = whatif.price(self._sketch(), list(prices), self.precision, self.progress).prices
-            if not sketch:
-                return
-            within = [site for site in sketch if self._reaches(sketch[site].after_ms)]
+            # Channels that leave will take their part.
+            within = [site for site in sketch if sketch[site].after_ms * NARROWED <= wanted_ms]
             if within:
                 chosen = max(within, key=lambda site: accuracies[site])
-                if self._reaches(next(iter(sketch.values())).before_ms) and accuracies[chosen] < self._now:
+                stays = next(iter(sketch.values())).before_ms * NARROWED <= wanted_ms
+                if stays and accuracies[chosen] < self._now:
                     return
         self._apply(chosen, prices[chosen].saving_ms, max(0.0, self._now - accuracies[chosen]))
-
-    def _reaches(self, latency_ms: float) -> bool:
-        """Whether a network of that latency can be brought to the target by leaving channels out."""
-        return self.target.latency_ms is None or latency_ms * NARROWED <= self.target.latency_ms / MARGIN
 
     def _sketch(self) -> Graph:
         """About what the plan will make of the network, quickly: its weights are of no use, its time tells.
@@ -191,8 +216,8 @@ class Planner:
         All that has a form of fewer MACs takes the one of fewest, and channels leave until the file is small enough.
         """
         graph = self.graph
-        for technique in APPROXIMATE:
-            sites = [site for site in technique.find(graph, {}).sites if self.budget.allows(site.needs)]
+        for technique in (Upsampling(), Separable()):
+            sites = technique.find(graph, {}).sites
             for _, variants in groupby(sites, key=lambda site: site.layers[0]):
                 forms = [form for site in variants if (form := _applied(graph, site)) is not None]
                 graph = min([graph, *forms], key=lambda form: costs.total(form).macs)
@@ -224,12 +249,13 @@ class Planner:
         sites = [site for technique in APPROXIMATE for site in self._find(technique) if self.budget.allows(site.needs)]
         if not sites:
             return
-        priced = whatif.price(self.graph, sites, self.precision, self.progress)
-        self.refusals.extend(priced.refusals)
+        priced = alike.price_alike(self.graph, sites, self.precision, self.progress)
+        self._add(*priced.refusals)
         now_ms = whatif.latency_ms(self.graph, self.precision)
         useful = []
         for site, price in priced.prices.items():
-            if price.saving_ms <= WORTH_SHARE * now_ms and self.target.size_bytes is None:
+            pays = price.saving_ms > WORTH_SHARE * now_ms and price.wins >= SURE
+            if not pays and (self.target.size_bytes is None or self._saving_bytes(site) <= 0):
                 self._refuse_slower(site, price)
             else:
                 useful.append(site)
@@ -250,7 +276,8 @@ class Planner:
             return
         for number in range(NARROWING_ROUNDS):
             now_ms = whatif.latency_ms(self.graph, self.precision)
-            need_ms = now_ms - self.target.latency_ms / MARGIN if self.target.latency_ms is not None else 0.0
+            wanted_ms = self.target.wanted_ms()
+            need_ms = now_ms - wanted_ms if wanted_ms is not None else 0.0
             need_bytes = self._need_bytes(self.graph) if self.target.size_bytes is not None else 0
             if need_ms <= 0 and need_bytes <= 0:
                 return
@@ -289,8 +316,9 @@ class Planner:
         return [site_of(graph, group, kept[group.root]) for group in groups if group.root in kept]
 
     def _need_ms(self, now_ms: float, options: Sequence[Option], effort: float) -> float | None:
-        if self.target.latency_ms is not None:
-            return max(0.0, now_ms - self.target.latency_ms / MARGIN) * effort
+        wanted_ms = self.target.wanted_ms()
+        if wanted_ms is not None:
+            return max(0.0, now_ms - wanted_ms) * effort
         if effort == 1:
             return None
         best: dict[tuple[str, ...], float] = {}

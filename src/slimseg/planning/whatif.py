@@ -138,7 +138,7 @@ def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:
     """Median latency of the whole network, written in that precision."""
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         (timing,) = benchmark.time_files([_Files(Path(folder), precision).of(graph, "whole")], threads)
-    return timing.median_ms
+    return calm_ms(timing)
 
 
 def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
