@@ -48,10 +48,10 @@ class Channels:
     def apply(self, graph: Graph, site: Site) -> Graph:
         before, _, after = site.variant.partition(" to ")
         group = next((each for each in channel_groups(graph) if each.root == site.layers[0]), None)
-        if group is None or str(group.channels) != before or not after.isdigit() or obstacle(graph, group):
+        if group is None or str(group.channels) != before or not after.isdecimal() or obstacle(graph, group):
             raise Unsupported(f"{site.layers[0]} has no {before} channels that could become {after}")
-        least = group_importance(graph, group).argsort()[: group.channels - int(after)]
-        return without(graph, group, least.tolist())
+        leaving = max(0, group.channels - int(after))
+        return without(graph, group, group_importance(graph, group).argsort()[:leaving].tolist())
 
 
 def site_of(graph: Graph, group: ChannelGroup, kept: int) -> Site:

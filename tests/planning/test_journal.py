@@ -1,0 +1,176 @@
+"""A run that was killed goes on; one that was asked for something else does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from slimseg.errors import OutputError
+from slimseg.graph import edit, ops
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+from slimseg.planning.journal import FILE, Journal, fingerprint
+
+CONDITIONS: dict[str, Any] = {"network": "abc", "budget": {"max_drop": 1.5}, "sizes": (1, 2)}
+
+
+def test_entries_are_there_again(tmp_path: Path) -> None:
+    first = Journal(tmp_path, CONDITIONS)
+    assert not first.resumed
+    first["plan 0"] = {"edits": [1, 2.5, None, "×"]}
+    first["trained"] = 0.1 + 0.2
+    second = Journal(tmp_path, dict(CONDITIONS))
+    assert second.resumed
+    assert "plan 0" in second
+    assert "plan 1" not in second
+    assert second["plan 0"] == {"edits": [1, 2.5, None, "×"]}
+    assert second["trained"] == 0.1 + 0.2
+    second["plan 0"] = "again"
+    assert Journal(tmp_path, CONDITIONS).entries == {"plan 0": "again", "trained": 0.1 + 0.2}
+
+
+def test_nothing_is_written_before_the_first_entry(tmp_path: Path) -> None:
+    Journal(tmp_path, CONDITIONS)
+    assert not list(tmp_path.iterdir())
+    assert not Journal(tmp_path, CONDITIONS).resumed
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"network": "abd"}, "another network:"),
+        ({"network": "abd", "sizes": [1, 3]}, "another network and sizes:"),
+        ({"images": 3}, "another images:"),
+        ({"budget": None}, "another budget:"),
+    ],
+)
+def test_what_was_asked_for_must_be_the_same(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    Journal(tmp_path, CONDITIONS)["plan"] = 1
+    with pytest.raises(OutputError, match=named):
+        Journal(tmp_path, {**CONDITIONS, **change})
+    assert Journal(tmp_path, CONDITIONS)["plan"] == 1
+
+
+def test_a_condition_that_is_gone_is_named_too(tmp_path: Path) -> None:
+    Journal(tmp_path, {**CONDITIONS, "teacher": None})["plan"] = 1
+    with pytest.raises(OutputError, match="another teacher:"):
+        Journal(tmp_path, CONDITIONS)
+
+
+DAMAGED = {
+    "cut short": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "a number": lambda text: "3",
+    "no seconds": lambda text: text.replace("seconds", "minutes"),
+    "seconds in words": lambda text: json.dumps({**json.loads(text), "seconds": "few"}),
+    "entries in a row": lambda text: json.dumps({**json.loads(text), "entries": [1, 2]}),
+    "conditions in a row": lambda text: json.dumps({**json.loads(text), "conditions": [1, 2]}),
+    "no text": lambda text: "\udcff" + text,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_journal_is_told_in_one_sentence(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    Journal(tmp_path, CONDITIONS)["plan"] = 1
+    path = tmp_path / FILE
+    path.write_bytes(damage(path.read_text()).encode("utf-8", "surrogateescape"))
+    with pytest.raises(OutputError, match=f"{FILE} is damaged") as caught:
+        Journal(tmp_path, CONDITIONS)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_entry_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, CONDITIONS)
+    journal["plan"] = 1
+    with pytest.raises(TypeError):
+        journal["model"] = object()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            journal["plan"] = 2
+    assert "model" not in journal
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert Journal(tmp_path, CONDITIONS).entries == journal.entries == {"plan": 1}
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="folder does not exist"):
+        Journal(tmp_path / "gone", CONDITIONS)["plan"] = 1
+
+
+def test_time_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    first = Journal(tmp_path, CONDITIONS)
+    assert first.seconds < 1
+    first.started -= 100
+    first["plan"] = 1
+    second = Journal(tmp_path, CONDITIONS)
+    assert 100 <= second.seconds < 102
+    time.sleep(0.01)
+    second["more"] = 1
+    assert 100.01 <= Journal(tmp_path, CONDITIONS).seconds < 102
+
+
+def net(**settings: Any) -> Graph:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, **{"padding": 1, **settings}), nn.BatchNorm2d(4), nn.ReLU(), ops.Resize((8, 8))
+    return edit.trace(nn.Sequential(*layers).eval(), (1, 3, 8, 8))
+
+
+def test_the_same_network_has_the_same_fingerprint() -> None:
+    assert fingerprint(net()) == fingerprint(net()) == fingerprint(net().copy())
+    other = net()
+    other.name, other.notes = "another name", ("a note",)
+    assert fingerprint(other) == fingerprint(net())
+    strided = net()
+    strided.module.to(memory_format=torch.channels_last)
+    assert fingerprint(strided) == fingerprint(net())
+
+
+def _weight(graph: Graph) -> None:
+    graph.layer(graph.node("layer_0")).weight.data[0, 0, 0, 0] += 1e-6
+
+
+def _mean(graph: Graph) -> None:
+    graph.layer(graph.node("layer_1")).running_mean[2] = 1e-6
+
+
+def _classes(graph: Graph) -> None:
+    graph.description = Description(classes=("sky", "road"))
+
+
+def _size(graph: Graph) -> None:
+    graph.input_shape = (1, 3, 8, 16)
+
+
+def _resize(graph: Graph) -> None:
+    graph.layer(graph.node("layer_3")).mode = "nearest"
+
+
+def _half(graph: Graph) -> None:
+    graph.module.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("change", [_weight, _mean, _classes, _size, _resize, _half])
+def test_another_network_has_another(change: Callable[[Graph], None]) -> None:
+    graph = net()
+    change(graph)
+    assert fingerprint(graph) != fingerprint(net())
+
+
+def test_the_same_weights_in_another_layer_are_another_network() -> None:
+    assert fingerprint(net(stride=2)) != fingerprint(net())
+    assert fingerprint(net(padding=2, dilation=2)) != fingerprint(net())
+    assert fingerprint(edit.append(net(), nn.ReLU(), "end")) != fingerprint(net())
