@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.errors import ModelError, OutputError
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import costs
+from slimseg.runtimes.litert import compact, costs
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = b"slimseg"
@@ -175,9 +174,7 @@ def _inline_buffers(model: Any, data: bytes) -> None:
 
 def pack(model: Any) -> bytes:
     """The bytes of a `ModelT`."""
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), IDENTIFIER)
-    return bytes(builder.Output())
+    return compact.pack(model, IDENTIFIER)
 
 
 def save(data: bytes, path: str | Path) -> None:

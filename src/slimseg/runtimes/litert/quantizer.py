@@ -149,7 +149,7 @@ def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
             for name, (low, high) in {**added, **ranges}.items()
         }
         result = worker.quantize(calibration, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
+    return file.pack(file.parse(bytes(result.quantized_model), Path(path)))  # shares what the quantiser repeats
 
 
 def _modern(path: Path, ranges: Ranges) -> tuple[bytes, Ranges]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph.description import Description
+from slimseg.runtimes.litert import compact
 
 METADATA_NAME = b"slimseg"
 _TYPES = {
@@ -93,9 +93,7 @@ class ModelBuilder:
         self.model.signatureDefs = [self._signature(inputs, outputs)]
         self.model.description = b"slimseg"
         self._add_metadata(description)
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return compact.pack(self.model, b"TFL3")
 
     def _signature(self, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
         signature = tflite.SignatureDefT()
