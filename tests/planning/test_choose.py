@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimseg.planning.choose import Option, choose
+from slimseg.planning.choose import NEARLY, Option, choose
 from slimseg.techniques import Site
 
 
@@ -102,3 +102,23 @@ def test_as_good_as_trying_every_set(options: list[Option], need_ms: float, need
 def test_time_saved_decides_before_damage() -> None:
     options = [option("a", 1.0, 100.0), option("a", 0.5, 0.0, variant="2")]
     assert saved(choose(options, None, None)) == pytest.approx(1.0)
+
+
+def test_the_last_tenth_is_left_where_it_costs_much() -> None:
+    cheap, dear = option("a", 9.5, 1.0), option("b", 0.5, 50.0)
+    assert choose([cheap, dear], None, None) == [cheap]
+    assert choose([cheap, dear], 100.0, None) == [cheap]  # out of reach: all of it would not do either
+    assert choose([cheap, dear], 9.8, None) == [cheap, dear]  # within reach: what was asked for
+    worth = option("b", 1.5, 50.0)
+    assert choose([cheap, worth], None, None) == [cheap, worth]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(OPTIONS)
+def test_nearly_all_is_saved_with_the_least_damage_that_this_takes(options: list[Option]) -> None:
+    chosen = choose(options, None, None)
+    assert allowed(tuple(chosen))
+    most = max(saved(each) for each in sets(options))
+    assert saved(chosen) >= NEARLY * most * 0.999 - 1e-5
+    enough = [each for each in sets(options) if saved(each) >= NEARLY * most]
+    assert damage(chosen) <= min(damage(each) for each in enough) + 0.01

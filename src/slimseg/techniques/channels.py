@@ -51,7 +51,7 @@ class Channels:
         if group is None or str(group.channels) != before or not after.isdecimal() or obstacle(graph, group):
             raise Unsupported(f"{site.layers[0]} has no {before} channels that could become {after}")
         leaving = max(0, group.channels - int(after))
-        return without(graph, group, group_importance(graph, group).argsort()[:leaving].tolist())
+        return without(graph, group, group_importance(graph, group).argsort(stable=True)[:leaving].tolist())
 
 
 def site_of(graph: Graph, group: ChannelGroup, kept: int) -> Site:
