@@ -38,7 +38,7 @@ def quantize_int8(
     timeout_s: float | None = None,
     within: child.Child | None = None,
 ) -> None:
-    """Write `out_path` as the int8 form of `float_path`, description included.
+    """Write `out_path` as the int8 form of `float_path`, description included (the quantiser keeps metadata).
 
     Args:
         samples: inputs of the file, each (1, H, W, C) or (H, W, C) float32, preprocessed.
@@ -64,8 +64,6 @@ def quantize_int8(
     )
     if io == "image":
         data = byte_input.taking_bytes(data)
-    if source.description is not None:
-        data = file.embed_description(data, source.description)
     file.save(data, out_path)
 
 
