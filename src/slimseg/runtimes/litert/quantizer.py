@@ -20,7 +20,7 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import byte_input, costs, dead_filters, file, spelling
+from slimseg.runtimes.litert import byte_input, costs, dead_filters, file, spelling, weak_addends
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -147,7 +147,9 @@ def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
             for name, (low, high) in {**added, **ranges}.items()
         }
         result = worker.quantize(calibration, enable_progress_bar=False, enable_progress_report=False)
-    return file.pack(file.parse(bytes(result.quantized_model), Path(path)))  # shares what the quantiser repeats
+    model = file.parse(bytes(result.quantized_model), Path(path))
+    weak_addends.strengthen(model)
+    return file.pack(model)  # shares what the quantiser repeats
 
 
 def _modern(path: Path, ranges: Ranges) -> tuple[bytes, Ranges]:
