@@ -6,7 +6,7 @@ Towards Any Structural Pruning", 2023).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,14 +87,22 @@ def group_importance(graph: Graph, group: ChannelGroup) -> Tensor:
     """(channels,): how much each channel of a group matters.
 
     The sum over its layers of what was measured on images (`Graph.importance`); where nothing was, of the squared norms
-    of its filters (Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1).
+    of its filters (Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1), each worth what such a norm
+    is worth on average where both are known: layers of an edit stand beside measured ones.
     """
     measured = [
         graph.importance[name][list(positions)]
         for name, positions in group.outputs.items()
         if name in graph.importance and len(graph.importance[name]) == len(positions)
     ]
-    return torch.stack(measured or list(_squared_norms(graph, group))).sum(0)
+    if measured:
+        return torch.stack(measured).sum(0)
+    norms = [
+        _squared_norms(graph, name)[list(positions)]
+        for name, positions in group.outputs.items()
+        if _makes_channels(graph, name)
+    ]
+    return _importance_of_norms(graph) * torch.stack(norms).sum(0)
 
 
 def filters(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Tensor) -> Tensor:
@@ -105,11 +113,23 @@ def filters(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Tensor) -
     return weight.flatten(1)
 
 
-def _squared_norms(graph: Graph, group: ChannelGroup) -> Iterator[Tensor]:
-    for name, positions in group.outputs.items():
-        layer = graph.layer_as(graph.node(name), MIXING)
-        if isinstance(layer, MIXING):
-            yield filters(layer, layer.weight.detach()).square().sum(1)[list(positions)]
+def _makes_channels(graph: Graph, name: str) -> bool:
+    return graph.layer_as(graph.node(name), MIXING) is not None
+
+
+def _squared_norms(graph: Graph, name: str) -> Tensor:
+    """(channels,): of the filters of one layer."""
+    layer = graph.layer(graph.node(name))
+    assert isinstance(layer, MIXING)
+    return filters(layer, layer.weight.detach()).square().sum(1)
+
+
+def _importance_of_norms(graph: Graph) -> float:
+    """Measured importance over squared norms, over all layers where both are known; 1 where nothing was measured."""
+    nodes = {node.name for node in graph.layers()}
+    known = [name for name in graph.importance if name in nodes and _makes_channels(graph, name)]
+    norms = sum(float(_squared_norms(graph, name).sum()) for name in known)
+    return sum(float(graph.importance[name].sum()) for name in known) / norms if norms else 1.0
 
 
 def _importance_left(graph: Graph, group: ChannelGroup, leaving: set[int]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ short has still come to rest.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import pickle
@@ -144,6 +145,7 @@ def _elapsed(fabric: Fabric, started: float, schedule: Schedule) -> float:
 
 def _fabric(schedule: Schedule) -> Fabric:
     """`torchrun` sets the world size; otherwise the best single device."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the arithmetic at every start
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")  # advice on settings that are chosen on purpose
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
