@@ -19,7 +19,7 @@ from rich.console import Console
 import slimseg
 from slimseg.planning.budget import Budget
 from slimseg.planning.plan import Plan
-from slimseg.planning.recover import recover
+from slimseg.planning.recover import Recovery
 from slimseg.progress import Terminal
 from slimseg.training.data import open_folder
 
@@ -39,17 +39,14 @@ def main() -> None:
     before = slimseg.evaluate(given.file, given.data)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        recover(
-            original,
-            student,
-            Plan(student, (), ()),
-            open_folder(given.data),
-            Budget(),
-            started + 60 * given.minutes,
-            0,
-            Terminal(Console(stderr=True)),
-            Path(folder),
-        )
+        until = started + 60 * given.minutes
+        images = open_folder(given.data)
+        terminal = Terminal(Console(stderr=True))
+        recovery = Recovery(original, student, Plan(student, (), ()), images, Budget(), 0, terminal, Path(folder))
+        leg = 0
+        while time.monotonic() < until:
+            recovery.distil_whole(until, leg)
+            leg += 1
     after = slimseg.evaluate(student, given.data)
     result = {
         "file": given.file.name,

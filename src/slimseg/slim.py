@@ -13,9 +13,8 @@ Where nothing may be asked of the user, slim_exact.py tells the shorter story.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,16 +24,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from slimseg.errors import BudgetError, DataError, GraphError, OutputError, Unsupported
+from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, importance, journal, whatif
 from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
+from slimseg.planning.exact import ExactEdits, same_kind
+from slimseg.planning.in_place import SECONDS_PER_STAGE, InPlace
 from slimseg.planning.journal import Journal, fingerprint
-from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
+from slimseg.planning.plan import Plan
+from slimseg.planning.planner import Evidence, Planner, Target, deployed_precision
 from slimseg.planning.recover import Recovery
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
@@ -45,7 +46,6 @@ from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import REWRITES, named
-from slimseg.techniques.channels import Channels
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Folder, check_split, open_folder
 
@@ -55,7 +55,6 @@ SIZE_IMAGES = 48  # for the accuracy of input sizes
 IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
-SECONDS_PER_STAGE = 2.5  # of timing, for each file that an edit leads to
 WORK = "work"  # the run's folder for what only the run needs
 RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
@@ -201,6 +200,10 @@ class _Job:
         if self.precision == "float32":
             self.start, self.start_ms = self.original_float, self.float_ms
 
+    @property
+    def _places(self) -> InPlace:
+        return InPlace(self._asked(), self.start, self.calibration, self.precision, self.progress)
+
     def _chosen_precision(self, gain: float) -> Precision:
         precision = deployed_precision(self.budget, gain, self.original_float.stat().st_size)
         if precision == "float32" and self.budget.needs != "nothing":
@@ -254,7 +257,7 @@ class _Job:
             student.module.load_state_dict(load_file(path))
             return
         train()
-        save_file({key: value.contiguous() for key, value in student.module.state_dict().items()}, path)
+        save_file({key: value.clone() for key, value in student.module.state_dict().items()}, path)
         self.journal[name] = path.name
 
     def _deployed(self, plan: Plan, student: Graph, name: str) -> _Candidate:
@@ -279,7 +282,7 @@ class _Job:
         if name in self.journal:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
-        plan = self._in_place(self._rewritten(self._planned(effort)))
+        plan = self._places.paying(self._rewritten(self._planned(effort)))
         for edit in plan.edits:
             self.progress.say(f"  {edit.site.technique}, {edit.site.layers[0]}: {edit.site.variant}")
         self.journal[name] = plan.as_dict()
@@ -313,38 +316,6 @@ class _Job:
         if self.budget.max_size_bytes is not None and costs.total(after).params > costs.total(before).params:
             return "it has more parameters, and the file's size is bounded"
         return same_kind(before, after)
-
-    def _in_place(self, plan: Plan) -> Plan:
-        """The plan's predictions, corrected by every edit timed where it stands; those that gain nothing there go."""
-        corrected = self._timed_in_place(plan)
-        lost = [edit for edit in (*corrected.edits, *corrected.rewrites) if not _pays(edit)]
-        if not lost:
-            return corrected
-        try:
-            milder = self._timed_in_place(plan.without(self._asked(), [edit.site for edit in lost]))
-        except (Unsupported, GraphError):
-            return corrected  # others stand on them
-        reasons = [f"{edit.site.variant}: where it stands it saves {edit.predicted_saving_ms:.3f} ms" for edit in lost]
-        dropped = (
-            Refusal(edit.site.technique, edit.site.layers[0], reason)
-            for edit, reason in zip(lost, reasons, strict=True)
-        )
-        return replace(milder, refusals=(*milder.refusals, *dropped))
-
-    def _timed_in_place(self, plan: Plan) -> Plan:
-        every = (*plan.edits, *plan.rewrites)
-        if not every:
-            return plan
-        self.progress.say("Predictions: every edit timed where it stands")
-        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            stages = self._stages(every, Path(folder), last=True)
-            timings = benchmark.time_files(stages, seconds_per_file=SECONDS_PER_STAGE)
-        corrected = deploy.in_place(every, timings)
-        return replace(plan, edits=corrected[: len(plan.edits)], rewrites=corrected[len(plan.edits) :])
-
-    def _stages(self, edits: Sequence[PlannedEdit], folder: Path, last: bool) -> list[Path]:
-        made = deploy.write_stages(self._asked(), edits, folder, self.calibration, self.precision, self.progress)
-        return [self.start, *(made if last else made[:-1])]
 
     def _asked(self) -> Graph:
         return with_output(self.graph, self.budget.head or self.graph.description.output_kind)
@@ -382,7 +353,7 @@ class _Job:
         shutil.copyfile(best.path, final)
         archive.write_graph(best.student, self.out / "model.pt2")
         edits = (*best.plan.edits, *best.plan.rewrites)
-        stages = [*self._stages(edits, self.work, last=False), final] if edits else [self.start, final]
+        stages = [*self._places.stages(edits, self.work)[:-1], final] if edits else [self.start, final]
         timed = list(dict.fromkeys((self.original_float, self.original_int8, *stages)))
         timings = dict(zip(timed, benchmark.time_files(timed, seconds_per_file=SECONDS_PER_STAGE), strict=True))
         files = [self.original_float, self.original_int8, final]
@@ -446,11 +417,6 @@ class _Job:
             classes=self.evaluator.classes,
         )
         write_json(result, self.out / "result.json")
-
-
-def _pays(edit: PlannedEdit) -> bool:
-    """Whether an edit saves time where it stands, or may be there for something else."""
-    return edit.predicted_saving_ms > 0 or edit.site.whole or edit.site.technique == Channels.name
 
 
 def _output_size(graph: Graph) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
-from slimseg.planning.plan import PlannedEdit
+from slimseg.planning.exact import PlannedEdit
 from slimseg.progress import Silent
 from slimseg.runtimes.litert import benchmark, file
 from slimseg.techniques import Site, named

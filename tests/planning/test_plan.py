@@ -1,128 +1,93 @@
-"""Plans for a small network: what is chosen follows from what is asked."""
+"""A plan that was written down is the same plan when it is made again."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import json
 
 import pytest
 import torch
+from torch import nn
 
-from slimseg.evaluate import Evaluator
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph.channel_groups import channel_groups
 from slimseg.graph.graph import Graph
-from slimseg.planning import whatif
-from slimseg.planning.budget import Budget
-from slimseg.planning.importance import measured
-from slimseg.planning.plan import Evidence, Plan, Planner, Target, deployed_precision
-from slimseg.progress import Silent
+from slimseg.planning.exact import PlannedEdit
+from slimseg.planning.plan import Plan
 from slimseg.results import Refusal
-from slimseg.techniques.head import with_output
-from slimseg.training.data import open_folder
-from slimseg.training.losses import at_size
-
-ANY = Target(None, None)
+from slimseg.techniques import named
+from slimseg.techniques.channels import Channels, site_of
 
 
 @pytest.fixture(scope="module")
-def evidence(shapes_graph: Graph, shapes: Path) -> Evidence:
-    evaluator = Evaluator(open_folder(shapes), shapes_graph, Silent())
-    images = evaluator.tensor(shapes_graph, 4)
-    return Evidence(
-        lambda graph: evaluator.tensor(graph, 2),
-        lambda graph: evaluator.graph_accuracy(graph, 4),
-        lambda graph: measured(graph, [at_size(images, graph.input_size)]),
-    )
+def original(shapes_graph: Graph) -> Graph:
+    return shapes_graph
 
 
-def plan(graph: Graph, evidence: Evidence, target: Target = ANY, effort: float = 1.0, **budget: Any) -> Plan:
-    made = Budget(**budget)
-    return Planner(graph, made, deployed_precision(made, 4.0, 0), target, evidence, Silent()).plan(effort)
+@pytest.fixture(scope="module")
+def made(original: Graph) -> Plan:
+    """A transposed convolution replaced, then channels left out by an importance that no weight tells."""
+    torch.manual_seed(1)
+    graph = original.copy()
+    upsampling = named("transposed convolution to resize")
+    sites = [upsampling.find(graph, {}).sites[0]]
+    graph = upsampling.apply(graph, sites[0])
+    importance = {}
+    for node in original.layers():
+        if isinstance(original.layer(node), nn.Conv2d | nn.ConvTranspose2d):
+            importance[node.name] = torch.rand(original.shape(node)[1]) * 1e-7 / 3
+    graph.importance = importance
+    for root in [group.root for group in channel_groups(graph) if group.channels >= 16]:
+        group = next(each for each in channel_groups(graph) if each.root == root)
+        sites.append(site_of(graph, group, group.channels // 2))
+        graph = named(Channels.name).apply(graph, sites[-1])
+    edits = tuple(PlannedEdit(site, 0.1 * number + 0.2, 1 / 3, None) for number, site in enumerate(sites))
+    refusals = (Refusal("channels left out", "a", "its channels × 3"),)
+    return Plan(graph, edits, refusals, edits[:1], importance)
 
 
-def techniques(result: Plan) -> set[str]:
-    return {edit.site.technique for edit in result.edits}
+def written(plan: Plan) -> dict[str, object]:
+    values: dict[str, object] = json.loads(json.dumps(plan.as_dict()))
+    return values
 
 
-def test_without_a_target_everything_that_pays(shapes_graph: Graph, evidence: Evidence) -> None:
-    result = plan(shapes_graph, evidence, max_drop=5.0)
-    assert "transposed convolution to resize" in techniques(result)
-    assert all(edit.predicted_saving_ms > 0 for edit in result.edits)
-    replaced = [layer for edit in result.edits for layer in edit.site.layers if edit.site.needs == "images"]
-    assert len(replaced) == len(set(replaced))
-    size = (1, 3, *result.graph.input_size)
-    assert result.graph(torch.zeros(size)).shape[1] == 3
-    assert whatif.latency_ms(result.graph, "int8") < whatif.latency_ms(shapes_graph, "int8")
+def test_all_is_there_again(original: Graph, made: Plan) -> None:
+    again = Plan.replayed(original, written(made))
+    assert len(made.edits) > 3
+    assert again.edits == made.edits
+    assert again.rewrites == made.rewrites
+    assert again.refusals == made.refusals
+    assert again.importance.keys() == made.importance.keys()
+    for name, values in again.importance.items():
+        torch.testing.assert_close(values, made.importance[name], atol=0, rtol=0)
+    assert written(again) == written(made)
 
 
-def test_exact_edits_only(shapes_graph: Graph, evidence: Evidence) -> None:
-    result = plan(shapes_graph, evidence, needs="nothing")
-    assert all(edit.site.needs == "nothing" and edit.damage == 0 for edit in result.edits)
-    x = torch.randn(1, 3, 128, 160)
-    torch.testing.assert_close(result.graph(x), shapes_graph(x))
+def test_the_graph_is_the_same_to_the_last_weight(original: Graph, made: Plan) -> None:
+    again = Plan.replayed(original, written(made)).graph
+    assert str(again.module.graph) == str(made.graph.module.graph)
+    expected = made.graph.module.state_dict()
+    for name, values in again.module.state_dict().items():
+        torch.testing.assert_close(values, expected[name], atol=1e-6, rtol=1e-6)
+    for name, values in again.importance.items():
+        torch.testing.assert_close(values, made.graph.importance[name])
+    x = torch.randn(original.input_shape)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), made.graph(x), atol=1e-4, rtol=1e-4)
 
 
-def test_a_target_within_reach_asks_for_little(shapes_graph: Graph, evidence: Evidence) -> None:
-    smaller_is_worse = replace(evidence, accuracy=lambda graph: float(graph.input_size[0]))
-    assert plan(shapes_graph, smaller_is_worse, Target(lambda: 1e3, None), max_drop=50.0).edits == ()
+def test_the_original_is_left_alone(original: Graph, made: Plan) -> None:
+    before = {name: value.clone() for name, value in original.module.state_dict().items()}
+    Plan.replayed(original, written(made))
+    assert original.importance == {}
+    for name, values in original.module.state_dict().items():
+        torch.testing.assert_close(values, before[name], atol=0, rtol=0)
 
 
-def test_an_input_size_that_cannot_be_timed_is_refused(
-    shapes_graph: Graph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(graph: Graph, sites: Any, *_: Any) -> whatif.Priced:
-        return whatif.Priced({}, tuple(Refusal(site.technique, site.layers[0], "no runtime") for site in sites))
-
-    monkeypatch.setattr(whatif, "price", refused)
-    result = plan(shapes_graph, evidence, max_drop=100.0)
-    assert result.edits == ()
-    assert Refusal("input size", shapes_graph.input.name, "no runtime") in result.refusals
+def test_a_plan_of_nothing(original: Graph) -> None:
+    again = Plan.replayed(original, written(Plan(original, (), ())))
+    assert (again.edits, again.refusals, again.rewrites, again.importance) == ((), (), (), {})
 
 
-def test_a_target_of_size_takes_parameters_away(shapes_graph: Graph, evidence: Evidence, tmp_path: Path) -> None:
-    result = plan(shapes_graph, evidence, Target(lambda: 1e3, 30_000), max_drop=0.0)
-    assert result.edits
-    assert whatif.written(result.graph, "int8", tmp_path / "small.tflite").stat().st_size <= 30_000
-
-
-def test_the_head_stays_of_the_kind_asked_for(shapes_graph: Graph, evidence: Evidence) -> None:
-    result = plan(shapes_graph, evidence, needs="nothing", head="mask")
-    assert result.graph.description.output_kind == "mask"
-    assert result.graph(torch.zeros(1, 3, 128, 160)).shape == (1, 128, 160)
-    masked = with_output(shapes_graph, "mask")
-    back = plan(masked, evidence, needs="nothing", head="logits")
-    assert back.graph.description.output_kind == "logits"
-
-
-def test_a_smaller_input_is_taken_where_accuracy_allows(shapes_graph: Graph, evidence: Evidence) -> None:
-    tolerant = plan(shapes_graph, evidence, max_drop=50.0)
-    assert "input size" in techniques(tolerant)
-    assert tolerant.graph.input_size[0] < 128
-    strict = replace(evidence, accuracy=lambda graph: 90.0 if graph.input_size == (128, 160) else 80.0)
-    assert "input size" not in techniques(plan(shapes_graph, strict, max_drop=1.0))
-
-
-def test_edits_that_do_not_pay_are_reported(
-    shapes_graph: Graph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def slower(graph: Graph, sites: Any, *_: Any) -> whatif.Priced:
-        return whatif.Priced({site: whatif.Price(1.0, 1.5) for site in sites}, ())
-
-    monkeypatch.setattr(whatif, "price", slower)
-    result = plan(shapes_graph, evidence, max_drop=0.0)
-    assert result.edits == ()
-    assert sum("1.000 ms before and 1.500 ms after" in refusal.reason for refusal in result.refusals) >= 6
-
-
-@pytest.mark.parametrize(
-    ("budget", "gain", "precision"),
-    [
-        (Budget(), 3.0, "int8"),
-        (Budget(), 0.5, "float32"),
-        (Budget(max_size_bytes=500_000), 0.5, "int8"),
-        (Budget(max_size_bytes=2_000_000), 0.5, "float32"),
-        (Budget(needs="nothing"), 3.0, "float32"),
-    ],
-)
-def test_int8_is_deployed_where_it_is_faster_or_nothing_else_is_small_enough(budget, gain, precision):
-    assert deployed_precision(budget, gain, float_bytes=1_000_000) == precision
+def test_the_plan_of_another_network_is_refused(made: Plan) -> None:
+    with pytest.raises((Unsupported, GraphError)):
+        Plan.replayed(made.graph, written(made))

@@ -12,7 +12,8 @@ import torch
 from slimseg.graph.graph import Graph
 from slimseg.planning import recover as recipe
 from slimseg.planning.budget import Budget
-from slimseg.planning.plan import Plan, PlannedEdit
+from slimseg.planning.exact import PlannedEdit
+from slimseg.planning.plan import Plan
 from slimseg.planning.recover import Batches, Recovery
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Bar, Silent

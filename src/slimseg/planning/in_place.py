@@ -1,0 +1,75 @@
+"""Every edit timed where it stands: in the whole network, on top of the edits before it.
+
+A what-if of a part alone sees neither its neighbours in the caches nor what edits take from one another. Time does not
+depend on weights, so all of this is known before anything is trained: predictions are corrected, and what gains nothing
+in its place goes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
+from slimseg.planning.exact import PlannedEdit
+from slimseg.planning.plan import Plan
+from slimseg.planning.whatif import Precision
+from slimseg.progress import Progress
+from slimseg.results import Refusal
+from slimseg.runtimes.litert import benchmark
+from slimseg.techniques.channels import Channels
+
+SECONDS_PER_STAGE = 2.5  # of timing, for each file that an edit leads to
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """The network that plans are made on, the file of it before the first edit, and how files are deployed."""
+
+    asked: Graph
+    start: Path
+    images: deploy.Images
+    precision: Precision
+    progress: Progress
+
+    def paying(self, plan: Plan) -> Plan:
+        """The plan with its predictions corrected, without the edits that gain nothing where they stand."""
+        corrected = self.timed(plan)
+        lost = [edit for edit in (*corrected.edits, *corrected.rewrites) if not _pays(edit)]
+        if not lost:
+            return corrected
+        try:
+            milder = self.timed(plan.without(self.asked, [edit.site for edit in lost]))
+        except (Unsupported, GraphError):
+            return corrected  # others stand on them
+        return replace(milder, refusals=(*milder.refusals, *map(_refusal, lost)))
+
+    def timed(self, plan: Plan) -> Plan:
+        """The plan with its predictions corrected; what the what-ifs alone told is kept beside them."""
+        every = (*plan.edits, *plan.rewrites)
+        if not every:
+            return plan
+        self.progress.say("Predictions: every edit timed where it stands")
+        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+            timings = benchmark.time_files(self.stages(every, Path(folder)), seconds_per_file=SECONDS_PER_STAGE)
+        corrected = deploy.in_place(every, timings)
+        return replace(plan, edits=corrected[: len(plan.edits)], rewrites=corrected[len(plan.edits) :])
+
+    def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
+        """The file before the first edit and one after each group of edits."""
+        made = deploy.write_stages(self.asked, edits, folder, self.images, self.precision, self.progress)
+        return [self.start, *made]
+
+
+def _pays(edit: PlannedEdit) -> bool:
+    """Whether an edit saves time where it stands, or may be there for something else."""
+    return edit.predicted_saving_ms > 0 or edit.site.whole or edit.site.technique == Channels.name
+
+
+def _refusal(edit: PlannedEdit) -> Refusal:
+    site, saving_ms = edit.site, edit.predicted_saving_ms
+    return Refusal(site.technique, site.layers[0], f"{site.variant}: where it stands it saves {saving_ms:.3f} ms")
