@@ -32,7 +32,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, importance, journal, whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, same_kind
-from slimseg.planning.in_place import SECONDS_PER_STAGE, InPlace
+from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal, fingerprint
 from slimseg.planning.plan import Plan
 from slimseg.planning.planner import Evidence, Planner, Target, deployed_precision
@@ -55,6 +55,7 @@ SIZE_IMAGES = 48  # for the accuracy of input sizes
 IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
+SECONDS_PER_FILE = 2.5  # of the final timing
 WORK = "work"  # the run's folder for what only the run needs
 RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
@@ -257,7 +258,13 @@ class _Job:
             student.module.load_state_dict(load_file(path))
             return
         train()
-        save_file({key: value.clone() for key, value in student.module.state_dict().items()}, path)
+        save_file(
+            {
+                key: value.clone(memory_format=torch.contiguous_format)
+                for key, value in student.module.state_dict().items()
+            },
+            path,
+        )
         self.journal[name] = path.name
 
     def _deployed(self, plan: Plan, student: Graph, name: str) -> _Candidate:
@@ -353,19 +360,18 @@ class _Job:
         shutil.copyfile(best.path, final)
         archive.write_graph(best.student, self.out / "model.pt2")
         edits = (*best.plan.edits, *best.plan.rewrites)
-        stages = [*self._places.stages(edits, self.work)[:-1], final] if edits else [self.start, final]
-        timed = list(dict.fromkeys((self.original_float, self.original_int8, *stages)))
-        timings = dict(zip(timed, benchmark.time_files(timed, seconds_per_file=SECONDS_PER_STAGE), strict=True))
         files = [self.original_float, self.original_int8, final]
+        timings = benchmark.time_files([*files, self.start], seconds_per_file=SECONDS_PER_FILE)
+        stages = [*self._places.stages(edits, self.work)[:-1], final] if edits else []
+        steps = self._places.time(stages) if stages else ()
         photograph = self.calibration[0]
         whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph), image=photograph)
         accuracies = (self.float_accuracy, self.int8_accuracy, best.accuracy)
         graphs = (self.graph, self.graph, best.graph)
         baseline, plain, result = (
-            deploy.summarise(graph, path, timings[path], end_to_end_ms, accuracy)
-            for graph, path, end_to_end_ms, accuracy in zip(graphs, files, whole, accuracies, strict=True)
+            deploy.summarise(*each) for each in zip(graphs, files, timings[:3], whole, accuracies, strict=True)
         )
-        float32, int8, mine = (timings[path] for path in files)
+        float32, int8, mine, start = timings
         speedup = benchmark.ratio(float32, mine)
         checks = self._checks(replace(best, path=final, speedup=speedup))
         slimmed = SlimResult(
@@ -380,8 +386,8 @@ class _Job:
             budget_met=all(check.met for check in checks),
             budget=checks,
             edits=(
-                *self._quantisation(whatif.calm_ms(float32) - whatif.calm_ms(timings[self.start])),
-                *deploy.realised(edits, [timings[path] for path in stages]),
+                *self._quantisation(*deploy.savings_ms([float32, start])),
+                *deploy.realised(edits, steps),
             ),
             refusals=(*self.refusals, *best.plan.refusals),
             seconds=self.journal.seconds,

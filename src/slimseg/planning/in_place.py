@@ -23,7 +23,8 @@ from slimseg.results import Refusal
 from slimseg.runtimes.litert import benchmark
 from slimseg.techniques.channels import Channels
 
-SECONDS_PER_STAGE = 2.5  # of timing, for each file that an edit leads to
+SECONDS_PER_STAGE = 4.0  # of timing, for each file that an edit leads to: some edits are a hundredth of the whole
+MOST_ROUNDS = 1000
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,12 @@ class InPlace:
             return plan
         self.progress.say("Predictions: every edit timed where it stands")
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            timings = benchmark.time_files(self.stages(every, Path(folder)), seconds_per_file=SECONDS_PER_STAGE)
-        corrected = deploy.in_place(every, timings)
+            corrected = deploy.in_place(every, self.time(self.stages(every, Path(folder))))
         return replace(plan, edits=corrected[: len(plan.edits)], rewrites=corrected[len(plan.edits) :])
+
+    def time(self, stages: Sequence[Path]) -> tuple[benchmark.Timing, ...]:
+        """All stages in turns, often enough that neighbours can be told apart."""
+        return benchmark.time_files(stages, seconds_per_file=SECONDS_PER_STAGE, most_rounds=MOST_ROUNDS)
 
     def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
         """The file before the first edit and one after each group of edits."""

@@ -18,7 +18,7 @@ from slimseg.runtimes import child
 from slimseg.runtimes.litert.session import Session
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
-_MIN_ROUNDS, _MAX_ROUNDS = 7, 300
+_MIN_ROUNDS = 7
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def time_files(
     rounds: int | None = None,
     timeout_s: float | None = None,
     within: child.Child | None = None,
+    most_rounds: int = 300,
 ) -> tuple[Timing, ...]:
     """Time every file, all loaded and warmed up, in turns.
 
@@ -55,6 +56,7 @@ def time_files(
         seconds_per_file: time to spend, on average; at least 7 rounds are run whatever it says.
         rounds: an exact number of rounds in place of the time.
         within: the child to run in; the shared one by default.
+        most_rounds: how many are enough, whatever the time allows.
 
     Raises:
         ModelError: a file is missing or damaged.
@@ -65,7 +67,7 @@ def time_files(
     about = names[0] if len(names) == 1 else f"one of {len(names)} files timed together"
     target = "slimseg.runtimes.litert.benchmark:measure"
     result: tuple[Timing, ...] = process.call(
-        target, names, threads, seconds_per_file, rounds, timeout_s=timeout_s, about=about
+        target, names, threads, seconds_per_file, rounds, most_rounds, timeout_s=timeout_s, about=about
     )
     return result
 
@@ -76,14 +78,16 @@ def ratio(numerator: Timing, denominator: Timing) -> float:
     return float(np.median([a / b for a, b in pairs]))
 
 
-def measure(names: list[str], threads: int, seconds_per_file: float, rounds: int | None) -> tuple[Timing, ...]:
+def measure(
+    names: list[str], threads: int, seconds_per_file: float, rounds: int | None, most_rounds: int
+) -> tuple[Timing, ...]:
     """What `time_files` runs in the child."""
     sessions = [prepared(name, threads) for name in names]
     single_s = [warm_up(session) for session in sessions]
     repeats = [max(1, round(_SAMPLE_S / seconds)) for seconds in single_s]
     round_s = sum(seconds * count for seconds, count in zip(single_s, repeats, strict=True))
     if rounds is None:
-        rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(seconds_per_file * len(names) / max(round_s, 1e-9))))
+        rounds = min(most_rounds, max(_MIN_ROUNDS, int(seconds_per_file * len(names) / max(round_s, 1e-9))))
     samples: list[list[float]] = [[] for _ in names]
     for _ in range(rounds):
         for session, count, own in zip(sessions, repeats, samples, strict=True):
