@@ -43,11 +43,14 @@ class InPlace:
         lost = [edit for edit in (*corrected.edits, *corrected.rewrites) if not _pays(edit)]
         if not lost:
             return corrected
-        try:
-            milder = self.timed(plan.without(self.asked, [edit.site for edit in lost]))
-        except (Unsupported, GraphError):
-            return corrected  # others stand on them
-        return replace(milder, refusals=(*milder.refusals, *map(_refusal, lost)))
+        milder = plan
+        for edit in lost:
+            try:
+                milder = milder.without(self.asked, [edit.site])
+            except (Unsupported, GraphError):
+                continue  # another stands on it
+            milder = replace(milder, refusals=(*milder.refusals, _refusal(edit)))
+        return self.timed(milder)
 
     def timed(self, plan: Plan) -> Plan:
         """The plan with its predictions corrected; what the what-ifs alone told is kept beside them."""

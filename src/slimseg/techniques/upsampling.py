@@ -11,6 +11,8 @@ the right, δ_t being the impulse at tap t. With the columns of A the responses 
 
 A is the same for all pairs. The convolution may in turn be separable (see separable.py). MACs per
 low-resolution pixel fall from k² to m² for each pair.
+A scale and shift behind it (a bias of its own, batch norm) are folded in first; where they differ from pixel to
+pixel, as converters write them at borders, the middle one of each channel counts for all.
 The resize comes after the activation, which therefore fuses into the convolution.
 Odena et al., "Deconvolution and Checkerboard Artifacts", 2016.
 """
@@ -25,7 +27,8 @@ from torch.nn import functional as F
 
 from slimseg.blocks.upsample import ConvUpsample
 from slimseg.errors import Unsupported
-from slimseg.graph import edit
+from slimseg.graph import edit, ops
+from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.ops import CroppedConvTranspose2d, ResizeMode
 from slimseg.graph.shapes import pair
@@ -73,8 +76,7 @@ class Upsampling:
 
     def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, variant: str) -> Site:
         _, _, height, width = graph.shape(node)
-        activation = _activation(graph, node)
-        layers = (node.name,) if activation is None else (node.name, activation.name)
+        layers = tuple(each.name for each in _chain(graph, node))
         reason = (
             f"{layer.kernel_size[0]}x{layer.kernel_size[1]} transposed convolution of {layer.in_channels} to "
             f"{layer.out_channels} channels up to {height}x{width}: convolve before the resize, on "
@@ -87,7 +89,13 @@ class Upsampling:
         if layer is None or site.variant not in VARIANTS:
             raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
         variant = VARIANTS[site.variant]
-        activation = graph.layer(graph.node(site.target)) if len(site.layers) > 1 else None
+        activation = None
+        for name in site.layers[1:]:
+            constants = _constants(graph, graph.node(name))
+            if constants is None:
+                activation = graph.layer(graph.node(name))
+            else:
+                layer = scaled(layer, *constants)  # type: ignore[assignment]  # of the same kind
         size = (graph.shape(graph.node(site.target))[2], graph.shape(graph.node(site.target))[3])
         convolution: nn.Module = fitted(layer, variant.kernel_size, variant.mode)
         if variant.separable:
@@ -135,9 +143,34 @@ def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
     return met
 
 
-def _activation(graph: Graph, node: fx.Node) -> fx.Node | None:
-    reader = only_consumer(node)
-    return reader if graph.layer_as(reader, (nn.ReLU, nn.ReLU6)) is not None else None
+def _chain(graph: Graph, node: fx.Node) -> list[fx.Node]:
+    """The transposed convolution, the scales and shifts behind it, and the activation behind those."""
+    chain = [node]
+    while (reader := only_consumer(chain[-1])) is not None and _constants(graph, reader) is not None:
+        chain.append(reader)
+    if reader is not None and graph.layer_as(reader, (nn.ReLU, nn.ReLU6)) is not None:
+        chain.append(reader)
+    return chain
+
+
+def _constants(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None:
+    """(scale, shift), each (channels,), of a layer that is nothing else; the middle ones where they differ by pixel."""
+    constants = scale_and_shift(graph, node)
+    layer = graph.layer_as(node, ops.Affine)
+    if constants is not None or layer is None or graph.shape(producer(node)) != graph.shape(node):
+        return constants
+    channels = graph.shape(node)[1]
+    scale, shift = (
+        torch.full((channels,), neutral) if value is None else _middle(value.detach(), channels)
+        for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0))
+    )
+    return scale, shift
+
+
+def _middle(value: Tensor, channels: int) -> Tensor:
+    """(channels,): the median over the pixels of constants that broadcast to (1, channels, H, W)."""
+    value = value.reshape((1,) * (4 - value.ndim) + tuple(value.shape))
+    return value.expand(1, channels, *value.shape[2:])[0].flatten(1).median(1).values
 
 
 def _refusal(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> str | None:
