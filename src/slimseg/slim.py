@@ -27,7 +27,7 @@ from torch import Tensor
 from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
-from slimseg.graph import costs
+from slimseg.graph import costs, edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, importance, journal, whatif
 from slimseg.planning.budget import Budget
@@ -236,20 +236,31 @@ class _Job:
         """One plan, deployed after each leg of training."""
         plan = self._plan(effort, number)
         student = plan.graph.copy()
-        if all(edit.site.needs == "nothing" for edit in plan.edits):
+        if all(each.site.needs == "nothing" for each in plan.edits):
             yield self._deployed(plan, student, f"{number}")
             return
         self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
         folder = self.work / f"{number}"
         folder.mkdir(exist_ok=True)
         until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
-        recovery = Recovery(self.graph, student, plan, self.folder, self.budget, self.seed, self.progress, folder)
+        recovery = Recovery(
+            self.graph, student, plan, self.folder, self.budget, self.seed, self.progress, folder,
+            large_teacher=self._sees_more(student.input_size),
+        )  # fmt: skip
         self._phase(f"mimicked {number}", student, partial(recovery.mimic_blocks, until))
         for leg in range(LEGS if self._bounded else 1):
             if leg and time.monotonic() >= until:
                 break
             self._phase(f"distilled {number}.{leg}", student, partial(recovery.distil_whole, until, leg))
             yield self._deployed(plan, student, f"{number}.{leg}")
+
+    def _sees_more(self, size: tuple[int, int]) -> bool:
+        """Whether the original is more accurate at its own input size than at that one."""
+        if size == self.graph.input_size:
+            return False
+        reduced = edit.at_input_size(self.graph, size)
+        here, there = (self.evaluator.graph_accuracy(graph, SIZE_IMAGES) for graph in (self.graph, reduced))
+        return here > there
 
     def _phase(self, name: str, student: Graph, train: Callable[[], None]) -> None:
         """One phase of training, or the weights that it ended with where the run went through it before."""
@@ -270,8 +281,8 @@ class _Job:
     def _deployed(self, plan: Plan, student: Graph, name: str) -> _Candidate:
         """The trained network in the form that the runtime is quickest with, written, timed and evaluated."""
         graph = student
-        for edit in plan.rewrites:
-            graph = named(edit.site.technique).apply(graph, edit.site)
+        for each in plan.rewrites:
+            graph = named(each.site.technique).apply(graph, each.site)
         float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
         deploy.write_float(graph, float_path)
         deploy.write_deployed(graph, path, self.calibration, self.precision)
@@ -290,8 +301,8 @@ class _Job:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
         plan = self._places.paying(self._rewritten(self._planned(effort)))
-        for edit in plan.edits:
-            self.progress.say(f"  {edit.site.technique}, {edit.site.layers[0]}: {edit.site.variant}")
+        for each in plan.edits:
+            self.progress.say(f"  {each.site.technique}, {each.site.layers[0]}: {each.site.variant}")
         self.journal[name] = plan.as_dict()
         return plan
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import recover as recipe
 from slimseg.planning.budget import Budget
@@ -69,9 +71,9 @@ def run(original: Graph, plan: Plan, folder: Path, needs: str = "labels", second
 def mimicry(original: Graph, student: Graph, plan: Plan, folder: Path) -> float:
     torch.manual_seed(0)
     pairs = recipe._pairs(original, student, plan)
-    images, _ = next(iter(Batches(student, open_folder(folder), False, 1)))
+    images = next(iter(Batches(student, open_folder(folder), False, 1, student.input_size))).images
     with torch.no_grad():
-        return float(distil.mimic_loss(original, student, pairs)((images, None)))
+        return float(distil.mimic_loss(original, student, pairs)(distil.Batch(images)))
 
 
 def test_new_blocks_learn_and_what_is_before_them_stays(
@@ -129,13 +131,26 @@ def test_no_time_no_training(shapes_graph: Graph, shapes: Path) -> None:
 
 def test_labels_only_where_they_are_allowed(shapes_graph: Graph, shapes: Path) -> None:
     folder = open_folder(shapes)
-    images, masks = next(iter(Batches(shapes_graph, folder, True, 0)))
+    images, masks, large = next(iter(Batches(shapes_graph, folder, True, 0, (128, 160))))
+    assert large is None
     assert images.shape == (8, 3, 128, 160)
     assert masks is not None
     assert masks.shape == (8, 128, 160)
-    assert next(iter(Batches(shapes_graph, folder, False, 0)))[1] is None
+    assert next(iter(Batches(shapes_graph, folder, False, 0, (128, 160)))).masks is None
     assert float(images.min()) >= -127 / 128 - 1e-6  # the network's own preprocessing
     assert float(images.max()) <= 1 + 1e-6
+
+
+def test_a_smaller_student_gets_large_images_beside_its_own(shapes_graph: Graph, shapes: Path) -> None:
+    small = edit.at_input_size(shapes_graph, (64, 80))
+    batch = next(iter(Batches(small, open_folder(shapes), True, 0, shapes_graph.input_size)))
+    assert batch.masks is not None
+    assert batch.large is not None
+    assert batch.images.shape == (8, 3, 64, 80)
+    assert batch.masks.shape == (8, 64, 80)
+    assert batch.large.shape == (8, 3, 128, 160)
+    reduced = F.interpolate(batch.large, (64, 80), mode="bilinear", antialias=True)
+    torch.testing.assert_close(batch.images, reduced, atol=1e-4, rtol=1e-4)
 
 
 def test_preprocessing_is_the_networks_own() -> None:

@@ -12,7 +12,7 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.graph.ops import Concat
 from slimseg.progress import Silent
-from slimseg.training import distil
+from slimseg.training import distil, losses
 from slimseg.training.data import IGNORED
 from slimseg.training.loop import Schedule, train
 
@@ -62,7 +62,7 @@ def batches(labels: bool = False) -> Iterator[distil.Batch]:
     generator = torch.Generator().manual_seed(0)
     while True:
         images = torch.randn(4, 3, 16, 16, generator=generator)
-        yield images, torch.randint(0, 4, (4, 16, 16), generator=generator) if labels else None
+        yield distil.Batch(images, torch.randint(0, 4, (4, 16, 16), generator=generator) if labels else None)
 
 
 def new_layers(layer: str) -> bool:
@@ -155,10 +155,22 @@ def test_distilling_brings_the_student_to_the_teacher(teacher: Graph, student: G
 
 
 def test_a_batch_of_ignored_masks_counts_as_one_without_masks(teacher: Graph, student: Graph) -> None:
-    images, _ = next(batches())
+    images = next(batches()).images
     loss = distil.distil_loss(teacher, student, [], distil.Weights())
-    ignored = loss((images, torch.full((4, 16, 16), IGNORED)))
-    assert float(ignored.detach()) == pytest.approx(float(loss((images, None)).detach()))
+    ignored = loss(distil.Batch(images, torch.full((4, 16, 16), IGNORED)))
+    assert float(ignored.detach()) == pytest.approx(float(loss(distil.Batch(images)).detach()))
+
+
+def test_a_large_teacher_is_asked_for_the_classes(teacher: Graph, student: Graph) -> None:
+    batch = distil.Batch(torch.randn(2, 3, 16, 16), None, torch.randn(2, 3, 32, 32))
+    large = edit.at_input_size(teacher, (32, 32))
+    weights = distil.Weights(features=0.0)
+    given = distil.distil_loss(teacher, student, [], weights, large)(batch).detach()
+    with torch.no_grad():
+        expected = losses.distillation(student(batch.images), large(batch.large))
+        without = losses.distillation(student(batch.images), teacher(batch.images))
+    assert float(given) == pytest.approx(float(expected))
+    assert float(given) != pytest.approx(float(without))
 
 
 def test_every_image_is_shared_when_student_and_teacher_are_equal_and_frozen(teacher: Graph) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
@@ -50,14 +51,16 @@ class Recovery:
         seed: int,
         progress: Progress,
         checkpoints: Path | None = None,
+        large_teacher: bool = False,
     ) -> None:
-        """`checkpoints` is a folder for the state of training: a recovery that finds one there goes on from it."""
+        """`checkpoints` is a folder for the state of training: a recovery that finds one there goes on from it.
+
+        With `large_teacher` the student of another input size learns the classes that the original sees at its own.
+        """
         torch.manual_seed(seed)
-        teacher = _at_size(original, student.input_size)
-        for parameter in teacher.module.parameters():
-            parameter.requires_grad_(False)
-        teacher.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teacher, self.student = logits_of(teacher), logits_of(student)  # the caller's student shares the layers
+        self.teacher = _teacher(original, student.input_size)
+        self.student = logits_of(student)  # the caller's student shares the layers
+        self.large = _teacher(original, original.input_size) if large_teacher else None
         self.plan = plan
         self.pairs = _pairs(self.teacher, self.student, plan)
         self.changed = _changed(self.teacher, self.student)
@@ -65,7 +68,8 @@ class Recovery:
         self.progress = progress
         self.checkpoints = checkpoints
         with_labels = budget.allows("labels") and folder.train.masks is not None
-        self.batches = iter(Batches(self.student, folder, with_labels, seed))
+        size = original.input_size if large_teacher else self.student.input_size
+        self.batches = iter(Batches(self.student, folder, with_labels, seed, size))
 
     def mimic_blocks(self, until: float) -> None:
         """Each new block alone learns what the old one gave; `until` is a `time.monotonic()`."""
@@ -85,7 +89,8 @@ class Recovery:
         A leg is a cosine of the learning rate of its own, which ends at the latest at `until`.
         """
         distil.freeze_except(self.student, lambda layer: layer in self.changed)
-        loss = distil.distil_loss(self.teacher, self.student, [pair.target for pair in self.pairs], distil.Weights())
+        features = [pair.target for pair in self.pairs]
+        loss = distil.distil_loss(self.teacher, self.student, features, distil.Weights(), self.large)
         self._train(loss, "distilling", f"distil{leg}", DISTIL_STEPS << leg, until - time.monotonic())
 
     def _train(self, loss: Callable[[distil.Batch], Tensor], what: str, name: str, steps: int, seconds: float) -> None:
@@ -97,12 +102,17 @@ class Recovery:
         train(self.student.module, loss, self.batches, schedule, self.progress, what, checkpoint, self.seed)
 
     def _recalibrate(self) -> None:
-        images = (images for images, _ in islice(self.batches, RECALIBRATION_BATCHES))
+        images = (batch.images for batch in islice(self.batches, RECALIBRATION_BATCHES))
         recalibrate(self.student.module, images, lambda layer: layer in self.changed)
 
 
-def _at_size(original: Graph, size: tuple[int, int]) -> Graph:
-    return original.copy() if size == original.input_size else edit.at_input_size(original, size)
+def _teacher(original: Graph, size: tuple[int, int]) -> Graph:
+    """The original's logits for images of that size, never trained."""
+    teacher = original.copy() if size == original.input_size else edit.at_input_size(original, size)
+    for parameter in teacher.module.parameters():
+        parameter.requires_grad_(False)
+    teacher.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return logits_of(teacher)
 
 
 def _pairs(teacher: Graph, student: Graph, plan: Plan) -> list[distil.BlockPair]:
@@ -140,11 +150,14 @@ def _changed(teacher: Graph, student: Graph) -> set[str]:
 
 
 class Batches:
-    """Endless preprocessed, augmented batches of training images at the student's input size, kept in memory."""
+    """Endless preprocessed, augmented batches of training images, kept in memory at `size` (height, width).
 
-    def __init__(self, graph: Graph, folder: Folder, with_labels: bool, seed: int) -> None:
+    They come at the graph's input size; where `size` is another, large ones come with them.
+    """
+
+    def __init__(self, graph: Graph, folder: Folder, with_labels: bool, seed: int, size: tuple[int, int]) -> None:
         self.preprocessing = graph.description.preprocessing
-        size = graph.input_size
+        self.small = None if graph.input_size == size else graph.input_size
         images, masks = [], []
         for index in range(len(folder.train.images)):
             image, mask = read_pair(folder.train, index)
@@ -163,7 +176,15 @@ class Batches:
             for chosen in torch.split(order, BATCH_SIZE):
                 masks = None if self.masks is None else self.masks[chosen]
                 images, masks = augment.apply(self.augment, self.images[chosen].float() / 255, masks)
-                yield preprocess(images, self.preprocessing), masks
+                yield self._batch(images, masks)
+
+    def _batch(self, images: Tensor, masks: Tensor | None) -> distil.Batch:
+        if self.small is None:
+            return distil.Batch(preprocess(images, self.preprocessing), masks)
+        reduced = F.interpolate(images, self.small, mode="bilinear", antialias=True)
+        if masks is not None:
+            masks = F.interpolate(masks[:, None].float(), self.small, mode="nearest-exact")[:, 0].long()
+        return distil.Batch(preprocess(reduced, self.preprocessing), masks, preprocess(images, self.preprocessing))
 
 
 def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:

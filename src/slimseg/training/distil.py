@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,7 +21,13 @@ from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph
 from slimseg.training import losses
 
-Batch = tuple[Tensor, Tensor | None]  # preprocessed images (N, 3, H, W), masks (N, h, w) or None
+
+class Batch(NamedTuple):
+    """What one step learns from."""
+
+    images: Tensor  # preprocessed, (N, 3, H, W) at the student's size
+    masks: Tensor | None = None  # (N, h, w)
+    large: Tensor | None = None  # the same images at the size of the teacher of the whole, where that is another
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Ca
     blocks = [(pair, _Part(student, pair)) for pair in pairs]
 
     def loss(batch: Batch) -> Tensor:
-        images, _ = batch
+        images = batch.images
         _follow(teacher, images)
         with torch.no_grad():
             _, known = watch(images)
@@ -127,8 +134,15 @@ def _needed(student: Graph, source: fx.Node, target: fx.Node) -> list[fx.Node]:
     return [node for node in student.layers() if node in needed]
 
 
-def distil_loss(teacher: Graph, student: Graph, features: Sequence[str], weights: Weights) -> Callable[[Batch], Tensor]:
-    """Loss of the whole student: its classes, its features at the named nodes, and labels where the batch has some."""
+def distil_loss(
+    teacher: Graph, student: Graph, features: Sequence[str], weights: Weights, large: Graph | None = None
+) -> Callable[[Batch], Tensor]:
+    """Loss of the whole student: its classes, its features at the named nodes, and labels where the batch has some.
+
+    Args:
+        teacher: at the student's input size; it gives the features, and the classes unless there is a `large` one.
+        large: the teacher at a size of its own, for the classes: what is lost with the size can so be learnt back.
+    """
     shared = shared_values(teacher, student)
     boundary = {name for name in shared if any(user.name not in shared for user in student.node(name).users)}
     watch_teacher = Features(teacher.module, {*features, *boundary})
@@ -136,10 +150,13 @@ def distil_loss(teacher: Graph, student: Graph, features: Sequence[str], weights
     inner = shared - boundary
 
     def loss(batch: Batch) -> Tensor:
-        images, masks = batch
+        images, masks = batch.images, batch.masks
         _follow(teacher, images)
         with torch.no_grad():
             expected, known = watch_teacher(images)
+            if large is not None and batch.large is not None:
+                _follow(large, images)
+                expected = large(batch.large)
         given = {name: known[name] for name in boundary} | dict.fromkeys(inner, images)  # inner ones are never read
         logits, own = watch_student(images, given)
         logits = logits.float()  # layers may compute in bfloat16, losses do not
