@@ -27,11 +27,10 @@ from torch import Tensor
 from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive, load
-from slimseg.graph import costs, edit
+from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, importance, journal, whatif
 from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, same_kind
 from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal, fingerprint
 from slimseg.planning.plan import Plan
@@ -45,7 +44,7 @@ from slimseg.results import AppliedEdit, BudgetCheck, Refusal, SlimResult
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, profiler
 from slimseg.slim_exact import slim_exact
-from slimseg.techniques import REWRITES, named
+from slimseg.techniques import named
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Folder, check_split, open_folder
 
@@ -300,7 +299,7 @@ class _Job:
         if name in self.journal:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
-        plan = self._places.paying(self._rewritten(self._planned(effort)))
+        plan = self._places.paying(self._planned(effort))
         for each in plan.edits:
             self.progress.say(f"  {each.site.technique}, {each.site.layers[0]}: {each.site.variant}")
         self.journal[name] = plan.as_dict()
@@ -322,18 +321,6 @@ class _Job:
         images = [pipeline(image) for image in self.folder.sample_images(IMPORTANCE_IMAGES, seed=self.seed)]
         batches = torch.split(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), 8)
         return importance.measured(graph, self.progress.track(batches, "measuring which channels matter"))
-
-    def _rewritten(self, plan: Plan) -> Plan:
-        """Other ways to write what is left, as the runtime likes it; training sees the plain one."""
-        found = ExactEdits(plan.graph, REWRITES, self.precision, self.progress, self._objection).run()
-        refusals = (*plan.refusals, *(refusal for refusal in found.refusals if refusal not in plan.refusals))
-        return replace(plan, rewrites=tuple(found.edits), refusals=refusals)
-
-    def _objection(self, before: Graph, after: Graph) -> str | None:
-        """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""
-        if self.budget.max_size_bytes is not None and costs.total(after).params > costs.total(before).params:
-            return "it has more parameters, and the file's size is bounded"
-        return same_kind(before, after)
 
     def _asked(self) -> Graph:
         return with_output(self.graph, self.budget.head or self.graph.description.output_kind)

@@ -4,6 +4,7 @@
     input size   the most accurate one at which all that follows can reach the target
     approximate  the least harmful set of replaced layers
     narrow       channels leave until the whole, written and timed, is as quick and as small as it has to be
+    rewrite      exact edits of what is left; planned here, made after training
 
 Time decides: every candidate is priced by a what-if in the precision that is deployed, and after each round the whole
 is. Damage (pixels that change class before recovery) decides between candidates that would all do.
@@ -33,7 +34,7 @@ from slimseg.planning.width import widths
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes.litert import profiler
-from slimseg.techniques import APPROXIMATE, HEADS, Site, Technique, named
+from slimseg.techniques import APPROXIMATE, HEADS, REWRITES, Site, Technique, named
 from slimseg.techniques.channels import Channels, site_of
 from slimseg.techniques.head import with_output
 from slimseg.techniques.input_alignment import InputAlignment
@@ -129,7 +130,9 @@ class Planner:
             self.approximate(effort)
             self.narrow()
             self.exact()
-        return Plan(self.graph, tuple(self.edits), tuple(self.refusals), importance=self.importance)
+        rewrites = self._rewrites()
+        self._add(*rewrites.refusals)
+        return Plan(self.graph, tuple(self.edits), tuple(self.refusals), tuple(rewrites.edits), self.importance)
 
     def exact(self) -> None:
         """Edits of the head that change no value, where they are measured to be faster; they cost nothing."""
@@ -222,25 +225,44 @@ class Planner:
         """Channels leave, the least important for what they save, until time and size are what was asked for."""
         if self.target.latency_ms is None and self.target.size_bytes is None:
             return
+        kept = 1.0
         for number in range(NARROWING_ROUNDS):
-            now_ms = whatif.latency_ms(self.graph, self.precision)
+            now_ms = kept * whatif.latency_ms(self.graph, self.precision)
             wanted_ms = self.target.wanted_ms()
             need_ms = now_ms - wanted_ms if wanted_ms is not None else 0.0
             need_bytes = self._need_bytes(self.graph) if self.target.size_bytes is not None else 0
+            if need_ms > 0 and not number:
+                kept = self._kept_by_rewriting()
+                need_ms = kept * now_ms - wanted_ms if wanted_ms is not None else 0.0
             if need_ms <= 0 and need_bytes <= 0:
                 return
             if not number:
                 self.importance = self.evidence.importance(_same_size(self.original, self.graph))
                 self.graph = self.graph.copy()
                 self.graph.importance = self.importance
-            sites = self._widths(self.graph, need_ms, need_bytes)
+            sites = self._widths(self.graph, need_ms / kept, need_bytes)
             if not sites:
                 return
             for site in sites:
                 self._apply(site, 0.0, 0.0)
-            saved_ms = now_ms - whatif.latency_ms(self.graph, self.precision)
+            saved_ms = now_ms / kept - whatif.latency_ms(self.graph, self.precision)
             # They were chosen together and are told together.
             self.edits[-len(sites) :] = [PlannedEdit(site, saved_ms / len(sites), 0.0) for site in sites]
+
+    def _kept_by_rewriting(self) -> float:
+        """The share of its time that the network keeps when it is rewritten, which comes last but counts already."""
+        price = whatif.compare(self.graph, self._rewrites().graph, self.precision)
+        return min(1.0, price.after_ms / price.before_ms)
+
+    def _rewrites(self) -> ExactEdits:
+        """Other ways to write what is left, as the runtime likes it; training sees the plain one."""
+        return ExactEdits(self.graph, REWRITES, self.precision, self.progress, self._objection).run()
+
+    def _objection(self, before: Graph, after: Graph) -> str | None:
+        """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""
+        if self.target.size_bytes is not None and costs.total(after).params > costs.total(before).params:
+            return "it has more parameters, and the file's size is bounded"
+        return same_kind(before, after)
 
     def _narrowed(self, graph: Graph, need_ms: float, need_bytes: int) -> Graph:
         for site in self._widths(graph, need_ms, need_bytes):
