@@ -86,6 +86,10 @@ def test_result_json_has_what_is_promised(done: SlimResult) -> None:
     assert len(result["edits"]) > 1
     for edit in result["edits"]:
         assert {"technique", "layers", "predicted_saving_ms", "realised_saving_ms", "reason"} <= set(edit)
+    assert sum(trial["chosen"] for trial in result["input_sizes"]) == 1
+    chosen = next(trial for trial in result["input_sizes"] if trial["chosen"])
+    assert chosen["input_size"] == result["result"]["input_size"]
+    assert "Input sizes" in (run / "report.html").read_text()
     saved = sum(edit["realised_saving_ms"] for edit in result["edits"])
     assert saved == pytest.approx(result["baseline"]["latency_ms"] - result["result"]["latency_ms"], rel=0.3)
 

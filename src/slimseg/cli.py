@@ -114,7 +114,7 @@ def diagnose(
 @app.command()
 def slim(
     model: Model,
-    out: Annotated[Path, typer.Option(help="New folder for the result.")],
+    out: Annotated[Path, typer.Option(help="New folder for the result, or that of a run that was stopped.")],
     data: Annotated[
         Path | None, typer.Option(help="Folder with train/val x images/masks, or images alone; --needs nothing: none.")
     ] = None,
@@ -136,7 +136,7 @@ def slim(
 ) -> None:
     """Make a network small and fast within a budget: edit, recover, quantise, prove.
 
-    Example:  slimseg slim network.pt2 --data images/ --out run/ --mean 127 --std 128 --max-size 4MB --min-speedup 16
+    Example:  slimseg slim network.pt2 --data images/ --out run/ --mean 127 --std 128 --max-size 1MB --min-speedup 32
 
     Without data:  slimseg slim network.tflite --needs nothing --out run/
     """

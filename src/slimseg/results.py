@@ -239,6 +239,16 @@ class BudgetCheck(Result):
 
 
 @dataclass(frozen=True)
+class InputSizeTrial(Result):
+    """One point of the accuracy curve over input sizes: the network otherwise unchanged, nothing trained."""
+
+    input_size: tuple[int, int]  # height, width
+    latency_ms: float  # of the deployed precision
+    accuracy: float  # mIoU of some validation images; without labels, percent of pixels as the original has them
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class SlimResult(Result):
     model: str
     run: str
@@ -255,3 +265,4 @@ class SlimResult(Result):
     seconds: float
     host: str
     max_difference: float | None = None  # of exact edits, to the original's output on the images
+    input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried

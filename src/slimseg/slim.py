@@ -390,6 +390,7 @@ class _Job:
             refusals=(*self.refusals, *best.plan.refusals),
             seconds=self.journal.seconds,
             host=deploy.host_name(),
+            input_sizes=best.plan.input_sizes,
         )
         self._write(slimmed)
         return slimmed

@@ -84,8 +84,9 @@ class InPlace:
 
 
 def _pays(edit: PlannedEdit) -> bool:
-    """Whether an edit saves time where it stands, or may be there for something else."""
-    return edit.predicted_saving_ms > 0 or edit.site.whole or edit.site.technique == Channels.name
+    """Whether an edit saves time where it stands, or may be there for something else (size, the head asked for)."""
+    kept = edit.site.technique == Channels.name or (edit.site.whole and edit.site.needs == "nothing")
+    return edit.predicted_saving_ms > 0 or kept
 
 
 def _refusal(edit: PlannedEdit) -> Refusal:

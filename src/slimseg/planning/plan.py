@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slimseg.graph.graph import Graph
 from slimseg.planning.exact import PlannedEdit
-from slimseg.results import Refusal
+from slimseg.results import InputSizeTrial, Refusal
 from slimseg.techniques import Site, named
 
 
@@ -24,12 +24,13 @@ class Plan:
     refusals: tuple[Refusal, ...]
     rewrites: tuple[PlannedEdit, ...] = ()
     importance: Mapping[str, Tensor] = field(default_factory=dict)  # of the original's channels, where it was measured
+    input_sizes: tuple[InputSizeTrial, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """All but the graph, as JSON values."""
         importance = {name: values.tolist() for name, values in self.importance.items()}
-        parts = {name: [asdict(each) for each in getattr(self, name)] for name in ("edits", "rewrites", "refusals")}
-        return {**parts, "importance": importance}
+        lists = ("edits", "rewrites", "refusals", "input_sizes")
+        return {name: [asdict(each) for each in getattr(self, name)] for name in lists} | {"importance": importance}
 
     @classmethod
     def replayed(cls, original: Graph, values: Mapping[str, Any]) -> Plan:
@@ -37,7 +38,10 @@ class Plan:
         importance = {name: torch.tensor(each) for name, each in values["importance"].items()}
         edits, rewrites = (tuple(_edit(each) for each in values[name]) for name in ("edits", "rewrites"))
         refusals = tuple(Refusal(**each) for each in values["refusals"])
-        return cls(_made(original, edits, importance), edits, refusals, rewrites, importance)
+        sizes = tuple(
+            InputSizeTrial(**{**each, "input_size": tuple(each["input_size"])}) for each in values["input_sizes"]
+        )
+        return cls(_made(original, edits, importance), edits, refusals, rewrites, importance, sizes)
 
     def without(self, original: Graph, sites: Sequence[Site]) -> Plan:
         """The plan without some of its edits.

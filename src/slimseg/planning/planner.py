@@ -32,7 +32,7 @@ from slimseg.planning.layer_times import layer_times
 from slimseg.planning.plan import Plan
 from slimseg.planning.width import widths
 from slimseg.progress import Progress
-from slimseg.results import Refusal
+from slimseg.results import InputSizeTrial, Refusal
 from slimseg.runtimes.litert import profiler
 from slimseg.techniques import APPROXIMATE, HEADS, REWRITES, Site, Technique, named
 from slimseg.techniques.channels import Channels, site_of
@@ -119,6 +119,7 @@ class Planner:
         self.evidence = evidence
         self.progress = progress
         self.importance: Mapping[str, Tensor] = {}
+        self.input_sizes: list[InputSizeTrial] = []
         self.edits: list[PlannedEdit] = []
         self.refusals: list[Refusal] = []
 
@@ -132,7 +133,10 @@ class Planner:
             self.exact()
         rewrites = self._rewrites()
         self._add(*rewrites.refusals)
-        return Plan(self.graph, tuple(self.edits), tuple(self.refusals), tuple(rewrites.edits), self.importance)
+        return Plan(
+            self.graph, tuple(self.edits), tuple(self.refusals), tuple(rewrites.edits), self.importance,
+            tuple(self.input_sizes),
+        )  # fmt: skip
 
     def exact(self) -> None:
         """Edits of the head that change no value, where they are measured to be faster; they cost nothing."""
@@ -146,6 +150,14 @@ class Planner:
         sites = [*self._find(InputAlignment()), *self._find(InputSize())]
         accuracies = self._accuracies(sites)
         prices = self._faster(list(accuracies))
+        size = self.graph.input_size
+        self._choose_size(
+            accuracies,
+            {site: price for site, price in prices.items() if accuracies[site] >= self._now - self.budget.max_drop},
+        )
+        self._tell_sizes(size, accuracies, prices)
+
+    def _choose_size(self, accuracies: Mapping[Site, float], prices: Mapping[Site, whatif.Price]) -> None:
         if not prices:
             return
         chosen = min(prices, key=lambda site: prices[site].after_ms)
@@ -184,16 +196,27 @@ class Planner:
         return {site: price for site, price in priced.prices.items() if price.saving_ms > 0}
 
     def _accuracies(self, sites: Sequence[Site]) -> dict[Site, float]:
-        """Accuracy of the sizes that lose no more than the budget allows; training there brings some of it back."""
+        """Accuracy at each size, untrained; those behind one that loses far too much are left out."""
         self._now = self.evidence.accuracy(self.graph)
-        kept: dict[Site, float] = {}
+        found: dict[Site, float] = {}
         for site in self.progress.track(sites, "trying input sizes"):
-            accuracy = self.evidence.accuracy(InputSize().apply(self.graph, site))
-            if accuracy >= self._now - self.budget.max_drop:
-                kept[site] = accuracy
-            elif accuracy < self._now - 4 * self.budget.max_drop - 1:
+            found[site] = self.evidence.accuracy(InputSize().apply(self.graph, site))
+            if found[site] < self._now - 4 * self.budget.max_drop - 1:
                 break
-        return kept
+        return found
+
+    def _tell_sizes(
+        self, before: tuple[int, int], accuracies: Mapping[Site, float], prices: Mapping[Site, whatif.Price]
+    ) -> None:
+        """The accuracy curve, the size before among the others."""
+        chosen = self.graph.input_size
+        if prices:
+            first = next(iter(prices.values()))
+            self.input_sizes.append(InputSizeTrial(before, first.before_ms, self._now, before == chosen))
+        for site, price in prices.items():
+            height, _, width = site.variant.partition("x")
+            size = (int(height), int(width))
+            self.input_sizes.append(InputSizeTrial(size, price.after_ms, accuracies[site], size == chosen))
 
     def approximate(self, effort: float) -> None:
         """The least harmful set of approximations that reaches the targets."""

@@ -21,6 +21,7 @@ from slimseg.techniques.linked_sum import LinkedSum
 from slimseg.techniques.merging import Merging
 from slimseg.techniques.rows import RowConstants
 from slimseg.techniques.separable import Separable
+from slimseg.techniques.shortcut import Shortcut
 from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.stages import StageBlocks
 from slimseg.techniques.technique import Found, LayerTimes, Site, Technique
@@ -54,6 +55,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     Dilation(),
     LateResize(),
     StageBlocks(),
+    Shortcut(),  # last: the sums that it takes away are where others start
 )
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())
 

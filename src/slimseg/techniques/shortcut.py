@@ -1,0 +1,87 @@
+"""A residual block whose branch adds little -> its shortcut alone (article, section 3.4 (2): less of everything).
+
+    Given   y = x + f(x),   x and f(x) of the same shape, f's layers read by nobody else
+    Result  y ≈ x           f and the sum are gone
+
+Trained residual networks lose little when single blocks are left out, since each only refines what passes by (Veit
+et al., "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", 2016, section 4.1). Of a stage of many
+alike blocks several can go; which, the measured damage says.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from slimseg.errors import Unsupported
+from slimseg.graph import ops
+from slimseg.graph.graph import Graph
+from slimseg.results import Needs, Refusal
+from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+
+
+class Shortcut:
+    """Leaves out the branches of residual sums."""
+
+    name = "residual branch left out"
+    section = "3.4"
+    needs: Needs = "images"
+    paper = "Veit et al., Residual Networks Behave Like Ensembles of Relatively Shallow Networks, 2016, section 4.1"
+
+    def find(self, graph: Graph, times: LayerTimes) -> Found:
+        sites: list[Site] = []
+        refusals: list[Refusal] = []
+        for node in graph.layers():
+            if graph.layer_as(node, ops.Add) is None or node is graph.output or (sides := _sides(graph, node)) is None:
+                continue
+            shortcut, branch = sides
+            outside = next((each.name for each in branch[:-1] for user in each.users if user not in branch), None)
+            if outside is not None:
+                refusals.append(Refusal(self.name, node.name, f"{outside} of its branch is read elsewhere, too"))
+                continue
+            sites.append(self._site(graph, shortcut, branch))
+        return Found(tuple(sites), tuple(refusals))
+
+    def _site(self, graph: Graph, shortcut: fx.Node, branch: list[fx.Node]) -> Site:
+        total = branch[-1]
+        reason = (
+            f"{len(branch) - 1} layers up to {total.name} only add to the {dimensions(graph, shortcut)} values of "
+            f"{shortcut.name}, which pass by them"
+        )
+        names = tuple(node.name for node in branch)
+        return Site(self.name, names, shortcut.name, total.name, self.needs, reason, whole=True)
+
+    def apply(self, graph: Graph, site: Site) -> Graph:
+        result = graph.copy()
+        total = result.node(site.target)
+        sides = _sides(result, total) if result.layer_as(total, ops.Add) is not None else None
+        if sides is None or sides[0].name != site.source:
+            raise Unsupported(f"{site.target} is no sum of {site.source} and a branch that starts there")
+        total.replace_all_uses_with(sides[0])
+        result.refresh()
+        return result
+
+
+def _sides(graph: Graph, total: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
+    """The shortcut of a residual sum, and the branch's layers with the sum as their last; None for any other sum."""
+    if len(total.all_input_nodes) != 2:
+        return None
+    for shortcut, end in (total.all_input_nodes, total.all_input_nodes[::-1]):
+        branch = _between(shortcut, end)
+        if branch and graph.shape(shortcut) == graph.shape(end) == graph.shape(total):
+            return shortcut, [*branch, total]
+    return None
+
+
+def _between(start: fx.Node, end: fx.Node) -> list[fx.Node] | None:
+    """The layers that make `end` of nothing but `start`, in order; None where something else goes in."""
+    found: set[fx.Node] = set()
+    waiting = [end]
+    while waiting:
+        node = waiting.pop()
+        if node is start or node in found:
+            continue
+        if node.op != "call_module":
+            return None
+        found.add(node)
+        waiting.extend(node.all_input_nodes)
+    return [node for node in start.graph.nodes if node in found]
