@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError, Unsupported
-from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.graph import Graph, needed, only_consumer, producer
 from slimseg.graph.names import unused
 from slimseg.graph.ops import VOCABULARY, Reshape, Resize
 
@@ -170,7 +170,7 @@ def extract(graph: Graph, source: str, target: str) -> Graph:
     start = graph.node(source)
     new = fx.Graph()
     values = {start: new.placeholder("x")}
-    for node in _between(graph, {start}, graph.node(target)):
+    for node in needed(graph.node(target), {start}):
         if node.op not in ("call_module", "call_function", "get_attr"):
             raise Unsupported(f"{target} also reads {node.name}, which lies outside the part")
         values[node] = new.node_copy(node, lambda old: values[old])
@@ -189,19 +189,6 @@ def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
         else:
             setattr(root, name, value)
     return root
-
-
-def _between(graph: Graph, stop: set[fx.Node], target: fx.Node) -> list[fx.Node]:
-    """Nodes needed for `target`, in execution order, without going past `stop`."""
-    needed: set[fx.Node] = set()
-    open_nodes = [target]
-    while open_nodes:
-        node = open_nodes.pop()
-        if node in needed or node in stop:
-            continue
-        needed.add(node)
-        open_nodes.extend(node.all_input_nodes)
-    return [node for node in graph.module.graph.nodes if node in needed]
 
 
 def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:

@@ -7,7 +7,7 @@ Nodes are `call_module` of a class in `ops.VOCABULARY`; whatever else a source m
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,3 +137,15 @@ def producer(node: fx.Node) -> fx.Node:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     return source
+
+
+def needed(end: fx.Node, beyond: Collection[fx.Node]) -> list[fx.Node]:
+    """The nodes that the value of `end` takes beyond the values of some others, itself included, in execution order."""
+    found: set[fx.Node] = set()
+    waiting = [end]
+    while waiting:
+        node = waiting.pop()
+        if node not in found and node not in beyond:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return [node for node in end.graph.nodes if node in found]

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from torch import fx
 
-from slimseg.graph.graph import Graph
+from slimseg.graph.graph import Graph, needed
 from slimseg.planning import whatif
 from slimseg.planning.whatif import Precision, Priced
 from slimseg.progress import Progress
@@ -45,18 +45,8 @@ def part(graph: Graph, site: Site) -> list[fx.Node] | None:
     """The nodes that a what-if of the site times, in order; None where that is the whole network."""
     if site.whole:
         return None
-    source = graph.node(site.source)
-    needed: set[fx.Node] = set()
-    waiting = [graph.node(whatif.end_of_part(graph, site.target))]
-    while waiting:
-        node = waiting.pop()
-        if node in needed or node is source:
-            continue
-        if node.op == "placeholder":
-            return None
-        needed.add(node)
-        waiting.extend(node.all_input_nodes)
-    return [node for node in graph.module.graph.nodes if node in needed]
+    nodes = needed(graph.node(whatif.end_of_part(graph, site.target)), {graph.node(site.source)})
+    return None if any(node.op == "placeholder" for node in nodes) else nodes
 
 
 def signature(graph: Graph, site: Site) -> Hashable:

@@ -14,7 +14,7 @@ are summed before one resize for all. The bias goes with one of the summands; a 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -56,11 +56,7 @@ class ConcatToSum:
     def find(self, graph: Graph, times: LayerTimes) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
-        for node in graph.layers():
-            reader = only_consumer(node)
-            concat, layer = graph.layer_as(node, ops.Concat), graph.layer_as(reader, nn.Conv2d)
-            if concat is None or layer is None or reader is None or concat.dim != 1:
-                continue
+        for node, reader, layer in joined(graph):
             refusal = refusal_of(graph, node, reader, layer)
             if refusal:
                 refusals.append(Refusal(self.name, node.name, refusal))
@@ -154,6 +150,15 @@ def parts_of(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[Part]:
         movable = pointwise and graph.layer_as(node, ops.Resize) and only_consumer(node) is concat
         parts.append(Part(producer(node), columns, node) if movable else Part(node, columns))
     return parts
+
+
+def joined(graph: Graph) -> Iterator[tuple[fx.Node, fx.Node, nn.Conv2d]]:
+    """Concatenations of channels that a convolution alone reads, with it and its layer."""
+    for node in graph.layers():
+        reader = only_consumer(node)
+        concat, layer = graph.layer_as(node, ops.Concat), graph.layer_as(reader, nn.Conv2d)
+        if concat is not None and layer is not None and reader is not None and concat.dim == 1:
+            yield node, reader, layer
 
 
 def refusal_of(graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d) -> str | None:

@@ -18,11 +18,11 @@ from torch import fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
-from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.graph import Graph, producer
 from slimseg.graph.region import region
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.concat_to_sum import parts_of, refusal_of, sum_of
+from slimseg.techniques.concat_to_sum import joined, parts_of, refusal_of, sum_of
 from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
 STEP = 8
@@ -40,10 +40,8 @@ class LinkedSum:
     def find(self, graph: Graph, times: LayerTimes) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
-        for node in graph.layers():
-            reader = only_consumer(node)
-            concat, layer = graph.layer_as(node, ops.Concat), graph.layer_as(reader, nn.Conv2d)
-            if concat is None or layer is None or reader is None or concat.dim != 1 or layer.kernel_size == (1, 1):
+        for node, reader, layer in joined(graph):
+            if layer.kernel_size == (1, 1):
                 continue
             if refusal := refusal_of(graph, node, reader, layer):
                 refusals.append(Refusal(self.name, node.name, refusal))

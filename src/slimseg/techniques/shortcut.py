@@ -14,7 +14,7 @@ from torch import fx
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.graph.graph import Graph
+from slimseg.graph.graph import Graph, needed
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
@@ -65,23 +65,15 @@ def _sides(graph: Graph, total: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None
     """The shortcut of a residual sum, and the branch's layers with the sum as their last; None for any other sum."""
     if len(total.all_input_nodes) != 2:
         return None
-    for shortcut, end in (total.all_input_nodes, total.all_input_nodes[::-1]):
-        branch = _between(shortcut, end)
-        if branch and graph.shape(shortcut) == graph.shape(end) == graph.shape(total):
+    first, second = total.all_input_nodes
+    if not graph.shape(first) == graph.shape(second) == graph.shape(total):
+        return None
+    for shortcut, end in ((first, second), (second, first)):
+        branch = needed(end, {shortcut})
+        if (
+            branch
+            and all(node.op == "call_module" for node in branch)
+            and graph.shape(shortcut) == graph.shape(end) == graph.shape(total)
+        ):
             return shortcut, [*branch, total]
     return None
-
-
-def _between(start: fx.Node, end: fx.Node) -> list[fx.Node] | None:
-    """The layers that make `end` of nothing but `start`, in order; None where something else goes in."""
-    found: set[fx.Node] = set()
-    waiting = [end]
-    while waiting:
-        node = waiting.pop()
-        if node is start or node in found:
-            continue
-        if node.op != "call_module":
-            return None
-        found.add(node)
-        waiting.extend(node.all_input_nodes)
-    return [node for node in start.graph.nodes if node in found]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimseg.graph.features import Features
-from slimseg.graph.graph import Graph
+from slimseg.graph.graph import Graph, needed
 from slimseg.training import losses
 
 
@@ -115,23 +115,13 @@ class _Part:
         graph = fx.Graph()
         source, target = student.node(pair.source), student.node(pair.target)
         values = {source: graph.placeholder("x")}
-        for node in _needed(student, source, target):
+        for node in needed(target, {source}):
             values[node] = graph.node_copy(node, lambda old: values[old])
         graph.output(values[target])
         self.run = Features(fx.GraphModule(student.module, graph), ())
 
     def __call__(self, value: Tensor) -> Tensor:
         return self.run(value)[0]
-
-
-def _needed(student: Graph, source: fx.Node, target: fx.Node) -> list[fx.Node]:
-    needed, waiting = set(), [target]
-    while waiting:
-        node = waiting.pop()
-        if node is not source and node not in needed:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
-    return [node for node in student.layers() if node in needed]
 
 
 def distil_loss(
