@@ -154,17 +154,20 @@ def test_distilling_brings_the_student_to_the_teacher(teacher: Graph, student: G
     assert after > before + 0.02
 
 
-def test_a_batch_of_ignored_masks_counts_as_one_without_masks(teacher: Graph, student: Graph) -> None:
+def test_without_labels_what_the_teacher_is_sure_of_stands_for_them(teacher: Graph, student: Graph) -> None:
     images = next(batches()).images
-    loss = distil.distil_loss(teacher, student, [], distil.Weights())
+    loss = distil.distil_loss(teacher, student, [], distil.Weights(lovasz=0.0))
+    with torch.no_grad():
+        sure = losses.sure_classes(teacher(images))
+    assert float(loss(distil.Batch(images)).detach()) == pytest.approx(float(loss(distil.Batch(images, sure)).detach()))
     ignored = loss(distil.Batch(images, torch.full((4, 16, 16), IGNORED)))
-    assert float(ignored.detach()) == pytest.approx(float(loss(distil.Batch(images)).detach()))
+    assert float(ignored.detach()) < float(loss(distil.Batch(images, (sure + 1) % 4)).detach())
 
 
 def test_a_large_teacher_is_asked_for_the_classes(teacher: Graph, student: Graph) -> None:
     batch = distil.Batch(torch.randn(2, 3, 16, 16), None, torch.randn(2, 3, 32, 32))
     large = edit.at_input_size(teacher, (32, 32))
-    weights = distil.Weights(features=0.0)
+    weights = distil.Weights(features=0.0, labels=0.0, lovasz=0.0)
     given = distil.distil_loss(teacher, student, [], weights, large)(batch).detach()
     with torch.no_grad():
         expected = losses.distillation(student(batch.images), large(batch.large))

@@ -98,3 +98,11 @@ def test_mimicry_of_a_dead_channel_stays_finite() -> None:
 def test_mimicry_resizes_where_the_input_size_changed() -> None:
     teacher = torch.ones(1, 2, 8, 8) * torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
     assert float(losses.mimicry(teacher[:, :, :4, :4], teacher)) == pytest.approx(0, abs=1e-6)
+
+
+def test_sure_classes_leave_out_what_is_doubtful() -> None:
+    logits = torch.tensor([[4.0, 0.0], [0.0, 0.1], [0.0, 5.0]]).reshape(1, 3, 1, 2)
+    assert losses.sure_classes(logits).tolist() == [[[0, 2]]]
+    assert losses.sure_classes(logits, least=0.999).tolist() == [[[IGNORED, IGNORED]]]
+    one_channel = torch.tensor([9.0, -9.0, 0.1]).reshape(1, 1, 1, 3)
+    assert losses.sure_classes(one_channel).tolist() == [[[1, 0, IGNORED]]]

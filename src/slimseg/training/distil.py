@@ -3,7 +3,7 @@
     mimic    each new block alone: fed with the teacher's features, it learns to give the teacher's features
              (Romero et al., "FitNets", 2015, eq. 3, block by block)
     distil   the whole: the student's classes follow the teacher's, its features still held to the teacher's, and
-             labels where there are some (Hinton et al., 2015)
+             labels, or what the teacher is sure of (Hinton et al., 2015)
 
 Both run the student on the teacher's own values as far as the two are equal, so a frozen encoder is computed once.
 """
@@ -127,7 +127,10 @@ class _Part:
 def distil_loss(
     teacher: Graph, student: Graph, features: Sequence[str], weights: Weights, large: Graph | None = None
 ) -> Callable[[Batch], Tensor]:
-    """Loss of the whole student: its classes, its features at the named nodes, and labels where the batch has some.
+    """Loss of the whole student: the teacher's classes and features at the named nodes, and labels.
+
+    Where the batch has no labels, the classes that the teacher is sure of stand for them (Lee, "Pseudo-Label", 2013):
+    rare classes, which a mean over pixels hardly feels, then count as much as they do with labels.
 
     Args:
         teacher: at the student's input size; it gives the features, and the classes unless there is a `large` one.
@@ -154,10 +157,10 @@ def distil_loss(
         if features:
             terms = [losses.mimicry(own[name].float(), known[name].float()) for name in features]
             total = total + weights.features * torch.stack(terms).mean()
-        if masks is not None:
-            both = losses.two_classes(logits)
-            total = total + weights.labels * losses.cross_entropy(both, masks)
-            total = total + weights.lovasz * losses.lovasz_softmax(both, masks)
-        return total
+        if masks is None:
+            masks = losses.sure_classes(losses.at_size(expected.float(), images.shape[2:]))
+        both = losses.two_classes(logits)
+        total = total + weights.labels * losses.cross_entropy(both, masks)
+        return total + weights.lovasz * losses.lovasz_softmax(both, masks)
 
     return loss

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from slimseg.training.data import IGNORED
 
 QUIET_SHARE = 0.1  # of the mean variance: channels that vary less count as if they varied that much
+SURE = 0.8  # probability from which on a class of the teacher's counts as a label
 GRID_PIXELS = 2000  # of a feature map that are compared
 
 
@@ -55,6 +56,13 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     log_student = (student / temperature).log_softmax(1)
     log_teacher = (teacher / temperature).log_softmax(1)
     return temperature**2 * F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(1).mean()
+
+
+@torch.no_grad()
+def sure_classes(logits: Tensor, least: float = SURE) -> Tensor:
+    """(N, h, w): the class of each pixel where its probability is at least `least`, elsewhere 255."""
+    probability, classes = two_classes(logits).softmax(1).max(1)
+    return torch.where(probability >= least, classes, IGNORED)
 
 
 def two_classes(logits: Tensor) -> Tensor:
