@@ -110,7 +110,7 @@ def test_recovery_fits_the_scale_and_the_shift() -> None:
     loss = distil.mimic_loss(graph, edited, [distil.BlockPair(site.source, site.target)])
     optimizer, losses = torch.optim.Adam(moving, 0.03), []
     for _ in range(60):
-        value = loss((torch.randn(2, 8, 12, 16), None))
+        value = loss(distil.Batch(torch.randn(2, 8, 12, 16)))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

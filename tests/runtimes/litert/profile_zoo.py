@@ -110,7 +110,7 @@ def network(name: str, form: str, folder: Path) -> Path:
 
         logging.getLogger().setLevel(logging.ERROR)
         chosen = recipe.dynamic_wi8_afp32() if form == "dynamic" else _float16(recipe)
-        worker = quantizer.Quantizer(_modern(path)[0], chosen)
+        worker = quantizer.Quantizer(_modern(path, {})[0], chosen)
         made.write_bytes(worker.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
     return made
 
