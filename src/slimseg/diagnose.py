@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
@@ -18,7 +16,7 @@ from slimseg.planning.sides import odd_sides
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Finding, Profile, Refusal
-from slimseg.runtimes.litert import file, profiler, quantizer, writer
+from slimseg.runtimes.litert import file, profiler
 from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
@@ -63,7 +61,11 @@ def diagnose(
     native = "float32" if own is None else file_precision(own)
     precision = precision or native
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = own if own is not None and precision == native else _written(graph, precision, Path(folder))
+        path = (
+            own
+            if own is not None and precision == native
+            else whatif.written(graph, precision, Path(folder) / "model.tflite", io="float32")
+        )
         profile = _profile(path, threads)
     times = layer_times(graph, profile)
     sites, refusals = find_all(graph, times)
@@ -101,19 +103,6 @@ def _profile(path: Path, threads: int) -> Profile:
     """Where the time goes, at the latency that the file has while nothing disturbs it: what-ifs are timed like that."""
     profile = profiler.profile(path, threads=threads, runs=RUNS)
     return at_latency(profile, whatif.file_latency_ms(path, threads))
-
-
-def _written(graph: Graph, precision: Precision, folder: Path) -> Path:
-    """The network as a file of that precision; ranges do not matter for time."""
-    path = folder / "model.tflite"
-    writer.write(graph, path)
-    if precision == "float32":
-        return path
-    _, channels, height, width = graph.input_shape
-    sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
-    quantised = folder / "model.int8.tflite"
-    quantizer.quantize_int8(path, quantised, [sample])
-    return quantised
 
 
 def find_all(graph: Graph, times: LayerTimes) -> tuple[list[Site], list[Refusal]]:

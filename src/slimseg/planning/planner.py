@@ -143,7 +143,7 @@ class Planner:
         heads = ExactEdits(self.graph, HEADS, self.precision, self.progress, same_kind).run()
         self.graph = heads.graph
         self.edits += heads.edits
-        self.refusals += [refusal for refusal in heads.refusals if refusal not in self.refusals]
+        self._add(*heads.refusals)
 
     def input_size(self) -> None:
         """The most accurate input size that can reach the target, else the smallest that is accurate enough."""
@@ -184,7 +184,10 @@ class Planner:
             for _, variants in groupby(sites, key=lambda site: site.layers[0]):
                 forms = [form for site in variants if (form := _applied(graph, site)) is not None]
                 graph = min([graph, *forms], key=lambda form: costs.total(form).macs)
-        return self._narrowed(graph, 0.0, self._need_bytes(graph)) if self.target.size_bytes else graph
+        if self.target.size_bytes is not None:
+            for site in self._widths(graph, 0.0, self._need_bytes(graph)):
+                graph = named(site.technique).apply(graph, site)
+        return graph
 
     def _faster(self, sites: Sequence[Site]) -> dict[Site, whatif.Price]:
         """Prices of the sites that save time; the others are refused."""
@@ -250,13 +253,12 @@ class Planner:
             return
         kept = 1.0
         for number in range(NARROWING_ROUNDS):
-            now_ms = kept * whatif.latency_ms(self.graph, self.precision)
+            now_ms = whatif.latency_ms(self.graph, self.precision)
             wanted_ms = self.target.wanted_ms()
-            need_ms = now_ms - wanted_ms if wanted_ms is not None else 0.0
-            need_bytes = self._need_bytes(self.graph) if self.target.size_bytes is not None else 0
-            if need_ms > 0 and not number:
+            if wanted_ms is not None and now_ms > wanted_ms and not number:
                 kept = self._kept_by_rewriting()
-                need_ms = kept * now_ms - wanted_ms if wanted_ms is not None else 0.0
+            need_ms = kept * now_ms - wanted_ms if wanted_ms is not None else 0.0
+            need_bytes = self._need_bytes(self.graph) if self.target.size_bytes is not None else 0
             if need_ms <= 0 and need_bytes <= 0:
                 return
             if not number:
@@ -268,7 +270,7 @@ class Planner:
                 return
             for site in sites:
                 self._apply(site, 0.0, 0.0)
-            saved_ms = now_ms / kept - whatif.latency_ms(self.graph, self.precision)
+            saved_ms = now_ms - whatif.latency_ms(self.graph, self.precision)
             # They were chosen together and are told together.
             self.edits[-len(sites) :] = [PlannedEdit(site, saved_ms / len(sites), 0.0) for site in sites]
 
@@ -286,11 +288,6 @@ class Planner:
         if self.target.size_bytes is not None and costs.total(after).params > costs.total(before).params:
             return "it has more parameters, and the file's size is bounded"
         return same_kind(before, after)
-
-    def _narrowed(self, graph: Graph, need_ms: float, need_bytes: int) -> Graph:
-        for site in self._widths(graph, need_ms, need_bytes):
-            graph = named(site.technique).apply(graph, site)
-        return graph
 
     def _widths(self, graph: Graph, need_ms: float, need_bytes: int) -> list[Site]:
         """A site for every group of channels that loses some."""

@@ -178,10 +178,10 @@ class _Files:
         return self.written[key]
 
 
-def written(graph: Graph, precision: Precision, path: Path) -> Path:
+def written(graph: Graph, precision: Precision, path: Path, io: quantizer.Io | None = None) -> Path:
     """The graph as a file whose time and size are those of that precision; its ranges are of noise.
 
-    Inputs and outputs have the precision, too; a mask's file takes floats.
+    Inputs and outputs have the precision, too, unless `io` says otherwise; a mask's file takes floats.
     """
     writer.write(graph, path)
     if precision == "float32":
@@ -189,6 +189,6 @@ def written(graph: Graph, precision: Precision, path: Path) -> Path:
     _, channels, height, width = graph.input_shape
     sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
     result = path.with_suffix(".int8.tflite")
-    io: Literal["float32", "int8"] = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
-    quantizer.quantize_int8(path, result, [sample], io=io)
+    own: quantizer.Io = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
+    quantizer.quantize_int8(path, result, [sample], io=io or own)
     return result

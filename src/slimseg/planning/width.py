@@ -13,7 +13,7 @@ measured); solved greedily as Yang et al., "NetAdapt", 2018, algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -48,7 +48,6 @@ class _Group:
     importance: list[float]  # ascending
     kept: int
     least: int
-    fixed: set[str] = field(default_factory=set)
 
     def step(self) -> int:
         """How many channels leave next, so that a multiple of 8 is left; 0 where no more may."""
