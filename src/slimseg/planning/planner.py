@@ -3,6 +3,7 @@
     heads        what leaves the network, where another form of it is faster and changes nothing
     input size   the most accurate one at which all that follows can reach the target
     approximate  the least harmful set of replaced layers
+    heads        again, of what they have become
     narrow       channels leave until the whole, written and timed, is as quick and as small as it has to be
     rewrite      exact edits of what is left; planned here, made after training
 
@@ -129,8 +130,8 @@ class Planner:
         if self.budget.allows("images"):
             self.input_size()
             self.approximate(effort)
+            self.exact()  # before channels leave, so that no more of them leave than have to
             self.narrow()
-            self.exact()
         rewrites = self._rewrites()
         self._add(*rewrites.refusals)
         return Plan(
