@@ -1,0 +1,188 @@
+"""Cross-layer equalisation: channels brought to like ranges before they share one 8-bit grid. Exact in float32.
+
+    Given   x = f(W¹∗u + b¹),  y = W²∗x + b²,     f(s·x) = s·f(x) for s > 0
+    Result  x' = f(S⁻¹(W¹∗u + b¹)),  y = (W²S)∗x' + b²,     S = diag(s), a scale per channel of x
+
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.1: both sides
+get equal ranges with sᵢ = √(r¹ᵢ / r²ᵢ) (eq. 9-11), r² that of the weights which read channel i, and r¹ that of
+
+- its values on images, where there are any: LiteRT's weights have a grid per output channel, so what makes a channel
+  needs no help, but all channels of x share one grid;
+- the weights that make it, where there are none: what the paper has, here a guess at the values.
+
+Ranges are relative to the grid that they are rounded on: r¹ to the largest of all channels of its tensor, r² to the
+largest weight of the same output channel. So a depthwise layer, whose every input has a grid of its own, takes any
+scale, and the values before it end up all alike. The chains of the paper are one case of many: what meets in a sum,
+is concatenated or has several readers is scaled together as scale_flow.py finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.graph.features import Features
+from slimseg.graph.fold import fold_scales
+from slimseg.graph.graph import Graph, only_consumer
+from slimseg.quantisation.scale_flow import ScaleFlow, scale_flow
+from slimseg.quantisation.weight_layout import MIXING, Mixing, as_stored, by_channels
+
+_ROUNDS_AT_MOST = 100
+_CONVERGED = 0.01  # the largest change of a logarithm
+_DEAD = 1e-6  # of the largest range: channels below it say nothing about their scale
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer and one that reads its channels, now scaled; `spread` is the largest scale over the smallest."""
+
+    producer: str
+    reader: str
+    channels: int
+    spread: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A layer of which some channels keep their scale, and why the first of them has to."""
+
+    producer: str
+    channels: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Equalised:
+    """The same function with other weights, batch norms folded."""
+
+    graph: Graph
+    pairs: tuple[Pair, ...]
+    kept: tuple[Kept, ...]
+
+
+@torch.no_grad()
+def equalised(graph: Graph, images: Tensor | None = None, bound: float = 64.0) -> Equalised:
+    """The graph with the ranges of its channels matched; outputs are equal within float error.
+
+    Args:
+        images: (N, C, H, W), preprocessed, a dozen are enough; None: by the weights alone.
+        bound: every scale is between 1/bound and bound, so that a channel which the images hardly show is not raised
+            so far that other images clip it.
+    """
+    result = fold_scales(graph)
+    flow = scale_flow(result)
+    weights = {name: by_channels(_mixing(result, name)).abs().amax(3) for name in flow.made}
+    values = {} if images is None else _largest_values(result, flow, images)
+    scales = _Ranges(flow, weights, values).matched(bound)
+    for name in flow.made:
+        _scale(_mixing(result, name), scales[flow.read[name]], scales[flow.made[name]])
+    return Equalised(result, tuple(_pairs(flow, scales)), tuple(_kept(flow)))
+
+
+class _Ranges:
+    """What both sides' ranges are at given scales (count,); each result is (count,), 0 where a scale has no such side.
+
+    `weights`: by layer, the largest of each kernel (groups, outputs, inputs); `values`: by node, of each channel.
+    """
+
+    def __init__(self, flow: ScaleFlow, weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        self.flow, self.weights, self.values = flow, weights, values
+
+    def matched(self, bound: float) -> Tensor:
+        """The scales at which both sides are alike; 1 for those that are fixed, dead or have one side only."""
+        free = torch.ones(self.flow.count, dtype=torch.bool)
+        free[list(self.flow.fixed)] = False
+        scales = torch.ones(self.flow.count)
+        for _ in range(_ROUNDS_AT_MOST):
+            made, read = self.made(scales), self.read(scales)
+            usable = free & (made > _DEAD) & (read > _DEAD)
+            wanted = torch.where(usable, scales * (made / read).sqrt(), scales).clamp(1 / bound, bound)
+            change = (wanted / scales).log().abs().amax() if len(scales) else torch.tensor(0.0)
+            scales = wanted
+            if change < _CONVERGED:
+                break
+        return scales
+
+    def made(self, scales: Tensor) -> Tensor:
+        """Of each channel, against the widest in its tensor."""
+        found = torch.zeros(self.flow.count)
+        for name, indices in (self.flow.values if self.values else self.flow.made).items():
+            largest = self.values.get(name) if self.values else self._incoming(name, scales).amax(2).flatten()
+            if largest is not None:
+                ranges = largest / scales[indices]
+                _raise(found, indices, ranges / _positive(ranges.amax()))
+        return found
+
+    def read(self, scales: Tensor) -> Tensor:
+        """Of the weights that read each channel, against the largest weight of the same output channel."""
+        found = torch.zeros(self.flow.count)
+        for name, indices in self.flow.read.items():
+            weights = self._incoming(name, scales)
+            relative = weights / _positive(weights.amax(2, keepdim=True))
+            _raise(found, indices, relative.amax(1).flatten())
+        return found
+
+    def _incoming(self, name: str, scales: Tensor) -> Tensor:
+        """A layer's weights with its inputs scaled, its outputs not."""
+        weights = self.weights[name]
+        return weights * scales[self.flow.read[name]].reshape(weights.shape[0], 1, -1)
+
+
+def _raise(found: Tensor, indices: Tensor, values: Tensor) -> None:
+    found.scatter_reduce_(0, indices, values, "amax")
+
+
+def _positive(values: Tensor) -> Tensor:
+    return values.clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def _largest_values(graph: Graph, flow: ScaleFlow, images: Tensor) -> dict[str, Tensor]:
+    """By node with a grid of its own: the largest magnitude of each channel (channels,)."""
+    names = [name for name, indices in flow.values.items() if len(indices) and _has_grid(graph, graph.node(name))]
+    features, found = Features(graph.module, names), dict[str, Tensor]()
+    for image in torch.split(images, 1):
+        for name, value in features(image)[1].items():
+            largest = value.abs().transpose(0, 1).flatten(1).amax(1)
+            found[name] = torch.maximum(found[name], largest) if name in found else largest
+    return found
+
+
+def _has_grid(graph: Graph, node: fx.Node) -> bool:
+    """A layer in front of a ReLU has none: both are one operator."""
+    reader = only_consumer(node)
+    return reader is None or graph.layer_as(reader, nn.ReLU) is None
+
+
+def _mixing(graph: Graph, name: str) -> Mixing:
+    layer = graph.layer(graph.node(name))
+    assert isinstance(layer, MIXING)
+    return layer
+
+
+def _scale(layer: Mixing, inputs: Tensor, outputs: Tensor) -> None:
+    """Let a layer read x/inputs where it read x, and give y/outputs where it gave y; in place."""
+    weights = by_channels(layer)
+    groups = weights.shape[0]
+    scaled = weights * inputs.reshape(groups, 1, -1, 1) / outputs.reshape(groups, -1, 1, 1)
+    layer.weight = nn.Parameter(as_stored(layer, scaled).contiguous())
+    if layer.bias is not None:
+        layer.bias = nn.Parameter(layer.bias.detach() / outputs)
+
+
+def _pairs(flow: ScaleFlow, scales: Tensor) -> Iterator[Pair]:
+    for producer, made in flow.made.items():
+        for reader, read in flow.read.items():
+            both = made[torch.isin(made, read)]
+            moved = scales[both]
+            if (moved != 1).any():
+                yield Pair(producer, reader, len(both), float(moved.max() / moved.min()))
+
+
+def _kept(flow: ScaleFlow) -> Iterator[Kept]:
+    for producer, made in flow.made.items():
+        reasons = [flow.fixed[index] for index in made.tolist() if index in flow.fixed]
+        if reasons:
+            yield Kept(producer, len(reasons), reasons[0])

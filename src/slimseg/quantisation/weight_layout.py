@@ -1,0 +1,25 @@
+"""One layout for the weights of every layer that mixes channels: (groups, outputs, inputs, taps), per group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+Mixing = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def by_channels(layer: Mixing) -> Tensor:
+    """The layer's weights, detached: (groups, outputs / groups, inputs / groups, taps of the kernel)."""
+    weight = layer.weight.detach().flatten(2)
+    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    if isinstance(layer, nn.Linear):
+        weight = weight[..., None]
+    grouped = torch.unflatten(weight, 0, (groups, -1))
+    return grouped.transpose(1, 2) if isinstance(layer, nn.ConvTranspose2d) else grouped
+
+
+def as_stored(layer: Mixing, weight: Tensor) -> Tensor:
+    """Weights of `by_channels` in the layer's own layout."""
+    ordered = weight.transpose(1, 2) if isinstance(layer, nn.ConvTranspose2d) else weight
+    return ordered.reshape(layer.weight.shape)
