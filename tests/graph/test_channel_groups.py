@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from slimseg import load
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
-from slimseg.graph.channel_groups import (
-    ChannelGroup,
-    channel_groups,
-    filters,
-    group_importance,
-    obstacle,
-    without,
-)
+from slimseg.graph.channel_groups import ChannelGroup, channel_groups, filters, group_importance, without
 from slimseg.graph.graph import Graph
 
 SHAPE = (1, 3, 8, 12)
@@ -213,7 +206,7 @@ def assert_exact(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> G
 
 
 def cuttable(graph: Graph) -> list[ChannelGroup]:
-    return [group for group in channel_groups(graph) if group.channels > 1 and obstacle(graph, group) is None]
+    return [group for group in channel_groups(graph) if group.channels > 1 and group.fixed is None]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -248,7 +241,7 @@ def test_no_channel_is_in_two_groups_and_the_graph_is_left_alone(recipe: list[tu
         places = {(name, position) for name, positions in group.outputs.items() for position in positions}
         assert not places & seen
         seen |= places
-        if obstacle(graph, group) is None and group.channels > 1:
+        if group.fixed is None and group.channels > 1:
             without(graph, group, [0])
         else:
             with pytest.raises(Unsupported, match=group.root):
@@ -263,7 +256,7 @@ def test_no_channel_is_in_two_groups_and_the_graph_is_left_alone(recipe: list[tu
 def test_layers_that_keep_channels_apart_stand_in_no_cuts_way(kind: str) -> None:
     graph = net(kind, "conv")
     first = next(group for group in channel_groups(graph) if group.root == "conv0")
-    assert obstacle(graph, first) is None
+    assert first.fixed is None
     assert_exact(graph, first, [0, 3, 7])
 
 
@@ -271,13 +264,13 @@ def test_layers_that_keep_channels_apart_stand_in_no_cuts_way(kind: str) -> None
 def test_layers_to_which_the_number_of_channels_means_something_stand_in_the_way_by_name(kind: str) -> None:
     graph = net(kind, "conv")
     first = next(group for group in channel_groups(graph) if group.root == "conv0")
-    reason = obstacle(graph, first) or ""
+    reason = first.fixed or ""
     if kind == "pad":  # what is added stays; the others may leave
         assert_exact(graph, first, [0, 3, 7])
     elif kind == "shared":
         assert_exact(graph, first, [1])  # called once, it is shared with nothing
         twice = net(kind, "sigmoid", kind)
-        refused = [group for group in channel_groups(twice) if "shares its weights" in (obstacle(twice, group) or "")]
+        refused = [group for group in channel_groups(twice) if "shares its weights" in (group.fixed or "")]
         assert {group.root for group in refused} >= {"conv0"}
     else:
         assert f"{kind}1" in reason
@@ -299,8 +292,8 @@ def test_a_sum_with_the_image_or_with_padding_holds_all_channels() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.last(self.add(self.conv(x), x))
 
-    (group,) = channel_groups(graph := edit.trace(WithImage().eval(), SHAPE))
-    assert "the input" in (obstacle(graph, group) or "")
+    (group,) = channel_groups(edit.trace(WithImage().eval(), SHAPE))
+    assert "the input" in (group.fixed or "")
 
 
 def test_a_value_concatenated_with_itself_is_read_at_both_places() -> None:
@@ -320,8 +313,8 @@ def test_a_sum_of_concatenations_that_overlap_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.last(self.add(self.concat(self.a(x), self.b(x)), self.c(x)))
 
-    (group,) = channel_groups(graph := edit.trace(Overlap().eval(), SHAPE))
-    assert "only some of its channels" in (obstacle(graph, group) or "")
+    (group,) = channel_groups(edit.trace(Overlap().eval(), SHAPE))
+    assert "only some of its channels" in (group.fixed or "")
 
 
 def test_the_results_own_channels_are_no_group() -> None:
@@ -381,7 +374,7 @@ def test_every_group_of_a_real_network_alone_and_all_together(shared: Path, name
     started = time.process_time()
     groups = channel_groups(graph)
     assert time.process_time() - started < 1
-    assert [obstacle(graph, group) for group in groups] == [None] * len(groups)
+    assert [group.fixed for group in groups] == [None] * len(groups)
     params = sum(parameter.numel() for parameter in graph.module.parameters())
     cut = graph
     for number, group in enumerate(groups):

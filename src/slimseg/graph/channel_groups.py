@@ -49,11 +49,6 @@ def channel_groups(graph: Graph) -> list[ChannelGroup]:
     return sorted((group for group in found if own.isdisjoint(group.outputs)), key=lambda group: order[group.root])
 
 
-def obstacle(graph: Graph, group: ChannelGroup) -> str | None:
-    """Why the group's channels cannot be cut, if they cannot."""
-    return group.fixed
-
-
 def without(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> Graph:
     """The network without some channels of a group; the others keep their weights.
 

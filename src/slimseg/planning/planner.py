@@ -23,7 +23,7 @@ from torch import Tensor
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs, edit
-from slimseg.graph.channel_groups import channel_groups, obstacle
+from slimseg.graph.channel_groups import channel_groups
 from slimseg.graph.graph import Graph
 from slimseg.planning import alike, sensitivity, whatif
 from slimseg.planning.budget import Budget
@@ -292,13 +292,9 @@ class Planner:
 
     def _widths(self, graph: Graph, need_ms: float, need_bytes: int) -> list[Site]:
         """A site for every group of channels that loses some."""
-        groups = []
-        for group in channel_groups(graph):
-            reason = obstacle(graph, group)
-            if reason is None and group.channels >= LEAST_CHANNELS:
-                groups.append(group)
-            elif reason is not None:
-                self._add(Refusal(Channels.name, group.root, reason))
+        every = channel_groups(graph)
+        self._add(*(Refusal(Channels.name, group.root, group.fixed) for group in every if group.fixed is not None))
+        groups = [group for group in every if group.fixed is None and group.channels >= LEAST_CHANNELS]
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
             path = whatif.written(graph, self.precision, Path(folder) / "whole.tflite")
             times = layer_times(graph, profiler.profile(path))

@@ -13,7 +13,7 @@ of Fang et al., "DepGraph: Towards Any Structural Pruning", 2023. C' is a multip
 from __future__ import annotations
 
 from slimseg.errors import Unsupported
-from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance, obstacle, without
+from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance, without
 from slimseg.graph.graph import Graph
 from slimseg.graph.region import region
 from slimseg.results import Needs, Refusal
@@ -37,9 +37,8 @@ class Channels:
         for group in channel_groups(graph):
             if group.channels < LEAST:
                 continue
-            refusal = obstacle(graph, group)
-            if refusal:
-                refusals.append(Refusal(self.name, group.root, refusal))
+            if group.fixed is not None:
+                refusals.append(Refusal(self.name, group.root, group.fixed))
             else:
                 # Half of them, to see what channels cost here; a plan asks for the numbers that it needs.
                 sites.append(site_of(graph, group, max(STEP, group.channels // 2 // STEP * STEP)))
@@ -48,7 +47,7 @@ class Channels:
     def apply(self, graph: Graph, site: Site) -> Graph:
         before, _, after = site.variant.partition(" to ")
         group = next((each for each in channel_groups(graph) if each.root == site.layers[0]), None)
-        if group is None or str(group.channels) != before or not after.isdecimal() or obstacle(graph, group):
+        if group is None or str(group.channels) != before or not after.isdecimal() or group.fixed is not None:
             raise Unsupported(f"{site.layers[0]} has no {before} channels that could become {after}")
         leaving = max(0, group.channels - int(after))
         return without(graph, group, group_importance(graph, group).argsort(stable=True)[:leaving].tolist())
