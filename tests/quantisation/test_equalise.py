@@ -15,6 +15,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.equalise import equalised
+from slimseg.quantisation.weight_layout import MIXING
 
 SHAPE = (1, 4, 12, 16)
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -45,8 +46,8 @@ step = st.tuples(
 def wild(module: nn.Module) -> nn.Module:
     """Channels whose ranges lie orders of magnitude apart, and norms that have seen something."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            layer.weight.data *= 10 ** (2 * torch.rand(len(layer.weight), 1, 1, 1) - 1)
+        if isinstance(layer, MIXING):
+            layer.weight.data.transpose(0, -1).mul_(10 ** (2 * torch.rand(len(layer.weight)) - 1))
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.running_var, 0.3, 3)
             nn.init.normal_(layer.running_mean)
@@ -89,7 +90,8 @@ class Branches(nn.Module):
         super().__init__()
         self.first, self.second, self.third = (nn.Conv2d(width, 8, 3, 1, 1) for width in (4, 8, 8))
         self.relu, self.sigmoid = nn.ReLU(), nn.Sigmoid()
-        self.squeeze, self.gate, self.multiply = nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), ops.Multiply()
+        self.squeeze, self.flat, self.map = nn.AdaptiveAvgPool2d(1), ops.Reshape((1, 8)), ops.Reshape((1, 8, 1, 1))
+        self.narrow, self.gate, self.multiply = nn.Linear(8, 3), nn.Linear(3, 8), ops.Multiply()
         self.add, self.largest, self.concat = ops.Add(), ops.Maximum(), ops.Concat()
         self.part, self.pad = ops.Slice(1, 2, 12, 2), ops.Pad((0, 0, 0, 0), channels=(1, 2))
         self.wide, self.depth, self.space = nn.Conv2d(8, 32, 1), ops.DepthToSpace(2), ops.SpaceToDepth(2)
@@ -98,7 +100,8 @@ class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         skip = self.relu(self.first(x))
         y = self.add(self.second(skip), skip)
-        gated = self.multiply(self.sigmoid(self.gate(self.squeeze(y))), y)
+        gate = self.gate(self.relu(self.narrow(self.flat(self.squeeze(y)))))
+        gated = self.multiply(self.sigmoid(self.map(gate)), y)
         spread = self.depth(self.relu(self.wide(y)))
         z = self.pad(self.part(self.concat(gated, self.largest(self.third(skip), y))))
         again = self.resize(self.shared(self.relu(self.shared(z))))
@@ -112,7 +115,7 @@ def test_what_branches_is_scaled_together(with_images: bool):
     result = equalised(graph, torch.randn(3, *SHAPE[1:]) if with_images else None)
     assert_equal(result.graph, graph)
     pairs = {(pair.producer, pair.reader) for pair in result.pairs}
-    assert pairs >= {("wide", "end"), ("first", "wide"), ("second", "gate"), ("third", "gate"), ("first", "third")}
+    assert pairs >= {("wide", "end"), ("first", "wide"), ("second", "narrow"), ("narrow", "gate"), ("third", "narrow")}
     reasons = {kept.producer: kept.reason for kept in result.kept}
     assert "shares its weights" in reasons["shared"]
     assert "Sigmoid" in reasons["gate"]

@@ -11,11 +11,9 @@ MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 def by_channels(layer: Mixing) -> Tensor:
     """The layer's weights, detached: (groups, outputs / groups, inputs / groups, taps of the kernel)."""
-    weight = layer.weight.detach().flatten(2)
-    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
     if isinstance(layer, nn.Linear):
-        weight = weight[..., None]
-    grouped = torch.unflatten(weight, 0, (groups, -1))
+        return layer.weight.detach()[None, ..., None]
+    grouped = torch.unflatten(layer.weight.detach().flatten(2), 0, (layer.groups, -1))
     return grouped.transpose(1, 2) if isinstance(layer, nn.ConvTranspose2d) else grouped
 
 
