@@ -93,7 +93,9 @@ class _Tracer:
         for source in node.all_input_nodes:
             reason = f"its channels go on to {node.name}, {_kind(node, layer)}, which they would change"
             self._fix(self.values[source], reason)
-        return self._fix(self._new(node), f"its channels are tied to those of {node.name}, {_kind(node, layer)}")
+        # Channels that all stay need not be told apart: a flattened mask has one for each pixel.
+        stays = self._fix(self._numbers(1), f"its channels are tied to those of {node.name}, {_kind(node, layer)}")
+        return stays * self._channels(node)
 
     def mixed(self, node: fx.Node, layer: Any) -> Channels | None:
         """A layer whose every output channel depends on every input channel."""
@@ -103,7 +105,7 @@ class _Tracer:
         if getattr(layer, "groups", 1) > 1 or (isinstance(layer, nn.Linear) and len(self.graph.shape(node)) != 2):
             return None
         self.read[node.name] = source
-        self.made[node.name] = self._new(node)
+        self.made[node.name] = self._numbers(self._channels(node))
         return self.made[node.name]
 
     def kept(self, node: fx.Node, layer: nn.Module) -> Channels:
@@ -175,9 +177,9 @@ class _Tracer:
     def _source(self, node: fx.Node) -> Channels:
         return self.values[node.all_input_nodes[0]]
 
-    def _new(self, node: fx.Node) -> Channels:
+    def _channels(self, node: fx.Node) -> int:
         shape = node.meta.get("shape", ())
-        return self._numbers(shape[1] if len(shape) > 1 else 0)
+        return shape[1] if len(shape) > 1 else 0
 
     def _numbers(self, count: int) -> Channels:
         start = len(self.tied)
@@ -185,7 +187,7 @@ class _Tracer:
         return tuple(range(start, start + count))
 
     def _fix(self, channels: Channels, reason: str) -> Channels:
-        for channel in channels:
+        for channel in dict.fromkeys(channels):
             self.fixed.setdefault(channel, reason)
         return channels
 
