@@ -1,0 +1,66 @@
+"""The 8-bit arithmetic of XNNPACK's kernels, so that what is evaluated here is, bit for bit, what the file computes.
+
+A network of 8-bit values doubles the smallest difference from layer to layer: one value in 10⁵ that is rounded the
+other way is one pixel in 200 that changes class in the end. Where training is content with real numbers on grids,
+evaluation therefore rounds as the runtime does:
+
+    convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even           (x, w, b whole numbers)
+    sum           (a · m_a + b · m_b + ½·2ᵏ) >> k,     m = round(2ᵏ · s/s_y),   k = 20 − ⌊log₂ of the larger s/s_y⌋
+    conversion    (x · m + ½·2⁸) >> 8,                 m = round(2⁸ · s_x/s_y)
+    resize        halves up
+
+(XNNPACK's microparams-init.c; weights of a resize are whole 2⁻¹¹ths, which those of a whole factor are anyway.)
+Values go in and come out as real numbers, whole multiples of their scales.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slimseg.quantisation.rounding import rounded_weights, weight_scales
+
+_SUM_BITS, _CONVERSION_BITS = 20, 8
+
+
+def convolution(layer: nn.Module, axis: int | None, x: Tensor, scale: Tensor, target: Tensor, bits: int) -> Tensor:
+    """A convolution, transposed convolution or linear layer of x in steps of `scale`, in whole steps of `target`.
+
+    `axis` is that of the output channels among the weights, None for one scale of all weights.
+    """
+    weight, parameters = layer.get_parameter("weight"), dict(layer.named_parameters())
+    scales = weight_scales(weight, axis, bits)
+    spread = scales if axis is None else scales.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
+    constants = {"weight": (rounded_weights(weight, axis, bits) / spread).round()}
+    if "bias" in parameters:
+        constants["bias"] = (parameters["bias"] / (scale * scales)).round()
+    total: Tensor = torch.func.functional_call(layer, constants, (x / scale).round())
+    ratio = scale * scales / target
+    return (total * _over_channels(ratio, total)).round() * target
+
+
+def _over_channels(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *(1 for _ in like.shape[2:])) if values.ndim else values
+
+
+def addition(a: Tensor, b: Tensor, scales: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    """a + b, each in steps of its scale, in whole steps of `target`."""
+    ratios = [float(scale / target) for scale in scales]
+    bits = _SUM_BITS - torch.frexp(torch.tensor(max(ratios)))[1].item() + 1
+    total = sum(
+        (value / scale).round().double() * round(ratio * 2.0**bits)
+        for value, scale, ratio in zip((a, b), scales, ratios, strict=True)
+    )
+    return (total / 2.0**bits + 0.5).floor().float() * target  # type: ignore[union-attr]
+
+
+def conversion(x: Tensor, scale: Tensor, target: Tensor) -> Tensor:
+    """x in steps of `scale`, in whole steps of `target`."""
+    factor = round(float(scale / target) * 2.0**_CONVERSION_BITS)
+    return ((x / scale).round().double() * factor / 2.0**_CONVERSION_BITS + 0.5).floor().float() * target
+
+
+def resize(layer: nn.Module, x: Tensor, scale: Tensor) -> Tensor:
+    """A resize of x in steps of `scale`, in whole steps of the same."""
+    value: Tensor = layer((x / scale).round())
+    return (value + 0.5).floor() * scale
