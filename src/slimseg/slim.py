@@ -34,8 +34,9 @@ from slimseg.planning.budget import Budget
 from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal, fingerprint
 from slimseg.planning.plan import Plan
-from slimseg.planning.planner import Evidence, Planner, Target, deployed_precision
+from slimseg.planning.planner import Evidence, Planner, deployed_precision
 from slimseg.planning.recover import Recovery
+from slimseg.planning.target import Target
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report.files import write_json

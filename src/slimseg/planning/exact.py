@@ -131,7 +131,7 @@ class ExactEdits:
 
     def _refuse(self, site: Site, reason: str) -> None:
         self._refused.add(_key(site))
-        self._add([Refusal(site.technique, site.layers[0], f"{site.variant}: {reason}" if site.variant else reason)])
+        self._add([site.refused(reason)])
 
     def _add(self, refusals: Sequence[Refusal]) -> None:
         self.refusals += [refusal for refusal in refusals if refusal not in self.refusals]

@@ -90,5 +90,4 @@ def _pays(edit: PlannedEdit) -> bool:
 
 
 def _refusal(edit: PlannedEdit) -> Refusal:
-    site, saving_ms = edit.site, edit.predicted_saving_ms
-    return Refusal(site.technique, site.layers[0], f"{site.variant}: where it stands it saves {saving_ms:.3f} ms")
+    return edit.site.refused(f"where it stands it saves {edit.predicted_saving_ms:.3f} ms")

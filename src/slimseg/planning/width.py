@@ -12,16 +12,25 @@ measured); solved greedily as Yang et al., "NetAdapt", 2018, algorithm 1.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from slimseg.graph.channel_groups import ChannelGroup, group_importance
+from slimseg.graph import costs
+from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance
 from slimseg.graph.graph import Graph
+from slimseg.planning import whatif
+from slimseg.planning.layer_times import layer_times
+from slimseg.planning.whatif import Precision
+from slimseg.results import Refusal
+from slimseg.runtimes.litert import profiler
+from slimseg.techniques import Found
+from slimseg.techniques.channels import LEAST, STEP, Channels, site_of
 
-STEP = 8
 LEAST_SHARE = 1 / 8  # of its channels that a group keeps
 
 
@@ -57,6 +66,22 @@ class _Group:
     def loss(self) -> float:
         gone = self.group.channels - self.kept
         return sum(self.importance[gone : gone + self.step()])
+
+
+def narrowing(graph: Graph, precision: Precision, need_ms: float, need_bytes: int) -> Found:
+    """A site for every group of channels that loses some, and a refusal for every group that cannot.
+
+    What must be saved, `need_ms` and `need_bytes`, is of the network's own file, which is profiled here.
+    """
+    groups = channel_groups(graph)
+    refusals = tuple(Refusal(Channels.name, group.root, group.fixed) for group in groups if group.fixed is not None)
+    free = [group for group in groups if group.fixed is None and group.channels >= LEAST]
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        path = whatif.written(graph, precision, Path(folder) / "whole.tflite")
+        times = layer_times(graph, profiler.profile(path))
+        bytes_per_parameter = path.stat().st_size / costs.total(graph).params
+    kept = widths(graph, free, times, need_ms, int(need_bytes / bytes_per_parameter))
+    return Found(tuple(site_of(graph, group, kept[group.root]) for group in free if group.root in kept), refusals)
 
 
 def widths(

@@ -50,8 +50,13 @@ class InputSize:
         return Site(self.name, (source,), source, graph.output.name, self.needs, reason, f"{size[0]}x{size[1]}", True)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
-        height, _, width = site.variant.partition("x")
-        return edit.at_input_size(graph, (int(height), int(width)))
+        return edit.at_input_size(graph, size_of(site))
+
+
+def size_of(site: Site) -> tuple[int, int]:
+    """Height and width that a site brings the input to."""
+    height, _, width = site.variant.partition("x")
+    return int(height), int(width)
 
 
 def needed_step(graph: Graph) -> int:

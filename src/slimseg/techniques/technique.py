@@ -31,6 +31,10 @@ class Site:
     variant: str = ""  # "rank 2", "bilinear 1x1", "192x256"; variants of one layer exclude each other
     whole: bool = False  # changes the whole network (its input or output), not a part
 
+    def refused(self, reason: str) -> Refusal:
+        """This site, left alone after all; its variant is told with the reason."""
+        return Refusal(self.technique, self.layers[0], f"{self.variant}: {reason}" if self.variant else reason)
+
 
 @dataclass(frozen=True)
 class Found:

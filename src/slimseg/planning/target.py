@@ -1,0 +1,38 @@
+"""What a plan has to reach, in numbers of the deployed precision."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimseg.graph.graph import Graph
+from slimseg.planning import whatif
+from slimseg.planning.whatif import Precision
+
+MARGIN = 1.07  # aim this much past the speed-up and the size that are asked for: both are measured again in the end
+
+
+@dataclass(frozen=True)
+class Target:
+    """A latency and a file size, each only if it was asked for.
+
+    The latency is asked for again before each decision: where it is a share of another file's, a machine that slows
+    down slows down both.
+    """
+
+    latency_ms: Callable[[], float] | None
+    size_bytes: int | None
+
+    def wanted_ms(self) -> float | None:
+        """The latency to aim at now."""
+        return self.latency_ms() / MARGIN if self.latency_ms is not None else None
+
+    def excess_bytes(self, graph: Graph, precision: Precision) -> int | None:
+        """Bytes that the file of this graph is too big; 0 or less where it is small enough."""
+        if self.size_bytes is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+            path = whatif.written(graph, precision, Path(folder) / "whole.tflite")
+            return int(path.stat().st_size - self.size_bytes / MARGIN)
