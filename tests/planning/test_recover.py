@@ -8,20 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import recover as recipe
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.plan import Plan
-from slimseg.planning.recover import Batches, Recovery
+from slimseg.planning.recover import Recovery
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Bar, Silent
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
 from slimseg.training import distil
+from slimseg.training.batches import Batches
 from slimseg.training.data import open_folder
 
 
@@ -127,30 +126,6 @@ def test_no_time_no_training(shapes_graph: Graph, shapes: Path) -> None:
     assert notes.jobs == []
     old = dict(plan.graph.module.named_parameters())
     assert all(torch.equal(value, old[name]) for name, value in student.module.named_parameters())
-
-
-def test_labels_only_where_they_are_allowed(shapes_graph: Graph, shapes: Path) -> None:
-    folder = open_folder(shapes)
-    images, masks, large = next(iter(Batches(shapes_graph, folder, True, 0, (128, 160))))
-    assert large is None
-    assert images.shape == (8, 3, 128, 160)
-    assert masks is not None
-    assert masks.shape == (8, 128, 160)
-    assert next(iter(Batches(shapes_graph, folder, False, 0, (128, 160)))).masks is None
-    assert float(images.min()) >= -127 / 128 - 1e-6  # the network's own preprocessing
-    assert float(images.max()) <= 1 + 1e-6
-
-
-def test_a_smaller_student_gets_large_images_beside_its_own(shapes_graph: Graph, shapes: Path) -> None:
-    small = edit.at_input_size(shapes_graph, (64, 80))
-    batch = next(iter(Batches(small, open_folder(shapes), True, 0, shapes_graph.input_size)))
-    assert batch.masks is not None
-    assert batch.large is not None
-    assert batch.images.shape == (8, 3, 64, 80)
-    assert batch.masks.shape == (8, 64, 80)
-    assert batch.large.shape == (8, 3, 128, 160)
-    reduced = F.interpolate(batch.large, (64, 80), mode="bilinear", antialias=True)
-    torch.testing.assert_close(batch.images, reduced, atol=1e-4, rtol=1e-4)
 
 
 def test_preprocessing_is_the_networks_own() -> None:

@@ -83,7 +83,7 @@ def _same_layer(layer: nn.Module, original: nn.Module) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key].cpu(), theirs[key].cpu()) for key in mine)
 
 
-def _follow(teacher: Graph, images: Tensor) -> None:
+def follow(teacher: Graph, images: Tensor) -> None:
     """The training loop chooses the device of student and batch; the teacher goes there too."""
     first = next(teacher.module.parameters(), None)
     if first is not None and first.device != images.device:
@@ -98,7 +98,7 @@ def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Ca
 
     def loss(batch: Batch) -> Tensor:
         images = batch.images
-        _follow(teacher, images)
+        follow(teacher, images)
         with torch.no_grad():
             _, known = watch(images)
             known[teacher.input.name] = images
@@ -124,13 +124,28 @@ class _Part:
         return self.run(value)[0]
 
 
-def distil_loss(
-    teacher: Graph, student: Graph, features: Sequence[str], weights: Weights, large: Graph | None = None
-) -> Callable[[Batch], Tensor]:
-    """Loss of the whole student: the teacher's classes and features at the named nodes, and labels.
+def class_loss(logits: Tensor, expected: Tensor, batch: Batch, weights: Weights) -> Tensor:
+    """The classes alone: the student's `logits` against the teacher's, `expected`, and against labels.
 
     Where the batch has no labels, the classes that the teacher is sure of stand for them (Lee, "Pseudo-Label", 2013):
     rare classes, which a mean over pixels hardly feels, then count as much as they do with labels.
+    """
+    logits, expected = logits.float(), expected.float()  # layers may compute in bfloat16, losses do not
+    masks = batch.masks
+    if masks is None:
+        masks = losses.sure_classes(losses.at_size(expected, batch.images.shape[2:]))
+    both = losses.two_classes(logits)
+    return (
+        weights.teacher * losses.distillation(logits, expected)
+        + weights.labels * losses.cross_entropy(both, masks)
+        + weights.lovasz * losses.lovasz_softmax(both, masks)
+    )
+
+
+def distil_loss(
+    teacher: Graph, student: Graph, features: Sequence[str], weights: Weights, large: Graph | None = None
+) -> Callable[[Batch], Tensor]:
+    """Loss of the whole student: the teacher's features at the named nodes, its classes, and labels.
 
     Args:
         teacher: at the student's input size; it gives the features, and the classes unless there is a `large` one.
@@ -143,24 +158,19 @@ def distil_loss(
     inner = shared - boundary
 
     def loss(batch: Batch) -> Tensor:
-        images, masks = batch.images, batch.masks
-        _follow(teacher, images)
+        images = batch.images
+        follow(teacher, images)
         with torch.no_grad():
             expected, known = watch_teacher(images)
             if large is not None and batch.large is not None:
-                _follow(large, images)
+                follow(large, images)
                 expected = large(batch.large)
         given = {name: known[name] for name in boundary} | dict.fromkeys(inner, images)  # inner ones are never read
         logits, own = watch_student(images, given)
-        logits = logits.float()  # layers may compute in bfloat16, losses do not
-        total = weights.teacher * losses.distillation(logits, expected.float())
+        total = class_loss(logits, expected, batch, weights)
         if features:
             terms = [losses.mimicry(own[name].float(), known[name].float()) for name in features]
             total = total + weights.features * torch.stack(terms).mean()
-        if masks is None:
-            masks = losses.sure_classes(losses.at_size(expected.float(), images.shape[2:]))
-        both = losses.two_classes(logits)
-        total = total + weights.labels * losses.cross_entropy(both, masks)
-        return total + weights.lovasz * losses.lovasz_softmax(both, masks)
+        return total
 
     return loss

@@ -1,0 +1,167 @@
+"""Quantisation-aware training: the float network teaches the one that its int8 file computes.
+
+    ranges    only the ranges learn, from where calibration left them: what is clipped pays for what is rounded
+    all       weights, biases and ranges; batch norms are part of the weights (`file_form`)
+    weights   ranges stand still, so that weights settle on grids that no longer move
+
+Small networks converge badly under rounded values when all of it moves at once (article, "Quantization"); the last
+phase brings them to rest, as Jain et al. freeze thresholds ("Trained Quantization Thresholds", 2020, section 5.2).
+What has been learnt is shipped: ranges go into the file through the quantiser's calibration, weights are those that
+the file rounds, and what is evaluated here is what the file computes (`arithmetic`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from slimseg.errors import Unsupported
+from slimseg.graph.graph import Graph
+from slimseg.planning.scores import logits_of
+from slimseg.progress import Progress
+from slimseg.quantisation import grids
+from slimseg.quantisation.network import QuantisedNetwork, file_form
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import byte_input, file, quantizer, writer
+from slimseg.techniques import image_input
+from slimseg.training import distil
+from slimseg.training.batches import Batches, translated
+from slimseg.training.data import Folder
+from slimseg.training.loop import Schedule, TrainingLog, train
+
+Ranges = Mapping[str, tuple[float, float]]
+Calibrate = Callable[[Path, Sequence[NDArray[Any]]], Ranges]  # of a float file, on its inputs
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of the freezing schedule."""
+
+    name: str
+    share: float  # of the steps and of the time
+    learning_rate: float
+    ranges: bool  # whether they learn
+    weights: bool
+
+
+PHASES = (
+    Phase("ranges", 0.1, 1e-2, ranges=True, weights=False),
+    Phase("ranges and weights", 0.6, 1e-3, ranges=True, weights=True),
+    Phase("weights", 0.3, 3e-4, ranges=False, weights=True),
+)
+STEPS = 1000
+CALIBRATION_IMAGES = 100
+
+
+class QuantisationAwareTraining:
+    """Trains the int8 form of one network, and writes it.
+
+    `graph` is the network as its file has it, with RGB bytes for its input where the first layer can take the
+    normalisation in; `network` computes what its int8 file does.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        folder: Folder,
+        with_labels: bool,
+        seed: int,
+        progress: Progress,
+        calibrate: Calibrate = quantizer.measure_ranges,
+        teacher: Graph | None = None,
+    ) -> None:
+        """`teacher` is any network of the same classes, at an input size of its own; by default `graph` in float32.
+
+        Raises:
+            Unsupported: the graph cannot be written.
+            ModelError, RuntimeFailure: its file cannot be quantised.
+        """
+        torch.manual_seed(seed)
+        self.graph, self.io = _taking_bytes(graph)
+        self.seed = seed
+        self.progress = progress
+        self.images = folder.sample_images(CALIBRATION_IMAGES, seed=seed)
+        with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
+            path = Path(scratch) / "float.tflite"
+            writer.write(self.graph, path)
+            source = file.read(path)
+            given = byte_input.ranges(source) if self.io == "image" else {}
+            self.ranges: Ranges = {**calibrate(path, self._samples()), **given}
+            found = grids.probe(path)
+        self.network = QuantisedNetwork(self.graph, found, self.ranges, fixed=given)
+        self.student = QuantisedNetwork(logits_of(self.graph), found, self.ranges, fixed=given)
+        self.student.factors = self.network.factors
+        self.teacher = logits_of((teacher or graph).copy())
+        self.batches = iter(Batches(self.graph, folder, with_labels, seed, self.teacher.input_size))
+
+    def train(self, steps: int = STEPS, seconds: float = float("inf")) -> list[TrainingLog]:
+        """All phases; at most so many steps and seconds."""
+        logs = []
+        for phase in PHASES:
+            for name, parameter in self.student.named_parameters():
+                learns = phase.ranges if name.startswith("factors.") else phase.weights
+                parameter.requires_grad_(learns and name not in self._fixed)
+            schedule = Schedule(
+                max(1, round(phase.share * steps)), phase.learning_rate, time_limit_s=phase.share * seconds
+            )
+            what = f"quantisation-aware training, {phase.name}"
+            logs.append(train(self.student, self._loss, self.batches, schedule, self.progress, what, seed=self.seed))
+        return logs
+
+    @property
+    def _fixed(self) -> set[str]:
+        return {f"factors.{self.graph.input.name}"} if self.io == "image" else set()
+
+    def _loss(self, batch: distil.Batch) -> Tensor:
+        images = batch.images if batch.large is None else batch.large
+        distil.follow(self.teacher, images)
+        mine, its = (each.description.preprocessing for each in (self.graph, self.teacher))
+        with torch.no_grad():
+            expected = self.teacher(translated(images, mine, its))
+        self.student.train()
+        try:
+            return distil.class_loss(self.student(batch.images), expected, batch, distil.Weights())
+        finally:
+            self.student.eval()
+
+    def write(self, float_path: Path, path: Path) -> None:
+        """The trained network as float32, and as the int8 file with the learnt ranges.
+
+        Raises:
+            OutputError: a place cannot be written.
+        """
+        writer.write(self.graph, float_path)
+        ranges = {**self.ranges, **self.network.ranges()}
+        quantizer.quantize_int8(float_path, path, self._samples()[:1], io=self.io, ranges=ranges)
+
+    def masks(self, images: Sequence[NDArray[np.uint8]], float_path: Path) -> list[NDArray[np.uint8]]:
+        """The class masks of RGB images, at their own size, by the network itself: what the int8 file must give."""
+        app = host.App(file.read(float_path), self.graph.description)
+        self.network.eval()
+        found = []
+        for image in images:
+            with torch.no_grad():
+                inputs = torch.from_numpy(app.pipeline(image)[None]).permute(0, 3, 1, 2)
+                output = self.network(inputs)
+            value = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
+            found.append(app.mask(value[0].numpy(), (image.shape[0], image.shape[1])))
+        return found
+
+    def _samples(self) -> list[NDArray[np.float32]]:
+        pipeline = host.ImagePipeline(self.graph.description.preprocessing, self.graph.input_size)
+        return [pipeline(image)[None] for image in self.images]
+
+
+def _taking_bytes(graph: Graph) -> tuple[Graph, quantizer.Io]:
+    try:
+        return file_form(image_input.fold(graph)), "image"
+    except Unsupported:
+        return file_form(graph), "float32"
