@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from slimseg.errors import ModelError
 from slimseg.progress import Progress, Silent
+from slimseg.training import memory
 
 Batch = Any
 Loss = Callable[[Batch], Tensor]
@@ -80,6 +81,7 @@ def train(
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters or schedule.steps < 1 or schedule.time_limit_s <= 0:
         return TrainingLog(0, 0.0, 0.0, 0.0)
+    memory.keep_freed()
     home = parameters[0].device
     fabric = _fabric(schedule)
     fabric.seed_everything(seed + fabric.global_rank, verbose=False)
