@@ -81,7 +81,6 @@ def test_channel_means_come_back_on_other_images(network: str, bits: int):
     result = bias_corrected(graph, pictures(32, seed=1), bits=bits)
     others = pictures(32, seed=2)
     assert mean_error(result, graph, others, bits) < 0.3 * mean_error(graph, graph, others, bits)
-    assert mean_error(result, graph, pictures(32, seed=1), bits) < 1e-4  # on its own images the shift is gone
 
 
 def test_only_biases_change():
@@ -104,7 +103,7 @@ def test_rounded_values_count():
         clipped = rounded(values, *torch.tensor(narrow))
         shift = on_grid(graph.module.layer_2)(clipped) - graph(images)
     moved = (graph.module.layer_2.bias - result.module.layer_2.bias).detach()
-    torch.testing.assert_close(moved, shift.mean((0, 2, 3)), rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(moved, shift.mean((0, 2, 3)), rtol=0.05, atol=0.005)
     assert float(moved.abs().max()) > 0.02
 
 
@@ -124,6 +123,23 @@ def test_a_network_of_ours():
     images = [torch.rand(16, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
     result = bias_corrected(graph, images[0], bits=6)
     assert mean_error(result, graph, images[1], 6) < 0.5 * mean_error(graph, graph, images[1], 6)
+
+
+def test_one_image_is_corrected_in_full():
+    torch.manual_seed(0)
+    graph = edit.trace(coarse(NETWORKS["transposed"]()), SHAPE)
+    image = pictures(1, seed=1)
+    assert mean_error(bias_corrected(graph, image), graph, image) < 1e-4
+
+
+def test_an_image_unlike_all_others_counts_little():
+    torch.manual_seed(0)
+    graph = edit.trace(nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1)).eval(), SHAPE)
+    images = pictures(16, seed=1)
+    ranges = {"layer_1": (0.0, float(graph.module.layer_1(graph.module.layer_0(images)).max().detach()))}
+    usual = bias_corrected(graph, images, ranges).module.layer_2.bias
+    odd = bias_corrected(graph, torch.cat((images, 50 * pictures(1, seed=2))), ranges).module.layer_2.bias
+    assert float((odd - usual).abs().max().detach()) < 0.02  # the plain mean moves by far more: it is clipped hard
 
 
 def test_weights_are_rounded_as_numpy_does():

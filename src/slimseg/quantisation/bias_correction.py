@@ -6,7 +6,8 @@
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2, eq. 16-17, by
 measuring (their appendix D) instead of from batch norms: network and rounded network run side by side, layer by layer,
 and each layer is corrected before anything behind it is measured. A rounding error is systematic for as long as
-weights do not change, so this costs nothing and helps most where channels have few weights: depthwise layers.
+weights do not change, so this costs nothing and helps most where channels have few weights: depthwise layers. Beyond
+the paper, only what the images agree on is corrected (`_certain`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def bias_corrected(graph: Graph, images: Tensor, ranges: Ranges | None = None, b
 
     Args:
         images: (N, C, H, W), preprocessed; all N are held at one layer at a time, and some dozens are enough.
-        ranges: (min, max) by node: values that are rounded to 8 bits on the way. None: weights only.
+        ranges: (min, max) by node: values that are rounded to 8 bits on the way; the file has to be quantised with
+            the same ones. None: weights only, which does as well unless ranges clip much.
         bits: of the weights.
     """
     result = fold_scales(graph)
@@ -78,7 +80,7 @@ class _SideBySide(fx.Interpreter):
         if shared_with(self.network, n):
             return _Both(exact, value)  # what is right for one of its calls is wrong for another
         axis = value.ndim - 1 if isinstance(layer, nn.Linear) else 1
-        shift = (value - exact).transpose(0, axis).flatten(1).mean(1)
+        shift = _certain((value - exact).movedim(axis, 1).flatten(2).mean(2) if value.ndim > 2 else value - exact)
         bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.detach()
         layer.bias = nn.Parameter(bias - shift)
         return _Both(exact, value - shift.reshape(-1, *(1 for _ in range(value.ndim - 1 - axis))))
@@ -88,6 +90,17 @@ class _SideBySide(fx.Interpreter):
             return value
         low, high = (torch.tensor(end, dtype=torch.float64) for end in self.ranges[n.name])
         return rounded(value, low, high)
+
+
+def _certain(shifts: Tensor) -> Tensor:
+    """(channels,): what the shifts of single images (images, channels) have in common.
+
+    Their mean, shrunk by its standard error (James and Stein, "Estimation with Quadratic Loss", 1961, positive part):
+    where a range clips one image of sixteen, the mean is that image's, and wrong for all others.
+    """
+    count, mean = len(shifts), shifts.mean(0)
+    error = shifts.var(0, correction=0) / max(count - 1, 1)
+    return mean * (1 - error / mean.square().clamp(min=torch.finfo(mean.dtype).tiny)).clamp(min=0)
 
 
 def on_grid(layer: Mixing, bits: int = 8) -> Mixing:
