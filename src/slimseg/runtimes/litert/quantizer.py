@@ -1,31 +1,89 @@
-"""Static int8 of any float `.tflite`: ai-edge-quantizer, with our own pass for the ranges of activations.
+"""Every post-training scheme for any float `.tflite`: ai-edge-quantizer, with our own ranges of activations.
 
-    Given   float file, samples (1, H, W, C) float32, or ranges {tensor name: (min, max)} learnt elsewhere
-    Result  weights int8 symmetric per output channel, activations int8 asymmetric per tensor, biases int32
+    scheme        weights                       activations                      operators compute in
+    float16       float16                       float32                          float32, from widened weights
+    weight-only   int8 per output channel       float32                          float32, from dequantised weights
+    dynamic       int8 per output channel       float32, int8 for an instant     int8, ranges found while it runs
+    int8          int8 per output channel       int8 asymmetric per tensor       int8
+    int16x8       int8 per output channel       int16 symmetric per tensor       int8 x int16
 
-The range of a tensor is the mean over samples of its minimum and of its maximum: like the moving average of
-ai-edge-quantizer's calibrator, but independent of the samples' order. Measuring it here also takes files that
-its calibrator cannot (without a signature, or with operator codes from before schema 3a).
+Weights are symmetric, biases int32 (int64 beside int16). Zero points of 16-bit tensors must be 0 in LiteRT's kernels,
+so the wider side of a range counts for both; XNNPACK has no such kernels, and the built-in ones are plain loops.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from slimseg.errors import DataError, ModelError
+from slimseg.errors import ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import byte_input, costs, dead_filters, file, spelling, weak_addends
+from slimseg.runtimes.litert import (
+    activations,
+    byte_input,
+    costs,
+    dead_filters,
+    file,
+    spelling,
+    tensor_names,
+    weak_addends,
+)
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
 Io = Literal["float32", "int8", "image"]
-_CHUNK_BYTES = 64 << 20  # of samples per message to the child
+Scheme = Literal["float16", "dynamic", "weight-only", "int8", "int16x8"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be measured
+_ALL = ".*"
+_ENDS = ("INPUT", "OUTPUT")
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def quantize(
+    float_path: str | Path,
+    out_path: str | Path,
+    scheme: Scheme,
+    ranges: Ranges | None = None,
+    io: Io = "float32",
+    keep_float: Collection[str] = (),
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> None:
+    """Write `out_path` as that form of `float_path`, description included (the quantiser keeps metadata).
+
+    Args:
+        ranges: (min, max) of every activation by tensor name; for the static schemes only.
+        io: "float32" keeps float input and output, quantised and dequantised by the file itself; "int8" has int8 input
+            and output; "image" takes the RGB bytes (uint8) as they are and gives int8, for a preprocessing that
+            `takes_bytes` (`techniques.image_input.fold` brings most networks there). int8 only but for "float32".
+        keep_float: names of tensors; the operators that compute them stay in float32, between conversions.
+
+    Raises:
+        ModelError: the file is missing, damaged or already quantised, has weights that are not finite, or cannot take
+            bytes.
+        OutputError: `out_path` cannot be written.
+        RuntimeFailure: the runtime or the quantiser refused the file.
+        ValueError: a static scheme without ranges, or an `io` that the scheme does not have.
+    """
+    source = check(float_path)
+    if scheme in STATIC and not ranges:
+        raise ValueError(f"{scheme} needs the ranges of activations")
+    if io != "float32" and scheme != "int8":
+        raise ValueError(f"{scheme} takes and gives float32, not {io}")
+    given = byte_input.ranges(source) if io == "image" else {}
+    target = "slimseg.runtimes.litert.quantizer:_quantise"
+    arguments = str(float_path), scheme, {**given, **(ranges or {})}, io, tuple(keep_float)
+    data: bytes = (within or child.shared()).call(target, *arguments, timeout_s=timeout_s, about=float_path)
+    if io == "image":
+        data = byte_input.taking_bytes(data)
+    file.save(data, out_path)
 
 
 def quantize_int8(
@@ -38,33 +96,18 @@ def quantize_int8(
     timeout_s: float | None = None,
     within: child.Child | None = None,
 ) -> None:
-    """Write `out_path` as the int8 form of `float_path`, description included (the quantiser keeps metadata).
-
-    Args:
-        samples: inputs of the file, each (1, H, W, C) or (H, W, C) float32, preprocessed.
-        io: "float32" keeps float input and output, quantised and dequantised by the file itself; "image" takes the
-            RGB bytes (uint8) as they are and gives int8, for a preprocessing that `takes_bytes`
-            (`techniques.image_input.fold` brings most networks there).
-        ranges: (min, max) by tensor name, taking precedence over those measured on `samples`.
+    """`quantize` to int8 with `measure_ranges` of `samples`; `ranges` take precedence over those.
 
     Raises:
-        ModelError: the file is missing, damaged or already quantised, or cannot take bytes.
         DataError: no sample, or one of the wrong shape.
-        OutputError: `out_path` cannot be written.
-        RuntimeFailure: the runtime or the quantiser refused the file.
+        ModelError, OutputError, RuntimeFailure: as for `quantize`.
     """
-    source = file.read(float_path)
-    if source.inputs[0].dtype != "float32" or any(operator.dtype == "int8" for operator in source.operators):
-        raise ModelError(f"{float_path} is quantised already: give the float model")
-    given = {**(byte_input.ranges(source) if io == "image" else {}), **(ranges or {})}
-    measured = measure_ranges(float_path, samples, threads, timeout_s, within)
-    target = "slimseg.runtimes.litert.quantizer:_quantise"
-    data: bytes = (within or child.shared()).call(
-        target, str(float_path), {**measured, **given}, io, timeout_s=timeout_s, about=float_path
-    )
+    source = check(float_path)
     if io == "image":
-        data = byte_input.taking_bytes(data)
-    file.save(data, out_path)
+        byte_input.ranges(source)  # refuses before anything is measured
+    measured = measure_ranges(float_path, samples, threads, timeout_s, within)
+    image = byte_input.ranges(source) if io == "image" else {}
+    quantize(float_path, out_path, "int8", {**measured, **image, **(ranges or {})}, io, (), timeout_s, within)
 
 
 def measure_ranges(
@@ -76,91 +119,121 @@ def measure_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Mean minimum and maximum of every float activation of `path` over `samples`, by tensor name.
 
+    Like the moving average of ai-edge-quantizer's calibrator, but independent of the samples' order. Measuring here
+    also takes files that its calibrator cannot (without a signature, or with operator codes from before schema 3a).
+
     Raises:
         DataError: no sample, or one of the wrong shape.
-        ModelError, RuntimeFailure: as for `quantize_int8`.
+        ModelError, RuntimeFailure: as for `quantize`.
     """
-    shape = file.read(path).inputs[0].shape
-    if not len(samples):
-        raise DataError(f"{path} cannot be quantised without a sample image: give at least one")
-    for sample in samples:
-        if tuple(sample.shape) not in (shape, shape[1:]):
-            raise DataError(f"{path} wants samples of {shape}, not {tuple(sample.shape)}")
-    step = max(1, _CHUNK_BYTES // (4 * int(np.prod(shape))))
-    total: dict[str, Array] = {}
-    for start in range(0, len(samples), step):
-        batch = np.stack([np.asarray(each, np.float32).reshape(shape) for each in samples[start : start + step]])
-        sums: dict[str, Array] = (within or child.shared()).call(
-            "slimseg.runtimes.litert.quantizer:_sum_ranges", str(path), batch, threads, timeout_s=timeout_s, about=path
-        )
-        total = {name: value + total.get(name, 0.0) for name, value in sums.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in ((n, v / len(samples)) for n, v in total.items())}
+    found = activations.extremes(path, samples, threads, timeout_s, within)
+    return {name: (float(low), float(high)) for name, (low, high) in ((n, e.mean(0)) for n, e in found.items())}
 
 
-def _sum_ranges(path: str, samples: Array, threads: int) -> dict[str, Array]:
-    """Sums over `samples` (N, 1, H, W, C) of [min, max] of every float activation. For the child."""
-    from ai_edge_litert.interpreter import Interpreter
+def check(path: str | Path) -> file.File:
+    """What the file says of itself, if it is one to quantise.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "intended for debugging purposes only"
-        interpreter = Interpreter(model_path=path, num_threads=threads, experimental_preserve_all_tensors=True)
-    interpreter.allocate_tensors()
-    wanted = _activations(path)
-    details = [each for each in interpreter.get_tensor_details() if each["index"] in wanted]
-    sums = {wanted[each["index"]]: np.zeros(2) for each in details}
-    for sample in samples:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample)
-        interpreter.invoke()
-        for each in details:
-            value = interpreter.get_tensor(each["index"])
-            sums[wanted[each["index"]]] += (value.min(), value.max())
-    return sums
+    Raises:
+        ModelError: it is missing, damaged, quantised already, or has weights that are not finite.
+    """
+    source = file.read(path)
+    if source.integer or any(_is_quantised(operator) for operator in source.operators):
+        raise ModelError(f"{path} is quantised already: give the float model")
+    if source.inputs[0].dtype != "float32":
+        raise ModelError(f"{path} takes {source.inputs[0].dtype} values: give a model with a float32 input")
+    name = _not_finite(file.parse(Path(path).read_bytes(), Path(path)))
+    if name is not None:
+        raise ModelError(f"{path} has NaN or infinite weights in {name}: train or export it again")
+    return source
 
 
-def _activations(path: str) -> dict[int, str]:
-    """Names of the float tensors that the file computes or is given, by index."""
-    model = file.parse(Path(path).read_bytes(), Path(path))
-    graph = model.subgraphs[0]
-    computed = {int(i) for i in graph.inputs} | {int(i) for op in graph.operators for i in op.outputs}
+def _is_quantised(operator: file.Operator) -> bool:
+    return operator.op in _CONVERSIONS or operator.dtype in ("int8", "int16")
+
+
+def _not_finite(model: Any) -> str | None:
+    """The operator, by the tensor that it computes, of the first constant with NaN or infinity; None without any."""
     tensors = costs.Tensors(model)
-    return {
-        index: graph.tensors[index].name.decode(errors="replace")
-        for index in computed
-        if costs.dtype_name(graph.tensors[index]) == "float32" and not tensors.is_constant(index)
-    }
+    for operator in model.subgraphs[0].operators or []:
+        for index in (int(each) for each in operator.inputs if each >= 0):
+            data = model.buffers[tensors.tensor(index).buffer].data
+            if data is None or costs.dtype_name(tensors.tensor(index)) != "float32":
+                continue
+            if not np.isfinite(np.frombuffer(bytes(data), np.float32)).all():
+                return str(tensors.tensor(int(operator.outputs[0])).name.decode(errors="replace"))
+    return None
 
 
-def _quantise(path: str, ranges: Ranges, io: str) -> bytes:
+def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Collection[str]) -> bytes:
     """The quantised file's bytes. For the child."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ai_edge_quantizer import quantizer, recipe
+        from ai_edge_quantizer import quantizer
 
         logging.getLogger().setLevel(logging.ERROR)
-        modern, added = _modern(Path(path), ranges)
-        worker = quantizer.Quantizer(modern, recipe.static_wi8_ai8())
-        if io == "float32":
-            for end in ("INPUT", "OUTPUT"):
-                worker.update_quantization_recipe(".*", end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+        source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
+        worker = quantizer.Quantizer(source)
+        _configure(worker, scheme, io, keep_float)
         calibration = {
             name: {"min": np.array([[low]]), "max": np.array([[high]])}
             for name, (low, high) in {**added, **ranges}.items()
         }
-        result = worker.quantize(calibration, enable_progress_bar=False, enable_progress_report=False)
+        result = worker.quantize(
+            calibration if scheme in STATIC else None, enable_progress_bar=False, enable_progress_report=False
+        )
     model = file.parse(bytes(result.quantized_model), Path(path))
-    weak_addends.strengthen(model)
+    if scheme == "int8":
+        weak_addends.strengthen(model)
     return file.pack(model)  # shares what the quantiser repeats
 
 
-def _modern(path: Path, ranges: Ranges) -> tuple[bytes, Ranges]:
-    """The file as ai-edge-quantizer expects it and as XNNPACK runs it best in 8 bits, and ranges of what that adds.
+def _configure(worker: Any, scheme: Scheme, io: Io, keep_float: Collection[str]) -> None:
+    """The recipe: of several that fit an operator the last counts.
 
-    The quantiser takes old operator codes for ADD and fails without signatures.
+    A regular expression is searched for in the names of the operator's outputs, each with a semicolon behind it.
     """
+    from ai_edge_quantizer import quantizer
+
+    algorithms = quantizer.AlgorithmName
+    if scheme == "float16":
+        from ai_edge_quantizer import recipe_manager
+
+        half = recipe_manager.RecipeManager()
+        half.add_weight_only_config(_ALL, "*", num_bits=16, algorithm_key=algorithms.FLOAT_CASTING)
+        worker.load_quantization_recipe(half.get_quantization_recipe())
+    elif scheme == "dynamic":
+        worker.add_dynamic_config(_ALL, "*", num_bits=8)
+    elif scheme == "weight-only":
+        worker.add_weight_only_config(_ALL, "*", num_bits=8)
+    else:
+        worker.add_static_config(_ALL, "*", activation_num_bits=16 if scheme == "int16x8" else 8, weight_num_bits=8)
+    if keep_float:
+        names = "|".join(re.escape(name) for name in keep_float)
+        worker.update_quantization_recipe(f"(?:^|;)(?:{names});", "*", algorithm_key=algorithms.NO_QUANTIZE)
+    for end in _ENDS if scheme in STATIC else ():
+        if io == "float32":
+            worker.update_quantization_recipe(_ALL + ";", end, algorithm_key=algorithms.NO_QUANTIZE)
+        else:
+            worker.add_static_config(_ALL + ";", end, activation_num_bits=8, weight_num_bits=8)
+
+
+def _plain(path: Path) -> bytes:
+    return file.pack(_parsed(path))
+
+
+def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[bytes, Ranges]:
+    """The file as XNNPACK runs it best in 8 bits, and ranges of what that adds; what stays in float is left alone."""
+    model = _parsed(path)
+    added = spelling.for_int8(model, leave)
+    dead_filters.revive(model, {**added, **ranges})
+    return file.pack(model), added
+
+
+def _parsed(path: Path) -> Any:
+    """The file as ai-edge-quantizer expects it: it takes old operator codes for ADD, and fails without signatures."""
     model = file.parse(path.read_bytes(), path)
     model.signatureDefs = model.signatureDefs or []
     for entry in model.operatorCodes:
         entry.builtinCode = costs.op_code(entry)
-    added = spelling.for_int8(model)
-    dead_filters.revive(model, {**added, **ranges})
-    return file.pack(model), added
+    tensor_names.make_unique(model)
+    return model

@@ -11,7 +11,7 @@ prisma-net's int8 file is three times faster for the first, a MobileNetV3 decode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,17 @@ Op, Fused, Options = schema.BuiltinOperator, schema.ActivationFunctionType, sche
 _FUSABLE = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6, Op.RELU_N1_TO_1: Fused.RELU_N1_TO_1}
 
 
-def for_int8(model: Any) -> dict[str, tuple[float, float]]:
+def for_int8(model: Any, leave: Collection[str] = ()) -> dict[str, tuple[float, float]]:
     """Spell the lone activations of a float `ModelT` so that its int8 form stays on XNNPACK; in place.
+
+    `leave` are names of tensors whose operators keep their spelling: they stay in float32.
 
     Returns: (min, max) by name of the activations that it adds.
     """
     speller = _Speller(model)
     for operator in list(speller.graph.operators or []):
-        speller.respell(operator)
+        if speller.graph.tensors[int(operator.outputs[0])].name.decode(errors="replace") not in leave:
+            speller.respell(operator)
     return speller.ranges
 
 
