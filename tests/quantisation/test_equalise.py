@@ -144,7 +144,7 @@ def test_values_before_a_depthwise_layer_end_up_alike():
     layers = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.PReLU(8), nn.Conv2d(8, 5, 1))
     graph = edit.trace(wild(layers), SHAPE)
     images = torch.randn(4, *SHAPE[1:])
-    result = equalised(graph, images)
+    result = equalised(graph, images, bound=64)
     with torch.no_grad():
         before, after = (Features(each.module, ["layer_1", "layer_2"])(images)[1] for each in (graph, result.graph))
     assert spread(before["layer_1"]) > 5
@@ -157,7 +157,7 @@ def test_a_dense_reader_is_met_half_way():
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
     graph, images = edit.trace(wild(layers), SHAPE), torch.randn(4, *SHAPE[1:])
-    result = equalised(graph, images).graph
+    result = equalised(graph, images, bound=64).graph
     with torch.no_grad():
         values = Features(result.module, ["layer_1"])(images)[1]["layer_1"].abs().amax((0, 2, 3))
     weights = result.layer(result.output).weight.detach().abs().amax((0, 2, 3))
@@ -167,7 +167,7 @@ def test_a_dense_reader_is_met_half_way():
 def test_weights_alone_meet_like_the_papers():
     torch.manual_seed(0)
     graph = edit.trace(wild(nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))), SHAPE)
-    result = equalised(graph).graph
+    result = equalised(graph, bound=64).graph
     first, second = (result.layer(node).weight.detach().abs() for node in result.layers() if node.name != "layer_1")
     made, read = first.amax((1, 2, 3)), second.amax((0, 2, 3))
     torch.testing.assert_close(made / made.max(), read / read.max(), rtol=0.05, atol=0)

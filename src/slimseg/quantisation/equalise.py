@@ -64,13 +64,13 @@ class Equalised:
 
 
 @torch.no_grad()
-def equalised(graph: Graph, images: Tensor | None = None, bound: float = 64.0) -> Equalised:
+def equalised(graph: Graph, images: Tensor | None = None, bound: float = 8.0) -> Equalised:
     """The graph with the ranges of its channels matched; outputs are equal within float error.
 
     Args:
         images: (N, C, H, W), preprocessed, a dozen are enough; None: by the weights alone.
         bound: every scale is between 1/bound and bound, so that a channel which the images hardly show is not raised
-            so far that other images clip it.
+            so far that other images clip it. 8 did best on healthy networks, 64 where channels lie 1000 times apart.
     """
     result = fold_scales(graph)
     flow = scale_flow(result)
