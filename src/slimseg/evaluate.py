@@ -63,7 +63,7 @@ def evaluate(
             path = Path(model)
         means = description or describe(path)
         names = means.classes or folder.classes
-        scores = score(path, part, means, _class_count(path, means, names), threads, progress or Silent())
+        scores = score(path, part, means, class_count_of(path, means, names), threads, progress or Silent())
     return Evaluation(
         model=str(model.name if isinstance(model, Graph) else model),
         data=str(folder.path),
@@ -79,7 +79,12 @@ def _name(names: tuple[str, ...], index: int) -> str:
     return names[index] if index < len(names) else f"class {index}"
 
 
-def _class_count(path: Path, description: Description, names: tuple[str, ...]) -> int:
+def class_count_of(path: Path, description: Description, names: tuple[str, ...]) -> int:
+    """How many classes a file tells apart.
+
+    Raises:
+        DataError: it gives a mask, and nobody names the classes.
+    """
     model = file.read(path)
     output = model.outputs[0]
     if description.output_kind != "mask" and output.dtype not in ("int32", "int64"):
@@ -126,6 +131,32 @@ def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
 
 
+class Judge:
+    """Accuracy of deployed files on one split, against the labels and against the first file's masks."""
+
+    def __init__(self, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> None:
+        self.split = split
+        self.description = description  # of files that do not describe themselves
+        self.classes = classes
+        self.threads = threads
+        self.progress = progress
+        self._reference: list[Pixels] | None = None
+
+    def accuracy(self, path: Path) -> Accuracy:
+        """Raises: DataError, ModelError, RuntimeFailure."""
+        description = file.read_description(path) or self.description
+        confusion = Confusion(self.classes)
+        masks = []
+        for _, truth, mask in predictions(path, self.split, description, self.classes, self.threads, self.progress):
+            masks.append(mask)
+            if truth is not None:
+                confusion.add(mask, truth)
+        if self._reference is None:
+            self._reference = masks
+        same = [float(np.mean(mask == other)) for mask, other in zip(masks, self._reference, strict=True)]
+        return Accuracy(None if self.split.masks is None else confusion.scores().miou, 100 * float(np.mean(same)))
+
+
 class Evaluator:
     """Accuracy as `slim` needs it again and again: against the labels, or else against the original's masks."""
 
@@ -135,7 +166,7 @@ class Evaluator:
         self.progress = progress
         self.classes = original.description.classes or folder.classes
         self.count = self._count()
-        self._reference: list[Pixels] | None = None
+        self.judge = Judge(folder.val, original.description, self.count, 1, progress)
 
     def _count(self) -> int:
         if self.original.description.output_kind == "mask":
@@ -144,17 +175,7 @@ class Evaluator:
 
     def accuracy(self, path: Path) -> Accuracy:
         """Of a deployed file. The first file asked about becomes the reference for agreement."""
-        description = file.read_description(path) or self.original.description
-        confusion = Confusion(self.count)
-        masks = []
-        for _, truth, mask in predictions(path, self.folder.val, description, self.count, 1, self.progress):
-            masks.append(mask)
-            if truth is not None:
-                confusion.add(mask, truth)
-        if self._reference is None:
-            self._reference = masks
-        same = [float(np.mean(mask == other)) for mask, other in zip(masks, self._reference, strict=True)]
-        return Accuracy(confusion.scores().miou if self.folder.labelled else None, 100 * float(np.mean(same)))
+        return self.judge.accuracy(path)
 
     def tensor(self, graph: Graph, count: int) -> torch.Tensor:
         """Preprocessed validation images (N, 3, H, W) at the graph's input size, spread over the split."""

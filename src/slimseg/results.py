@@ -266,3 +266,44 @@ class SlimResult(Result):
     host: str
     max_difference: float | None = None  # of exact edits, to the original's output on the images
     input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
+
+
+@dataclass(frozen=True)
+class QuantisedFile(Result):
+    """One scheme's file in numbers, or why there is none. Zeros and None: not measured."""
+
+    scheme: str  # "float32" for what the others are compared with
+    ranges: str = ""  # how the ranges of activations were found; empty where the scheme has none
+    latency_ms: float = 0.0
+    speedup: float = 0.0  # float32's latency over its own, within the rounds of one interleaved run; below 1: slower
+    size_bytes: int = 0
+    miou: float | None = None  # None without labels
+    agreement: float | None = None  # with float32's masks, percent of pixels
+    reason: str = ""  # why there is no file, or no accuracy
+
+    @property
+    def was_made(self) -> bool:
+        """Whether there is a file that runs."""
+        return self.latency_ms > 0
+
+
+@dataclass(frozen=True)
+class QuantisationResult(Result):
+    """What `slimseg quantize` tried, measured and chose."""
+
+    model: str
+    file: str
+    io: str  # "float32", "int8" or "image"
+    baseline: QuantisedFile
+    candidates: tuple[QuantisedFile, ...]  # in the order in which they were tried
+    chosen: QuantisedFile
+    verdict: str
+    budget_met: bool
+    budget: tuple[BudgetCheck, ...]
+    calibration_images: int
+    validation_images: int
+    fallbacks: tuple[Fallback, ...]  # of the chosen file
+    islands: tuple[Island, ...]
+    seconds: float
+    host: str
+    notes: tuple[str, ...] = ()

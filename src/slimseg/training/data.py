@@ -129,8 +129,15 @@ def read_image(path: Path) -> Pixels:
         DataError: it is no image, a broken one, or one of absurd size.
     """
     picture = _open(path)
+    _require_bytes(path, picture)
     # a palette with transparency goes to RGB by way of RGBA, as Pillow asks for
     return np.array((picture.convert("RGBA") if "transparency" in picture.info else picture).convert("RGB"))
+
+
+def _require_bytes(path: Path, picture: Image.Image) -> None:
+    """Pillow turns wider numbers into bytes by cutting off all above 255: a white picture."""
+    if picture.mode.partition(";")[0] in ("I", "F"):
+        raise DataError(f"{path} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
 
 
 def read_mask(path: Path, classes: int | None = None) -> Pixels:
@@ -200,6 +207,7 @@ def check_split(split: Split, classes: int) -> None:
 def _size_in_header(image: Path) -> tuple[int, int]:
     try:
         with Image.open(image) as picture:
+            _require_bytes(image, picture)
             return picture.height, picture.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{image} is not an image that can be read: remove or replace it") from error

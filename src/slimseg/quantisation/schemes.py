@@ -1,0 +1,116 @@
+"""The post-training schemes as candidates, and the choice among their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from slimseg.errors import UserError
+from slimseg.planning.budget import Budget
+from slimseg.quantisation.calibration import METHODS, Method
+from slimseg.results import QuantisedFile
+from slimseg.runtimes.litert.quantizer import SCHEMES, STATIC, Io, Scheme
+
+AUTO = "auto"
+FASTER = 1.03  # times as fast: less is the machine's noise
+ALIKE = 0.95  # of the fastest file's speed: among those accuracy decides
+_METHOD_OF_16_BITS: Method = "minmax"  # 65536 steps leave no reason to clip
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One file to make: a scheme, and for a static one how its ranges are found."""
+
+    scheme: Scheme
+    ranges: Method | None = None
+
+    def obstacle(self, io: Io, has_images: bool) -> str:
+        """Why it cannot be made, or nothing."""
+        if io != "float32" and self.scheme != "int8":
+            return "takes and gives float32 only"
+        if self.ranges is not None and not has_images:
+            return "needs images for the ranges of activations"
+        return ""
+
+
+def attempts(scheme: str, ranges: str) -> tuple[Attempt, ...]:
+    """The candidates of what the user asks for; "auto" stands for all schemes, and for all ways to find ranges.
+
+    Raises:
+        UserError: an unknown name, or ranges for a scheme that has none.
+    """
+    if scheme not in (AUTO, *SCHEMES):
+        raise UserError(f"--scheme {scheme!r} must be one of {', '.join((AUTO, *SCHEMES))}")
+    if ranges not in (AUTO, *METHODS):
+        raise UserError(f"--ranges {ranges!r} must be one of {', '.join((AUTO, *METHODS))}")
+    if ranges != AUTO and scheme in SCHEMES and scheme not in STATIC:
+        raise UserError(f"--ranges {ranges} makes no sense with --scheme {scheme}, whose activations have no ranges")
+    wanted = SCHEMES if scheme == AUTO else [each for each in SCHEMES if each == scheme]
+    return tuple(attempt for each in wanted for attempt in _attempts(each, ranges))
+
+
+def _attempts(scheme: Scheme, ranges: str) -> Iterator[Attempt]:
+    if scheme not in STATIC:
+        yield Attempt(scheme)
+        return
+    for method in METHODS:
+        default = method == _METHOD_OF_16_BITS if scheme == "int16x8" else True
+        if ranges == method or (ranges == AUTO and default):
+            yield Attempt(scheme, method)
+
+
+def drop(baseline: QuantisedFile, candidate: QuantisedFile) -> float | None:
+    """Points of mIoU lost; without labels percent of pixels that change class; None where nothing was measured."""
+    if baseline.miou is not None and candidate.miou is not None:
+        return baseline.miou - candidate.miou
+    return None if candidate.agreement is None else 100 - candidate.agreement
+
+
+def holds(baseline: QuantisedFile, candidate: QuantisedFile, budget: Budget) -> bool:
+    """Whether a file that was made keeps to the budget; without any images its accuracy is taken on trust."""
+    return (
+        (baseline.agreement is None or _lost(baseline, candidate) <= budget.max_drop)
+        and (budget.max_size_bytes is None or candidate.size_bytes <= budget.max_size_bytes)
+        and (budget.min_speedup is None or candidate.speedup >= budget.min_speedup)
+    )
+
+
+def choose(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], budget: Budget) -> QuantisedFile:
+    """The best of the files that were made.
+
+    Of those that hold the budget the fastest; where several are about as fast, the most accurate of them. Where none
+    is faster than float32, the smallest of those that are not slower either, or else the fastest. Where none holds
+    the budget, the one that loses least.
+    """
+    made = [each for each in candidates if each.was_made]
+    held = [each for each in made if holds(baseline, each, budget)]
+    if not held:
+        small = [each for each in made if budget.max_size_bytes is None or each.size_bytes <= budget.max_size_bytes]
+        return min(small or made, key=lambda each: (_lost(baseline, each), each.size_bytes))
+    fastest = max(each.speedup for each in held)
+    if fastest >= FASTER:
+        alike = [each for each in held if each.speedup >= ALIKE * fastest]
+        return min(alike, key=lambda each: (_lost(baseline, each), each.size_bytes))
+    level = [each for each in held if each.speedup >= 1 / FASTER]
+    return min(level, key=lambda each: each.size_bytes) if level else max(held, key=lambda each: each.speedup)
+
+
+def _lost(baseline: QuantisedFile, candidate: QuantisedFile) -> float:
+    lost = drop(baseline, candidate)
+    return float("inf") if lost is None else lost
+
+
+def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen: QuantisedFile) -> str:
+    """What to know about the choice, in words."""
+    if chosen.speedup >= FASTER:
+        speed = f"{chosen.speedup:.2f}x as fast as float32 on this runtime"
+    elif chosen.speedup >= 1 / FASTER:
+        speed = "no faster than float32 on this runtime"
+    else:
+        speed = f"slower than float32 on this runtime ({1 / chosen.speedup:.2f}x the time)"
+    size = f"{100 * chosen.size_bytes / max(1, baseline.size_bytes):.0f}% of its size"
+    slower = sorted(
+        {each.scheme for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {chosen.scheme}
+    )
+    others = f"; slower than float32: {', '.join(slower)}" if slower else ""
+    return f"{chosen.scheme} is {speed}, and {size}{others}"
