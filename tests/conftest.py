@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +15,14 @@ from torch.nn import functional as F
 
 from slimseg import load
 from slimseg.graph.graph import Graph
+from slimseg.planning import in_place
+from slimseg.runtimes.litert import benchmark
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHAPES = ("ground", "disc", "box")
 SHAPES_SIZE = (128, 160)
 MEAN, STD = 127.0, 128.0
+SECONDS_PER_FILE, SECONDS_PER_STAGE = 0.03, 0.1
 
 torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where tests share a machine
 
@@ -28,6 +33,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder `shared` with real models and images beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def quick_timing() -> Iterator[None]:
+    """Files are timed for an instant, for tests to which it matters that there are times, but little which."""
+    timed = benchmark.time_files
+
+    def quickly(
+        paths: Sequence[str | Path], threads: int = 1, seconds_per_file: float = 1.0, **more: Any
+    ) -> tuple[benchmark.Timing, ...]:
+        return timed(paths, threads, seconds_per_file if "within" in more else SECONDS_PER_FILE, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "time_files", quickly)
+        patch.setattr(in_place, "SECONDS_PER_STAGE", SECONDS_PER_STAGE)  # what gains nothing where it stands goes
+        patch.setattr(in_place, "LOADS", 1)
+        yield
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:

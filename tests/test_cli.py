@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from PIL import Image
+from torch import nn
 
 from slimseg import cli
 from slimseg.errors import RuntimeFailure, Unsupported
-from slimseg.frontends import archive
+from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
-from slimseg.planning import alike, recover, whatif
 from slimseg.runtimes.litert import file, writer
 
 COMMANDS = ("profile", "diagnose", "slim", "evaluate", "demo")
@@ -115,8 +115,7 @@ def test_profile_files(run: Run, tflite: Path, tmp_path: Path) -> None:
     one_line(run("profile", tflite, "--runs", 3, "--csv", tmp_path / "none" / "layers.csv"), "layers.csv")
 
 
-def test_diagnose(run: Run, pt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alike, "SECONDS_PER_FILE", 0.02)
+def test_diagnose(run: Run, pt2: Path, quick_timing: None) -> None:
     ran = run("diagnose", pt2, "--json")
     assert ran.code == 0
     keys = {"technique", "layers", "needs", "before_ms", "after_ms", "saving_ms", "share", "reason"}
@@ -142,9 +141,11 @@ def test_evaluate(run: Run, tflite: Path, pt2: Path, shapes: Path) -> None:
     assert found[0]["miou"] > 90
 
 
-def test_slim_in_a_process_of_its_own(pt2: Path, shapes: Path, tmp_path: Path) -> None:
+def test_slim_in_a_process_of_its_own(shapes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.pt2"
+    archive.write_graph(load(nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ConvTranspose2d(8, 3, 4, 4)), (64, 80)), path)
     options = ["--data", str(shapes), "--out", str(tmp_path / "run"), "--needs", "nothing", "--json"]
-    command = [sys.executable, "-m", "slimseg.cli", "slim", str(pt2), *options]
+    command = [sys.executable, "-m", "slimseg.cli", "slim", str(path), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "result.json").read_text())
@@ -152,12 +153,7 @@ def test_slim_in_a_process_of_its_own(pt2: Path, shapes: Path, tmp_path: Path) -
     assert "Warning" not in done.stderr
 
 
-def test_a_missed_budget_is_a_result(
-    run: Run, pt2: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("MIMIC_STEPS", "DISTIL_STEPS"):
-        monkeypatch.setattr(recover, name, 1)
-    monkeypatch.setattr(whatif, "SECONDS_PER_FILE", 0.01)
+def test_a_missed_budget_is_a_result(run: Run, pt2: Path, shapes: Path, tmp_path: Path, quick_timing: None) -> None:
     ran = run("slim", pt2, "--data", shapes, "--out", tmp_path / "run", "--max-size", "2kB", "--needs", "nothing")
     assert ran.code == 0
     assert "Budget not met" in ran.out

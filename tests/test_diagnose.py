@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from slimseg.diagnose import WORTH_SHARE, file_precision, find_all, own_file
 from slimseg.errors import ModelError
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import alike
 from slimseg.results import Diagnosis, Finding
 from slimseg.runtimes.litert import file, quantizer, writer
 
@@ -24,10 +22,8 @@ MODELS = Path(__file__).parents[1] / "../shared/models"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alike, "SECONDS_PER_FILE", 0.02)
-        yield
+def _quick(quick_timing: None) -> None:
+    """For every test here."""
 
 
 @pytest.fixture(scope="module")

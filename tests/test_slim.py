@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ import torch
 import slimseg
 from slimseg.errors import BudgetError, DataError, OutputError
 from slimseg.graph.graph import Graph
-from slimseg.planning import in_place, recover, whatif
+from slimseg.planning import planner, recover
 from slimseg.planning.budget import Budget
 from slimseg.planning.deploy import QUANTISATION
 from slimseg.results import SlimResult
 from slimseg.runtimes.litert import file, session
+from slimseg.techniques import input_size
+from slimseg.techniques.separable import Separable
+from slimseg.techniques.upsampling import Upsampling
 
 MODULE = import_module("slimseg.slim")  # `slimseg.slim` is the function
 SIZE = 32_000  # the plain int8 file has 45 kB: edits are needed
@@ -35,12 +39,10 @@ RUN = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick() -> Any:
+def _quick(quick_timing: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recover, "MIMIC_STEPS", 8)
         patch.setattr(recover, "DISTIL_STEPS", 8)
-        patch.setattr(whatif, "SECONDS_PER_FILE", 0.02)
-        patch.setattr(in_place, "SECONDS_PER_STAGE", 0.1)
         yield
 
 
@@ -48,6 +50,17 @@ def _quick() -> Any:
 def done(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
     out = tmp_path_factory.mktemp("slim") / "run"
     return slimseg.slim(shapes_graph, shapes, out, Budget(min_speedup=1.5, max_drop=20.0, max_size_bytes=SIZE))
+
+
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick plan, for tests of what becomes of it."""
+    monkeypatch.setattr(planner, "APPROXIMATE", (Upsampling(), Separable()))
+    monkeypatch.setattr(planner, "NARROWING_ROUNDS", 2)
+    monkeypatch.setattr(input_size, "PERCENTS", (80, 50))
+
+
+quick_plan = pytest.mark.usefixtures("few_candidates")
 
 
 def images_alone(shapes: Path, folder: Path) -> Path:
@@ -123,9 +136,10 @@ def test_the_deployed_file_needs_nothing_more(done: SlimResult, shapes: Path) ->
         assert tuple(found.class_iou) == ("ground", "disc", "box")
 
 
+@quick_plan
 def test_a_run_that_was_killed_goes_on(shapes_graph: Graph, shapes: Path, tmp_path: Path, capsys: Any) -> None:
     """Killed after the first leg of training: the second start plans nothing, trains nothing, and ends the run."""
-    budget, run = Budget(min_speedup=1.5, max_drop=20.0), tmp_path / "run"
+    budget, run = Budget(max_drop=20.0, max_size_bytes=SIZE), tmp_path / "run"
 
     class Killed(BaseException):
         pass
@@ -159,6 +173,7 @@ def test_a_run_is_never_written_over(done: SlimResult, shapes_graph: Graph, shap
     assert {path: path.read_bytes() for path in Path(done.run).iterdir()} == before
 
 
+@quick_plan
 def test_images_without_masks(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     folder = images_alone(shapes, tmp_path / "images")
     result = slimseg.slim(shapes_graph, folder, tmp_path / "run", Budget(min_speedup=2.0, max_drop=20.0))
@@ -185,6 +200,7 @@ def test_needs_nothing_changes_no_value(
     assert result.budget_met
 
 
+@quick_plan
 @pytest.mark.parametrize("head", ["mask", "probabilities"])
 def test_the_head_that_was_asked_for(shapes_graph: Graph, shapes: Path, tmp_path: Path, head: Any) -> None:
     budget = Budget(min_speedup=1.5, max_drop=30.0, head=head)
@@ -204,10 +220,11 @@ def test_the_head_that_was_asked_for(shapes_graph: Graph, shapes: Path, tmp_path
     assert slimseg.evaluate(path, shapes).miou == pytest.approx(result.result.miou)
 
 
+@quick_plan
 def test_a_budget_out_of_reach_is_said_to_be_missed(
     shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "EFFORTS", (1.0, 0.5))
+    monkeypatch.setattr(MODULE, "LEGS", 2)
     budget = Budget(min_speedup=10_000.0, max_size_bytes=1000, max_drop=0.0, time_limit_s=30)
     result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget)
     assert not result.budget_met

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +29,8 @@ NOTHING = Budget(needs="nothing")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(whatif, "SECONDS_PER_FILE", 0.05)
-        patch.setattr(import_module("slimseg.slim_exact"), "SECONDS_PER_FILE", 0.2)
-        yield
+def _quick(quick_timing: None) -> None:
+    """For every test here."""
 
 
 def portrait() -> Graph:

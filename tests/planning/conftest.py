@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slimseg.planning import whatif
 
-
-@pytest.fixture(autouse=True)
-def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whatif, "SECONDS_PER_FILE", 0.02)
+@pytest.fixture(autouse=True, scope="module")
+def _quick_timing(quick_timing: None) -> None:
+    """For every test in this folder."""
