@@ -1,0 +1,75 @@
+"""How much each layer suffers from 8 bits: the network in float32, one operator of it quantised at a time.
+
+    Given   a network that computes what its int8 file computes
+    Result  for every operator the percent of pixels that change class when its inputs, its constants and its result
+            alone are rounded as the file rounds them
+
+(Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.7.) What the operator cannot reach is
+computed once for all of them, so that all layers together cost about half as many passes as there are layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from slimseg.graph.features import Features
+from slimseg.graph.graph import Graph
+from slimseg.planning.sensitivity import classes
+from slimseg.progress import Progress
+from slimseg.quantisation.network import QuantisedNetwork
+
+
+@torch.no_grad()
+def layer_sensitivity(graph: Graph, network: QuantisedNetwork, images: Tensor, progress: Progress) -> dict[str, float]:
+    """Percent of pixels (0-100) that change class, by operator, the worst first.
+
+    Args:
+        graph: in float32, in its `file_form`; `network` is its int8 form.
+        images: (N, 3, H, W), preprocessed for it; all inner values of them are held in memory.
+    """
+    names = [node.name for node in graph.layers()]
+    output, known = Features(graph.module, names)(images)
+    known[graph.input.name] = images
+    before = classes(graph, output)
+    network.train()  # rounding alone, without the kernels' own arithmetic: faster, and as good for a comparison
+    operators = [name for name in dict.fromkeys(network.operators.values()) if name in network.grids.written]
+    found = {}
+    for operator in progress.track(operators, "quantising one layer at a time"):
+        after = _OneOperator(network, operator, known).run(images)
+        found[operator] = 100 * float((before != classes(graph, after)).float().mean())
+    network.eval()
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+class _OneOperator(fx.Interpreter):
+    """Runs the network with one operator on its grids; `known` are the values of the network in float32."""
+
+    def __init__(self, network: QuantisedNetwork, operator: str, known: Mapping[str, Tensor]) -> None:
+        super().__init__(network.network)
+        self.quantised = network
+        self.operator = operator
+        self.known = known
+        self.reached: set[fx.Node] = set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        inside = self.quantised.operators.get(n.name) == self.operator
+        if not inside and n.name in self.known and not any(node in self.reached for node in n.all_input_nodes):
+            return self.known[n.name]
+        self.reached.add(n)
+        if not inside or n.op != "call_module":
+            return super().run_node(n)
+        inputs = tuple(self._seen(source) for source in n.args if isinstance(source, fx.Node))
+        layer = self.fetch_attr(str(n.target))
+        value = self.quantised.computed(layer, n, self.operator, inputs)
+        return self.quantised.on_grid(value, self.quantised.grids.written.get(n.name))
+
+    def _seen(self, source: fx.Node) -> Tensor:
+        """From outside on the grid that the file has there; from within, what was just computed."""
+        value: Tensor = self.env[source]
+        if self.quantised.operators.get(source.name) == self.operator:
+            return value
+        return self.quantised.on_grid(value, self.quantised.seen_grid(source, self.operator))
