@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slimseg.graph.graph import Graph as Graph
     from slimseg.planning.budget import Budget as Budget
     from slimseg.profile import profile as profile
+    from slimseg.quantize import quantize as quantize
     from slimseg.slim import slim as slim
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _HOMES = {
     "evaluate": "slimseg.evaluate",
     "load": "slimseg.frontends",
     "profile": "slimseg.profile",
+    "quantize": "slimseg.quantize",
     "slim": "slimseg.slim",
 }
 _MODULES = ("models",)
@@ -51,6 +53,7 @@ __all__ = [
     "load",
     "models",
     "profile",
+    "quantize",
     "slim",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _state = {"debug": False}
+_IO: dict[str, Literal["float32", "int8", "image"]] = {"float": "float32", "int8": "int8", "uint8-image": "image"}
 # click's class; by version, typer carries click inside or beside itself
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -154,6 +155,50 @@ def slim(
     )
     result = run(_load(**_given(locals())), data, out, budget, seed, _progress())
     _show(result, json, lambda: show_slim(result, verbose=verbose))
+
+
+@app.command()
+def quantize(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The .tflite to write.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "--images", help="Folder with train/val x images/masks, or images alone."),
+    ] = None,
+    scheme: Annotated[str, typer.Option(help="float16, dynamic, weight-only, int8, int16x8, or auto.")] = "auto",
+    io: Annotated[str, typer.Option(help="What the file takes: float, int8, or uint8-image for RGB bytes.")] = "float",
+    ranges: Annotated[str, typer.Option(help="Of activations: mean, minmax, percentile, mse, or auto.")] = "auto",
+    max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
+    max_size: Annotated[str | None, typer.Option(help="Of the file: 4MB, 900kB.")] = None,
+    calibration_images: Annotated[int, typer.Option(min=1, help="At most so many, spread over the folder.")] = 100,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    threads: Threads = 1,
+    json: AsJson = False,
+) -> None:
+    """Post-training quantisation without guessing: every scheme written, timed and judged; the best is kept.
+
+    Example:  slimseg quantize network.tflite --data images/ --out network_int8.tflite
+    """
+    from slimseg.planning.budget import Budget, parse_size
+    from slimseg.quantize import quantize as run
+    from slimseg.report.quantisation import show_quantisation
+
+    if io not in _IO:
+        raise UserError(f"--io {io!r} must be one of {', '.join(_IO)}")
+    budget = Budget(max_size_bytes=parse_size(max_size) if max_size else None, max_drop=max_drop)
+    given = _given(locals())
+    own_file = model.lower().endswith(".tflite") and input_size is None
+    source = model if own_file else _load(**given)
+    description = _description(**given) if own_file else None
+    result = run(
+        source, out, data, scheme, _IO[io], ranges, budget, calibration_images, description, threads, _progress()
+    )
+    _show(result, json, lambda: show_quantisation(result))
 
 
 @app.command()

@@ -113,4 +113,5 @@ def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen
         {each.scheme for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {chosen.scheme}
     )
     others = f"; slower than float32: {', '.join(slower)}" if slower else ""
-    return f"{chosen.scheme} is {speed}, and {size}{others}"
+    ranges = f" (ranges by {chosen.ranges})" if chosen.ranges else ""
+    return f"{chosen.scheme}{ranges} is {speed}, and {size}{others}"

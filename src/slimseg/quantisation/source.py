@@ -1,0 +1,78 @@
+"""What is quantised: the user's own `.tflite` as it is, or a Graph that is written as float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimseg.errors import ModelError, Unsupported
+from slimseg.frontends import describe, load
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import file, quantizer, runnable
+from slimseg.runtimes.litert.quantizer import Io
+from slimseg.techniques import image_input
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network as float32 files that describe themselves."""
+
+    name: str
+    original: Path  # what every quantised file is compared with
+    quantised_from: Path  # the same function; of bytes where the input is to be an image
+    description: Description  # of the original
+
+    @property
+    def pipeline(self) -> host.ImagePipeline:
+        """From RGB bytes to the input of what is quantised. Raises: ModelError."""
+        return host.App(file.read(self.quantised_from)).pipeline
+
+
+def open_source(model: Graph | str | Path, description: Description | None, io: Io, folder: Path) -> Source:
+    """Write the files into `folder`.
+
+    Args:
+        model: a Graph; the path of a `.tflite`, which need not become one; or of any other file that `load` opens.
+        description: overrules what a `.tflite` says of itself.
+
+    Raises:
+        ModelError: the model cannot be opened, is quantised already, has weights that are not finite, does not take
+            one image, or cannot take bytes where `io` wants that.
+    """
+    own = folder / "float32.tflite"
+    if not isinstance(model, Graph) and Path(model).suffix.lower() == ".tflite":
+        path = Path(model)
+        quantizer.check(path)
+        runnable.check(file.read(path))
+        means = description or describe(path)
+        file.save(file.embed_description(path.read_bytes(), means), own)
+        source = Source(str(model), own, own, means)
+    else:
+        source = _written(model if isinstance(model, Graph) else load(model), io, folder, own)
+    _check_input(source)
+    return source
+
+
+def _written(graph: Graph, io: Io, folder: Path, own: Path) -> Source:
+    """Corrections of the network before its quantisation belong here."""
+    deploy.write_float(graph, own)
+    quantizer.check(own)
+    if io != "image":
+        return Source(graph.name, own, own, graph.description)
+    try:
+        folded = image_input.fold(graph)
+    except Unsupported as error:
+        raise ModelError(f"{graph.name} cannot take an image's bytes: {error}") from error
+    of_bytes = folder / "of_bytes.tflite"
+    deploy.write_float(folded, of_bytes)
+    return Source(graph.name, own, of_bytes, graph.description)
+
+
+def _check_input(source: Source) -> None:
+    inputs = file.read(source.original).inputs
+    if len(inputs) != 1:
+        raise ModelError(f"{source.name} takes {len(inputs)} inputs, not one image: export a part that takes one")
+    host.App(file.read(source.original))

@@ -1,0 +1,96 @@
+"""What `slimseg quantize` tried, for the terminal: a row per scheme, the choice in words, what is off the fast path."""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from slimseg.report import tables, units, wording
+from slimseg.results import Fallback, Island, QuantisationResult, QuantisedFile
+
+_LEVEL = 0.03  # of float32's speed: less is noise, and neither green nor red
+
+
+def show_quantisation(result: QuantisationResult, *, console: Console | None = None) -> None:
+    """Print the table, the verdict, the budget, conversions and fallbacks of the chosen file, and where it is."""
+    parts: list[RenderableType] = [Text(result.model, style="bold"), "", _table(result)]
+    parts += _reasons(result.candidates)
+    slower = result.chosen.speedup < 1 - _LEVEL
+    parts += ["", Text(f"Kept: {result.verdict}.", style="yellow" if slower else "green")]
+    for check in result.budget:
+        mark = ("✓ ", "green") if check.met else ("✗ ", "bold red")
+        parts.append(Text.assemble("  ", mark, wording.budget_sentence(check)))
+    if not result.budget_met:
+        parts.append(Text("Budget not met; this is the file that loses least", style="bold yellow"))
+    parts += _off_the_delegate(result.fallbacks, result.islands)
+    parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
+    parts += ["", Text.assemble((result.file, "bold"), f"  {units.size(result.chosen.size_bytes)}"), _facts(result)]
+    tables.show(console, *parts)
+
+
+def _table(result: QuantisationResult) -> Table:
+    labelled = result.baseline.miou is not None
+    columns = ("Scheme", "Ranges", "Latency", "Speed", "Size", "mIoU" if labelled else "Agreed")
+    rows = tables.table(*columns, numbers_from=2)
+    for row in (result.baseline, *result.candidates):
+        accuracy = row.miou if labelled else row.agreement
+        kept = row == result.chosen
+        rows.add_row(
+            f"{row.scheme}{' ✓' if kept else ''}",
+            row.ranges,
+            units.milliseconds(row.latency_ms) if row.was_made else "–",
+            _speed(row) if row is not result.baseline else "",
+            units.size(row.size_bytes) if row.was_made else "–",
+            units.percent(accuracy, 2),
+            style="bold" if kept else None,
+        )
+    return rows
+
+
+def _speed(row: QuantisedFile) -> Text:
+    if not row.was_made:
+        return Text("–")
+    style = "green" if row.speedup > 1 + _LEVEL else "red" if row.speedup < 1 - _LEVEL else ""
+    return Text(units.times(row.speedup), style=style)
+
+
+def _reasons(candidates: tuple[QuantisedFile, ...]) -> list[RenderableType]:
+    """Once for all rows of one scheme that share it."""
+    said = dict.fromkeys((row.scheme, row.reason) for row in candidates if row.reason)
+    return [Text(f"  {scheme}: {reason}", style="dim") for scheme, reason in said]
+
+
+def _off_the_delegate(fallbacks: tuple[Fallback, ...], islands: tuple[Island, ...]) -> list[RenderableType]:
+    """One table of what the delegate left to built-in kernels and of conversions between precisions."""
+    if not fallbacks and not islands:
+        return [Text("Everything runs on the delegate, in one precision.", style="dim")]
+    rows = tables.table("Off the fast path", "Layers", "Kernels", "Conversions", "Share", numbers_from=2)
+    for fallback in fallbacks:
+        rows.add_row(
+            f"{fallback.op} off XNNPACK",
+            tables.shortened(wording.few(fallback.layers), 26),
+            units.milliseconds(fallback.kernel_ms),
+            units.milliseconds(fallback.conversion_ms),
+            units.share(fallback.share),
+        )
+    for ops in dict.fromkeys(island.ops for island in islands):
+        alike = [island for island in islands if island.ops == ops]
+        rows.add_row(
+            f"{len(alike)}x float {', '.join(ops)}",
+            tables.shortened(wording.few(tuple(layer for island in alike for layer in island.layers)), 26),
+            units.milliseconds(sum(island.inside_ms for island in alike)),
+            units.milliseconds(sum(island.conversion_ms for island in alike)),
+            units.share(sum(island.share for island in alike)),
+        )
+    return ["", rows]
+
+
+def _facts(result: QuantisationResult) -> Text:
+    images = [
+        f"ranges from {result.calibration_images} images" if result.calibration_images else "",
+        f"accuracy on {result.validation_images} images" if result.validation_images else "accuracy not measured",
+        f"took {units.duration(result.seconds)}",
+        result.host,
+    ]
+    return Text(" · ".join(each for each in images if each), style="dim")
