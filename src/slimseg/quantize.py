@@ -251,9 +251,10 @@ class _Job:
         lost = schemes.drop(baseline, chosen)
         if lost is None:
             return checks
-        unit = "points of mIoU" if baseline.miou is not None else "percent of pixels"
-        wanted = f"at most {self.budget.max_drop:g} {unit}"
-        return (BudgetCheck("max_drop", wanted, f"{lost:.2f}", lost <= self.budget.max_drop), *checks)
+        labelled = baseline.miou is not None
+        wanted = f"at most {self.budget.max_drop:g} {'points' if labelled else 'percent'}"
+        name = "max_drop" if labelled else "changed_pixels"
+        return (BudgetCheck(name, wanted, f"{lost:.2f}", lost <= self.budget.max_drop), *checks)
 
     def _notes(self) -> tuple[str, ...]:
         left_out = () if self.calibration is None else self.calibration.left_out

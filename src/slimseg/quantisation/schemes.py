@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from slimseg.errors import UserError
 from slimseg.planning.budget import Budget
@@ -87,12 +88,22 @@ def choose(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], budget:
     if not held:
         small = [each for each in made if budget.max_size_bytes is None or each.size_bytes <= budget.max_size_bytes]
         return min(small or made, key=lambda each: (_lost(baseline, each), each.size_bytes))
-    fastest = max(each.speedup for each in held)
+    speed = _speeds(made)
+    fastest = max(speed[each.scheme] for each in held)
     if fastest >= FASTER:
-        alike = [each for each in held if each.speedup >= ALIKE * fastest]
+        alike = [each for each in held if speed[each.scheme] >= ALIKE * fastest]
         return min(alike, key=lambda each: (_lost(baseline, each), each.size_bytes))
-    level = [each for each in held if each.speedup >= 1 / FASTER]
-    return min(level, key=lambda each: each.size_bytes) if level else max(held, key=lambda each: each.speedup)
+    level = [each for each in held if speed[each.scheme] >= 1 / FASTER]
+    return min(
+        level or held, key=lambda each: (each.size_bytes if level else -speed[each.scheme], _lost(baseline, each))
+    )
+
+
+def _speeds(made: Sequence[QuantisedFile]) -> dict[str, float]:
+    """By scheme: files that differ in their ranges alone have the same operators, and are as fast as one another."""
+    return {
+        scheme: median(each.speedup for each in made if each.scheme == scheme) for scheme in {e.scheme for e in made}
+    }
 
 
 def _lost(baseline: QuantisedFile, candidate: QuantisedFile) -> float:
