@@ -15,7 +15,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -24,26 +24,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from slimseg.errors import BudgetError, DataError, OutputError, Unsupported
+from slimseg.errors import BudgetError, DataError, Unsupported
 from slimseg.evaluate import Evaluator
-from slimseg.frontends import archive, load
+from slimseg.frontends import load
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy, importance, journal, whatif
+from slimseg.planning import baselines, deploy, importance, run_folder, whatif
 from slimseg.planning.budget import Budget
+from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal, fingerprint
 from slimseg.planning.plan import Plan
-from slimseg.planning.planner import Evidence, Planner, deployed_precision
+from slimseg.planning.planner import Evidence, Planner
+from slimseg.planning.proof import prove
 from slimseg.planning.recover import Recovery
 from slimseg.planning.target import Target
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
-from slimseg.report.files import write_json
-from slimseg.report.html import write_report
-from slimseg.results import AppliedEdit, BudgetCheck, Refusal, SlimResult
+from slimseg.report.run import write_run
+from slimseg.results import SlimResult
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, profiler
+from slimseg.runtimes.litert import benchmark
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
@@ -55,8 +55,6 @@ SIZE_IMAGES = 48  # for the accuracy of input sizes
 IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
-SECONDS_PER_FILE = 2.5  # of the final timing
-WORK = "work"  # the run's folder for what only the run needs
 RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
 
@@ -92,23 +90,21 @@ def slim(
     graph = model if isinstance(model, Graph) else load(model)
     _check_head(graph, budget)
     if data is None:
-        return slim_exact(graph, _new_run(Path(out), graph), budget, None, progress)
+        return slim_exact(graph, run_folder.new(Path(out), graph), budget, None, progress)
     folder = open_folder(data)
     evaluator = Evaluator(folder, graph, progress or Silent())
     for split in (folder.train, folder.val):
         check_split(split, evaluator.count)
     if budget.needs == "nothing":
-        return slim_exact(graph, _new_run(Path(out), graph), budget, evaluator, progress)
+        return slim_exact(graph, run_folder.new(Path(out), graph), budget, evaluator, progress)
     conditions = {
         "network": fingerprint(graph),
         "data": [str(folder.path.absolute()), len(folder.train.images), len(folder.val.images)],
         "budget": asdict(budget),
         "seed": seed,
     }
-    unfinished = (Path(out) / WORK / journal.FILE).is_file()
-    run = Path(out) if unfinished else _new_run(Path(out), graph)
-    (run / WORK).mkdir(exist_ok=True)
-    return _Job(graph, folder, run, budget, seed, evaluator, Journal(run / WORK, conditions)).run()
+    run = run_folder.opened(Path(out), graph)
+    return _Job(graph, folder, run, budget, seed, evaluator, Journal(run / run_folder.WORK, conditions)).run()
 
 
 def _check_head(graph: Graph, budget: Budget) -> None:
@@ -116,34 +112,6 @@ def _check_head(graph: Graph, budget: Budget) -> None:
         with_output(graph, budget.head or graph.description.output_kind)
     except Unsupported as error:
         raise BudgetError(f"--head {budget.head} cannot be had: {error}") from error
-
-
-def _new_run(out: Path, graph: Graph) -> Path:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputError(f"{out} exists already and is not empty: give another folder for the run")
-    needed = 8 * sum(p.numel() * 4 for p in graph.module.parameters()) + 50_000_000
-    try:
-        free = shutil.disk_usage(next(each for each in (out, *out.absolute().parents) if each.exists())).free
-        if free < needed:
-            room = f"{free / 1e6:.0f} MB of free space, a run needs {needed / 1e6:.0f} MB"
-            raise OutputError(f"{out} has {room}: make room")
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made: {error.strerror or error}") from error
-    return out
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One attempt, deployed and measured."""
-
-    plan: Plan
-    student: Graph  # trained, in its plain form
-    graph: Graph  # what the file says
-    float_path: Path
-    path: Path
-    accuracy: deploy.Accuracy
-    speedup: float
 
 
 class _Job:
@@ -164,62 +132,48 @@ class _Job:
         self.out = out
         self.budget = budget
         self.seed = seed
-        self.precision: Precision = "int8"  # until the baselines are measured
-        self.refusals: list[Refusal] = []
         self.evaluator = evaluator
         self.progress = evaluator.progress
         self.journal = kept
         self.deadline = kept.started + budget.time_limit_s
-        self.work = out / WORK
+        self.work = out / run_folder.WORK
 
     def run(self) -> SlimResult:
         if self.journal.resumed:
             self.progress.say(f"Going on with a run that was stopped after {self.journal.seconds:.0f} s")
         self._baselines()
-        best = self._search()
-        result = self._measure(best)
+        result = self._proof(self._search())
         shutil.rmtree(self.work, ignore_errors=True)
         return result
 
     def _baselines(self) -> None:
         self.progress.say("Baselines: the original as float32 and as plain int8")
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
-        self.original_float = self.out / "original_float.tflite"
-        self.original_int8 = self.out / "original_int8.tflite"
-        self.start = self.work / "start.tflite"  # int8 as it is shipped, before the first edit
-        if "baselines" not in self.journal:
-            deploy.write_float(self.graph, self.original_float)
-            deploy.write_int8(self.graph, self.original_float, self.original_int8, self.calibration)
-            deploy.write_deployed(self.graph, self.start, self.calibration, "int8")
-            plain, *quantised = benchmark.time_files([self.original_float, self.original_int8, self.start])
-            gain = benchmark.ratio(plain, quantised[0])
-            self.journal["baselines"] = [*(whatif.calm_ms(each) for each in (plain, *quantised)), gain]
-        self.float_ms, self.int8_ms, self.start_ms, gain = self.journal["baselines"]
-        self.float_accuracy = self.evaluator.accuracy(self.original_float)
-        self.int8_accuracy = self.evaluator.accuracy(self.original_int8)
-        self.precision = self._chosen_precision(gain)
-        if self.precision == "float32":
-            self.start, self.start_ms = self.original_float, self.float_ms
+        accuracy = self.evaluator.accuracy
+        self.baselines = baselines.measured(self.graph, self.budget, self.out, self.calibration, accuracy, self.journal)
+        for refusal in self.baselines.refusals:
+            self.progress.say(f"int8 makes this network no faster ({refusal.reason})")
+
+    def _proof(self, best: Candidate) -> SlimResult:
+        self.progress.say("Proof: the deployed files side by side")
+        result = prove(self.graph, self.baselines, best, self._places, self.out, self.journal)
+        original = self.baselines.float32.path
+        examples = self.evaluator.examples(original, self.out / "model.tflite")
+        write_run(result, original, examples, self.evaluator.classes)
+        return result
 
     @property
     def _places(self) -> InPlace:
-        return InPlace(self._asked(), self.start, self.calibration, self.precision, self.progress)
+        start, precision = self.baselines.start, self.baselines.precision
+        return InPlace(self._asked(), start, self.calibration, precision, self.progress)
 
-    def _chosen_precision(self, gain: float) -> Precision:
-        precision = deployed_precision(self.budget, gain, self.original_float.stat().st_size)
-        if precision == "float32" and self.budget.needs != "nothing":
-            reason = f"measured {self.float_ms:.2f} ms in float32 and {self.int8_ms:.2f} ms in int8: kept in float32"
-            self.refusals.append(Refusal(deploy.QUANTISATION, "all", reason))
-            self.progress.say(f"int8 makes this network no faster ({reason})")
-        return precision
-
-    def _search(self) -> _Candidate:
+    def _search(self) -> Candidate:
         """The best of some attempts; the first that holds the budget ends the search."""
-        best: _Candidate | None = None
+        best: Candidate | None = None
         for number, effort in enumerate(EFFORTS):
             for candidate in self._attempts(effort, number):
-                best = candidate if best is None or self._rank(candidate) > self._rank(best) else best
-                if all(check.met for check in self._checks(best)):
+                best = candidate if best is None or candidate.rank > best.rank else best
+                if best.holds:
                     return best
             if self._bounded or not self._time_for_another(number):
                 break
@@ -232,7 +186,7 @@ class _Job:
         """Whether a milder plan would miss a size or a speed that the user asked for."""
         return self.budget.min_speedup is not None or self.budget.max_size_bytes is not None
 
-    def _attempts(self, effort: float, number: int) -> Iterator[_Candidate]:
+    def _attempts(self, effort: float, number: int) -> Iterator[Candidate]:
         """One plan, deployed after each leg of training."""
         plan = self._plan(effort, number)
         student = plan.graph.copy()
@@ -278,21 +232,27 @@ class _Job:
         )
         self.journal[name] = path.name
 
-    def _deployed(self, plan: Plan, student: Graph, name: str) -> _Candidate:
+    def _deployed(self, plan: Plan, student: Graph, name: str) -> Candidate:
         """The trained network in the form that the runtime is quickest with, written, timed and evaluated."""
         graph = student
         for each in plan.rewrites:
             graph = named(each.site.technique).apply(graph, each.site)
         float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
         deploy.write_float(graph, float_path)
-        deploy.write_deployed(graph, path, self.calibration, self.precision)
-        base, mine = benchmark.time_files([self.original_float, path])
-        accuracy = self.evaluator.accuracy(path)
-        # The student goes on learning: this is what it was now.
-        candidate = _Candidate(
-            plan, student.copy(), graph.copy(), float_path, path, accuracy, benchmark.ratio(base, mine)
+        deploy.write_deployed(graph, path, self.calibration, self.baselines.precision)
+        base, mine = benchmark.time_files([self.baselines.float32.path, path])
+        candidate = Candidate(
+            plan,
+            student.copy(),  # the student goes on learning: this is what it was now
+            graph.copy(),
+            float_path,
+            path,
+            accuracy=self.evaluator.accuracy(path),
+            speedup=benchmark.ratio(base, mine),
+            original_accuracy=self.baselines.float32.accuracy,
+            budget=self.budget,
         )
-        self.progress.say("  " + ", ".join(f"{check.name}: {check.got}" for check in self._checks(candidate)))
+        self.progress.say("  " + ", ".join(f"{check.name}: {check.got}" for check in candidate.checks))
         return candidate
 
     def _plan(self, effort: float, number: int) -> Plan:
@@ -308,14 +268,16 @@ class _Job:
 
     def _planned(self, effort: float) -> Plan:
         speedup = self.budget.min_speedup
-        latency = None if speedup is None else lambda: whatif.file_latency_ms(self.original_float) / speedup
+        original = self.baselines.float32.path
+        latency = None if speedup is None else lambda: whatif.file_latency_ms(original) / speedup
         target = Target(latency, self.budget.max_size_bytes)
         evidence = Evidence(
             images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
             accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
             importance=self._importance,
         )
-        return Planner(self.graph, self.budget, self.precision, target, evidence, self.progress).plan(effort)
+        planner = Planner(self.graph, self.budget, self.baselines.precision, target, evidence, self.progress)
+        return planner.plan(effort)
 
     def _importance(self, graph: Graph) -> Mapping[str, Tensor]:
         pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
@@ -330,101 +292,3 @@ class _Job:
         return (
             number + 1 < len(EFFORTS) and self.journal.seconds * (number + 2) / (number + 1) < self.budget.time_limit_s
         )
-
-    def _rank(self, candidate: _Candidate) -> tuple[int, float]:
-        """More of the budget met, then less lost."""
-        return sum(check.met for check in self._checks(candidate)), -self._drop(candidate)
-
-    def _drop(self, candidate: _Candidate) -> float:
-        """Points of mIoU lost; without labels, percent of pixels that changed class."""
-        if candidate.accuracy.miou is not None and self.float_accuracy.miou is not None:
-            return self.float_accuracy.miou - candidate.accuracy.miou
-        return 100 - (candidate.accuracy.agreement or 0.0)
-
-    def _checks(self, candidate: _Candidate) -> tuple[BudgetCheck, ...]:
-        labelled = candidate.accuracy.miou is not None
-        unit = "points of mIoU" if labelled else "% of pixels changed"
-        drop = self._drop(candidate)
-        checks = [
-            BudgetCheck(
-                "max_drop", f"at most {self.budget.max_drop:g} {unit}", f"{drop:.2f}", drop <= self.budget.max_drop
-            )
-        ]
-        return (*checks, *deploy.size_and_speed(self.budget, candidate.path.stat().st_size, candidate.speedup))
-
-    def _measure(self, best: _Candidate) -> SlimResult:
-        self.progress.say("Proof: the deployed files side by side")
-        final_float, final = self.out / "model_float.tflite", self.out / "model.tflite"
-        shutil.copyfile(best.float_path, final_float)
-        shutil.copyfile(best.path, final)
-        archive.write_graph(best.student, self.out / "model.pt2")
-        edits = (*best.plan.edits, *best.plan.rewrites)
-        files = [self.original_float, self.original_int8, final]
-        timings = benchmark.time_files([*files, self.start], seconds_per_file=SECONDS_PER_FILE)
-        stages = [*self._places.stages(edits, self.work)[:-1], final] if edits else []
-        steps = self._places.time(stages) if stages else ()
-        photograph = self.calibration[0]
-        whole = host.time_end_to_end(files, self.graph.input_size, _output_size(self.graph), image=photograph)
-        accuracies = (self.float_accuracy, self.int8_accuracy, best.accuracy)
-        graphs = (self.graph, self.graph, best.graph)
-        baseline, plain, result = (
-            deploy.summarise(*each) for each in zip(graphs, files, timings[:3], whole, accuracies, strict=True)
-        )
-        float32, int8, mine, start = timings
-        speedup = benchmark.ratio(float32, mine)
-        checks = self._checks(replace(best, path=final, speedup=speedup))
-        slimmed = SlimResult(
-            model=self.graph.name,
-            run=str(self.out),
-            baseline=baseline,
-            plain_int8=plain,
-            result=result,
-            speedup=speedup,
-            speedup_over_int8=benchmark.ratio(int8, mine),
-            end_to_end_speedup=whole[0] / whole[2],
-            budget_met=all(check.met for check in checks),
-            budget=checks,
-            edits=(
-                *self._quantisation(*deploy.savings_ms([float32, start])),
-                *deploy.realised(edits, steps),
-            ),
-            refusals=(*self.refusals, *best.plan.refusals),
-            seconds=self.journal.seconds,
-            host=deploy.host_name(),
-            input_sizes=best.plan.input_sizes,
-        )
-        self._write(slimmed)
-        return slimmed
-
-    def _quantisation(self, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
-        if self.precision == "float32":
-            return ()
-        quantised = AppliedEdit(
-            technique=deploy.QUANTISATION,
-            layers=("all",),
-            needs="images",
-            predicted_saving_ms=self.float_ms - self.start_ms,
-            realised_saving_ms=realised_saving_ms,
-            reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
-        )
-        return (quantised,)
-
-    def _write(self, result: SlimResult) -> None:
-        before, after = profiler.profile(self.original_float), profiler.profile(self.out / "model.tflite")
-        write_json(before, self.out / "profile_before.json")
-        write_json(after, self.out / "profile_after.json")
-        examples = self.evaluator.examples(self.original_float, self.out / "model.tflite")
-        write_report(
-            result,
-            self.out / "report.html",
-            before=before,
-            after=after,
-            examples=examples,
-            classes=self.evaluator.classes,
-        )
-        write_json(result, self.out / "result.json")
-
-
-def _output_size(graph: Graph) -> tuple[int, int]:
-    shape = graph.shape(graph.output)
-    return shape[-2], shape[-1]

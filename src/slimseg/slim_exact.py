@@ -29,11 +29,10 @@ from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.probes import probe_images
 from slimseg.progress import Progress, Silent
-from slimseg.report.files import write_json
-from slimseg.report.html import write_report
+from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, profiler, session
+from slimseg.runtimes.litert import benchmark, session
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 
@@ -90,7 +89,7 @@ class _Exact:
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
             found = self._search(Path(folder))
             result = self._measure(found, Path(folder))
-        self._write(result, found)
+        self._write(result)
         return result
 
     def _search(self, folder: Path) -> _Deployed:
@@ -192,17 +191,11 @@ class _Exact:
         checks = [BudgetCheck("max_difference", f"at most {TOLERANCE:g}", f"{difference:.1e}", difference <= TOLERANCE)]
         return (*checks, *deploy.size_and_speed(self.budget, result.size_bytes, speedup))
 
-    def _write(self, result: SlimResult, found: _Deployed) -> None:
+    def _write(self, result: SlimResult) -> None:
         archive.write_graph(self.asked, self.out / "model.pt2")  # the plain form: that is the one to train
-        before, after = profiler.profile(self.source), profiler.profile(self.out / "model.tflite")
-        write_json(before, self.out / "profile_before.json")
-        write_json(after, self.out / "profile_after.json")
         examples = self.evaluator.examples(self.source, self.out / "model.tflite") if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
-        write_report(
-            result, self.out / "report.html", before=before, after=after, examples=examples, classes=classes
-        )  # fmt: skip
-        write_json(result, self.out / "result.json")
+        write_run(result, self.source, examples, classes)
 
 
 def _inputs(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:

@@ -12,10 +12,11 @@ import torch
 from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
+from slimseg.planning.baselines import deployed_precision
 from slimseg.planning.budget import Budget
 from slimseg.planning.importance import measured
 from slimseg.planning.plan import Plan
-from slimseg.planning.planner import Evidence, Planner, deployed_precision
+from slimseg.planning.planner import Evidence, Planner
 from slimseg.planning.target import Target
 from slimseg.progress import Silent
 from slimseg.techniques.head import with_output
@@ -94,17 +95,3 @@ def test_edits_that_do_not_pay_are_reported(
     result = plan(shapes_graph, evidence, max_drop=0.0)
     assert result.edits == ()
     assert sum("1.000 ms before and 1.500 ms after" in refusal.reason for refusal in result.refusals) >= 6
-
-
-@pytest.mark.parametrize(
-    ("budget", "gain", "precision"),
-    [
-        (Budget(), 3.0, "int8"),
-        (Budget(), 0.5, "float32"),
-        (Budget(max_size_bytes=500_000), 0.5, "int8"),
-        (Budget(max_size_bytes=2_000_000), 0.5, "float32"),
-        (Budget(needs="nothing"), 3.0, "float32"),
-    ],
-)
-def test_int8_is_deployed_where_it_is_faster_or_nothing_else_is_small_enough(budget, gain, precision):
-    assert deployed_precision(budget, gain, float_bytes=1_000_000) == precision

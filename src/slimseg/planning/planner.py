@@ -35,7 +35,6 @@ from slimseg.techniques import APPROXIMATE, HEADS, REWRITES, Site, Technique, na
 from slimseg.techniques.head import with_output
 
 NARROWING_ROUNDS = 4
-WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
 WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
 
 
@@ -50,18 +49,6 @@ class Evidence:
 
 def _same_size(original: Graph, graph: Graph) -> Graph:
     return original if original.input_size == graph.input_size else edit.at_input_size(original, graph.input_size)
-
-
-def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> whatif.Precision:
-    """int8, unless outputs must stay equal (quantisation needs images and changes values) or it makes nothing faster.
-
-    `gain` is how many times faster the original is in int8, `float_bytes` its size in float32: where only int8 can be
-    small enough, it is taken for that.
-    """
-    if budget.needs == "nothing":
-        return "float32"
-    needed = budget.max_size_bytes is not None and float_bytes > budget.max_size_bytes
-    return "int8" if needed or gain >= WORTH_QUANTISING else "float32"
 
 
 class Planner:

@@ -1,0 +1,87 @@
+"""The original as it would be deployed without slimseg: in float32, and merely quantised to int8.
+
+A third file is the one that edits start from: the original in the precision that is shipped, as it is shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
+from slimseg.planning.budget import Budget
+from slimseg.planning.journal import Journal
+from slimseg.planning.run_folder import WORK
+from slimseg.planning.whatif import Precision, calm_ms
+from slimseg.results import Refusal
+from slimseg.runtimes.litert import benchmark
+
+WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
+_ENTRY = "baselines"  # in the journal
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One file of the original, unedited."""
+
+    path: Path
+    latency_ms: float
+    accuracy: deploy.Accuracy
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The original's files, measured, and the precision to deploy."""
+
+    float32: Baseline
+    int8: Baseline
+    start: Path  # in the deployed precision, before the first edit
+    start_ms: float
+    precision: Precision
+    refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
+
+
+def measured(
+    graph: Graph,
+    budget: Budget,
+    run: Path,
+    images: deploy.Images,
+    accuracy: Callable[[Path], deploy.Accuracy],
+    journal: Journal,
+) -> Baselines:
+    """The files in a run's folder, written and timed once for all starts of the run.
+
+    Args:
+        images: for the ranges of int8.
+        accuracy: of a deployed file.
+    """
+    paths = [run / "original_float.tflite", run / "original_int8.tflite"]
+    start = run / WORK / "start.tflite"
+    if _ENTRY not in journal:
+        deploy.write_float(graph, paths[0])
+        deploy.write_int8(graph, paths[0], paths[1], images)
+        deploy.write_deployed(graph, start, images, "int8")
+        timings = benchmark.time_files([*paths, start])
+        journal[_ENTRY] = [*map(calm_ms, timings), benchmark.ratio(timings[0], timings[1])]
+    float_ms, int8_ms, start_ms, gain = journal[_ENTRY]
+    float32, int8 = (Baseline(path, ms, accuracy(path)) for path, ms in zip(paths, (float_ms, int8_ms), strict=True))
+    found = Baselines(float32, int8, start, start_ms, "int8", ())
+    if deployed_precision(budget, gain, paths[0].stat().st_size) == "int8":
+        return found
+    reason = f"measured {float_ms:.2f} ms in float32 and {int8_ms:.2f} ms in int8: kept in float32"
+    refusal = Refusal(deploy.QUANTISATION, "all", reason)
+    return replace(found, start=paths[0], start_ms=float_ms, precision="float32", refusals=(refusal,))
+
+
+def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> Precision:
+    """int8, unless outputs must stay equal (quantisation needs images and changes values) or it makes nothing faster.
+
+    `gain` is how many times faster the original is in int8, `float_bytes` its size in float32: where only int8 can be
+    small enough, it is taken for that.
+    """
+    if budget.needs == "nothing":
+        return "float32"
+    needed = budget.max_size_bytes is not None and float_bytes > budget.max_size_bytes
+    return "int8" if needed or gain >= WORTH_QUANTISING else "float32"

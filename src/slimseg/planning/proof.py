@@ -1,0 +1,87 @@
+"""The proof of a run: all files side by side, every edit where it stands, and what an app would see end to end."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from slimseg.frontends import archive
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
+from slimseg.planning.baselines import Baselines
+from slimseg.planning.candidate import Candidate
+from slimseg.planning.in_place import InPlace
+from slimseg.planning.journal import Journal
+from slimseg.planning.run_folder import WORK
+from slimseg.results import AppliedEdit, SlimResult
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import benchmark
+
+SECONDS_PER_FILE = 2.5  # of timing
+
+
+def prove(
+    original: Graph, baselines: Baselines, best: Candidate, places: InPlace, run: Path, journal: Journal
+) -> SlimResult:
+    """Put the best candidate into the run's folder as `model.tflite`, and measure it beside the baselines."""
+    final = run / "model.tflite"
+    shutil.copyfile(best.float_path, run / "model_float.tflite")
+    shutil.copyfile(best.path, final)
+    archive.write_graph(best.student, run / "model.pt2")
+    files = [baselines.float32.path, baselines.int8.path, final]
+    timings = benchmark.time_files([*files, baselines.start], seconds_per_file=SECONDS_PER_FILE)
+    float32, int8, mine, start = timings
+    best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
+    (quantising_saved_ms,) = deploy.savings_ms([float32, start])
+    edits = (*_quantisation(baselines, quantising_saved_ms), *_realised(best, places, run / WORK))
+    whole = host.time_end_to_end(files, original.input_size, _output_size(original), image=places.images[0])
+    accuracies = (baselines.float32.accuracy, baselines.int8.accuracy, best.accuracy)
+    graphs = (original, original, best.graph)
+    baseline, plain, result = (
+        deploy.summarise(*each) for each in zip(graphs, files, timings[:3], whole, accuracies, strict=True)
+    )
+    return SlimResult(
+        model=original.name,
+        run=str(run),
+        baseline=baseline,
+        plain_int8=plain,
+        result=result,
+        speedup=best.speedup,
+        speedup_over_int8=benchmark.ratio(int8, mine),
+        end_to_end_speedup=whole[0] / whole[2],
+        budget_met=best.holds,
+        budget=best.checks,
+        edits=edits,
+        refusals=(*baselines.refusals, *best.plan.refusals),
+        seconds=journal.seconds,
+        host=deploy.host_name(),
+        input_sizes=best.plan.input_sizes,
+    )
+
+
+def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEdit, ...]:
+    """What each group of edits really saved on top of those before it."""
+    planned = (*best.plan.edits, *best.plan.rewrites)
+    if not planned:
+        return ()
+    return deploy.realised(planned, places.time([*places.stages(planned, folder)[:-1], best.path]))
+
+
+def _quantisation(baselines: Baselines, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
+    if baselines.precision == "float32":
+        return ()
+    quantised = AppliedEdit(
+        technique=deploy.QUANTISATION,
+        layers=("all",),
+        needs="images",
+        predicted_saving_ms=baselines.float32.latency_ms - baselines.start_ms,
+        realised_saving_ms=realised_saving_ms,
+        reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
+    )
+    return (quantised,)
+
+
+def _output_size(graph: Graph) -> tuple[int, int]:
+    shape = graph.shape(graph.output)
+    return shape[-2], shape[-1]

@@ -1,0 +1,25 @@
+"""What a run leaves to read: profiles before and after, the report, and the result as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slimseg.report.files import write_json
+from slimseg.report.html import write_report
+from slimseg.report.images import Example
+from slimseg.results import SlimResult
+from slimseg.runtimes.litert import profiler
+
+
+def write_run(result: SlimResult, original: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
+    """Profile the original file and the run's `model.tflite`, and write all four files into the run's folder.
+
+    `result.json` comes last: where it is, the run is complete.
+    """
+    run = Path(result.run)
+    before, after = profiler.profile(original), profiler.profile(run / "model.tflite")
+    write_json(before, run / "profile_before.json")
+    write_json(after, run / "profile_after.json")
+    write_report(result, run / "report.html", before=before, after=after, examples=examples, classes=classes)
+    write_json(result, run / "result.json")
