@@ -29,11 +29,13 @@ from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source, open_source
 from slimseg.quantisation.timing import SLOW, Beside, beside_float
 from slimseg.results import BudgetCheck, QuantisationResult, QuantisedFile
+from slimseg.runtimes import child
 from slimseg.runtimes.litert import benchmark, file, profiler, quantizer, runnable
 from slimseg.runtimes.litert.quantizer import Io
 from slimseg.training.data import Folder, check_split, open_folder
 
 CALIBRATION_IMAGES = 100
+PROFILED_RUNS = 15
 
 
 def quantize(
@@ -155,7 +157,7 @@ class _Job:
         chosen = schemes.choose(baseline, candidates, self.budget)
         path = next(value for key, value in written.items() if (key.scheme, key.ranges or "") == _key(chosen))
         assert isinstance(path, Path)
-        profile = profiler.profile(path, threads=self.threads)
+        profile = profiler.profile(path, threads=self.threads, runs=PROFILED_RUNS, within=child.shared())
         file.save(path.read_bytes(), out)
         return QuantisationResult(
             model=self.source.name,
