@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slimseg.errors import BudgetError, DataError, Unsupported
@@ -201,11 +200,12 @@ class _Job:
             self.graph, student, plan, self.folder, self.budget, self.seed, self.progress, folder,
             large_teacher=self._sees_more(student.input_size),
         )  # fmt: skip
-        self._phase(f"mimicked {number}", student, partial(recovery.mimic_blocks, until))
+        self.journal.trained(f"mimicked {number}", student.module, partial(recovery.mimic_blocks, until))
         for leg in range(LEGS if self._bounded else 1):
             if leg and time.monotonic() >= until:
                 break
-            self._phase(f"distilled {number}.{leg}", student, partial(recovery.distil_whole, until, leg))
+            learn = partial(recovery.distil_whole, until, leg)
+            self.journal.trained(f"distilled {number}.{leg}", student.module, learn)
             yield self._deployed(plan, student, f"{number}.{leg}")
 
     def _sees_more(self, size: tuple[int, int]) -> bool:
@@ -215,22 +215,6 @@ class _Job:
         reduced = edit.at_input_size(self.graph, size)
         here, there = (self.evaluator.graph_accuracy(graph, SIZE_IMAGES) for graph in (self.graph, reduced))
         return here > there
-
-    def _phase(self, name: str, student: Graph, train: Callable[[], None]) -> None:
-        """One phase of training, or the weights that it ended with where the run went through it before."""
-        path = self.work / f"{name}.safetensors"
-        if name in self.journal:
-            student.module.load_state_dict(load_file(path))
-            return
-        train()
-        save_file(
-            {
-                key: value.clone(memory_format=torch.contiguous_format)
-                for key, value in student.module.state_dict().items()
-            },
-            path,
-        )
-        self.journal[name] = path.name
 
     def _deployed(self, plan: Plan, student: Graph, name: str) -> Candidate:
         """The trained network in the form that the runtime is quickest with, written, timed and evaluated."""

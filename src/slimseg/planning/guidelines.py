@@ -20,6 +20,7 @@ from torch import fx, nn
 
 from slimseg.graph import costs, ops
 from slimseg.graph.graph import Graph, only_consumer
+from slimseg.planning.spent import Spent
 from slimseg.results import Finding
 from slimseg.techniques.technique import dimensions
 
@@ -66,7 +67,7 @@ def _unequal_channels(graph: Graph, timed: _Times, latency_ms: float) -> Finding
         f"{nodes[0].name} to {dimensions(graph, nodes[0])}: it moves {moved[nodes[0]]:.1f} times the bytes of one with "
         "as many MACs and equal channels"
     )
-    return _finding("G1: unequal channels", nodes, sum(timed[node] for node in nodes), after, reason, latency_ms)
+    return _spent(timed, nodes, after, latency_ms).finding("G1: unequal channels", reason)
 
 
 def _groups(graph: Graph, timed: _Times, latency_ms: float) -> Finding | None:
@@ -95,12 +96,12 @@ def _element_wise(graph: Graph, timed: _Times, latency_ms: float) -> Finding | N
     nodes = _slowest_first(timed, [node for node in timed if isinstance(graph.layer(node), _ELEMENT_WISE)])
     if not nodes:
         return None
-    spent = sum(timed[node] for node in nodes)
+    spent = _spent(timed, nodes, 0.0, latency_ms)
     reason = (
-        f"{_counted(nodes, 'operator')} without a MAC take {spent / latency_ms:.0%} of the time, the slowest "
+        f"{_counted(nodes, 'operator')} without a MAC take {spent.before_ms / latency_ms:.0%} of the time, the slowest "
         f"{nodes[0].name} of {dimensions(graph, nodes[0])} with {timed[nodes[0]]:.2g} ms"
     )
-    return _finding("G4: element-wise operators", nodes, spent, 0.0, reason, latency_ms)
+    return spent.finding("G4: element-wise operators", reason)
 
 
 def _branches(graph: Graph, source: fx.Node) -> list[list[fx.Node]]:
@@ -125,13 +126,16 @@ def _at_full_rate(
         return None
     rate = _rate(graph, timed, full)
     nodes = _slowest_first(timed, nodes)
-    spent = sum(timed[node] for node in nodes)
-    after = min(spent, sum(costs.cost(graph, node).macs for node in nodes) / rate)
+    after = min(sum(timed[node] for node in nodes), sum(costs.cost(graph, node).macs for node in nodes) / rate)
     reason = (
         f"{_counted(nodes, what)}: {_rate(graph, timed, nodes) / 1e6:.2g} GMAC/s, where the network's full "
         f"convolutions reach {rate / 1e6:.2g}; the slowest is {nodes[0].name} to {dimensions(graph, nodes[0])}"
     )
-    return _finding(name, nodes, spent, after, reason, latency_ms)
+    return _spent(timed, nodes, after, latency_ms).finding(name, reason)
+
+
+def _spent(timed: _Times, nodes: Sequence[fx.Node], after_ms: float, latency_ms: float) -> Spent:
+    return Spent([node.name for node in nodes], sum(timed[node] for node in nodes), after_ms, latency_ms)
 
 
 def _rate(graph: Graph, timed: _Times, nodes: Sequence[fx.Node]) -> float:
@@ -163,21 +167,3 @@ def _slowest_first(timed: _Times, nodes: Sequence[fx.Node] | Mapping[fx.Node, fl
 def _counted(nodes: Sequence[fx.Node], what: str) -> str:
     first, _, rest = what.partition(" in ")
     return f"{len(nodes)} {first}{'s' if len(nodes) > 1 else ''}{f' in {rest}' if rest else ''}"
-
-
-def _finding(
-    name: str, nodes: Sequence[fx.Node], before_ms: float, after_ms: float, reason: str, latency_ms: float
-) -> Finding:
-    return Finding(
-        technique=name,
-        layers=tuple(node.name for node in nodes),
-        needs="images",
-        before_ms=before_ms,
-        after_ms=after_ms,
-        saving_ms=before_ms - after_ms,
-        share=(before_ms - after_ms) / latency_ms,
-        reason=reason,
-        section="3.4",
-        layers_ms=before_ms,
-        basis="profile",
-    )

@@ -1,7 +1,7 @@
 """What a run has done so far, kept in its folder, so that a run that was killed goes on where it stopped.
 
-One JSON file of named entries, rewritten whole at each. It also knows what the run was asked for: a run is only gone
-on with under the same conditions.
+One JSON file of named entries, rewritten whole at each, and the weights after each phase of training beside it. It
+also knows what the run was asked for: a run is only gone on with under the same conditions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
@@ -65,6 +68,17 @@ class Journal:
         stored = {"conditions": self.conditions, "seconds": self.seconds, "entries": entries}
         write_text(json.dumps(stored, indent=1) + "\n", self.path)
         self.entries = entries
+
+    def trained(self, phase: str, module: nn.Module, train: Callable[[], None]) -> None:
+        """One phase of training, or the weights that it ended with where the run went through it before."""
+        path = self.path.with_name(f"{phase}.safetensors")
+        if phase in self:
+            module.load_state_dict(load_file(path))
+            return
+        train()
+        weights = module.state_dict().items()
+        save_file({name: value.clone(memory_format=torch.contiguous_format) for name, value in weights}, path)
+        self[phase] = path.name
 
     @property
     def seconds(self) -> float:

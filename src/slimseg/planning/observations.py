@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from slimseg.planning.spent import Spent
 from slimseg.results import Finding, LayerProfile, Needs, Profile
 
 WORTH_SHARE = 0.005  # of the latency
@@ -34,7 +35,6 @@ _ACTIVATIONS = frozenset(
 )
 _BATCHES = ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND")
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
-_SECTION = "3.4"
 
 
 def observe(profile: Profile) -> tuple[Finding, ...]:
@@ -153,16 +153,5 @@ def _finding(
 ) -> Finding:
     # Of the profiled runs, where those took longer than the runs without a profiler.
     whole_ms = max(profile.latency_ms, _spent(profile.layers) + profile.unattributed_ms)
-    return Finding(
-        technique=name,
-        layers=tuple(layer if isinstance(layer, str) else layer.name for layer in layers),
-        needs=needs,
-        before_ms=before_ms,
-        after_ms=after_ms,
-        saving_ms=before_ms - after_ms,
-        share=(before_ms - after_ms) / whole_ms if whole_ms else 0.0,
-        reason=reason,
-        section=_SECTION,
-        layers_ms=before_ms,
-        basis="profile",
-    )
+    names = [layer if isinstance(layer, str) else layer.name for layer in layers]
+    return Spent(names, before_ms, after_ms, whole_ms).finding(name, reason, needs)

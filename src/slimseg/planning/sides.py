@@ -16,6 +16,7 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.planning import whatif
+from slimseg.planning.spent import Spent
 from slimseg.planning.whatif import Precision
 from slimseg.results import Finding
 
@@ -47,20 +48,8 @@ def odd_sides(
         f"{len(odd)} convolutions have a height or width that is no multiple of {STEP}. Time per pixel, against the "
         f"next multiples: {told}"
     )
-    return (
-        Finding(
-            technique=f"sides that are no multiple of {STEP}",
-            layers=tuple(node.name for node in odd),
-            needs="images",
-            before_ms=spent,
-            after_ms=after,
-            saving_ms=spent - after,
-            share=(spent - after) / latency_ms,
-            reason=reason,
-            section="2",
-            layers_ms=spent,
-        ),
-    )
+    found = Spent([node.name for node in odd], spent, after, latency_ms)
+    return (found.finding(f"sides that are no multiple of {STEP}", reason, section="2", basis="what-if"),)
 
 
 def _is_odd(graph: Graph, node: fx.Node) -> bool:
