@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from slimseg.errors import ModelError
-from slimseg.progress import Progress, Silent
+from slimseg.progress import Bar, Progress, Silent
 from slimseg.training import memory
 
 Batch = Any
@@ -83,46 +83,71 @@ def train(
         return TrainingLog(0, 0.0, 0.0, 0.0)
     memory.keep_freed()
     home = parameters[0].device
-    fabric = _fabric(schedule)
-    fabric.seed_everything(seed + fabric.global_rank, verbose=False)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=schedule.weight_decay)
-    step_module, optimiser = fabric.setup(_Step(module, loss), optimiser)
-    average = _Average(module, schedule.average_decay)
-    first = _resume(checkpoint, module, optimiser, average)
+    trainer = _Trainer(module, loss, schedule, seed)
+    first = _resume(checkpoint, module, trainer.optimiser, trainer.average)
     module.eval()
-    started, losses, skipped = time.monotonic(), [], 0
-    bar = (progress if fabric.is_global_zero else Silent()).bar(what, schedule.steps)
+    bar = (progress if trainer.fabric.is_global_zero else Silent()).bar(what, schedule.steps)
     try:
-        for step in range(first, schedule.steps):
-            elapsed = _elapsed(fabric, started, schedule)
-            if elapsed >= 1:
-                break
-            _set_rate(optimiser, schedule, step, max(step / schedule.steps, elapsed))
-            value = step_module(fabric.to_device(next(batches)))
-            optimiser.zero_grad()
-            fabric.backward(value)
-            norm = fabric.clip_gradients(
-                step_module, optimiser, max_norm=schedule.gradient_norm, error_if_nonfinite=False
-            )
-            # gradients are those of all processes together, so all of them leave the step out or none does
-            if norm is not None and not torch.isfinite(norm):
-                skipped += 1
-                continue
-            optimiser.step()
-            average.update(module)
-            losses.append(float(value.detach()))
-            bar.update(step + 1, f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
-            if checkpoint and fabric.is_global_zero and (step + 1) % schedule.checkpoint_every == 0:
-                _save(checkpoint, step + 1, module, optimiser, average)
+        log = _steps(trainer, batches, schedule, first, bar, checkpoint)
     finally:
         bar.close()
-    if skipped:
-        progress.say(f"{what}: {skipped} steps left out, their gradients were not finite")
-    average.copy_to(module)
+    if log.skipped:
+        progress.say(f"{what}: {log.skipped} steps left out, their gradients were not finite")
+    trainer.average.copy_to(module)
     module.to(home)
+    return log
+
+
+def _steps(
+    trainer: _Trainer, batches: Iterator[Batch], schedule: Schedule, first: int, bar: Bar, checkpoint: Path | None
+) -> TrainingLog:
+    started, losses, skipped = time.monotonic(), [], 0
+    for step in range(first, schedule.steps):
+        elapsed = _elapsed(trainer.fabric, started, schedule)
+        if elapsed >= 1:
+            break
+        loss = trainer.step(next(batches), _rate(schedule, step, max(step / schedule.steps, elapsed)))
+        if loss is None:
+            skipped += 1
+            continue
+        losses.append(loss)
+        bar.update(step + 1, f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
+        if checkpoint and trainer.fabric.is_global_zero and (step + 1) % schedule.checkpoint_every == 0:
+            _save(checkpoint, step + 1, trainer.module, trainer.optimiser, trainer.average)
     tail = losses[-max(1, len(losses) // 10) :] or [0.0]
     return TrainingLog(len(losses), time.monotonic() - started, (losses or [0.0])[0], sum(tail) / len(tail), skipped)
+
+
+class _Trainer:
+    """A network with its optimiser and the average of its weights, on the devices and processes that fabric finds."""
+
+    def __init__(self, module: nn.Module, loss: Loss, schedule: Schedule, seed: int) -> None:
+        self.module = module
+        self.gradient_norm = schedule.gradient_norm
+        self.fabric = _fabric(schedule)
+        self.fabric.seed_everything(seed + self.fabric.global_rank, verbose=False)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=schedule.weight_decay)
+        self.step_module, self.optimiser = self.fabric.setup(_Step(module, loss), optimiser)
+        self.average = _Average(module, schedule.average_decay)
+
+    def step(self, batch: Batch, rate: float) -> float | None:
+        """One step of the optimiser: its loss, or None where a gradient was not finite and the step is left out."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        value = self.step_module(self.fabric.to_device(batch))
+        self.optimiser.zero_grad()
+        self.fabric.backward(value)
+        norm = self.fabric.clip_gradients(
+            self.step_module, self.optimiser, max_norm=self.gradient_norm, error_if_nonfinite=False
+        )
+        # Gradients are those of all processes together, so all of them leave the step out or none does.
+        if norm is not None and not torch.isfinite(norm):
+            return None
+        self.optimiser.step()
+        self.average.update(self.module)
+        return float(value.detach())
 
 
 class _Step(nn.Module):
@@ -157,11 +182,10 @@ def _fabric(schedule: Schedule) -> Fabric:
     return fabric
 
 
-def _set_rate(optimiser: Any, schedule: Schedule, step: int, done: float) -> None:
+def _rate(schedule: Schedule, step: int, done: float) -> float:
+    """The learning rate of a step, where `done` is the share of the run that is over."""
     warm = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
-    rate = schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    return schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class _Average:
