@@ -28,10 +28,11 @@ from slimseg.planning.budget import Budget, parse_size, parse_time
 from slimseg.progress import Silent, Terminal
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark, file, writer
-from slimseg.training.data import open_folder
+from slimseg.training.data import Folder, open_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+LABELS = ("litert-torch float32", "litert-torch + ai-edge-quantizer int8", "slimseg float32 writer", "slimseg slim")
 
 
 def litert_torch_float(graph: slimseg.Graph, path: Path) -> float:
@@ -47,7 +48,7 @@ def litert_torch_float(graph: slimseg.Graph, path: Path) -> float:
     return seconds
 
 
-def quantizer_int8(graph: slimseg.Graph, float_path: Path, path: Path, images: list[np.ndarray]) -> None:  # type: ignore[type-arg]
+def quantizer_int8(graph: slimseg.Graph, float_path: Path, path: Path, images: list[np.ndarray]) -> None:
     """Static int8 as ai-edge-quantizer does it by itself, calibrated on the same images."""
     from ai_edge_quantizer import quantizer, recipe
 
@@ -69,7 +70,7 @@ def images_alone(data: Path, folder: Path) -> Path:
     return folder
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "camvid")
     parser.add_argument("--time-limit", default="80m")
@@ -78,50 +79,21 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=0.5)
     parser.add_argument("--without-labels", action="store_true")
     parser.add_argument("--run", type=Path, help="measure an existing run again instead of making one")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     warnings.simplefilter("ignore")
     graph = slimseg.load(SHARED / "models" / "camvid_unet.pt2", mean=127, std=128)
-    data = SHARED / "camvid"
-    run = options.run or options.out
-    if not options.run:
-        budget = Budget(
-            max_size_bytes=parse_size(options.max_size),
-            min_speedup=options.min_speedup,
-            max_drop=options.max_drop,
-            time_limit_s=parse_time(options.time_limit),
-        )
-        given = images_alone(data, ROOT / "runs" / "camvid_images_alone") if options.without_labels else data
-        slimseg.slim(graph, given, run, budget, progress=Terminal(Console(stderr=True)))
+    run = options.run or slimmed(graph, options)
+    folder = open_folder(SHARED / "camvid")
+    peers, write_seconds = written_by_others(graph, run, folder.sample_images(100))
+    rows = measured(graph, [*peers, run / "original_float.tflite", run / "model.tflite"], folder)
     result = json.loads((run / "result.json").read_text())
-
-    folder = open_folder(data)
-    peer_float, peer_int8 = run / "peer_float.tflite", run / "peer_int8.tflite"
-    peer_seconds = litert_torch_float(graph, peer_float)
-    quantizer_int8(graph, peer_float, peer_int8, folder.sample_images(100))
-    started = time.perf_counter()
-    writer.serialise(graph)
-    write_seconds = time.perf_counter() - started
-
-    ours_float, ours = run / "original_float.tflite", run / "model.tflite"
-    paths = [peer_float, peer_int8, ours_float, ours]
-    timings = benchmark.time_files(paths, seconds_per_file=8.0)
-    whole = host.time_end_to_end(paths, graph.input_size, graph.input_size)
-    evaluator = Evaluator(folder, graph, Silent())
-    labels = ("litert-torch float32", "litert-torch + ai-edge-quantizer int8", "slimseg float32 writer", "slimseg slim")
-    rows = [
-        {
-            "name": label,
-            "latency_ms": timing.median_ms,
-            "speedup": benchmark.ratio(timings[0], timing),
-            "end_to_end_ms": end_to_end,
-            "size_bytes": path.stat().st_size,
-            "miou": evaluator.accuracy(path).miou,
-        }
-        for label, path, timing, end_to_end in zip(labels, paths, timings, whole, strict=True)
-    ]
     found = {
         "rows": rows,
-        "write_seconds": {"slimseg": write_seconds, "litert-torch": peer_seconds},
+        "write_seconds": write_seconds,
         "slim_seconds": result["seconds"],
         "macs": costs.total(graph).macs,
         "result": {key: result[key] for key in ("baseline", "plain_int8", "result", "speedup", "edits", "budget")},
@@ -130,6 +102,52 @@ def main() -> None:
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(found, indent=1) + "\n")
     show(rows, found)
+
+
+def slimmed(graph: slimseg.Graph, options: argparse.Namespace) -> Path:
+    """The folder of a new run of `slim`."""
+    budget = Budget(
+        max_size_bytes=parse_size(options.max_size),
+        min_speedup=options.min_speedup,
+        max_drop=options.max_drop,
+        time_limit_s=parse_time(options.time_limit),
+    )
+    data = SHARED / "camvid"
+    given = images_alone(data, ROOT / "runs" / "camvid_images_alone") if options.without_labels else data
+    slimseg.slim(graph, given, options.out, budget, progress=Terminal(Console(stderr=True)))
+    return Path(options.out)
+
+
+def written_by_others(
+    graph: slimseg.Graph,
+    run: Path,
+    images: list[np.ndarray],
+) -> tuple[list[Path], dict[str, float]]:
+    """The original as other tools write it, in float32 and int8, and the seconds that writing it took them and us."""
+    peers = [run / "peer_float.tflite", run / "peer_int8.tflite"]
+    peer_seconds = litert_torch_float(graph, peers[0])
+    quantizer_int8(graph, peers[0], peers[1], images)
+    started = time.perf_counter()
+    writer.serialise(graph)
+    return peers, {"slimseg": time.perf_counter() - started, "litert-torch": peer_seconds}
+
+
+def measured(graph: slimseg.Graph, paths: list[Path], folder: Folder) -> list[dict[str, object]]:
+    """A row for each of the files in `LABELS`, all timed in one run."""
+    timings = benchmark.time_files(paths, seconds_per_file=8.0)
+    whole = host.time_end_to_end(paths, graph.input_size, graph.input_size)
+    evaluator = Evaluator(folder, graph, Silent())
+    return [
+        {
+            "name": label,
+            "latency_ms": timing.median_ms,
+            "speedup": benchmark.ratio(timings[0], timing),
+            "end_to_end_ms": end_to_end,
+            "size_bytes": path.stat().st_size,
+            "miou": evaluator.accuracy(path).miou,
+        }
+        for label, path, timing, end_to_end in zip(LABELS, paths, timings, whole, strict=True)
+    ]
 
 
 def show(rows: list[dict[str, object]], found: dict[str, object]) -> None:
