@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
+from slimseg.graph.output import map_size
 from slimseg.planning import deploy
 from slimseg.planning.baselines import Baselines
 from slimseg.planning.candidate import Candidate
@@ -35,7 +36,7 @@ def prove(
     best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
     (quantising_saved_ms,) = deploy.savings_ms([float32, start])
     edits = (*_quantisation(baselines, quantising_saved_ms), *_realised(best, places, run / WORK))
-    whole = host.time_end_to_end(files, original.input_size, _output_size(original), image=places.images[0])
+    whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
     accuracies = (baselines.float32.accuracy, baselines.int8.accuracy, best.accuracy)
     graphs = (original, original, best.graph)
     baseline, plain, result = (
@@ -80,8 +81,3 @@ def _quantisation(baselines: Baselines, realised_saving_ms: float) -> tuple[Appl
         reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
     )
     return (quantised,)
-
-
-def _output_size(graph: Graph) -> tuple[int, int]:
-    shape = graph.shape(graph.output)
-    return shape[-2], shape[-1]

@@ -43,10 +43,6 @@ class Session:
         """NHWC."""
         return self.file.inputs[0].shape
 
-    @property
-    def input_dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.file.inputs[0].dtype)
-
     def set_raw(self, value: Array) -> None:
         """Place an input of the file's own shape and type."""
         self._interpreter.set_tensor(self._input_index, value)
