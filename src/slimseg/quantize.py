@@ -36,6 +36,7 @@ from slimseg.training.data import Folder, check_split, open_folder
 
 CALIBRATION_IMAGES = 100
 PROFILED_RUNS = 15
+PATIENCE_MS = 60_000.0  # with the accuracy of a file that is not going to be kept
 
 
 def quantize(
@@ -138,8 +139,9 @@ class _Job:
         self.calibration: calibration.Images | None = None
         self.judge: Judge | None = None
         if self.folder is not None:
+            pipeline = source.pipeline
             self.judge = self._judge(self.folder)
-            self.calibration = calibration.choose(self.folder.train.images, images, source.pipeline)
+            self.calibration = calibration.choose(self.folder.train.images, images, pipeline)
 
     def _judge(self, folder: Folder) -> Judge:
         """Raises: DataError where an image or mask cannot be used."""
@@ -236,11 +238,15 @@ class _Job:
                 rows.append(QuantisedFile(attempt.scheme, attempt.ranges or "", reason=path))
                 continue
             row = _row(attempt.scheme, attempt.ranges or "", path, times[path])
-            if self.judge is not None and not self.alone and row.speedup * SLOW < 1:
+            if self.judge is not None and not self.alone and self._is_hopeless(row, self.judge):
                 rows.append(replace(row, reason=f"{1 / row.speedup:.0f}x slower than float32: accuracy not measured"))
             else:
                 rows.append(self._judged(row, path))
         return rows
+
+    def _is_hopeless(self, row: QuantisedFile, judge: Judge) -> bool:
+        """Much slower than float32, and so slow that its accuracy would take longer than all else."""
+        return row.speedup * SLOW < 1 and row.latency_ms * len(judge.split.images) > PATIENCE_MS
 
     def _judged(self, row: QuantisedFile, path: Path) -> QuantisedFile:
         if self.judge is None:

@@ -27,8 +27,11 @@ class Source:
 
     @property
     def pipeline(self) -> host.ImagePipeline:
-        """From RGB bytes to the input of what is quantised. Raises: ModelError."""
-        return host.App(file.read(self.quantised_from)).pipeline
+        """From RGB bytes to the input of what is quantised. Raises: ModelError where that is not one image."""
+        model = file.read(self.quantised_from)
+        if len(model.inputs) != 1:
+            raise ModelError(f"{self.name} takes {len(model.inputs)} inputs, not one image: export a part that does")
+        return host.App(model).pipeline
 
 
 def open_source(model: Graph | str | Path, description: Description | None, io: Io, folder: Path) -> Source:
@@ -39,8 +42,8 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
         description: overrules what a `.tflite` says of itself.
 
     Raises:
-        ModelError: the model cannot be opened, is quantised already, has weights that are not finite, does not take
-            one image, or cannot take bytes where `io` wants that.
+        ModelError: the model cannot be opened, is quantised already, has weights that are not finite, or cannot take
+            bytes where `io` wants that.
     """
     own = folder / "float32.tflite"
     if not isinstance(model, Graph) and Path(model).suffix.lower() == ".tflite":
@@ -49,11 +52,8 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
         runnable.check(file.read(path))
         means = description or describe(path)
         file.save(file.embed_description(path.read_bytes(), means), own)
-        source = Source(str(model), own, own, means)
-    else:
-        source = _written(model if isinstance(model, Graph) else load(model), io, folder, own)
-    _check_input(source)
-    return source
+        return Source(str(model), own, own, means)
+    return _written(model if isinstance(model, Graph) else load(model), io, folder, own)
 
 
 def _written(graph: Graph, io: Io, folder: Path, own: Path) -> Source:
@@ -69,10 +69,3 @@ def _written(graph: Graph, io: Io, folder: Path, own: Path) -> Source:
     of_bytes = folder / "of_bytes.tflite"
     deploy.write_float(folded, of_bytes)
     return Source(graph.name, own, of_bytes, graph.description)
-
-
-def _check_input(source: Source) -> None:
-    inputs = file.read(source.original).inputs
-    if len(inputs) != 1:
-        raise ModelError(f"{source.name} takes {len(inputs)} inputs, not one image: export a part that takes one")
-    host.App(file.read(source.original))

@@ -65,11 +65,11 @@ def _off_the_delegate(fallbacks: tuple[Fallback, ...], islands: tuple[Island, ..
     """One table of what the delegate left to built-in kernels and of conversions between precisions."""
     if not fallbacks and not islands:
         return [Text("Everything runs on the delegate, in one precision.", style="dim")]
-    rows = tables.table("Off the fast path", "Layers", "Kernels", "Conversions", "Share", numbers_from=2)
+    rows = tables.table("Off XNNPACK, or in float", "Layers", "Kernels", "Convert", "Share", numbers_from=2)
     for fallback in fallbacks:
         rows.add_row(
-            f"{fallback.op} off XNNPACK",
-            tables.shortened(wording.few(fallback.layers), 26),
+            tables.shortened(fallback.op, 24),
+            tables.shortened(wording.few(fallback.layers), 20),
             units.milliseconds(fallback.kernel_ms),
             units.milliseconds(fallback.conversion_ms),
             units.share(fallback.share),
@@ -77,8 +77,8 @@ def _off_the_delegate(fallbacks: tuple[Fallback, ...], islands: tuple[Island, ..
     for ops in dict.fromkeys(island.ops for island in islands):
         alike = [island for island in islands if island.ops == ops]
         rows.add_row(
-            f"{len(alike)}x float {', '.join(ops)}",
-            tables.shortened(wording.few(tuple(layer for island in alike for layer in island.layers)), 26),
+            tables.shortened(f"{len(alike)}× float {', '.join(ops)}", 24),
+            tables.shortened(wording.few(tuple(layer for island in alike for layer in island.layers)), 20),
             units.milliseconds(sum(island.inside_ms for island in alike)),
             units.milliseconds(sum(island.conversion_ms for island in alike)),
             units.share(sum(island.share for island in alike)),
