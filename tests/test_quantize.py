@@ -248,6 +248,7 @@ def test_json(run: Run, tflite: Path, tmp_path: Path) -> None:
         (["--max-drop", "-1"], "--max-drop"),
         (["--max-size", "small"], "--max-size"),
         (["--std", "0"], "std"),
+        (["--weights", "none.pth"], "--weights"),
         (["--calibration-images", "0"], "--calibration-images"),
     ],
 )

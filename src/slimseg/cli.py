@@ -192,7 +192,7 @@ def quantize(
         raise UserError(f"--io {io!r} must be one of {', '.join(_IO)}")
     budget = Budget(max_size_bytes=parse_size(max_size) if max_size else None, max_drop=max_drop)
     given = _given(locals())
-    own_file = model.lower().endswith(".tflite") and input_size is None
+    own_file = model.lower().endswith(".tflite") and input_size is None and weights is None
     source = model if own_file else _load(**given)
     description = _description(**given) if own_file else None
     result = run(
