@@ -19,6 +19,8 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import planner, recover
 from slimseg.planning.budget import Budget
 from slimseg.planning.deploy import QUANTISATION
+from slimseg.progress import Bar, Silent
+from slimseg.quantisation import qat
 from slimseg.results import SlimResult
 from slimseg.runtimes.litert import file, session
 from slimseg.techniques import input_size
@@ -62,6 +64,32 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 quick_plan = pytest.mark.usefixtures("few_candidates")
+
+
+class Jobs(Silent):
+    """Remembers what took long."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def bar(self, what: str, total: float) -> Bar:
+        self.names.append(what)
+        return super().bar(what, total)
+
+
+@quick_plan
+def test_training_in_8_bits_where_rounding_is_to_blame(
+    shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "LEGS", 1)
+    monkeypatch.setattr(MODULE, "ROUNDING_COSTS", -100.0)  # it always is
+    monkeypatch.setattr(qat, "STEPS", 6)
+    jobs = Jobs()
+    budget = Budget(min_speedup=1.5, max_drop=0.0, max_size_bytes=SIZE)
+    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget, progress=jobs)
+    assert sum("quantisation-aware" in name for name in jobs.names) == len(qat.PHASES)
+    assert file.read(tmp_path / "run" / "model.tflite").inputs[0].dtype == "uint8"
+    assert result.result.miou is not None
 
 
 def images_alone(shapes: Path, folder: Path) -> Path:

@@ -4,7 +4,9 @@ original ──> float32 and int8 files (the baselines)
    └─ plan: head, input size, approximations, channels, each priced on the runtime
         └─ rewrite: exact edits of what is left, as the runtime likes it; every edit timed where it stands
              └─ recover: new blocks mimic the old ones, then the whole is distilled
-                  └─ int8 file ──> measured against the budget: train on, or a milder plan, if it lost too much
+                  └─ int8 file ──> measured against the budget
+                       └─ if it lost too much: training in 8 bits where rounding is to blame, more training, a milder
+                          plan
 
 A run keeps a journal: one that was killed goes on where it stopped when the same command is given again.
 Where nothing may be asked of the user, slim_exact.py tells the shorter story.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +41,7 @@ from slimseg.planning.proof import prove
 from slimseg.planning.recover import Recovery
 from slimseg.planning.target import Target
 from slimseg.progress import Progress, Silent
+from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
 from slimseg.runtimes import host
@@ -54,6 +57,7 @@ SIZE_IMAGES = 48  # for the accuracy of input sizes
 IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
+ROUNDING_COSTS = 0.3  # points, from which on the network is trained in 8 bits
 RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
 
@@ -206,7 +210,10 @@ class _Job:
                 break
             learn = partial(recovery.distil_whole, until, leg)
             self.journal.trained(f"distilled {number}.{leg}", student.module, learn)
-            yield self._deployed(plan, student, f"{number}.{leg}")
+            candidate = self._deployed(plan, student, f"{number}.{leg}")
+            yield candidate
+            if self._rounding_costs(candidate) and time.monotonic() < until:
+                yield self._trained_in_8_bits(candidate, (until - time.monotonic()) / 2, f"{number}.{leg}")
 
     def _sees_more(self, size: tuple[int, int]) -> bool:
         """Whether the original is more accurate at its own input size than at that one."""
@@ -224,11 +231,38 @@ class _Job:
         float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
         deploy.write_float(graph, float_path)
         deploy.write_deployed(graph, path, self.calibration, self.baselines.precision)
+        # The student goes on learning: this is what it was now.
+        return self._candidate(plan, student.copy(), graph.copy(), float_path, path)
+
+    def _rounding_costs(self, candidate: Candidate) -> bool:
+        """Whether the same network in float32 is clearly more accurate than its int8 file."""
+        if self.baselines.precision == "float32":
+            return False
+        real = replace(candidate, accuracy=self.evaluator.accuracy(candidate.float_path))
+        return candidate.drop - real.drop >= ROUNDING_COSTS
+
+    def _trained_in_8_bits(self, candidate: Candidate, seconds: float, name: str) -> Candidate:
+        """Quantisation-aware training of what was deployed, taught by the original."""
+        self.progress.say("Quantise: int8 costs accuracy, so that the network is trained in it")
+        with_labels = self.budget.allows("labels") and self.folder.train.masks is not None
+        size = candidate.graph.input_size
+        teacher = self.graph if self._sees_more(size) else edit.at_input_size(self.graph, size)
+        training = qat.QuantisationAwareTraining(
+            candidate.graph, self.folder, with_labels, self.seed, self.progress, teacher=teacher
+        )
+        learn = partial(training.train, qat.STEPS, seconds)
+        self.journal.trained(f"trained in 8 bits {name}", training.network, learn)
+        float_path, path = self.work / f"{name}_8_bits_float.tflite", self.work / f"{name}_8_bits.tflite"
+        training.write(float_path, path)
+        return self._candidate(candidate.plan, training.graph, training.graph, float_path, path)
+
+    def _candidate(self, plan: Plan, student: Graph, graph: Graph, float_path: Path, path: Path) -> Candidate:
+        """What was written, timed beside the original and evaluated."""
         base, mine = benchmark.time_files([self.baselines.float32.path, path])
         candidate = Candidate(
             plan,
-            student.copy(),  # the student goes on learning: this is what it was now
-            graph.copy(),
+            student,
+            graph,
             float_path,
             path,
             accuracy=self.evaluator.accuracy(path),

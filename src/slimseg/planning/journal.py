@@ -69,7 +69,7 @@ class Journal:
         write_text(json.dumps(stored, indent=1) + "\n", self.path)
         self.entries = entries
 
-    def trained(self, phase: str, module: nn.Module, train: Callable[[], None]) -> None:
+    def trained(self, phase: str, module: nn.Module, train: Callable[[], object]) -> None:
         """One phase of training, or the weights that it ended with where the run went through it before."""
         path = self.path.with_name(f"{phase}.safetensors")
         if phase in self:

@@ -13,10 +13,9 @@ the file rounds, and what is evaluated here is what the file computes (`arithmet
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph.graph import Graph
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Progress
-from slimseg.quantisation import grids
+from slimseg.quantisation import calibration, grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import byte_input, file, quantizer, writer
@@ -38,7 +37,6 @@ from slimseg.training.data import Folder
 from slimseg.training.loop import Schedule, TrainingLog, train
 
 Ranges = Mapping[str, tuple[float, float]]
-Calibrate = Callable[[Path, Sequence[NDArray[Any]]], Ranges]  # of a float file, on its inputs
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,13 @@ class QuantisationAwareTraining:
         with_labels: bool,
         seed: int,
         progress: Progress,
-        calibrate: Calibrate = quantizer.measure_ranges,
+        method: calibration.Method = "mse",
         teacher: Graph | None = None,
+        weight_bits: int = 8,
     ) -> None:
-        """`teacher` is any network of the same classes, at an input size of its own; by default `graph` in float32.
+        """`method` finds the ranges to start from.
+
+        `teacher` is any network of the same classes, at an input size of its own; by default `graph` in float32.
 
         Raises:
             Unsupported: the graph cannot be written.
@@ -94,10 +95,10 @@ class QuantisationAwareTraining:
             writer.write(self.graph, path)
             source = file.read(path)
             given = byte_input.ranges(source) if self.io == "image" else {}
-            self.ranges: Ranges = {**calibrate(path, self._samples()), **given}
+            self.ranges: Ranges = {**calibration.observe(path, self._samples(), {method}).ranges(method), **given}
             found = grids.probe(path)
-        self.network = QuantisedNetwork(self.graph, found, self.ranges, fixed=given)
-        self.student = QuantisedNetwork(logits_of(self.graph), found, self.ranges, fixed=given)
+        self.network = QuantisedNetwork(self.graph, found, self.ranges, given, weight_bits)
+        self.student = QuantisedNetwork(logits_of(self.graph), found, self.ranges, given, weight_bits)
         self.student.factors = self.network.factors
         self.teacher = logits_of((teacher or graph).copy())
         self.batches = iter(Batches(self.graph, folder, with_labels, seed, self.teacher.input_size))
