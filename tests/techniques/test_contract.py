@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from functools import cache
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from slimseg.graph import edit, invariants, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
-from slimseg.techniques import APPROXIMATE, DIAGNOSED, EXACT, Site, Technique, named
+from slimseg.techniques import APPROXIMATE, DIAGNOSED, EXACT, Found, Site, Technique, named
 from slimseg.training import distil
 
 SIZE = (64, 96)
@@ -260,6 +261,22 @@ def stages() -> Graph:
     return graph(nn.Sequential(ConvNorm(3, 16, 3, 2), nn.MaxPool2d(2), *residual, *double, nn.Conv2d(16, 4, 1)))
 
 
+@cache
+def built_twice(name: str) -> tuple[Graph, Graph]:
+    graph = GRAPHS[name]()
+    return graph, graph.copy()
+
+
+def built(name: str) -> Graph:
+    """One for all tests: whatever is done to it must leave it as it is."""
+    return built_twice(name)[0]
+
+
+@cache
+def found(technique: Technique, name: str) -> Found:
+    return technique.find(built(name), {})
+
+
 def image(graph: Graph) -> Tensor:
     return torch.randn(graph.input_shape, generator=torch.Generator().manual_seed(4))
 
@@ -291,19 +308,18 @@ def test_it_says_what_it_is(technique: Technique):
     assert technique.paper
     assert technique.needs in NEEDS
     assert named(technique.name) is technique
-    assert any(technique.find(build(), {}).sites for build in GRAPHS.values()), "no graph here has a site"
+    assert any(found(technique, name).sites for name in GRAPHS), "no graph here has a site"
 
 
 @every
 def test_every_site(technique: Technique, name: str):
-    original = GRAPHS[name]()
-    before, text, output = str(original.module.graph), repr(original.module), run(original)
-    for site in technique.find(original, {}).sites:
+    original, untouched = built_twice(name)
+    for site in found(technique, name).sites:
         edited = technique.apply(original, site)
         check_site(original, edited, site, technique)
-        assert str(original.module.graph) == before, "the original is left alone"
-        assert repr(original.module) == text
-    assert torch.equal(run(original), output)
+        assert str(original.module.graph) == str(untouched.module.graph), "the original is left alone"
+        assert repr(original.module) == repr(untouched.module)
+    assert torch.equal(run(original), run(untouched))
 
 
 def check_site(original: Graph, edited: Graph, site: Site, technique: Technique) -> None:
@@ -329,9 +345,9 @@ def check_site(original: Graph, edited: Graph, site: Site, technique: Technique)
 @pytest.mark.parametrize("technique", APPROXIMATE, ids=lambda each: each.name)
 def test_what_approximates_can_be_recovered(technique: Technique, name: str):
     """A planned edit mimics what it replaced: its target is still there, and new weights get gradients."""
-    original = GRAPHS[name]()
+    original = built(name)
     old = {node.name for node in original.layers()}
-    for site in technique.find(original, {}).sites:
+    for site in found(technique, name).sites:
         if site.whole:
             continue  # it leaves nothing behind that could learn
         edited = technique.apply(original, site)
@@ -346,9 +362,8 @@ def test_what_approximates_can_be_recovered(technique: Technique, name: str):
 
 @every
 def test_refusals_have_reasons(technique: Technique, name: str):
-    original = GRAPHS[name]()
-    names = {node.name for node in original.module.graph.nodes}
-    for refusal in technique.find(original, {}).refusals:
+    names = {node.name for node in built(name).module.graph.nodes}
+    for refusal in found(technique, name).refusals:
         assert refusal.technique == technique.name
         assert refusal.layer in names
         assert len(refusal.reason) > 10
@@ -356,9 +371,9 @@ def test_refusals_have_reasons(technique: Technique, name: str):
 
 @every
 def test_sites_can_be_applied_one_after_another(technique: Technique, name: str):
-    result = original = GRAPHS[name]()
+    result = original = built(name)
     done: set[str] = set()
-    for site in technique.find(original, {}).sites:
+    for site in found(technique, name).sites:
         if done.isdisjoint(site.layers):  # variants of one layer exclude each other
             result = technique.apply(result, site)
             done.update(site.layers)
@@ -369,7 +384,7 @@ def test_sites_can_be_applied_one_after_another(technique: Technique, name: str)
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_all_techniques_together(name: str):
-    result = GRAPHS[name]()
+    result = built(name)
     for technique in DIAGNOSED:
         sites = technique.find(result, {}).sites
         if sites:
@@ -398,7 +413,7 @@ def test_shared_and_grouped_layers_are_refused_by_name():
 @pytest.mark.parametrize("name", GRAPHS)
 def test_exact_edits_until_none_is_left(technique: Technique, name: str):
     """An edit may bring forth another; there is an end to it, and it is still the same function."""
-    result = original = GRAPHS[name]()
+    result = original = built(name)
     for _ in range(60):
         sites = [site for site in technique.find(result, {}).sites if not changes_the_output(site)]
         if not sites:
