@@ -1,0 +1,25 @@
+"""What a plan aims at lies a little past what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slimseg.graph.graph import Graph
+from slimseg.planning import whatif
+from slimseg.planning.target import MARGIN, Target
+
+
+def test_the_latency_is_asked_for_each_time() -> None:
+    answers = iter((10.0, 20.0))
+    target = Target(lambda: next(answers), None)
+    assert [target.wanted_ms(), target.wanted_ms()] == [10.0 / MARGIN, 20.0 / MARGIN]
+    assert Target(None, None).wanted_ms() is None
+
+
+def test_bytes_too_many_are_those_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:
+    size = whatif.written(shapes_graph, "int8", tmp_path / "whole.tflite").stat().st_size
+    assert Target(None, 30_000).excess_bytes(shapes_graph, "int8") == pytest.approx(size - 30_000 / MARGIN, abs=64)
+    assert (Target(None, 1_000_000).excess_bytes(shapes_graph, "int8") or 0) < 0
+    assert Target(None, None).excess_bytes(shapes_graph, "int8") is None
