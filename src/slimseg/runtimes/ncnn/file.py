@@ -1,0 +1,174 @@
+"""What the files of an ncnn network say of themselves, read without ncnn.
+
+The description that slimseg embeds stands behind the weights in the `.bin`: ncnn reads weights in order and never looks
+at what follows them, so no third file can get lost.
+
+    weights | description as JSON | its length, 4 bytes | "slimseg\\0"
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimseg.errors import ModelError, OutputError, RuntimeFailure
+from slimseg.graph.description import Description
+from slimseg.runtimes.ncnn.net import MAGIC
+
+_MARK = b"slimseg\0"
+_ARRAY_KEY = -23300
+Value = float | tuple[float, ...] | str
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """One layer of a `.param`; blobs by name, numbers by key."""
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: dict[int, Value]
+
+    def number(self, key: int, default: float = 0) -> float:
+        value = self.params.get(key, default)
+        return value if isinstance(value, int | float) else default
+
+
+@dataclass(frozen=True)
+class File:
+    """A `.param` and the `.bin` beside it."""
+
+    param: Path
+    bin: Path
+    size_bytes: int  # of both
+    layers: tuple[LayerLine, ...]
+    input_name: str
+    output_name: str
+    input_shape: tuple[int, int, int]  # (height, width, channels); zeros where the file leaves them open
+    description: Description | None  # what slimseg embedded; None in files from elsewhere
+
+
+def read(path: str | Path) -> File:
+    """Read a `.param` (or the `.bin` beside it).
+
+    Raises:
+        ModelError: one of the files is missing or damaged, or it has several inputs or outputs.
+    """
+    param = Path(path).with_suffix(".param")
+    weights = param.with_suffix(".bin")
+    text, size = _text(param), _size(weights)
+    layers = _layers(text, param)
+    inputs = [layer for layer in layers if layer.kind == "Input"]
+    read_blobs = {blob for layer in layers for blob in layer.inputs}
+    outputs = [blob for layer in layers for blob in layer.outputs if blob not in read_blobs]
+    if len(inputs) != 1 or len(inputs[0].outputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"{param} has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
+    height, width, channels = (int(inputs[0].number(key)) for key in (1, 0, 2))
+    return File(
+        param=param,
+        bin=weights,
+        size_bytes=len(text.encode()) + size,
+        layers=layers,
+        input_name=inputs[0].outputs[0],
+        output_name=outputs[0],
+        input_shape=(height, width, channels),
+        description=read_description(weights),
+    )
+
+
+def _text(param: Path) -> str:
+    try:
+        return param.read_text("ascii")
+    except OSError as error:
+        raise ModelError(f"{param} cannot be opened: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{param} is not an ncnn .param in text: give one that pnnx or slimseg wrote") from error
+
+
+def _size(weights: Path) -> int:
+    try:
+        return weights.stat().st_size
+    except OSError as error:
+        raise ModelError(
+            f"{weights}, the weights that belong to the .param, cannot be opened: {error.strerror}"
+        ) from error
+
+
+def _layers(text: str, param: Path) -> tuple[LayerLine, ...]:
+    lines = text.split("\n")
+    try:
+        if int(lines[0]) != MAGIC:
+            raise ValueError("mark")
+        count = int(lines[1].split()[0])
+        layers = tuple(_layer(line.split()) for line in lines[2 : 2 + count])
+        if len(layers) != count or count < 1:
+            raise ValueError("layers")
+    except (ValueError, IndexError) as error:
+        raise ModelError(f"{param} is not an ncnn .param in text, or a damaged one: export it again") from error
+    return layers
+
+
+def _layer(words: list[str]) -> LayerLine:
+    kind, name, inputs, outputs = words[0], words[1], int(words[2]), int(words[3])
+    blobs, settings = words[4 : 4 + inputs + outputs], words[4 + inputs + outputs :]
+    if min(inputs, outputs) < 0 or len(blobs) != inputs + outputs:
+        raise ValueError("blobs")
+    return LayerLine(kind, name, tuple(blobs[:inputs]), tuple(blobs[inputs:]), dict(map(_setting, settings)))
+
+
+def _setting(word: str) -> tuple[int, Value]:
+    left, _, right = word.partition("=")
+    key = int(left)
+    if key <= _ARRAY_KEY:
+        return _ARRAY_KEY - key, tuple(float(value) for value in right.split(",")[1:])
+    if "," in right:
+        return key, tuple(float(value) for value in right.split(","))
+    try:
+        return key, float(right)
+    except ValueError:
+        return key, right
+
+
+def with_description(weights: bytes, description: Description) -> bytes:
+    """The `.bin` with `description` behind its weights."""
+    text = description.to_json().encode()
+    return weights + text + struct.pack("<I", len(text)) + _MARK
+
+
+def read_description(weights: str | Path) -> Description | None:
+    """What slimseg wrote behind the weights, or None in a file from elsewhere. Raises: ModelError."""
+    tail = 4 + len(_MARK)
+    with Path(weights).open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - tail))
+        end = stream.read()
+        if len(end) < tail or not end.endswith(_MARK):
+            return None
+        (length,) = struct.unpack("<I", end[:4])
+        if length > size - tail:
+            return None
+        stream.seek(size - tail - length)
+        return Description.from_json(stream.read(length).decode(errors="replace"))
+
+
+def save(data: bytes, path: Path) -> None:
+    """Replace `path` by `data` in one step: an interrupted write leaves the old file.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def damaged(path: str | Path, what: str) -> RuntimeFailure:
+    """What to say when ncnn itself refuses a file."""
+    return RuntimeFailure(f"{path}: ncnn {what}: export the network again")

@@ -1,0 +1,98 @@
+"""Arithmetic on one or two tensors."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from slimseg.graph import ops
+from slimseg.runtimes.ncnn.lowering.step import Shape, Step, as_shape, constant, unary, weights
+from slimseg.runtimes.ncnn.net import Net, Param, Weight
+
+BINARY: dict[type[nn.Module], int] = {
+    ops.Add: 0,
+    ops.Subtract: 1,
+    ops.Multiply: 2,
+    ops.Divide: 3,
+    ops.Maximum: 4,
+    ops.Minimum: 5,
+}
+_UNARY = {"abs": 0, "neg": 1, "square": 4, "sqrt": 5, "rsqrt": 6, "exp": 7, "log": 8}
+
+
+def binary(net: Net, step: Step, layer: nn.Module) -> int:
+    """Two tensors that broadcast against each other: ncnn does it for equal ranks, and for (C,) against (C, H, W)."""
+    first, second = step.inputs
+    if net.shape(first) == net.shape(second):
+        shape = net.shape(first)
+    else:
+        shape = step.shape
+        ranks = len(net.shape(first)), len(net.shape(second))
+        if sorted(ranks) != [1, 3] or not _one_per_channel(net, step):
+            first, second = (_aligned(net, step, number) for number in range(2))
+    return net.add("BinaryOp", step.name, (first, second), shape, {0: BINARY[type(layer)]})
+
+
+def _one_per_channel(net: Net, step: Step) -> bool:
+    """Whether the flat one of the two inputs is what global pooling left of (C, 1, 1), beside a map of C channels."""
+    flat, full = sorted(range(2), key=lambda number: len(net.shape(step.inputs[number])))
+    channels = net.shape(step.inputs[full])[0]
+    return step.input_shapes[flat] == (channels, 1, 1) and step.shape == net.shape(step.inputs[full])
+
+
+def _aligned(net: Net, step: Step, number: int) -> int:
+    """An input with as many dimensions as the result: torch aligns the last ones."""
+    own = step.input_shapes[number]
+    shape = (1,) * (len(step.shape) - len(own)) + own
+    return as_shape(net, step.inputs[number], shape, f"{step.name}_aligned")
+
+
+def function(net: Net, step: Step, layer: ops.Unary) -> int:
+    return unary(net, step, "UnaryOp", {0: _UNARY[layer.function]})
+
+
+def affine(net: Net, step: Step, layer: ops.Affine) -> int:
+    """Scale or Bias by channels; a number as an operand; anything else as a constant blob."""
+    scale, shift = layer.scale, layer.shift
+    blob = step.inputs[0]
+    channels = net.shape(blob)[0]
+    per_channel = [_per_channel(value, step.shape) for value in (scale, shift) if value is not None]
+    single = all(value.numel() == 1 for value in (scale, shift) if value is not None)
+    if step.input_shapes[0] == step.shape and all(value is not None for value in per_channel):
+        if single and len(per_channel) == 1:
+            return _with_number(net, step, layer)
+        values = [Weight(weights(value.expand(channels))) for value in per_channel if value is not None]
+        if scale is None:
+            return net.add("Bias", step.name, (blob,), net.shape(blob), {0: channels}, values)
+        params: dict[int, Param] = {0: channels, 1: int(shift is not None)}
+        return net.add("Scale", step.name, (blob,), net.shape(blob), params, values)
+    return _with_blobs(net, step, layer)
+
+
+def _per_channel(value: Tensor, shape: Shape) -> Tensor | None:
+    """(1,) or (channels,) of a constant that varies over channels at most; channels come first in `shape`."""
+    if value.numel() == 1:
+        return value.reshape(1)
+    full = (1,) * (len(shape) - value.ndim) + tuple(value.shape)
+    return value.reshape(-1) if full == (shape[0], *(1 for _ in shape[1:])) else None
+
+
+def _with_number(net: Net, step: Step, layer: ops.Affine) -> int:
+    value, kind = (layer.shift, ops.Add) if layer.scale is None else (layer.scale, ops.Multiply)
+    assert value is not None
+    return unary(net, step, "BinaryOp", {0: BINARY[kind], 1: 1, 2: float(value.reshape(()))})
+
+
+def _with_blobs(net: Net, step: Step, layer: ops.Affine) -> int:
+    source = as_shape(net, step.inputs[0], step.input_shapes[0], f"{step.name}_map")
+    parts = [("scale", ops.Multiply, layer.scale), ("shift", ops.Add, layer.shift)]
+    given = [(name, kind, value) for name, kind, value in parts if value is not None]
+    for name, kind, value in given:
+        rank = len(step.shape)
+        shape = (1,) * (rank - value.ndim) + tuple(value.shape)[max(0, value.ndim - rank) :]
+        other = constant(net, f"{step.name}_{name}", weights(value.reshape(shape)))
+        full = tuple(max(pair) for pair in zip(net.shape(source), shape, strict=True))
+        last = name == given[-1][0]
+        source = net.add(
+            "BinaryOp", step.name if last else f"{step.name}_scaled", (source, other), full, {0: BINARY[kind]}
+        )
+    return source

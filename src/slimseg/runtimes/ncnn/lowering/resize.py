@@ -1,0 +1,83 @@
+"""Resizing: always to explicit sizes, as a scale that is no integer would be rounded.
+
+ncnn's Interp reads where torch does for half_pixel and align_corners, and its nearest is torch's. The others are made
+of it, exactly. For a side of h pixels resized to H:
+
+    asymmetric       y·h/H for y < H        is align_corners from h + 1 to H + 1, whose step is h/H as well:
+                                             repeat the last pixel, resize, drop the last result
+    nearest-exact    ⌊(y + ½)·h/H⌋           is every second of ⌊z·h/2H⌋, the odd ones: resize to 2H, drop the
+                                             first, keep every second; where h divides H it is plain nearest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slimseg.errors import Unsupported
+from slimseg.graph import ops
+from slimseg.runtimes.ncnn.lowering.pooling import MAX
+from slimseg.runtimes.ncnn.lowering.step import Step, as_map, crop
+from slimseg.runtimes.ncnn.net import Net, Param
+
+_NEAREST, _BILINEAR = 1, 2
+_REPEAT = 1  # Padding's type
+
+
+def resize(net: Net, step: Step, layer: ops.Resize) -> int:
+    old, new = step.input_shapes[0][1:], step.shape[1:]
+    if len(net.shape(step.inputs[0])) == 1:  # one pixel of global pooling: Interp spreads a flat blob
+        return _interp(net, step.inputs[0], step.name, step.shape, _NEAREST)
+    source = as_map(net, step)
+    if old == new:
+        return source
+    if layer.mode != "bilinear":
+        return _nearest(net, step, source, layer)
+    if layer.coordinates == "asymmetric":
+        return _asymmetric(net, step, source)
+    return _bilinear(net, step.name, source, step.shape, layer.coordinates == "align_corners")
+
+
+def _bilinear(net: Net, name: str, source: int, shape: Sequence[int], corners: bool) -> int:
+    """ncnn reads two pixels of every side, even of one that has only one."""
+    channels, height, width = net.shape(source)
+    if corners and any(new == 1 < old for old, new in zip((height, width), shape[1:], strict=True)):
+        raise Unsupported(f"{name}: ncnn cannot resize a side to one pixel with align_corners")
+    if height == width == 1:
+        return _interp(net, source, name, shape, _NEAREST)
+    if 1 in (height, width):
+        source = _interp(net, source, f"{name}_widened", (channels, max(height, 2), max(width, 2)), _NEAREST)
+    return _interp(net, source, name, shape, _BILINEAR, corners)
+
+
+def _interp(net: Net, source: int, name: str, shape: Sequence[int], kind: int, corners: bool = False) -> int:
+    params: dict[int, Param] = {0: kind, 3: shape[1], 4: shape[2]}
+    if corners:
+        params[6] = 1
+    return net.add("Interp", name, (source,), shape, params)
+
+
+def _asymmetric(net: Net, step: Step, source: int) -> int:
+    channels, height, width = net.shape(source)
+    longer = (channels, height + 1, width + 1)
+    padded = net.add("Padding", f"{step.name}_padded", (source,), longer, {1: 1, 3: 1, 4: _REPEAT})
+    whole = (channels, step.shape[1] + 1, step.shape[2] + 1)
+    resized = _interp(net, padded, f"{step.name}_resized", whole, _BILINEAR, corners=True)
+    return crop(net, resized, step.name, (0, 0, 0), step.shape)
+
+
+def _nearest(net: Net, step: Step, source: int, layer: ops.Resize) -> int:
+    if layer.coordinates == "align_corners":
+        raise Unsupported(f"{step.name}: ncnn has no nearest resize with align_corners")
+    channels, *old = net.shape(source)
+    if layer.mode == "nearest" or not any(new % length for length, new in zip(old, step.shape[1:], strict=True)):
+        return _interp(net, source, step.name, step.shape, _NEAREST)
+    doubled = (channels, 2 * step.shape[1], 2 * step.shape[2])
+    resized = _interp(net, source, f"{step.name}_doubled", doubled, _NEAREST)
+    part = crop(net, resized, f"{step.name}_odd", (0, 1, 1), (channels, doubled[1] - 1, doubled[2] - 1))
+    return every(net, part, step.name, step.shape, (2, 2))
+
+
+def every(net: Net, source: int, name: str, shape: Sequence[int], steps: tuple[int, int]) -> int:
+    """Every so many rows and columns from the first: max pooling of single pixels."""
+    params: dict[int, Param] = {0: MAX, 1: 1, 11: 1, 2: steps[1], 12: steps[0], 5: 1}
+    return net.add("Pooling", name, (source,), shape, params)

@@ -1,0 +1,98 @@
+"""What every lowering is given, and the few layers that many of them need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.runtimes.ncnn.net import Array, Net, Param, Weight
+
+Shape = tuple[int, ...]
+MOST_DIMS = 4  # of an ncnn Mat: (c, d, h, w)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node to write: its layer, the blobs it reads, the name and shape (without batch) of the one it makes."""
+
+    node: fx.Node
+    layer: nn.Module
+    inputs: tuple[int, ...]
+    name: str
+    fused: Mapping[int, Param]  # the activation that the layer applies to its result, as parameters 9 and 10
+    padding: tuple[int, int, int, int]  # (left, right, top, bottom) of a pad node before it
+    pad_value: float
+    input_shapes: tuple[Shape, ...]  # torch's, without batch; the first before that padding
+    shape: Shape
+
+
+def unbatched(shape: Sequence[int], name: str) -> Shape:
+    """(1, C, H, W) to (C, H, W), the shape of an ncnn Mat, which has no batch.
+
+    Raises:
+        Unsupported: the first of the dimensions is not the batch of one image, or there are too many of them.
+    """
+    if len(shape) < 2 or shape[0] != 1 or len(shape) > MOST_DIMS + 1:
+        raise Unsupported(f"{name}: ncnn's blobs have one to four dimensions beside the batch, which {shape} is not")
+    return tuple(shape[1:])
+
+
+def axis(step: Step, dim: int, source: int = 0) -> int:
+    """Where a dimension of the node's input lies in its Mat, counted from the outermost.
+
+    Raises:
+        Unsupported: it is the batch.
+    """
+    rank = len(step.input_shapes[source]) + 1
+    if dim % rank == 0:
+        raise Unsupported(f"{step.name}: it works along the batch, which ncnn does not have")
+    return dim % rank - 1
+
+
+def as_shape(net: Net, blob: int, shape: Shape, name: str) -> int:
+    """The same values in another shape; nothing is added where the blob has it already."""
+    if net.shape(blob) == shape:
+        return blob
+    keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
+    return net.add("Reshape", name, (blob,), shape, dict(zip(keys, shape, strict=True)))
+
+
+def as_map(net: Net, step: Step, source: int = 0) -> int:
+    """The input in its own shape: (C, 1, 1) that global pooling left as (C,) is made a map again."""
+    return as_shape(net, step.inputs[source], step.input_shapes[source], f"{step.name}_map")
+
+
+def unary(net: Net, step: Step, kind: str, params: Mapping[int, Param] | None = None) -> int:
+    """A layer that changes values and leaves their shape."""
+    return net.add(kind, step.name, step.inputs[:1], net.shape(step.inputs[0]), params)
+
+
+def crop(net: Net, source: int, name: str, begin: Sequence[int], shape: Shape) -> int:
+    """The part of a blob that starts at `begin` and has `shape`; axes that stay whole are not named."""
+    full = net.shape(source)
+    axes = [i for i, length in enumerate(full) if length != shape[i]]
+    if not axes:
+        return source
+    starts, ends = tuple(begin[i] for i in axes), tuple(begin[i] + shape[i] for i in axes)
+    return net.add("Crop", name, (source,), shape, {9: starts, 10: ends, 11: tuple(axes)})
+
+
+def constant(net: Net, name: str, values: Array) -> int:
+    """A blob of constants; `values` has the shape of a Mat."""
+    keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[values.ndim]
+    shape = tuple(int(length) for length in values.shape)
+    return net.add("MemoryData", name, (), shape, dict(zip(keys, shape, strict=True)), [Weight(values)])
+
+
+def weights(tensor: Tensor, order: Sequence[int] | None = None) -> Array:
+    value = tensor.detach().cpu().float()
+    return np.ascontiguousarray((value.permute(*order) if order else value).numpy(), np.float32)
+
+
+def volume(shape: Sequence[int]) -> int:
+    return math.prod(shape)

@@ -1,0 +1,183 @@
+"""An ncnn network as layers and blobs, and the two files that it is stored as.
+
+    .param   7767517                                  a mark
+             layers blobs                             how many of each
+             Type name inputs outputs [blobs] key=value ...
+    .bin     the layers' weights in the same order, each at a multiple of 4 bytes; one that may be stored in several
+             types begins with a tag of 4 bytes, 0 for float32 and 0x01306B47 for float16
+
+(ncnn, docs/developer-guide/param-and-model-file-structure.md.) A blob has one reader in ncnn, so one that several
+layers read goes through a Split, which copies nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Storage = Literal["fp32", "fp16"]
+Param = int | float | tuple[int, ...] | tuple[float, ...]
+
+MAGIC = 7767517
+HALF_TAG, FLOAT_TAG = 0x01306B47, 0
+LARGEST_HALF = 65504.0
+_ARRAY_KEY = -23300
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One array of a layer; a `tagged` one may be stored in float16, any other always is float32."""
+
+    values: Array
+    tagged: bool = False
+
+    def pack(self, storage: Storage) -> bytes:
+        """Values that float16 cannot hold stay float32, under their tag."""
+        values = np.ascontiguousarray(self.values, np.float32)
+        if not self.tagged:
+            return values.tobytes()
+        if storage == "fp32" or not np.abs(values).max(initial=0) <= LARGEST_HALF:
+            return struct.pack("<I", FLOAT_TAG) + values.tobytes()
+        data = values.astype("<f2").tobytes()
+        return struct.pack("<I", HALF_TAG) + data + bytes(-len(data) % 4)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One line of the `.param`: inputs and outputs are numbers of blobs."""
+
+    kind: str
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    params: Mapping[int, Param] = field(default_factory=dict)
+    weights: tuple[Weight, ...] = ()
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A value; `shape` is torch's without the batch: (c, h, w), (h, w) or (w,)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class Net:
+    """Layers and blobs while they are being put together."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.blobs: list[Blob] = []
+        self._names: set[str] = set()
+
+    def shape(self, blob: int) -> tuple[int, ...]:
+        return self.blobs[blob].shape
+
+    def input(self, name: str, shape: Sequence[int]) -> int:
+        """The network's input (c, h, w)."""
+        channels, height, width = shape
+        return self.add("Input", name, (), shape, {0: width, 1: height, 2: channels})
+
+    def add(
+        self,
+        kind: str,
+        name: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        params: Mapping[int, Param] | None = None,
+        weights: Sequence[Weight] = (),
+    ) -> int:
+        """A layer of one output, which is called like the layer."""
+        (result,) = self.add_many(kind, name, inputs, [(name, tuple(shape))], params, weights)
+        return result
+
+    def add_many(
+        self,
+        kind: str,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[tuple[str, tuple[int, ...]]],
+        params: Mapping[int, Param] | None = None,
+        weights: Sequence[Weight] = (),
+    ) -> tuple[int, ...]:
+        """A layer with outputs of these names and shapes."""
+        first = len(self.blobs)
+        self.blobs += [Blob(blob_name, shape) for blob_name, shape in outputs]
+        numbers = tuple(range(first, len(self.blobs)))
+        self.layers.append(Layer(kind, self._unique(name), tuple(inputs), numbers, params or {}, tuple(weights)))
+        return numbers
+
+    def _unique(self, name: str) -> str:
+        number, result = 1, name
+        while result in self._names:
+            number, result = number + 1, f"{name}_{number}"
+        self._names.add(result)
+        return result
+
+
+def with_splits(net: Net, output: int, output_name: str) -> Net:
+    """The same network with a Split behind every blob of several readers; the app is one more reader of `output`."""
+    readers = Counter(blob for layer in net.layers for blob in layer.inputs)
+    readers[output] += 1
+    result = Net()
+    waiting: dict[int, list[int]] = {}  # by old number: new numbers that nobody reads yet
+    names = _distinct([blob.name for blob in net.blobs])
+    names[output] = output_name
+    for layer in net.layers:
+        inputs = [waiting[blob].pop(0) for blob in layer.inputs]
+        outputs = [(names[blob], net.shape(blob)) for blob in layer.outputs]
+        shared = [blob for blob in layer.outputs if readers[blob] > 1]
+        if output in shared:
+            outputs[layer.outputs.index(output)] = (f"{output_name}_shared", net.shape(output))
+        numbers = result.add_many(layer.kind, layer.name, inputs, outputs, layer.params, layer.weights)
+        for old, new in zip(layer.outputs, numbers, strict=True):
+            waiting[old] = [new]
+        for old in shared:
+            copies = [(f"{names[old]}_{number}", net.shape(old)) for number in range(readers[old])]
+            if old == output:
+                copies[-1] = (output_name, net.shape(old))
+            waiting[old] = list(result.add_many("Split", f"{names[old]}_split", waiting[old], copies))
+    return result
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names of blobs, each once."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
+    return result
+
+
+def param_text(net: Net) -> str:
+    """The `.param` of a network."""
+    lines = [str(MAGIC), f"{len(net.layers)} {len(net.blobs)}"]
+    for layer in net.layers:
+        blobs = [net.blobs[number].name for number in (*layer.inputs, *layer.outputs)]
+        settings = [_setting(key, value) for key, value in sorted(layer.params.items())]
+        counts = f"{len(layer.inputs)} {len(layer.outputs)}"
+        lines.append(" ".join((f"{layer.kind:<24}", f"{layer.name:<24}", counts, *blobs, *settings)))
+    return "\n".join(lines) + "\n"
+
+
+def _setting(key: int, value: Param) -> str:
+    if isinstance(value, tuple):
+        return f"{_ARRAY_KEY - key}={len(value)}," + ",".join(map(_number, value))
+    return f"{key}={_number(value)}"
+
+
+def _number(value: float) -> str:
+    """ncnn tells numbers apart by their spelling: a float has a point or an exponent."""
+    return str(value) if isinstance(value, int) else f"{value:.9e}"
+
+
+def weight_bytes(net: Net, storage: Storage) -> bytes:
+    """The `.bin` of a network."""
+    return b"".join(weight.pack(storage) for layer in net.layers for weight in layer.weights)

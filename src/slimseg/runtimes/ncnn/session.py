@@ -1,0 +1,174 @@
+"""Run an ncnn network, here or in the child process.
+
+`Session` loads native code into this process; `predict` does the same in the child, where a crash does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimseg.errors import DataError, ModelError
+from slimseg.runtimes import child
+from slimseg.runtimes.ncnn import file
+from slimseg.runtimes.ncnn.package import require
+
+Array = np.ndarray[Any, Any]
+_CHUNK_BYTES = 64 << 20  # of inputs per message to the child
+_KEPT = 8  # sessions that the child keeps loaded
+
+
+@dataclass(frozen=True)
+class Options:
+    """How ncnn computes. The defaults give float32 on every processor, for comparisons of numbers.
+
+    An app leaves ncnn's own defaults, `APP`: half precision wherever the processor has it (ARMv8.2; x86 has not), twice
+    as fast there.
+    """
+
+    half: bool = False  # fp16 storage and arithmetic
+    bfloat16: bool = False  # storage; used only where `half` is not
+    packing: bool = True  # 4, 8 or 16 channels side by side in memory, as wide as the processor's registers
+    winograd: bool = True  # Lavin and Gray, 2016, for 3x3 convolutions
+
+    def apply(self, option: Any) -> None:
+        """Set them on an `ncnn.Option`, before anything is loaded."""
+        option.use_vulkan_compute = False
+        option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = self.half
+        option.use_bf16_storage = self.bfloat16
+        option.use_packing_layout = self.packing
+        option.use_winograd_convolution = self.winograd
+
+
+DEFAULTS = Options()
+APP = Options(half=True)
+
+
+class Session:
+    """One loaded network: a batch of one image in, one blob out, float32 both.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+        RuntimeFailure: ncnn is not installed or refuses the files.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1, options: Options = DEFAULTS) -> None:
+        self._ncnn = require()
+        self.file = file.read(path)
+        self._net = self._ncnn.Net()
+        options.apply(self._net.opt)
+        self._net.opt.num_threads = threads
+        if self._net.load_param(str(self.file.param)) != 0:
+            raise file.damaged(self.file.param, "does not know a layer of it")
+        if self._net.load_model(str(self.file.bin)) != 0:
+            raise file.damaged(self.file.bin, "finds too few weights in it")
+        self._input: Any = None
+
+    @property
+    def net(self) -> Any:
+        """The `ncnn.Net`."""
+        return self._net
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """NHWC."""
+        return (1, *self.file.input_shape)
+
+    def set_image(self, image: Array) -> None:
+        """Place an input (H, W, C) or (1, H, W, C)."""
+        value = np.asarray(image, np.float32)
+        value = value[0] if value.ndim == 4 else value
+        if value.ndim != 3 or not _fits(value.shape, self.file.input_shape):
+            raise DataError(f"{self.file.param} wants an input of {self.file.input_shape}, not {value.shape}")
+        planes = np.ascontiguousarray(value.transpose(2, 0, 1))
+        self._input = self._ncnn.Mat(planes).clone()  # its own memory, its planes aligned
+
+    def set_random(self, seed: int = 0) -> None:
+        """Place a normal input: timing must not depend on an image."""
+        if not all(self.file.input_shape):
+            raise ModelError(f"{self.file.param} does not say the size of its input: export it with slimseg")
+        self.set_image(np.random.default_rng(seed).standard_normal(self.file.input_shape, np.float32))
+
+    def extractor(self) -> Any:
+        """A fresh `ncnn.Extractor` with the input in place; what was computed through another one is not reused."""
+        result = self._net.create_extractor()
+        result.input(self.file.input_name, self._input)
+        return result
+
+    def invoke(self) -> Any:
+        """Compute the output's `ncnn.Mat`."""
+        code, result = self.extractor().extract(self.file.output_name)
+        if code != 0:
+            raise file.damaged(self.file.param, f"could not compute {self.file.output_name} (code {code})")
+        return result
+
+    def run(self, image: Array) -> Array:
+        """One input (H, W, C) or (1, H, W, C) to the output with a batch of one; maps are (1, h, w, c)."""
+        self.set_image(image)
+        return channels_last(np.array(self.invoke()))
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """A side that the file leaves open is 0 there."""
+    return all(own == other or not other for own, other in zip(shape, wanted, strict=True))
+
+
+def channels_last(value: Array) -> Array:
+    """A Mat's values (c, h, w) to (1, h, w, c); other ranks gain the batch alone."""
+    return (value.transpose(1, 2, 0) if value.ndim == 3 else value)[None].astype(np.float32)
+
+
+def predict(
+    path: str | Path,
+    inputs: Array,
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+    options: Options = DEFAULTS,
+) -> Array:
+    """All outputs for `inputs` (N, H, W, C) float32, computed in the child one image at a time: (N, ...).
+
+    Raises:
+        ModelError: a file is missing or damaged.
+        DataError: `inputs` do not fit the network.
+        RuntimeFailure: ncnn is not installed, refused the files, crashed, or a chunk took longer than `timeout_s`.
+    """
+    path = Path(path)
+    shape = file.read(path).input_shape
+    if inputs.ndim != 4 or not len(inputs) or not _fits(inputs.shape[1:], shape):
+        raise DataError(f"{path} wants inputs of (N, *{shape}), one at least, not {inputs.shape}")
+    step = max(1, _CHUNK_BYTES // (4 * max(1, inputs[0].size)))
+    call: Callable[..., Any] = (within or child.shared()).call
+    target = "slimseg.runtimes.ncnn.session:run"
+    parts = [
+        call(target, str(path), inputs[i : i + step], threads, options, timeout_s=timeout_s, about=path)
+        for i in range(0, len(inputs), step)
+    ]
+    return np.concatenate(parts)
+
+
+_loaded: OrderedDict[tuple[object, ...], Session] = OrderedDict()
+
+
+def loaded(path: str, threads: int, options: Options) -> Session:
+    """A session kept from an earlier call, unless the files have changed since. For the child."""
+    read = file.read(path)
+    stats = (read.param.stat(), read.bin.stat())
+    key = (path, threads, options, *((stat.st_mtime_ns, stat.st_size) for stat in stats))
+    if key not in _loaded:
+        _loaded[key] = Session(path, threads, options)
+    _loaded.move_to_end(key)
+    while len(_loaded) > _KEPT:
+        _loaded.popitem(last=False)
+    return _loaded[key]
+
+
+def run(path: str, inputs: Array, threads: int = 1, options: Options = DEFAULTS) -> Array:
+    """`Session.run` on each of `inputs` (N, H, W, C), stacked. For the child."""
+    session = loaded(path, threads, options)
+    return np.concatenate([session.run(image) for image in inputs])

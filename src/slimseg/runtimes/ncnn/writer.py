@@ -1,0 +1,247 @@
+"""Write a Graph as `.param` and `.bin` of ncnn: scales and shifts folded, activations and pads fused, sizes explicit.
+
+The files are written directly and not by pnnx, Tencent's converter, for reasons tried with pnnx 20261020: it loses the
+names of all layers, by which profiles, plans and bisection speak of the same thing; it takes seconds and a temporary
+folder per network, where a plan asks for hundreds; it gave wrong numbers silently for resizes and average pooling with
+asymmetric coordinates or padding; it is 88 MB of native code; and it knows nothing of a Graph's own layers, which
+become chains of broadcasts. Every layer here is called like the node whose value it computes.
+
+ncnn's ArgMax is one number for a whole blob, so a network that ends in the class of every pixel is written without
+that end, and its description says so: the app takes the argmax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import fx
+
+from slimseg.errors import OutputError, Unsupported
+from slimseg.graph import ops
+from slimseg.graph.description import Description
+from slimseg.graph.fold import fold_scales
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.output import output_kind
+from slimseg.runtimes.ncnn import lowering
+from slimseg.runtimes.ncnn.file import save, with_description
+from slimseg.runtimes.ncnn.lowering import groups
+from slimseg.runtimes.ncnn.lowering.step import as_shape
+from slimseg.runtimes.ncnn.net import Net, Storage, param_text, weight_bytes, with_splits
+
+INPUT, OUTPUT = "in0", "out0"  # names of the blobs at both ends, as pnnx has them
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A network's two files, and what they hold."""
+
+    param: Path
+    bin: Path
+    storage: Storage  # of weights; biases are float32 in both
+    input_name: str
+    output_name: str
+    input_shape: tuple[int, ...]  # (height, width, channels)
+    output_shape: tuple[int, ...]  # (height, width, classes); a flat or two-dimensional output as it is
+    description: Description  # of these files: the output's meaning may be another than the Graph's
+    covers: dict[str, tuple[str, ...]]  # by layer of the file: the graph nodes that it computes
+
+    @property
+    def size_bytes(self) -> int:
+        """Of both files."""
+        return self.param.stat().st_size + self.bin.stat().st_size
+
+
+@dataclass(frozen=True)
+class Written:
+    """The text and the bytes, before they are files."""
+
+    param: str
+    bin: bytes
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    description: Description
+    covers: dict[str, tuple[str, ...]]
+
+
+def write(graph: Graph, folder: str | Path, storage: Storage = "fp32", name: str = "model") -> Artefact:
+    """Write `name`.param and `name`.bin into `folder`, which is made if it is not there.
+
+    Args:
+        storage: "fp16" halves the `.bin`; ncnn computes in whatever the device and its options say.
+
+    Raises:
+        Unsupported: a layer cannot be said in ncnn.
+        OutputError: the place cannot be written.
+    """
+    written = serialise(graph, storage)
+    folder = Path(folder)
+    param, weights = folder / f"{name}.param", folder / f"{name}.bin"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
+    save(with_description(written.bin, written.description), weights)
+    save(written.param.encode(), param)
+    return Artefact(
+        param=param,
+        bin=weights,
+        storage=storage,
+        input_name=INPUT,
+        output_name=OUTPUT,
+        input_shape=written.input_shape,
+        output_shape=written.output_shape,
+        description=written.description,
+        covers=written.covers,
+    )
+
+
+def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
+    """The files' contents.
+
+    Raises:
+        Unsupported: a layer cannot be said in ncnn.
+    """
+    folded = fold_scales(without_argmax(graph))
+    unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
+        raise Unsupported(
+            f"{graph.name} has layers that cannot be said in ncnn ({', '.join(unknown[:3])}{more}): "
+            "replace them, or use another runtime"
+        )
+    return _Writer(folded).run(storage)
+
+
+def without_argmax(graph: Graph) -> Graph:
+    """The graph itself, or a copy that ends before its last layers if those only choose and shape the class indices."""
+    node = graph.output
+    while graph.layer_as(node, (ops.Reshape, ops.Cast, ops.Transpose)) is not None:
+        node = producer(node)
+    if graph.layer_as(node, ops.ArgMax) is None:
+        return graph
+    result = graph.copy()
+    (end,) = (each for each in result.module.graph.nodes if each.op == "output")
+    end.args = (producer(result.node(node.name)),)
+    result.refresh()
+    result.description = replace(graph.description, output_kind=output_kind(result))
+    return result
+
+
+class _Writer:
+    """Walks the folded graph once, in order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.net = Net()
+        self.blobs: dict[fx.Node, int] = {}
+        self.covers: dict[str, tuple[str, ...]] = {}
+        self.folded_into_next: set[fx.Node] = set()
+
+    def run(self, storage: Storage) -> Written:
+        graph, source = self.graph, self.graph.input
+        self.blobs[source] = self.net.input(INPUT, self._shape(source))
+        for node in graph.layers():
+            if node not in self.blobs and not self._folds_into_next(node):
+                self._write(node)
+        output = self._output()
+        net = with_splits(self.net, output, OUTPUT)
+        return Written(
+            param=param_text(net),
+            bin=weight_bytes(net, storage),
+            input_shape=_channels_last(self._shape(source)),
+            output_shape=_channels_last(self._shape(graph.output)),
+            description=graph.description,
+            covers=self.covers,
+        )
+
+    def _shape(self, node: fx.Node) -> tuple[int, ...]:
+        return lowering.unbatched(self.graph.shape(node), node.name)
+
+    def _output(self) -> int:
+        node = self.graph.output
+        if self.blobs[node] == self.blobs[self.graph.input]:
+            raise Unsupported(f"{self.graph.name} computes nothing that ncnn would have a layer for")
+        return as_shape(self.net, self.blobs[node], self._shape(node), f"{node.name}_map")
+
+    def _folds_into_next(self, node: fx.Node) -> bool:
+        """A pad whose only reader is a convolution becomes that convolution's padding, whatever its value."""
+        pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
+        if pad is None or reader is None or min(pad.padding) < 0 or any(pad.channels):
+            return False
+        layer = self.graph.layer(reader)
+        if not lowering.pads(layer) or (pad.value != 0 and layer.padding not in (0, (0, 0), "valid")):
+            return False
+        self.folded_into_next.add(node)
+        return True
+
+    def _write(self, node: fx.Node) -> None:
+        if not (self._write_slices(node) or self._write_shuffle(node)):
+            self._write_one(node)
+
+    def _write_slices(self, node: fx.Node) -> bool:
+        pieces = groups.slices(self.graph, node)
+        source = node.all_input_nodes[0]
+        layer = self.graph.layer(node)
+        if not pieces or not isinstance(layer, ops.Slice) or layer.dim % len(self.graph.shape(source)) == 0:
+            return False
+        dim = layer.dim % len(self.graph.shape(source))
+        outputs = [(piece.name, self._shape(piece)) for piece in pieces]
+        lengths = tuple(shape[dim - 1] for _, shape in outputs)
+        blob = as_shape(self.net, self.blobs[source], self._shape(source), f"{node.name}_map")
+        made = self.net.add_many("Slice", node.name, (blob,), outputs, {0: lengths, 1: dim - 1})
+        self.blobs.update(zip(pieces, made, strict=True))
+        self.covers[node.name] = tuple(piece.name for piece in pieces)
+        return True
+
+    def _write_shuffle(self, node: fx.Node) -> bool:
+        found = groups.shuffle(self.graph, node)
+        if found is None:
+            return False
+        nodes, count = found
+        source = self.blobs[node.all_input_nodes[0]]
+        blob = self.net.add("ShuffleChannel", nodes[-1].name, (source,), self._shape(nodes[-1]), {0: count})
+        self.blobs.update(dict.fromkeys(nodes, blob))
+        self.covers[nodes[-1].name] = tuple(each.name for each in nodes)
+        return True
+
+    def _write_one(self, node: fx.Node) -> None:
+        layer = self.graph.layer(node)
+        assert layer is not None
+        last, fused = self._taken_in(node)
+        sources, pad = self._sources(node)
+        step = lowering.Step(
+            node=node,
+            layer=layer,
+            inputs=tuple(self.blobs[source] for source in sources),
+            name=last.name,
+            fused=fused,
+            padding=(0, 0, 0, 0) if pad is None else pad.padding,
+            pad_value=0.0 if pad is None else pad.value,
+            input_shapes=tuple(self._shape(source) for source in sources),
+            shape=self._shape(last),
+        )
+        first = len(self.net.layers)
+        self.blobs[node] = self.blobs[last] = lowering.LOWERINGS[type(layer)](self.net, step, layer)
+        pads = () if pad is None else (node.all_input_nodes[0].name,)
+        covered = (*pads, node.name, *((last.name,) if last is not node else ()))
+        self.covers.update({made.name: covered for made in self.net.layers[first:]})
+
+    def _taken_in(self, node: fx.Node) -> tuple[fx.Node, lowering.Activation]:
+        """The last node that the same layer computes, and the activation that it fuses."""
+        reader = only_consumer(node)
+        if reader is not None and lowering.fuses(self.graph.layer(node)):
+            activation = lowering.fused(self.graph.layer(reader))
+            if activation:
+                return reader, activation
+        return node, {}
+
+    def _sources(self, node: fx.Node) -> tuple[list[fx.Node], ops.Pad | None]:
+        sources = [source for source in node.args if isinstance(source, fx.Node)]
+        if sources[0] not in self.folded_into_next:
+            return sources, None
+        return [producer(sources[0]), *sources[1:]], self.graph.layer_as(sources[0], ops.Pad)
+
+
+def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
