@@ -49,6 +49,7 @@ def test_saved_and_opened_again(block, tmp_path):
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(again(x), graph(x))
     assert again.description == graph.description
+    assert not again.opaque()
 
 
 @each_block

@@ -130,6 +130,7 @@ CANONICAL = [
     lambda x: x.reshape(1, 2, 2, 32, 32).transpose(1, 2).reshape(1, 4, 32, 32),
     lambda x: x.permute(0, 2, 3, 1).flatten(1, 2).softmax(-1).transpose(1, 2).unflatten(2, (32, 32)),
     lambda x: x[:, ::2, 1::3],
+    lambda x: torch.cat([x.narrow(1, 2, 2), x.narrow(-3, -4, 2)], 1) * x.narrow(2, 0, 32),
     lambda x: x.mean(1, keepdim=True).squeeze(1).unsqueeze(1),
 ]
 

@@ -88,6 +88,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "softmax.int": layers.softmax,
     "argmax.default": layout.arg_max,
     "slice.Tensor": layout.channel_slice,
+    "narrow.default": layout.narrow,
     "dropout.default": layout.dropout,
     "dropout_.default": layout.dropout,
     "feature_dropout.default": layout.dropout,

@@ -117,6 +117,15 @@ def arg_max(call: Call) -> Layer | None:
     return Layer(ops.ArgMax, (call["self"],), "argmax")
 
 
+def narrow(call: Call) -> Layer | Alias:
+    dim, start, length = int(call["dim"]) % len(call.output_shape), int(call["start"]), int(call["length"])
+    whole = call.shape("self")[dim]
+    if length == whole:
+        return Alias(call["self"])
+    start += whole * (start < 0)
+    return Layer(lambda: ops.Slice(dim, start, start + length), (call["self"],), "slice")
+
+
 def channel_slice(call: Call) -> Layer | Alias:
     length = call.shape("self")[call["dim"]]
     start = 0 if call["start"] is None else int(call["start"])
