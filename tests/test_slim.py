@@ -18,6 +18,7 @@ from slimseg.errors import BudgetError, DataError, OutputError
 from slimseg.graph.graph import Graph
 from slimseg.planning import planner, recover
 from slimseg.planning.budget import Budget
+from slimseg.planning.candidate import Candidate
 from slimseg.planning.deploy import QUANTISATION
 from slimseg.progress import Bar, Silent
 from slimseg.quantisation import qat
@@ -83,6 +84,7 @@ def test_training_in_8_bits_where_rounding_is_to_blame(
 ) -> None:
     monkeypatch.setattr(MODULE, "LEGS", 1)
     monkeypatch.setattr(MODULE, "ROUNDING_COSTS", -100.0)  # it always is
+    monkeypatch.setattr(Candidate, "holds", False)  # so that the search goes on
     monkeypatch.setattr(qat, "STEPS", 6)
     jobs = Jobs()
     budget = Budget(min_speedup=1.5, max_drop=0.0, max_size_bytes=SIZE)

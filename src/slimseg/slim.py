@@ -16,21 +16,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from slimseg.errors import BudgetError, DataError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import load
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.planning import baselines, deploy, importance, run_folder, whatif
+from slimseg.planning import baselines, deploy, importance, run_folder
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
@@ -44,7 +40,6 @@ from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
-from slimseg.runtimes import host
 from slimseg.runtimes.litert import benchmark
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import named
@@ -285,28 +280,20 @@ class _Job:
         return plan
 
     def _planned(self, effort: float) -> Plan:
-        speedup = self.budget.min_speedup
-        original = self.baselines.float32.path
-        latency = None if speedup is None else lambda: whatif.file_latency_ms(original) / speedup
-        target = Target(latency, self.budget.max_size_bytes)
+        target = Target.of(self.budget, self.baselines.float32.path)
         evidence = Evidence(
             images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
             accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
-            importance=self._importance,
+            importance=lambda graph: importance.measured_on(
+                self.folder, graph, IMPORTANCE_IMAGES, self.seed, self.progress
+            ),
         )
         planner = Planner(self.graph, self.budget, self.baselines.precision, target, evidence, self.progress)
         return planner.plan(effort)
-
-    def _importance(self, graph: Graph) -> Mapping[str, Tensor]:
-        pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-        images = [pipeline(image) for image in self.folder.sample_images(IMPORTANCE_IMAGES, seed=self.seed)]
-        batches = torch.split(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), 8)
-        return importance.measured(graph, self.progress.track(batches, "measuring which channels matter"))
 
     def _asked(self) -> Graph:
         return with_output(self.graph, self.budget.head or self.graph.description.output_kind)
 
     def _time_for_another(self, number: int) -> bool:
-        return (
-            number + 1 < len(EFFORTS) and self.journal.seconds * (number + 2) / (number + 1) < self.budget.time_limit_s
-        )
+        next_ends = self.journal.seconds * (number + 2) / (number + 1)
+        return number + 1 < len(EFFORTS) and next_ends < self.budget.time_limit_s

@@ -8,6 +8,7 @@ import pytest
 
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
+from slimseg.planning.budget import Budget
 from slimseg.planning.target import MARGIN, Target
 
 
@@ -16,6 +17,14 @@ def test_the_latency_is_asked_for_each_time() -> None:
     target = Target(lambda: next(answers), None)
     assert [target.wanted_ms(), target.wanted_ms()] == [10.0 / MARGIN, 20.0 / MARGIN]
     assert Target(None, None).wanted_ms() is None
+
+
+def test_a_budgets_speed_is_a_share_of_the_original_files(shapes_graph: Graph, tmp_path: Path) -> None:
+    path = whatif.written(shapes_graph, "float32", tmp_path / "original.tflite")
+    target = Target.of(Budget(min_speedup=10.0, max_size_bytes=30_000), path)
+    assert target.size_bytes == 30_000
+    assert target.wanted_ms() == pytest.approx(whatif.file_latency_ms(path) / 10 / MARGIN, rel=0.7)
+    assert Target.of(Budget(), path) == Target(None, None)
 
 
 def test_bytes_too_many_are_those_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,12 @@ from torch.nn import functional as F
 from slimseg.graph.channel_groups import filters
 from slimseg.graph.graph import Graph
 from slimseg.planning.scores import logits_of
+from slimseg.progress import Progress
+from slimseg.runtimes import host
 from slimseg.training import losses
+from slimseg.training.data import Folder
+
+BATCH_SIZE = 8
 
 
 def measured(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -40,6 +46,14 @@ def measured(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
                 scores = _of_filters(layer)
                 found[node.name] = found[node.name] + scores if node.name in found else scores
     return found
+
+
+def measured_on(folder: Folder, graph: Graph, images: int, seed: int, progress: Progress) -> dict[str, Tensor]:
+    """`measured` on some images of a folder's training split."""
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    values = np.stack([pipeline(image) for image in folder.sample_images(images, seed=seed)])
+    batches = torch.split(torch.from_numpy(values).permute(0, 3, 1, 2), BATCH_SIZE)
+    return measured(graph, progress.track(batches, "measuring which channels matter"))
 
 
 def _of_filters(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:

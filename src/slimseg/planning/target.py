@@ -9,6 +9,7 @@ from pathlib import Path
 
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
+from slimseg.planning.budget import Budget
 from slimseg.planning.whatif import Precision
 
 MARGIN = 1.07  # aim this much past the speed-up and the size that are asked for: both are measured again in the end
@@ -24,6 +25,13 @@ class Target:
 
     latency_ms: Callable[[], float] | None
     size_bytes: int | None
+
+    @classmethod
+    def of(cls, budget: Budget, original: Path) -> Target:
+        """What a budget asks of size and speed, the latter as a share of the original file's latency."""
+        speedup = budget.min_speedup
+        latency = None if speedup is None else lambda: whatif.file_latency_ms(original) / speedup
+        return cls(latency, budget.max_size_bytes)
 
     def wanted_ms(self) -> float | None:
         """The latency to aim at now."""
