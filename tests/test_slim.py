@@ -46,6 +46,7 @@ def _quick(quick_timing: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recover, "MIMIC_STEPS", 8)
         patch.setattr(recover, "DISTIL_STEPS", 8)
+        patch.setattr(qat, "STEPS", 6)
         yield
 
 
@@ -60,7 +61,7 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quick plan, for tests of what becomes of it."""
     monkeypatch.setattr(planner, "APPROXIMATE", (Upsampling(), Separable()))
     monkeypatch.setattr(planner, "REWRITES", ())
-    monkeypatch.setattr(planner, "NARROWING_ROUNDS", 2)
+    monkeypatch.setattr(planner, "NARROWING_ROUNDS", 1)
     monkeypatch.setattr(input_size, "PERCENTS", (90, 50))  # at the first of them the network is as good
 
 
@@ -85,9 +86,8 @@ def test_training_in_8_bits_where_rounding_is_to_blame(
     monkeypatch.setattr(MODULE, "LEGS", 1)
     monkeypatch.setattr(MODULE, "ROUNDING_COSTS", -100.0)  # it always is
     monkeypatch.setattr(Candidate, "holds", False)  # so that the search goes on
-    monkeypatch.setattr(qat, "STEPS", 6)
     jobs = Jobs()
-    budget = Budget(min_speedup=1.5, max_drop=0.0, max_size_bytes=SIZE)
+    budget = Budget(min_speedup=1.5)
     result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget, progress=jobs)
     assert sum("quantisation-aware" in name for name in jobs.names) == len(qat.PHASES)
     assert file.read(tmp_path / "run" / "model.tflite").inputs[0].dtype == "uint8"
