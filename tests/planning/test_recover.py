@@ -128,12 +128,6 @@ def test_no_time_no_training(shapes_graph: Graph, shapes: Path) -> None:
     assert all(torch.equal(value, old[name]) for name, value in student.module.named_parameters())
 
 
-def test_preprocessing_is_the_networks_own() -> None:
-    pixels = torch.tensor([1.0, 0.5, 0.0]).reshape(1, 3, 1, 1)
-    given = recipe.Preprocessing.of((1.0, 2.0, 3.0), 2.0, "bgr")
-    assert recipe.preprocess(pixels, given).flatten().tolist() == pytest.approx([-0.5, 62.75, 126.0])
-
-
 def test_logits_behind_any_end(shapes_graph: Graph) -> None:
     x = torch.randn(1, 3, 128, 160)
     expected = shapes_graph(x)

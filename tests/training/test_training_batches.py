@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.training.batches import Batches
+from slimseg.graph.preprocessing import Preprocessing
+from slimseg.training.batches import Batches, preprocess
 from slimseg.training.data import open_folder
 
 
@@ -35,3 +37,9 @@ def test_a_smaller_student_gets_large_images_beside_its_own(shapes_graph: Graph,
     assert batch.large.shape == (8, 3, 128, 160)
     reduced = F.interpolate(batch.large, (64, 80), mode="bilinear", antialias=True)
     torch.testing.assert_close(batch.images, reduced, atol=1e-4, rtol=1e-4)
+
+
+def test_preprocessing_is_the_networks_own() -> None:
+    pixels = torch.tensor([1.0, 0.5, 0.0]).reshape(1, 3, 1, 1)
+    given = Preprocessing.of((1.0, 2.0, 3.0), 2.0, "bgr")
+    assert preprocess(pixels, given).flatten().tolist() == pytest.approx([-0.5, 62.75, 126.0])
