@@ -163,7 +163,8 @@ class _Job:
     @property
     def _places(self) -> InPlace:
         start, precision = self.baselines.start, self.baselines.precision
-        return InPlace(self._asked(), start, self.calibration, precision, self.progress)
+        bounded = self.budget.max_size_bytes is not None
+        return InPlace(self._asked(), start, self.calibration, precision, self.progress, bounded)
 
     def _search(self) -> Candidate:
         """The best of some attempts; the first that holds the budget ends the search."""
@@ -208,7 +209,7 @@ class _Job:
             candidate = self._deployed(plan, student, f"{number}.{leg}")
             yield candidate
             if self._rounding_costs(candidate) and time.monotonic() < until:
-                yield self._trained_in_8_bits(candidate, (until - time.monotonic()) / 2, f"{number}.{leg}")
+                yield from self._trained_in_8_bits(candidate, (until - time.monotonic()) / 2, f"{number}.{leg}")
 
     def _sees_more(self, size: tuple[int, int]) -> bool:
         """Whether the original is more accurate at its own input size than at that one."""
@@ -236,20 +237,24 @@ class _Job:
         real = replace(candidate, accuracy=self.evaluator.accuracy(candidate.float_path))
         return candidate.drop - real.drop >= ROUNDING_COSTS
 
-    def _trained_in_8_bits(self, candidate: Candidate, seconds: float, name: str) -> Candidate:
-        """Quantisation-aware training of what was deployed, taught by the original."""
+    def _trained_in_8_bits(self, candidate: Candidate, seconds: float, name: str) -> Iterator[Candidate]:
+        """What was deployed after quantisation-aware training, taught by the original; nothing where that cannot be."""
         self.progress.say("Quantise: int8 costs accuracy, so that the network is trained in it")
         with_labels = self.budget.allows("labels") and self.folder.train.masks is not None
         size = candidate.graph.input_size
         teacher = self.graph if self._sees_more(size) else edit.at_input_size(self.graph, size)
-        training = qat.QuantisationAwareTraining(
-            candidate.graph, self.folder, with_labels, self.seed, self.progress, teacher=teacher
-        )
+        try:
+            training = qat.QuantisationAwareTraining(
+                candidate.graph, self.folder, with_labels, self.seed, self.progress, teacher=teacher
+            )
+        except Unsupported as error:
+            self.progress.say(f"  {error}")
+            return
         learn = partial(training.train, qat.STEPS, seconds)
         self.journal.trained(f"trained in 8 bits {name}", training.network, learn)
         float_path, path = self.work / f"{name}_8_bits_float.tflite", self.work / f"{name}_8_bits.tflite"
         training.write(float_path, path)
-        return self._candidate(candidate.plan, training.graph, training.graph, float_path, path)
+        yield self._candidate(candidate.plan, training.graph, training.graph, float_path, path)
 
     def _candidate(self, plan: Plan, student: Graph, graph: Graph, float_path: Path, path: Path) -> Candidate:
         """What was written, timed beside the original and evaluated."""

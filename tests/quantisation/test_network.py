@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.blocks.convolution import ConvNorm
+from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.edit import trace
 from slimseg.graph.graph import Graph
@@ -137,3 +138,23 @@ def test_file_form_names_every_tensor(tmp_path: Path):
     graph = file_form(NETWORKS["shuffle"]())
     covers = writer.write(graph, tmp_path / "float.tflite")
     assert set(covers) <= {node.name for node in graph.layers()}
+
+
+def test_a_file_of_other_tensors_is_refused(case):
+    _, network, _, _ = case
+    other = file_form(trace(nn.Sequential(nn.Conv2d(3, 4, 1)), (1, 3, 32, 32)))
+    with pytest.raises(Unsupported, match="which its file computes"):
+        QuantisedNetwork(other, network.grids, network.ranges())
+
+
+def test_hard_swish_has_inner_tensors_that_are_no_nodes(tmp_path):
+    graph = file_form(trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Conv2d(8, 4, 1)), (1, 3, 16, 16)))
+    writer.write(graph, tmp_path / "float.tflite")
+    samples = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
+    ranges = quantizer.measure_ranges(tmp_path / "float.tflite", list(samples))
+    network = QuantisedNetwork(graph, grids.probe(tmp_path / "float.tflite"), ranges)
+    quantizer.quantize_int8(tmp_path / "float.tflite", tmp_path / "int8.tflite", list(samples))
+    with torch.no_grad():
+        mine = network.eval()(nchw(samples)).permute(0, 2, 3, 1).numpy()
+    theirs = np.asarray(session.predict(tmp_path / "int8.tflite", samples)).reshape(mine.shape)
+    assert np.abs(mine - theirs).mean() < 0.02 * theirs.std()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimseg.errors import GraphError, Unsupported
+from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
@@ -38,6 +39,7 @@ class InPlace:
     images: deploy.Images
     precision: Precision
     progress: Progress
+    size_is_bounded: bool = False
 
     def paying(self, plan: Plan) -> Plan:
         """The plan with its predictions corrected, without the edits that gain nothing where they stand."""
@@ -48,10 +50,12 @@ class InPlace:
         milder = plan
         for edit in lost:
             try:
-                milder = milder.without(self.asked, [edit.site])
+                without = milder.without(self.asked, [edit.site])
             except (Unsupported, GraphError):
                 continue  # another stands on it
-            milder = replace(milder, refusals=(*milder.refusals, _refusal(edit)))
+            if self.size_is_bounded and _params(without) > _params(milder):
+                continue  # it is there for its bytes
+            milder = replace(without, refusals=(*without.refusals, _refusal(edit)))
         return self.timed(milder)
 
     def timed(self, plan: Plan) -> Plan:
@@ -87,6 +91,10 @@ def _pays(edit: PlannedEdit) -> bool:
     """Whether an edit saves time where it stands, or may be there for something else (size, the head asked for)."""
     kept = edit.site.technique == Channels.name or (edit.site.whole and edit.site.needs == "nothing")
     return edit.predicted_saving_ms > 0 or kept
+
+
+def _params(plan: Plan) -> int:
+    return costs.total(plan.graph).params
 
 
 def _refusal(edit: PlannedEdit) -> Refusal:

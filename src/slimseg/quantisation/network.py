@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from slimseg.errors import Unsupported
 from slimseg.frontends import load
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, only_consumer, producer
@@ -63,9 +64,13 @@ class QuantisedNetwork(nn.Module):
         """`ranges` are needed for every leader of the grids; those of `fixed` tensors are not learnt.
 
         Raises:
+            Unsupported: the file has other tensors than the graph has nodes (litert-torch wrote it, for example).
             KeyError: a range is missing.
         """
         super().__init__()
+        strangers = grids.leaders - {node.name for node in graph.module.graph.nodes}
+        if strangers:
+            raise Unsupported(f"{graph.name} has no layer {min(strangers)}, which its file computes: nothing to train")
         self.network = graph.module
         self.grids = grids
         self.weight_bits = weight_bits
