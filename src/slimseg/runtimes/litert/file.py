@@ -128,20 +128,25 @@ def read_description(path: str | Path) -> Description | None:
 def embed_description(data: bytes, description: Description) -> bytes:
     """The same model with `description` as its metadata buffer "slimseg", replacing an older one."""
     model = parse(data, Path("model"))
-    text = np.frombuffer(description.to_json().encode(), np.uint8)
+    set_metadata(model, METADATA_NAME, description.to_json().encode())
+    return pack(model)
+
+
+def set_metadata(model: Any, name: bytes, data: bytes) -> None:
+    """`data` as the metadata buffer `name` of a `ModelT`, replacing an older one."""
+    content = np.frombuffer(data, np.uint8)
     model.metadata = model.metadata or []
     for entry in model.metadata:
-        if entry.name == METADATA_NAME:
-            model.buffers[entry.buffer].data = text
-            return pack(model)
+        if entry.name == name:
+            model.buffers[entry.buffer].data = content
+            return
     buffer = schema.BufferT()
-    buffer.data = text
+    buffer.data = content
     model.buffers.append(buffer)
     entry = schema.MetadataT()
-    entry.name = METADATA_NAME
+    entry.name = name
     entry.buffer = len(model.buffers) - 1
     model.metadata.append(entry)
-    return pack(model)
 
 
 def parse(data: bytes, path: Path) -> Any:

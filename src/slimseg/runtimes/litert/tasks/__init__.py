@@ -1,0 +1,21 @@
+"""Files for MediaPipe Tasks: what its `ImageSegmenter` needs within and behind a `.tflite`."""
+
+from __future__ import annotations
+
+from slimseg.graph.description import Description
+from slimseg.runtimes.litert.tasks.fit import fitted
+from slimseg.runtimes.litert.tasks.metadata import with_task_metadata
+
+__all__ = ["fitted", "for_image_segmenter", "with_task_metadata"]
+
+
+def for_image_segmenter(
+    data: bytes, description: Description, name: str = "ImageSegmenter", licence: str = "", two_channels: bool = True
+) -> bytes:
+    """A `.tflite` file that MediaPipe's `ImageSegmenter` loads: `fitted`, then `with_task_metadata`.
+
+    Raises:
+        ModelError: not a `.tflite`, or damaged.
+        Unsupported: it cannot be brought into a form that gives right masks there.
+    """
+    return with_task_metadata(fitted(data, description, two_channels), description, name, licence)

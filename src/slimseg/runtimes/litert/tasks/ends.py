@@ -1,0 +1,82 @@
+"""New operators at the ends of a file, whose tensors keep their names for those who ask for them by name.
+
+Given   image ─ network ─ scores
+Result  image ─ operator ─ image_inner ─ network ─ scores_inner ─ operator ─ scores
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as tflite
+
+from slimseg.runtimes.litert import spelling
+
+
+class Ends:
+    """The one input and the one output of a `ModelT`, changed in place."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.graph = model.subgraphs[0]
+
+    @property
+    def input(self) -> Any:
+        return self.graph.tensors[int(self.graph.inputs[0])]
+
+    @property
+    def output(self) -> Any:
+        return self.graph.tensors[int(self.graph.outputs[0])]
+
+    def before(self, code: int, options: Any, **changes: Any) -> None:
+        """An operator that makes the input of a new one, which differs in `changes` of its tensor's fields."""
+        old = int(self.graph.inputs[0])
+        new = self._outer(old, changes)
+        self.graph.operators.insert(0, self._operator(code, (new,), old, options))
+        self._replace("inputs", old, new)
+
+    def behind(self, code: int, options: Any, constants: tuple[int, ...] = (), **changes: Any) -> None:
+        """An operator that makes a new output, which differs in `changes` of its tensor's fields, of the old one."""
+        old = int(self.graph.outputs[0])
+        new = self._outer(old, changes)
+        self.graph.operators.append(self._operator(code, (old, *constants), new, options))
+        self._replace("outputs", old, new)
+
+    def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
+        """The index of a tensor stored in the file, float32 or int32."""
+        buffer = tflite.BufferT()
+        buffer.data = np.frombuffer(value.tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        tensor = tflite.TensorT()
+        tensor.name, tensor.shape = name.encode(), np.asarray(value.shape, np.int32)
+        tensor.type = tflite.TensorType.FLOAT32 if value.dtype == np.float32 else tflite.TensorType.INT32
+        tensor.buffer = len(self.model.buffers) - 1
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def _outer(self, old: int, changes: dict[str, Any]) -> int:
+        """A new tensor under the name of the old one, which gets another."""
+        inner = self.graph.tensors[old]
+        outer = copy.deepcopy(inner)
+        outer.buffer = 0
+        for name, value in changes.items():
+            setattr(outer, name, value)
+        inner.name = inner.name + b"_inner"
+        self.graph.tensors.append(outer)
+        return len(self.graph.tensors) - 1
+
+    def _operator(self, code: int, inputs: tuple[int, ...], target: int, options: Any) -> Any:
+        operator = tflite.OperatorT()
+        operator.opcodeIndex = spelling.operator_code(self.model, code)
+        operator.inputs, operator.outputs = np.asarray(inputs, np.int32), np.asarray([target], np.int32)
+        kind = type(options).__name__.removesuffix("T")
+        operator.builtinOptions, operator.builtinOptionsType = options, getattr(tflite.BuiltinOptions, kind)
+        return operator
+
+    def _replace(self, end: str, old: int, new: int) -> None:
+        setattr(self.graph, end, np.asarray([new], np.int32))
+        for signature in self.model.signatureDefs or []:
+            for entry in getattr(signature, end) or []:
+                entry.tensorIndex = new if entry.tensorIndex == old else entry.tensorIndex
