@@ -8,9 +8,10 @@ can see them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +20,13 @@ from slimseg.runtimes.litert.session import Session
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
 _MIN_ROUNDS = 7
+
+
+class Invocable(Protocol):
+    """A loaded file of any runtime, its input in place."""
+
+    @property
+    def invoke(self) -> Callable[[], Any]: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,13 @@ def measure(
     names: list[str], threads: int, seconds_per_file: float, rounds: int | None, most_rounds: int
 ) -> tuple[Timing, ...]:
     """What `time_files` runs in the child."""
-    sessions = [prepared(name, threads) for name in names]
+    return in_turns(names, [prepared(name, threads) for name in names], seconds_per_file, rounds, most_rounds)
+
+
+def in_turns(
+    names: Sequence[str], sessions: Sequence[Invocable], seconds_per_file: float, rounds: int | None, most_rounds: int
+) -> tuple[Timing, ...]:
+    """Time whatever can be invoked, round by round; `time_files` has the settings."""
     single_s = [warm_up(session) for session in sessions]
     repeats = [max(1, round(_SAMPLE_S / seconds)) for seconds in single_s]
     round_s = sum(seconds * count for seconds, count in zip(single_s, repeats, strict=True))
@@ -95,7 +109,7 @@ def measure(
     return tuple(Timing.of(name, own, count) for name, own, count in zip(names, samples, repeats, strict=True))
 
 
-def sample_ms(session: Session, repeats: int) -> float:
+def sample_ms(session: Invocable, repeats: int) -> float:
     """Mean latency of `repeats` runs; a repeated file first runs once untimed, to find its caches as it leaves them."""
     if repeats > 1:
         session.invoke()
@@ -112,7 +126,7 @@ def prepared(name: str, threads: int) -> Session:
     return session
 
 
-def warm_up(session: Session) -> float:
+def warm_up(session: Invocable) -> float:
     """Run a few times; the quickest run in seconds."""
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 2e-3 and len(times) < 50):

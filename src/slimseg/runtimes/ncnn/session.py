@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,9 @@ APP = Options(half=True)
 class Session:
     """One loaded network: a batch of one image in, one blob out, float32 both.
 
+    Blobs come from a pool of this session, as one from the network's own pool is copied before it is handed out: a
+    `Mat` of this session must not outlive it.
+
     Raises:
         ModelError: a file is missing or damaged.
         RuntimeFailure: ncnn is not installed or refuses the files.
@@ -63,10 +67,15 @@ class Session:
         self._net = self._ncnn.Net()
         options.apply(self._net.opt)
         self._net.opt.num_threads = threads
+        start = time.perf_counter()
         if self._net.load_param(str(self.file.param)) != 0:
             raise file.damaged(self.file.param, "does not know a layer of it")
+        parsed = time.perf_counter()
         if self._net.load_model(str(self.file.bin)) != 0:
             raise file.damaged(self.file.bin, "finds too few weights in it")
+        self.load_ms = 1e3 * (parsed - start)
+        self.prepare_ms = 1e3 * (time.perf_counter() - parsed)  # weights are read and packed together
+        self._pool = self._ncnn.PoolAllocator()  # kept here: extractors only point to it
         self._input: Any = None
 
     @property
@@ -97,6 +106,7 @@ class Session:
     def extractor(self) -> Any:
         """A fresh `ncnn.Extractor` with the input in place; what was computed through another one is not reused."""
         result = self._net.create_extractor()
+        result.set_blob_allocator(self._pool)
         result.input(self.file.input_name, self._input)
         return result
 

@@ -1,0 +1,247 @@
+"""Where the time of an ncnn network goes, layer by layer.
+
+ncnn's wheel is built without its own timing. But an extractor computes only what a blob needs and keeps every blob
+until its one reader has taken it, so asking for the layers' outputs in the file's order runs the very layers of a whole
+run, one per question:
+
+    extract(conv1)   conv1            t₁
+    extract(relu1)   relu1            t₂          a question of its own takes t₀, the time of asking for a blob that is
+    extract(conv2)   conv2            t₃          there already, and is taken off
+    ...                               Σ(tᵢ − t₀) ≈ the whole run
+
+Memory is handled as in a whole run: light mode stays on, as nothing is asked for twice, so layers work in place;
+blobs are asked for as they lie in memory (packed), and from the session's own pool, or each answer would be a copy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimseg.results import LayerProfile, NodeType, Profile, Statistics
+from slimseg.runtimes import child
+from slimseg.runtimes.litert.benchmark import Timing, sample_ms, warm_up
+from slimseg.runtimes.litert.memory import PeakMemory
+from slimseg.runtimes.litert.trace import statistics
+from slimseg.runtimes.ncnn import costs, file
+from slimseg.runtimes.ncnn.session import DEFAULTS, Array, Options, Session
+
+RUNTIME = "ncnn"
+_BLOCK = 5  # runs layer by layer, then as many whole ones, so that both see the same machine
+_MIN_S, _MAX_S = 0.2, 60.0  # small files run more often, slow ones less
+_FEWEST, _MAX_RUNS = 3, 2000
+_AS_IT_LIES = 1  # extract's type: neither unpacked nor made float32
+_ASKED_AGAIN = 5  # blobs by which the time of a question is measured
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class BlobShape:
+    """A blob as it lies in memory: (c, h, w) and how many channels lie side by side."""
+
+    shape: tuple[int, ...]
+    pack: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the child hands back."""
+
+    layers_us: Array  # (runs, layers)
+    plain_ms: tuple[float, ...]
+    blobs: dict[str, BlobShape]
+    load_ms: float
+    prepare_ms: float
+    first_run_ms: float
+    peak_memory_bytes: int
+
+
+def profile(
+    path: str | Path,
+    threads: int = 1,
+    runs: int = 50,
+    timeout_s: float | None = _TIMEOUT_S,
+    within: child.Child | None = None,
+    options: Options = DEFAULTS,
+) -> Profile:
+    """Latency of a `.param` and of each of its layers, which slimseg names after the nodes of the graph.
+
+    Each layer's latency is its mean over the half of the runs whose total lies closest to the median total.
+    `latency_ms` comes from whole runs, in turns with those.
+
+    Args:
+        within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
+
+    Raises:
+        ModelError: a file is missing or damaged, or does not say the size of its input.
+        RuntimeFailure: ncnn is not installed, refused the file, crashed or took longer than `timeout_s`.
+    """
+    path = Path(path)
+    described = file.read(path)
+    target = "slimseg.runtimes.ncnn.profiler:measure"
+    with nullcontext(within) if within is not None else child.Child() as process:
+        measured: Measurement = process.call(target, str(path), threads, runs, options, timeout_s=timeout_s, about=path)
+    timing = Timing.of(str(path), measured.plain_ms)
+    layers = _layers(described, measured, timing.median_ms)
+    height, width, channels = _channels_last(measured.blobs[described.input_name].shape)[1:]
+    return Profile(
+        model=str(path),
+        runtime=RUNTIME,
+        threads=threads,
+        runs=len(measured.layers_us),
+        latency_ms=timing.median_ms,
+        latency_p10_ms=timing.p10_ms,
+        latency_p90_ms=timing.p90_ms,
+        unattributed_ms=max(0.0, timing.median_ms - sum(layer.latency_ms for layer in layers)),
+        size_bytes=described.size_bytes,
+        macs=sum(layer.macs for layer in layers),
+        params=sum(layer.params for layer in layers),
+        layers=layers,
+        input_shapes=((1, height, width, channels),),
+        statistics=statistics(measured.layers_us.sum(axis=1)),
+        load_ms=measured.load_ms,
+        prepare_ms=measured.prepare_ms,
+        first_run_ms=measured.first_run_ms,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        node_types=_node_types(layers),
+    )
+
+
+def _layers(described: file.File, measured: Measurement, plain_ms: float) -> tuple[LayerProfile, ...]:
+    """In the file's order, without the input."""
+    typical_us = measured.layers_us[_middle(measured.layers_us.sum(axis=1))].mean(axis=0)
+    total_ms = max(plain_ms, float(typical_us.sum()) / 1e3)
+    made = [
+        _layer(line, measured, float(typical_us[index]) / 1e3, total_ms, statistics(measured.layers_us[:, index]))
+        for index, line in enumerate(_computed(described))
+    ]
+    cumulative = 0.0
+    for index in sorted(range(len(made)), key=lambda i: -made[i].latency_ms):
+        cumulative += made[index].share
+        made[index] = replace(made[index], cumulative=cumulative)
+    return tuple(made)
+
+
+def _layer(
+    line: file.LayerLine, measured: Measurement, milliseconds: float, total_ms: float, spread: Statistics
+) -> LayerProfile:
+    inputs, outputs = ([measured.blobs[blob].shape for blob in blobs] for blobs in (line.inputs, line.outputs))
+    price = costs.cost(line, inputs, outputs)
+    per_second = 1e-6 / milliseconds if milliseconds else 0.0
+    return LayerProfile(
+        name=line.name,
+        op=line.kind,
+        kernel=f"{line.kind} pack{measured.blobs[line.outputs[0]].pack}",
+        latency_ms=milliseconds,
+        share=milliseconds / total_ms if total_ms else 0.0,
+        macs=price.macs,
+        params=price.params,
+        memory_bytes=price.memory_bytes,
+        output_shape=_channels_last(outputs[0]),
+        delegate=RUNTIME,
+        gmac_per_s=price.macs * per_second,
+        gb_per_s=price.memory_bytes * per_second,
+        statistics=spread,
+    )
+
+
+def _computed(described: file.File) -> tuple[file.LayerLine, ...]:
+    return tuple(line for line in described.layers if line.kind != "Input")
+
+
+def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(c, h, w) as the app's (1, h, w, c); other ranks gain the batch alone."""
+    return (1, *shape[1:], shape[0]) if len(shape) == 3 else (1, *shape)
+
+
+def _middle(total_us: Array) -> Array:
+    """The half of the runs whose totals lie closest to the median total."""
+    order: Array = np.argsort(np.abs(total_us - np.median(total_us)), kind="stable")
+    return order[: max(1, (len(order) + 1) // 2)]
+
+
+def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
+    """By kind and packing, largest first."""
+    by_kernel: dict[str, list[LayerProfile]] = defaultdict(list)
+    for layer in layers:
+        by_kernel[layer.kernel].append(layer)
+    whole_ms = sum(layer.latency_ms for layer in layers)
+    totals = {kernel: sum(layer.latency_ms for layer in own) for kernel, own in by_kernel.items()}
+    cumulative, made = 0.0, []
+    for kernel, total_ms in sorted(totals.items(), key=lambda item: -item[1]):
+        count, share = len(by_kernel[kernel]), total_ms / whole_ms if whole_ms else 0.0
+        cumulative += share
+        calls = sum(layer.statistics.times_called for layer in by_kernel[kernel])
+        made.append(NodeType(kernel, RUNTIME, count, total_ms / count, total_ms, share, cumulative, calls))
+    return tuple(made)
+
+
+def measure(name: str, threads: int, runs: int, options: Options = DEFAULTS) -> Measurement:
+    """What `profile` runs in the child."""
+    memory = PeakMemory()
+    plain = Session(name, threads, options)
+    plain.set_random()
+    start = time.perf_counter_ns()
+    plain.invoke()
+    first_run_ms = (time.perf_counter_ns() - start) / 1e6
+    peak = memory.bytes()
+    stepped = _Stepped(name, threads, options)
+    blobs = stepped.blobs()
+    layers_us, plain_ms = _take_turns(stepped, plain, runs)
+    return Measurement(layers_us, plain_ms, blobs, plain.load_ms, plain.prepare_ms, first_run_ms, peak)
+
+
+def _take_turns(stepped: _Stepped, plain: Session, runs: int) -> tuple[Array, tuple[float, ...]]:
+    single_s = warm_up(plain)
+    runs = min(max(runs, min(_MAX_RUNS, int(_MIN_S / single_s))), max(_FEWEST, int(_MAX_S / single_s)))
+    repeats = max(1, round(1e-3 / single_s))
+    layers_us: list[Array] = []
+    plain_ms: list[float] = []
+    for start in range(0, runs, _BLOCK):
+        count = min(_BLOCK, runs - start)
+        stepped.run()  # untimed: the caches are the other's
+        layers_us += [stepped.run() for _ in range(count)]
+        plain.invoke()
+        plain_ms += [sample_ms(plain, repeats) for _ in range(count if repeats == 1 else 1)]
+    return np.stack(layers_us), tuple(plain_ms)
+
+
+class _Stepped:
+    """A network that is run one layer at a time."""
+
+    def __init__(self, name: str, threads: int, options: Options) -> None:
+        self._session = Session(name, threads, options)
+        self._session.set_random()
+        self._layers = _computed(self._session.file)
+        self._questions = [line.outputs[0] for line in self._layers]
+
+    def blobs(self) -> dict[str, BlobShape]:
+        """Every blob's shape, met on one run."""
+        extractor = self._session.extractor()
+        names = [self._session.file.input_name, *(blob for line in self._layers for blob in line.outputs)]
+        return {name: _shape(extractor.extract(name, _AS_IT_LIES)[1]) for name in names}
+
+    def run(self) -> Array:
+        """Microseconds of every layer."""
+        extract, clock = self._session.extractor().extract, time.perf_counter_ns
+        spent_ns, asking_ns = [], []
+        for number, blob in enumerate(self._questions):
+            start = clock()
+            extract(blob, _AS_IT_LIES)
+            spent_ns.append(clock() - start)
+            if number < _ASKED_AGAIN:
+                start = clock()
+                extract(blob, _AS_IT_LIES)
+                asking_ns.append(clock() - start)
+        return np.maximum(np.asarray(spent_ns, np.float64) - min(asking_ns), 0.0) / 1e3
+
+
+def _shape(mat: Any) -> BlobShape:
+    sides = {1: (mat.w,), 2: (mat.h, mat.w), 3: (mat.c, mat.h, mat.w), 4: (mat.c, mat.d, mat.h, mat.w)}[mat.dims]
+    return BlobShape((sides[0] * mat.elempack, *sides[1:]), mat.elempack)
