@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slimseg import models
+from slimseg import load, models
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.ncnn import file, writer
+from slimseg.runtimes.ncnn import fallback, file, writer
 from slimseg.runtimes.ncnn.session import Session
 
 quick = settings(
@@ -361,17 +361,71 @@ def test_the_output_may_be_read_again(tmp_path):
     assert compare(edit.trace(Twice().eval(), (1, 4, 9, 12)), tmp_path) == ["Convolution", "Split", "BinaryOp"]
 
 
-@pytest.mark.parametrize(
-    "layers",
-    [
-        (ops.Resize((7, 8), "nearest", "align_corners"),),
-        (nn.MaxPool2d(2, 1, dilation=2),),
-        (ops.Slice(1, 0, 4, 2),),
-        (ops.Cast("int32"),),
-        (ops.ArgMax(), ops.Reshape((1, 1, 9, 12), False), ops.Cast("float32"), nn.ReLU()),
-    ],
-)
-def test_what_ncnn_cannot_say_is_refused_in_one_sentence(tmp_path, layers):
-    with pytest.raises(Unsupported, match="ncnn"):
+REFUSED = [
+    (ops.Resize((7, 8), "nearest", "align_corners"),),
+    (nn.MaxPool2d(2, 1, dilation=2),),
+    (ops.Slice(1, 0, 4, 2),),
+    (ops.Cast("int32"),),
+    (ops.ArgMax(), ops.Reshape((1, 1, 9, 12), False), ops.Cast("float32"), nn.ReLU()),
+]
+
+
+@pytest.mark.parametrize("layers", REFUSED)
+def test_what_ncnn_cannot_say_is_refused_in_one_sentence(tmp_path, monkeypatch, layers):
+    monkeypatch.setattr(fallback, "_program", lambda: None)
+    with pytest.raises(Unsupported, match=r"ncnn.*: pip install 'slimseg\[pnnx\]'") as raised:
         writer.write(chain(*layers), tmp_path)
+    assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+class GroupNorm(nn.Module):
+    """A network with one opaque node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.slice = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), ops.Slice(1, 2, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.slice(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def normed() -> Graph:
+    graph = load(GroupNorm(), (16, 24), name="normed")
+    assert graph.opaque()
+    return graph
+
+
+needs_pnnx = pytest.mark.skipif(not fallback.available(), reason=f"pnnx is not installed: {fallback.INSTALL}")
+
+
+@needs_pnnx
+@pytest.mark.parametrize("storage", ["fp32", "fp16"])
+def test_an_opaque_node_goes_through_pnnx(tmp_path, normed, storage):
+    artefact = writer.write(normed, tmp_path, storage)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.param", "model.bin"}
+    assert file.read(artefact.param).description == normed.description
+    image = torch.randn(normed.input_shape)
+    got = Session(artefact.param).run(image.permute(0, 2, 3, 1).numpy())
+    expected = normed(image).detach().permute(0, 2, 3, 1).numpy()
+    assert artefact.output_shape == expected.shape[1:]
+    np.testing.assert_allclose(got, expected, atol=1e-4 if storage == "fp32" else 1e-2)
+
+
+@needs_pnnx
+def test_what_pnnx_cannot_say_either_is_a_sentence(tmp_path):
+    with pytest.raises(Unsupported, match=r"nearest resize with align_corners, and pnnx writes layers .*index_select"):
+        writer.write(chain(*REFUSED[0]), tmp_path)
+
+
+@needs_pnnx
+def test_pnnx_is_given_a_time(normed):
+    with pytest.raises(Unsupported, match="did not end within"):
+        fallback.converted(normed, "fp32", "for a reason", timeout_s=0.001)
+
+
+def test_an_opaque_node_without_pnnx_is_named(tmp_path, normed, monkeypatch):
+    monkeypatch.setattr(fallback, "_program", lambda: None)
+    with pytest.raises(Unsupported, match=r"normed has layers .*group_norm.*pip install 'slimseg\[pnnx\]'"):
+        writer.write(normed, tmp_path)

@@ -59,8 +59,7 @@ def read(path: str | Path) -> File:
     """
     param = Path(path).with_suffix(".param")
     weights = param.with_suffix(".bin")
-    text, size = _text(param), _size(weights)
-    layers = _layers(text, param)
+    layers, size = read_layers(param), _size(weights)
     inputs = [layer for layer in layers if layer.kind == "Input"]
     read_blobs = {blob for layer in layers for blob in layer.inputs}
     outputs = [blob for layer in layers for blob in layer.outputs if blob not in read_blobs]
@@ -70,13 +69,18 @@ def read(path: str | Path) -> File:
     return File(
         param=param,
         bin=weights,
-        size_bytes=len(text.encode()) + size,
+        size_bytes=param.stat().st_size + size,
         layers=layers,
         input_name=inputs[0].outputs[0],
         output_name=outputs[0],
         input_shape=(height, width, channels),
         description=read_description(weights),
     )
+
+
+def read_layers(param: Path) -> tuple[LayerLine, ...]:
+    """The layers of a `.param` in order. Raises: ModelError."""
+    return _layers(_text(param), param)
 
 
 def _text(param: Path) -> str:

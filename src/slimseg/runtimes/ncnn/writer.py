@@ -1,10 +1,11 @@
 """Write a Graph as `.param` and `.bin` of ncnn: scales and shifts folded, activations and pads fused, sizes explicit.
 
-The files are written directly and not by pnnx, Tencent's converter, for reasons tried with pnnx 20261020: it loses the
-names of all layers, by which profiles, plans and bisection speak of the same thing; it takes seconds and a temporary
-folder per network, where a plan asks for hundreds; it gave wrong numbers silently for resizes and average pooling with
-asymmetric coordinates or padding; it is 88 MB of native code; and it knows nothing of a Graph's own layers, which
-become chains of broadcasts. Every layer here is called like the node whose value it computes.
+The files are written directly, and pnnx, Tencent's converter, has only the networks with layers that we cannot say.
+Tried with pnnx 20261020 on the vocabulary of a Graph: it loses the names of all layers, by which profiles, plans and a
+bisection speak of the same thing; it takes 0.2 to 4 s, where a plan asks for hundreds of networks and this takes 0.02
+to 0.2; and it ends well with layers that ncnn does not have for slices (so for slim_reshape and every ShuffleNet),
+asymmetric and nearest-exact resizing, depth-to-space, slopes of their own for every value, and argmax. What it can
+say, it says with as many layers as we do, or more. Every layer here is called like the node whose value it computes.
 
 ncnn's ArgMax is one number for a whole blob, so a network that ends in the class of every pixel is written without
 that end, and its description says so: the app takes the argmax.
@@ -23,7 +24,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.output import output_kind
-from slimseg.runtimes.ncnn import lowering
+from slimseg.runtimes.ncnn import fallback, lowering
 from slimseg.runtimes.ncnn.file import save, with_description
 from slimseg.runtimes.ncnn.lowering import groups
 from slimseg.runtimes.ncnn.lowering.step import as_shape
@@ -44,7 +45,7 @@ class Artefact:
     input_shape: tuple[int, ...]  # (height, width, channels)
     output_shape: tuple[int, ...]  # (height, width, classes); a flat or two-dimensional output as it is
     description: Description  # of these files: the output's meaning may be another than the Graph's
-    covers: dict[str, tuple[str, ...]]  # by layer of the file: the graph nodes that it computes
+    covers: dict[str, tuple[str, ...]]  # by layer of the file: the graph nodes that it computes; empty if pnnx wrote it
 
     @property
     def size_bytes(self) -> int:
@@ -71,7 +72,7 @@ def write(graph: Graph, folder: str | Path, storage: Storage = "fp32", name: str
         storage: "fp16" halves the `.bin`; ncnn computes in whatever the device and its options say.
 
     Raises:
-        Unsupported: a layer cannot be said in ncnn.
+        Unsupported: a layer cannot be said in ncnn, and pnnx is not there to try, or fails.
         OutputError: the place cannot be written.
     """
     written = serialise(graph, storage)
@@ -100,17 +101,24 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
     """The files' contents.
 
     Raises:
-        Unsupported: a layer cannot be said in ncnn.
+        Unsupported: a layer cannot be said in ncnn, and pnnx is not there to try, or fails.
     """
     folded = fold_scales(without_argmax(graph))
     unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
-        raise Unsupported(
-            f"{graph.name} has layers that cannot be said in ncnn ({', '.join(unknown[:3])}{more}): "
-            "replace them, or use another runtime"
-        )
-    return _Writer(folded).run(storage)
+    if not unknown:
+        try:
+            return _Writer(folded).run(storage)
+        except Unsupported as error:
+            return _with_pnnx(folded, storage, str(error))
+    more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
+    names = ", ".join(unknown[:3]) + more
+    return _with_pnnx(folded, storage, f"{graph.name} has layers that slimseg cannot write for ncnn itself ({names})")
+
+
+def _with_pnnx(graph: Graph, storage: Storage, why: str) -> Written:
+    text, data = fallback.converted(graph, storage, why)
+    shapes = [_channels_last(tuple(graph.shape(node)[1:])) for node in (graph.input, graph.output)]
+    return Written(text, data, *shapes, graph.description, {})
 
 
 def without_argmax(graph: Graph) -> Graph:
