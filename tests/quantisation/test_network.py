@@ -43,7 +43,16 @@ class SkipNet(nn.Module):
         return self.head(self.resize(c))
 
 
+def resizes() -> Graph:
+    """By factors that are no whole numbers, in every convention of TFLite's."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1)]
+    for size, coordinates in (((23, 41), "half_pixel"), ((37, 29), "align_corners"), ((48, 50), "asymmetric")):
+        layers += [ops.Resize(size, "bilinear", coordinates), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    return trace(nn.Sequential(*layers), (1, 3, 32, 32))
+
+
 NETWORKS = {
+    "resizes": resizes,
     "skips": lambda: trace(SkipNet().eval(), (1, 3, 32, 32)),
     "inverted residual": lambda: build(4, (32, 32), "inverted residual", 0.5),
     "shuffle": lambda: build(4, (32, 32), "shuffle", 0.5),

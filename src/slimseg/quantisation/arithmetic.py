@@ -7,9 +7,9 @@ evaluation therefore rounds as the runtime does:
     convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even           (x, w, b whole numbers)
     sum           (a · m_a + b · m_b + ½·2ᵏ) >> k,     m = round(2ᵏ · s/s_y),   k = 20 − ⌊log₂ of the larger s/s_y⌋
     conversion    (x · m + ½·2⁸) >> 8,                 m = round(2⁸ · s_x/s_y)
-    resize        halves up
+    resize        neighbours weighted in whole 2⁻¹¹ths, halves up
 
-(XNNPACK's microparams-init.c; weights of a resize are whole 2⁻¹¹ths, which those of a whole factor are anyway.)
+(XNNPACK's microparams-init.c and indirection.c.)
 Values go in and come out as real numbers, whole multiples of their scales.
 """
 
@@ -18,9 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from slimseg.graph.ops import Resize
 from slimseg.quantisation.rounding import rounded_weights, weight_scales
 
-_SUM_BITS, _CONVERSION_BITS = 20, 8
+_SUM_BITS, _CONVERSION_BITS, _RESIZE_BITS = 20, 8, 11
 
 
 def convolution(layer: nn.Module, axis: int | None, x: Tensor, scale: Tensor, target: Tensor, bits: int) -> Tensor:
@@ -60,7 +61,20 @@ def conversion(x: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     return ((x / scale).round().double() * factor / 2.0**_CONVERSION_BITS + 0.5).floor().float() * target
 
 
-def resize(layer: nn.Module, x: Tensor, scale: Tensor) -> Tensor:
+def resize(layer: Resize, x: Tensor, scale: Tensor) -> Tensor:
     """A resize of x in steps of `scale`, in whole steps of the same."""
-    value: Tensor = layer((x / scale).round())
-    return (value + 0.5).floor() * scale
+    steps = (x / scale).round()
+    if layer.mode != "bilinear":
+        nearest: Tensor = layer(steps) * scale
+        return nearest
+    rows, columns = (_interpolation(layer, x.shape[dim], dim).to(x.device) for dim in (2, 3))
+    result: Tensor = (rows @ steps.double() @ columns.T + 0.5).floor().float() * scale
+    return result
+
+
+def _interpolation(layer: Resize, length: int, dim: int) -> Tensor:
+    """(resized length, length): the weights of a bilinear resize along one side, in whole 2⁻¹¹ths."""
+    impulses = torch.eye(length).reshape((length, 1, length, 1) if dim == 2 else (length, 1, 1, length))
+    size = (layer.size[0], 1) if dim == 2 else (1, layer.size[1])
+    weights = Resize(size, layer.mode, layer.coordinates)(impulses).reshape(length, -1).T.double()
+    return (weights * 2.0**_RESIZE_BITS).round() / 2.0**_RESIZE_BITS
