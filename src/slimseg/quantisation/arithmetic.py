@@ -68,13 +68,12 @@ def resize(layer: Resize, x: Tensor, scale: Tensor) -> Tensor:
         nearest: Tensor = layer(steps) * scale
         return nearest
     rows, columns = (_interpolation(layer, x.shape[dim], dim).to(x.device) for dim in (2, 3))
-    result: Tensor = (rows @ steps.double() @ columns.T + 0.5).floor().float() * scale
-    return result
+    return (rows @ steps.double() @ columns.T + 0.5).floor().float() * scale
 
 
 def _interpolation(layer: Resize, length: int, dim: int) -> Tensor:
     """(resized length, length): the weights of a bilinear resize along one side, in whole 2⁻¹¹ths."""
     impulses = torch.eye(length).reshape((length, 1, length, 1) if dim == 2 else (length, 1, 1, length))
     size = (layer.size[0], 1) if dim == 2 else (1, layer.size[1])
-    weights = Resize(size, layer.mode, layer.coordinates)(impulses).reshape(length, -1).T.double()
+    weights: Tensor = Resize(size, layer.mode, layer.coordinates)(impulses).reshape(length, -1).T.double()
     return (weights * 2.0**_RESIZE_BITS).round() / 2.0**_RESIZE_BITS
