@@ -168,6 +168,11 @@ def quantize(
     scheme: Annotated[str, typer.Option(help="float16, dynamic, weight-only, int8, int16x8, or auto.")] = "auto",
     io: Annotated[str, typer.Option(help="What the file takes: float, int8, or uint8-image for RGB bytes.")] = "float",
     ranges: Annotated[str, typer.Option(help="Of activations: mean, minmax, percentile, mse, or auto.")] = "auto",
+    correct: Annotated[str, typer.Option(help="Before int8: none, equalise, bias, both, or auto.")] = "auto",
+    keep_float: Annotated[
+        str, typer.Option(help="Layers left in float32 by int8: none, LAYER,LAYER, or auto for what the budget needs.")
+    ] = "auto",
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="What each layer suffers from 8 bits.")] = False,
     max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
     max_size: Annotated[str | None, typer.Option(help="Of the file: 4MB, 900kB.")] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="At most so many, spread over the folder.")] = 100,
@@ -178,6 +183,7 @@ def quantize(
     channel_order: Order = None,
     output_kind: Kind = None,
     threads: Threads = 1,
+    verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
     """Post-training quantisation without guessing: every scheme written, timed and judged; the best is kept.
@@ -196,9 +202,22 @@ def quantize(
     source = model if own_file else _load(**given)
     description = _description(**given) if own_file else None
     result = run(
-        source, out, data, scheme, _IO[io], ranges, budget, calibration_images, description, threads, _progress()
+        source,
+        out,
+        data,
+        scheme,
+        _IO[io],
+        ranges,
+        correct,  # type: ignore[arg-type]
+        keep_float,
+        sensitivity,
+        budget,
+        calibration_images,
+        description,
+        threads,
+        _progress(),
     )
-    _show(result, json, lambda: show_quantisation(result))
+    _show(result, json, lambda: show_quantisation(result, verbose=verbose))
 
 
 @app.command()

@@ -142,6 +142,11 @@ class Judge:
         self.progress = progress
         self._reference: list[Pixels] | None = None
 
+    @property
+    def count(self) -> int:
+        """How many images it judges by."""
+        return len(self.split.images)
+
     def accuracy(self, path: Path) -> Accuracy:
         """Raises: DataError, ModelError, RuntimeFailure."""
         description = file.read_description(path) or self.description

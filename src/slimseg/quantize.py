@@ -1,7 +1,9 @@
 """`slimseg quantize`: every post-training scheme as a file that is run, timed and judged; the best one is kept.
 
     model ──> float32 file (the user's own `.tflite` as it is) ──> ranges on the user's images
-        └─ for each scheme: write ──> does it run? ──> time beside float32 ──> accuracy ──> the best for the budget
+        ├─ for each scheme: write ──> does it run? ──> time beside float32 ──> accuracy ─┐
+        ├─ int8 loses: the same of corrected networks (quantisation/corrections.py) ─────┤──> the best for the budget
+        └─ it loses still: the worst layers in float32 (quantisation/mixed_precision.py) ┘
 
 A scheme that cannot be had is a row of the table with its reason. What is slower than float32 is said to be.
 """
@@ -11,26 +13,26 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from slimseg.errors import DataError, OutputError, RuntimeFailure, SlimsegError, UserError
+from slimseg.errors import DataError, OutputError, SlimsegError, UserError
 from slimseg.evaluate import Judge, class_count_of
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.progress import Progress, Silent
-from slimseg.quantisation import calibration, schemes
-from slimseg.quantisation.calibration import Observed
+from slimseg.quantisation import calibration, corrections, mixed_precision, schemes
+from slimseg.quantisation.bench import Bench, Trial
 from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source, open_source
-from slimseg.quantisation.timing import SLOW, Beside, beside_float
-from slimseg.results import BudgetCheck, QuantisationResult, QuantisedFile
+from slimseg.quantisation.timing import SLOW
+from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import benchmark, file, profiler, quantizer, runnable
+from slimseg.runtimes.litert import file, profiler
 from slimseg.runtimes.litert.quantizer import Io
 from slimseg.training.data import Folder, check_split, open_folder
 
@@ -46,6 +48,9 @@ def quantize(
     scheme: str = AUTO,
     io: Io = "float32",
     ranges: str = AUTO,
+    correct: corrections.Correct = "auto",
+    keep_float: str | Sequence[str] = AUTO,
+    sensitivity: bool = False,
     budget: Budget | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     description: Description | None = None,
@@ -63,6 +68,11 @@ def quantize(
         scheme: "float16", "dynamic", "weight-only", "int8", "int16x8", or "auto" for the best of all.
         io: what the file takes and gives: "float32"; "int8"; or "image", RGB bytes in and int8 out.
         ranges: "mean", "minmax", "percentile", "mse", or "auto" for the best of all (on val, like the scheme).
+        correct: what is done to the network before int8: "none", "equalise", "bias", "both", or "auto" for what helps
+            where int8 loses more than rounding has to.
+        keep_float: layers that stay in float32 in an int8 file: their names (a list, or with commas), "none", or "auto"
+            for as few of the worst as it takes where int8 loses more than the budget allows.
+        sensitivity: measure how much each layer suffers from 8 bits, needed or not.
         budget: bounds on the drop, the size and the speed.
         calibration_images: at most so many, spread over the folder.
         description: preprocessing and kind of output of a `.tflite` that does not say so itself.
@@ -75,13 +85,16 @@ def quantize(
         RuntimeFailure, Unsupported: no scheme gave a file that runs.
     """
     attempts = schemes.attempts(scheme, ranges)
+    corrections.check(correct, {attempt.scheme for attempt in attempts})
+    kept = mixed_precision.wanted(keep_float, {attempt.scheme for attempt in attempts})
     _check_place(Path(out), model)
     if data is None and all(attempt.ranges for attempt in attempts):
         raise DataError(f"--scheme {scheme} needs images for the ranges of activations: give --data")
     name = model.name if isinstance(model, Graph) else str(model)
     with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch, _named_as_given(scratch, name):
         source = open_source(model, description, io, Path(scratch))
-        job = _Job(source, data, io, budget or Budget(), calibration_images, threads, progress or Silent(), scratch)
+        bench = _bench(source, data, io, calibration_images, threads, progress or Silent(), Path(scratch))
+        job = _Job(bench, budget or Budget(), correct, kept, sensitivity)
         return job.run(attempts, Path(out))
 
 
@@ -118,162 +131,167 @@ def _named_as_given(scratch: str, name: str) -> Iterator[None]:
         raise type(error)(message.replace(f"{scratch}{os.sep}", "")) from error
 
 
+def _bench(
+    source: Source, data: str | Path | None, io: Io, count: int, threads: int, progress: Progress, scratch: Path
+) -> Bench:
+    """Raises: DataError where an image or mask cannot be used."""
+    if data is None:
+        return Bench(source, None, None, io, threads, progress, scratch)
+    folder, pipeline = open_folder(data), source.pipeline
+    judge = _judge(source, folder, threads, progress)
+    images = calibration.choose(folder.train.images, count, pipeline)
+    return Bench(source, images, judge, io, threads, progress, scratch)
+
+
+def _judge(source: Source, folder: Folder, threads: int, progress: Progress) -> Judge:
+    described = source.description
+    names = described.classes or folder.classes
+    count = class_count_of(source.original, described, names) if folder.labelled else max(2, len(names))
+    for split in (folder.train, folder.val):
+        check_split(split, count)
+    return Judge(folder.val, described, count, threads, progress)
+
+
 class _Job:
-    """One call of `quantize`."""
+    """One call of `quantize`: `trials` grows from the schemes to corrected networks and mixed precision."""
 
     def __init__(
-        self,
-        source: Source,
-        data: str | Path | None,
-        io: Io,
-        budget: Budget,
-        images: int,
-        threads: int,
-        progress: Progress,
-        scratch: str,
+        self, bench: Bench, budget: Budget, correct: corrections.Correct, kept: str | tuple[str, ...], sensitivity: bool
     ) -> None:
         self.started = time.monotonic()
-        self.source, self.io, self.budget = source, io, budget
-        self.threads, self.progress, self.scratch = threads, progress, Path(scratch)
-        self.folder: Folder | None = None if data is None else open_folder(data)
-        self.calibration: calibration.Images | None = None
-        self.judge: Judge | None = None
-        if self.folder is not None:
-            pipeline = source.pipeline
-            self.judge = self._judge(self.folder)
-            self.calibration = calibration.choose(self.folder.train.images, images, pipeline)
-
-    def _judge(self, folder: Folder) -> Judge:
-        """Raises: DataError where an image or mask cannot be used."""
-        described = self.source.description
-        names = described.classes or folder.classes
-        count = class_count_of(self.source.original, described, names) if folder.labelled else max(2, len(names))
-        for split in (folder.train, folder.val):
-            check_split(split, count)
-        return Judge(folder.val, described, count, self.threads, self.progress)
+        self.bench, self.budget = bench, budget
+        self.correct, self.kept, self.sensitivity = correct, kept, sensitivity
+        self.trials: list[Trial] = []
+        self.sensitivities: tuple[LayerSensitivity, ...] = ()
+        self.notes: list[str] = []
 
     def run(self, attempts: Sequence[Attempt], out: Path) -> QuantisationResult:
-        self.alone = len({attempt.scheme for attempt in attempts}) == 1
-        written = self._written(attempts, self._observed(attempts))
-        baseline, *candidates = self._measured(written)
-        chosen = schemes.choose(baseline, candidates, self.budget)
-        path = next(value for key, value in written.items() if (key.scheme, key.ranges or "") == _key(chosen))
-        assert isinstance(path, Path)
-        profile = profiler.profile(path, threads=self.threads, runs=PROFILED_RUNS, within=child.shared())
+        if isinstance(self.kept, tuple):
+            mixed_precision.check_names(self.kept, self.bench.source)
+        self._note_images()
+        self._try_schemes(attempts)
+        if self._best_int8() is not None:
+            self._try_corrections()
+            self._try_mixed_precision()
+        return self._result(out)
+
+    def _note_images(self) -> None:
+        left_out = () if self.bench.images is None else self.bench.images.left_out
+        if left_out:
+            self.notes.append(
+                f"{len(left_out)} images of a single colour were left out of calibration, {left_out[0]} for one"
+            )
+
+    def _try_schemes(self, attempts: Sequence[Attempt]) -> None:
+        alone = len({attempt.scheme for attempt in attempts}) == 1
+        made = self._made(attempts, alone)
+        self.bench.progress.say("Timing float32 and the quantised files side by side")
+        times = self.bench.times([trial.path for trial in made if trial.path is not None])
+        self.baseline = self.bench.float32(times)
+        for trial in made:
+            timed = replace(trial, time=times.get(trial.path) if trial.path else None)
+            if not alone and self._is_hopeless(timed.row):
+                reason = f"{1 / timed.row.speedup:.0f}x slower than float32: accuracy not measured"
+                self.trials.append(replace(timed, reason=reason))
+            else:
+                self.trials.append(self.bench.judged(timed))
+
+    def _made(self, attempts: Sequence[Attempt], alone: bool) -> list[Trial]:
+        """A file per attempt, or why one cannot be had. What was asked for alone fails as an error."""
+        bench, has_images = self.bench, self.bench.images is not None
+        obstacles = {attempt: attempt.obstacle(bench.io, has_images) for attempt in attempts}
+        if alone and (obstacle := obstacles[attempts[0]]):
+            raise UserError(f"--scheme {attempts[0].scheme} {obstacle}")
+        methods = {attempt.ranges for attempt in attempts if attempt.ranges and not obstacles[attempt]}
+        base = bench.base(bench.source.quantised_from, methods, is_ours=bench.source.written_from is not None)
+        made = [
+            Trial(attempt, base, reason=obstacles[attempt]) if obstacles[attempt] else bench.tried(attempt, base)
+            for attempt in bench.progress.track(attempts, "writing and trying every scheme")
+        ]
+        if not any(trial.path for trial in made):
+            failures = (trial.failure for trial in made if trial.failure)
+            raise next(failures, UserError("none of the schemes can be had: give --data, or --io float"))
+        return made
+
+    def _is_hopeless(self, row: QuantisedFile) -> bool:
+        """Much slower than float32, and so slow that its accuracy would take longer than all else."""
+        judge = self.bench.judge
+        slow = row.was_made and row.speedup * SLOW < 1
+        return slow and judge is not None and row.latency_ms * judge.count > PATIENCE_MS
+
+    def _best_int8(self) -> Trial | None:
+        """That which loses least; None where none was made or there are no images."""
+        made = [trial for trial in self.trials if trial.attempt.scheme == "int8" and trial.path is not None]
+        return min(made, key=lambda trial: corrections.loss(self.baseline, trial), default=None)
+
+    def _try_corrections(self) -> None:
+        best = self._best_int8()
+        assert best is not None
+        if self.correct == "none" or (self.correct == AUTO and corrections.is_enough(self.baseline, best.row)):
+            return
+        try:
+            graph = self.bench.source.graph()
+            self.trials += corrections.tried(self.bench, graph, best.attempt, self.correct, self.baseline)
+        except SlimsegError as error:
+            if self.correct != AUTO:
+                raise UserError(f"--correct {self.correct} cannot be done: {error}") from error
+            self.notes.append(f"int8 was not corrected: {error}")
+
+    def _try_mixed_precision(self) -> None:
+        bench, best = self.bench, self._best_int8()
+        assert best is not None
+        if isinstance(self.kept, tuple):
+            self.trials += mixed_precision.by_hand(bench, best, self.kept)
+        needed = self.kept == AUTO and corrections.loss(self.baseline, best) > self.budget.max_drop
+        if not (needed or self.sensitivity):
+            return
+        try:
+            base = mixed_precision.ours(bench, best)
+            self.sensitivities = mixed_precision.sensitivities(bench, base, best.attempt)
+        except SlimsegError as error:
+            self.notes.append(f"layers were not looked at one by one: {error}")
+            return
+        if needed:
+            ranked, most = self.sensitivities, self.budget.max_drop
+            self.trials += mixed_precision.tried(bench, base, best, ranked, self.baseline, most)
+
+    def _result(self, out: Path) -> QuantisationResult:
+        """The best file, put in its place."""
+        bench, baseline = self.bench, self.baseline
+        rows = [trial.row for trial in self.trials]
+        chosen = schemes.choose(baseline, rows, self.budget)
+        path = self.trials[rows.index(chosen)].path
+        assert path is not None
+        profile = profiler.profile(
+            path, threads=bench.threads, runs=PROFILED_RUNS, within=child.shared(), with_roofs=False
+        )
         file.save(path.read_bytes(), out)
         return QuantisationResult(
-            model=self.source.name,
+            model=bench.source.name,
             file=str(out),
-            io=self.io,
+            io=bench.io,
             baseline=baseline,
-            candidates=tuple(candidates),
+            candidates=tuple(rows),
             chosen=chosen,
-            verdict=schemes.verdict(baseline, candidates, chosen),
+            verdict=schemes.verdict(baseline, rows, chosen),
             budget_met=schemes.holds(baseline, chosen, self.budget),
-            budget=self._checks(baseline, chosen),
-            calibration_images=0 if self.calibration is None else len(self.calibration),
-            validation_images=0 if self.folder is None else len(self.folder.val.images),
+            budget=self._checks(chosen),
+            calibration_images=0 if bench.images is None else len(bench.images),
+            validation_images=0 if bench.judge is None else bench.judge.count,
             fallbacks=profile.fallbacks,
             islands=profile.islands,
             seconds=time.monotonic() - self.started,
             host=deploy.host_name(),
-            notes=self._notes(),
+            notes=tuple(self.notes),
+            sensitivities=self.sensitivities,
         )
 
-    def _observed(self, attempts: Sequence[Attempt]) -> Observed | RuntimeFailure | None:
-        """Activations on the images, measured once for all ways to find ranges."""
-        methods = {each.ranges for each in attempts if each.ranges and not each.obstacle(self.io, True)}
-        if self.calibration is None or not methods:
-            return None
-        path = self.source.quantised_from
-        try:
-            return calibration.observe(path, self.calibration, methods, self.threads, self.progress)
-        except RuntimeFailure as error:
-            return error  # schemes without ranges may still go
-
-    def _written(
-        self, attempts: Sequence[Attempt], observed: Observed | RuntimeFailure | None
-    ) -> Mapping[Attempt, Path | str]:
-        """The files, or why one cannot be had. What was asked for alone fails as an error."""
-        result: dict[Attempt, Path | str] = {}
-        failures: list[SlimsegError] = []
-        for attempt in self.progress.track(attempts, "writing and trying every scheme"):
-            obstacle = attempt.obstacle(self.io, self.calibration is not None)
-            if obstacle and self.alone:
-                raise UserError(f"--scheme {attempt.scheme} {obstacle}")
-            try:
-                result[attempt] = obstacle or self._write(attempt, observed)
-            except OutputError:
-                raise
-            except SlimsegError as error:
-                failures.append(error)
-                result[attempt] = str(error).replace(f"{self.scratch}{os.sep}", "")
-        if not any(isinstance(each, Path) for each in result.values()):
-            raise failures[0] if failures else UserError("none of the schemes can be had: give --data, or --io float")
-        return result
-
-    def _write(self, attempt: Attempt, observed: Observed | RuntimeFailure | None) -> Path:
-        """A file that was seen to run."""
-        path = self.scratch / f"{attempt.scheme}_{attempt.ranges or 'plain'}.tflite"
-        ranges = None
-        if attempt.ranges is not None:
-            if not isinstance(observed, Observed):
-                raise observed or AssertionError("ranges without images")
-            ranges = observed.ranges(attempt.ranges)
-        quantizer.quantize(self.source.quantised_from, path, attempt.scheme, ranges, self.io)
-        benchmark.time_files([path], self.threads, rounds=1)
-        return path
-
-    def _measured(self, written: Mapping[Attempt, Path | str]) -> list[QuantisedFile]:
-        """float32, then every attempt."""
-        self.progress.say("Timing float32 and the quantised files side by side")
-        original = self.source.original
-        try:
-            times = beside_float(original, [each for each in written.values() if isinstance(each, Path)], self.threads)
-        except RuntimeFailure as error:
-            raise runnable.blamed(error) from error
-        rows = [self._judged(_row("float32", "", original, times[original]), original)]
-        for attempt, path in written.items():
-            if isinstance(path, str):
-                rows.append(QuantisedFile(attempt.scheme, attempt.ranges or "", reason=path))
-                continue
-            row = _row(attempt.scheme, attempt.ranges or "", path, times[path])
-            if self.judge is not None and not self.alone and self._is_hopeless(row, self.judge):
-                rows.append(replace(row, reason=f"{1 / row.speedup:.0f}x slower than float32: accuracy not measured"))
-            else:
-                rows.append(self._judged(row, path))
-        return rows
-
-    def _is_hopeless(self, row: QuantisedFile, judge: Judge) -> bool:
-        """Much slower than float32, and so slow that its accuracy would take longer than all else."""
-        return row.speedup * SLOW < 1 and row.latency_ms * len(judge.split.images) > PATIENCE_MS
-
-    def _judged(self, row: QuantisedFile, path: Path) -> QuantisedFile:
-        if self.judge is None:
-            return row
-        accuracy = self.judge.accuracy(path)
-        return replace(row, miou=accuracy.miou, agreement=accuracy.agreement)
-
-    def _checks(self, baseline: QuantisedFile, chosen: QuantisedFile) -> tuple[BudgetCheck, ...]:
+    def _checks(self, chosen: QuantisedFile) -> tuple[BudgetCheck, ...]:
         checks = deploy.size_and_speed(self.budget, chosen.size_bytes, chosen.speedup)
-        lost = schemes.drop(baseline, chosen)
+        lost = schemes.drop(self.baseline, chosen)
         if lost is None:
             return checks
-        labelled = baseline.miou is not None
+        labelled = self.baseline.miou is not None
         wanted = f"at most {self.budget.max_drop:g} {'points' if labelled else 'percent'}"
         name = "max_drop" if labelled else "changed_pixels"
         return (BudgetCheck(name, wanted, f"{lost:.2f}", lost <= self.budget.max_drop), *checks)
-
-    def _notes(self) -> tuple[str, ...]:
-        left_out = () if self.calibration is None else self.calibration.left_out
-        if not left_out:
-            return ()
-        return (f"{len(left_out)} images of a single colour were left out of calibration, {left_out[0]} for one",)
-
-
-def _row(scheme: str, ranges: str, path: Path, time: Beside) -> QuantisedFile:
-    return QuantisedFile(scheme, ranges, time.latency_ms, time.speedup, path.stat().st_size)
-
-
-def _key(row: QuantisedFile) -> tuple[str, str]:
-    return row.scheme, row.ranges

@@ -280,11 +280,22 @@ class QuantisedFile(Result):
     miou: float | None = None  # None without labels
     agreement: float | None = None  # with float32's masks, percent of pixels
     reason: str = ""  # why there is no file, or no accuracy
+    corrected: str = ""  # what was done to the float network before, for example "equalise, bias"
+    kept_float: tuple[str, ...] = ()  # layers that stay in float32 within an int8 file
+    kept_cost_ms: float | None = None  # what those cost against int8 throughout, within one interleaved run
 
     @property
     def was_made(self) -> bool:
         """Whether there is a file that runs."""
         return self.latency_ms > 0
+
+
+@dataclass(frozen=True)
+class LayerSensitivity(Result):
+    """How much one operator suffers from 8 bits."""
+
+    layer: str
+    changed_percent: float  # of pixels, when it alone is quantised
 
 
 @dataclass(frozen=True)
@@ -307,3 +318,54 @@ class QuantisationResult(Result):
     seconds: float
     host: str
     notes: tuple[str, ...] = ()
+    sensitivities: tuple[LayerSensitivity, ...] = ()  # the worst first; empty where nobody asked and nothing needed them
+
+
+@dataclass(frozen=True)
+class Port(Result):
+    """One end of an exported file. real = (integer − zero_point) · scale, where `scale` is not 0."""
+
+    name: str  # of the tensor, blob or feature
+    shape: tuple[int, ...]  # as the file has it: NHWC in .tflite, CHW in ncnn, NCHW in Core ML
+    dtype: str  # numpy's name
+    scale: float = 0.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Artefact(Result):
+    """One exported file or package, or why there is none."""
+
+    target: Literal["tflite", "coreml", "ncnn"]
+    files: tuple[str, ...]  # names within the folder, the one that is opened first in front; empty where it failed
+    size_bytes: int = 0  # of all files together
+    precision: str = ""  # "float32", "float16", "int8", ...
+    input: Port | None = None
+    output: Port | None = None
+    output_kind: Literal["logits", "probabilities", "mask"] = "logits"  # of this file; it may differ between files
+    takes_pixels: bool = False  # the normalisation is inside: the file is given the image's bytes
+    for_mediapipe: bool = False  # carries the metadata that MediaPipe's ImageSegmenter wants
+    miou: float | None = None  # None without labels, or where it could not be run
+    disagreement: float | None = None  # percent of pixels whose class is not the source's; None where it was not run
+    latency_ms: float | None = None
+    verified: tuple[str, ...] = ()  # sentences
+    not_verified: tuple[str, ...] = ()
+    reason: str = ""  # why there is none
+
+
+@dataclass(frozen=True)
+class ModelCard(Result):
+    """What somebody who builds an exported network into an app must know."""
+
+    model: str
+    input_size: tuple[int, int]  # height, width
+    pixel_format: str  # "RGB" or "BGR"
+    mean: tuple[float, float, float]  # input = (byte − mean) / std, in `pixel_format`
+    std: tuple[float, float, float]
+    classes: tuple[str, ...]
+    palette: tuple[str, ...]  # "#rrggbb" of each class
+    licence: str
+    images: int  # that mIoU and disagreement were measured on
+    artefacts: tuple[Artefact, ...]
+    recommendation: str = ""
+    host: str = ""  # where times were taken

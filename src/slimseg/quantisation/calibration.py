@@ -54,6 +54,10 @@ class Images:
         """Inputs (height, width, 3) float32 of the images from `start` on."""
         return [self.prepare(read_image(path)) for path in self.paths[start:stop]]
 
+    def spread(self, count: int) -> list[Array]:
+        """At most `count` inputs, evenly spread."""
+        return [self.prepare(read_image(self.paths[place])) for place in _spread(len(self.paths), count)]
+
 
 def choose(paths: Sequence[Path], count: int, prepare: Callable[[Pixels], Array]) -> Images:
     """At most `count` of the images, spread evenly over the folder's order; those of a single colour are left out.
@@ -63,8 +67,7 @@ def choose(paths: Sequence[Path], count: int, prepare: Callable[[Pixels], Array]
     """
     if not paths:
         raise DataError("there are no images to measure ranges on: give a folder that has some")
-    places = np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int))
-    chosen = [paths[place] for place in places]
+    chosen = [paths[place] for place in _spread(len(paths), count)]
     plain = tuple(path for path in chosen if _is_plain(read_image(path)))
     if len(plain) == len(chosen):
         raise DataError(
@@ -72,6 +75,11 @@ def choose(paths: Sequence[Path], count: int, prepare: Callable[[Pixels], Array]
             "says nothing about the ranges of activations: give photographs like those that the network will see"
         )
     return Images(tuple(path for path in chosen if path not in plain), prepare, plain)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Places of at most `count` among `total`, both ends included."""
+    return [int(place) for place in np.unique(np.linspace(0, total - 1, min(count, total)).round())]
 
 
 def _is_plain(image: Pixels) -> bool:

@@ -24,6 +24,8 @@ class Attempt:
 
     scheme: Scheme
     ranges: Method | None = None
+    corrected: str = ""  # the correction of the network before
+    keep_float: tuple[str, ...] = ()  # layers that are not quantised
 
     def obstacle(self, io: Io, has_images: bool) -> str:
         """Why it cannot be made, or nothing."""
@@ -89,21 +91,25 @@ def choose(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], budget:
         small = [each for each in made if budget.max_size_bytes is None or each.size_bytes <= budget.max_size_bytes]
         return min(small or made, key=lambda each: (_lost(baseline, each), each.size_bytes))
     speed = _speeds(made)
-    fastest = max(speed[each.scheme] for each in held)
+    fastest = max(speed[_kind(each)] for each in held)
     if fastest >= FASTER:
-        alike = [each for each in held if speed[each.scheme] >= ALIKE * fastest]
+        alike = [each for each in held if speed[_kind(each)] >= ALIKE * fastest]
         return min(alike, key=lambda each: (_lost(baseline, each), each.size_bytes))
-    level = [each for each in held if speed[each.scheme] >= 1 / FASTER]
+    level = [each for each in held if speed[_kind(each)] >= 1 / FASTER]
     return min(
-        level or held, key=lambda each: (each.size_bytes if level else -speed[each.scheme], _lost(baseline, each))
+        level or held, key=lambda each: (each.size_bytes if level else -speed[_kind(each)], _lost(baseline, each))
     )
 
 
-def _speeds(made: Sequence[QuantisedFile]) -> dict[str, float]:
-    """By scheme: files that differ in their ranges alone have the same operators, and are as fast as one another."""
-    return {
-        scheme: median(each.speedup for each in made if each.scheme == scheme) for scheme in {e.scheme for e in made}
-    }
+def _speeds(made: Sequence[QuantisedFile]) -> dict[tuple[object, ...], float]:
+    """By kind: files that differ in their ranges alone have the same operators, and are as fast as one another."""
+    kinds = {_kind(each) for each in made}
+    return {kind: median(each.speedup for each in made if _kind(each) == kind) for kind in kinds}
+
+
+def _kind(row: QuantisedFile) -> tuple[object, ...]:
+    """A corrected network is written by us, and so may have other operators than the user's own file."""
+    return row.scheme, bool(row.corrected), row.kept_float
 
 
 def _lost(baseline: QuantisedFile, candidate: QuantisedFile) -> float:
@@ -121,8 +127,15 @@ def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen
         speed = f"slower than float32 on this runtime ({1 / chosen.speedup:.2f}x the time)"
     size = f"{100 * chosen.size_bytes / max(1, baseline.size_bytes):.0f}% of its size"
     slower = sorted(
-        {each.scheme for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {chosen.scheme}
+        {_name(each) for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {_name(chosen)}
     )
     others = f"; slower than float32: {', '.join(slower)}" if slower else ""
-    ranges = f" (ranges by {chosen.ranges})" if chosen.ranges else ""
-    return f"{chosen.scheme}{ranges} is {speed}, and {size}{others}"
+    how = [f"ranges by {chosen.ranges}"] if chosen.ranges else []
+    how += [f"corrected by {chosen.corrected}"] if chosen.corrected else []
+    made = f" ({', '.join(how)})" if how else ""
+    return f"{_name(chosen)}{made} is {speed}, and {size}{others}"
+
+
+def _name(row: QuantisedFile) -> str:
+    count = len(row.kept_float)
+    return f"{row.scheme} with {count} layer{'s' if count > 1 else ''} in float32" if count else row.scheme

@@ -24,6 +24,19 @@ class Source:
     original: Path  # what every quantised file is compared with
     quantised_from: Path  # the same function; of bytes where the input is to be an image
     description: Description  # of the original
+    written_from: Graph | None = None  # what `quantised_from` was written from; None: the user's own `.tflite`
+
+    def graph(self) -> Graph:
+        """What is quantised, for changes to it before. Not to be changed itself.
+
+        Raises:
+            ModelError: the `.tflite` has an operator that slimseg does not know, or is otherwise no graph.
+        """
+        if self.written_from is not None:
+            return self.written_from
+        graph = load(self.quantised_from)
+        graph.description = self.description
+        return graph
 
     @property
     def pipeline(self) -> host.ImagePipeline:
@@ -57,15 +70,14 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
 
 
 def _written(graph: Graph, io: Io, folder: Path, own: Path) -> Source:
-    """Corrections of the network before its quantisation belong here."""
     deploy.write_float(graph, own)
     quantizer.check(own)
     if io != "image":
-        return Source(graph.name, own, own, graph.description)
+        return Source(graph.name, own, own, graph.description, graph)
     try:
         folded = image_input.fold(graph)
     except Unsupported as error:
         raise ModelError(f"{graph.name} cannot take an image's bytes: {error}") from error
     of_bytes = folder / "of_bytes.tflite"
     deploy.write_float(folded, of_bytes)
-    return Source(graph.name, own, of_bytes, graph.description)
+    return Source(graph.name, own, of_bytes, graph.description, folded)

@@ -7,13 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from slimseg.report import tables, units, wording
-from slimseg.results import Fallback, Island, QuantisationResult, QuantisedFile
+from slimseg.results import Fallback, Island, LayerSensitivity, QuantisationResult, QuantisedFile
 
 _LEVEL = 0.03  # of float32's speed: less is noise, and neither green nor red
+_WORST = 10  # layers shown
 
 
-def show_quantisation(result: QuantisationResult, *, console: Console | None = None) -> None:
-    """Print the table, the verdict, the budget, conversions and fallbacks of the chosen file, and where it is."""
+def show_quantisation(result: QuantisationResult, *, verbose: bool = False, console: Console | None = None) -> None:
+    """Print the table, the verdict, the budget, conversions and fallbacks of the chosen file, and where it is.
+
+    Of the layers' sensitivities the worst are shown, with `verbose` all.
+    """
     parts: list[RenderableType] = [Text(result.model, style="bold"), "", _table(result)]
     parts += _reasons(result.candidates)
     slower = result.chosen.speedup < 1 - _LEVEL
@@ -23,6 +27,8 @@ def show_quantisation(result: QuantisationResult, *, console: Console | None = N
         parts.append(Text.assemble("  ", mark, wording.budget_sentence(check)))
     if not result.budget_met:
         parts.append(Text("Budget not met; this is the file that loses least", style="bold yellow"))
+    parts += _kept_in_float(result.chosen)
+    parts += _sensitivities(result.sensitivities, result.chosen, verbose)
     parts += _off_the_delegate(result.fallbacks, result.islands)
     parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
     parts += ["", Text.assemble((result.file, "bold"), f"  {units.size(result.chosen.size_bytes)}"), _facts(result)]
@@ -31,14 +37,16 @@ def show_quantisation(result: QuantisationResult, *, console: Console | None = N
 
 def _table(result: QuantisationResult) -> Table:
     labelled = result.baseline.miou is not None
-    columns = ("Scheme", "Ranges", "Latency", "Speed", "Size", "mIoU" if labelled else "Agreed")
-    rows = tables.table(*columns, numbers_from=2)
+    corrected = any(row.corrected for row in result.candidates)
+    words = ("Scheme", "Ranges", "Corrected") if corrected else ("Scheme", "Ranges")
+    accuracy_column = "mIoU" if labelled else "Agreed"
+    rows = tables.table(*words, "Latency", "Speed", "Size", accuracy_column, numbers_from=len(words))
     for row in (result.baseline, *result.candidates):
         accuracy = row.miou if labelled else row.agreement
         kept = row == result.chosen
         rows.add_row(
-            f"{row.scheme}{' ✓' if kept else ''}",
-            row.ranges,
+            f"{_scheme(row)}{' ✓' if kept else ''}",
+            *((row.ranges, row.corrected) if corrected else (row.ranges,)),
             units.milliseconds(row.latency_ms) if row.was_made else "–",
             _speed(row) if row is not result.baseline else "",
             units.size(row.size_bytes) if row.was_made else "–",
@@ -46,6 +54,10 @@ def _table(result: QuantisationResult) -> Table:
             style="bold" if kept else None,
         )
     return rows
+
+
+def _scheme(row: QuantisedFile) -> str:
+    return f"{row.scheme}, {len(row.kept_float)} float" if row.kept_float else row.scheme
 
 
 def _speed(row: QuantisedFile) -> Text:
@@ -57,8 +69,30 @@ def _speed(row: QuantisedFile) -> Text:
 
 def _reasons(candidates: tuple[QuantisedFile, ...]) -> list[RenderableType]:
     """Once for all rows of one scheme that share it."""
-    said = dict.fromkeys((row.scheme, row.reason) for row in candidates if row.reason)
+    said = dict.fromkeys((_scheme(row), row.reason) for row in candidates if row.reason)
     return [Text(f"  {scheme}: {reason}", style="dim") for scheme, reason in said]
+
+
+def _kept_in_float(chosen: QuantisedFile) -> list[RenderableType]:
+    if not chosen.kept_float:
+        return []
+    cost = "" if chosen.kept_cost_ms is None else f", {chosen.kept_cost_ms:+.2f} ms against int8 throughout"
+    return [Text(f"In float32{cost}: {', '.join(chosen.kept_float)}")]
+
+
+def _sensitivities(found: tuple[LayerSensitivity, ...], chosen: QuantisedFile, verbose: bool) -> list[RenderableType]:
+    """A row per layer, the worst first."""
+    if not found:
+        return []
+    rows = tables.table("Layer in 8 bits alone", "Pixels changed", "")
+    for each in found if verbose else found[:_WORST]:
+        kept = "in float32" if each.layer in chosen.kept_float else ""
+        rows.add_row(tables.shortened(each.layer, 40), units.percent(each.changed_percent, 2), kept)
+    hidden = len(found) - _WORST
+    more = (
+        [Text(f"  and {hidden} layers that suffer less: --verbose", style="dim")] if hidden > 0 and not verbose else []
+    )
+    return ["", rows, *more]
 
 
 def _off_the_delegate(fallbacks: tuple[Fallback, ...], islands: tuple[Island, ...]) -> list[RenderableType]:

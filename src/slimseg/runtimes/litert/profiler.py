@@ -51,6 +51,7 @@ def profile(
     runs: int = 50,
     timeout_s: float | None = _TIMEOUT_S,
     within: child.Child | None = None,
+    with_roofs: bool = True,
 ) -> Profile:
     """Latency of a file and of each of its operators.
 
@@ -59,6 +60,8 @@ def profile(
 
     Args:
         within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
+        with_roofs: whether to measure what the machine reaches at best, about a second; without, no layer is
+            "badly served".
 
     Raises:
         ModelError: the file is missing or damaged, or cannot be run: tensors larger than memory, inputs without a
@@ -69,7 +72,7 @@ def profile(
     described = file.read(path)
     runnable.check(described)
     target = "slimseg.runtimes.litert.profiler:measure"
-    arguments = str(path), threads, runs, summary.precisions(described)
+    arguments = str(path), threads, runs, summary.precisions(described) if with_roofs else ()
     try:
         with nullcontext(within) if within is not None else child.Child() as process:
             measured: Measurement = process.call(target, *arguments, timeout_s=timeout_s, about=path)

@@ -1,0 +1,189 @@
+"""Where quantised files are made and measured: written, seen to run, timed beside float32, judged on images.
+
+Base (a float32 file, its activations) ── tried ──> Trial (a file) ── timed, judged ──> a row of the table
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slimseg.errors import OutputError, RuntimeFailure, SlimsegError
+from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
+from slimseg.planning.deploy import Accuracy
+from slimseg.progress import Progress
+from slimseg.quantisation import calibration
+from slimseg.quantisation.calibration import Method, Observed, Ranges
+from slimseg.quantisation.schemes import Attempt
+from slimseg.quantisation.source import Source
+from slimseg.quantisation.timing import Beside, beside_float
+from slimseg.results import QuantisedFile
+from slimseg.runtimes.litert import benchmark, quantizer, runnable
+from slimseg.runtimes.litert.quantizer import Io
+
+_BYTES_OF_ACTIVATIONS = 1 << 30  # of all images that PyTorch runs a network on at once
+
+
+class Jury(Protocol):
+    """Accuracy of deployed files on `count` images."""
+
+    @property
+    def count(self) -> int: ...
+
+    def accuracy(self, path: Path) -> Accuracy: ...
+
+
+@dataclass(frozen=True)
+class Base:
+    """A float32 file to quantise, and what its activations are on the images for calibration."""
+
+    path: Path
+    observed: Observed | RuntimeFailure | None = None  # why they could not be measured; None: nobody asked
+    is_ours: bool = True  # written from a Graph, so that its tensors have the names of nodes
+
+    def ranges(self, method: Method) -> Ranges:
+        """Raises: RuntimeFailure where activations could not be measured."""
+        if not isinstance(self.observed, Observed):
+            raise self.observed or AssertionError("ranges without images")
+        return self.observed.ranges(method)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One file as far as it got."""
+
+    attempt: Attempt
+    base: Base
+    path: Path | None = None
+    failure: SlimsegError | None = None  # why there is no file
+    reason: str = ""  # the same for the user, or why there is no accuracy
+    time: Beside | None = None
+    accuracy: Accuracy | None = None
+    cost_ms: float | None = None  # of what stays in float32, against int8 throughout
+
+    @property
+    def row(self) -> QuantisedFile:
+        time = self.time or Beside(0.0, 0.0)
+        return QuantisedFile(
+            scheme=self.attempt.scheme,
+            ranges=self.attempt.ranges or "",
+            latency_ms=time.latency_ms,
+            speedup=time.speedup,
+            size_bytes=0 if self.path is None else self.path.stat().st_size,
+            miou=None if self.accuracy is None else self.accuracy.miou,
+            agreement=None if self.accuracy is None else self.accuracy.agreement,
+            reason=self.reason,
+            corrected=self.attempt.corrected,
+            kept_float=self.attempt.keep_float,
+            kept_cost_ms=self.cost_ms,
+        )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The source, the images and the runtime of one call of `quantize`."""
+
+    source: Source
+    images: calibration.Images | None
+    judge: Jury | None
+    io: Io
+    threads: int
+    progress: Progress
+    scratch: Path
+
+    def base(self, path: Path, methods: Collection[Method], is_ours: bool = True) -> Base:
+        """A float32 file with its activations measured, once for all ways to find ranges.
+
+        Raises:
+            DataError, ModelError: an image cannot be used, or an activation is not finite.
+        """
+        if self.images is None or not methods:
+            return Base(path, None, is_ours)
+        try:
+            observed = calibration.observe(path, self.images, methods, self.threads, self.progress)
+        except RuntimeFailure as error:
+            return Base(path, error, is_ours)  # schemes without ranges may still go
+        return Base(path, observed, is_ours)
+
+    def written(self, graph: Graph, name: str, method: Method) -> Base:
+        """A graph as a float32 file, with its activations measured for one way to find ranges.
+
+        Raises:
+            Unsupported, ModelError: it cannot be written, or computes what is not finite.
+        """
+        path = self.scratch / f"{_file_name('float32', name)}.tflite"
+        deploy.write_float(graph, path)
+        return self.base(path, {method})
+
+    def tried(self, attempt: Attempt, base: Base) -> Trial:
+        """A file that was seen to run, or why there is none.
+
+        Raises:
+            OutputError: there is no place for it.
+        """
+        kept = f"{len(attempt.keep_float)} in float32" if attempt.keep_float else ""
+        path = self.scratch / f"{_file_name(attempt.scheme, attempt.ranges or 'plain', attempt.corrected, kept)}.tflite"
+        try:
+            ranges = None if attempt.ranges is None else base.ranges(attempt.ranges)
+            quantizer.quantize(base.path, path, attempt.scheme, ranges, self.io, attempt.keep_float)
+            benchmark.time_files([path], self.threads, rounds=1)
+        except OutputError:
+            raise
+        except SlimsegError as error:
+            return self.failed(attempt, base, error)
+        return Trial(attempt, base, path)
+
+    def failed(self, attempt: Attempt, base: Base, error: SlimsegError) -> Trial:
+        return Trial(attempt, base, failure=error, reason=str(error).replace(f"{self.scratch}{os.sep}", ""))
+
+    def float32(self, times: Mapping[Path, Beside]) -> QuantisedFile:
+        """The original's row; judged before any other, as all masks are compared with its own."""
+        path = self.source.original
+        accuracy = Accuracy(None, None) if self.judge is None else self.judge.accuracy(path)
+        time, size = times[path], path.stat().st_size
+        return QuantisedFile("float32", "", time.latency_ms, time.speedup, size, accuracy.miou, accuracy.agreement)
+
+    def judged(self, trial: Trial) -> Trial:
+        """With its accuracy."""
+        if self.judge is None or trial.path is None:
+            return trial
+        return replace(trial, accuracy=self.judge.accuracy(trial.path))
+
+    def times(self, paths: Sequence[Path]) -> Mapping[Path, Beside]:
+        """Of the original and of every file, in turns."""
+        try:
+            return beside_float(self.source.original, paths, self.threads)
+        except RuntimeFailure as error:
+            raise runnable.blamed(error) from error
+
+    def timed(self, trials: Sequence[Trial], plain: Trial | None = None) -> list[Trial]:
+        """With their times; with what they cost against `plain`, where that is given, in the same run."""
+        others = () if plain is None or plain.path is None else (plain.path,)
+        times = self.times([*others, *(trial.path for trial in trials if trial.path is not None)])
+        return [
+            trial if trial.path is None else replace(
+                trial,
+                time=times[trial.path],
+                cost_ms=times[trial.path].latency_ms - times[others[0]].latency_ms if others else None,
+            )
+            for trial in trials
+        ]  # fmt: skip
+
+    def tensor(self, graph: Graph, most: int) -> Tensor:
+        """(N, 3, H, W), preprocessed: images for calibration, at most `most`, and as many as memory allows."""
+        assert self.images is not None
+        values = sum(int(np.prod(graph.shape(node)[1:])) for node in graph.layers())
+        count = max(1, min(most, _BYTES_OF_ACTIVATIONS // (4 * values)))
+        return torch.from_numpy(np.stack(self.images.spread(count))).permute(0, 3, 1, 2).contiguous()
+
+
+def _file_name(*parts: str) -> str:
+    return "_".join(part.replace(" ", "_") for part in parts if part)

@@ -1,0 +1,116 @@
+"""Corrections of the float32 network before int8, each tried as a file of its own.
+
+    equalise        channels of like ranges (equalise.py), scales within 8; where that does not reach, within 64, too
+    bias            biases that take back what rounding shifts (bias_correction.py)
+    both            bias, on the better of the equalised networks
+    auto            the three in turn while int8 loses more than `ENOUGH`, nothing where it does not
+
+They pay for rounding alone: no other scheme is made from a corrected network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, get_args
+
+from slimseg.errors import SlimsegError, UserError
+from slimseg.graph.graph import Graph
+from slimseg.quantisation.bench import Base, Bench, Trial
+from slimseg.quantisation.bias_correction import bias_corrected
+from slimseg.quantisation.equalise import Equalised, equalised
+from slimseg.quantisation.schemes import AUTO, Attempt, drop
+from slimseg.results import QuantisedFile
+
+Correct = Literal["none", "equalise", "bias", "both", "auto"]
+CORRECTIONS: tuple[Correct, ...] = get_args(Correct)
+IMAGES = 32
+BOUNDS = (8.0, 64.0)  # of the scales: what healthy networks bear, and what channels 1000 times apart need
+ENOUGH = 0.1  # points of mIoU that int8 may lose before `auto` corrects anything
+ENOUGH_CHANGED = 0.5  # percent of pixels, where there are no labels: at borders healthy int8 files differ as much
+
+
+def check(correct: str, schemes: set[str]) -> None:
+    """Raises: UserError for an unknown name, or one that is given although nothing becomes int8."""
+    if correct not in CORRECTIONS:
+        raise UserError(f"--correct {correct!r} must be one of {', '.join(CORRECTIONS)}")
+    if correct not in (AUTO, "none") and "int8" not in schemes:
+        raise UserError(f"--correct {correct} makes no sense with --scheme {'/'.join(sorted(schemes))}: it is for int8")
+
+
+def is_enough(baseline: QuantisedFile, row: QuantisedFile) -> bool:
+    """Whether a file loses so little that correcting it cannot show."""
+    lost = drop(baseline, row)
+    return lost is None or lost <= (ENOUGH if baseline.miou is not None else ENOUGH_CHANGED)
+
+
+def loss(baseline: QuantisedFile, trial: Trial) -> float:
+    """What a file loses; infinite where there is none."""
+    lost = drop(baseline, trial.row)
+    return float("inf") if lost is None or trial.path is None else lost
+
+
+def tried(bench: Bench, graph: Graph, attempt: Attempt, correct: Correct, baseline: QuantisedFile) -> list[Trial]:
+    """The corrected networks' files, timed and judged.
+
+    Args:
+        graph: in float32, what `attempt` was made from; left as it is.
+        attempt: int8 with the way to find ranges that did best without corrections.
+    """
+    return bench.timed(_Search(bench, graph, attempt, correct, baseline).run())
+
+
+class _Search:
+    """One correction after the other; `found` is what was made so far."""
+
+    def __init__(self, bench: Bench, graph: Graph, attempt: Attempt, correct: Correct, baseline: QuantisedFile) -> None:
+        self.bench, self.graph, self.attempt = bench, graph, attempt
+        self.correct, self.baseline = correct, baseline
+        self.images = bench.tensor(graph, IMAGES)
+        self.found: list[Trial] = []
+        self.levelled: dict[str, Graph] = {}
+
+    def run(self) -> list[Trial]:
+        if self.correct != "bias":
+            self._equalise()
+        if self.correct in ("bias", AUTO) and not self._is_done():
+            self._try("bias", lambda: bias_corrected(self.graph, self.images))
+        if self.correct in ("both", AUTO) and not self._is_done():
+            name = self._better()
+            if name is not None:
+                self._try(f"{name}, bias", lambda: bias_corrected(self.levelled[name], self.images))
+        return self.found
+
+    def _is_done(self) -> bool:
+        return self.correct == AUTO and any(is_enough(self.baseline, trial.row) for trial in self.found if trial.path)
+
+    def _equalise(self) -> None:
+        """Wide scales only where narrow ones met their bound."""
+        for bound in BOUNDS:
+            made: list[Equalised] = []
+            name = "equalise" if bound == BOUNDS[0] else f"equalise {bound:g}"
+
+            def level(bound: float = bound, made: list[Equalised] = made) -> Graph:
+                made.append(equalised(self.graph, self.images, bound))
+                return made[0].graph
+
+            self._try(name, level)
+            if not made or max((pair.spread for pair in made[0].pairs), default=1.0) < bound or self._is_done():
+                return
+
+    def _better(self) -> str | None:
+        trials = [trial for trial in self.found if trial.attempt.corrected in self.levelled]
+        return min(trials, key=lambda trial: loss(self.baseline, trial)).attempt.corrected if trials else None
+
+    def _try(self, name: str, correction: Callable[[], Graph]) -> None:
+        attempt = replace(self.attempt, corrected=name)
+        assert attempt.ranges is not None
+        self.bench.progress.say(f"Correcting the network before int8: {name}")
+        try:
+            graph = correction()
+            base = self.bench.written(graph, name, attempt.ranges)
+        except SlimsegError as error:
+            self.found.append(self.bench.failed(attempt, Base(self.bench.source.quantised_from), error))
+            return
+        self.levelled[name] = graph
+        self.found.append(self.bench.judged(self.bench.tried(attempt, base)))

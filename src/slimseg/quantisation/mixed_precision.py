@@ -1,0 +1,132 @@
+"""Mixed precision: the few operators that suffer most from 8 bits stay in float32, between conversions.
+
+    Given   every operator's share of pixels that change class when it alone is in 8 bits (layer_sensitivity.py)
+    Result  files with the worst 1, 2, 4, 8, ... operators in float32, until the loss is within the budget
+
+What that costs is measured: each file is timed in the same interleaved run as int8 throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from slimseg.errors import SlimsegError, UserError
+from slimseg.frontends import load
+from slimseg.quantisation import grids
+from slimseg.quantisation.bench import Base, Bench, Trial
+from slimseg.quantisation.corrections import loss
+from slimseg.quantisation.layer_sensitivity import layer_sensitivity
+from slimseg.quantisation.network import QuantisedNetwork
+from slimseg.quantisation.schemes import AUTO, Attempt
+from slimseg.quantisation.source import Source
+from slimseg.results import LayerSensitivity, QuantisedFile
+from slimseg.runtimes.litert import byte_input, file
+
+NONE = "none"
+IMAGES = 8
+_SAID = 4  # layers on one line
+_LARGEST_SHARE = 0.5  # of the operators: with more in float32 nothing is left of int8's speed
+
+
+def wanted(keep_float: str | Sequence[str], schemes: set[str]) -> str | tuple[str, ...]:
+    """What the user asks for: "auto", "none", or the layers.
+
+    Raises:
+        UserError: layers are named although nothing becomes int8, or the list is empty.
+    """
+    if keep_float in (AUTO, NONE):
+        return str(keep_float)
+    parts = keep_float.split(",") if isinstance(keep_float, str) else keep_float
+    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if not names:
+        raise UserError("--keep-float names no layer: give auto, none or layers, LAYER,LAYER")
+    if "int8" not in schemes:
+        raise UserError(f"--keep-float makes no sense with --scheme {'/'.join(sorted(schemes))}: it is for int8")
+    return names
+
+
+def check_names(names: Collection[str], source: Source) -> None:
+    """Refuse before minutes are spent.
+
+    Raises:
+        UserError: no operator has that name, neither in the user's own file nor in what `--sensitivity` shows.
+    """
+    known = _operators(source.quantised_from)
+    with suppress(SlimsegError):
+        known |= {node.name for node in source.graph().layers()}
+    for name in sorted(set(names) - known):
+        near = get_close_matches(name, known, 1, 0.0)
+        raise UserError(f"--keep-float {name}: there is no such layer; {near[0]} is nearest, --sensitivity shows all")
+
+
+def _operators(path: Path) -> set[str]:
+    return {operator.name for operator in file.read(path).operators}
+
+
+def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSensitivity, ...]:
+    """Every operator of one of our own float32 files, the worst first.
+
+    Raises:
+        SlimsegError: the file does not open, or has other tensors than its graph has nodes.
+    """
+    assert attempt.ranges is not None
+    graph = load(base.path)
+    given = byte_input.ranges(file.read(base.path)) if bench.io == "image" else {}
+    network = QuantisedNetwork(graph, grids.probe(base.path), {**base.ranges(attempt.ranges), **given}, given)
+    found = layer_sensitivity(graph, network, bench.tensor(graph, IMAGES), bench.progress)
+    return tuple(LayerSensitivity(name, percent) for name, percent in found.items())
+
+
+def tried(
+    bench: Bench, base: Base, plain: Trial, ranked: Sequence[LayerSensitivity], baseline: QuantisedFile, max_drop: float
+) -> list[Trial]:
+    """Files with ever more layers in float32, until one loses at most `max_drop`; timed beside `plain`."""
+    found: list[Trial] = []
+    for names in _worst(ranked):
+        bench.progress.say(f"Trying int8 with {len(names)} in float32: {', '.join(names[-_SAID:])}")
+        found.append(_kept(bench, base, plain, names))
+        if loss(baseline, found[-1]) <= max_drop:
+            break
+    return bench.timed(found, plain) if found else []
+
+
+def by_hand(bench: Bench, plain: Trial, names: Sequence[str]) -> list[Trial]:
+    """The file with these layers in float32.
+
+    Raises:
+        SlimsegError: the layers are those of a graph, and none can be written.
+    """
+    base = plain.base if set(names) <= _operators(plain.base.path) else ours(bench, plain)
+    return bench.timed([_kept(bench, base, plain, names)], plain)
+
+
+def _kept(bench: Bench, base: Base, plain: Trial, names: Sequence[str]) -> Trial:
+    return bench.judged(bench.tried(replace(plain.attempt, keep_float=tuple(names)), base))
+
+
+def _worst(ranked: Sequence[LayerSensitivity]) -> Iterator[tuple[str, ...]]:
+    """1, 2, 4, ... of the layers that change anything."""
+    harmful = [each.layer for each in ranked if each.changed_percent > 0]
+    count = 1
+    while count <= min(len(harmful), max(1, int(_LARGEST_SHARE * len(ranked)))):
+        yield tuple(harmful[:count])
+        count *= 2
+
+
+def ours(bench: Bench, plain: Trial) -> Base:
+    """The file that `plain` was made from, written anew where its tensors do not have the names of a graph's nodes.
+
+    Raises:
+        SlimsegError: it does not open, or cannot be written.
+    """
+    assert plain.attempt.ranges is not None
+    if plain.base.is_ours:
+        return plain.base
+    try:
+        return bench.written(bench.source.graph(), "written anew", plain.attempt.ranges)
+    except SlimsegError as error:
+        raise type(error)(f"layers cannot be told apart: {error}") from error
