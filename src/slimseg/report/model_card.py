@@ -1,0 +1,143 @@
+"""The model card: `model_card.md` for people and `model_card.json` for machines, beside the exported files.
+
+It says what an app must do before and after the network, what each file measures, and which of that was verified.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from slimseg.graph.description import Description
+from slimseg.report import palette, units
+from slimseg.report.code_snippets import layout, snippets
+from slimseg.report.files import write_json, write_text
+from slimseg.results import Artefact, ModelCard
+
+NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
+_TARGETS = {"tflite": "LiteRT", "coreml": "Core ML", "ncnn": "ncnn"}
+
+
+def write_card(
+    folder: str | os.PathLike[str],
+    artefacts: Sequence[Artefact],
+    description: Description,
+    *,
+    model: str,
+    input_size: tuple[int, int],
+    licence: str = NO_LICENCE,
+    images: int = 0,
+    recommendation: str = "",
+    host: str = "",
+) -> ModelCard:
+    """Write `model_card.md` and `model_card.json` into `folder`, each whole or not at all.
+
+    Args:
+        folder: where the artefacts lie.
+        artefacts: what was exported, and what could not be.
+        description: of the source: preprocessing and class names.
+        model: its name.
+        input_size: height and width that the network takes.
+        licence: of the weights, in a sentence.
+        images: how many mIoU and disagreement were measured on.
+        recommendation: which artefact to take where, and why, in a sentence.
+        host: where times were taken.
+
+    Raises:
+        OutputError: `folder` cannot be written to.
+    """
+    names = palette.class_names(description.classes, _class_count(artefacts, input_size))
+    wanted = description.preprocessing
+    card = ModelCard(
+        model=model,
+        input_size=input_size,
+        pixel_format=wanted.channel_order.upper(),
+        mean=wanted.mean,
+        std=wanted.std,
+        classes=names,
+        palette=tuple(palette.css(colour) for colour in palette.colours(names)),
+        licence=licence,
+        images=images,
+        artefacts=tuple(artefacts),
+        recommendation=recommendation,
+        host=host,
+    )
+    write_json(card, Path(folder) / "model_card.json")
+    write_text(render_card(card), Path(folder) / "model_card.md")
+    return card
+
+
+def render_card(card: ModelCard) -> str:
+    """The card as Markdown."""
+    environment = Environment(
+        loader=PackageLoader("slimseg.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template("model_card.md.j2").render(
+        card=card,
+        u=units,
+        made=[each for each in card.artefacts if each.files],
+        failed=[each for each in card.artefacts if not each.files],
+        targets=_TARGETS,
+        normalisation=_normalisation(card),
+        output=lambda artefact: _output(card, artefact),
+        input=lambda artefact: _input(card, artefact),
+        snippets=snippets(card),
+    )
+
+
+def _class_count(artefacts: Sequence[Artefact], input_size: tuple[int, int]) -> int:
+    """Two where a file gives one channel of scores; a mask does not tell."""
+    counts = [
+        max(2, layout(each, each.output, input_size)[2])
+        for each in artefacts
+        if each.output is not None and each.output_kind != "mask"
+    ]
+    return max(counts, default=0)
+
+
+def _normalisation(card: ModelCard) -> str:
+    """What the network computes with, of one byte in each channel."""
+    mean, std = ([f"{value:g}" for value in values] for values in (card.mean, card.std))
+    if len(set(mean)) == len(set(std)) == 1:
+        return f"(byte - {mean[0]}) / {std[0]}"
+    return f"(byte - ({', '.join(mean)})) / ({', '.join(std)}) per channel, in {card.pixel_format}"
+
+
+def _input(card: ModelCard, artefact: Artefact) -> str:
+    """What an app gives to one file."""
+    assert artefact.input is not None
+    if artefact.takes_pixels:
+        return f"the image's bytes, {card.pixel_format}; the normalisation is inside"
+    value = _normalisation(card)
+    if artefact.input.scale:
+        value = f"round(({value}) / {artefact.input.scale:g}) + {artefact.input.zero_point}"
+    return f"{value}, {card.pixel_format}"
+
+
+def _output(card: ModelCard, artefact: Artefact) -> str:
+    """What one file's numbers mean."""
+    assert artefact.output is not None
+    height, width, channels = layout(artefact, artefact.output, card.input_size)
+    if artefact.output_kind == "mask":
+        return f"the class of every pixel, {height}x{width}"
+    what = "logit" if artefact.output_kind == "logits" else "probability"
+    if channels == 1:
+        above = "0.5" if what == "probability" else "0"
+        return f"{what} of {_cell(card.classes[1])} for every pixel, {height}x{width}: above {above} it is that class"
+    real = ""
+    if artefact.output.scale:
+        real = f"; real = (stored - {artefact.output.zero_point}) * {artefact.output.scale:g}"
+    return f"{what} of each of {channels} classes for every pixel, {height}x{width}: the largest is the class{real}"
+
+
+def _cell(text: str) -> str:
+    """Text that stays one cell of a table and one line, whatever a model file called its classes."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
