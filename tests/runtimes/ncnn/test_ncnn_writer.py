@@ -111,6 +111,9 @@ def test_adaptive_pooling(tmp_path, size):
     compare(chain(nn.AdaptiveAvgPool2d(size), nn.Conv2d(4, 3, 1)), tmp_path)
 
 
+MADE_OF_OTHERS = [("bilinear", "asymmetric"), ("nearest", "align_corners"), ("nearest-exact", "half_pixel")]
+
+
 @quick
 @given(
     size=sides,
@@ -120,6 +123,7 @@ def test_adaptive_pooling(tmp_path, size):
             ("bilinear", "half_pixel"),
             ("bilinear", "align_corners"),
             ("bilinear", "asymmetric"),
+            ("nearest", "align_corners"),
             ("nearest", "half_pixel"),
             ("nearest-exact", "half_pixel"),
         ]
@@ -127,7 +131,7 @@ def test_adaptive_pooling(tmp_path, size):
 )
 def test_resize(tmp_path, size, to, how):
     found = compare(chain(ops.Resize(to, *how), nn.ReLU(), size=size), tmp_path)
-    if how[1] != "asymmetric" and how[0] != "nearest-exact" and size != to:
+    if how not in MADE_OF_OTHERS and size != to:
         assert found == ["Interp", "ReLU"]
 
 
@@ -361,9 +365,30 @@ def test_the_output_may_be_read_again(tmp_path):
     assert compare(edit.trace(Twice().eval(), (1, 4, 9, 12)), tmp_path) == ["Convolution", "Split", "BinaryOp"]
 
 
+def test_names_that_look_like_those_of_copies(tmp_path):
+    """Keras calls its second pooling layer pool_1 and its copies' like may not be confused with it."""
+
+    class Confusing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.pool_copy, self.pool_split, self.pool_copy_2 = (nn.Conv2d(4, 4, 1) for _ in range(4))
+            self.out0, self.concat = nn.Conv2d(4, 4, 1), ops.Concat()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.pool(x)
+            z = self.pool_copy(y)
+            return self.concat(self.out0(self.pool_split(z)), self.pool_copy_2(y), z, y)  # type: ignore[no-any-return]
+
+    compare(edit.trace(Confusing().eval(), (1, 4, 9, 12)), tmp_path)
+    layers = file.read(tmp_path / "model.param").layers
+    for names in ([layer.name for layer in layers], [blob for layer in layers for blob in layer.outputs]):
+        assert len(names) == len(set(names))
+    assert {"pool", "pool_copy", "pool_split", "pool_copy_2", "out0"} < {layer.name for layer in layers}
+
+
 REFUSED = [
-    (ops.Resize((7, 8), "nearest", "align_corners"),),
-    (nn.MaxPool2d(2, 1, dilation=2),),
+    (nn.MaxPool2d(2, 1, dilation=2), ops.Cast("int64")),
+    (ops.Resize((1, 8), "bilinear", "align_corners"), ops.Cast("int32")),
     (ops.Slice(1, 0, 4, 2),),
     (ops.Cast("int32"),),
     (ops.ArgMax(), ops.Reshape((1, 1, 9, 12), False), ops.Cast("float32"), nn.ReLU()),
@@ -415,8 +440,8 @@ def test_an_opaque_node_goes_through_pnnx(tmp_path, normed, storage):
 
 @needs_pnnx
 def test_what_pnnx_cannot_say_either_is_a_sentence(tmp_path):
-    with pytest.raises(Unsupported, match=r"nearest resize with align_corners, and pnnx writes layers .*index_select"):
-        writer.write(chain(*REFUSED[0]), tmp_path)
+    with pytest.raises(Unsupported, match=r"shapes are confusing, and pnnx writes layers .*torch\.argmax"):
+        fallback.converted(chain(ops.ArgMax()), "fp32", "shapes are confusing")
 
 
 @needs_pnnx

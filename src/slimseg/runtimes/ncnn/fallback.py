@@ -39,11 +39,13 @@ def converted(graph: Graph, storage: Storage, why: str, timeout_s: float = TIMEO
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         source = Path(folder) / "model.pt"
         try:
-            _script(graph).save(str(source))  # type: ignore[no-untyped-call]
+            _script(graph).save(str(source))
             _run(program, source, graph.input_shape, storage, timeout_s)
             found = file.read_layers(source.with_name("model.ncnn.param"))
             weights = source.with_name("model.ncnn.bin").read_bytes()
-        except (RuntimeError, OSError, subprocess.SubprocessError, ModelError) as error:
+        except ModelError as error:
+            raise Unsupported(f"{why}, and what pnnx writes for it cannot be read") from error
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             raise Unsupported(f"{why}, and pnnx cannot write it either: {one_line(error)}") from error
         foreign = sorted({layer.kind for layer in found if "." in layer.kind})
         if foreign:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -69,12 +69,14 @@ class Blob:
 
 
 class Net:
-    """Layers and blobs while they are being put together."""
+    """Layers and blobs while they are being put together; no blob gets the name `output`, which is kept for the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: str) -> None:
+        self.output = output
         self.layers: list[Layer] = []
         self.blobs: list[Blob] = []
-        self._names: set[str] = set()
+        self._layer_names: set[str] = set()
+        self._blob_names = {output}
 
     def shape(self, blob: int) -> tuple[int, ...]:
         return self.blobs[blob].shape
@@ -106,53 +108,45 @@ class Net:
         params: Mapping[int, Param] | None = None,
         weights: Sequence[Weight] = (),
     ) -> tuple[int, ...]:
-        """A layer with outputs of these names and shapes."""
+        """A layer with outputs of these names and shapes; a name that is taken gets a number."""
         first = len(self.blobs)
-        self.blobs += [Blob(blob_name, shape) for blob_name, shape in outputs]
+        self.blobs += [Blob(_unique(blob_name, self._blob_names), shape) for blob_name, shape in outputs]
         numbers = tuple(range(first, len(self.blobs)))
-        self.layers.append(Layer(kind, self._unique(name), tuple(inputs), numbers, params or {}, tuple(weights)))
+        own = _unique(name, self._layer_names)
+        self.layers.append(Layer(kind, own, tuple(inputs), numbers, params or {}, tuple(weights)))
         return numbers
 
-    def _unique(self, name: str) -> str:
-        number, result = 1, name
-        while result in self._names:
-            number, result = number + 1, f"{name}_{number}"
-        self._names.add(result)
-        return result
 
-
-def with_splits(net: Net, output: int, output_name: str) -> Net:
-    """The same network with a Split behind every blob of several readers; the app is one more reader of `output`."""
-    readers = Counter(blob for layer in net.layers for blob in layer.inputs)
-    readers[output] += 1
-    result = Net()
-    waiting: dict[int, list[int]] = {}  # by old number: new numbers that nobody reads yet
-    names = _distinct([blob.name for blob in net.blobs])
-    names[output] = output_name
-    for layer in net.layers:
-        inputs = [waiting[blob].pop(0) for blob in layer.inputs]
-        outputs = [(names[blob], net.shape(blob)) for blob in layer.outputs]
-        shared = [blob for blob in layer.outputs if readers[blob] > 1]
-        if output in shared:
-            outputs[layer.outputs.index(output)] = (f"{output_name}_shared", net.shape(output))
-        numbers = result.add_many(layer.kind, layer.name, inputs, outputs, layer.params, layer.weights)
-        for old, new in zip(layer.outputs, numbers, strict=True):
-            waiting[old] = [new]
-        for old in shared:
-            copies = [(f"{names[old]}_{number}", net.shape(old)) for number in range(readers[old])]
-            if old == output:
-                copies[-1] = (output_name, net.shape(old))
-            waiting[old] = list(result.add_many("Split", f"{names[old]}_split", waiting[old], copies))
+def _unique(name: str, taken: set[str]) -> str:
+    number, result = 1, name
+    while result in taken:
+        number, result = number + 1, f"{name}_{number}"
+    taken.add(result)
     return result
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names of blobs, each once."""
-    seen: Counter[str] = Counter()
-    result = []
-    for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name}__{seen[name]}")
+def with_splits(net: Net, output: int) -> Net:
+    """The same network with a Split behind every blob of several readers; the app is one more reader of `output`."""
+    readers = Counter(blob for layer in net.layers for blob in layer.inputs)
+    readers[output] += 1
+    names = [blob.name for blob in net.blobs]
+    result = Net(net.output)
+    result.blobs = list(net.blobs)
+    layer_names, blob_names = {layer.name for layer in net.layers}, {*names, net.output}
+    waiting = {number: [number] for number in range(len(net.blobs))}  # what a reader of a blob may take
+    for layer in net.layers:
+        inputs = tuple(waiting[blob].pop(0) for blob in layer.inputs)
+        result.layers.append(replace(layer, inputs=inputs))
+        for blob in layer.outputs:
+            if readers[blob] > 1:
+                copies = range(len(result.blobs), len(result.blobs) + readers[blob])
+                shape = net.shape(blob)
+                result.blobs += [Blob(_unique(f"{names[blob]}_copy", blob_names), shape) for _ in copies]
+                split = _unique(f"{names[blob]}_split", layer_names)
+                result.layers.append(Layer("Split", split, (blob,), tuple(copies)))
+                waiting[blob] = list(copies)
+    (last,) = waiting[output]
+    result.blobs[last] = Blob(net.output, net.shape(output))
     return result
 
 

@@ -117,8 +117,8 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
 
 def _with_pnnx(graph: Graph, storage: Storage, why: str) -> Written:
     text, data = fallback.converted(graph, storage, why)
-    shapes = [_channels_last(tuple(graph.shape(node)[1:])) for node in (graph.input, graph.output)]
-    return Written(text, data, *shapes, graph.description, {})
+    taken, given = (_channels_last(tuple(graph.shape(node)[1:])) for node in (graph.input, graph.output))
+    return Written(text, data, taken, given, graph.description, {})
 
 
 def without_argmax(graph: Graph) -> Graph:
@@ -141,7 +141,7 @@ class _Writer:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.net = Net()
+        self.net = Net(OUTPUT)
         self.blobs: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
         self.folded_into_next: set[fx.Node] = set()
@@ -153,7 +153,7 @@ class _Writer:
             if node not in self.blobs and not self._folds_into_next(node):
                 self._write(node)
         output = self._output()
-        net = with_splits(self.net, output, OUTPUT)
+        net = with_splits(self.net, output)
         return Written(
             param=param_text(net),
             bin=weight_bytes(net, storage),

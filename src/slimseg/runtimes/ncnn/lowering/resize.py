@@ -7,17 +7,20 @@ of it, exactly. For a side of h pixels resized to H:
                                              repeat the last pixel, resize, drop the last result
     nearest-exact    ⌊(y + ½)·h/H⌋           is every second of ⌊z·h/2H⌋, the odd ones: resize to 2H, drop the
                                              first, keep every second; where h divides H it is plain nearest
+    nearest, corners ⌊y·(h−1)/(H−1) + ½⌋     is no multiple of a step: GridSample reads where a table says
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.runtimes.ncnn.lowering.pooling import MAX
-from slimseg.runtimes.ncnn.lowering.step import Step, as_map, crop
-from slimseg.runtimes.ncnn.net import Net, Param
+from slimseg.runtimes.ncnn.lowering.step import Step, as_map, constant, crop
+from slimseg.runtimes.ncnn.net import Array, Net, Param
 
 _NEAREST, _BILINEAR = 1, 2
 _REPEAT = 1  # Padding's type
@@ -67,7 +70,7 @@ def _asymmetric(net: Net, step: Step, source: int) -> int:
 
 def _nearest(net: Net, step: Step, source: int, layer: ops.Resize) -> int:
     if layer.coordinates == "align_corners":
-        raise Unsupported(f"{step.name}: ncnn has no nearest resize with align_corners")
+        return _by_table(net, step, source)
     channels, *old = net.shape(source)
     if layer.mode == "nearest" or not any(new % length for length, new in zip(old, step.shape[1:], strict=True)):
         return _interp(net, source, step.name, step.shape, _NEAREST)
@@ -75,6 +78,22 @@ def _nearest(net: Net, step: Step, source: int, layer: ops.Resize) -> int:
     resized = _interp(net, source, f"{step.name}_doubled", doubled, _NEAREST)
     part = crop(net, resized, f"{step.name}_odd", (0, 1, 1), (channels, doubled[1] - 1, doubled[2] - 1))
     return every(net, part, step.name, step.shape, (2, 2))
+
+
+def _by_table(net: Net, step: Step, source: int) -> int:
+    """Nearest, with the pixel to read for every pixel of the result: (H, W, 2) positions x, y from -1 to 1."""
+    _, height, width = net.shape(source)
+    rows, columns = (
+        _position(np.floor(np.arange(new) * ((old - 1) / max(new - 1, 1)) + 0.5), old)
+        for old, new in zip((height, width), step.shape[1:], strict=True)
+    )
+    table = np.stack(np.broadcast_arrays(columns[None, :], rows[:, None]), -1)
+    params: dict[int, Param] = {0: 2, 1: 2, 2: 1}  # nearest, the border beyond it, corners aligned
+    return net.add("GridSample", step.name, (source, constant(net, f"{step.name}_table", table)), step.shape, params)
+
+
+def _position(index: Array, length: int) -> Array:
+    return np.minimum(index, length - 1) / max(length - 1, 1) * 2 - 1
 
 
 def every(net: Net, source: int, name: str, shape: Sequence[int], steps: tuple[int, int]) -> int:
