@@ -6,13 +6,20 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
 
 from slimseg.errors import OutputError
+from slimseg.graph import edit
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
+from slimseg.report.artefacts import tflite_artefact
 from slimseg.report.model_card import render_card, write_card
 from slimseg.results import Artefact, ModelCard, Port
+from slimseg.runtimes.litert import writer
+from slimseg.runtimes.litert.quantizer import Io, quantize_int8
+from slimseg.runtimes.litert.tasks import for_image_segmenter
 
 DESCRIPTION = Description(Preprocessing.of(127, 128), ("road", "sky", "a|b\nc"), "logits")
 TFLITE = Artefact(
@@ -118,6 +125,27 @@ def test_json_says_the_same(tmp_path: Path) -> None:
     assert isinstance(card, ModelCard)
     assert render_card(card) == (tmp_path / "model_card.md").read_text()
     assert "Nothing was measured on images." in render_card(card)
+
+
+@pytest.mark.parametrize(("io", "dtype", "pixels"), [(None, "float32", False), ("image", "uint8", True)])
+def test_what_a_file_says_of_itself(tmp_path: Path, io: Io | None, dtype: str, pixels: bool) -> None:
+    graph = edit.trace(nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1)).eval(), (1, 3, 24, 32))
+    graph.description = DESCRIPTION
+    path = tmp_path / "net.tflite"
+    writer.write(graph, path)
+    if io is not None:
+        quantize_int8(path, path, [np.zeros((1, 24, 32, 3), np.float32), np.ones((1, 24, 32, 3), np.float32)], io=io)
+    path.write_bytes(for_image_segmenter(path.read_bytes(), DESCRIPTION))
+    found = tflite_artefact(path, miou=50.0)
+    assert found.input is not None
+    assert found.output is not None
+    assert (found.input.name, found.input.shape, found.input.dtype) == (graph.input.name, (1, 24, 32, 3), dtype)
+    assert found.output.shape == (1, 12, 16, 3)
+    assert (found.takes_pixels, found.for_mediapipe, found.miou) == (pixels, True, 50.0)
+    assert (found.size_bytes, found.files) == (path.stat().st_size, ("net.tflite",))
+    assert found.precision == ("int8" if io else "float32")
+    other = Description(Preprocessing.of(0, 255), DESCRIPTION.classes)
+    assert not tflite_artefact(path, other).takes_pixels
 
 
 def test_nowhere_to_write(tmp_path: Path) -> None:

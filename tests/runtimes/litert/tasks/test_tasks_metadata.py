@@ -164,6 +164,16 @@ def test_a_network_of_four_channels(tiny: Path) -> None:
         with_task_metadata(tiny.read_bytes(), Description())
 
 
+@pytest.mark.parametrize("outputs", [(), (1, 2)])
+def test_one_output_is_taken(described: tuple[bytes, Description], outputs: tuple[int, ...]) -> None:
+    data, description = described
+    model = file.parse(data, Path("model"))
+    model.subgraphs[0].outputs = np.asarray(outputs, np.int32)
+    for change in (fitted, with_task_metadata):
+        with pytest.raises(Unsupported, match=f"1 inputs and {len(outputs)} outputs"):
+            change(file.pack(model), description)
+
+
 def test_no_model() -> None:
     with pytest.raises(ModelError, match=r"not a \.tflite"):
         with_task_metadata(b"nothing of the kind", Description())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert.tasks.fit import fitted
-from slimseg.runtimes.litert.tasks.metadata import with_task_metadata
+from slimseg.runtimes.litert.tasks.metadata import has_task_metadata, with_task_metadata
 
-__all__ = ["fitted", "for_image_segmenter", "with_task_metadata"]
+__all__ = ["fitted", "for_image_segmenter", "has_task_metadata", "with_task_metadata"]
 
 
 def for_image_segmenter(

@@ -12,15 +12,26 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
+from slimseg.errors import Unsupported
 from slimseg.runtimes.litert import spelling
 
 
 class Ends:
-    """The one input and the one output of a `ModelT`, changed in place."""
+    """The one input and the one output of a `ModelT`, changed in place.
 
-    def __init__(self, model: Any) -> None:
+    Raises:
+        Unsupported: it has several graphs, inputs or outputs, or none.
+    """
+
+    def __init__(self, model: Any, name: str = "the model") -> None:
         self.model = model
         self.graph = model.subgraphs[0]
+        inputs, outputs = (0 if end is None else len(end) for end in (self.graph.inputs, self.graph.outputs))
+        if len(model.subgraphs) != 1 or inputs != 1 or outputs != 1:
+            raise Unsupported(
+                f"{name} has {len(model.subgraphs)} graphs, {inputs} inputs and {outputs} outputs, and MediaPipe's "
+                "ImageSegmenter takes one of each: export one image and one output"
+            )
 
     @property
     def input(self) -> Any:

@@ -39,7 +39,7 @@ def fitted(data: bytes, description: Description, two_channels: bool = True) -> 
 
     Raises:
         ModelError: not a `.tflite`, or damaged.
-        Unsupported: its output has no place for every pixel of the input.
+        Unsupported: its output has no place for every pixel of the input, or it has several inputs or outputs.
     """
     ends = Ends(file.parse(data, Path("model")))
     if is_shifted_bytes(ends.input, description.preprocessing):

@@ -40,6 +40,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.tasks import schema
+from slimseg.runtimes.litert.tasks.ends import Ends
 from slimseg.runtimes.litert.tasks.fit import is_bytes
 
 METADATA_NAME = b"TFLITE_METADATA"
@@ -61,9 +62,9 @@ def with_task_metadata(data: bytes, description: Description, name: str = "Image
         Unsupported: `ImageSegmenter` would refuse the file, or give wrong masks.
     """
     model = file.parse(file.embed_description(data, description), Path(name))
-    graph = model.subgraphs[0]
-    _check(model, description, name)
-    source, result = graph.tensors[int(graph.inputs[0])], graph.tensors[int(graph.outputs[0])]
+    ends = Ends(model, name)
+    source, result = ends.input, ends.output
+    _check(source, result, description, name)
     labels = _labels(description, int(result.shape[-1]), name)
     metadata = schema.ModelMetadata(
         name=name,
@@ -75,15 +76,14 @@ def with_task_metadata(data: bytes, description: Description, name: str = "Image
     return file.pack(model) + (_archive(LABELS, "\n".join(labels) + "\n") if labels else b"")
 
 
-def _check(model: Any, description: Description, name: str) -> None:
+def has_task_metadata(data: bytes) -> bool:
+    """Whether a `.tflite` file carries metadata. Raises: ModelError."""
+    return any(entry.name == METADATA_NAME for entry in file.parse(data, Path("model")).metadata or [])
+
+
+def _check(source: Any, result: Any, description: Description, name: str) -> None:
     """Raises: Unsupported."""
-    graph, wanted = model.subgraphs[0], description.preprocessing
-    if len(model.subgraphs) != 1 or len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise Unsupported(
-            f"{name} has {len(model.subgraphs)} graphs, {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, "
-            "and MediaPipe's ImageSegmenter takes one of each: export one image and one output"
-        )
-    source, result = graph.tensors[int(graph.inputs[0])], graph.tensors[int(graph.outputs[0])]
+    wanted = description.preprocessing
     if wanted.channel_order != "rgb" or len(set(wanted.mean)) > 1 or len(set(wanted.std)) > 1:
         raise Unsupported(
             f"{name} wants (byte - {wanted.mean}) / {wanted.std} in {wanted.channel_order}, and MediaPipe's "

@@ -1,0 +1,56 @@
+"""What a file says of itself, as an `Artefact` to which measurements are added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimseg.errors import ModelError
+from slimseg.graph.description import Description
+from slimseg.results import Artefact, Port
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert.tasks import has_task_metadata
+
+
+def tflite_artefact(path: str | Path, description: Description | None = None, **measured: Any) -> Artefact:
+    """A `.tflite` file's ends, size and precision.
+
+    Args:
+        path: the file.
+        description: what it wants and gives, where the file does not say so itself.
+        measured: further fields of `Artefact`: `miou`, `disagreement`, `latency_ms`, `verified`, ...
+
+    Raises:
+        ModelError: missing, damaged, or nobody says what it wants and gives.
+    """
+    found = file.read(path)
+    said = description or found.description
+    if said is None:
+        raise ModelError(f"{path} does not say what it wants and gives: write it with slimseg")
+    return Artefact(
+        target="tflite",
+        files=(found.path.name,),
+        size_bytes=found.size_bytes,
+        precision="int8" if found.integer else "float32",
+        input=_port(found.inputs[0]),
+        output=_port(found.outputs[0]),
+        output_kind=said.output_kind,
+        takes_pixels=_takes_pixels(found, said),
+        for_mediapipe=has_task_metadata(found.path.read_bytes()),
+        **measured,
+    )
+
+
+def _takes_pixels(found: file.File, said: Description) -> bool:
+    """Whether every byte of an image is its own input."""
+    every = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
+    pipeline = host.ImagePipeline(said.preprocessing, (1, 256))
+    info = found.inputs[0]
+    return info.dtype == "uint8" and np.array_equal(session.quantise(pipeline.normalised(every), info), every)
+
+
+def _port(info: file.TensorInfo) -> Port:
+    return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)
