@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from slimseg.runtimes import child
 from slimseg.runtimes.mask import bilinear, bilinear_argmax, nearest
 
 if TYPE_CHECKING:
-    from slimseg.runtimes.litert.file import File, TensorInfo
+    from slimseg.runtimes.litert.file import TensorInfo
     from slimseg.runtimes.litert.session import Session
 
 Pixels = NDArray[np.uint8]
@@ -67,6 +67,19 @@ class ImagePipeline:
         return np.ascontiguousarray(value)
 
 
+class Described(Protocol):
+    """What a file of any runtime says of itself."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def description(self) -> Description | None: ...
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]: ...
+
+
 class App:
     """What an app does around one file, on both sides.
 
@@ -78,7 +91,7 @@ class App:
         ModelError: the file does not take one image, or nobody says what it wants and gives.
     """
 
-    def __init__(self, model: File, description: Description | None = None) -> None:
+    def __init__(self, model: Described, description: Description | None = None) -> None:
         found = description or model.description
         if found is None:
             raise ModelError(f"{model.path} does not say what it wants and gives: write it with slimseg")

@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from slimseg import load, models
 from slimseg.errors import DataError, ModelError, RuntimeFailure
@@ -114,6 +116,42 @@ def test_every_layer_ran_once(small):
     del extractor
 
 
+def test_values_between_the_ends_are_those_of_the_graph(tmp_path):
+    graph = models.build(5, (64, 96), "shuffle", 0.5)
+    artefact = writer.write(graph, tmp_path)
+    names = ["smooth_1_activation", "stem_activation", "resizes_0"]
+    image = images(1)[0]
+    found = session.values(artefact.param, image, names)
+    assert list(found) == names
+    recorder = Recorder(graph.module)
+    with torch.no_grad():
+        recorder.run(torch.from_numpy(image)[None].permute(0, 3, 1, 2))
+    for name, value in found.items():
+        expected = recorder.values[name].permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.raises(ModelError, match="no layer 'absent'"):
+        session.values(artefact.param, image, ["absent"])
+
+
+class Recorder(torch.fx.Interpreter):
+    """Runs a graph and keeps every value."""
+
+    def __init__(self, module: torch.fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n):
+        self.values[n.name] = super().run_node(n)
+        return self.values[n.name]
+
+
+def test_what_an_app_does_around_a_file_is_the_same_for_both_runtimes(small):
+    app = host.App(file.read(small.param))
+    image = np.random.default_rng(1).integers(0, 256, (100, 130, 3), np.uint8)
+    (output,) = session.predict(small.param, app.prepare(image)[None])
+    assert app.mask(output, (100, 130)).shape == (100, 130)
+
+
 def test_a_profile_without_a_size_is_refused(small, tmp_path):
     text = small.param.read_text().replace("0=96 1=64 2=3", "", 1)
     (tmp_path / "open.param").write_text(text)
@@ -137,9 +175,6 @@ def test_a_slow_run_is_stopped(small):
     ],
 )
 def test_real_networks_give_the_masks_of_the_graph(shared, tmp_path, name, folder, mean, std):
-    import torch
-    from PIL import Image
-
     graph = load(shared / "models" / name, mean=mean, std=std)
     path = sorted((shared / folder / "val" / "images").iterdir())[0]
     pixels = np.array(Image.open(path).convert("RGB"))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from slimseg.errors import ModelError, OutputError, RuntimeFailure
 from slimseg.graph.description import Description
+from slimseg.runtimes.litert.file import TensorInfo
 from slimseg.runtimes.ncnn.net import MAGIC
 
 _MARK = b"slimseg\0"
@@ -49,6 +50,21 @@ class File:
     output_name: str
     input_shape: tuple[int, int, int]  # (height, width, channels); zeros where the file leaves them open
     description: Description | None  # what slimseg embedded; None in files from elsewhere
+
+    @property
+    def path(self) -> Path:
+        """Of the file that stands for both."""
+        return self.param
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The input as a `.tflite` would describe it: (1, height, width, channels), float32."""
+        return (TensorInfo(self.input_name, (1, *self.input_shape), "float32", 0.0, 0),)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The output likewise, without a shape, which the files do not say."""
+        return (TensorInfo(self.output_name, (), "float32", 0.0, 0),)
 
 
 def read(path: str | Path) -> File:

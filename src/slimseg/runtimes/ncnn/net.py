@@ -69,7 +69,7 @@ class Blob:
 
 
 class Net:
-    """Layers and blobs while they are being put together; no blob gets the name `output`, which is kept for the last."""
+    """Layers and blobs while they are being put together; the name `output` is kept for the last blob."""
 
     def __init__(self, output: str) -> None:
         self.output = output

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,36 @@ def predict(
     return np.concatenate(parts)
 
 
+def values(
+    path: str | Path,
+    image: Array,
+    names: Sequence[str],
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+    options: Options = DEFAULTS,
+) -> dict[str, Array]:
+    """What layers of these names give for one input (H, W, C): maps as (1, h, w, c). To find where two files part.
+
+    slimseg names layers after the nodes of the graph whose values they compute.
+
+    Raises:
+        ModelError: a file is missing or damaged, or has no layer of a name.
+        DataError: the input does not fit.
+        RuntimeFailure: as for `predict`.
+    """
+    path = Path(path)
+    known = {layer.name: layer.outputs[0] for layer in file.read(path).layers if len(layer.outputs) == 1}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ModelError(f"{path} has no layer {missing[0]!r} of one result: the names stand in its second column")
+    blobs = [known[name] for name in names]
+    target = "slimseg.runtimes.ncnn.session:run_values"
+    call: Callable[..., Any] = (within or child.shared()).call
+    found = call(target, str(path), image, blobs, threads, options, timeout_s=timeout_s, about=path)
+    return dict(zip(names, found, strict=True))
+
+
 _loaded: OrderedDict[tuple[object, ...], Session] = OrderedDict()
 
 
@@ -182,3 +212,15 @@ def run(path: str, inputs: Array, threads: int = 1, options: Options = DEFAULTS)
     """`Session.run` on each of `inputs` (N, H, W, C), stacked. For the child."""
     session = loaded(path, threads, options)
     return np.concatenate([session.run(image) for image in inputs])
+
+
+def run_values(path: str, image: Array, blobs: list[str], threads: int, options: Options) -> list[Array]:
+    """The values of some blobs for one input. For the child."""
+    session = loaded(path, threads, options)
+    session.set_image(image)
+    order = [blob for layer in session.file.layers for blob in layer.outputs]
+    extractor = session.extractor()
+    found = {}
+    for blob in sorted(set(blobs), key=order.index):  # in the file's order: a blob is gone once its reader has run
+        found[blob] = channels_last(np.array(extractor.extract(blob)[1]))
+    return [found[blob] for blob in blobs]
