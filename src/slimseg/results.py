@@ -280,7 +280,7 @@ class QuantisedFile(Result):
     miou: float | None = None  # None without labels
     agreement: float | None = None  # with float32's masks, percent of pixels
     reason: str = ""  # why there is no file, or no accuracy
-    corrected: str = ""  # what was done to the float network before, for example "equalise, bias"
+    corrected: str = ""  # what was done to the float network before, for example "equalise 64": scales within 64
     kept_float: tuple[str, ...] = ()  # layers that stay in float32 within an int8 file
     kept_cost_ms: float | None = None  # what those cost against int8 throughout, within one interleaved run
 

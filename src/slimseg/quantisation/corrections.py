@@ -78,7 +78,7 @@ class _Search:
         if self.correct in ("both", AUTO) and not self._is_done():
             name = self._better()
             if name is not None:
-                self._try(f"{name}, bias", lambda: bias_corrected(self.levelled[name], self.images))
+                self._try(name.replace("equalise", "both"), lambda: bias_corrected(self.levelled[name], self.images))
         return self.found
 
     def _is_done(self) -> bool:
