@@ -84,6 +84,11 @@ def test_both_runtimes_are_timed_in_one_run(small, tmp_path):
     assert 0.02 < litert_benchmark.ratio(*timings) < 50
 
 
+def test_options_are_timed_side_by_side(small):
+    timings = benchmark.time_files([small.param] * 2, rounds=7, options=[session.DEFAULTS, Options(packing=False)])
+    assert [len(each.rounds_ms) for each in timings] == [7, 7]
+
+
 def test_a_profile_adds_up(small):
     found = profiler.profile(small.param, runs=20)
     layers = {layer.name: layer for layer in found.layers}

@@ -22,7 +22,7 @@ def time_files(
     timeout_s: float | None = None,
     within: child.Child | None = None,
     most_rounds: int = 300,
-    options: Options = DEFAULTS,
+    options: Options | Sequence[Options] = DEFAULTS,
 ) -> tuple[Timing, ...]:
     """Time every file, `.param` or `.tflite`, all loaded and warmed up, in turns.
 
@@ -30,7 +30,7 @@ def time_files(
 
     Args:
         paths: any number of files of both kinds.
-        options: of the ncnn ones.
+        options: of the ncnn ones; or one for every path, to compare options in one run.
         others: as for `litert.benchmark.time_files`.
 
     Raises:
@@ -40,7 +40,8 @@ def time_files(
     names = [str(path) for path in paths]
     about = names[0] if len(names) == 1 else f"one of {len(names)} files timed together"
     target = "slimseg.runtimes.ncnn.benchmark:measure"
-    arguments = names, threads, seconds_per_file, rounds, most_rounds, options
+    each = [options] * len(names) if isinstance(options, Options) else list(options)
+    arguments = names, threads, seconds_per_file, rounds, most_rounds, each
     result: tuple[Timing, ...] = (within or child.shared()).call(target, *arguments, timeout_s=timeout_s, about=about)
     return result
 
@@ -51,10 +52,10 @@ def measure(
     seconds_per_file: float,
     rounds: int | None,
     most_rounds: int,
-    options: Options = DEFAULTS,
+    options: list[Options],
 ) -> tuple[Timing, ...]:
     """What `time_files` runs in the child."""
-    sessions = [prepared(name, threads, options) for name in names]
+    sessions = [prepared(name, threads, own) for name, own in zip(names, options, strict=True)]
     return in_turns(names, sessions, seconds_per_file, rounds, most_rounds)
 
 
