@@ -93,9 +93,11 @@ def test_slots_without_mediapipe() -> None:
     assert np.frombuffer(data, "<f4", 2, start).tolist() == [3.0, 4.0]
 
 
-def test_bytes_of_a_nested_flatbuffer_are_aligned() -> None:
+@pytest.mark.parametrize("length", range(1, 18, 4))
+def test_bytes_of_a_nested_flatbuffer_are_aligned(length: int) -> None:
     marker = b"0123456789abcdef"
-    data = schema.pack(schema.CustomMetadata("a", marker), b"TEST")
+    graph = schema.SubGraphMetadata((), (), (schema.CustomMetadata("a", marker),))
+    data = schema.pack(schema.ModelMetadata("a", "", (graph,), "b" * length), b"TEST")  # the licence lies in front
     assert data.index(marker) % 16 == 0
 
 
