@@ -99,6 +99,7 @@ def test_two_classes_of_one_channel(tmp_path: Path) -> None:
     description = Description(Preprocessing(), ("background", "person"), "probabilities")
     text = written(tmp_path, one, description=description)
     assert "probability of person for every pixel, 256x320: above 0.5 it is that class" in text
+    assert row(text, "Normalisation")[1].startswith("byte / 255,")
     assert "class 0" in written(tmp_path, one, description=Description(output_kind="probabilities"))
 
 

@@ -107,7 +107,7 @@ def _normalisation(card: ModelCard) -> str:
     """What the network computes with, of one byte in each channel."""
     mean, std = ([f"{value:g}" for value in values] for values in (card.mean, card.std))
     if len(set(mean)) == len(set(std)) == 1:
-        return f"(byte - {mean[0]}) / {std[0]}"
+        return f"byte / {std[0]}" if mean[0] == "0" else f"(byte - {mean[0]}) / {std[0]}"
     return f"(byte - ({', '.join(mean)})) / ({', '.join(std)}) per channel, in {card.pixel_format}"
 
 
