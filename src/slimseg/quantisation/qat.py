@@ -76,17 +76,19 @@ class QuantisationAwareTraining:
         method: calibration.Method = "mse",
         teacher: Graph | None = None,
         weight_bits: int = 8,
+        io: quantizer.Io | None = None,
     ) -> None:
         """`method` finds the ranges to start from.
 
         `teacher` is any network of the same classes, at an input size of its own; by default `graph` in float32.
+        `io` is what the file takes and gives; by default an image's bytes where that can be had.
 
         Raises:
             Unsupported: the graph cannot be written.
             ModelError, RuntimeFailure: its file cannot be quantised.
         """
         torch.manual_seed(seed)
-        self.graph, self.io = _taking_bytes(graph)
+        self.graph, self.io = _taking_bytes(graph) if io is None else (_of(graph, io), io)
         self.seed = seed
         self.progress = progress
         self.images = folder.sample_images(CALIBRATION_IMAGES, seed=seed)
@@ -163,6 +165,11 @@ class QuantisationAwareTraining:
 
 def _taking_bytes(graph: Graph) -> tuple[Graph, quantizer.Io]:
     try:
-        return file_form(image_input.fold(graph)), "image"
+        return _of(graph, "image"), "image"
     except Unsupported:
-        return file_form(graph), "float32"
+        return _of(graph, "float32"), "float32"
+
+
+def _of(graph: Graph, io: quantizer.Io) -> Graph:
+    """Raises: Unsupported where it cannot take bytes, or cannot be written."""
+    return file_form(image_input.fold(graph) if io == "image" else graph)

@@ -111,7 +111,8 @@ def _steps(
             skipped += 1
             continue
         losses.append(loss)
-        bar.update(step + 1, f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
+        # where time ends it, time is what is left
+        bar.update(max(step + 1, elapsed * schedule.steps), f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
         if checkpoint and trainer.fabric.is_global_zero and (step + 1) % schedule.checkpoint_every == 0:
             _save(checkpoint, step + 1, trainer.module, trainer.optimiser, trainer.average)
     tail = losses[-max(1, len(losses) // 10) :] or [0.0]

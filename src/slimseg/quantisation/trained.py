@@ -1,0 +1,36 @@
+"""One more int8 file: the best of the others, trained in 8 bits for as long as the user gives it.
+
+It starts from the network that the best file was made from, equalised where that helped; the original in float32 is
+the teacher, with the labels that there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from slimseg.frontends import load
+from slimseg.graph.graph import Graph
+from slimseg.quantisation.bench import Base, Bench, Trial
+from slimseg.quantisation.calibration import Method
+from slimseg.quantisation.qat import QuantisationAwareTraining
+from slimseg.training.data import Folder
+
+TRAINED = "trained"
+_RANGES: Method = "mse"  # to start from
+_STEPS = 1_000_000  # time ends it
+
+
+def tried(bench: Bench, folder: Folder, teacher: Graph, best: Trial, seconds: float) -> list[Trial]:
+    """The trained network's file, timed and judged.
+
+    Raises:
+        Unsupported: the network cannot be written by slimseg itself.
+    """
+    student = load(best.base.path) if best.base.is_ours else teacher
+    with_labels = folder.train.masks is not None
+    training = QuantisationAwareTraining(student, folder, with_labels, 0, bench.progress, _RANGES, teacher, io=bench.io)
+    training.train(_STEPS, seconds)
+    float_path, path = bench.scratch / "trained_float32.tflite", bench.scratch / "trained_int8.tflite"
+    training.write(float_path, path)
+    attempt = replace(best.attempt, ranges=_RANGES, corrected=TRAINED)
+    return bench.timed([bench.judged(Trial(attempt, Base(float_path), path))])
