@@ -27,13 +27,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.nn import functional as F
+from trained import trained
 
 from slimseg.demo import scenes
 from slimseg.evaluate import Evaluator
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph, only_consumer
-from slimseg.models import build
 from slimseg.progress import Silent
 from slimseg.quantisation.bias_correction import bias_corrected
 from slimseg.quantisation.calibration import Method, choose, observe
@@ -42,35 +41,13 @@ from slimseg.quantisation.network import file_form
 from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import quantizer, writer
-from slimseg.training.batches import Batches
 from slimseg.training.data import Folder, open_folder, read_pair
 from slimseg.training.memory import keep_freed
 from slimseg.training.metrics import Confusion
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = (96, 128)
 TRAIN, VAL = 240, 60
-STEPS, RATE, BATCH = 1500, 5e-3, 8
 CURVE = 30  # steps between two points of the learning curve
-
-
-def trained(folder: Folder) -> Graph:
-    """From scratch, as a user would train any nn.Module."""
-    torch.manual_seed(0)
-    graph = build(folder.classes, SIZE, "separable", 1.0, mean=127, std=128)
-    batches = iter(Batches(graph, folder, True, 0, SIZE))
-    module = graph.module.train()
-    optimiser = torch.optim.AdamW(module.parameters(), RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
-    for _ in range(STEPS):
-        batch = next(batches)
-        loss = F.cross_entropy(module(batch.images), batch.masks, ignore_index=255)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    module.eval()
-    return graph
 
 
 def spread(graph: Graph) -> Graph:
@@ -183,7 +160,7 @@ def main() -> None:
     keep_freed()
     with tempfile.TemporaryDirectory() as scratch:
         folder = open_folder(scenes.write_folder(Path(scratch) / "scenes", TRAIN, VAL, seed=7))
-        network = trained(folder)
+        network = trained(folder, "separable")
         wide = spread(network)
         bench = Bench(folder, wide, Path(scratch), options.steps)
         print(f"{costs.total(wide).params} parameters", flush=True)
