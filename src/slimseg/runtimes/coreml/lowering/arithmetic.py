@@ -1,0 +1,40 @@
+"""Arithmetic on one or two tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from slimseg.graph import ops
+from slimseg.runtimes.coreml.lowering.step import Step, Var, weights
+
+
+def binary(operation: str) -> Callable[[Step, Any], Var]:
+    """Two tensors that broadcast against each other."""
+    return lambda step, layer: getattr(step.mb, operation)(x=step.inputs[0], y=step.inputs[1], name=step.name)
+
+
+def function(step: Step, layer: ops.Unary) -> Var:
+    if layer.function == "neg":
+        return step.mb.mul(x=step.inputs[0], y=-1.0, name=step.name)
+    return getattr(step.mb, layer.function)(x=step.inputs[0], name=step.name)
+
+
+def affine(step: Step, layer: ops.Affine) -> Var:
+    """A product, a sum, or one after the other."""
+    result = step.inputs[0]
+    if layer.scale is not None:
+        name = step.name if layer.shift is None else step.named("scaled")
+        result = step.mb.mul(x=result, y=_broadcastable(layer.scale, step), name=name)
+    if layer.shift is not None:
+        result = step.mb.add(x=result, y=_broadcastable(layer.shift, step), name=step.name)
+    return result
+
+
+def _broadcastable(value: torch.Tensor, step: Step) -> Any:
+    """With as many dimensions as the tensor that it meets; one number as such."""
+    if value.numel() == 1 and value.ndim <= len(step.input_shapes[0]):
+        return float(value)
+    return weights(value.reshape((1,) * (len(step.shape) - value.ndim) + tuple(value.shape)))

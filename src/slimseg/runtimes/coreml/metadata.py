@@ -1,0 +1,91 @@
+"""What the package says of itself: to Xcode, which shows masks in colours, to a reader, and to slimseg."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from slimseg.graph import ops
+from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph, producer
+from slimseg.graph.output import class_count
+
+PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
+PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
+DESCRIPTION = "slimseg.description"
+NO_LICENCE = "Not stated: conversion changes nothing about the rights in the weights and in what they were trained on."
+_GOLDEN_ANGLE = 0.381966  # of a turn: hues that stay apart however many there are
+_OUTPUTS = {
+    "mask": "Index of the class of every pixel",
+    "probabilities": "Probability of every class for every pixel, class by class",
+    "logits": "Score of every class for every pixel before softmax, class by class: the largest is the class",
+}
+_ONE_CHANNEL = {
+    "probabilities": "Probability of {0} for every pixel: above 0.5 it is {0}",
+    "logits": "Score of {0} for every pixel before the sigmoid: above 0 it is {0}",
+}
+
+
+def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence[str], licence: str) -> None:
+    """Fill in the texts and the preview of a coremltools model.
+
+    Args:
+        model: a `coremltools.models.MLModel`.
+        graph: the source of the model.
+        names: of its input and its output.
+        palette: "#rrggbb" of every class; hues by the golden angle where it is too short.
+        licence: of the weights, in a sentence.
+    """
+    labels = class_labels(graph)
+    height, width = graph.input_size
+    order = graph.description.preprocessing.channel_order.upper()
+    model.short_description = f"Semantic segmentation, {graph.name}: {', '.join(labels) or 'classes without names'}."
+    model.license = licence or NO_LICENCE
+    model.input_description[names[0]] = f"{order} image, {width} wide and {height} high; the normalisation is inside."
+    model.output_description[names[1]] = f"{_output(graph, labels)}."
+    model.user_defined_metadata[DESCRIPTION] = graph.description.to_json()
+    if len(labels) > 1 and not _one_channel(graph):
+        colours = [*palette[: len(labels)], *(_colour(number) for number in range(len(palette), len(labels)))]
+        model.user_defined_metadata[PREVIEW_TYPE] = "imageSegmenter"
+        model.user_defined_metadata[PREVIEW_PARAMETERS] = json.dumps({"labels": labels, "colors": colours})
+
+
+def class_labels(graph: Graph) -> list[str]:
+    """The names of the classes, completed by numbers to as many as the network tells apart."""
+    names = graph.description.classes
+    node = graph.output
+    while graph.layer_as(node, (ops.Reshape, ops.Cast, ops.Transpose)) is not None:
+        node = producer(node)
+    masked = graph.layer_as(node, ops.ArgMax) is not None
+    count = graph.shape(producer(node))[1] if masked else class_count(graph)
+    return [names[i] if i < len(names) else f"class {i}" for i in range(max(count, len(names)))]
+
+
+def read_description(user_defined: dict[str, str]) -> Description | None:
+    """What `describe` embedded, or None in a package that somebody else wrote.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    text = user_defined.get(DESCRIPTION)
+    return None if text is None else Description.from_json(text)
+
+
+def _one_channel(graph: Graph) -> bool:
+    return (
+        graph.description.output_kind != "mask"
+        and len(graph.shape(graph.output)) == 4
+        and (graph.shape(graph.output)[1] == 1)
+    )
+
+
+def _output(graph: Graph, labels: Sequence[str]) -> str:
+    kind = graph.description.output_kind
+    return _ONE_CHANNEL[kind].format(labels[1]) if _one_channel(graph) else _OUTPUTS[kind]
+
+
+def _colour(number: int) -> str:
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_ANGLE % 1, 0.65, 0.95)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

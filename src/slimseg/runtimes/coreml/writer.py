@@ -1,0 +1,268 @@
+"""Write a Graph as an `.mlpackage`: an ML Program that takes an image, normalisation inside, float16 by default.
+
+The program is built with coremltools' own MIL builder, one lowering per class of the vocabulary, rather than by its
+PyTorch converter: that is tested up to torch 2.7 and changes with every torch, loses the names of the layers, and
+would have to be told about every operation that torch lacks (TFLite's asymmetric resizing, cropped transposed
+convolutions). coremltools' passes then optimise the program and write it.
+
+It asks for iOS 16: 8-bit weights (constexpr_*) and half_pixel_centers of upsample_bilinear came with it.
+
+An image input's own scale and bias would not do: the scale is one number for all channels, and in an ML Program the
+converter turns them into a product and a sum in front anyway. Here the mean is taken off first, which is exact in
+float16 for whole numbers, and then the result is scaled, per channel where need be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import fx, nn
+
+from slimseg.errors import OutputError, Unsupported, one_line
+from slimseg.graph import edit, ops
+from slimseg.graph.description import Description
+from slimseg.graph.fold import fold_scales
+from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.runtimes.coreml import lowering, metadata, package
+from slimseg.runtimes.coreml.compression import WeightStorage, compressed
+
+Precision = Literal["float16", "float32"]
+Size = tuple[int, int]  # height, width
+
+INPUT = "image"
+TARGET = "iOS16"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A package, and what it takes and gives."""
+
+    path: Path
+    precision: Precision
+    weights: WeightStorage
+    target: str  # the oldest system that runs it
+    input_name: str
+    output_name: str
+    input_shape: tuple[int, ...]  # NCHW
+    output_shape: tuple[int, ...]  # NCHW, or (1, height, width) for a mask
+    sizes: tuple[Size, ...]  # other sizes that it takes beside its own
+    description: Description
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files of the package."""
+        return package_bytes(self.path)
+
+
+def package_bytes(path: Path) -> int:
+    """Of all files in a folder, in bytes."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def write(
+    graph: Graph,
+    path: str | Path,
+    precision: Precision = "float16",
+    weights: WeightStorage = "float",
+    *,
+    sizes: Sequence[Size] = (),
+    palette: Sequence[str] = (),
+    licence: str = "",
+) -> Artefact:
+    """Write `graph` to `path`, a folder that ends in .mlpackage; what was there before is replaced as a whole.
+
+    The output is the Graph's own (`techniques.head.with_output` makes it a mask, probabilities or logits); a mask is
+    int32, all else float32.
+
+    Args:
+        graph: takes 3 channels.
+        path: where to.
+        precision: what the arithmetic is done in; only float16 runs on the Neural Engine.
+        weights: how they are stored, see `compression`.
+        sizes: further (height, width) that the package is to take.
+        palette: "#rrggbb" of every class, for Xcode's preview.
+        licence: of the weights, in a sentence.
+
+    Raises:
+        Unsupported: a layer cannot be said in Core ML, or not at other sizes; the message names it.
+        OutputError: the place cannot be written.
+        UserError: coremltools is not installed.
+    """
+    coremltools = package.require()
+    folded = fold_scales(graph)
+    _check(folded, sizes)
+    with _quiet():
+        model = compressed(coremltools, _convert(coremltools, folded, precision, sizes), weights)
+        metadata.describe(model, graph, (INPUT, output_name(graph)), palette, licence)
+        target = _save(model, Path(path))
+    return Artefact(
+        path=target,
+        precision=precision,
+        weights=weights,
+        target=TARGET,
+        input_name=INPUT,
+        output_name=output_name(graph),
+        input_shape=graph.input_shape,
+        output_shape=graph.shape(graph.output),
+        sizes=tuple(sizes),
+        description=graph.description,
+    )
+
+
+def output_name(graph: Graph) -> str:
+    """ "mask", "probabilities" or "logits"."""
+    return graph.description.output_kind
+
+
+def _check(graph: Graph, sizes: Sequence[Size]) -> None:
+    unknown = [node.name for node in graph.layers() if not lowering.writable(graph, node)]
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
+        raise Unsupported(f"{graph.name} has layers that cannot be written for Core ML: {', '.join(unknown[:3])}{more}")
+    if graph.input_shape[1] != 3:
+        raise Unsupported(f"{graph.name} takes {graph.input_shape[1]} channels, and an image of Core ML has 3")
+    if graph.output is graph.input:
+        raise Unsupported(f"{graph.name} computes nothing that Core ML would have an operation for")
+    for size in sizes:
+        edit.at_input_size(graph, size)
+
+
+def _convert(coremltools: Any, graph: Graph, precision: Precision, sizes: Sequence[Size]) -> Any:
+    order = graph.description.preprocessing.channel_order
+    layout = coremltools.colorlayout.BGR if order == "bgr" else coremltools.colorlayout.RGB
+    shapes = [graph.input_shape, *((1, 3, *size) for size in sizes)]
+    shape = coremltools.EnumeratedShapes(shapes=shapes, default=graph.input_shape) if sizes else graph.input_shape
+    program = _Builder(coremltools, graph, flexible=bool(sizes)).run()
+    half = precision == "float16"
+    try:
+        return coremltools.convert(
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            inputs=[coremltools.ImageType(INPUT, shape=shape, color_layout=layout)],
+            compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
+            minimum_deployment_target=getattr(coremltools.target, TARGET),
+            skip_model_load=True,
+        )
+    except (ValueError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise Unsupported(f"coremltools refuses {graph.name}: {one_line(error)}") from error
+
+
+class _Builder:
+    """Walks the folded graph once, in order."""
+
+    def __init__(self, coremltools: Any, graph: Graph, flexible: bool) -> None:
+        from coremltools.converters.mil.mil import Builder, Function, Program, get_new_symbol
+
+        self.mb, self.function, self.program = Builder, Function, Program
+        self.target = getattr(coremltools.target, TARGET)
+        self.graph = graph
+        self.flexible = flexible
+        shape = graph.input_shape
+        self.input_shape = (*shape[:2], get_new_symbol(), get_new_symbol()) if flexible else shape
+        self.values: dict[fx.Node, Any] = {}
+        self.folded_into_next: set[fx.Node] = set()
+
+    def run(self) -> Any:
+        program = self.program()
+        image = self.mb.TensorSpec(shape=self.input_shape)
+        with self.function({INPUT: image}, opset_version=self.target) as function:
+            self.values[self.graph.input] = self._normalised(function.inputs[INPUT])
+            for node in self.graph.layers():
+                if not self._folds_into_next(node):
+                    self._write(node)
+            function.set_outputs([self.values[self.graph.output]])
+        program.add_function("main", function)
+        return program
+
+    def _normalised(self, image: Any) -> Any:
+        wanted = self.graph.description.preprocessing
+        if any(wanted.mean):
+            image = self.mb.sub(x=image, y=_per_channel(wanted.mean), name="mean_removed")
+        if set(wanted.std) != {1.0}:
+            scale = _per_channel([1 / value for value in wanted.std])
+            image = self.mb.mul(x=image, y=scale, name="normalised")
+        return image
+
+    def _folds_into_next(self, node: fx.Node) -> bool:
+        """A zero pad whose only reader is a convolution becomes that convolution's padding."""
+        pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
+        if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0 or any(pad.channels):
+            return False
+        if self.graph.layer_as(reader, nn.Conv2d) is None:
+            return False
+        self.folded_into_next.add(node)
+        return True
+
+    def _write(self, node: fx.Node) -> None:
+        layer = self.graph.layer(node)
+        assert layer is not None
+        sources = [source for source in node.args if isinstance(source, fx.Node)]
+        padding = (0, 0, 0, 0)
+        pad = self.graph.layer_as(sources[0], ops.Pad)
+        if pad is not None and sources[0] in self.folded_into_next:
+            sources, padding = [producer(sources[0]), *sources[1:]], pad.padding
+        step = lowering.Step(
+            mb=self.mb,
+            node=node,
+            layer=layer,
+            inputs=tuple(self.values[source] for source in sources),
+            name=self._name(node),
+            padding=padding,
+            input_shapes=tuple(self.graph.shape(source) for source in sources),
+            shape=self.graph.shape(node),
+            flexible=self.flexible,
+        )
+        try:
+            self.values[node] = lowering.LOWERINGS[type(layer)](step, layer)
+        except (ValueError, TypeError) as error:
+            raise Unsupported(f"{node.name} cannot be said in Core ML: {one_line(error)}") from error
+
+    def _name(self, node: fx.Node) -> str:
+        """The node's own; the last one is the output, and none else may be called like an end of the network."""
+        output = output_name(self.graph)
+        if node is self.graph.output:
+            return output
+        return f"{node.name}_layer" if node.name in (INPUT, output) else node.name
+
+
+def _per_channel(values: Sequence[float]) -> Any:
+    if len(set(values)) == 1:
+        return np.float32(values[0])
+    return np.asarray(values, np.float32).reshape(1, -1, 1, 1)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """coremltools draws progress bars, and warns of what its own code does."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _save(model: Any, path: Path) -> Path:
+    """Write beside the place first, so that there is never half a package."""
+    if path.suffix != ".mlpackage":
+        raise OutputError(f"{path} must end in .mlpackage, by which coremltools and Xcode know what it is")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".slimseg-") as folder:
+            made, old = Path(folder) / path.name, Path(folder) / "old"
+            model.save(str(made))
+            if path.exists():
+                os.replace(path, old)
+            os.replace(made, path)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
