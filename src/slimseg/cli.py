@@ -173,6 +173,7 @@ def quantize(
         str, typer.Option(help="Layers left in float32 by int8: none, LAYER,LAYER, or auto for what the budget needs.")
     ] = "auto",
     sensitivity: Annotated[bool, typer.Option("--sensitivity", help="What each layer suffers from 8 bits.")] = False,
+    train: Annotated[str | None, typer.Option(help="Train in 8 bits that long, from the best int8 on: 10m.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
     max_size: Annotated[str | None, typer.Option(help="Of the file: 4MB, 900kB.")] = None,
     calibration_images: Annotated[int, typer.Option(min=1, help="At most so many, spread over the folder.")] = 100,
@@ -186,11 +187,13 @@ def quantize(
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
-    """Post-training quantisation without guessing: every scheme written, timed and judged; the best is kept.
+    """Quantisation without guessing: every scheme written, timed and judged; the best is kept.
 
     Example:  slimseg quantize network.tflite --data images/ --out network_int8.tflite
+
+    With quantisation-aware training:  slimseg quantize network.tflite --data images/ --train 10m --out trained.tflite
     """
-    from slimseg.planning.budget import Budget, parse_size
+    from slimseg.planning.budget import Budget, parse_size, parse_time
     from slimseg.quantize import quantize as run
     from slimseg.report.quantisation import show_quantisation
 
@@ -211,6 +214,7 @@ def quantize(
         correct,  # type: ignore[arg-type]
         keep_float,
         sensitivity,
+        parse_time(train) if train else 0.0,
         budget,
         calibration_images,
         description,

@@ -25,7 +25,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.progress import Progress, Silent
-from slimseg.quantisation import calibration, corrections, mixed_precision, schemes
+from slimseg.quantisation import calibration, corrections, mixed_precision, schemes, trained
 from slimseg.quantisation.bench import Bench, Trial
 from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source, open_source
@@ -51,13 +51,14 @@ def quantize(
     correct: corrections.Correct = "auto",
     keep_float: str | Sequence[str] = AUTO,
     sensitivity: bool = False,
+    train_s: float = 0.0,
     budget: Budget | None = None,
     calibration_images: int = CALIBRATION_IMAGES,
     description: Description | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantisationResult:
-    """Quantise a trained network without training it, measure every file that comes of it, and keep the best.
+    """Quantise a trained network in every way, measure each file that comes of it, and keep the best.
 
     Args:
         model: an opened Graph, or the path of any file that `load` opens. A `.tflite` is quantised as it is and need
@@ -73,6 +74,7 @@ def quantize(
         keep_float: layers that stay in float32 in an int8 file: their names (a list, or with commas), "none", or "auto"
             for as few of the worst as it takes where int8 loses more than the budget allows.
         sensitivity: measure how much each layer suffers from 8 bits, needed or not.
+        train_s: seconds of quantisation-aware training, from the best int8 file on; none where it is 0.
         budget: bounds on the drop, the size and the speed.
         calibration_images: at most so many, spread over the folder.
         description: preprocessing and kind of output of a `.tflite` that does not say so itself.
@@ -87,6 +89,7 @@ def quantize(
     attempts = schemes.attempts(scheme, ranges)
     corrections.check(correct, {attempt.scheme for attempt in attempts})
     kept = mixed_precision.wanted(keep_float, {attempt.scheme for attempt in attempts})
+    trained.check(train_s, data, {attempt.scheme for attempt in attempts})
     _check_place(Path(out), model)
     if data is None and all(attempt.ranges for attempt in attempts):
         raise DataError(f"--scheme {scheme} needs images for the ranges of activations: give --data")
@@ -94,7 +97,8 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch, _named_as_given(scratch, name):
         source = open_source(model, description, io, Path(scratch))
         bench = _bench(source, data, io, calibration_images, threads, progress or Silent(), Path(scratch))
-        job = _Job(bench, budget or Budget(), correct, kept, sensitivity)
+        course = trained.Course(open_folder(data), train_s) if data is not None and train_s else None
+        job = _Job(bench, budget or Budget(), correct, kept, sensitivity, course)
         return job.run(attempts, Path(out))
 
 
@@ -153,14 +157,20 @@ def _judge(source: Source, folder: Folder, threads: int, progress: Progress) -> 
 
 
 class _Job:
-    """One call of `quantize`: `trials` grows from the schemes to corrected networks and mixed precision."""
+    """One call of `quantize`: `trials` grows from the schemes to corrected networks, mixed precision and training."""
 
     def __init__(
-        self, bench: Bench, budget: Budget, correct: corrections.Correct, kept: str | tuple[str, ...], sensitivity: bool
+        self,
+        bench: Bench,
+        budget: Budget,
+        correct: corrections.Correct,
+        kept: str | tuple[str, ...],
+        sensitivity: bool,
+        course: trained.Course | None,
     ) -> None:
         self.started = time.monotonic()
         self.bench, self.budget = bench, budget
-        self.correct, self.kept, self.sensitivity = correct, kept, sensitivity
+        self.correct, self.kept, self.sensitivity, self.course = correct, kept, sensitivity, course
         self.trials: list[Trial] = []
         self.sensitivities: tuple[LayerSensitivity, ...] = ()
         self.notes: list[str] = []
@@ -173,6 +183,7 @@ class _Job:
         if self._best_int8() is not None:
             self._try_corrections()
             self._try_mixed_precision()
+            self._try_training()
         return self._result(out)
 
     def _note_images(self) -> None:
@@ -254,6 +265,16 @@ class _Job:
         if needed:
             ranked, most = self.sensitivities, self.budget.max_drop
             self.trials += mixed_precision.tried(bench, base, best, ranked, self.baseline, most)
+
+    def _try_training(self) -> None:
+        if self.course is None:
+            return
+        whole = [trial for trial in self.trials if trial.attempt.scheme == "int8" and not trial.attempt.keep_float]
+        best = min(whole, key=lambda trial: corrections.loss(self.baseline, trial))
+        try:
+            self.trials += trained.tried(self.bench, self.course, self.bench.source.graph(), best)
+        except SlimsegError as error:
+            raise UserError(f"--train cannot be done: {error}") from error
 
     def _result(self, out: Path) -> QuantisationResult:
         """The best file, put in its place."""

@@ -6,8 +6,9 @@ the teacher, with the labels that there are.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from slimseg.errors import UserError
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.bench import Base, Bench, Trial
@@ -20,16 +21,32 @@ _RANGES: Method = "mse"  # to start from
 _STEPS = 1_000_000  # time ends it
 
 
-def tried(bench: Bench, folder: Folder, teacher: Graph, best: Trial, seconds: float) -> list[Trial]:
+@dataclass(frozen=True)
+class Course:
+    """What a network is trained on, and how long."""
+
+    folder: Folder
+    seconds: float
+
+
+def check(seconds: float, data: object, schemes: set[str]) -> None:
+    """Raises: UserError for training without images, or of what does not become int8."""
+    if seconds and data is None:
+        raise UserError("--train needs images to learn from: give --data")
+    if seconds and "int8" not in schemes:
+        raise UserError(f"--train makes no sense with --scheme {'/'.join(sorted(schemes))}: it is for int8")
+
+
+def tried(bench: Bench, course: Course, teacher: Graph, best: Trial) -> list[Trial]:
     """The trained network's file, timed and judged.
 
     Raises:
         Unsupported: the network cannot be written by slimseg itself.
     """
     student = load(best.base.path) if best.base.is_ours else teacher
-    with_labels = folder.train.masks is not None
+    folder, with_labels = course.folder, course.folder.train.masks is not None
     training = QuantisationAwareTraining(student, folder, with_labels, 0, bench.progress, _RANGES, teacher, io=bench.io)
-    training.train(_STEPS, seconds)
+    training.train(_STEPS, course.seconds)
     float_path, path = bench.scratch / "trained_float32.tflite", bench.scratch / "trained_int8.tflite"
     training.write(float_path, path)
     attempt = replace(best.attempt, ranges=_RANGES, corrected=TRAINED)
