@@ -10,7 +10,7 @@ from rich.console import Console
 
 from slimseg.report.files import to_json
 from slimseg.report.quantisation import show_quantisation
-from slimseg.results import BudgetCheck, Profile, QuantisationResult, QuantisedFile
+from slimseg.results import BudgetCheck, LayerSensitivity, Profile, QuantisationResult, QuantisedFile
 
 FLOAT = QuantisedFile("float32", "", 191.0, 1.0, 23_400_000, 62.43, 100.0)
 INT8 = QuantisedFile("int8", "percentile", 32.2, 5.33, 6_140_000, 62.36, 99.1)
@@ -90,6 +90,27 @@ def test_without_labels_and_a_missed_budget(result: QuantisationResult) -> None:
     assert "Agreed" in text
     assert "99.10" in row(text, "int8")
     assert "Budget not met" in text
+
+
+def test_corrected_and_mixed(result: QuantisationResult) -> None:
+    """At 80 columns, too, every number is there."""
+    both = replace(INT8, corrected="equalise 64", miou=61.5)
+    mixed = replace(INT8, corrected="equalise 64", kept_float=("stem", "head"), kept_cost_ms=0.314)
+    layers = tuple(LayerSensitivity(f"layer{place}", 20.0 - place) for place in range(14))
+    found = replace(
+        result,
+        candidates=(*result.candidates, both, mixed),
+        chosen=mixed,
+        sensitivities=(LayerSensitivity("stem", 31.25), *layers),
+    )
+    text = shown(found)
+    assert row(text, "int8, 2 float ✓").split()[4:6] == ["percentile", "equalise"]
+    assert row(text, "int8, 2 float ✓").split()[-1] == "62.36"
+    assert "In float32, +0.31 ms against int8 throughout: stem, head" in text
+    assert row(text, "stem").split() == ["stem", "31.25", "in", "float32"]
+    assert "and 5 layers that suffer less" in text
+    assert "layer13" not in text
+    assert "Corrected" not in shown(result)
 
 
 def test_json_has_every_row(result: QuantisationResult) -> None:

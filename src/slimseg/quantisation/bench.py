@@ -5,6 +5,7 @@ Base (a float32 file, its activations) ── tried ──> Trial (a file) ─�
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from slimseg.results import QuantisedFile
 from slimseg.runtimes.litert import benchmark, quantizer, runnable
 from slimseg.runtimes.litert.quantizer import Io
 
-_BYTES_OF_ACTIVATIONS = 1 << 30  # of all images that PyTorch runs a network on at once
+_MEMORY_BYTES = 2 << 30  # for all images that PyTorch runs a network on at once
 
 
 class Jury(Protocol):
@@ -177,12 +178,20 @@ class Bench:
             for trial in trials
         ]  # fmt: skip
 
-    def tensor(self, graph: Graph, most: int) -> Tensor:
-        """(N, 3, H, W), preprocessed: images for calibration, at most `most`, and as many as memory allows."""
+    def tensor(self, most: int, bytes_each: int = 0) -> Tensor:
+        """(N, 3, H, W), preprocessed: at most `most` images for calibration, evenly spread.
+
+        Args:
+            bytes_each: what a computation holds of each image; so many go in as memory allows, at least one.
+        """
         assert self.images is not None
-        values = sum(int(np.prod(graph.shape(node)[1:])) for node in graph.layers())
-        count = max(1, min(most, _BYTES_OF_ACTIVATIONS // (4 * values)))
-        return torch.from_numpy(np.stack(self.images.spread(count))).permute(0, 3, 1, 2).contiguous()
+        count = min(most, _MEMORY_BYTES // max(1, bytes_each))
+        return torch.from_numpy(np.stack(self.images.spread(max(1, count)))).permute(0, 3, 1, 2).contiguous()
+
+
+def bytes_of_values(graph: Graph) -> list[int]:
+    """Of every layer's result, for one image in float32."""
+    return [4 * math.prod(graph.shape(node)[1:]) for node in graph.layers()]
 
 
 def _file_name(*parts: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from slimseg.errors import SlimsegError, UserError
 from slimseg.graph.graph import Graph
-from slimseg.quantisation.bench import Base, Bench, Trial
+from slimseg.quantisation.bench import Base, Bench, Trial, bytes_of_values
 from slimseg.quantisation.bias_correction import bias_corrected
 from slimseg.quantisation.equalise import Equalised, equalised
 from slimseg.quantisation.schemes import AUTO, Attempt, drop
@@ -25,6 +25,7 @@ from slimseg.results import QuantisedFile
 Correct = Literal["none", "equalise", "bias", "both", "auto"]
 CORRECTIONS: tuple[Correct, ...] = get_args(Correct)
 IMAGES = 32
+_VALUES_HELD = 8  # as large as the largest: both networks' inputs and results of a layer, and skip connections
 BOUNDS = (8.0, 64.0)  # of the scales: what healthy networks bear, and what channels 1000 times apart need
 ENOUGH = 0.1  # points of mIoU that int8 may lose before `auto` corrects anything
 ENOUGH_CHANGED = 0.5  # percent of pixels, where there are no labels: at borders healthy int8 files differ as much
@@ -66,7 +67,8 @@ class _Search:
     def __init__(self, bench: Bench, graph: Graph, attempt: Attempt, correct: Correct, baseline: QuantisedFile) -> None:
         self.bench, self.graph, self.attempt = bench, graph, attempt
         self.correct, self.baseline = correct, baseline
-        self.images = bench.tensor(graph, IMAGES)
+        self.images = bench.tensor(IMAGES)  # equalisation takes them one by one
+        self.together = bench.tensor(IMAGES, _VALUES_HELD * max(bytes_of_values(graph)))
         self.found: list[Trial] = []
         self.levelled: dict[str, Graph] = {}
 
@@ -74,11 +76,11 @@ class _Search:
         if self.correct != "bias":
             self._equalise()
         if self.correct in ("bias", AUTO) and not self._is_done():
-            self._try("bias", lambda: bias_corrected(self.graph, self.images))
+            self._try("bias", lambda: bias_corrected(self.graph, self.together))
         if self.correct in ("both", AUTO) and not self._is_done():
             name = self._better()
             if name is not None:
-                self._try(name.replace("equalise", "both"), lambda: bias_corrected(self.levelled[name], self.images))
+                self._try(name.replace("equalise", "both"), lambda: bias_corrected(self.levelled[name], self.together))
         return self.found
 
     def _is_done(self) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from slimseg.errors import SlimsegError, UserError
 from slimseg.frontends import load
 from slimseg.quantisation import grids
-from slimseg.quantisation.bench import Base, Bench, Trial
+from slimseg.quantisation.bench import Base, Bench, Trial, bytes_of_values
 from slimseg.quantisation.corrections import loss
 from slimseg.quantisation.layer_sensitivity import layer_sensitivity
 from slimseg.quantisation.network import QuantisedNetwork
@@ -77,7 +77,7 @@ def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSens
     graph = load(base.path)
     given = byte_input.ranges(file.read(base.path)) if bench.io == "image" else {}
     network = QuantisedNetwork(graph, grids.probe(base.path), {**base.ranges(attempt.ranges), **given}, given)
-    found = layer_sensitivity(graph, network, bench.tensor(graph, IMAGES), bench.progress)
+    found = layer_sensitivity(graph, network, bench.tensor(IMAGES, sum(bytes_of_values(graph))), bench.progress)
     return tuple(LayerSensitivity(name, percent) for name, percent in found.items())
 
 
