@@ -63,6 +63,16 @@ def class_labels(graph: Graph) -> list[str]:
     return [names[i] if i < len(names) else f"class {i}" for i in range(max(count, len(names)))]
 
 
+def preview_labels(user_defined: dict[str, str]) -> list[str]:
+    """The names of the classes that Xcode is told; none in a package without, or with a damaged, preview."""
+    try:
+        found = json.loads(user_defined.get(PREVIEW_PARAMETERS, "{}"))
+    except ValueError:
+        return []
+    labels = found.get("labels", []) if isinstance(found, dict) else []
+    return [str(label) for label in labels] if isinstance(labels, list) else []
+
+
 def read_description(user_defined: dict[str, str]) -> Description | None:
     """What `describe` embedded, or None in a package that somebody else wrote.
 

@@ -14,7 +14,7 @@ _REDUCTIONS = {"mean": "reduce_mean", "sum": "reduce_sum", "max": "reduce_max", 
 
 
 def concat(step: Step, layer: ops.Concat) -> Var:
-    return step.mb.concat(values=list(step.inputs), axis=layer.dim % len(step.shape), name=step.name)
+    return step.mb.concat(values=list(step.inputs), axis=layer.dim % len(step.input_shapes[0]), name=step.name)
 
 
 def pad(step: Step, layer: ops.Pad) -> Var:

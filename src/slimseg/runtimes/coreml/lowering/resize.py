@@ -86,7 +86,7 @@ def _nearest(step: Step, layer: ops.Resize, factors: tuple[int, int] | None) -> 
     return step.mb.gather(x=down, indices=columns, axis=3, name=step.name)
 
 
-def _indices(step: Step, layer: ops.Resize) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _indices(step: Step, layer: ops.Resize) -> tuple[np.ndarray, np.ndarray]:
     """Which rows and columns the layer takes, found by resizing their numbers."""
     height, width = step.input_shapes[0][2:]
     rows = torch.arange(height, dtype=torch.float32).reshape(1, 1, -1, 1).expand(1, 1, height, width)
@@ -96,7 +96,7 @@ def _indices(step: Step, layer: ops.Resize) -> tuple[np.ndarray, np.ndarray]:  #
     return taken[0].numpy().astype(np.int32), taken[1].numpy().astype(np.int32)
 
 
-def _stride(index: np.ndarray) -> int | None:  # type: ignore[type-arg]
+def _stride(index: np.ndarray) -> int | None:
     """The even step between the indices, if there is one."""
     steps = set(np.diff(index).tolist()) or {1}
     return int(steps.pop()) if len(steps) == 1 and min(steps) > 0 else None

@@ -1,0 +1,155 @@
+"""Which operations of an ML Program run on Apple's Neural Engine, and which of their settings make it slow or give up.
+
+Core ML decides on the device, says so only there (Xcode's performance report, `MLComputePlan`), and documents little,
+so this is what others found out; every line has its source. It is a warning, not a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SOURCES = {
+    "apple": "Apple, Deploying Transformers on the Apple Neural Engine (2022), "
+    "machinelearning.apple.com/research/neural-engine-transformers",
+    "catalogue": "ANEForge, op catalogue by chip (measured on M1 to M5), aneforge.readthedocs.io/en/latest/op-catalog",
+    "rules": "Bryngelson, ane-guide, chapter 17 Model-design rules, ane-guide.readthedocs.io",
+    "hollance": "Hollemans, The Neural Engine: what do we know about it?, github.com/hollance/neural-engine, "
+    "docs/unsupported-layers.md",
+    "reasoned": "slimseg's own reasoning from how the operation is computed: neither measured nor documented",
+}
+
+# In the catalogue all of these are native, folded away, or (resizing) done in software on the M1 and natively after it.
+_NATIVE = """
+    conv conv_transpose linear matmul max_pool avg_pool batch_norm
+    relu relu6 clip leaky_relu prelu elu sigmoid sigmoid_hard silu tanh gelu softmax
+    add sub mul real_div maximum minimum abs exp log sqrt rsqrt square
+    reduce_mean reduce_sum reduce_max reduce_min reduce_argmax
+    concat split stack reshape transpose expand_dims squeeze identity pad slice_by_size slice_by_index
+    depth_to_space space_to_depth pixel_shuffle upsample_bilinear upsample_nearest_neighbor resize_bilinear
+    gather cast const constexpr_affine_dequantize constexpr_lut_to_dense
+"""
+NATIVE = frozenset(_NATIVE.split())
+_LARGEST_TRANSPOSED = 4  # side; the catalogue only says that strided sides have "small-kernel caps"
+_LARGEST_SIDE = 16384
+_LARGEST_KERNEL = 13  # columns, in float16
+_LARGEST_ARGMAX = 2048
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One operation that may be slow or leave the Neural Engine."""
+
+    name: str  # of the operation: that of the layer, or with a suffix
+    operation: str  # its kind in MIL
+    why: str
+    source: str  # a key of SOURCES
+
+
+def remarks(operation: Any) -> list[Remark]:
+    """What is to be said of one operation (coremltools' `Operation`) of a program."""
+    kind, name = str(operation.op_type), str(operation.outputs[0].name)
+    if kind not in NATIVE:
+        return [Remark(name, kind, "is in no list of operations that the Neural Engine runs", "catalogue")]
+    found = [*_sizes(operation), *(_RULES[kind](operation) if kind in _RULES else ())]
+    return [Remark(name, kind, why, source) for why, source in found]
+
+
+Found = Sequence[tuple[str, str]]
+
+
+def _sizes(operation: Any) -> Found:
+    shape = [side for side in operation.outputs[0].shape if isinstance(side, int)]
+    result = []
+    if len(shape) > 4 and operation.op_type in ("reshape", "transpose", "expand_dims"):
+        result.append((f"has {len(shape)} dimensions, the engine lays out 4 and copies between", "apple"))
+    if any(side > _LARGEST_SIDE for side in shape[2:]):
+        result.append((f"has a side of more than {_LARGEST_SIDE}, at which the engine's compiler gives up", "rules"))
+    return result
+
+
+def _convolution(operation: Any) -> Found:
+    result: list[tuple[str, str]] = []
+    if any(step > 1 for step in operation.dilations.val):
+        result.append(("is dilated, which older chips leave to the GPU or take apart", "hollance"))
+    columns = operation.weight.shape[-1]
+    if columns > _LARGEST_KERNEL:
+        result.append((f"has a kernel of {columns} columns, more than the {_LARGEST_KERNEL} allowed", "rules"))
+    return result
+
+
+def _transposed(operation: Any) -> Found:
+    side = max(operation.weight.shape[2:])
+    if side > _LARGEST_TRANSPOSED and max(operation.strides.val) > 1:
+        return [(f"is transposed with a kernel of {side}: strided sides are held to small kernels", "catalogue")]
+    return []
+
+
+def _bilinear(operation: Any) -> Found:
+    """By whole factors without align_corners it is a fixed small kernel; all else reads where no grid is."""
+    result = [("is done in software on the M1 and its like, natively on later chips", "catalogue")]
+    if operation.op_type == "upsample_bilinear":
+        if operation.align_corners.val:
+            result.append(("aligns corners, so that its weights differ from pixel to pixel", "reasoned"))
+        return result
+    height, width = operation.x.shape[-2:]
+    rows, columns = operation.outputs[0].shape[-2:]
+    if rows % height or columns % width:
+        result.append((f"resizes {height}x{width} to {rows}x{columns}, no whole factor", "reasoned"))
+    if operation.sampling_mode.val != "UNALIGN_CORNERS":
+        result.append((f"samples by {operation.sampling_mode.val}, so that its weights differ", "reasoned"))
+    return result
+
+
+def _nearest(operation: Any) -> Found:
+    return [("is done in software on the M1 and its like, natively on later chips", "catalogue")]
+
+
+def _gather(operation: Any) -> Found:
+    return [("gathers: the M1 does so within narrow limits only, and it was known not to run there at all", "hollance")]
+
+
+def _pad(operation: Any) -> Found:
+    amounts = list(operation.pad.val)
+    channels = amounts[-6:-4] if len(amounts) >= 6 else []
+    return [("pads channels, which the engine refuses", "rules")] if any(channels) else []
+
+
+def _transpose(operation: Any) -> Found:
+    return [("moves the whole tensor in memory", "apple")]
+
+
+def _reshape(operation: Any) -> Found:
+    return (
+        [] if list(operation.x.shape) == list(operation.outputs[0].shape) else [("may copy the whole tensor", "apple")]
+    )
+
+
+def _arg_max(operation: Any) -> Found:
+    classes = operation.x.shape[int(operation.axis.val)]
+    if classes > _LARGEST_ARGMAX:
+        return [(f"compares {classes} channels, more than the {_LARGEST_ARGMAX} allowed", "rules")]
+    return []
+
+
+def _cast(operation: Any) -> Found:
+    """float16 to float32 at the end is how every such program hands out its result."""
+    if operation.dtype.val != "int32":
+        return []
+    return [("makes integers, which the M1 leaves to the CPU", "catalogue")]
+
+
+_RULES: dict[str, Callable[[Any], Found]] = {
+    "conv": _convolution,
+    "conv_transpose": _transposed,
+    "upsample_bilinear": _bilinear,
+    "resize_bilinear": _bilinear,
+    "upsample_nearest_neighbor": _nearest,
+    "gather": _gather,
+    "pad": _pad,
+    "transpose": _transpose,
+    "reshape": _reshape,
+    "reduce_argmax": _arg_max,
+    "cast": _cast,
+}

@@ -1,0 +1,252 @@
+"""Every lowering, read back from the saved package and evaluated, against the Graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import edit, ops
+from slimseg.graph.graph import Graph
+from slimseg.runtimes.coreml import lowering, package, writer
+
+pytestmark = pytest.mark.skipif(not package.available(), reason="coremltools is not installed")
+
+quick = settings(
+    max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+sides = st.tuples(st.integers(5, 13), st.integers(5, 13))
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+def compare(graph: Graph, folder: Path, tolerance: float = 1e-4) -> list[str]:
+    """Write, evaluate, compare with the Graph; returns the kinds of the program's operations."""
+    from mil import Program
+
+    artefact = writer.write(graph, folder / "x.mlpackage", precision="float32")
+    image = np.random.default_rng(1).integers(0, 256, (1, *graph.input_size, 3), np.uint8)
+    with torch.no_grad():
+        expected = graph(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255)
+    program = Program(artefact.path)
+    got = program(image)
+    assert tuple(got.shape) == artefact.output_shape == tuple(expected.shape)
+    torch.testing.assert_close(
+        got.double(), expected.double(), rtol=0, atol=tolerance * max(1.0, float(expected.abs().max()))
+    )
+    return program.kinds
+
+
+def chain(*layers: nn.Module, channels: int = 4, size: tuple[int, int] = (9, 12), positive: bool = False) -> Graph:
+    """The layers behind a convolution from an image to `channels`, so that its values are of both signs."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, channels, 1)
+    with torch.no_grad():
+        first.weight.mul_(6)
+        if positive:
+            first.weight.abs_()
+            first.bias.abs_().add_(0.1)
+    return edit.trace(nn.Sequential(first, *layers).eval(), (1, 3, *size))
+
+
+@quick
+@given(
+    size=sides,
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    stride=pairs,
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=pairs,
+    groups=st.sampled_from([1, 2, 8]),
+    bias=st.booleans(),
+    before=st.sampled_from([None, (1, 0, 2, 1)]),
+)
+def test_convolution(tmp_path, size, kernel, stride, padding, dilation, groups, bias, before):
+    assume(all((k - 1) * d + 1 <= n + 2 * p for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)))
+    layer = nn.Conv2d(8, 16, kernel, stride, padding, dilation, groups, bias)
+    layers = [layer] if before is None else [ops.Pad(before), layer]
+    assert "pad" not in compare(chain(*layers, channels=8, size=size), tmp_path)
+
+
+@quick
+@given(
+    size=sides,
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=pairs,
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    extra=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=pairs,
+    groups=st.sampled_from([1, 2, 4]),
+    crop=st.tuples(*[st.integers(0, 1)] * 4),
+    bias=st.booleans(),
+)
+def test_transposed_convolution(tmp_path, size, kernel, stride, padding, extra, dilation, groups, crop, bias):
+    assume(all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)))
+    settings = {"output_padding": extra, "groups": groups, "bias": bias, "dilation": dilation}
+    layer = (
+        ops.CroppedConvTranspose2d(4, 8, kernel, stride, padding, crop=crop, **settings)
+        if any(crop)
+        else nn.ConvTranspose2d(4, 8, kernel, stride, padding, **settings)
+    )
+    full = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(size, stride, padding, dilation, kernel, extra, strict=True)
+    ]
+    assume(full[0] > crop[2] + crop[3] and full[1] > crop[0] + crop[1])
+    compare(chain(layer, size=size), tmp_path)
+
+
+@quick
+@given(
+    size=sides,
+    kernel=st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    stride=pairs,
+    padding=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    ceil=st.booleans(),
+    counted=st.booleans(),
+)
+def test_pooling(tmp_path, size, kernel, stride, padding, ceil, counted):
+    compare(chain(nn.AvgPool2d(kernel, stride, padding, ceil, counted), size=size), tmp_path)
+    compare(chain(nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil), size=size), tmp_path)
+
+
+@pytest.mark.parametrize("bins", [1, (3, 4), 3, (5, 7)])
+def test_adaptive_pooling(tmp_path, bins):
+    compare(chain(nn.AdaptiveAvgPool2d(bins)), tmp_path)
+
+
+@quick
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    to=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    mode=st.sampled_from(["bilinear", "nearest", "nearest-exact"]),
+    coordinates=st.sampled_from(["half_pixel", "align_corners", "asymmetric"]),
+)
+def test_resize(tmp_path, size, to, mode, coordinates):
+    compare(chain(ops.Resize(to, mode, coordinates), size=size), tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "nearest-exact"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
+@pytest.mark.parametrize("to", [(10, 12), (5, 6), (1, 3), (7, 8)])
+def test_resize_by_whole_and_other_factors(tmp_path, mode, coordinates, to):
+    compare(chain(ops.Resize(to, mode, coordinates), size=(5, 6)), tmp_path)
+
+
+ACTIVATIONS = [
+    nn.ReLU(),
+    nn.ReLU6(),
+    nn.Hardtanh(-0.3, 0.7),
+    nn.Hardtanh(0.0, float("inf")),
+    nn.Hardtanh(float("-inf"), 0.4),
+    nn.LeakyReLU(0.2),
+    nn.PReLU(4, 0.3),
+    nn.PReLU(1, 0.1),
+    ops.SpatialPReLU(torch.rand(4, 9, 12)),
+    nn.Hardswish(),
+    nn.Hardsigmoid(),
+    nn.SiLU(),
+    nn.Sigmoid(),
+    nn.Tanh(),
+    nn.GELU(),
+    nn.GELU(approximate="tanh"),
+    nn.ELU(0.7),
+    nn.Softmax(1),
+    nn.Softmax(3),
+    nn.BatchNorm2d(4),
+    ops.Unary("abs"),
+    ops.Unary("exp"),
+    ops.Unary("neg"),
+    ops.Unary("square"),
+    ops.Affine(torch.rand(4, 1, 1), torch.rand(4, 1, 1)),
+    ops.Affine(torch.tensor(0.5)),
+    ops.Affine(None, torch.rand(4, 9, 12)),
+    ops.Pad((1, 2, 3, 0), 0.5),
+    ops.Pad((1, -2, -3, 0)),
+    ops.Pad((-1, -2, 0, -3)),
+    ops.Pad((0, 0, 0, 0), 0.0, (1, 2)),
+    ops.Pad((0, 0, 0, 0)),
+    ops.Slice(1, 1, 3),
+    ops.Slice(2, 1, 8, 2),
+    ops.Slice(3, 0, 11, 3),
+    ops.Reshape((1, 432)),
+    ops.Reshape((1, 432), channels_last=False),
+    ops.Reshape((1, 2, 18, 12)),
+    ops.Reshape((1, 2, 18, 12), channels_last=False),
+    ops.Reshape((1, -1, 4)),
+    ops.Reshape((1, 4, 3, 3, 12), channels_last=False),
+    ops.Transpose((0, 2, 3, 1)),
+    ops.Reduce("mean", (2, 3), True),
+    ops.Reduce("sum", (1,), True),
+    ops.Reduce("max", (1,), False),
+    ops.Reduce("min", (2,), False),
+    ops.ArgMax(),
+    nn.Linear(12, 5),
+    nn.Linear(12, 5, bias=False),
+    ops.Cast("int32"),
+    ops.Cast("int64"),
+]
+
+
+@pytest.mark.parametrize("layer", ACTIVATIONS, ids=repr)
+def test_one_tensor(tmp_path, layer):
+    if isinstance(layer, nn.BatchNorm2d):
+        layer.running_mean.uniform_(), layer.running_var.uniform_(0.5, 2)
+        compare(chain(nn.ReLU(), layer), tmp_path)
+    compare(chain(layer), tmp_path)
+
+
+@pytest.mark.parametrize("function", ["log", "sqrt", "rsqrt"])
+def test_functions_of_positive_numbers(tmp_path, function):
+    compare(chain(ops.Unary(function), positive=True), tmp_path)
+
+
+@pytest.mark.parametrize("block", [2, 3])
+def test_blocks(tmp_path, block):
+    compare(chain(ops.DepthToSpace(block), channels=2 * block**2), tmp_path)
+    compare(chain(ops.SpaceToDepth(block), size=(2 * block, 3 * block)), tmp_path)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(4, 5), nn.PReLU(4, 0.2), nn.Softmax(1)], ids=repr)
+def test_flat_tensors(tmp_path, layer):
+    compare(chain(nn.AdaptiveAvgPool2d(1), ops.Reshape((1, 4)), layer), tmp_path)
+
+
+class Joined(nn.Module):
+    def __init__(self, join: nn.Module, gate: bool) -> None:
+        super().__init__()
+        self.left, self.right, self.join = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), join
+        self.pool = nn.AdaptiveAvgPool2d(1) if gate else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = self.right(x)
+        return self.join(self.left(x), other if self.pool is None else self.pool(other))
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("kind", [ops.Add, ops.Subtract, ops.Multiply, ops.Divide, ops.Maximum, ops.Minimum])
+def test_two_tensors(tmp_path, kind, gate):
+    compare(edit.trace(Joined(kind(), gate).eval(), (1, 3, 6, 7)), tmp_path, 1e-3)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_concatenation(tmp_path, dim):
+    compare(edit.trace(Joined(ops.Concat(dim), False).eval(), (1, 3, 6, 7)), tmp_path)
+
+
+def test_every_class_of_the_vocabulary_has_a_lowering():
+    assert {*ops.VOCABULARY, ops.CroppedConvTranspose2d} - {nn.BatchNorm2d} == set(lowering.LOWERINGS)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.MaxPool2d(2, dilation=2), nn.AvgPool2d(2, divisor_override=3), nn.Conv2d(4, 4, 3, padding="same")],
+    ids=repr,
+)
+def test_what_cannot_be_said_is_named(tmp_path, layer):
+    with pytest.raises(Unsupported, match=r"_1\b"):
+        compare(chain(layer), tmp_path)
