@@ -18,7 +18,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import as_map
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.coreml import metadata, neural_engine, package, writer
+from slimseg.runtimes.coreml import compression, metadata, neural_engine, package, writer
 from slimseg.runtimes.coreml.structure import check
 from slimseg.techniques.head import with_output
 
@@ -114,6 +114,19 @@ def test_eight_bit_weights(tmp_path, storage):
     assert (before.compressed_share, after.weights) == (0.0, before.weights)
     assert after.compressed_share > 0.8
     assert after.for_neural_engine
+    assert agreement(graph, small.path, pixels(graph)) > 0.95
+
+
+def test_a_palette_is_nearly_as_good_as_can_be():
+    weights = np.random.default_rng(0).normal(size=(64, 90)).astype(np.float32)
+    table, index = compression.palette(weights)
+    assert table.shape == (256,)
+    error = np.square(table[index] - weights).mean()
+    uniform = (weights.max() - weights.min()) / 255
+    assert error < 0.75 * uniform**2 / 12
+    few = np.array([[3.0, -1.0], [0.5, 3.0]], np.float32)
+    table, index = compression.palette(few)
+    assert np.array_equal(table[index], few)
 
 
 def test_flexible_sizes(tmp_path):

@@ -11,6 +11,12 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+_VALUES = 256
+_ITERATIONS = 30
+
 WeightStorage = Literal["float", "palettised", "linear"]
 
 
@@ -21,7 +27,34 @@ def compressed(coremltools: ModuleType, model: Any, storage: WeightStorage) -> A
     import coremltools.optimize.coreml as optimise
 
     if storage == "palettised":
-        table = optimise.OpPalettizerConfig(mode="kmeans", nbits=8)
+        # coremltools' own k-means asks for scikit-learn where a layer is small.
+        table = optimise.OpPalettizerConfig(mode="custom", lut_function=palette)
         return optimise.palettize_weights(model, optimise.OptimizationConfig(global_config=table))
     linear = optimise.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
     return optimise.linear_quantize_weights(model, optimise.OptimizationConfig(global_config=linear))
+
+
+def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """(table (256,), indices like `weights`): Lloyd's k-means on numbers, begun at their quantiles.
+
+    Up to 256 different numbers are stored as they are.
+    """
+    values, where, counts = np.unique(weights, return_inverse=True, return_counts=True)
+    table = np.zeros(_VALUES)
+    if len(values) <= _VALUES:
+        table[: len(values)] = values
+        return table.astype(weights.dtype), where.reshape(weights.shape).astype(np.uint8)
+    exact = values.astype(np.float64)
+    table = np.quantile(np.repeat(exact, counts), (np.arange(_VALUES) + 0.5) / _VALUES)
+    for _ in range(_ITERATIONS):
+        nearest = _nearest(exact, table)
+        total = np.bincount(nearest, counts, _VALUES)
+        sums = np.bincount(nearest, counts * exact, _VALUES)
+        table = np.sort(np.where(total > 0, sums / np.maximum(total, 1), table))
+    rounded = table.astype(weights.dtype)
+    return rounded, _nearest(exact, table)[where].reshape(weights.shape).astype(np.uint8)
+
+
+def _nearest(values: NDArray[Any], table: NDArray[Any]) -> NDArray[np.int64]:
+    """Index of the entry of a sorted table that is nearest to each value."""
+    return np.searchsorted((table[1:] + table[:-1]) / 2, values)

@@ -15,7 +15,9 @@ from slimseg.runtimes.coreml.lowering.step import Step, Var, cut, weights
 def convolution(step: Step, layer: nn.Conv2d) -> Var:
     """A zero padding before it, other on each side, becomes the convolution's own."""
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise Unsupported(f"{step.name}: Core ML's convolution has no padding {layer.padding_mode} {layer.padding}")
+        raise Unsupported(
+            f"{step.node.name}: Core ML's convolution has no padding {layer.padding_mode} {layer.padding}"
+        )
     own_h, own_w = pair(layer.padding)
     left, right, top, bottom = step.padding
     return step.mb.conv(

@@ -14,14 +14,14 @@ from slimseg.runtimes.coreml.lowering.step import Step, Var
 
 def max_pool(step: Step, layer: nn.MaxPool2d) -> Var:
     if pair(layer.dilation) != (1, 1):
-        raise Unsupported(f"{step.name}: Core ML has no dilated max pooling")
+        raise Unsupported(f"{step.node.name}: Core ML has no dilated max pooling")
     return step.mb.max_pool(x=step.inputs[0], **_windows(layer, _padding(step, layer)), name=step.name)
 
 
 def average_pool(step: Step, layer: nn.AvgPool2d) -> Var:
     """torch counts its padding or not, and never what ceil_mode adds behind it."""
     if layer.divisor_override is not None:
-        raise Unsupported(f"{step.name}: Core ML's average pooling has no divisor of its own")
+        raise Unsupported(f"{step.node.name}: Core ML's average pooling has no divisor of its own")
     source, padding, own = step.inputs[0], _padding(step, layer), pair(layer.padding)
     beyond = any(padding[2 * side + 1] > own[side] for side in (0, 1))
     counted = layer.count_include_pad
@@ -49,7 +49,7 @@ def _windows(layer: nn.MaxPool2d | nn.AvgPool2d, padding: list[int]) -> dict[str
 def _padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[int]:
     """[top, bottom, left, right]: what the windows reach of the layer's padding, or beyond it (ceil_mode)."""
     if step.flexible and layer.ceil_mode:
-        raise Unsupported(f"{step.name}: pooling with ceil_mode has no fixed padding at flexible sizes")
+        raise Unsupported(f"{step.node.name}: pooling with ceil_mode has no fixed padding at flexible sizes")
     own = pair(layer.padding)
     if not layer.ceil_mode:
         return [own[0], own[0], own[1], own[1]]
@@ -66,7 +66,7 @@ def adaptive_average_pool(step: Step, layer: nn.AdaptiveAvgPool2d) -> Var:
     if (rows, columns) == (1, 1):
         return step.mb.reduce_mean(x=step.inputs[0], axes=[2, 3], keep_dims=True, name=step.name)
     if step.flexible:
-        raise Unsupported(f"{step.name}: pooling to {rows}x{columns} has no fixed windows at flexible sizes")
+        raise Unsupported(f"{step.node.name}: pooling to {rows}x{columns} has no fixed windows at flexible sizes")
     if height % rows == 0 and width % columns == 0:
         window = [height // rows, width // columns]
         return step.mb.avg_pool(x=step.inputs[0], kernel_sizes=window, strides=window, pad_type="valid", name=step.name)

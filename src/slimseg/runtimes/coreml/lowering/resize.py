@@ -24,7 +24,7 @@ _SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_COR
 def resize(step: Step, layer: ops.Resize) -> Var:
     factors = _whole_factors(step)
     if step.flexible and factors is None:
-        raise Unsupported(f"{step.name}: only resizing by whole factors fits flexible sizes")
+        raise Unsupported(f"{step.node.name}: only resizing by whole factors fits flexible sizes")
     return _bilinear(step, layer, factors) if layer.mode == "bilinear" else _nearest(step, layer, factors)
 
 
@@ -45,7 +45,9 @@ def _bilinear(step: Step, layer: ops.Resize, factors: tuple[int, int] | None) ->
             name=step.name,
         )
     if step.flexible:
-        raise Unsupported(f"{step.name}: resizing with {layer.coordinates} coordinates does not fit flexible sizes")
+        raise Unsupported(
+            f"{step.node.name}: resizing with {layer.coordinates} coordinates does not fit flexible sizes"
+        )
     rows, columns = step.shape[2:]
     if layer.coordinates != "half_pixel" and 1 in (rows, columns):
         end = (0, 0, int(rows == 1), int(columns == 1))
@@ -68,7 +70,7 @@ def _nearest(step: Step, layer: ops.Resize, factors: tuple[int, int] | None) -> 
             name=step.name,
         )
     if step.flexible:
-        raise Unsupported(f"{step.name}: only repeating by whole factors fits flexible sizes")
+        raise Unsupported(f"{step.node.name}: only repeating by whole factors fits flexible sizes")
     rows, columns = _indices(step, layer)
     strides = [_stride(index) for index in (rows, columns)]
     lengths = step.input_shapes[0][2:]
