@@ -35,7 +35,7 @@ def compressed(coremltools: ModuleType, model: Any, storage: WeightStorage) -> A
 
 
 def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """(table (256,), indices like `weights`): Lloyd's k-means on numbers, begun at their quantiles.
+    """(table (256,), indices like `weights`): Lloyd's k-means on numbers.
 
     Up to 256 different numbers are stored as they are.
     """
@@ -45,7 +45,7 @@ def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         table[: len(values)] = values
         return table.astype(weights.dtype), where.reshape(weights.shape).astype(np.uint8)
     exact = values.astype(np.float64)
-    table = np.quantile(np.repeat(exact, counts), (np.arange(_VALUES) + 0.5) / _VALUES)
+    table = _companded(exact, counts)
     for _ in range(_ITERATIONS):
         nearest = _nearest(exact, table)
         total = np.bincount(nearest, counts, _VALUES)
@@ -53,6 +53,13 @@ def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         table = np.sort(np.where(total > 0, sums / np.maximum(total, 1), table))
     rounded = table.astype(weights.dtype)
     return rounded, _nearest(exact, table)[where].reshape(weights.shape).astype(np.uint8)
+
+
+def _companded(values: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Where k-means begins: as dense as the cube root of the numbers' density, best for many values (Panter and Dite)."""
+    density, edges = np.histogram(values, 8 * _VALUES, weights=counts)
+    share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
+    return np.interp((np.arange(_VALUES) + 0.5) / _VALUES, share / share[-1], edges)
 
 
 def _nearest(values: NDArray[Any], table: NDArray[Any]) -> NDArray[np.int64]:
