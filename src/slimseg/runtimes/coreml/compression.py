@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 _VALUES = 256
 _ITERATIONS = 30
+_BINS = 64  # wide enough that even small layers have some numbers in each
 
 WeightStorage = Literal["float", "palettised", "linear"]
 
@@ -56,8 +57,8 @@ def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
 
 
 def _companded(values: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Where k-means begins: as dense as the cube root of the numbers' density, best for many values (Panter and Dite)."""
-    density, edges = np.histogram(values, 8 * _VALUES, weights=counts)
+    """Where k-means begins: as dense as the cube root of the density, best for many values (Panter and Dite, 1951)."""
+    density, edges = np.histogram(values, _BINS, weights=counts)
     share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
     return np.interp((np.arange(_VALUES) + 0.5) / _VALUES, share / share[-1], edges)
 
