@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def made(original: Graph) -> Plan:
         graph = named(Channels.name).apply(graph, sites[-1])
     edits = tuple(PlannedEdit(site, 0.1 * number + 0.2, 1 / 3, None) for number, site in enumerate(sites))
     refusals = (Refusal("channels left out", "a", "its channels × 3"),)
-    return Plan(graph, edits, refusals, edits[:1], importance)
+    return Plan(graph, edits, refusals, edits[:1], importance, start_ms=3.2)
 
 
 def written(plan: Plan) -> dict[str, object]:
@@ -56,6 +57,7 @@ def test_all_is_there_again(original: Graph, made: Plan) -> None:
     assert again.edits == made.edits
     assert again.rewrites == made.rewrites
     assert again.refusals == made.refusals
+    assert again.start_ms == made.start_ms
     assert again.importance.keys() == made.importance.keys()
     for name, values in again.importance.items():
         torch.testing.assert_close(values, made.importance[name], atol=0, rtol=0)
@@ -91,3 +93,10 @@ def test_a_plan_of_nothing(original: Graph) -> None:
 def test_the_plan_of_another_network_is_refused(made: Plan) -> None:
     with pytest.raises((Unsupported, GraphError)):
         Plan.replayed(made.graph, written(made))
+
+
+def test_predictions_go_with_the_machine(made: Plan) -> None:
+    edit = replace(made.edits[0], predicted_saving_ms=2.0, alone_saving_ms=3.0)
+    slower = edit.at_pace(1.5)
+    assert (slower.predicted_saving_ms, slower.alone_saving_ms) == (3.0, 4.5)
+    assert replace(edit, alone_saving_ms=None).at_pace(2).alone_saving_ms is None

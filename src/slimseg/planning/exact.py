@@ -9,7 +9,7 @@ one edit brings forth another (a transposed convolution becomes a depth to space
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.graph import Graph
@@ -31,6 +31,11 @@ class PlannedEdit:
     predicted_saving_ms: float  # of the edit where it stands among the others, once that was measured
     damage: float  # percent of pixels that change class before recovery
     alone_saving_ms: float | None = None  # what the what-if of its part alone told
+
+    def at_pace(self, pace: float) -> PlannedEdit:
+        """The same on a machine that takes `pace` times as long."""
+        alone = None if self.alone_saving_ms is None else pace * self.alone_saving_ms
+        return replace(self, predicted_saving_ms=pace * self.predicted_saving_ms, alone_saving_ms=alone)
 
 
 class ExactEdits:

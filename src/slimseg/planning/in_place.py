@@ -18,7 +18,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.plan import Plan
-from slimseg.planning.whatif import Precision
+from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import child
@@ -65,8 +65,10 @@ class InPlace:
             return plan
         self.progress.say("Predictions: every edit timed where it stands")
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            corrected = deploy.in_place(every, self.time(self.stages(every, Path(folder))))
-        return replace(plan, edits=corrected[: len(plan.edits)], rewrites=corrected[len(plan.edits) :])
+            timings = self.time(self.stages(every, Path(folder)))
+        corrected, start_ms = deploy.in_place(every, timings), calm_ms(timings[0])
+        edits, rewrites = corrected[: len(plan.edits)], corrected[len(plan.edits) :]
+        return replace(plan, edits=edits, rewrites=rewrites, start_ms=start_ms)
 
     def time(self, stages: Sequence[Path]) -> tuple[benchmark.Timing, ...]:
         """All stages in turns, often enough that neighbours can be told apart, and loaded anew in between."""

@@ -25,12 +25,14 @@ class Plan:
     rewrites: tuple[PlannedEdit, ...] = ()
     importance: Mapping[str, Tensor] = field(default_factory=dict)  # of the original's channels, where it was measured
     input_sizes: tuple[InputSizeTrial, ...] = ()
+    start_ms: float | None = None  # what the file before the first edit took when the edits were timed in place
 
     def as_dict(self) -> dict[str, Any]:
         """All but the graph, as JSON values."""
         importance = {name: values.tolist() for name, values in self.importance.items()}
         lists = ("edits", "rewrites", "refusals", "input_sizes")
-        return {name: [asdict(each) for each in getattr(self, name)] for name in lists} | {"importance": importance}
+        told = {name: [asdict(each) for each in getattr(self, name)] for name in lists}
+        return told | {"importance": importance, "start_ms": self.start_ms}
 
     @classmethod
     def replayed(cls, original: Graph, values: Mapping[str, Any]) -> Plan:
@@ -41,7 +43,8 @@ class Plan:
         sizes = tuple(
             InputSizeTrial(**{**each, "input_size": tuple(each["input_size"])}) for each in values["input_sizes"]
         )
-        return cls(_made(original, edits, importance), edits, refusals, rewrites, importance, sizes)
+        graph = _made(original, edits, importance)
+        return cls(graph, edits, refusals, rewrites, importance, sizes, values.get("start_ms"))
 
     def without(self, original: Graph, sites: Sequence[Site]) -> Plan:
         """The plan without some of its edits.

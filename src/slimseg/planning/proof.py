@@ -9,7 +9,7 @@ from pathlib import Path
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import map_size
-from slimseg.planning import deploy
+from slimseg.planning import deploy, whatif
 from slimseg.planning.baselines import Baselines
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
@@ -62,11 +62,17 @@ def prove(
 
 
 def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEdit, ...]:
-    """What each group of edits really saved on top of those before it."""
+    """What each group of edits really saved on top of those before it.
+
+    A prediction is a share of the time before the first edit: milliseconds of a machine that has become slower or
+    faster since then would compare the machine, not the edit.
+    """
     planned = (*best.plan.edits, *best.plan.rewrites)
     if not planned:
         return ()
-    return deploy.realised(planned, places.time([*places.stages(planned, folder)[:-1], best.path]))
+    timings = places.time([*places.stages(planned, folder)[:-1], best.path])
+    pace = whatif.calm_ms(timings[0]) / best.plan.start_ms if best.plan.start_ms else 1.0
+    return deploy.realised([each.at_pace(pace) for each in planned], timings)
 
 
 def _quantisation(baselines: Baselines, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
