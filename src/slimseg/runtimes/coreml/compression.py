@@ -60,7 +60,7 @@ def _companded(values: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.
     """Where k-means begins: as dense as the cube root of the density, best for many values (Panter and Dite, 1951)."""
     density, edges = np.histogram(values, _BINS, weights=counts)
     share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
-    return np.interp((np.arange(_VALUES) + 0.5) / _VALUES, share / share[-1], edges)
+    return np.asarray(np.interp((np.arange(_VALUES) + 0.5) / _VALUES, share / share[-1], edges), np.float64)
 
 
 def _nearest(values: NDArray[Any], table: NDArray[Any]) -> NDArray[np.int64]:

@@ -118,8 +118,8 @@ def _feature(feature: Any, channels: int = 0) -> Feature:
         shape = (1, channels, int(image.height), int(image.width))
         return Feature(feature.name, kind, "uint8", shape, sizes, feature.shortDescription)
     array = feature.type.multiArrayType
-    shape = tuple(int(side) for side in array.shape)
-    return Feature(feature.name, "multi-array", _NUMBERS[array.dataType], shape, (), feature.shortDescription)
+    lengths = tuple(int(side) for side in array.shape)
+    return Feature(feature.name, "multi-array", _NUMBERS[array.dataType], lengths, (), feature.shortDescription)
 
 
 def _precision(function: Any) -> str:
