@@ -50,6 +50,7 @@ class Program:
                 assert len(found) == len(expected), (op.name, found, expected)
                 assert all(e in (None, f) for e, f in zip(expected, found, strict=True)), (op.name, found, expected)
                 values[variable] = value.to(_dtype(variable))
+
         (output,) = self.function.outputs
         return values[output]
 

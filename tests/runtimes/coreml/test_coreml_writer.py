@@ -18,7 +18,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import as_map
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.coreml import compression, metadata, neural_engine, package, writer
+from slimseg.runtimes.coreml import compression, half_range, metadata, neural_engine, package, writer
 from slimseg.runtimes.coreml.structure import check
 from slimseg.techniques.head import with_output
 
@@ -249,6 +249,26 @@ def test_real_networks(shared, tmp_path, name):
     graph = load(shared / "models" / name)
     made = writer.write(graph, tmp_path / "a.mlpackage", "float32")
     assert agreement(graph, made.path, pixels(graph)) >= 0.999
+
+
+def test_layers_that_outgrow_float16_stay_in_float32(tmp_path):
+    from mil import Program
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.Conv2d(3, 3, 3))
+    with torch.no_grad():
+        network[1].weight.mul_(3e6)
+        network[3].weight.div_(3e6)
+    graph = edit.trace(network.eval(), (1, 3, 16, 16))
+    image = pixels(graph)
+    names = half_range.overflowing(graph, torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255)
+    assert names == ("layer_1", "layer_2")
+    assert not Program(writer.write(graph, tmp_path / "a.mlpackage").path)(image).isfinite().all()
+    made = writer.write(graph, tmp_path / "b.mlpackage", float32_layers=names)
+    assert made.float32_layers == names
+    program, expected = Program(made.path), reference(graph, image)
+    torch.testing.assert_close(program(image), expected, rtol=0, atol=1e-2 * float(expected.abs().max()))
+    assert check(made.path).precision == "float16"
 
 
 def test_preprocessing_of_nothing_costs_nothing(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from slimseg.graph import ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph, producer
-from slimseg.graph.output import class_count
+from slimseg.graph.output import class_count, map_node
 
 PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
 PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
@@ -46,7 +46,7 @@ def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence
     model.input_description[names[0]] = f"{order} image, {width} wide and {height} high; the normalisation is inside."
     model.output_description[names[1]] = f"{_output(graph, labels)}."
     model.user_defined_metadata[DESCRIPTION] = graph.description.to_json()
-    if len(labels) > 1 and not _one_channel(graph):
+    if len(labels) > 1 and _is_map(graph) and not _one_channel(graph):
         colours = [*palette[: len(labels)], *(_colour(number) for number in range(len(palette), len(labels)))]
         model.user_defined_metadata[PREVIEW_TYPE] = "imageSegmenter"
         model.user_defined_metadata[PREVIEW_PARAMETERS] = json.dumps({"labels": labels, "colors": colours})
@@ -84,11 +84,13 @@ def read_description(user_defined: dict[str, str]) -> Description | None:
 
 
 def _one_channel(graph: Graph) -> bool:
-    return (
-        graph.description.output_kind != "mask"
-        and len(graph.shape(graph.output)) == 4
-        and (graph.shape(graph.output)[1] == 1)
-    )
+    shape = graph.shape(map_node(graph))
+    return graph.description.output_kind != "mask" and len(shape) == 4 and shape[1] == 1
+
+
+def _is_map(graph: Graph) -> bool:
+    """Xcode's preview knows the sides of a map only."""
+    return len(graph.shape(graph.output)) >= 3
 
 
 def _output(graph: Graph, labels: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ Size = tuple[int, int]  # height, width
 
 INPUT = "image"
 TARGET = "iOS16"
+_SHAPED = "_has_output_shape"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Artefact:
     output_shape: tuple[int, ...]  # NCHW, or (1, height, width) for a mask
     sizes: tuple[Size, ...]  # other sizes that it takes beside its own
     description: Description
+    float32_layers: tuple[str, ...] = ()  # kept out of float16, and so off the Neural Engine, with those that read them
 
     @property
     def size_bytes(self) -> int:
@@ -76,6 +78,7 @@ def write(
     weights: WeightStorage = "float",
     *,
     sizes: Sequence[Size] = (),
+    float32_layers: Collection[str] = (),
     palette: Sequence[str] = (),
     licence: str = "",
 ) -> Artefact:
@@ -90,6 +93,7 @@ def write(
         precision: what the arithmetic is done in; only float16 runs on the Neural Engine.
         weights: how they are stored, see `compression`.
         sizes: further (height, width) that the package is to take.
+        float32_layers: whose values float16 cannot hold; `half_range.overflowing` finds them on images.
         palette: "#rrggbb" of every class, for Xcode's preview.
         licence: of the weights, in a sentence.
 
@@ -102,7 +106,7 @@ def write(
     folded = fold_scales(graph)
     _check(folded, sizes)
     with _quiet():
-        model = compressed(coremltools, _convert(coremltools, folded, precision, sizes), weights)
+        model = compressed(coremltools, _convert(coremltools, folded, precision, sizes, float32_layers), weights)
         metadata.describe(model, graph, (INPUT, output_name(graph)), palette, licence)
         target = _save(model, Path(path))
     return Artefact(
@@ -116,6 +120,7 @@ def write(
         output_shape=graph.shape(graph.output),
         sizes=tuple(sizes),
         description=graph.description,
+        float32_layers=tuple(float32_layers) if precision == "float16" else (),
     )
 
 
@@ -137,20 +142,25 @@ def _check(graph: Graph, sizes: Sequence[Size]) -> None:
         edit.at_input_size(graph, size)
 
 
-def _convert(coremltools: Any, graph: Graph, precision: Precision, sizes: Sequence[Size]) -> Any:
+def _convert(coremltools: Any, graph: Graph, precision: Precision, sizes: Sequence[Size], wide: Collection[str]) -> Any:
     order = graph.description.preprocessing.channel_order
     layout = coremltools.colorlayout.BGR if order == "bgr" else coremltools.colorlayout.RGB
     shapes = [graph.input_shape, *((1, 3, *size) for size in sizes)]
     shape = coremltools.EnumeratedShapes(shapes=shapes, default=graph.input_shape) if sizes else graph.input_shape
-    program = _Builder(coremltools, graph, flexible=bool(sizes)).run()
-    half = precision == "float16"
+    builder = _Builder(coremltools, graph, flexible=bool(sizes))
+    program = builder.run()
+    wide_operations = builder.operations_around(wide)
+    half = coremltools.transform.FP16ComputePrecision(
+        # A pass that gives transposed convolutions their output's shape has named them anew by then.
+        lambda operation: operation.name.removesuffix(_SHAPED) not in wide_operations
+    )
     try:
         return coremltools.convert(
             program,
             source="milinternal",
             convert_to="mlprogram",
             inputs=[coremltools.ImageType(INPUT, shape=shape, color_layout=layout)],
-            compute_precision=coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32,
+            compute_precision=half if precision == "float16" else coremltools.precision.FLOAT32,
             minimum_deployment_target=getattr(coremltools.target, TARGET),
             skip_model_load=True,
         )
@@ -171,6 +181,7 @@ class _Builder:
         shape = graph.input_shape
         self.input_shape = (*shape[:2], get_new_symbol(), get_new_symbol()) if flexible else shape
         self.values: dict[fx.Node, Any] = {}
+        self.operations: dict[fx.Node, list[str]] = {}
         self.folded_into_next: set[fx.Node] = set()
 
     def run(self) -> Any:
@@ -180,10 +191,18 @@ class _Builder:
             self.values[self.graph.input] = self._normalised(function.inputs[INPUT])
             for node in self.graph.layers():
                 if not self._folds_into_next(node):
+                    before = len(function.operations)
                     self._write(node)
+                    self.operations[node] = [str(made.name) for made in list(function.operations)[before:]]
             function.set_outputs([self.values[self.graph.output]])
         program.add_function("main", function)
         return program
+
+    def operations_around(self, names: Collection[str]) -> frozenset[str]:
+        """The operations of these layers, and of all that read them."""
+        nodes = [node for node in self.operations if node.name in names]
+        readers = [reader for node in nodes for reader in node.users]
+        return frozenset(name for node in (*nodes, *readers) for name in self.operations.get(node, ()))
 
     def _normalised(self, image: Any) -> Any:
         wanted = self.graph.description.preprocessing
