@@ -318,7 +318,7 @@ class QuantisationResult(Result):
     seconds: float
     host: str
     notes: tuple[str, ...] = ()
-    sensitivities: tuple[LayerSensitivity, ...] = ()  # the worst first; empty where nobody asked and nothing needed them
+    sensitivities: tuple[LayerSensitivity, ...] = ()  # worst first; empty where nobody asked and nothing needed them
 
 
 @dataclass(frozen=True)

@@ -38,3 +38,11 @@ def test_flattened_maps_are_maps_again():
     torch.testing.assert_close(as_map(graph, graph(image)), graph.module.get_submodule("layer_0")(image))
     assert map_size(graph) == (5, 8)
     assert class_count(graph) == 2
+
+
+def test_maps_that_are_flattened_in_two_steps():
+    ends = ops.Transpose((0, 2, 3, 1)), ops.Reshape((1, 40, 2), channels_last=False)
+    graph = edit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), *ends), (1, 3, 5, 8))
+    image = torch.randn(3, 3, 5, 8)
+    assert graph.shape(map_node(graph)) == (1, 2, 5, 8)
+    torch.testing.assert_close(as_map(graph, graph(image)), graph.module.get_submodule("layer_0")(image))

@@ -8,6 +8,7 @@ from slimseg.graph import ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, producer
 
+_TO_CHANNELS_LAST = (0, 2, 3, 1)
 _KEEPS_MEANING = (ops.Reshape, ops.Transpose, ops.Slice, ops.Cast, ops.Resize, ops.Pad)
 
 
@@ -26,6 +27,9 @@ def map_node(graph: Graph) -> fx.Node:
     node = graph.output
     while len(graph.shape(node)) != 4 and graph.layer_as(node, (ops.Reshape, ops.Cast)) is not None:
         node = producer(node)
+    last = graph.layer_as(node, ops.Transpose)
+    if node is not graph.output and last is not None and last.dims == _TO_CHANNELS_LAST:
+        return producer(node)  # flattened as a file flattens it, in two steps
     return node
 
 
