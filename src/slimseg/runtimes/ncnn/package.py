@@ -12,7 +12,8 @@ INSTALL = "pip install 'slimseg[ncnn]'"
 
 def available() -> bool:
     """Whether ncnn can be imported here; nothing is imported to find out."""
-    return importlib.util.find_spec("ncnn") is not None
+    found = importlib.util.find_spec("ncnn")
+    return found is not None and found.origin is not None  # a folder that happens to be called so has none
 
 
 def require() -> ModuleType:
@@ -21,8 +22,10 @@ def require() -> ModuleType:
     Raises:
         RuntimeFailure: it is not installed, or does not load.
     """
+    if not available():
+        raise RuntimeFailure(f"the ncnn package is not there to run .param files: {INSTALL}")
     try:
         import ncnn
     except ImportError as error:
-        raise RuntimeFailure(f"the ncnn package is not there to run .param files ({error}): {INSTALL}") from error
+        raise RuntimeFailure(f"the ncnn package does not load ({error}): {INSTALL}") from error
     return ncnn  # type: ignore[no-any-return]
