@@ -23,7 +23,6 @@ from slimseg.runtimes.mask import bilinear, bilinear_argmax, nearest
 
 if TYPE_CHECKING:
     from slimseg.runtimes.litert.file import TensorInfo
-    from slimseg.runtimes.litert.session import Session
 
 Pixels = NDArray[np.uint8]
 ROUNDS = 15
@@ -80,6 +79,17 @@ class Described(Protocol):
     def outputs(self) -> tuple[TensorInfo, ...]: ...
 
 
+class Runnable(Protocol):
+    """A loaded file of any runtime."""
+
+    @property
+    def file(self) -> Described: ...
+
+    def run_raw(self, value: NDArray[Any], /) -> NDArray[Any]:
+        """What `App.prepare` gives, with a batch of one, to what `App.mask` takes."""
+        ...
+
+
 class App:
     """What an app does around one file, on both sides.
 
@@ -96,7 +106,7 @@ class App:
         if found is None:
             raise ModelError(f"{model.path} does not say what it wants and gives: write it with slimseg")
         shape = model.inputs[0].shape
-        if len(shape) != 4 or shape[3] != 3:
+        if len(shape) != 4 or shape[3] != 3 or not all(shape):
             raise ModelError(f"{model.path} takes {shape}, not one (1, height, width, 3) image")
         self.path = model.path
         self.description = found
@@ -188,12 +198,16 @@ def time_end_to_end(
 ) -> tuple[float, ...]:
     """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
 
+    `paths` are `.tflite` files and ncnn's `.param`, in any mixture. An app with ncnn makes its input from bytes in C++
+    (`ncnn::Mat::from_pixels`, `substract_mean_normalize`); what numpy takes for the same, and to bring channels to the
+    front, stands in for it here. Scores are read where ncnn left them, as an app does.
+
     `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves. `image`, RGB of any
     size, should be one of the user's: how long a mask takes depends on how many class borders it has.
 
     Raises:
         ModelError: a file is damaged or does not say what its output means.
-        RuntimeFailure: LiteRT refused a file or crashed.
+        RuntimeFailure: ncnn is not installed, a runtime refused its file or crashed.
     """
     target = "slimseg.runtimes.host:measure_end_to_end"
     names = [str(path) for path in paths]
@@ -215,23 +229,37 @@ def measure_end_to_end(
     """What `time_end_to_end` runs in the child."""
     import torch
 
-    from slimseg.runtimes.litert.session import Session
-
     torch.set_num_threads(threads)
-    sessions = [Session(name, threads) for name in names]
-    apps = [App(session.file, session.file.description or other) for session in sessions]
+    sessions = [session(name, threads) for name in names]
+    apps = [App(loaded.file, loaded.file.description or other) for loaded in sessions]
     samples: list[list[float]] = [[] for _ in apps]
     for number in range(ROUNDS + 2):
-        for session, app, own in zip(sessions, apps, samples, strict=True):
-            warm_up_ms = _once(session, app, image, mask_size)  # a video finds its caches as the last frame left them
+        for loaded, app, own in zip(sessions, apps, samples, strict=True):
+            warm_up_ms = _once(loaded, app, image, mask_size)  # a video finds its caches as the last frame left them
             if number >= 2:
                 repeats = min(_REPEATS, 1 + int(_TURN_MS / warm_up_ms))
-                own.extend(_once(session, app, image, mask_size) for _ in range(repeats))
+                own.extend(_once(loaded, app, image, mask_size) for _ in range(repeats))
     return tuple(float(np.median(own)) for own in samples)
 
 
-def _once(session: Session, app: App, image: Pixels, mask_size: tuple[int, int]) -> float:
+def session(path: str | Path, threads: int = 1) -> Runnable:
+    """A file loaded into this process by the runtime that it is for.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+        RuntimeFailure: it is for ncnn, which is not installed or refuses it.
+    """
+    if Path(path).suffix == ".param":
+        from slimseg.runtimes.ncnn.session import Session as NcnnSession
+
+        return NcnnSession(path, threads)
+    from slimseg.runtimes.litert.session import Session
+
+    return Session(path, threads)
+
+
+def _once(loaded: Runnable, app: App, image: Pixels, mask_size: tuple[int, int]) -> float:
     """Milliseconds from an image to its mask."""
     start = time.perf_counter()
-    app.mask(session.run_raw(app.prepare(image)[None]), mask_size)
+    app.mask(loaded.run_raw(app.prepare(image)[None]), mask_size)
     return 1e3 * (time.perf_counter() - start)

@@ -157,6 +157,33 @@ def test_what_an_app_does_around_a_file_is_the_same_for_both_runtimes(small):
     assert app.mask(output, (100, 130)).shape == (100, 130)
 
 
+def test_raw_output_is_the_output(small):
+    loaded = session.Session(small.param)
+    first, second = images(2)
+    kept = loaded.run_raw(first[None])
+    assert kept.shape == (64, 96, 5)
+    np.testing.assert_array_equal(loaded.run_raw(second), loaded.run(second)[0])
+    np.testing.assert_array_equal(kept, loaded.run(first)[0], "a later run does not write over it")
+
+
+def test_both_runtimes_are_timed_end_to_end_in_one_run(small, tmp_path):
+    graph = models.build(5, (64, 96), "inverted residual", 0.5, mean=127, std=128)
+    larger = models.build(5, (64, 96), "residual", 2.0, mean=127, std=128)
+    litert_writer.write(graph, tmp_path / "m.tflite")
+    slow = writer.write(larger, tmp_path, name="larger")
+    times = host.time_end_to_end([small.param, tmp_path / "m.tflite", slow.param], (100, 130), (100, 130))
+    assert len(times) == 3
+    assert 0 < times[0] < times[2]
+    assert 0.02 < times[0] / times[1] < 50
+
+
+def test_end_to_end_needs_a_size(small, tmp_path):
+    (tmp_path / "open.param").write_text(small.param.read_text().replace("0=96 1=64 2=3", "", 1))
+    (tmp_path / "open.bin").write_bytes(small.bin.read_bytes())
+    with pytest.raises(ModelError, match=r"open.param takes \(1, 0, 0, 0\), not one"):
+        host.time_end_to_end([tmp_path / "open.param"], (64, 96), (64, 96))
+
+
 def test_a_profile_without_a_size_is_refused(small, tmp_path):
     text = small.param.read_text().replace("0=96 1=64 2=3", "", 1)
     (tmp_path / "open.param").write_text(text)

@@ -117,6 +117,15 @@ class Session:
             raise file.damaged(self.file.param, f"could not compute {self.file.output_name} (code {code})")
         return result
 
+    def run_raw(self, value: Array) -> Array:
+        """One input (H, W, C) or (1, H, W, C) to the output without a batch; maps are (h, w, c), their planes apart.
+
+        Nothing is copied: the result lies in this session's memory and must not outlive it.
+        """
+        self.set_image(value)
+        found = np.asarray(self.invoke())
+        return found.transpose(1, 2, 0) if found.ndim == 3 else found
+
     def run(self, image: Array) -> Array:
         """One input (H, W, C) or (1, H, W, C) to the output with a batch of one; maps are (1, h, w, c)."""
         self.set_image(image)
