@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from slimseg.errors import UserError
 from slimseg.planning.budget import Budget
-from slimseg.quantisation.schemes import Attempt, attempts, choose, drop, holds, verdict
+from slimseg.quantisation.schemes import TRAINED, Attempt, attempts, choose, drop, holds, verdict
 from slimseg.results import QuantisedFile
 
 FLOAT = QuantisedFile("float32", "", 10.0, 1.0, 4000, 60.0, 100.0)
@@ -55,6 +57,12 @@ def test_the_fastest_and_of_its_files_the_most_accurate() -> None:
     assert choose(FLOAT, ALL, Budget()) == SQUARED  # its 3.6 and the other's 4.0 are one speed: the same operators
     assert "3.60x as fast" in verdict(FLOAT, ALL, SQUARED)
     assert "slower than float32: dynamic, int16x8" in verdict(FLOAT, ALL, SQUARED)
+
+
+def test_the_verdict_says_how_the_file_was_made() -> None:
+    equalised, learnt = replace(SQUARED, corrected="equalise"), replace(SQUARED, corrected=TRAINED)
+    assert "int8 (ranges by mse, corrected by equalise) is" in verdict(FLOAT, (equalised,), equalised)
+    assert "int8 (ranges by mse, trained in 8 bits) is" in verdict(FLOAT, (learnt,), learnt)
 
 
 def test_what_breaks_the_budget_is_not_kept() -> None:

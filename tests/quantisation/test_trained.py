@@ -9,7 +9,7 @@ import pytest
 import slimseg
 from slimseg.errors import UserError
 from slimseg.graph.graph import Graph
-from slimseg.quantisation import timing, trained
+from slimseg.quantisation import schemes, timing, trained
 from slimseg.runtimes.litert import file
 
 
@@ -32,7 +32,7 @@ def test_one_more_row(shapes_graph: Graph, shapes: Path, tmp_path: Path, io: str
         correct="none",
         train_s=60.0,  # type: ignore[arg-type]
     )
-    assert [row.corrected for row in result.candidates] == ["", trained.TRAINED]
+    assert [row.corrected for row in result.candidates] == ["", schemes.TRAINED]
     row = result.candidates[-1]
     assert row.was_made
     assert row.miou is not None

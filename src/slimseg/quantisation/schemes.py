@@ -13,6 +13,7 @@ from slimseg.results import QuantisedFile
 from slimseg.runtimes.litert.quantizer import SCHEMES, STATIC, Io, Scheme
 
 AUTO = "auto"
+TRAINED = "trained"  # the correction of a file that came out of quantisation-aware training
 FASTER = 1.03  # times as fast: less is the machine's noise
 ALIKE = 0.95  # of the fastest file's speed: among those accuracy decides
 _METHOD_OF_16_BITS: Method = "minmax"  # 65536 steps leave no reason to clip
@@ -131,9 +132,13 @@ def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen
     )
     others = f"; slower than float32: {', '.join(slower)}" if slower else ""
     how = [f"ranges by {chosen.ranges}"] if chosen.ranges else []
-    how += [f"corrected by {chosen.corrected}"] if chosen.corrected else []
+    how += [_corrected(chosen)] if chosen.corrected else []
     made = f" ({', '.join(how)})" if how else ""
     return f"{_name(chosen)}{made} is {speed}, and {size}{others}"
+
+
+def _corrected(row: QuantisedFile) -> str:
+    return "trained in 8 bits" if row.corrected == TRAINED else f"corrected by {row.corrected}"
 
 
 def _name(row: QuantisedFile) -> str:

@@ -14,9 +14,9 @@ from slimseg.graph.graph import Graph
 from slimseg.quantisation.bench import Base, Bench, Trial
 from slimseg.quantisation.calibration import Method
 from slimseg.quantisation.qat import QuantisationAwareTraining
+from slimseg.quantisation.schemes import TRAINED
 from slimseg.training.data import Folder
 
-TRAINED = "trained"
 _RANGES: Method = "mse"  # to start from
 _STEPS = 1_000_000  # time ends it
 
