@@ -354,6 +354,19 @@ class Artefact(Result):
 
 
 @dataclass(frozen=True)
+class HeadTrial(Result):
+    """One form of a network's output on one runtime: what it costs an app that wants the mask, or why there is none."""
+
+    runtime: str  # "litert", "litert int8" or "ncnn"
+    form: str  # e.g. "logits at 96x128"; the first of its runtime is the network as it is
+    latency_ms: float = 0.0  # from the prepared input to the output
+    end_to_end_ms: float = 0.0  # from RGB bytes to the class mask, both of the image's size
+    output_bytes: int = 0  # what the runtime hands to the app for one image
+    changed_percent: float = 0.0  # of the mask's pixels: another class than on this runtime with the network as it is
+    reason: str = ""  # why there is no such file
+
+
+@dataclass(frozen=True)
 class ModelCard(Result):
     """What somebody who builds an exported network into an app must know."""
 
