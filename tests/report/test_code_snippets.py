@@ -18,6 +18,7 @@ from slimseg.graph.preprocessing import Preprocessing
 from slimseg.report.code_snippets import Snippet, snippets
 from slimseg.results import Artefact, ModelCard, Port
 from slimseg.runtimes import host
+from slimseg.runtimes.coreml.writer import TARGET
 from slimseg.runtimes.litert import file, session, writer
 from slimseg.runtimes.litert.quantizer import Io, quantize_int8
 from slimseg.techniques import head
@@ -90,6 +91,11 @@ def test_no_hole_and_the_files_own_names(artefact: Artefact) -> None:
 def test_mediapipe_only_where_it_loads() -> None:
     plain = Artefact(**{**vars(ARTEFACTS[0]), "for_mediapipe": False})
     assert not [each for each in snippets(card(plain)) if each.title.startswith("MediaPipe")]
+
+
+def test_swift_names_the_system_that_the_package_asks_for() -> None:
+    (code,) = [each.code for each in snippets(card(ARTEFACTS[-1]))]
+    assert f"{TARGET.replace('iOS', 'iOS ')} or later" in code
 
 
 def test_one_channel_says_what_mediapipe_makes_of_it() -> None:

@@ -1,4 +1,4 @@
-// Add {{ file | comment }} to the target; Xcode compiles it into the app as {{ stem | comment }}.mlmodelc. iOS 15 or later.
+// Add {{ file | comment }} to the target; Xcode compiles it into the app as {{ stem | comment }}.mlmodelc. iOS 16 or later.
 // Input {{ input.name | comment }} {{ input.shape | shape }}, output {{ output.name | comment }} {{ output.shape | shape }} {{ output.dtype }}.
 import CoreML
 import Vision
