@@ -34,6 +34,7 @@ from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, Q
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file, profiler
 from slimseg.runtimes.litert.quantizer import Io
+from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder
 
 CALIBRATION_IMAGES = 100
@@ -94,6 +95,7 @@ def quantize(
     if data is None and all(attempt.ranges for attempt in attempts):
         raise DataError(f"--scheme {scheme} needs images for the ranges of activations: give --data")
     name = model.name if isinstance(model, Graph) else str(model)
+    memory.keep_freed()  # layers are run in torch one by one
     with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch, _named_as_given(scratch, name):
         source = open_source(model, description, io, Path(scratch))
         bench = _bench(source, data, io, calibration_images, threads, progress or Silent(), Path(scratch))

@@ -44,6 +44,7 @@ from slimseg.runtimes.litert import benchmark
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
+from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder
 
 CALIBRATION_IMAGES = 100
@@ -102,6 +103,7 @@ def slim(
         "seed": seed,
     }
     run = run_folder.opened(Path(out), graph)
+    memory.keep_freed()  # sensitivities and importance run in torch before the training does
     return _Job(graph, folder, run, budget, seed, evaluator, Journal(run / run_folder.WORK, conditions)).run()
 
 
