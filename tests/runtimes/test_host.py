@@ -108,6 +108,11 @@ def test_end_to_end_of_every_kind_of_file(files: dict[str, Path]) -> None:
     assert larger[0] > quick[list(files).index("image")]
 
 
+def test_the_runtime_has_a_part_of_the_time(files: dict[str, Path]) -> None:
+    (found,) = host.time_in_app([files["float"]], image(256, 320), (1024, 1280), rounds=3)
+    assert 0 < found.runtime_ms < found.whole_ms
+
+
 def test_a_file_that_says_nothing_of_itself(files: dict[str, Path]) -> None:
     silent = replace(file.read(files["image"]), description=None)
     with pytest.raises(ModelError, match="does not say what it wants and gives"):

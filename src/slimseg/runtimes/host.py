@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -188,6 +189,14 @@ def in_rows(output: NDArray[Any], size: tuple[int, int], path: str | Path) -> ND
     return output.reshape(*size, -1)
 
 
+@dataclass(frozen=True)
+class EndToEnd:
+    """What one file takes in an app: medians in milliseconds."""
+
+    runtime_ms: float  # from the prepared input to the output
+    whole_ms: float  # from the image's bytes to its mask
+
+
 def time_end_to_end(
     paths: Sequence[str | Path],
     image_size: tuple[int, int],
@@ -198,12 +207,28 @@ def time_end_to_end(
 ) -> tuple[float, ...]:
     """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
 
+    `image`, RGB of any size, should be one of the user's: how long a mask takes depends on how many class borders it
+    has. All else is as for `time_in_app`.
+    """
+    pixels = resize_image(_blurred() if image is None else image, image_size)
+    return tuple(each.whole_ms for each in time_in_app(paths, pixels, mask_size, threads, description))
+
+
+def time_in_app(
+    paths: Sequence[str | Path],
+    image: Pixels,
+    mask_size: tuple[int, int],
+    threads: int = 1,
+    description: Description | None = None,
+    rounds: int = ROUNDS,
+) -> tuple[EndToEnd, ...]:
+    """From the bytes of an RGB `image` (h, w, 3) to a class mask of `mask_size`, all files in turns, in the child.
+
     `paths` are `.tflite` files and ncnn's `.param`, in any mixture. An app with ncnn makes its input from bytes in C++
     (`ncnn::Mat::from_pixels`, `substract_mean_normalize`); what numpy takes for the same, and to bring channels to the
     front, stands in for it here. Scores are read where ncnn left them, as an app does.
 
-    `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves. `image`, RGB of any
-    size, should be one of the user's: how long a mask takes depends on how many class borders it has.
+    `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.
 
     Raises:
         ModelError: a file is damaged or does not say what its output means.
@@ -211,10 +236,8 @@ def time_end_to_end(
     """
     target = "slimseg.runtimes.host:measure_end_to_end"
     names = [str(path) for path in paths]
-    pixels = resize_image(_blurred() if image is None else image, image_size)
-    result: tuple[float, ...] = child.shared().call(
-        target, names, pixels, mask_size, threads, description, about=names[-1]
-    )
+    arguments = names, image, mask_size, threads, description, rounds
+    result: tuple[EndToEnd, ...] = child.shared().call(target, *arguments, about=names[-1])
     return result
 
 
@@ -224,22 +247,27 @@ def _blurred() -> Pixels:
 
 
 def measure_end_to_end(
-    names: list[str], image: Pixels, mask_size: tuple[int, int], threads: int, other: Description | None
-) -> tuple[float, ...]:
-    """What `time_end_to_end` runs in the child."""
+    names: list[str],
+    image: Pixels,
+    mask_size: tuple[int, int],
+    threads: int,
+    other: Description | None,
+    rounds: int = ROUNDS,
+) -> tuple[EndToEnd, ...]:
+    """What `time_in_app` runs in the child."""
     import torch
 
     torch.set_num_threads(threads)
     sessions = [session(name, threads) for name in names]
     apps = [App(loaded.file, loaded.file.description or other) for loaded in sessions]
-    samples: list[list[float]] = [[] for _ in apps]
-    for number in range(ROUNDS + 2):
+    samples: list[list[tuple[float, float]]] = [[] for _ in apps]
+    for number in range(rounds + 2):
         for loaded, app, own in zip(sessions, apps, samples, strict=True):
-            warm_up_ms = _once(loaded, app, image, mask_size)  # a video finds its caches as the last frame left them
+            _, warm_up_ms = _once(loaded, app, image, mask_size)  # a video finds its caches as the last frame left them
             if number >= 2:
                 repeats = min(_REPEATS, 1 + int(_TURN_MS / warm_up_ms))
                 own.extend(_once(loaded, app, image, mask_size) for _ in range(repeats))
-    return tuple(float(np.median(own)) for own in samples)
+    return tuple(EndToEnd(*(float(value) for value in np.median(own, 0))) for own in samples)
 
 
 def session(path: str | Path, threads: int = 1) -> Runnable:
@@ -258,8 +286,12 @@ def session(path: str | Path, threads: int = 1) -> Runnable:
     return Session(path, threads)
 
 
-def _once(loaded: Runnable, app: App, image: Pixels, mask_size: tuple[int, int]) -> float:
-    """Milliseconds from an image to its mask."""
+def _once(loaded: Runnable, app: App, image: Pixels, mask_size: tuple[int, int]) -> tuple[float, float]:
+    """Milliseconds in the runtime, and from an image to its mask."""
     start = time.perf_counter()
-    app.mask(loaded.run_raw(app.prepare(image)[None]), mask_size)
-    return 1e3 * (time.perf_counter() - start)
+    value = app.prepare(image)[None]
+    prepared = time.perf_counter()
+    output = loaded.run_raw(value)
+    computed = time.perf_counter()
+    app.mask(output, mask_size)
+    return 1e3 * (computed - prepared), 1e3 * (time.perf_counter() - start)

@@ -1,0 +1,42 @@
+"""Forms of the output on every runtime, for the terminal: what each takes, and which to give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from slimseg.exporting import heads
+from slimseg.exporting.head_forms import AS_IS
+from slimseg.report import tables, units
+from slimseg.results import HeadTrial
+
+
+def show_heads(trials: Sequence[HeadTrial], *, console: Console | None = None) -> None:
+    """Print a row per form, the one to give in green, then a sentence per runtime and why others are not there."""
+    rows = tables.table("Runtime", "Output", "Network", "To mask", "Bytes", "Changed", numbers_from=2)
+    chosen = heads.best(trials)
+    shown = ""
+    for trial in trials:
+        if trial.reason:
+            continue
+        first = trial.runtime != shown
+        rows.add_row(
+            trial.runtime if first else "",
+            Text(_short(trial.form), style="green" if trial == chosen[trial.runtime] else ""),
+            units.milliseconds(trial.latency_ms),
+            units.milliseconds(trial.end_to_end_ms),
+            units.size(trial.output_bytes),
+            AS_IS if first else f"{units.percent(trial.changed_percent, 2)}%",
+        )
+        shown = trial.runtime
+    parts: list[RenderableType] = [rows, ""]
+    parts += [Text(f"{runtime}: {sentence}.") for runtime, sentence in heads.recommend(trials).items()]
+    parts += [Text(f"{each.runtime}, no {each.form}: {each.reason}.", style="dim") for each in trials if each.reason]
+    tables.show(console, *parts)
+
+
+def _short(form: str) -> str:
+    """Without saying that the network gives it as it is, which another column does."""
+    return form.removeprefix(f"{AS_IS} (").removesuffix(")") if form.startswith(AS_IS) else form
