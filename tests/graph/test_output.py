@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slimseg.graph import edit, ops
-from slimseg.graph.output import as_map, class_count, map_node, map_size, output_kind
+from slimseg.graph.output import as_map, class_count, giving_map, map_node, map_size, output_kind
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,16 @@ def test_maps_that_are_flattened_in_two_steps():
     image = torch.randn(3, 3, 5, 8)
     assert graph.shape(map_node(graph)) == (1, 2, 5, 8)
     torch.testing.assert_close(as_map(graph, graph(image)), graph.module.get_submodule("layer_0")(image))
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [(ops.Reshape((1, 40, 2)),), (ops.Transpose((0, 2, 3, 1)), ops.Reshape((1, 40, 2), channels_last=False))],
+)
+def test_giving_the_map_itself(ends):
+    graph = edit.trace(nn.Sequential(nn.Conv2d(3, 2, 1), *ends), (1, 3, 5, 8))
+    given = giving_map(graph)
+    image = torch.randn(1, 3, 5, 8)
+    torch.testing.assert_close(given(image), as_map(graph, graph(image)))
+    assert len(list(given.layers())) == 1
+    assert giving_map(given) is given

@@ -179,6 +179,15 @@ def extract(graph: Graph, source: str, target: str) -> Graph:
     return Graph(module, graph.shape(start), graph.description, f"{graph.name}:{target}")
 
 
+def ending_at(graph: Graph, name: str) -> Graph:
+    """A copy of the network that gives the value of that node; what only followed it is gone."""
+    result = graph.copy()
+    (end,) = (node for node in result.module.graph.nodes if node.op == "output")
+    end.args = (result.node(name),)
+    result.refresh()
+    return result
+
+
 def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
     """Copies of the modules and constants that `part` names; parameters shared in it stay shared."""
     used = {str(node.target) for node in part.nodes if node.op in ("call_module", "get_attr")}

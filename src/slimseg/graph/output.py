@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from slimseg.graph import ops
+from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, producer
 
@@ -31,6 +31,12 @@ def map_node(graph: Graph) -> fx.Node:
     if node is not graph.output and last is not None and last.dims == _TO_CHANNELS_LAST:
         return producer(node)  # flattened as a file flattens it, in two steps
     return node
+
+
+def giving_map(graph: Graph) -> Graph:
+    """The graph itself, or a copy that gives its map as it is where the graph flattens it."""
+    node = map_node(graph)
+    return graph if node is graph.output else edit.ending_at(graph, node.name)
 
 
 def as_map(graph: Graph, output: Tensor) -> Tensor:

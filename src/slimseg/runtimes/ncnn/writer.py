@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import fx
 
 from slimseg.errors import OutputError, Unsupported
-from slimseg.graph import ops
+from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
@@ -128,10 +128,7 @@ def without_argmax(graph: Graph) -> Graph:
         node = producer(node)
     if graph.layer_as(node, ops.ArgMax) is None:
         return graph
-    result = graph.copy()
-    (end,) = (each for each in result.module.graph.nodes if each.op == "output")
-    end.args = (producer(result.node(node.name)),)
-    result.refresh()
+    result = edit.ending_at(graph, producer(node).name)
     result.description = replace(graph.description, output_kind=output_kind(result))
     return result
 

@@ -1,0 +1,122 @@
+"""An `.mlpackage` for Core ML, checked by reading it back; only macOS can run it.
+
+form          what it is
+float16       weights and arithmetic in 16 bits, for the Neural Engine
+float32       both in 32 bits, for processor and GPU
+palettised    float16 with tables of 256 weights a layer
+linear        float16 with weights of 8 bits and a scale for each channel
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import numpy as np
+import torch
+
+from slimseg.errors import Unsupported
+from slimseg.exporting.written import Request, Written
+from slimseg.graph.graph import Graph
+from slimseg.graph.output import giving_map
+from slimseg.results import Artefact, Port
+from slimseg.runtimes import host
+from slimseg.runtimes.coreml import half_range, structure, writer
+from slimseg.runtimes.coreml.compression import WeightStorage
+from slimseg.training.data import Pixels
+
+_PRECISIONS = {
+    "float16": "float16",
+    "float32": "float32",
+    "palettised": "float16, weights in tables of 256",
+    "linear": "float16, weights in 8 bits",
+}
+_UNRUN = "Its numbers were not compared: Core ML runs on macOS and iOS only."
+
+
+def write(request: Request) -> Written:
+    """Raises: Unsupported, OutputError, UserError (coremltools is not installed)."""
+    graph, form = giving_map(request.source.graph), request.target.form or "float16"
+    wide = () if form == "float32" else half_range.overflowing(graph, _tensor(graph, request.probes))
+    made = writer.write(
+        graph,
+        request.folder / f"{request.target.stem}.mlpackage",
+        "float32" if form == "float32" else "float16",
+        cast(WeightStorage, form) if form in ("palettised", "linear") else "float",
+        sizes=request.sizes,
+        float32_layers=wide,
+        palette=request.palette,
+        licence=request.licence,
+    )
+    found = structure.check(made.path)
+    _check(made, found)
+    artefact = Artefact(
+        target="coreml",
+        files=(made.path.name,),
+        size_bytes=made.size_bytes,
+        precision=_PRECISIONS[form] + (f", {len(wide)} layers in float32" if wide else ""),
+        input=Port(found.input.name, found.input.shape, found.input.dtype),
+        output=Port(found.output.name, found.output.shape, found.output.dtype),
+        output_kind=made.description.output_kind,
+        takes_pixels=True,
+        verified=_verified(found),
+        not_verified=(*_range(request, form), _UNRUN),
+        remarks=_remarked(found, wide),
+    )
+    return Written(artefact, made.path, graph, is_float=form in ("float16", "float32"))
+
+
+def _tensor(graph: Graph, images: Sequence[Pixels]) -> torch.Tensor:
+    """Preprocessed images (N, 3, height, width)."""
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    return torch.from_numpy(np.stack([pipeline(image) for image in images])).permute(0, 3, 1, 2)
+
+
+def _check(made: writer.Artefact, found: structure.Structure) -> None:
+    """The package on disk against what was to be written.
+
+    Raises:
+        Unsupported: it is another.
+    """
+    ends = ((found.input.shape, made.input_shape), (found.output.shape, made.output_shape))
+    if any(there != wanted for there, wanted in ends) or found.description != made.description:
+        raise Unsupported(
+            f"{made.path.name} was read back with {found.input.shape} to {found.output.shape}, not "
+            f"{made.input_shape} to {made.output_shape}"
+        )
+
+
+def _verified(found: structure.Structure) -> tuple[str, ...]:
+    operations = sum(found.operations.values())
+    return (
+        f"Read back: {found.input.kind} {found.input.shape[3]}x{found.input.shape[2]} in, {found.output.name} "
+        f"{_sides(found.output.shape)} out, for {found.system} and later.",
+        f"{operations} operations of {len(found.operations)} kinds"
+        + (f", of which {', '.join(found.unknown)} in no list of what the Neural Engine runs" if found.unknown else "")
+        + ("; all are known to run on the Neural Engine." if found.for_neural_engine else "."),
+    )
+
+
+def _remarked(found: structure.Structure, wide: Sequence[str]) -> tuple[str, ...]:
+    """Operations that may be slow on the device, one sentence for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for remark in found.remarks:
+        reasons.setdefault(f"{remark.operation} {remark.why}", []).append(remark.name)
+    sentences = [f"{why}: {_few(names)}." for why, names in reasons.items()]
+    if wide:
+        sentences.append(f"Values outgrow float16, so that these leave the Neural Engine: {_few(wide)}.")
+    return tuple(sentences)
+
+
+def _range(request: Request, form: str) -> tuple[str, ...]:
+    if form == "float32" or not request.drawn:
+        return ()
+    return ("Whether values fit float16 was looked at on drawn images only: give --data.",)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

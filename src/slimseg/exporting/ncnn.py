@@ -1,0 +1,42 @@
+"""A `.param` and a `.bin` for ncnn. A class index is left to the app: ncnn's ArgMax is one number for a whole blob.
+
+form    what it is
+fp16    weights stored in 16 bits; ncnn computes in 16 bits where the processor does, in 32 elsewhere
+fp32    weights stored in 32 bits
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from slimseg.exporting.written import Request, Written
+from slimseg.graph.output import giving_map
+from slimseg.results import Artefact, Port
+from slimseg.runtimes.ncnn import package, writer
+
+_PRECISIONS = {"fp16": "float16 weights", "fp32": "float32"}
+_ARITHMETIC = "It was computed in float32 here; phones with half precision (ARMv8.2) compute in float16 by default."
+
+
+def write(request: Request) -> Written:
+    """Raises: Unsupported, OutputError."""
+    storage = cast(Literal["fp16", "fp32"], request.target.form or "fp16")
+    graph = giving_map(request.source.graph)
+    made = writer.write(graph, request.folder, storage, request.target.stem)
+    run = package.available()
+    artefact = Artefact(
+        target="ncnn",
+        files=(made.param.name, made.bin.name),
+        size_bytes=made.size_bytes,
+        precision=_PRECISIONS[storage],
+        input=Port(made.input_name, _channels_first(made.input_shape), "float32"),
+        output=Port(made.output_name, _channels_first(made.output_shape), "float32"),
+        output_kind=made.description.output_kind,
+        not_verified=(_ARITHMETIC if run else f"It was not run: ncnn is not installed here ({package.INSTALL}).",),
+    )
+    said = writer.without_argmax(graph)
+    return Written(artefact, made.param, said, is_float=True, others=(made.bin,))
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[2], *shape[:2]) if len(shape) == 3 else shape

@@ -1,0 +1,109 @@
+"""A `.tflite` for LiteRT that MediaPipe Tasks loads as it is, too, wherever MediaPipe can take such a network.
+
+form       what it is
+float32    the source's own file, if it is one in float32, else the graph written anew
+int8       the source's own int8 file, else the graph quantised on the user's images, taking RGB bytes
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from slimseg.errors import RuntimeFailure, Unsupported, UserError
+from slimseg.exporting.written import Request, Written
+from slimseg.graph.description import Description
+from slimseg.planning import deploy
+from slimseg.report.artefacts import tflite_artefact
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert.tasks import client, for_image_segmenter
+from slimseg.techniques import image_input
+
+CLIENT_IMAGES = 4
+AGREEMENT = 99.0  # percent of pixels: MediaPipe resizes masks in its own way
+
+
+def write(request: Request) -> Written:
+    """Raises: UserError (int8 without images), Unsupported, ModelError, OutputError, RuntimeFailure."""
+    form = request.target.form or request.source.precision
+    plain = _plain(request, form)
+    description = file.read_description(plain) or request.source.graph.description
+    path = request.folder / f"{request.target.stem}.tflite"
+    verified, not_verified = [], [_PHONE]
+    try:
+        file.save(_for_mediapipe(request, plain, form, description), path)
+        (verified if client.available() else not_verified).append(_client_says(path, request))
+    except Unsupported as error:
+        file.save(file.embed_description(plain.read_bytes(), description), path)
+        not_verified.append(f"MediaPipe's ImageSegmenter cannot take it: {error}.")
+    artefact = tflite_artefact(path, file.read_description(path) or description)
+    if form == "int8":
+        artefact = replace(artefact, precision="int8")
+    artefact = replace(artefact, verified=tuple(verified), not_verified=tuple(not_verified))
+    return Written(artefact, path, request.source.graph, is_float=form == "float32")
+
+
+_PHONE = "It ran on this computer's processor, not on a phone."
+
+
+def _plain(request: Request, form: str) -> Path:
+    """The network's file in that form, as an app of ours would take it."""
+    source = request.source
+    if form in source.files:
+        return source.files[form]
+    path = request.folder / f"plain_{form}.tflite"
+    if form == "int8" and request.drawn:
+        raise UserError("int8 needs images for the ranges of activations: give --data")
+    deploy.write_deployed(source.graph, path, request.images, "int8" if form == "int8" else "float32")
+    return path
+
+
+def _for_mediapipe(request: Request, plain: Path, form: str, description: Description) -> bytes:
+    """The file with metadata; where its normalisation is in the way, with that in the first convolution.
+
+    Raises:
+        Unsupported: MediaPipe would refuse the network in any form, or make wrong masks of it.
+    """
+    name, licence = request.source.graph.name, request.licence
+    try:
+        return for_image_segmenter(plain.read_bytes(), description, name, licence)
+    except Unsupported:
+        if form != "float32" or not _normalises_by_channel(description):
+            raise
+        folded = image_input.fold(request.source.graph)
+        path = request.folder / "folded.tflite"
+        deploy.write_float(folded, path)
+        return for_image_segmenter(path.read_bytes(), folded.description, name, licence)
+
+
+def _normalises_by_channel(description: Description) -> bool:
+    wanted = description.preprocessing
+    return wanted.channel_order != "rgb" or len(set(wanted.mean)) > 1 or len(set(wanted.std)) > 1
+
+
+def _client_says(path: Path, request: Request) -> str:
+    """What MediaPipe's own client makes of the file, where it is installed.
+
+    Images have the input's size, since MediaPipe shrinks images without antialiasing, which is no matter of the file.
+
+    Raises:
+        Unsupported: it refuses the file.
+    """
+    if not client.available():
+        return f"It was not loaded by MediaPipe itself, which is not installed here: {client.INSTALL}."
+    size = request.source.graph.input_size
+    images = [host.resize_image(image, size) for image in request.probes[:CLIENT_IMAGES]]
+    app = host.App(file.read(path))
+    try:
+        theirs = client.category_masks(path, images)
+    except RuntimeFailure as error:
+        raise Unsupported(f"MediaPipe {client.version()} refuses it: {error}") from error
+    same = []
+    for image, mask in zip(images, theirs, strict=True):
+        (output,) = session.predict(path, app.prepare(image)[None], raw=True)
+        same.append(float((app.mask(output, size) == mask).mean()))
+    percent = 100 * sum(same) / len(same)
+    if percent < AGREEMENT:
+        raise Unsupported(f"its masks have {percent:.2f}% of pixels as LiteRT's own")
+    return f"MediaPipe {client.version()} loads it; {percent:.2f}% of its category masks' pixels are as LiteRT's own."

@@ -1,0 +1,71 @@
+"""MediaPipe's own `ImageSegmenter`, where the package is installed: the judge of files that are meant for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimseg.errors import RuntimeFailure, one_line
+from slimseg.runtimes import child
+
+INSTALL = "pip install 'slimseg[mediapipe]'"
+Pixels = NDArray[np.uint8]
+
+
+def available() -> bool:
+    """Whether MediaPipe can be imported; nothing is imported to find out."""
+    found = importlib.util.find_spec("mediapipe")
+    return found is not None and found.origin is not None
+
+
+def version() -> str:
+    """Of the installed package."""
+    return importlib.metadata.version("mediapipe")
+
+
+def category_masks(path: str | Path, images: Sequence[Pixels]) -> list[Pixels]:
+    """Category masks (height, width) of RGB images (height, width, 3), made in a child process.
+
+    Raises:
+        RuntimeFailure: MediaPipe refuses the file, does not load, or crashes.
+    """
+    with child.Child() as process:  # of its own: MediaPipe brings threads and libraries that nobody else needs
+        found: dict[str, Any] = process.call(f"{__name__}:segment", str(path), list(images), about=path)
+    return list(found["category"])
+
+
+def segment(path: str, images: Sequence[Pixels]) -> dict[str, Any]:
+    """What MediaPipe makes of images, for the child process.
+
+    Returns:
+        `category`, masks (height, width); `confidence`, (height, width, masks) float32; and `labels`.
+
+    Raises:
+        RuntimeFailure: MediaPipe refuses the file or does not load.
+    """
+    try:
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError as error:
+        raise RuntimeFailure(f"MediaPipe does not load ({one_line(error)}): {INSTALL}") from error
+    options = vision.ImageSegmenterOptions(
+        base_options=BaseOptions(model_asset_path=path), output_confidence_masks=True, output_category_mask=True
+    )
+    try:
+        segmenter = vision.ImageSegmenter.create_from_options(options)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise RuntimeFailure(one_line(error)) from error
+    with segmenter:
+        category, confidence = [], []
+        for image in images:
+            found = segmenter.segment(mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(image)))
+            category.append(found.category_mask.numpy_view().reshape(image.shape[:2]).copy())
+            masks = [mask.numpy_view().reshape(image.shape[:2]) for mask in found.confidence_masks]
+            confidence.append(np.stack(masks, -1))
+        return {"category": category, "confidence": confidence, "labels": list(segmenter.labels)}

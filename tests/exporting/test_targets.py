@@ -1,0 +1,34 @@
+"""What `--to` takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from slimseg.errors import UserError
+from slimseg.exporting.targets import FORMS, Target, parse
+
+
+def test_targets_in_order() -> None:
+    assert parse("ncnn, tflite:INT8,") == (Target("ncnn"), Target("tflite", "int8"))
+    assert [target.stem for target in parse("tflite,tflite:int8")] == ["model", "model_int8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "nothing to export"),
+        (",", "nothing to export"),
+        ("onnx", "no such target"),
+        ("tflite:float16", "no form 'float16': give one of float32, int8"),
+        ("ncnn,ncnn", "twice"),
+    ],
+)
+def test_what_is_refused(text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", [f"{runtime}:{form}" for runtime, forms in FORMS.items() for form in forms])
+def test_every_form_is_written_as_it_is_read(text: str) -> None:
+    (target,) = parse(text)
+    assert str(target) == text
