@@ -140,6 +140,28 @@ def test_arithmetic_is_canonical(function):
     assert "opaque" not in classes(loaded(Lambda(function)))
 
 
+COUNTED_FROM_THE_END = [
+    lambda x: torch.cat([x, 2 * x], -1),
+    lambda x: torch.cat([x, 2 * x], dim=-3),
+    lambda x: x.softmax(-2),
+    lambda x: x.argmax(-3),
+    lambda x: x.mean(-1, keepdim=True) * x.amax((-1, -2), keepdim=True) + x.sum(-3, keepdim=True),
+    lambda x: torch.cat(x.split([2, 30], -1)[::-1], -1),
+    lambda x: x.chunk(2, -3)[1].narrow(-1, -3, 2),
+    lambda x: x[..., -5:].transpose(-1, -2),
+    lambda x: x[..., 1::2].permute(0, -3, -1, -2),
+    lambda x: x[:, -100:, 3:100, -100:-2],  # beyond the ends, as Python allows
+    lambda x: x.mean(-3, keepdim=True).squeeze(-3).unsqueeze(-3).flatten(-2).unsqueeze(-1),
+]
+
+
+@pytest.mark.parametrize("function", COUNTED_FROM_THE_END)
+def test_dimensions_counted_from_the_end(function):
+    graph = loaded(Lambda(function))
+    assert "opaque" not in classes(graph)
+    assert graph.shape(graph.output) == run(graph, image()).shape
+
+
 def relu_under_another_name(x: Tensor) -> Tensor:
     y = F.dropout(x, training=False)
     y.relu_()

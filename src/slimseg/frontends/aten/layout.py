@@ -127,11 +127,9 @@ def narrow(call: Call) -> Layer | Alias:
 
 
 def channel_slice(call: Call) -> Layer | Alias:
-    length = call.shape("self")[call["dim"]]
-    start = 0 if call["start"] is None else int(call["start"])
-    stop = length if call["end"] is None else min(int(call["end"]), length)
-    start, stop = start + length * (start < 0), stop + length * (stop < 0)
-    dim, step = int(call["dim"]) % len(call.output_shape), int(call["step"])
+    dim = int(call["dim"]) % len(call.output_shape)
+    length = call.shape("self")[dim]
+    start, stop, step = slice(call["start"], call["end"], call["step"]).indices(length)
     if (start, stop, step) == (0, length, 1):
         return Alias(call["self"])
     return Layer(lambda: ops.Slice(dim, start, stop, step), (call["self"],), "slice")
