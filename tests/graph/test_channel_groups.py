@@ -65,7 +65,7 @@ class Net(nn.Module):
             "add": lambda: (ops.Add(), other),
             "divide": lambda: (ops.Multiply(), other),
             "concat": lambda: (ops.Concat(), (c + other[0], h, w)),
-            "twice": lambda: (ops.Concat(-3), (2 * c, h, w)),
+            "twice": lambda: (ops.Concat(1), (2 * c, h, w)),
             "rows": lambda: (ops.Concat(2), (c, h + other[1], w)),
             "gate": lambda: (_Gate(c), shape),
             "linear_gate": lambda: (_LinearGate(c), shape),
@@ -99,7 +99,7 @@ class Net(nn.Module):
         values = [x]
         for name, other in self.steps:
             layer = self.get_submodule(name)
-            if isinstance(layer, ops.Concat) and layer.dim == -3:
+            if name.startswith("twice"):
                 values.append(layer(values[-1], values[-1]))
             elif isinstance(layer, ops.Add | ops.Multiply | ops.Concat):
                 values.append(layer(values[-1], values[other]))

@@ -59,8 +59,20 @@ def test_windows(kernel, stride, padding, dilation, extra, length, ceil):
         (ops.ArgMax(), [(1, 4, 5, 6)]),
         (ops.Slice(1, 1, 3), [(1, 4, 5, 5)]),
         (ops.Slice(1, 3, 6), [(1, 4, 5, 5)]),
+        (ops.Concat(3), [(1, 4, 5, 5), (1, 4, 5, 4)]),
+        (ops.Slice(3, 1, 5, 2), [(1, 4, 5, 5)]),
+        (ops.Reduce("mean", (1, 3), True), [(1, 4, 5, 6)]),
+        (ops.Reduce("mean", (1, 3), False), [(1, 4, 5, 6)]),
         (ops.Affine(torch.ones(4, 1, 1)), [(1, 4, 5, 5)]),
     ],
 )
 def test_layer(layer, inputs):
     agrees(layer, *inputs)
+
+
+@pytest.mark.parametrize(
+    "layer", [lambda: ops.Concat(-1), lambda: ops.Slice(-3, 0, 2), lambda: ops.Reduce("max", (2, -1), True)]
+)
+def test_dimensions_are_counted_from_the_front(layer):
+    with pytest.raises(ValueError, match="counted from the end"):
+        layer()

@@ -19,6 +19,17 @@ Reduction = Literal["mean", "sum", "max", "min"]
 NumberType = Literal["float32", "int32", "int64"]
 
 
+def _from_the_front(dim: int) -> int:
+    """One number for one dimension: rules that ask for dimension 1 would not know -3 for the same.
+
+    Raises:
+        ValueError: it is counted from the end.
+    """
+    if dim < 0:
+        raise ValueError(f"dimension {dim} is counted from the end: give it as 0 (batch), 1 (channels), 2 or 3")
+    return dim
+
+
 class Add(nn.Module):
     """Elementwise sum of two tensors, with broadcasting."""
 
@@ -121,7 +132,7 @@ class Concat(nn.Module):
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = _from_the_front(dim)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         return torch.cat(tensors, self.dim)
@@ -228,7 +239,7 @@ class Slice(nn.Module):
 
     def __init__(self, dim: int, start: int, stop: int, step: int = 1) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = _from_the_front(dim)
         self.start = start
         self.stop = stop
         self.step = step
@@ -290,7 +301,7 @@ class Reduce(nn.Module):
     def __init__(self, kind: Reduction, dims: tuple[int, ...], keepdim: bool) -> None:
         super().__init__()
         self.kind = kind
-        self.dims = dims
+        self.dims = tuple(map(_from_the_front, dims))
         self.keepdim = keepdim
 
     def forward(self, x: Tensor) -> Tensor:

@@ -184,9 +184,8 @@ def _transpose(layer: ops.Transpose, shapes: Sequence[Shape]) -> Shape:
 
 
 def _reduce(layer: ops.Reduce, shapes: Sequence[Shape]) -> Shape:
-    dims = {dim % len(shapes[0]) for dim in layer.dims}
     kept = enumerate(shapes[0])
-    return tuple(1 if dim in dims else length for dim, length in kept if layer.keepdim or dim not in dims)
+    return tuple(1 if dim in layer.dims else length for dim, length in kept if layer.keepdim or dim not in layer.dims)
 
 
 def _depth_to_space(layer: ops.DepthToSpace, shapes: Sequence[Shape]) -> Shape:

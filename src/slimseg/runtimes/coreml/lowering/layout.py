@@ -14,7 +14,7 @@ _REDUCTIONS = {"mean": "reduce_mean", "sum": "reduce_sum", "max": "reduce_max", 
 
 
 def concat(step: Step, layer: ops.Concat) -> Var:
-    return step.mb.concat(values=list(step.inputs), axis=layer.dim % len(step.input_shapes[0]), name=step.name)
+    return step.mb.concat(values=list(step.inputs), axis=layer.dim, name=step.name)
 
 
 def pad(step: Step, layer: ops.Pad) -> Var:
@@ -33,8 +33,7 @@ def pad(step: Step, layer: ops.Pad) -> Var:
 
 
 def slice_(step: Step, layer: ops.Slice) -> Var:
-    rank = len(step.input_shapes[0])
-    dim = layer.dim % rank
+    rank, dim = len(step.input_shapes[0]), layer.dim
     begin, end, stride = [0] * rank, [0] * rank, [1] * rank
     begin[dim], end[dim], stride[dim] = layer.start, layer.stop, layer.step
     if step.flexible and rank == 4 and dim > 1:
