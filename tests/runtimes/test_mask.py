@@ -48,6 +48,16 @@ def test_equal_to_the_argmax_of_the_whole(
     assert np.abs(expected.max(-1) - chosen).max() < 1e-3  # the largest, or one that is equal up to rounding
 
 
+@pytest.mark.parametrize("shape", [(6, 9, 4), (1, 9, 4), (6, 1, 4), (6, 9, 1)])
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_planes_are_compared_like_rows(shape: tuple[int, int, int], dtype: str) -> None:
+    rows = np.random.default_rng(0).integers(-3, 3, shape).astype(dtype)
+    planes = np.ascontiguousarray(rows.transpose(2, 0, 1)).transpose(1, 2, 0)
+    for scores in (rows, planes):
+        assert np.array_equal(mask.largest(scores), rows.argmax(-1)), "of equal ones the first"
+    assert np.array_equal(mask.bilinear_argmax(rows, (24, 27)), mask.bilinear_argmax(planes, (24, 27)))
+
+
 def test_only_borders_are_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = patches(0, (48, 64, 5), 4)
     counts = []

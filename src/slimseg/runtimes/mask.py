@@ -27,16 +27,31 @@ def bilinear_argmax(scores: Scores, size: tuple[int, int]) -> Pixels:
 
     Of classes that are equal the first is meant, up to rounding.
     """
+    labels = largest(scores)
     if scores.shape[:2] == tuple(size):
-        return np.asarray(scores.argmax(-1), np.uint8)
+        return labels
     rows, columns = _between(scores.shape[0], size[0]), _between(scores.shape[1], size[1])
-    labels = scores.argmax(-1).astype(np.uint8)
     mask: Pixels = labels.take(columns.low, 1).take(rows.low, 0)
     pixels = np.flatnonzero(_differs(labels).take(columns.low, 1).take(rows.low, 0))
     if pixels.size > _BORDERS_AT_MOST * mask.size:
         return np.asarray(bilinear(scores, size).argmax(-1), np.uint8)
     mask.reshape(-1)[pixels] = _mixed(scores, rows, columns, pixels).argmax(-1)
     return mask
+
+
+def largest(scores: Scores) -> Pixels:
+    """Index of the largest class, (h, w), of (h, w, classes); of classes that are equal the first.
+
+    Where the planes of classes lie one behind the other, as ncnn leaves them, they are compared plane by plane.
+    """
+    if scores.strides[-1] < scores.strides[0]:
+        return np.asarray(scores.argmax(-1), np.uint8)
+    best, labels = scores[..., 0].copy(), np.zeros(scores.shape[:2], np.uint8)
+    for index in range(1, scores.shape[-1]):
+        plane = scores[..., index]
+        np.copyto(labels, index, where=plane > best)
+        np.maximum(best, plane, out=best)
+    return labels
 
 
 def bilinear(scores: Scores, size: tuple[int, int]) -> NDArray[np.float32]:
