@@ -226,7 +226,7 @@ def time_in_app(
 
     `paths` are `.tflite` files and ncnn's `.param`, in any mixture. An app with ncnn makes its input from bytes in C++
     (`ncnn::Mat::from_pixels`, `substract_mean_normalize`); what numpy takes for the same, and to bring channels to the
-    front, stands in for it here. Scores are read where ncnn left them, as an app does.
+    front, stands in for it here (0.13 ms for 256x320, those 0.09). Scores are read where ncnn left them, as in an app.
 
     `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.
 

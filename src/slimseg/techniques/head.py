@@ -21,7 +21,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.output import map_node
+from slimseg.graph.output import giving_map
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
 
@@ -125,7 +125,7 @@ def with_output(graph: Graph, kind: OutputKind) -> Graph:
     have = graph.description.output_kind
     if kind == have:
         return graph
-    graph = _as_map(graph)
+    graph = giving_map(graph)  # channels are told apart by a map alone
     if have == "mask" and graph.layer_as(graph.output, ops.ArgMax):
         graph = _without_end(graph, "probabilities" if graph.layer_as(producer(graph.output), nn.Softmax) else "logits")
         return with_output(graph, kind)
@@ -140,17 +140,6 @@ def with_output(graph: Graph, kind: OutputKind) -> Graph:
     result = edit.append(graph, layer, {"mask": "argmax", "probabilities": "softmax"}[kind])
     result.description = with_fields(result.description, output_kind=kind)
     return result
-
-
-def _as_map(graph: Graph) -> Graph:
-    """Without the layers that only flatten the map at the end: channels are told apart by a map alone."""
-    name, end = graph.output.name, map_node(graph)
-    if end.name == name:
-        return graph
-    result, node = graph, graph.output
-    while node is not end:
-        result, node = edit.bypass(result, node.name), producer(node)
-    return edit.renamed(result, end.name, name)
 
 
 def _without_end(graph: Graph, kind: OutputKind) -> Graph:
