@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,10 @@ from slimseg.graph import edit
 from slimseg.graph.description import Description, OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
+from slimseg.runtimes import child
+from slimseg.runtimes.litert.tasks import client
 
 SIZE = (24, 32)
-CLIENT = Path(__file__).with_name("segmenter_client.py")
 
 Segment = Callable[[bytes, np.ndarray], dict[str, Any]]
 Network = Callable[..., Graph]
@@ -29,18 +27,15 @@ Network = Callable[..., Graph]
 @pytest.fixture
 def segment(tmp_path: Path) -> Segment:
     """What MediaPipe's `ImageSegmenter` makes of images (N, H, W, 3) with a file of some bytes."""
-    if find_spec("mediapipe") is None:
-        pytest.skip("mediapipe is not installed: pip install 'slimseg[mediapipe]'")
+    if not client.available():
+        pytest.skip(f"mediapipe is not installed: {client.INSTALL}")
 
     def run(data: bytes, images: np.ndarray) -> dict[str, Any]:
-        model, pixels, result = (tmp_path / name for name in ("model.tflite", "images.npy", "result.npz"))
-        model.write_bytes(data)
-        np.save(pixels, images)
-        command = [sys.executable, str(CLIENT), str(model), str(pixels), str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        with np.load(result) as found:
-            return dict(found)
+        path = tmp_path / "model.tflite"
+        path.write_bytes(data)
+        with child.Child() as process:
+            found = process.call("slimseg.runtimes.litert.tasks.client:segment", str(path), list(images))
+        return {name: np.asarray(value) for name, value in found.items()}
 
     return run
 
