@@ -13,7 +13,6 @@ from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.bias_correction import bias_corrected, on_grid
 from slimseg.quantisation.rounding import rounded
-from slimseg.quantisation.weight_layout import MIXING
 
 SHAPE = (1, 4, 12, 16)
 
@@ -27,7 +26,7 @@ def pictures(count: int, seed: int) -> Tensor:
 def coarse(module: nn.Module) -> nn.Module:
     """One large weight in every filter leaves few steps to the others."""
     for layer in module.modules():
-        if isinstance(layer, MIXING):
+        if isinstance(layer, ops.MIXING):
             layer.weight.data[..., :1] *= 30
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.running_var, 0.5, 2)
@@ -39,7 +38,7 @@ def on_grids(graph: Graph, bits: int = 8) -> Graph:
     result = fold_scales(graph)
     for node in result.layers():
         layer = result.layer(node)
-        if isinstance(layer, MIXING):
+        if isinstance(layer, ops.MIXING):
             setattr(result.module, str(node.target), on_grid(layer, bits))
     return result
 

@@ -15,7 +15,6 @@ from slimseg.graph import edit, ops
 from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.equalise import equalised
-from slimseg.quantisation.weight_layout import MIXING
 
 SHAPE = (1, 4, 12, 16)
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -46,7 +45,7 @@ step = st.tuples(
 def wild(module: nn.Module) -> nn.Module:
     """Channels whose ranges lie orders of magnitude apart, and norms that have seen something."""
     for layer in module.modules():
-        if isinstance(layer, MIXING):
+        if isinstance(layer, ops.MIXING):
             layer.weight.data.transpose(0, -1).mul_(10 ** (2 * torch.rand(len(layer.weight)) - 1))
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.running_var, 0.3, 3)

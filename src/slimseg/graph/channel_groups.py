@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import ops
-from slimseg.graph.channel_flow import MIXING, Channels, Flow, constants, depthwise, flow
+from slimseg.graph.channel_flow import Flow, constants, depthwise, flow
+from slimseg.graph.channel_tracer import Channels
 from slimseg.graph.graph import Graph
 
 _Places = Mapping[str, "tuple[int, ...] | None"]
@@ -109,13 +110,13 @@ def filters(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Tensor) -
 
 
 def _makes_channels(graph: Graph, name: str) -> bool:
-    return graph.layer_as(graph.node(name), MIXING) is not None
+    return graph.layer_as(graph.node(name), ops.MIXING) is not None
 
 
 def _squared_norms(graph: Graph, name: str) -> Tensor:
     """(channels,): of the filters of one layer."""
     layer = graph.layer(graph.node(name))
-    assert isinstance(layer, MIXING)
+    assert isinstance(layer, ops.MIXING)
     return filters(layer, layer.weight.detach()).square().sum(1)
 
 
@@ -231,6 +232,6 @@ def _output_layers(graph: Graph) -> set[str]:
         node = waiting.pop()
         if node.name not in names:
             names.add(node.name)
-            if graph.layer_as(node, MIXING) is None:
+            if graph.layer_as(node, ops.MIXING) is None:
                 waiting.extend(node.all_input_nodes)
     return names

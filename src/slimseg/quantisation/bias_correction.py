@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from slimseg.graph import ops
 from slimseg.graph.edit import shared_with
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.rounding import rounded, rounded_weights
-from slimseg.quantisation.weight_layout import MIXING, Mixing, as_stored, by_channels
+from slimseg.quantisation.weight_layout import Mixing, as_stored, by_channels
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -63,7 +64,7 @@ class _SideBySide(fx.Interpreter):
         if n.op == "output":
             return super().run_node(n)
         layer = self.network.layer(n)
-        both = self._mixed(n, layer) if isinstance(layer, MIXING) else self._plain(n)
+        both = self._mixed(n, layer) if isinstance(layer, ops.MIXING) else self._plain(n)
         return _Both(both.exact, self._on_grid(n, both.rounded))
 
     def _plain(self, n: fx.Node) -> _Both:

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from slimseg.graph import ops
 from slimseg.graph.features import Features
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.quantisation.scale_flow import ScaleFlow, scale_flow
-from slimseg.quantisation.weight_layout import MIXING, Mixing, as_stored, by_channels
+from slimseg.quantisation.weight_layout import Mixing, as_stored, by_channels
 
 _ROUNDS_AT_MOST = 100
 _CONVERGED = 0.01  # the largest change of a logarithm
@@ -158,7 +159,7 @@ def _has_grid(graph: Graph, node: fx.Node) -> bool:
 
 def _mixing(graph: Graph, name: str) -> Mixing:
     layer = graph.layer(graph.node(name))
-    assert isinstance(layer, MIXING)
+    assert isinstance(layer, ops.MIXING)
     return layer
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 Mixing = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
-MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def by_channels(layer: Mixing) -> Tensor:
