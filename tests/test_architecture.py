@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "slimseg"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "__main__", "cli", "demo"),
     ("profile", "diagnose", "slim", "slim_exact", "quantize", "export", "evaluate", "models"),
-    ("planning", "quantisation", "training", "report"),
+    ("planning", "quantisation", "exporting", "training", "report"),
     ("techniques", "runtimes", "frontends"),
     ("blocks",),
     ("graph",),
