@@ -15,10 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.ops import Affine
-
-Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+from slimseg.graph.ops import MIXING, Affine, Mixing, Pad
 
 
 def fold_scales(graph: Graph) -> Graph:
@@ -42,10 +39,18 @@ def host(graph: Graph, node: fx.Node) -> fx.Node | None:
     if graph.layer_as(node, (nn.BatchNorm2d, Affine)) is None:
         return None
     source = producer(node)
-    layer = graph.layer_as(source, LAYERS)
+    layer = graph.layer_as(source, MIXING)
     if layer is None or only_consumer(source) is not node or _calls(graph, source) > 1:
         return None
     return source if scale_and_shift(graph, node) is not None else None
+
+
+def is_padding_of_next(graph: Graph, node: fx.Node) -> bool:
+    """Whether a layer is a zero pad whose only reader is a convolution, which can pad by itself."""
+    pad, reader = graph.layer_as(node, Pad), only_consumer(node)
+    if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0 or any(pad.channels):
+        return False
+    return graph.layer_as(reader, nn.Conv2d) is not None
 
 
 def scale_and_shift(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None:
@@ -75,7 +80,7 @@ def _per_channel(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     return value.reshape(-1) if full == (1, shape[1], *(1 for _ in shape[2:])) else None
 
 
-def scaled(layer: Layer, scale: Tensor, shift: Tensor) -> Layer:
+def scaled(layer: Mixing, scale: Tensor, shift: Tensor) -> Mixing:
     """A copy of `layer` that gives scale·y + shift where it gave y; both (out channels,)."""
     result = copy.deepcopy(layer)
     weight = layer.weight.detach()
@@ -92,7 +97,7 @@ def scaled(layer: Layer, scale: Tensor, shift: Tensor) -> Layer:
 def _fold(graph: Graph, node: fx.Node) -> None:
     source, constants = producer(node), scale_and_shift(graph, node)
     layer = graph.layer(source)
-    assert isinstance(layer, LAYERS)
+    assert isinstance(layer, MIXING)
     assert constants is not None
     _replace_module(graph, source, scaled(layer, *constants))
     node.replace_all_uses_with(source)

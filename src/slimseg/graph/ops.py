@@ -364,6 +364,7 @@ class Cast(nn.Module):
 
 
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d)
+Mixing = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # their outputs are sums over input channels
 PLAIN_ACTIVATIONS: tuple[type[nn.Module], ...] = (  # nothing learnt: they fit any number of channels
     nn.ReLU,

@@ -25,7 +25,7 @@ from slimseg.graph.edit import shared_with
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.rounding import rounded, rounded_weights
-from slimseg.quantisation.weight_layout import Mixing, as_stored, by_channels
+from slimseg.quantisation.weight_layout import as_stored, by_channels
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -75,7 +75,7 @@ class _SideBySide(fx.Interpreter):
         sides = (getattr(self, n.op)(n.target, _side(args, side), _side(kwargs, side)) for side in ("exact", "rounded"))
         return _Both(*sides)
 
-    def _mixed(self, n: fx.Node, layer: Mixing) -> _Both:
+    def _mixed(self, n: fx.Node, layer: ops.Mixing) -> _Both:
         (source,), _ = self.fetch_args_kwargs_from_env(n)
         exact, value = layer(source.exact), on_grid(layer, self.bits)(source.rounded)
         if shared_with(self.network, n):
@@ -104,7 +104,7 @@ def _certain(shifts: Tensor) -> Tensor:
     return mean * (1 - error / mean.square().clamp(min=torch.finfo(mean.dtype).tiny)).clamp(min=0)
 
 
-def on_grid(layer: Mixing, bits: int = 8) -> Mixing:
+def on_grid(layer: ops.Mixing, bits: int = 8) -> ops.Mixing:
     """A copy of a layer whose weights are on the symmetric grids of their output channels."""
     result, weight = copy.deepcopy(layer), by_channels(layer)
     flat = rounded_weights(weight.flatten(0, 1), 0, bits)

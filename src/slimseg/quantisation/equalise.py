@@ -29,7 +29,7 @@ from slimseg.graph.features import Features
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.quantisation.scale_flow import ScaleFlow, scale_flow
-from slimseg.quantisation.weight_layout import Mixing, as_stored, by_channels
+from slimseg.quantisation.weight_layout import as_stored, by_channels
 
 _ROUNDS_AT_MOST = 100
 _CONVERGED = 0.01  # the largest change of a logarithm
@@ -157,13 +157,13 @@ def _has_grid(graph: Graph, node: fx.Node) -> bool:
     return reader is None or graph.layer_as(reader, nn.ReLU) is None
 
 
-def _mixing(graph: Graph, name: str) -> Mixing:
+def _mixing(graph: Graph, name: str) -> ops.Mixing:
     layer = graph.layer(graph.node(name))
     assert isinstance(layer, ops.MIXING)
     return layer
 
 
-def _scale(layer: Mixing, inputs: Tensor, outputs: Tensor) -> None:
+def _scale(layer: ops.Mixing, inputs: Tensor, outputs: Tensor) -> None:
     """Let a layer read x/inputs where it read x, and give y/outputs where it gave y; in place."""
     weights = by_channels(layer)
     groups = weights.shape[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-Mixing = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+from slimseg.graph.ops import Mixing
 
 
 def by_channels(layer: Mixing) -> Tensor:

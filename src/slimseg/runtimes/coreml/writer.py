@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import fx, nn
+from torch import fx
 
 from slimseg.errors import OutputError, Unsupported, one_line
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
-from slimseg.graph.fold import fold_scales
-from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.fold import fold_scales, is_padding_of_next
+from slimseg.graph.graph import Graph, producer
 from slimseg.runtimes.coreml import lowering, metadata, package
 from slimseg.runtimes.coreml.compression import WeightStorage, compressed
 
@@ -182,7 +182,6 @@ class _Builder:
         self.input_shape = (*shape[:2], get_new_symbol(), get_new_symbol()) if flexible else shape
         self.values: dict[fx.Node, Any] = {}
         self.operations: dict[fx.Node, list[str]] = {}
-        self.folded_into_next: set[fx.Node] = set()
 
     def run(self) -> Any:
         program = self.program()
@@ -190,7 +189,7 @@ class _Builder:
         with self.function({INPUT: image}, opset_version=self.target) as function:
             self.values[self.graph.input] = self._normalised(function.inputs[INPUT])
             for node in self.graph.layers():
-                if not self._folds_into_next(node):
+                if not is_padding_of_next(self.graph, node):
                     before = len(function.operations)
                     self._write(node)
                     self.operations[node] = [str(made.name) for made in list(function.operations)[before:]]
@@ -213,23 +212,13 @@ class _Builder:
             image = self.mb.mul(x=image, y=scale, name="normalised")
         return image
 
-    def _folds_into_next(self, node: fx.Node) -> bool:
-        """A zero pad whose only reader is a convolution becomes that convolution's padding."""
-        pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
-        if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0 or any(pad.channels):
-            return False
-        if self.graph.layer_as(reader, nn.Conv2d) is None:
-            return False
-        self.folded_into_next.add(node)
-        return True
-
     def _write(self, node: fx.Node) -> None:
         layer = self.graph.layer(node)
         assert layer is not None
         sources = [source for source in node.args if isinstance(source, fx.Node)]
         padding = (0, 0, 0, 0)
         pad = self.graph.layer_as(sources[0], ops.Pad)
-        if pad is not None and sources[0] in self.folded_into_next:
+        if pad is not None and is_padding_of_next(self.graph, sources[0]):
             sources, padding = [producer(sources[0]), *sources[1:]], pad.padding
         step = lowering.Step(
             mb=self.mb,

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.graph.fold import fold_scales
+from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder
@@ -69,27 +69,16 @@ class _Writer:
         self.builder = ModelBuilder()
         self.tensors: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
-        self.folded_into_next: set[fx.Node] = set()
 
     def run(self) -> Written:
         source = self.graph.input
         self.tensors[source] = self.builder.tensor(source.name, lowering.nhwc(self.graph.input_shape))
         for node in self.graph.layers():
-            if node not in self.tensors and not self._folds_into_next(node):
+            if node not in self.tensors and not is_padding_of_next(self.graph, node):
                 self._write(node)
         outputs = [self.tensors[self.graph.output]]
         data = self.builder.finish([self.tensors[source]], outputs, self.graph.description)
         return Written(data, self.covers)
-
-    def _folds_into_next(self, node: fx.Node) -> bool:
-        """A zero pad whose only reader is a convolution becomes that convolution's padding."""
-        pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
-        if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0 or any(pad.channels):
-            return False
-        if self.graph.layer_as(reader, nn.Conv2d) is None:
-            return False
-        self.folded_into_next.add(node)
-        return True
 
     def _write(self, node: fx.Node) -> None:
         layer = self.graph.layer(node)
@@ -135,7 +124,7 @@ class _Writer:
         sources = [source for source in node.args if isinstance(source, fx.Node)]
         first = sources[0]
         pad = self.graph.layer_as(first, ops.Pad)
-        if pad is None or first not in self.folded_into_next:
+        if pad is None or not is_padding_of_next(self.graph, first):
             return sources, (0, 0, 0, 0), ()
         return [producer(first), *sources[1:]], pad.padding, (first.name,)
 
