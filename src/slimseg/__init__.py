@@ -3,6 +3,7 @@
     graph = slimseg.load("network.pt2", mean=127, std=128)
     slimseg.diagnose(graph)                                  # what could be saved, each finding timed
     slimseg.slim(graph, "images/", "run/", slimseg.Budget(min_speedup=16))  # edit, recover, quantise, prove
+    slimseg.export("run/", "app/", "tflite,coreml,ncnn")     # files for phones, each checked, with a model card
 
 The names below are the whole public API. They are imported on first use, so that `import slimseg` is instant.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from slimseg.diagnose import diagnose as diagnose
     from slimseg.errors import SlimsegError as SlimsegError
     from slimseg.evaluate import evaluate as evaluate
+    from slimseg.export import export as export
     from slimseg.frontends import load as load
     from slimseg.graph.graph import Graph as Graph
     from slimseg.planning.budget import Budget as Budget
@@ -36,6 +38,7 @@ _HOMES = {
     "demo": "slimseg.demo.demo",
     "diagnose": "slimseg.diagnose",
     "evaluate": "slimseg.evaluate",
+    "export": "slimseg.export",
     "load": "slimseg.frontends",
     "profile": "slimseg.profile",
     "quantize": "slimseg.quantize",
@@ -50,6 +53,7 @@ __all__ = [
     "demo",
     "diagnose",
     "evaluate",
+    "export",
     "load",
     "models",
     "profile",

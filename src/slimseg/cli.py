@@ -125,6 +125,9 @@ def slim(
     needs: Annotated[str, typer.Option(help="The most an edit may ask for: nothing, images or labels.")] = "labels",
     time_limit: Annotated[str, typer.Option(help="45m, 90s, 1h.")] = "45m",
     head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Export the result into OUT/export, too: tflite,coreml,ncnn. See export --help.")
+    ] = None,
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,
@@ -141,7 +144,10 @@ def slim(
 
     Without data:  slimseg slim network.tflite --needs nothing --out run/
     """
+    from slimseg.export import export as export_to
+    from slimseg.exporting.targets import parse
     from slimseg.planning.budget import Budget, parse_size, parse_time
+    from slimseg.report.export import show_export
     from slimseg.report.terminal import show_slim
     from slimseg.slim import slim as run
 
@@ -153,8 +159,15 @@ def slim(
         time_limit_s=parse_time(time_limit),
         head=head,  # type: ignore[arg-type]
     )
+    targets = parse(to) if to else ()  # a mistake in it is told before the work
     result = run(_load(**_given(locals())), data, out, budget, seed, _progress())
     _show(result, json, lambda: show_slim(result, verbose=verbose))
+    if targets:
+        exported = export_to(out, out / "export", targets, data=data, progress=_progress())
+        if not json:  # its numbers are in OUT/export/model_card.json
+            show_export(exported)
+        if exported.failed:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -254,6 +267,65 @@ def evaluate(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A model file, file.py:function, or the folder of a run of slim.", metavar="MODEL")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the files and their model card.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="tflite, coreml, ncnn, with commas between; each perhaps with a form: tflite:float32|int8, "
+            "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
+        ),
+    ] = "tflite,coreml,ncnn",
+    data: Annotated[
+        Path | None, typer.Option(help="Images, perhaps with masks, to compare on and to take int8 ranges from.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images to compare masks on.")] = 20,
+    coreml_sizes: Annotated[
+        str | None, typer.Option(help="Further sizes HEIGHTxWIDTH,HEIGHTxWIDTH that the Core ML package takes.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the weights, in a sentence, for card and files.")] = None,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    threads: Threads = 1,
+    json: AsJson = False,
+) -> None:
+    """One network as files for LiteRT and MediaPipe Tasks, Core ML and ncnn: each compared with it, with a model card.
+
+    Example:  slimseg export run/ --to tflite,coreml,ncnn --data images/ --out app/
+    """
+    from slimseg.export import export as run
+    from slimseg.report.export import show_export
+    from slimseg.report.model_card import NO_LICENCE
+
+    given = _given(locals())
+    source = model if Path(model).is_dir() else _load(**given)
+    sizes = [_size(each, "--coreml-sizes") for each in coreml_sizes.split(",")] if coreml_sizes else []
+    result = run(
+        source,
+        out,
+        to,
+        head,  # type: ignore[arg-type]
+        data,
+        images=images,
+        licence=licence or NO_LICENCE,
+        sizes=sizes,
+        threads=threads,
+        progress=_progress(),
+    )
+    _show(result, json, lambda: show_export(result))
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the result.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of the scenes and of training.")] = 0,
@@ -290,7 +362,7 @@ def _load(
 
     graph = load(
         model,
-        _size(input_size),
+        None if input_size is None else _size(input_size, "--input-size"),
         weights=weights,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
@@ -317,12 +389,10 @@ def _description(
     )
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
+def _size(text: str, option: str) -> tuple[int, int]:
+    height, _, width = text.strip().lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise UserError(f"--input-size {text!r} is no size: give HEIGHTxWIDTH, for example 256x320")
+        raise UserError(f"{option} {text!r} is no size: give HEIGHTxWIDTH, for example 256x320")
     return int(height), int(width)
 
 

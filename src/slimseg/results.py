@@ -350,6 +350,8 @@ class Artefact(Result):
     latency_ms: float | None = None
     verified: tuple[str, ...] = ()  # sentences
     not_verified: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what may be slow on the device, in sentences
+    picture: str = ""  # file in the folder: the image on which its mask differs most from the source's
     reason: str = ""  # why there is none
 
 
@@ -381,4 +383,45 @@ class ModelCard(Result):
     images: int  # that mIoU and disagreement were measured on
     artefacts: tuple[Artefact, ...]
     recommendation: str = ""
+    heads: tuple[str, ...] = ()  # for each runtime, which form of the output is cheapest for an app that wants masks
     host: str = ""  # where times were taken
+
+
+@dataclass(frozen=True)
+class Departure(Result):
+    """The first layer whose values in a file are not the network's."""
+
+    layer: str
+    difference: float  # largest, as a share of the layer's largest value
+    before: str  # the last layer before it that was compared and is alike; empty where it is the first
+
+
+@dataclass(frozen=True)
+class Parity(Result):
+    """How far a file's masks are from those of the network that it came from."""
+
+    file: str
+    runtime: str  # "litert", "ncnn" or "coreml"
+    images: int
+    disagreement_percent: float  # of all pixels: another class than the network's
+    worst_image: str
+    worst_disagreement_percent: float
+    miou: float | None  # of the file; None without labels
+    failed: bool  # a float file that differs in more than rounding
+    departure: Departure | None = None  # of a file that failed
+
+
+@dataclass(frozen=True)
+class ExportResult(Result):
+    """What `slimseg export` wrote, and how far each file is from the network it came from."""
+
+    folder: str
+    card: ModelCard
+    parities: tuple[Parity, ...]  # of the files that can be run here
+    heads: tuple[HeadTrial, ...]  # forms of the output, timed; empty where a form was asked for
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[Artefact, ...]:
+        """What was asked for and is not there."""
+        return tuple(each for each in self.card.artefacts if not each.files)

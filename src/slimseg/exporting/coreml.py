@@ -10,7 +10,7 @@ linear        float16 with weights of 8 bits and a scale for each channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch

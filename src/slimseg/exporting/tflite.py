@@ -30,7 +30,8 @@ def write(request: Request) -> Written:
     plain = _plain(request, form)
     description = file.read_description(plain) or request.source.graph.description
     path = request.folder / f"{request.target.stem}.tflite"
-    verified, not_verified = [], [_PHONE]
+    verified: list[str] = []
+    not_verified = [_PHONE]
     try:
         file.save(_for_mediapipe(request, plain, form, description), path)
         (verified if client.available() else not_verified).append(_client_says(path, request))

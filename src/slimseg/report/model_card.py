@@ -18,7 +18,7 @@ from slimseg.report.files import write_json, write_text
 from slimseg.results import Artefact, ModelCard
 
 NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
-_TARGETS = {"tflite": "LiteRT", "coreml": "Core ML", "ncnn": "ncnn"}
+RUNTIMES = {"tflite": "LiteRT", "coreml": "Core ML", "ncnn": "ncnn"}
 
 
 def write_card(
@@ -31,6 +31,7 @@ def write_card(
     licence: str = NO_LICENCE,
     images: int = 0,
     recommendation: str = "",
+    heads: Sequence[str] = (),
     host: str = "",
 ) -> ModelCard:
     """Write `model_card.md` and `model_card.json` into `folder`, each whole or not at all.
@@ -44,6 +45,7 @@ def write_card(
         licence: of the weights, in a sentence.
         images: how many mIoU and disagreement were measured on.
         recommendation: which artefact to take where, and why, in a sentence.
+        heads: which form of the output is cheapest on each runtime, a sentence each.
         host: where times were taken.
 
     Raises:
@@ -63,6 +65,7 @@ def write_card(
         images=images,
         artefacts=tuple(artefacts),
         recommendation=recommendation,
+        heads=tuple(heads),
         host=host,
     )
     write_json(card, Path(folder) / "model_card.json")
@@ -85,7 +88,7 @@ def render_card(card: ModelCard) -> str:
         u=units,
         made=[each for each in card.artefacts if each.files],
         failed=[each for each in card.artefacts if not each.files],
-        targets=_TARGETS,
+        targets=RUNTIMES,
         normalisation=_normalisation(card),
         output=lambda artefact: _output(card, artefact),
         input=lambda artefact: _input(card, artefact),

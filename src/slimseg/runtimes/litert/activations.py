@@ -80,6 +80,25 @@ def histograms(
     return total
 
 
+def values(
+    path: str | Path, sample: Array, names: Sequence[str], threads: int = 1, within: child.Child | None = None
+) -> dict[str, Array]:
+    """By tensor name, for those of `names` that the file has as float activations: the values for one input.
+
+    Raises:
+        ModelError, DataError, RuntimeFailure: as `extremes`.
+    """
+    target = "slimseg.runtimes.litert.activations:_values"
+    batch = _checked(path, sample, file.read(path).inputs[0].shape)[None]
+    found: dict[str, Array] = (within or child.shared()).call(target, str(path), batch, set(names), threads, about=path)
+    return found
+
+
+def names(path: str | Path) -> tuple[str, ...]:
+    """Of all float activations. Raises: ModelError."""
+    return tuple(_activations(str(path)).values())
+
+
 def _batches(path: str | Path, samples: Sequence[Array]) -> list[Array] | Any:
     """Samples as (N, 1, H, W, C), so many at once as a message should hold; they may be read when asked for."""
     shape = file.read(path).inputs[0].shape
@@ -96,6 +115,18 @@ def _checked(path: str | Path, sample: Array, shape: tuple[int, ...]) -> Array:
     if tuple(sample.shape) not in (shape, shape[1:]):
         raise DataError(f"{path} wants samples of {shape}, not {tuple(sample.shape)}")
     return np.asarray(sample, np.float32).reshape(shape)
+
+
+def _values(path: str, samples: Array, names: set[str], threads: int) -> dict[str, Array]:
+    """What `values` runs in the child."""
+    found: dict[str, Array] = {}
+
+    def look(name: str, value: Array, _number: int) -> None:
+        if name in names:
+            found[name] = value.copy()
+
+    _run(path, samples, threads, look)
+    return found
 
 
 def _extremes(path: str, samples: Array, threads: int) -> dict[str, Array]:

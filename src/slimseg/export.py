@@ -1,0 +1,270 @@
+"""`slimseg export`: one network as files for every runtime; each is checked before it is called done.
+
+    source ──> for each target: write ──> does it run? ──> its masks against the Graph's ──┐
+                   └─ a writer that fails, or masks that differ: no file, and the reason   │
+    timed side by side, moved into the folder, model card beside them <────────────────────┘
+
+Whatever fails leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from slimseg.errors import SlimsegError, Unsupported
+from slimseg.exporting import advice, coreml, heads, ncnn, parity, tflite
+from slimseg.exporting.place import Place
+from slimseg.exporting.source import Source, open_source
+from slimseg.exporting.targets import Runtime, Target, parse
+from slimseg.exporting.written import Request, Written
+from slimseg.graph.description import OutputKind
+from slimseg.graph.graph import Graph
+from slimseg.graph.output import class_count
+from slimseg.planning import deploy
+from slimseg.planning.probes import probe_images
+from slimseg.planning.whatif import calm_ms
+from slimseg.progress import Progress, Silent
+from slimseg.report import palette
+from slimseg.report.model_card import NO_LICENCE, write_card
+from slimseg.report.parity import write_overlay
+from slimseg.results import Artefact, ExportResult, HeadTrial, Parity
+from slimseg.runtimes.ncnn import benchmark as ncnn_benchmark
+from slimseg.training.data import Folder, Pixels, open_folder
+
+CALIBRATION_IMAGES = 100
+PROBES = 8  # images to look at values with
+PARITY_IMAGES = 20
+SECONDS_PER_FILE = 2.0  # of timing
+_WRITERS: dict[Runtime, Callable[[Request], Written]] = {
+    "tflite": tflite.write,
+    "coreml": coreml.write,
+    "ncnn": ncnn.write,
+}
+
+
+def export(
+    model: Graph | str | Path,
+    out: str | Path,
+    to: str | Sequence[Target] = "tflite,coreml,ncnn",
+    head: OutputKind | None = None,
+    data: str | Path | None = None,
+    *,
+    images: int = PARITY_IMAGES,
+    licence: str = NO_LICENCE,
+    sizes: Sequence[tuple[int, int]] = (),
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Write a network for the runtimes of phones, check every file, and describe them all on a model card.
+
+    Args:
+        model: an opened Graph, any file that `load` opens, or the folder of a finished run of `slim`, whose proven
+            `model.tflite` is then the one that is exported.
+        out: folder for the files, `model_card.md` and `.json`; one that an earlier export filled is written over.
+        to: runtimes with commas between, each perhaps with a form: "tflite,tflite:int8,ncnn,coreml:palettised".
+        head: "mask", "probabilities" or "logits"; by default as the network has it.
+        data: a folder with train/val x images/masks, or images alone: to compare masks on, for the ranges of int8 and
+            of float16. Without one, drawn images have to do, and int8 cannot be had of a float network.
+        images: how many of the validation images masks are compared on.
+        licence: of the weights, in a sentence, for the card and the files.
+        sizes: further input sizes (height, width) that the Core ML package is to take.
+        threads: of LiteRT and ncnn.
+        progress: where to show progress; silent by default.
+
+    Returns:
+        The result, also where some of the files could not be had: `ExportResult.failed`.
+
+    Raises:
+        UserError: what the user gave cannot be used, in one sentence; nothing is written.
+    """
+    targets = parse(to) if isinstance(to, str) else tuple(to)
+    source = open_source(model, head)
+    folder = None if data is None else open_folder(data)
+    place = Place(Path(out))
+    job = _Job(source, folder, images, licence, sizes, threads, progress or Silent())
+    with place.scratch() as scratch:
+        return job.run(targets, place, Path(scratch), measure_heads=head is None)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What became of one target: its files, or only the reason why there are none."""
+
+    artefact: Artefact
+    written: Written | None = None
+    parity: Parity | None = None
+    picture: Path | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Everything to deliver."""
+        files = self.written.paths if self.written else ()
+        return files if self.picture is None else (*files, self.picture)
+
+
+class _Job:
+    """One export, step by step."""
+
+    def __init__(
+        self,
+        source: Source,
+        folder: Folder | None,
+        images: int,
+        licence: str,
+        sizes: Sequence[tuple[int, int]],
+        threads: int,
+        progress: Progress,
+    ) -> None:
+        self.started = time.monotonic()
+        self.source = source
+        self.folder = folder
+        self.licence = licence
+        self.sizes = sizes
+        self.threads = threads
+        self.progress = progress
+        self.images = images
+        self.references: dict[str, parity.Reference] = {}  # by kind of output
+        self.classes = source.graph.description.classes or (folder.classes if folder else ())
+
+    def run(self, targets: Sequence[Target], place: Place, scratch: Path, measure_heads: bool) -> ExportResult:
+        checked = [self._checked(target, scratch) for target in self.progress.track(targets, "writing and checking")]
+        checked = self._timed(checked)
+        trials = self._heads(checked) if measure_heads else ()
+        place.take([path for each in checked for path in each.paths])
+        artefacts = [each.artefact for each in checked]
+        graph, parities = self.source.graph, tuple(each.parity for each in checked if each.parity is not None)
+        card = write_card(
+            place.folder,
+            artefacts,
+            replace(graph.description, classes=tuple(self.classes)),
+            model=graph.name,
+            input_size=graph.input_size,
+            licence=self.licence,
+            images=max((each.images for each in parities), default=0),
+            recommendation=advice.recommend(artefacts),
+            heads=advice.on_heads(trials, [each.target for each in artefacts if each.files]),
+            host=deploy.host_name(),
+        )
+        return ExportResult(str(place.folder), card, parities, trials, time.monotonic() - self.started)
+
+    def _checked(self, target: Target, scratch: Path) -> _Checked:
+        """One target's files, compared with the network; what cannot be had fails alone."""
+        folder = scratch / str(target).replace(":", "_")
+        folder.mkdir()
+        try:
+            written = _WRITERS[target.runtime](self._request(target, folder))
+            compared = self._compared(written)
+        except SlimsegError as error:
+            self.progress.say(f"  {target}: {error}")
+            return _Checked(Artefact(target.runtime, (), reason=str(error)))
+        if compared is None:
+            return _Checked(written.artefact, written)
+        picture = self._picture(written, compared)
+        if compared.failed:
+            reason = _departure(compared)
+            self.progress.say(f"  {target}: {reason}")
+            failed = Artefact(target.runtime, (), reason=reason, picture=picture.name)
+            return _Checked(failed, parity=compared, picture=picture)
+        measured = replace(_measured(written.artefact, compared), picture=picture.name)
+        return _Checked(measured, written, compared, picture)
+
+    def _request(self, target: Target, folder: Path) -> Request:
+        names = palette.class_names(self.classes, len(self.classes) or class_count(self.source.graph))
+        return Request(
+            target=target,
+            source=self.source,
+            folder=folder,
+            images=self.calibration,
+            probes=self.probes,
+            palette=[palette.css(colour) for colour in palette.colours(names)],
+            licence=self.licence,
+            sizes=self.sizes,
+        )
+
+    @cached_property
+    def calibration(self) -> list[Pixels]:
+        return [] if self.folder is None else self.folder.sample_images(CALIBRATION_IMAGES)
+
+    @cached_property
+    def probes(self) -> list[Pixels]:
+        if self.folder is None:
+            return probe_images(self.source.graph.input_size, PROBES - 2)
+        return self.folder.sample_images(PROBES, seed=1)
+
+    def _compared(self, written: Written) -> Parity | None:
+        """None where the file cannot be run here."""
+        try:
+            return parity.compare(self._reference(written.said), written.path, written.is_float)
+        except Unsupported:
+            return None
+
+    def _heads(self, checked: Sequence[_Checked]) -> tuple[HeadTrial, ...]:
+        """Every form of the output on the runtimes that run here, with one of the user's images."""
+        runtimes = {each.parity.runtime for each in checked if each.written is not None and each.parity is not None}
+        if not runtimes:
+            return ()
+        image, ranges = self.probes[0], self.calibration if self.source.precision == "int8" else ()
+        try:
+            return heads.measured(
+                self.source.graph, sorted(runtimes), image, self.threads, ranges, progress=self.progress
+            )
+        except SlimsegError as error:
+            self.progress.say(f"  forms of the output were not timed: {error}")
+            return ()
+
+    def _picture(self, written: Written, compared: Parity) -> Path:
+        """The image on which the file's mask differs most from the network's."""
+        reference = self._reference(written.said)
+        worst = reference.names.index(compared.worst_image)
+        image, wanted = reference.images[worst], reference.masks[worst]
+        (got,) = parity.masks_of(written.path, [image])
+        name = f"parity_{written.path.stem}_{compared.runtime}.png"
+        return write_overlay(written.path.with_name(name), image, wanted, got, self.classes, written.path.name)
+
+    def _reference(self, said: Graph) -> parity.Reference:
+        kind = said.description.output_kind
+        if kind not in self.references:
+            split = None if self.folder is None else self.folder.val
+            self.references[kind] = parity.Reference(said, split, self.images)
+        return self.references[kind]
+
+    def _timed(self, checked: Sequence[_Checked]) -> list[_Checked]:
+        """With latencies, where files of LiteRT and ncnn run here: all in turns."""
+        runs = [each for each in checked if each.written is not None and each.parity is not None]
+        if not runs:
+            return list(checked)
+        self.progress.say("Timing the files side by side")
+        paths = [each.written.path for each in runs if each.written is not None]
+        timings = ncnn_benchmark.time_files(paths, self.threads, SECONDS_PER_FILE)
+        latencies = {path: calm_ms(timing) for path, timing in zip(paths, timings, strict=True)}
+        return [
+            each
+            if each.written is None
+            else replace(each, artefact=replace(each.artefact, latency_ms=latencies.get(each.written.path)))
+            for each in checked
+        ]
+
+
+_NAMES = {"litert": "LiteRT", "ncnn": "ncnn", "coreml": "Core ML"}
+
+
+def _departure(compared: Parity) -> str:
+    """Why a float file is not delivered."""
+    where = compared.departure
+    first = f": {where.layer} is the first layer that departs" if where else ""
+    return f"{compared.disagreement_percent:.2f}% of pixels are not as the network has them{first}"
+
+
+def _measured(artefact: Artefact, compared: Parity) -> Artefact:
+    agree, runtime = 100 - compared.disagreement_percent, _NAMES[compared.runtime]
+    run = f"{runtime} runs it: {agree:.2f}% of the pixels of {compared.images} images are as the network's."
+    return replace(
+        artefact,
+        miou=compared.miou,
+        disagreement=compared.disagreement_percent,
+        verified=(run, *artefact.verified),
+    )

@@ -1,0 +1,114 @@
+"""Which layer of a file is the first whose values are not the network's.
+
+    for every layer of the graph, in order, whose value the file has by its name
+        difference = max |file − graph| / max |graph|
+    the first above the tolerance departs; that before it is alike
+
+Writers call every tensor (LiteRT) or layer (ncnn) like the node whose value it holds, with scales and shifts folded and
+the activation behind it fused, so those are compared that both have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from slimseg.errors import Unsupported
+from slimseg.graph.fold import fold_scales
+from slimseg.graph.graph import Graph
+from slimseg.results import Departure
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import activations
+from slimseg.runtimes.litert import file as litert_file
+from slimseg.runtimes.ncnn import file as ncnn_file
+from slimseg.runtimes.ncnn import session as ncnn_session
+from slimseg.training.data import Pixels
+
+TOLERANCE = 0.02  # of the layer's largest value: weights in 16 bits add up to about a hundredth
+Array = np.ndarray[Any, Any]
+Values = Callable[[Sequence[str]], Mapping[str, Array]]
+
+
+def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = TOLERANCE) -> Departure | None:
+    """The first layer of a float file that departs from the network on an RGB image; None where all are alike.
+
+    Args:
+        graph: the network that the file was written from.
+        path: a `.tflite` or `.param` of slimseg.
+        image: RGB (height, width, 3), of any size.
+        tolerance: the largest difference that still counts as alike, as a share of the layer's largest value.
+
+    Raises:
+        Unsupported: the file shares no layer's name with the network, or is of another kind.
+        ModelError, RuntimeFailure: it is damaged or refused.
+    """
+    folded = fold_scales(graph)
+    names, values = _of_file(folded, path, image)
+    known = set(names)
+    shared = [node.name for node in folded.layers() if node.name in known]
+    if not shared:
+        raise Unsupported(f"{path} shares no layer's name with {graph.name}")
+    truth = _of_graph(folded, image, set(shared))
+    before, found = "", values(shared)
+    for name in shared:
+        difference = _difference(found.get(name), truth[name])
+        if difference is None:
+            continue
+        if difference > tolerance:
+            return Departure(name, difference, before)
+        before = name
+    return None
+
+
+def _difference(value: Array | None, truth: Array) -> float | None:
+    """None where the file has the layer's value in another shape, or not as floats."""
+    if value is None or value.size != truth.size:
+        return None
+    aligned = value.reshape(truth.shape)
+    scale = max(float(np.abs(truth).max()), 1e-6)
+    largest = float(np.abs(aligned - truth).max()) / scale
+    return largest if np.isfinite(largest) else float("inf")
+
+
+def _of_graph(graph: Graph, image: Pixels, wanted: set[str]) -> dict[str, Array]:
+    """The network's own values, channels last."""
+    watched = _Kept(graph.module, wanted)
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    with torch.inference_mode():
+        watched.run(torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2))
+    return watched.values
+
+
+class _Kept(fx.Interpreter):
+    """Runs a network and keeps some of its values."""
+
+    def __init__(self, module: fx.GraphModule, wanted: set[str]) -> None:
+        super().__init__(module)
+        self.wanted = wanted
+        self.values: dict[str, Array] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.wanted and isinstance(value, Tensor):
+            last = value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+            self.values[n.name] = last.float().numpy().copy()
+        return value
+
+
+def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Sequence[str], Values]:
+    """Names of the file's layers, and what gives their values for the image, channels last."""
+    if path.suffix == ".tflite":
+        app = host.App(litert_file.read(path), graph.description)
+        sample = app.prepare(image)
+        return activations.names(path), lambda names: activations.values(path, sample, names)
+    if path.suffix == ".param":
+        described = ncnn_file.read(path)
+        sample = host.App(described, graph.description).prepare(image)
+        layers = [layer.name for layer in described.layers if len(layer.outputs) == 1]
+        return layers, lambda names: ncnn_session.values(path, sample, names)
+    raise Unsupported(f"{path} is neither a .tflite nor a .param file, so its layers cannot be looked at")

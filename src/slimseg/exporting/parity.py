@@ -1,0 +1,152 @@
+"""How far the masks of an exported file are from those of the network that it came from, on the same images.
+
+Each file runs as an app runs it, from RGB bytes to the mask in the size of the image; the network itself runs in
+PyTorch, with the same preprocessing. A float file has no reason to differ in more than what rounding decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slimseg.errors import SlimsegError, Unsupported
+from slimseg.exporting import bisection
+from slimseg.graph.graph import Graph
+from slimseg.graph.output import class_count
+from slimseg.planning.probes import probe_images
+from slimseg.results import Departure, Parity
+from slimseg.runtimes import host
+from slimseg.runtimes.litert import file as litert_file
+from slimseg.runtimes.litert import session as litert_session
+from slimseg.runtimes.ncnn import file as ncnn_file
+from slimseg.runtimes.ncnn import package as ncnn_package
+from slimseg.runtimes.ncnn import session as ncnn_session
+from slimseg.training.data import Pixels, Split, read_pair
+from slimseg.training.metrics import Confusion
+
+FLOAT_TOLERANCE_PERCENT = 0.5  # of pixels; beyond it a float file is wrong
+DRAWN = 6  # images where the user gives none
+Predict = Callable[[Path, NDArray[Any]], NDArray[Any]]
+
+
+class Reference:
+    """A network's own masks on some images, and how good they are.
+
+    Args:
+        graph: the network, as the files that are compared with it say it.
+        split: the user's images, perhaps with masks; None for drawn ones.
+        count: at most so many images, spread over the split.
+
+    Raises:
+        DataError: an image or mask cannot be used.
+    """
+
+    def __init__(self, graph: Graph, split: Split | None, count: int) -> None:
+        self.graph = graph
+        self.classes = class_count(graph)
+        self.names, pairs = _drawn(graph) if split is None else _chosen(split, count, self.classes or None)
+        self.images = [image for image, _ in pairs]
+        self.truths = [truth for _, truth in pairs]
+        self.masks = [_mask(graph, image) for image in self.images]
+
+    @property
+    def miou(self) -> float | None:
+        """Of the network itself; None without labels."""
+        return self.score(self.masks)
+
+    def score(self, masks: Sequence[Pixels]) -> float | None:
+        """mIoU of masks of the same images; None without labels."""
+        truths = [truth for truth in self.truths if truth is not None]
+        if not truths:
+            return None
+        highest = max(int(each[each != 255].max(initial=0)) for each in (*masks, *truths))
+        confusion = Confusion(max(2, self.classes, highest + 1))
+        for mask, truth in zip(masks, truths, strict=True):
+            confusion.add(mask, truth)
+        return confusion.scores().miou
+
+
+def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:
+    """Run a file on the reference's images.
+
+    Raises:
+        Unsupported: it cannot be run here: ncnn is not installed, or it is Core ML's and this is not macOS.
+        ModelError, RuntimeFailure: it is damaged, or its runtime refuses it.
+    """
+    masks = masks_of(path, reference.images)
+    differing = [100 * float((mask != own).mean()) for mask, own in zip(masks, reference.masks, strict=True)]
+    sizes = [mask.size for mask in masks]
+    disagreement, worst = float(np.average(differing, weights=sizes)), int(np.argmax(differing))
+    failed = is_float and disagreement > FLOAT_TOLERANCE_PERCENT
+    return Parity(
+        file=path.name,
+        runtime=RUNTIMES[path.suffix],
+        images=len(masks),
+        disagreement_percent=disagreement,
+        worst_image=reference.names[worst],
+        worst_disagreement_percent=differing[worst],
+        miou=reference.score(masks),
+        failed=failed,
+        departure=_departure(reference, path, worst) if failed else None,
+    )
+
+
+def masks_of(path: Path, images: Sequence[Pixels]) -> list[Pixels]:
+    """What an app makes of RGB images (height, width, 3) of any size with a file: masks of their sizes.
+
+    Raises:
+        as `compare`.
+    """
+    app, predict = _opened(path)
+    result = []
+    for image in images:
+        (output,) = predict(path, app.prepare(image)[None])
+        result.append(app.mask(output, (image.shape[0], image.shape[1])))
+    return result
+
+
+RUNTIMES = {".tflite": "litert", ".param": "ncnn", ".mlpackage": "coreml"}
+
+
+def _opened(path: Path) -> tuple[host.App, Predict]:
+    if path.suffix == ".tflite":
+        return host.App(litert_file.read(path)), lambda place, values: litert_session.predict(place, values, raw=True)
+    if path.suffix == ".param":
+        if not ncnn_package.available():
+            raise Unsupported(f"{path.name} is not run, since ncnn is not installed here: {ncnn_package.INSTALL}")
+        return host.App(ncnn_file.read(path)), ncnn_session.predict
+    raise Unsupported(f"{path.name} is not run: Core ML runs on macOS and iOS only, where slimseg's own tests run it")
+
+
+def _departure(reference: Reference, path: Path, index: int) -> Departure | None:
+    """The first layer that departs, where it can be told."""
+    try:
+        return bisection.first_departure(reference.graph, path, reference.images[index])
+    except SlimsegError:
+        return None
+
+
+def _drawn(graph: Graph) -> tuple[list[str], list[tuple[Pixels, Pixels | None]]]:
+    images = probe_images(graph.input_size, DRAWN - 2)
+    return [f"drawn {number}" for number in range(len(images))], [(image, None) for image in images]
+
+
+def _chosen(split: Split, count: int, classes: int | None) -> tuple[list[str], list[tuple[Pixels, Pixels | None]]]:
+    total = len(split.images)
+    indices = [int(index) for index in np.linspace(0, total - 1, min(count, total)).round()]
+    return [split.images[index].name for index in indices], [read_pair(split, index, classes) for index in indices]
+
+
+def _mask(graph: Graph, image: Pixels) -> Pixels:
+    """The network's own mask, in the size of the image."""
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    with torch.inference_mode():
+        output = graph(torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2))
+    value = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
+    scores = host.in_rows(value.numpy()[0], graph.input_size, graph.name)
+    return host.to_mask(scores, (image.shape[0], image.shape[1]), graph.description.output_kind)

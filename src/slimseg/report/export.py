@@ -1,0 +1,77 @@
+"""An export at a glance: every file, how far its masks are from the network's, and which to take."""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from slimseg.report import tables, units, wording
+from slimseg.report.model_card import RUNTIMES
+from slimseg.results import Artefact, ExportResult
+
+_FILE = 28
+
+
+def show_export(result: ExportResult, *, console: Console | None = None) -> None:
+    """Print the files, what could not be had and why, the advice, and where the card is."""
+    card = result.card
+    height, width = card.input_size
+    title = Text.assemble((card.model, "bold"), f"  {width}x{height}, {_made(card.artefacts)}")
+    parts: list[RenderableType] = [title, "", _files(card.artefacts)]
+    parts += [_indented(f"{RUNTIMES[each.target]}: {each.reason}", "red") for each in result.failed]
+    parts += [_indented(sentence, "dim") for sentence in _open_points(card.artefacts)]
+    if card.recommendation:
+        parts += ["", Text(card.recommendation)]
+    if card.heads:
+        parts += ["", Text("For an app that wants the class of every pixel:")]
+        parts += [_indented(sentence, "") for sentence in card.heads]
+    where = f"masks compared on {card.images} images · " if card.images else ""
+    parts += ["", Text(f"{where}took {units.duration(result.seconds)} · {card.host}", style="dim")]
+    parts.append(Text(f"{result.folder}/model_card.md tells an app what to do with them", style="bold"))
+    tables.show(console, *parts)
+
+
+def _made(artefacts: tuple[Artefact, ...]) -> str:
+    """How much of what was asked for is there."""
+    made = sum(bool(each.files) for each in artefacts)
+    return f"{made} of {len(artefacts)} exported"
+
+
+def _files(artefacts: tuple[Artefact, ...]) -> RenderableType:
+    labelled = any(each.miou is not None for each in artefacts)
+    miou = ("mIoU",) if labelled else ()
+    rows = tables.table("File", "For", "Precision", "Size", "Time", "Pixels that differ", *miou, numbers_from=3)
+    for each in artefacts:
+        rows.add_row(*_row(each, labelled))
+    return rows
+
+
+def _row(artefact: Artefact, labelled: bool) -> tuple[RenderableType, ...]:
+    runtime = RUNTIMES[artefact.target]
+    if not artefact.files:
+        return Text("none", style="red"), runtime
+    differ = "not run here" if artefact.disagreement is None else f"{units.percent(artefact.disagreement, 2)}%"
+    latency = "–" if artefact.latency_ms is None else units.milliseconds(artefact.latency_ms)
+    return (
+        tables.shortened(", ".join(artefact.files), _FILE),
+        runtime + (", MediaPipe" if artefact.for_mediapipe else ""),
+        artefact.precision,
+        units.size(artefact.size_bytes),
+        latency,
+        differ,
+        *((units.percent(artefact.miou),) if labelled else ()),
+    )
+
+
+def _open_points(artefacts: tuple[Artefact, ...]) -> list[str]:
+    """What the card says was not verified, once for all files."""
+    found: dict[str, list[str]] = {}
+    for each in artefacts:
+        for sentence in each.not_verified:
+            found.setdefault(sentence, []).append(each.files[0] if each.files else each.target)
+    return [f"{wording.few(names, 3)}: {sentence}" for sentence, names in found.items()]
+
+
+def _indented(text: str, style: str) -> RenderableType:
+    return Padding(Text(text, style=style), (0, 0, 0, 2))

@@ -1,0 +1,78 @@
+"""A picture of where an exported file's mask differs from the network's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from slimseg.errors import OutputError
+from slimseg.report import palette
+from slimseg.report.images import DIFFERENCE_COLOURS, DIFFERS
+
+Pixels = NDArray[np.uint8]
+_WIDEST = 480  # pixels of one panel
+_CAPTION = 18  # pixels of the strip above each
+_GAP = 6
+
+
+def write_overlay(path: Path, image: Pixels, wanted: Pixels, got: Pixels, classes: Sequence[str], name: str) -> Path:
+    """A PNG of four panels: the photograph, the network's mask, the file's, and where they differ.
+
+    Args:
+        path: where to.
+        image: RGB (height, width, 3).
+        wanted, got: class indices (height, width).
+        classes: names, for the usual colours; classes beyond them get others.
+        name: of the file, for the caption.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    highest = int(max(wanted[wanted != palette.IGNORED].max(initial=0), got[got != palette.IGNORED].max(initial=0)))
+    colours = palette.colours(palette.class_names(classes, highest + 1))
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, -1) * 0.5
+    differs = wanted != got
+    marked = np.where(differs[..., None], DIFFERENCE_COLOURS[DIFFERS], grey).astype(np.uint8)
+    panels = (
+        ("image", image),
+        ("network", _coloured(wanted, colours)),
+        (name, _coloured(got, colours)),
+        (f"differs in {100 * differs.mean():.2f}%", marked),
+    )
+    return _saved(_side_by_side(panels), path)
+
+
+def _coloured(mask: Pixels, colours: palette.Colours) -> Pixels:
+    return palette.colour_mask(mask, colours)[..., :3]
+
+
+def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
+    height, width = panels[0][1].shape[:2]
+    scale = min(1.0, _WIDEST / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    sheet = Image.new("RGB", (len(panels) * (size[0] + _GAP) - _GAP, size[1] + _CAPTION), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (caption, pixels) in enumerate(panels):
+        left = number * (size[0] + _GAP)
+        # Averaging would invent colours between classes, and lose pixels that differ alone.
+        how = Image.Resampling.LANCZOS if number == 0 else Image.Resampling.NEAREST
+        sheet.paste(Image.fromarray(pixels).resize(size, how), (left, _CAPTION))
+        pen.text((left + 2, 3), caption[: size[0] // 6], fill="black")
+    return sheet
+
+
+def _saved(sheet: Image.Image, path: Path) -> Path:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        sheet.save(temporary, "png", optimize=True)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
