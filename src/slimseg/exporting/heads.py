@@ -120,9 +120,8 @@ def _by_runtime(trials: Sequence[HeadTrial]) -> dict[str, list[HeadTrial]]:
 def _sentence(chosen: HeadTrial, trials: Sequence[HeadTrial]) -> str:
     own = trials[0]
     if chosen is own:
-        text = (
-            f"leave the output {own.form}: {_ms(own)} from image to mask, and nothing is more than {EQUAL:.0%} faster"
-        )
+        text = f"leave the output {own.form}: {_ms(own)} from image to mask, "
+        text += f"and no form that keeps the mask is more than {EQUAL:.0%} faster"
     else:
         text = f"give {chosen.form}: {_ms(chosen)} from image to mask in place of {_ms(own)} {own.form}"
         text += f", {_changes(chosen)}"
