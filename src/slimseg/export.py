@@ -9,6 +9,7 @@ Whatever fails leaves the others as they are.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,6 @@ from slimseg.exporting.written import Request, Written
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
-from slimseg.planning import deploy
 from slimseg.planning.probes import probe_images
 from slimseg.planning.whatif import calm_ms
 from slimseg.progress import Progress, Silent
@@ -147,7 +147,7 @@ class _Job:
             images=max((each.images for each in parities), default=0),
             recommendation=advice.recommend(artefacts),
             heads=advice.on_heads(trials, [each.target for each in artefacts if each.files]),
-            host=deploy.host_name(),
+            host=f"{platform.machine()}, {platform.system()}, {self.threads} CPU thread{'s' * (self.threads > 1)}",
         )
         return ExportResult(str(place.folder), card, parities, trials, time.monotonic() - self.started)
 
@@ -207,7 +207,8 @@ class _Job:
         runtimes = {each.parity.runtime for each in checked if each.written is not None and each.parity is not None}
         if not runtimes:
             return ()
-        image, ranges = self.probes[0], self.calibration if self.source.precision == "int8" else ()
+        in_int8 = any(each.artefact.precision == "int8" for each in checked)
+        image, ranges = self.probes[0], self.calibration if in_int8 else ()
         try:
             return heads.measured(
                 self.source.graph, sorted(runtimes), image, self.threads, ranges, progress=self.progress

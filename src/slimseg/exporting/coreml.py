@@ -59,7 +59,7 @@ def write(request: Request) -> Written:
         output=Port(found.output.name, found.output.shape, found.output.dtype),
         output_kind=made.description.output_kind,
         takes_pixels=True,
-        verified=_verified(found),
+        verified=_verified(found, fits=not wide),
         not_verified=(*_range(request, form), _UNRUN),
         remarks=_remarked(found, wide),
     )
@@ -86,14 +86,14 @@ def _check(made: writer.Artefact, found: structure.Structure) -> None:
         )
 
 
-def _verified(found: structure.Structure) -> tuple[str, ...]:
+def _verified(found: structure.Structure, fits: bool) -> tuple[str, ...]:
     operations = sum(found.operations.values())
     return (
         f"Read back: {found.input.kind} {found.input.shape[3]}x{found.input.shape[2]} in, {found.output.name} "
         f"{_sides(found.output.shape)} out, for {found.system} and later.",
         f"{operations} operations of {len(found.operations)} kinds"
         + (f", of which {', '.join(found.unknown)} in no list of what the Neural Engine runs" if found.unknown else "")
-        + ("; all are known to run on the Neural Engine." if found.for_neural_engine else "."),
+        + ("; all are known to run on the Neural Engine." if found.for_neural_engine and fits else "."),
     )
 
 

@@ -10,7 +10,7 @@ from slimseg.report import tables, units, wording
 from slimseg.report.model_card import RUNTIMES
 from slimseg.results import Artefact, ExportResult
 
-_FILE = 28
+_FILE, _FOR = 26, 20
 
 
 def show_export(result: ExportResult, *, console: Console | None = None) -> None:
@@ -20,15 +20,15 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
     title = Text.assemble((card.model, "bold"), f"  {width}x{height}, {_made(card.artefacts)}")
     parts: list[RenderableType] = [title, "", _files(card.artefacts)]
     parts += [_indented(f"{RUNTIMES[each.target]}: {each.reason}", "red") for each in result.failed]
-    parts += [_indented(sentence, "dim") for sentence in _open_points(card.artefacts)]
+    parts += [*_for_mediapipe(card.artefacts), *(_indented(each, "dim") for each in _open_points(card.artefacts))]
     if card.recommendation:
         parts += ["", Text(card.recommendation)]
     if card.heads:
-        parts += ["", Text("For an app that wants the class of every pixel:")]
+        parts += ["", Text("The form of the output, for an app that wants the class of every pixel:")]
         parts += [_indented(sentence, "") for sentence in card.heads]
     where = f"masks compared on {card.images} images · " if card.images else ""
     parts += ["", Text(f"{where}took {units.duration(result.seconds)} · {card.host}", style="dim")]
-    parts.append(Text(f"{result.folder}/model_card.md tells an app what to do with them", style="bold"))
+    parts.append(Text(f"{result.folder}/model_card.md says what an app has to do with them", style="bold"))
     tables.show(console, *parts)
 
 
@@ -41,7 +41,7 @@ def _made(artefacts: tuple[Artefact, ...]) -> str:
 def _files(artefacts: tuple[Artefact, ...]) -> RenderableType:
     labelled = any(each.miou is not None for each in artefacts)
     miou = ("mIoU",) if labelled else ()
-    rows = tables.table("File", "For", "Precision", "Size", "Time", "Pixels that differ", *miou, numbers_from=3)
+    rows = tables.table("File", "For", "Size", "Time", "Differs", *miou, numbers_from=2)
     for each in artefacts:
         rows.add_row(*_row(each, labelled))
     return rows
@@ -51,17 +51,25 @@ def _row(artefact: Artefact, labelled: bool) -> tuple[RenderableType, ...]:
     runtime = RUNTIMES[artefact.target]
     if not artefact.files:
         return Text("none", style="red"), runtime
-    differ = "not run here" if artefact.disagreement is None else f"{units.percent(artefact.disagreement, 2)}%"
-    latency = "–" if artefact.latency_ms is None else units.milliseconds(artefact.latency_ms)
+    differ = "not run" if artefact.disagreement is None else f"{units.percent(artefact.disagreement, 2)}%"
     return (
-        tables.shortened(", ".join(artefact.files), _FILE),
-        runtime + (", MediaPipe" if artefact.for_mediapipe else ""),
-        artefact.precision,
+        tables.shortened(_names(artefact.files), _FILE),
+        tables.shortened(f"{runtime} {artefact.precision.partition(',')[0]}", _FOR),
         units.size(artefact.size_bytes),
-        latency,
+        "–" if artefact.latency_ms is None else units.milliseconds(artefact.latency_ms),
         differ,
         *((units.percent(artefact.miou),) if labelled else ()),
     )
+
+
+def _names(files: tuple[str, ...]) -> str:
+    """ "model.param + .bin"."""
+    return " + ".join((files[0], *(f".{name.rpartition('.')[2]}" for name in files[1:])))
+
+
+def _for_mediapipe(artefacts: tuple[Artefact, ...]) -> list[RenderableType]:
+    files = [each.files[0] for each in artefacts if each.for_mediapipe]
+    return [_indented(f"MediaPipe Tasks' ImageSegmenter takes {wording.few(files, 3)}.", "dim")] if files else []
 
 
 def _open_points(artefacts: tuple[Artefact, ...]) -> list[str]:

@@ -25,7 +25,8 @@ def require() -> ModuleType:
     Raises:
         UserError: it is not installed, or does not load.
     """
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    for name in ("coremltools", "torch.utils._pytree"):  # the latter speaks of what coremltools imports
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
