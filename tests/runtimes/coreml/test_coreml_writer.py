@@ -37,6 +37,26 @@ def graph() -> Graph:
     return result
 
 
+@pytest.fixture(scope="module")
+def small() -> Graph:
+    """For what does not depend on the network."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 3, 1), ops.Resize((32, 64)))
+    return load(layers.eval(), (32, 64), mean=[120, 110, 100], std=[58, 57, 56], classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def wide() -> Graph:
+    """With weights enough to compress."""
+    torch.manual_seed(0)
+    return models.build(CLASSES, (32, 32))
+
+
+@pytest.fixture(scope="module")
+def uncompressed(wide: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return writer.write(wide, tmp_path_factory.mktemp("wide") / "plain.mlpackage").path
+
+
 def last_convolution(graph: Graph) -> torch.fx.Node:
     return [node for node in graph.layers() if graph.layer_as(node, nn.Conv2d) is not None][-1]
 
@@ -71,10 +91,10 @@ def agreement(graph: Graph, path: Path, image: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_normalisation_is_inside(graph, tmp_path, order):
-    mine = graph.copy()
-    wanted = graph.description.preprocessing
-    mine.description = replace(graph.description, preprocessing=replace(wanted, channel_order=order))
+def test_normalisation_is_inside(small, tmp_path, order):
+    mine = small.copy()
+    wanted = small.description.preprocessing
+    mine.description = replace(small.description, preprocessing=replace(wanted, channel_order=order))
     made = writer.write(mine, tmp_path / "a.mlpackage", "float32")
     assert agreement(mine, made.path, pixels(mine)) == 1.0
     found = check(made.path)
@@ -104,17 +124,14 @@ def test_heads(graph, tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["palettised", "linear"])
-def test_eight_bit_weights(tmp_path, storage):
-    torch.manual_seed(0)
-    graph = models.build(CLASSES, (32, 32))
-    plain = writer.write(graph, tmp_path / "plain.mlpackage")
-    small = writer.write(graph, tmp_path / "small.mlpackage", weights=storage)
-    before, after = check(plain.path), check(small.path)
+def test_eight_bit_weights(wide, uncompressed, tmp_path, storage):
+    made = writer.write(wide, tmp_path / "small.mlpackage", weights=storage)
+    before, after = check(uncompressed), check(made.path)
     assert after.weight_bytes < 0.75 * before.weight_bytes
     assert (before.compressed_share, after.weights) == (0.0, before.weights)
     assert after.compressed_share > 0.8
     assert after.for_neural_engine
-    assert agreement(graph, small.path, pixels(graph)) > 0.95
+    assert agreement(wide, made.path, pixels(wide)) > 0.95
 
 
 def test_a_palette_is_nearly_as_good_as_can_be():
@@ -149,11 +166,11 @@ def test_layers_of_one_size_cannot_be_flexible(tmp_path):
         writer.write(edit.trace(network.eval(), (1, 3, 5, 5)), tmp_path / "a.mlpackage", sizes=[(10, 10)])
 
 
-def test_xcode_shows_the_classes(graph, tmp_path):
+def test_xcode_shows_the_classes(small, tmp_path):
     import coremltools
 
     palette = ["#ff0000", "#00ff00", "#0000ff"]
-    made = writer.write(graph, tmp_path / "a.mlpackage", palette=palette, licence="MIT, the weights too.")
+    made = writer.write(small, tmp_path / "a.mlpackage", palette=palette, licence="MIT, the weights too.")
     user = coremltools.models.utils.load_spec(str(made.path)).description.metadata.userDefined
     assert user[metadata.PREVIEW_TYPE] == "imageSegmenter"
     assert json.loads(user[metadata.PREVIEW_PARAMETERS]) == {"labels": list(CLASSES), "colors": palette}
@@ -170,11 +187,11 @@ def test_one_channel_says_what_it_is_of_and_has_no_preview(tmp_path):
     assert "Probability of person" in found.output.text
 
 
-def test_a_package_is_replaced_as_a_whole(graph, tmp_path):
+def test_a_package_is_replaced_as_a_whole(small, tmp_path):
     path = tmp_path / "new" / "a.mlpackage"
-    writer.write(graph, path)
+    writer.write(small, path)
     (path / "left over").write_text("")
-    writer.write(graph, path)
+    writer.write(small, path)
     assert not (path / "left over").exists()
     assert [each.name for each in path.parent.iterdir()] == ["a.mlpackage"]
 
