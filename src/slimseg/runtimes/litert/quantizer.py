@@ -30,6 +30,7 @@ from slimseg.runtimes.litert import (
     costs,
     dead_filters,
     file,
+    narrow_outputs,
     spelling,
     tensor_names,
     weak_addends,
@@ -43,6 +44,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be measured
 _ALL = ".*"
 _ENDS = ("INPUT", "OUTPUT")
+_ROUNDS = 20  # of widening ranges: each may make the next layer the one that is too narrow
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
@@ -172,19 +174,26 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Col
 
         logging.getLogger().setLevel(logging.ERROR)
         source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
-        worker = quantizer.Quantizer(source)
-        _configure(worker, scheme, io, keep_float)
-        calibration = {
-            name: {"min": np.array([[low]]), "max": np.array([[high]])}
-            for name, (low, high) in {**added, **ranges}.items()
-        }
-        result = worker.quantize(
-            calibration if scheme in STATIC else None, enable_progress_bar=False, enable_progress_report=False
-        )
-    model = file.parse(bytes(result.quantized_model), Path(path))
+        calibration = {**added, **ranges} if scheme in STATIC else {}
+        for _ in range(_ROUNDS):
+            model = _quantised(quantizer.Quantizer(source), scheme, calibration, io, keep_float, Path(path))
+            wider = narrow_outputs.widened(model, calibration) if scheme == "int8" else {}
+            if not wider:
+                break
+            calibration |= wider
     if scheme == "int8":
         weak_addends.strengthen(model)
     return file.pack(model)  # shares what the quantiser repeats
+
+
+def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Collection[str], path: Path) -> Any:
+    """What ai-edge-quantizer makes of a file, as a `ModelT`."""
+    _configure(worker, scheme, io, keep_float)
+    calibration = {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ranges.items()}
+    result = worker.quantize(
+        calibration if scheme in STATIC else None, enable_progress_bar=False, enable_progress_report=False
+    )
+    return file.parse(bytes(result.quantized_model), path)
 
 
 def _configure(worker: Any, scheme: Scheme, io: Io, keep_float: Collection[str]) -> None:

@@ -1,0 +1,71 @@
+"""Ranges of int8 outputs too narrow for what their layer adds up, widened to where XNNPACK takes them.
+
+    Given   y = w ∗ x + b, int8      XNNPACK takes a layer only where s = (scale of x · scale of w) / (scale of y) is
+                                     below 2⁸ for every filter; beyond, the delegate fails and takes the process with it
+    Result  a range of y for which s is at most 2⁷: one unit of the sum is then 128 steps of y, so that nothing between
+                                     two of its values is lost
+
+A ReLU that is zero on every calibration image leaves such a range behind: half of a branch may die in training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from slimseg.runtimes.litert import costs
+
+Op = schema.BuiltinOperator
+Ranges = dict[str, tuple[float, float]]
+_OPERANDS = {  # positions of the input and of the weights
+    Op.CONV_2D: (0, 1),
+    Op.DEPTHWISE_CONV_2D: (0, 1),
+    Op.FULLY_CONNECTED: (0, 1),
+    Op.TRANSPOSE_CONV: (2, 1),
+}
+_LIMIT, _WANTED = 2.0**8, 2.0**7
+_STEPS = 255
+
+
+def widened(model: Any, ranges: Ranges) -> Ranges:
+    """Wider ranges for such outputs of an int8 `ModelT`, by tensor name; empty where there are none.
+
+    A wider output makes the next layer's input coarser, which may then be the next one to be widened.
+
+    Args:
+        ranges: (min, max) that the model was quantised with.
+    """
+    graph = model.subgraphs[0]
+    result: Ranges = {}
+    for operator in graph.operators or []:
+        places = _OPERANDS.get(costs.op_code(model.operatorCodes[operator.opcodeIndex]))
+        if places is None:
+            continue
+        source, weight, target = (
+            graph.tensors[int(index)] for index in (*(operator.inputs[place] for place in places), operator.outputs[0])
+        )
+        scales = [_scales(tensor) for tensor in (source, weight, target)]
+        if any(each is None for each in scales):
+            continue
+        unit = float(np.max(scales[0]) * np.max(scales[1]))
+        if unit / float(np.max(scales[2])) >= _LIMIT:
+            name = target.name.decode(errors="replace")
+            result[name] = _at_least(ranges.get(name, (0.0, 0.0)), _STEPS * unit / _WANTED)
+    return result
+
+
+def _at_least(ends: tuple[float, float], width: float) -> tuple[float, float]:
+    """A range around zero of that width, its ends in the proportion that they have."""
+    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
+    if high - low <= 0:
+        return 0.0, width
+    return low * width / (high - low), high * width / (high - low)
+
+
+def _scales(tensor: Any) -> np.ndarray[Any, Any] | None:
+    quantised = tensor.quantization
+    if tensor.type != schema.TensorType.INT8 or quantised is None or quantised.scale is None:
+        return None
+    return np.asarray(quantised.scale, np.float64)
