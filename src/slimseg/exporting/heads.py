@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slimseg.errors import Unsupported, UserError
+from slimseg.errors import RuntimeFailure, Unsupported, UserError
 from slimseg.exporting import head_forms
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
@@ -189,7 +189,7 @@ def _made(graph: Graph, runtime: str, write: Write, folder: Path, progress: Prog
     for number, (name, form) in enumerate(progress.track(list(forms.items()), f"writing forms for {runtime}")):
         try:
             result.append(_Made(runtime, name, write(form, folder / f"form{number}")))
-        except Unsupported as error:
+        except (Unsupported, RuntimeFailure) as error:
             result.append(_Made(runtime, name, reason=str(error)))
             if not number:
                 return result
