@@ -17,12 +17,11 @@ SIZE = (8, 12)
 
 
 def dying(kind: str) -> Graph:
-    """A layer whose ReLU lets next to nothing through, and one behind it that multiplies what there is."""
+    """A layer whose ReLU lets nothing through, between two others."""
     torch.manual_seed(0)
     layers: dict[str, list[nn.Module]] = {
         "convolution": [nn.Conv2d(8, 16, 1), nn.ReLU()],
         "depthwise": [nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU()],
-        "two": [nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.ReLU()],
     }
     network = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), *layers[kind])
     channels = network[-2].out_channels
@@ -36,7 +35,7 @@ def dying(kind: str) -> Graph:
     return edit.trace(network.eval(), (1, 3, *SIZE))
 
 
-@pytest.mark.parametrize("kind", ["convolution", "depthwise", "two"])
+@pytest.mark.parametrize("kind", ["convolution", "depthwise"])
 def test_files_with_dead_layers_run(tmp_path: Path, kind: str) -> None:
     graph = dying(kind)
     float_path, path = tmp_path / "float.tflite", tmp_path / "int8.tflite"
