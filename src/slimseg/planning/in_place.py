@@ -21,13 +21,12 @@ from slimseg.planning.plan import Plan
 from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import child
-from slimseg.runtimes.litert import benchmark
+from slimseg.runtimes import benchmark, child
 from slimseg.techniques.channels import Channels
 
 SECONDS_PER_STAGE = 4.0  # of timing, for each file that an edit leads to: some edits are a hundredth of the whole
 MOST_ROUNDS = 1000
-LOADS = 3  # where a file happens to lie in memory moves its time by a per cent or two
+LOADS = 12  # where a file happens to lie in memory moves its time by a per cent or two: the median of many is steady
 
 
 @dataclass(frozen=True)
