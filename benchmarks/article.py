@@ -30,8 +30,8 @@ from rich.table import Table
 from slimseg.errors import SlimsegError
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
+from slimseg.runtimes.benchmark import ratio, time_files
 from slimseg.runtimes.litert import quantizer, writer
-from slimseg.runtimes.litert.benchmark import ratio, time_files
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("float32", "int8")

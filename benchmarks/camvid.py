@@ -26,8 +26,8 @@ from slimseg.evaluate import Evaluator
 from slimseg.graph import costs
 from slimseg.planning.budget import Budget, parse_size, parse_time
 from slimseg.progress import Silent, Terminal
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, file, writer
+from slimseg.runtimes import benchmark, host
+from slimseg.runtimes.litert import file, writer
 from slimseg.training.data import Folder, open_folder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,8 +28,8 @@ import slimseg
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes import host, mask
-from slimseg.runtimes.litert import benchmark, file, quantizer, writer
+from slimseg.runtimes import benchmark, host, mask
+from slimseg.runtimes.litert import file, quantizer, writer
 from slimseg.training.data import open_folder, read_pair
 from slimseg.training.metrics import Confusion
 

@@ -16,8 +16,8 @@ from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.progress import Silent
 from slimseg.quantisation.calibration import Ranges, choose, observe
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, quantizer, writer
+from slimseg.runtimes import benchmark, host
+from slimseg.runtimes.litert import quantizer, writer
 from slimseg.training.data import open_folder
 
 

@@ -23,11 +23,10 @@ from PIL import Image
 
 import slimseg
 from slimseg.graph.graph import Graph
-from slimseg.runtimes import child, host
+from slimseg.runtimes import benchmark, child, host
 from slimseg.runtimes.litert import session as litert_session
 from slimseg.runtimes.litert import writer as litert_writer
-from slimseg.runtimes.litert.benchmark import ratio
-from slimseg.runtimes.ncnn import benchmark, file, session, writer
+from slimseg.runtimes.ncnn import file, session, writer
 from slimseg.runtimes.ncnn.session import DEFAULTS, Options
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -74,8 +73,8 @@ def compare(graph: Graph, images: Sequence[Array], seconds: float) -> Row:
             graph.name,
             timings[0].median_ms,
             timings[1].median_ms,
-            ratio(timings[1], timings[0]),
-            ratio(timings[2], timings[1]),
+            benchmark.ratio(timings[1], timings[0]),
+            benchmark.ratio(timings[2], timings[1]),
             tflite.stat().st_size,
             full.size_bytes,
             half.size_bytes,

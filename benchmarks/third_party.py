@@ -24,8 +24,8 @@ from rich.table import Table
 import slimseg
 from slimseg.planning.budget import Budget
 from slimseg.progress import Terminal
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, session, writer
+from slimseg.runtimes import benchmark, host
+from slimseg.runtimes.litert import session, writer
 from slimseg.training.data import open_folder
 
 ROOT = Path(__file__).resolve().parents[1]

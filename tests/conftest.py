@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.planning import in_place
-from slimseg.runtimes.litert import benchmark
+from slimseg.runtimes import benchmark
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHAPES = ("ground", "disc", "box")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slimseg.errors import DataError
+from slimseg.errors import DataError, ModelError
 from slimseg.frontends import describe
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -21,8 +21,7 @@ from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
 from slimseg.results import Evaluation
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session, writer
+from slimseg.runtimes import host, runtime
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair
 from slimseg.training.metrics import Confusion, Scores
 
@@ -37,19 +36,23 @@ def evaluate(
     description: Description | None = None,
     threads: int = 1,
     progress: Progress | None = None,
+    on: runtime.Name | None = None,
 ) -> Evaluation:
-    """mIoU, IoU by class and pixel accuracy of a `.tflite` at the masks' own resolution, from one confusion matrix.
+    """mIoU, IoU by class and pixel accuracy of a file at the masks' own resolution, from one confusion matrix.
 
     Logits and probabilities are resized bilinearly before the argmax, a mask by nearest neighbour.
 
     Args:
-        model: the path of a `.tflite`, or a Graph, which is written as float32 first.
+        model: the path of a `.tflite` or `.param`, or a Graph, which is written in float first.
         data: a folder with images and masks.
         split: "val" or "train".
         description: preprocessing and kind of output; by default what the file says of itself or its layers imply.
+        threads: CPU threads of the runtime.
+        progress: where to show progress; silent by default.
+        on: the runtime for a Graph, LiteRT by default; a file has its own.
 
     Raises:
-        ModelError, DataError: what the user gave cannot be used, in one sentence.
+        ModelError, DataError, UserError: what the user gave cannot be used, in one sentence.
     """
     folder = open_folder(data)
     part = folder.split(split)
@@ -57,11 +60,13 @@ def evaluate(
         raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
     with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
         if isinstance(model, Graph):
-            path = Path(scratch) / f"{model.name}.tflite"
-            writer.write(model, path)
+            chosen = runtime.named(on or "litert")
+            path = Path(scratch) / f"{model.name}{chosen.suffix}"
+            chosen.write(model, path)
         else:
             path = Path(model)
-        means = description or describe(path)
+            runtime.named(runtime.of(path).name)
+        means = description or _described(path)
         names = means.classes or folder.classes
         scores = score(path, part, means, class_count_of(path, means, names), threads, progress or Silent())
     return Evaluation(
@@ -75,6 +80,16 @@ def evaluate(
     )
 
 
+def _described(path: Path) -> Description:
+    """What a file says of itself; a `.tflite` from elsewhere what its layers imply."""
+    if runtime.of(path) is runtime.LITERT:
+        return describe(path)
+    said = runtime.of(path).read(path).description
+    if said is None:
+        raise ModelError(f"{path} does not say what it wants and gives: export it with slimseg")
+    return said
+
+
 def _name(names: tuple[str, ...], index: int) -> str:
     return names[index] if index < len(names) else f"class {index}"
 
@@ -85,13 +100,24 @@ def class_count_of(path: Path, description: Description, names: tuple[str, ...])
     Raises:
         DataError: it gives a mask, and nobody names the classes.
     """
-    model = file.read(path)
+    model = runtime.of(path).read(path)
     output = model.outputs[0]
+    if not output.shape:  # ncnn's files do not tell
+        return len(names) if len(names) > 1 else _seen_classes(path, model, description)
     if description.output_kind != "mask" and output.dtype not in ("int32", "int64"):
         return max(2, _channels(output.shape, math.prod(model.inputs[0].shape[1:3])))
     if len(names) < 2:
         raise DataError(f"{path} gives a mask, which does not say how many classes there are: add a classes.txt")
     return len(names)
+
+
+def _seen_classes(path: Path, model: host.Described, description: Description) -> int:
+    """Of a file's output for a black image."""
+    app = host.App(model, description)
+    size = app.pipeline.size
+    (output,) = runtime.of(path).predict(path, app.prepare(np.zeros((*size, 3), np.uint8))[None])
+    scores = host.in_rows(output, size, path)
+    return max(2, scores.shape[-1] if scores.ndim == 3 else 1)
 
 
 def _channels(shape: tuple[int, ...], pixels: int) -> int:
@@ -118,11 +144,11 @@ def predictions(
     Raises:
         DataError: an image or mask cannot be used.
     """
-    app = host.App(file.read(path), description)
+    app, predict = host.App(runtime.of(path).read(path), description), runtime.of(path).predict
     starts = range(0, len(split.images), BATCH)
     for start in progress.track(starts, f"evaluating {path.name}"):
         pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]
-        outputs = session.predict(path, np.stack([app.prepare(image) for image, _ in pairs]), threads, raw=True)
+        outputs = predict(path, np.stack([app.prepare(image) for image, _ in pairs]), threads)
         for (image, truth), output in zip(pairs, outputs, strict=True):
             yield image, truth, app.mask(output, _size(image))
 
@@ -149,7 +175,7 @@ class Judge:
 
     def accuracy(self, path: Path) -> Accuracy:
         """Raises: DataError, ModelError, RuntimeFailure."""
-        description = file.read_description(path) or self.description
+        description = _said(path) or self.description
         confusion = Confusion(self.classes)
         masks = []
         for _, truth, mask in predictions(path, self.split, description, self.classes, self.threads, self.progress):
@@ -218,13 +244,17 @@ class Evaluator:
         masks = None if self.folder.val.masks is None else tuple(self.folder.val.masks[index] for index in indices)
         part = Split(tuple(self.folder.val.images[index] for index in indices), masks)
         old, new = (
-            list(predictions(path, part, file.read_description(path) or self.original.description, None, 1, Silent()))
+            list(predictions(path, part, _said(path) or self.original.description, None, 1, Silent()))
             for path in (before, after)
         )
         return [
             Example(path.stem, image, truth, first, second)
             for path, (image, truth, first), (_, _, second) in zip(part.images, old, new, strict=True)
         ]
+
+
+def _said(path: Path) -> Description | None:
+    return runtime.of(path).read(path).description
 
 
 def _resized(mask: Pixels, size: tuple[int, int]) -> Pixels:

@@ -32,7 +32,7 @@ from slimseg.report import palette
 from slimseg.report.model_card import NO_LICENCE, write_card
 from slimseg.report.parity import write_overlay
 from slimseg.results import Artefact, ExportResult, HeadTrial, Parity
-from slimseg.runtimes.ncnn import benchmark as ncnn_benchmark
+from slimseg.runtimes import benchmark
 from slimseg.training.data import Folder, Pixels, open_folder
 
 CALIBRATION_IMAGES = 100
@@ -240,7 +240,7 @@ class _Job:
             return list(checked)
         self.progress.say("Timing the files side by side")
         paths = [each.written.path for each in runs if each.written is not None]
-        timings = ncnn_benchmark.time_files(paths, self.threads, SECONDS_PER_FILE)
+        timings = benchmark.time_files(paths, self.threads, SECONDS_PER_FILE)
         latencies = {path: calm_ms(timing) for path, timing in zip(paths, timings, strict=True)}
         return [
             each

@@ -1,4 +1,4 @@
-"""`slimseg profile`: where the time of a network goes on the real runtime (article, section 1)."""
+"""`slimseg profile`: where the time of a network goes on a real runtime (article, section 1)."""
 
 from __future__ import annotations
 
@@ -10,35 +10,39 @@ from slimseg.errors import RuntimeFailure
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.results import Profile
-from slimseg.runtimes.litert import profiler, runnable, writer
+from slimseg.runtimes import runtime
+from slimseg.runtimes.litert import runnable
 
 
-def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50) -> Profile:
-    """Time every operator of a Graph or of a `.tflite` file with LiteRT's own profiler.
+def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: runtime.Name | None = None) -> Profile:
+    """Time every operator of a Graph or of a file: LiteRT's own profiler, or ncnn layer by layer.
 
-    A Graph is written as a float32 file first; its layers are named after its nodes.
+    A Graph is written as a float file first; its layers are named after its nodes.
 
     Args:
-        model: a Graph, the path of a `.tflite`, or whatever `load` opens by path.
+        model: a Graph, the path of a `.tflite` or `.param`, or whatever `load` opens by path.
         threads: CPU threads of the runtime.
         runs: profiled inferences; times are medians over them.
+        on: the runtime; by default the one that the file is for, LiteRT for what is none's.
 
     Raises:
         ModelError: the model cannot be opened, or the runtime refuses the user's own file or crashes on it.
+        UserError: the runtime is not installed.
         RuntimeFailure: the runtime refused or crashed on a file that slimseg wrote, or ran out of time.
     """
     if isinstance(model, str | Path):
-        if Path(model).suffix == ".tflite":
+        if runtime.is_deployed(model) and on in (None, runtime.of(model).name):
             return _given_file(Path(model), threads, runs)
         model = load(model)
+    chosen = runtime.named(on or "litert")
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = Path(folder) / "model.tflite"
-        writer.write(model, path)
-        return replace(profiler.profile(path, threads=threads, runs=runs), model=model.name)
+        path = Path(folder) / f"model{chosen.suffix}"
+        chosen.write(model, path)
+        return replace(chosen.profile(path, threads, runs), model=model.name)
 
 
 def _given_file(path: Path, threads: int, runs: int) -> Profile:
     try:
-        return profiler.profile(path, threads=threads, runs=runs)
+        return runtime.named(runtime.of(path).name).profile(path, threads, runs)
     except RuntimeFailure as error:
         raise runnable.blamed(error) from error

@@ -40,7 +40,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
-from slimseg.runtimes.litert import benchmark
+from slimseg.runtimes import benchmark
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output

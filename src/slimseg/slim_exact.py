@@ -31,8 +31,8 @@ from slimseg.planning.probes import probe_images
 from slimseg.progress import Progress, Silent
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, session
+from slimseg.runtimes import benchmark, host
+from slimseg.runtimes.litert import session
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 

@@ -12,7 +12,8 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
 from slimseg.progress import Silent
-from slimseg.runtimes.litert import benchmark, file
+from slimseg.runtimes import benchmark
+from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
 
 IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]

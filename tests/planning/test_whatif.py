@@ -12,7 +12,8 @@ from slimseg.errors import RuntimeFailure
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.progress import Silent
-from slimseg.runtimes.litert import benchmark, file
+from slimseg.runtimes import benchmark
+from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
 
 

@@ -75,7 +75,7 @@ def test_closing_ends_the_process() -> None:
 
 def test_the_runtime_layer_does_not_import_torch() -> None:
     code = (
-        "import sys, slimseg.runtimes.litert.benchmark, slimseg.runtimes.litert.profiler,"
+        "import sys, slimseg.runtimes.benchmark, slimseg.runtimes.litert.profiler,"
         " slimseg.runtimes.litert.quantizer; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

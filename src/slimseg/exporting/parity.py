@@ -6,13 +6,11 @@ PyTorch, with the same preprocessing. A float file has no reason to differ in mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from slimseg.errors import SlimsegError, Unsupported
 from slimseg.exporting import bisection
@@ -20,18 +18,13 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
 from slimseg.planning.probes import probe_images
 from slimseg.results import Departure, Parity
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import file as litert_file
-from slimseg.runtimes.litert import session as litert_session
-from slimseg.runtimes.ncnn import file as ncnn_file
+from slimseg.runtimes import host, runtime
 from slimseg.runtimes.ncnn import package as ncnn_package
-from slimseg.runtimes.ncnn import session as ncnn_session
 from slimseg.training.data import Pixels, Split, read_pair
 from slimseg.training.metrics import Confusion
 
 FLOAT_TOLERANCE_PERCENT = 0.5  # of pixels; beyond it a float file is wrong
 DRAWN = 6  # images where the user gives none
-Predict = Callable[[Path, NDArray[Any]], NDArray[Any]]
 
 
 class Reference:
@@ -85,7 +78,7 @@ def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:
     failed = is_float and disagreement > FLOAT_TOLERANCE_PERCENT
     return Parity(
         file=path.name,
-        runtime=RUNTIMES[path.suffix],
+        runtime=runtime.of(path).name,
         images=len(masks),
         disagreement_percent=disagreement,
         worst_image=reference.names[worst],
@@ -102,25 +95,22 @@ def masks_of(path: Path, images: Sequence[Pixels]) -> list[Pixels]:
     Raises:
         as `compare`.
     """
-    app, predict = _opened(path)
-    result = []
+    its = _runtime(path)
+    app, result = host.App(its.read(path)), []
     for image in images:
-        (output,) = predict(path, app.prepare(image)[None])
+        (output,) = its.predict(path, app.prepare(image)[None])
         result.append(app.mask(output, (image.shape[0], image.shape[1])))
     return result
 
 
-RUNTIMES = {".tflite": "litert", ".param": "ncnn", ".mlpackage": "coreml"}
-
-
-def _opened(path: Path) -> tuple[host.App, Predict]:
-    if path.suffix == ".tflite":
-        return host.App(litert_file.read(path)), lambda place, values: litert_session.predict(place, values, raw=True)
-    if path.suffix == ".param":
-        if not ncnn_package.available():
-            raise Unsupported(f"{path.name} is not run, since ncnn is not installed here: {ncnn_package.INSTALL}")
-        return host.App(ncnn_file.read(path)), ncnn_session.predict
-    raise Unsupported(f"{path.name} is not run: Core ML runs on macOS and iOS only, where slimseg's own tests run it")
+def _runtime(path: Path) -> runtime.Runtime:
+    """Raises: Unsupported."""
+    if path.suffix == ".mlpackage":
+        raise Unsupported(f"{path.name} is not run: Core ML runs on macOS and iOS only, where slimseg's tests run it")
+    its = runtime.of(path)
+    if its is runtime.NCNN and not ncnn_package.available():
+        raise Unsupported(f"{path.name} is not run, since ncnn is not installed here: {ncnn_package.INSTALL}")
+    return its
 
 
 def _departure(reference: Reference, path: Path, index: int) -> Departure | None:

@@ -16,7 +16,7 @@ from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
 from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.results import Refusal
-from slimseg.runtimes.litert import benchmark
+from slimseg.runtimes import benchmark
 
 WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
 _ENTRY = "baselines"  # in the journal

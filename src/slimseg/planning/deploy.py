@@ -20,8 +20,8 @@ from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark, quantizer, writer
+from slimseg.runtimes import benchmark, host
+from slimseg.runtimes.litert import quantizer, writer
 from slimseg.techniques import Site, image_input, named
 from slimseg.techniques.channels import Channels
 

@@ -16,8 +16,7 @@ from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
 from slimseg.results import AppliedEdit, SlimResult
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import benchmark
+from slimseg.runtimes import benchmark, host
 
 SECONDS_PER_FILE = 2.5  # of timing
 

@@ -22,7 +22,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes.litert import benchmark, quantizer, writer
+from slimseg.runtimes import benchmark
+from slimseg.runtimes.litert import quantizer, writer
 from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8"]

@@ -27,7 +27,8 @@ from slimseg.quantisation.schemes import Attempt
 from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
-from slimseg.runtimes.litert import benchmark, quantizer, runnable
+from slimseg.runtimes import benchmark
+from slimseg.runtimes.litert import quantizer, runnable
 from slimseg.runtimes.litert.quantizer import Io
 
 _MEMORY_BYTES = 2 << 30  # for all images that PyTorch runs a network on at once

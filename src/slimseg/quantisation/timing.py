@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimseg.planning.whatif import calm_ms
-from slimseg.runtimes.litert import benchmark
+from slimseg.runtimes import benchmark
 
 SECONDS_PER_FILE = 1.0
 SLOW = 3.0  # times float32's latency: a scheme without kernels of its own takes up to 30

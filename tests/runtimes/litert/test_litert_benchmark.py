@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slimseg.errors import ModelError
-from slimseg.runtimes.litert.benchmark import Timing, ratio, time_files
+from slimseg.runtimes.benchmark import Timing, ratio, time_files
 
 
 def test_sixteen_times_the_pixels(build_tiny: Callable[..., Path], tmp_path: Path) -> None:

@@ -46,11 +46,9 @@ def widened(model: Any, ranges: Ranges) -> Ranges:
         source, weight, target = (
             graph.tensors[int(index)] for index in (*(operator.inputs[place] for place in places), operator.outputs[0])
         )
-        scales = [_scales(tensor) for tensor in (source, weight, target)]
-        if any(each is None for each in scales):
-            continue
-        unit = float(np.max(scales[0]) * np.max(scales[1]))
-        if unit / float(np.max(scales[2])) >= _LIMIT:
+        taken, weights, given = (_largest_scale(tensor) for tensor in (source, weight, target))
+        unit = taken * weights
+        if given and unit / given >= _LIMIT:
             name = target.name.decode(errors="replace")
             result[name] = _at_least(ranges.get(name, (0.0, 0.0)), _STEPS * unit / _WANTED)
     return result
@@ -64,8 +62,9 @@ def _at_least(ends: tuple[float, float], width: float) -> tuple[float, float]:
     return low * width / (high - low), high * width / (high - low)
 
 
-def _scales(tensor: Any) -> np.ndarray[Any, Any] | None:
+def _largest_scale(tensor: Any) -> float:
+    """Of all channels; 0 for what is not int8."""
     quantised = tensor.quantization
     if tensor.type != schema.TensorType.INT8 or quantised is None or quantised.scale is None:
-        return None
-    return np.asarray(quantised.scale, np.float64)
+        return 0.0
+    return float(np.max(quantised.scale))

@@ -10,10 +10,9 @@ from pathlib import Path
 from slimseg.errors import RuntimeFailure
 from slimseg.results import Profile
 from slimseg.runtimes import child
+from slimseg.runtimes.benchmark import Invocable, Timing, prepared, sample_ms, warm_up
 from slimseg.runtimes.litert import file, roof, runnable, summary
-from slimseg.runtimes.litert.benchmark import Timing, prepared, sample_ms, warm_up
 from slimseg.runtimes.litert.events import Recorder
-from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.litert.trace import Event, Trace
 
 _BLOCK = 5  # runs with the profiler, then as many without, so that both see the same machine
@@ -127,7 +126,7 @@ def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()
 
 
 def _take_turns(
-    recorder: Recorder, session: Session, probes: list[Session], runs: int
+    recorder: Recorder, session: Invocable, probes: list[Invocable], runs: int
 ) -> tuple[list[list[Event]], list[float], list[list[float]]]:
     """Profiled runs, plain runs, and now and then the probes of the roof: (events, milliseconds, milliseconds)."""
     single_s = warm_up(session)

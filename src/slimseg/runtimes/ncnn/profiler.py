@@ -26,7 +26,7 @@ import numpy as np
 
 from slimseg.results import LayerProfile, NodeType, Profile, Statistics
 from slimseg.runtimes import child
-from slimseg.runtimes.litert.benchmark import Timing, sample_ms, warm_up
+from slimseg.runtimes.benchmark import Timing, sample_ms, warm_up
 from slimseg.runtimes.litert.memory import PeakMemory
 from slimseg.runtimes.litert.trace import statistics
 from slimseg.runtimes.ncnn import costs, file

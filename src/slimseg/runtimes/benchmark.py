@@ -3,6 +3,9 @@
 Interleaving is what makes small differences believable: a slow second of the machine hits every file alike, and
 `ratio` compares files within each round. Files of a few microseconds are repeated within a round until the clock
 can see them.
+
+Files of LiteRT and of ncnn can be timed together. A run of ncnn is a fresh extractor, its input and its output, as an
+app has them; converting pixels is neither's.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from slimseg.runtimes import child
-from slimseg.runtimes.litert.session import Session
+from slimseg.runtimes.litert.session import Session as LiteRTSession
+from slimseg.runtimes.ncnn.session import DEFAULTS, Options
+from slimseg.runtimes.ncnn.session import Session as NcnnSession
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
 _MIN_ROUNDS = 7
@@ -56,8 +61,9 @@ def time_files(
     timeout_s: float | None = None,
     within: child.Child | None = None,
     most_rounds: int = 300,
+    options: Options | Sequence[Options] = DEFAULTS,
 ) -> tuple[Timing, ...]:
-    """Time every file, all loaded and warmed up, in turns.
+    """Time every file, `.tflite` or ncnn's `.param`, all loaded and warmed up, in turns.
 
     Args:
         paths: any number of files; hundreds of tiny ones are cheap with a small `seconds_per_file`.
@@ -65,18 +71,19 @@ def time_files(
         rounds: an exact number of rounds in place of the time.
         within: the child to run in; the shared one by default.
         most_rounds: how many are enough, whatever the time allows.
+        options: of ncnn's files; or one for every path, to compare options in one run.
 
     Raises:
         ModelError: a file is missing or damaged.
-        RuntimeFailure: LiteRT refused a file, crashed or ran out of time.
+        RuntimeFailure: ncnn is not installed, a runtime refused its file, crashed or ran out of time.
     """
     process = within or child.shared()
     names = [str(path) for path in paths]
     about = names[0] if len(names) == 1 else f"one of {len(names)} files timed together"
-    target = "slimseg.runtimes.litert.benchmark:measure"
-    result: tuple[Timing, ...] = process.call(
-        target, names, threads, seconds_per_file, rounds, most_rounds, timeout_s=timeout_s, about=about
-    )
+    target = "slimseg.runtimes.benchmark:measure"
+    each = [options] * len(names) if isinstance(options, Options) else list(options)
+    arguments = names, threads, seconds_per_file, rounds, most_rounds, each
+    result: tuple[Timing, ...] = process.call(target, *arguments, timeout_s=timeout_s, about=about)
     return result
 
 
@@ -87,10 +94,16 @@ def ratio(numerator: Timing, denominator: Timing) -> float:
 
 
 def measure(
-    names: list[str], threads: int, seconds_per_file: float, rounds: int | None, most_rounds: int
+    names: list[str],
+    threads: int,
+    seconds_per_file: float,
+    rounds: int | None,
+    most_rounds: int,
+    options: list[Options],
 ) -> tuple[Timing, ...]:
     """What `time_files` runs in the child."""
-    return in_turns(names, [prepared(name, threads) for name in names], seconds_per_file, rounds, most_rounds)
+    sessions = [prepared(name, threads, own) for name, own in zip(names, options, strict=True)]
+    return in_turns(names, sessions, seconds_per_file, rounds, most_rounds)
 
 
 def in_turns(
@@ -119,9 +132,10 @@ def sample_ms(session: Invocable, repeats: int) -> float:
     return (time.perf_counter_ns() - start) / repeats / 1e6
 
 
-def prepared(name: str, threads: int) -> Session:
-    """A loaded session with random inputs in place."""
-    session = Session(name, threads)
+def prepared(name: str, threads: int, options: Options = DEFAULTS) -> Invocable:
+    """A loaded session of the runtime that the file is for, with random inputs in place."""
+    ncnn = Path(name).suffix == ".param"
+    session = NcnnSession(name, threads, options) if ncnn else LiteRTSession(name, threads)
     session.set_random()
     return session
 
