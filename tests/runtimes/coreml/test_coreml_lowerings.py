@@ -17,7 +17,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.coreml import lowering, package, writer
 
-pytestmark = pytest.mark.skipif(not package.available(), reason="coremltools is not installed")
+pytestmark = pytest.mark.skipif(not package.available(), reason=f"coremltools is not installed: {package.INSTALL}")
 
 quick = settings(
     max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -19,7 +19,7 @@ from slimseg.runtimes.coreml import package, writer
 pytestmark = [
     pytest.mark.macos,
     pytest.mark.skipif(sys.platform != "darwin", reason="only macOS can run Core ML packages"),
-    pytest.mark.skipif(not package.available(), reason="coremltools is not installed"),
+    pytest.mark.skipif(not package.available(), reason=f"coremltools is not installed: {package.INSTALL}"),
     pytest.mark.filterwarnings("ignore"),  # coremltools' and its dependencies' own
 ]
 

@@ -22,8 +22,7 @@ from slimseg.runtimes.coreml import compression, half_range, metadata, neural_en
 from slimseg.runtimes.coreml.structure import check
 from slimseg.techniques.head import with_output
 
-needs_coremltools = pytest.mark.skipif(not package.available(), reason="coremltools is not installed")
-pytestmark = needs_coremltools
+pytestmark = pytest.mark.skipif(not package.available(), reason=f"coremltools is not installed: {package.INSTALL}")
 
 CLASSES = ("road", "car", "tree")
 
