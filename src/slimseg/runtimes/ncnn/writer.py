@@ -188,13 +188,12 @@ class _Writer:
         pieces = groups.slices(self.graph, node)
         source = node.all_input_nodes[0]
         layer = self.graph.layer(node)
-        if not pieces or not isinstance(layer, ops.Slice) or layer.dim % len(self.graph.shape(source)) == 0:
+        if not pieces or not isinstance(layer, ops.Slice) or layer.dim == 0:
             return False
-        dim = layer.dim % len(self.graph.shape(source))
         outputs = [(piece.name, self._shape(piece)) for piece in pieces]
-        lengths = tuple(shape[dim - 1] for _, shape in outputs)
+        lengths = tuple(shape[layer.dim - 1] for _, shape in outputs)
         blob = as_shape(self.net, self.blobs[source], self._shape(source), f"{node.name}_map")
-        made = self.net.add_many("Slice", node.name, (blob,), outputs, {0: lengths, 1: dim - 1})
+        made = self.net.add_many("Slice", node.name, (blob,), outputs, {0: lengths, 1: layer.dim - 1})
         self.blobs.update(zip(pieces, made, strict=True))
         self.covers[node.name] = tuple(piece.name for piece in pieces)
         return True
