@@ -36,6 +36,7 @@ Std = Annotated[str | None, typer.Option(help="Divides what is left: one number 
 Order = Annotated[str | None, typer.Option(help="rgb or bgr.")]
 Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
+On = Annotated[str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's, else litert.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]
 
@@ -55,6 +56,7 @@ def profile(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    runtime: On = None,
     threads: Threads = 1,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Profiled inferences.")] = 30,
     top: Annotated[int, typer.Option(min=1, help="Layers to show.")] = 15,
@@ -63,17 +65,22 @@ def profile(
     trace: Annotated[Path | None, typer.Option(help="Write one run for chrome://tracing or Perfetto, too.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Where the time goes, layer by layer, on LiteRT.
+    """Where the time goes, layer by layer, on LiteRT or ncnn.
 
     Example:  slimseg profile network.tflite --csv layers.csv --trace trace.json
+
+    On ncnn:  slimseg profile network.tflite --runtime ncnn
     """
     from slimseg.profile import profile as run
     from slimseg.report.profile_files import write_csv, write_trace
     from slimseg.report.terminal import show_profile
+    from slimseg.runtimes.runtime import is_deployed, of
 
-    with _progress().console.status("profiling on LiteRT"):
-        source = model if model.endswith(".tflite") else _load(**_given(locals()))
-        result = run(source, threads=threads, runs=runs)
+    on = _runtime(runtime)
+    with _progress().console.status(f"profiling on {'ncnn' if on == 'ncnn' else 'LiteRT'}"):
+        given = _given(locals())
+        own = is_deployed(model) and on in (None, of(model).name)
+        result = run(model if own else _load(**given), threads, runs, on)
     if csv is not None:
         write_csv(result, csv)
     if trace is not None:
@@ -91,6 +98,7 @@ def diagnose(
     channel_order: Order = None,
     output_kind: Kind = None,
     precision: Annotated[str | None, typer.Option(help="Price edits in float32 or int8. Default: the file's.")] = None,
+    runtime: On = None,
     threads: Threads = 1,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -104,6 +112,10 @@ def diagnose(
 
     if precision not in (None, "float32", "int8"):
         raise UserError(f"--precision {precision!r} must be float32 or int8")
+    if _runtime(runtime) == "ncnn":
+        if precision == "int8":
+            raise UserError("--precision int8 is LiteRT's: on ncnn networks are timed in float32")
+        precision = "ncnn"
     try:
         source = _load(**_given(locals()), say_notes=False)
     except UnknownOperator:
@@ -124,6 +136,7 @@ def slim(
     max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
     needs: Annotated[str, typer.Option(help="The most an edit may ask for: nothing, images or labels.")] = "labels",
     time_limit: Annotated[str, typer.Option(help="45m, 90s, 1h.")] = "45m",
+    runtime: On = None,
     head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
     to: Annotated[
         str | None, typer.Option(help="Export the result into OUT/export, too: tflite,coreml,ncnn. See export --help.")
@@ -158,6 +171,7 @@ def slim(
         needs=needs,  # type: ignore[arg-type]
         time_limit_s=parse_time(time_limit),
         head=head,  # type: ignore[arg-type]
+        runtime=_runtime(runtime) or "litert",
     )
     targets = parse(to) if to else ()  # a mistake in it is told before the work
     result = run(_load(**_given(locals())), data, out, budget, seed, _progress())
@@ -248,6 +262,7 @@ def evaluate(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    runtime: On = None,
     threads: Threads = 1,
     json: AsJson = False,
 ) -> None:
@@ -257,12 +272,15 @@ def evaluate(
     """
     from slimseg.evaluate import evaluate as run
     from slimseg.report.terminal import show_evaluation
+    from slimseg.runtimes.runtime import LITERT, is_deployed, of
 
     given = _given(locals())
-    if model.endswith(".tflite"):
-        result = run(model, data, split, _description(**given), threads, _progress())
+    on = _runtime(runtime)
+    if is_deployed(model) and on in (None, of(model).name):
+        description = _description(**given) if of(model) is LITERT else None
+        result = run(model, data, split, description, threads, _progress())
     else:
-        result = run(_load(**given), data, split, None, threads, _progress())
+        result = run(_load(**given), data, split, None, threads, _progress(), on)
     _show(result, json, lambda: show_evaluation(result))
 
 
@@ -372,6 +390,15 @@ def _load(
     for note in graph.notes if say_notes else ():
         Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), f"{graph.name}: {note}"), soft_wrap=True)
     return graph
+
+
+def _runtime(name: str | None) -> Any:
+    """The runtime that was asked for, if one was. Raises: UserError."""
+    if name is None:
+        return None
+    from slimseg.runtimes.runtime import named
+
+    return named(name).name
 
 
 def _description(

@@ -16,7 +16,8 @@ from slimseg.planning.sides import odd_sides
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Finding, Profile, Refusal
-from slimseg.runtimes.litert import file, profiler
+from slimseg.runtimes import runtime
+from slimseg.runtimes.litert import file
 from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
@@ -30,14 +31,15 @@ def diagnose(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Find every site of every technique and time each, before and after, side by side on LiteRT.
+    """Find every site of every technique and time each, before and after, side by side on the runtime.
 
     A `.tflite` is timed and profiled as it is. One with operators outside the vocabulary gives what its profile
     alone can say.
 
     Args:
         model: an opened network, or whatever `load` opens by path.
-        precision: what the what-ifs are written in, "float32" or "int8"; what pays in one may not in the other.
+        precision: what the what-ifs are written in: "float32" or "int8" for LiteRT, or "ncnn"; what pays in one may
+            not in another.
             Default: that of the file, float32 for sources that are no `.tflite`.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
@@ -57,6 +59,8 @@ def diagnose(
         if Path(str(model)).suffix.lower() != ".tflite":
             raise
         return _of_file(Path(str(model)), str(error), threads)
+    if precision == "ncnn":
+        runtime.named("ncnn")
     own = own_file(graph)
     native = "float32" if own is None else file_precision(own)
     precision = precision or native
@@ -101,7 +105,7 @@ def _of_file(path: Path, note: str, threads: int) -> Diagnosis:
 
 def _profile(path: Path, threads: int) -> Profile:
     """Where the time goes, at the latency that the file has while nothing disturbs it: what-ifs are timed like that."""
-    profile = profiler.profile(path, threads=threads, runs=RUNS)
+    profile = runtime.of(path).profile(path, threads, RUNS)
     return at_latency(profile, whatif.file_latency_ms(path, threads))
 
 

@@ -20,7 +20,7 @@ from slimseg.planning import sensitivity
 from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
-from slimseg.results import Evaluation
+from slimseg.results import Evaluation, RuntimeName
 from slimseg.runtimes import host, runtime
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair
 from slimseg.training.metrics import Confusion, Scores
@@ -36,7 +36,7 @@ def evaluate(
     description: Description | None = None,
     threads: int = 1,
     progress: Progress | None = None,
-    on: runtime.Name | None = None,
+    on: RuntimeName | None = None,
 ) -> Evaluation:
     """mIoU, IoU by class and pixel accuracy of a file at the masks' own resolution, from one confusion matrix.
 

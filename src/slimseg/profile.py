@@ -9,12 +9,12 @@ from pathlib import Path
 from slimseg.errors import RuntimeFailure
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.results import Profile
+from slimseg.results import Profile, RuntimeName
 from slimseg.runtimes import runtime
 from slimseg.runtimes.litert import runnable
 
 
-def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: runtime.Name | None = None) -> Profile:
+def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: RuntimeName | None = None) -> Profile:
     """Time every operator of a Graph or of a file: LiteRT's own profiler, or ncnn layer by layer.
 
     A Graph is written as a float file first; its layers are named after its nodes.

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Needs = Literal["nothing", "images", "labels"]
+RuntimeName = Literal["litert", "ncnn"]  # the runtimes that run here
 
 
 class Result:

@@ -40,7 +40,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
-from slimseg.runtimes import benchmark
+from slimseg.runtimes import benchmark, runtime
 from slimseg.slim_exact import slim_exact
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
@@ -70,9 +70,9 @@ def slim(
     Args:
         model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
         data: a folder with train/val x images/masks, or images alone; None where the budget needs nothing.
-        out: folder for `model.tflite` (int8; float32 where the budget needs nothing), `model_float.tflite` beside int8,
-            `model.pt2`, `result.json`, `report.html` and the profiles; it must not hold anything yet but an unfinished
-            run of the same kind, which is gone on with.
+        out: folder for `model.tflite` (int8; float32 where the budget needs nothing) or, for ncnn, `model.param` and
+            `model.bin`; beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It
+            must not hold anything yet but an unfinished run of the same kind, which is gone on with.
         budget: bounds on size, speed and accuracy, and on the time to spend.
         seed: of everything random.
         progress: where to show progress; silent by default.
@@ -88,6 +88,7 @@ def slim(
         raise DataError(f"edits that need {budget.needs} need a folder of them: give --data, or --needs nothing")
     graph = model if isinstance(model, Graph) else load(model)
     _check_head(graph, budget)
+    runtime.named(budget.runtime)
     if data is None:
         return slim_exact(graph, run_folder.new(Path(out), graph), budget, None, progress)
     folder = open_folder(data)
@@ -147,7 +148,8 @@ class _Job:
         return result
 
     def _baselines(self) -> None:
-        self.progress.say("Baselines: the original as float32 and as plain int8")
+        forms = "float32 and as plain int8" if self.budget.runtime == "litert" else "float32 on ncnn"
+        self.progress.say(f"Baselines: the original as {forms}")
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
         accuracy = self.evaluator.accuracy
         self.baselines = baselines.measured(self.graph, self.budget, self.out, self.calibration, accuracy, self.journal)
@@ -158,7 +160,7 @@ class _Job:
         self.progress.say("Proof: the deployed files side by side")
         result = prove(self.graph, self.baselines, best, self._places, self.out, self.journal)
         original = self.baselines.float32.path
-        examples = self.evaluator.examples(original, self.out / "model.tflite")
+        examples = self.evaluator.examples(original, self.out / result.result.file)
         write_run(result, original, examples, self.evaluator.classes)
         return result
 
@@ -228,13 +230,13 @@ class _Job:
             graph = named(each.site.technique).apply(graph, each.site)
         float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
         deploy.write_float(graph, float_path)
-        deploy.write_deployed(graph, path, self.calibration, self.baselines.precision)
+        path = deploy.write_deployed(graph, path, self.calibration, self.baselines.precision)
         # The student goes on learning: this is what it was now.
         return self._candidate(plan, student.copy(), graph.copy(), float_path, path)
 
     def _rounding_costs(self, candidate: Candidate) -> bool:
         """Whether the same network in float32 is clearly more accurate than its int8 file."""
-        if self.baselines.precision == "float32":
+        if self.baselines.precision != "int8":
             return False
         real = replace(candidate, accuracy=self.evaluator.accuracy(candidate.float_path))
         return candidate.drop - real.drop >= ROUNDING_COSTS

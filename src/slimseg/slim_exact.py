@@ -7,7 +7,6 @@ source file ──> Graph ──> exact edits in rounds, each priced on the runt
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,11 +27,11 @@ from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.probes import probe_images
+from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
-from slimseg.runtimes import benchmark, host
-from slimseg.runtimes.litert import session
+from slimseg.runtimes import benchmark, host, runtime
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 
@@ -81,11 +80,13 @@ class _Exact:
         self.progress = progress
         self.kind = self.asked.description.output_kind
         self.images = _inputs(graph, evaluator)
-        self.source = graph.source or out / "original_float.tflite"
+        self.runtime = runtime.RUNTIMES[budget.runtime]
+        own = graph.source if self.runtime is runtime.LITERT else None
+        self.source = own or out / f"original_float{self.runtime.suffix}"
 
     def run(self) -> SlimResult:
-        if self.original.source is None:
-            deploy.write_float(self.original, self.source)
+        if self.source != self.original.source:
+            self.runtime.write(self.original, self.source)
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
             found = self._search(Path(folder))
             result = self._measure(found, Path(folder))
@@ -93,12 +94,12 @@ class _Exact:
         return result
 
     def _search(self, folder: Path) -> _Deployed:
-        if self.original.source is not None and file_precision(self.original.source) == "int8":
+        if self.source == self.original.source and file_precision(self.source) == "int8":
             return self._unchanged("it computes in int8, and new layers need ranges: give --data and --needs images")
         self.progress.say("Exact edits: every candidate timed before and after")
-        edits = ExactEdits(self.asked, EXACT, "float32", self.progress, self._objection).run()
-        path = folder / "model.tflite"
-        deploy.write_float(edits.graph, path)
+        edits = ExactEdits(self.asked, EXACT, self._precision, self.progress, self._objection).run()
+        path = folder / f"model{self.runtime.suffix}"
+        self.runtime.write(edits.graph, path)
         refusals = tuple(edits.refusals)
         reference = self._reference(folder)
         difference = _difference(_predict(reference, self.images), _predict(path, self.images), self.kind)
@@ -113,8 +114,8 @@ class _Exact:
         """The file whose outputs have to be kept: the source, unless another kind of output was asked for."""
         if self.asked is self.original:
             return self.source
-        path = folder / "reference.tflite"
-        deploy.write_float(self.asked, path)
+        path = folder / f"reference{self.runtime.suffix}"
+        self.runtime.write(self.asked, path)
         return path
 
     def _unchanged(self, reason: str, refusals: tuple[Refusal, ...] = ()) -> _Deployed:
@@ -131,8 +132,8 @@ class _Exact:
 
     def _measure(self, found: _Deployed, folder: Path) -> SlimResult:
         self.progress.say("Proof: the files side by side")
-        final = self.out / "model.tflite"
-        shutil.copyfile(found.path, final)
+        final = self.out / f"model{self.runtime.suffix}"
+        runtime.copy(found.path, final)
         stages = self._stages(found, folder)
         timings = benchmark.time_files([self.source, *stages, final], seconds_per_file=SECONDS_PER_FILE)
         files = (self.source, final)
@@ -161,24 +162,28 @@ class _Exact:
             edits=() if found.path == self.source else _applied(found.edits, timings, self._written_anew),
             refusals=found.refusals,
             seconds=time.monotonic() - self.started,
-            host=deploy.host_name(),
+            host=deploy.host_name(self.budget.runtime),
             max_difference=found.difference,
         )
 
     @property
+    def _precision(self) -> Precision:
+        return "ncnn" if self.runtime is runtime.NCNN else "float32"
+
+    @property
     def _written_anew(self) -> bool:
         """Whether the source is another file than slimseg writes of the network without an edit."""
-        return self.original.source is not None or self.asked is not self.original
+        return self.source == self.original.source or self.asked is not self.original
 
     def _stages(self, found: _Deployed, folder: Path) -> list[Path]:
         """The network as slimseg writes it without an edit, and after every group of edits but the last."""
         if not found.edits:
             return []
-        stages = deploy.write_stages(self.asked, found.edits, folder, (), "float32", self.progress)[:-1]
+        stages = deploy.write_stages(self.asked, found.edits, folder, (), self._precision, self.progress)[:-1]
         if not self._written_anew:
             return stages
-        written = folder / "written.tflite"
-        deploy.write_float(self.asked, written)
+        written = folder / f"written{self.runtime.suffix}"
+        self.runtime.write(self.asked, written)
         return [written, *stages]
 
     def _end_to_end(self, files: Sequence[Path], timings: Sequence[benchmark.Timing]) -> tuple[float, ...]:
@@ -193,7 +198,8 @@ class _Exact:
 
     def _write(self, result: SlimResult) -> None:
         archive.write_graph(self.asked, self.out / "model.pt2")  # the plain form: that is the one to train
-        examples = self.evaluator.examples(self.source, self.out / "model.tflite") if self.evaluator else ()
+        final = self.out / result.result.file
+        examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
         write_run(result, self.source, examples, classes)
 
@@ -215,7 +221,7 @@ def _run(graph: Graph, images: NDArray[np.float32]) -> _Outputs:
 
 
 def _predict(path: Path, images: NDArray[np.float32]) -> _Outputs:
-    return session.predict(path, images)
+    return runtime.of(path).predict(path, images)
 
 
 def _difference(old: _Outputs, new: _Outputs, kind: OutputKind) -> float:

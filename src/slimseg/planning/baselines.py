@@ -36,7 +36,7 @@ class Baselines:
     """The original's files, measured, and the precision to deploy."""
 
     float32: Baseline
-    int8: Baseline
+    int8: Baseline | None  # None on ncnn
     start: Path  # in the deployed precision, before the first edit
     start_ms: float
     precision: Precision
@@ -57,6 +57,8 @@ def measured(
         images: for the ranges of int8.
         accuracy: of a deployed file.
     """
+    if budget.runtime == "ncnn":
+        return _on_ncnn(graph, run, accuracy, journal)
     paths = [run / "original_float.tflite", run / "original_int8.tflite"]
     start = run / WORK / "start.tflite"
     if _ENTRY not in journal:
@@ -73,6 +75,17 @@ def measured(
     reason = f"measured {float_ms:.2f} ms in float32 and {int8_ms:.2f} ms in int8: kept in float32"
     refusal = Refusal(deploy.QUANTISATION, "all", reason)
     return replace(found, start=paths[0], start_ms=float_ms, precision="float32", refusals=(refusal,))
+
+
+def _on_ncnn(graph: Graph, run: Path, accuracy: Callable[[Path], deploy.Accuracy], journal: Journal) -> Baselines:
+    """ncnn's float file alone: the one that edits start from is the original itself."""
+    path = run / "original_float.param"
+    if _ENTRY not in journal:
+        deploy.write_deployed(graph, path, (), "ncnn")
+        (timing,) = benchmark.time_files([path])
+        journal[_ENTRY] = [calm_ms(timing)]
+    (latency_ms,) = journal[_ENTRY]
+    return Baselines(Baseline(path, latency_ms, accuracy(path)), None, path, latency_ms, "ncnn", ())
 
 
 def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> Precision:

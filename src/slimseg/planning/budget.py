@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slimseg.errors import BudgetError
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
-from slimseg.results import Needs
+from slimseg.results import Needs, RuntimeName
 
 NEEDS: tuple[Needs, ...] = ("nothing", "images", "labels")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -21,7 +21,8 @@ class Budget:
     """Bounds on the deployed file, and on the search for it.
 
     `max_drop` is in points of mIoU where there are labels, else in percent of pixels that change class.
-    `needs` is the most that an edit may ask for. `head` None keeps the kind of output that the model has.
+    `needs` is the most that an edit may ask for. `head` None keeps the kind of output that the model has. `runtime` is
+    what everything is timed on and deployed for.
     """
 
     max_size_bytes: int | None = None
@@ -30,6 +31,7 @@ class Budget:
     needs: Needs = "labels"
     time_limit_s: float = 45 * 60
     head: OutputKind | None = None
+    runtime: RuntimeName = "litert"
 
     def __post_init__(self) -> None:
         """Raises BudgetError where a bound cannot be met by any file or contradicts another."""

@@ -10,6 +10,7 @@ from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.planning.plan import Plan
 from slimseg.results import BudgetCheck
+from slimseg.runtimes import runtime
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Candidate:
         unit = "points of mIoU" if self.accuracy.miou is not None else "% of pixels changed"
         most, drop = self.budget.max_drop, self.drop
         accurate = BudgetCheck("max_drop", f"at most {most:g} {unit}", f"{drop:.2f}", drop <= most)
-        return (accurate, *deploy.size_and_speed(self.budget, self.path.stat().st_size, self.speedup))
+        return (accurate, *deploy.size_and_speed(self.budget, runtime.size_bytes(self.path), self.speedup))
 
     @property
     def holds(self) -> bool:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from slimseg.errors import Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
+from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress
-from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
-from slimseg.runtimes import benchmark, host
+from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, RuntimeName
+from slimseg.runtimes import benchmark, host, runtime
 from slimseg.runtimes.litert import quantizer, writer
 from slimseg.techniques import Site, image_input, named
 from slimseg.techniques.channels import Channels
@@ -40,11 +41,17 @@ def write_int8(graph: Graph, float_path: Path, path: Path, images: Images, io: q
     quantizer.quantize_int8(float_path, path, [pipeline(image)[None] for image in images], io=io)
 
 
-def write_deployed(graph: Graph, path: Path, images: Images, precision: Precision) -> None:
-    """The file that is shipped: float32, or int8 that takes RGB bytes where the first layer can take the rest in."""
+def write_deployed(graph: Graph, path: Path, images: Images, precision: Precision) -> Path:
+    """The file that is shipped: float32, or int8 that takes RGB bytes where the first layer can take the rest in.
+
+    Returns:
+        Its path, which is `path` but for the suffix of another runtime.
+    """
+    if precision == "ncnn":
+        return whatif.written(graph, precision, path)
     if precision == "float32":
         write_float(graph, path)
-        return
+        return path
     io: quantizer.Io = "image"
     try:
         graph = image_input.fold(graph)
@@ -54,6 +61,7 @@ def write_deployed(graph: Graph, path: Path, images: Images, precision: Precisio
         float_path = Path(folder) / path.name
         write_float(graph, float_path)
         write_int8(graph, float_path, path, images, io)
+    return path
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def summarise(
         input_size=graph.input_size,
         latency_ms=calm_ms(timing),
         end_to_end_ms=end_to_end_ms,
-        size_bytes=path.stat().st_size,
+        size_bytes=runtime.size_bytes(path),
         macs=cost.macs,
         params=cost.params,
         miou=accuracy.miou,
@@ -92,9 +100,9 @@ def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[Bud
     return tuple(checks)
 
 
-def host_name() -> str:
+def host_name(on: RuntimeName = "litert") -> str:
     """Where and how files are timed, in words."""
-    return f"{platform.machine()}, {platform.system()}, LiteRT CPU (XNNPACK), 1 thread"
+    return f"{platform.machine()}, {platform.system()}, {runtime.RUNTIMES[on].title}, 1 thread"
 
 
 def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
@@ -125,9 +133,7 @@ def write_stages(
     for number, group in enumerate(progress.track(grouped(plan), "writing every stage")):
         for edit in group:
             stage = named(edit.site.technique).apply(stage, edit.site)
-        path = folder / f"stage{number}.tflite"
-        write_deployed(stage, path, images[:1], precision)
-        paths.append(path)
+        paths.append(write_deployed(stage, folder / f"stage{number}.tflite", images[:1], precision))
     return paths
 
 

@@ -16,7 +16,7 @@ from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
 from slimseg.results import AppliedEdit, SlimResult
-from slimseg.runtimes import benchmark, host
+from slimseg.runtimes import benchmark, host, runtime
 
 SECONDS_PER_FILE = 2.5  # of timing
 
@@ -24,38 +24,39 @@ SECONDS_PER_FILE = 2.5  # of timing
 def prove(
     original: Graph, baselines: Baselines, best: Candidate, places: InPlace, run: Path, journal: Journal
 ) -> SlimResult:
-    """Put the best candidate into the run's folder as `model.tflite`, and measure it beside the baselines."""
-    final = run / "model.tflite"
+    """Put the best candidate into the run's folder as `model`, and measure it beside the baselines."""
+    final = (run / "model").with_suffix(best.path.suffix)
     shutil.copyfile(best.float_path, run / "model_float.tflite")
-    shutil.copyfile(best.path, final)
+    runtime.copy(best.path, final)
     archive.write_graph(best.student, run / "model.pt2")
-    files = [baselines.float32.path, baselines.int8.path, final]
+    given = [each for each in (baselines.float32, baselines.int8) if each is not None]
+    files = [*(each.path for each in given), final]
     timings = benchmark.time_files([*files, baselines.start], seconds_per_file=SECONDS_PER_FILE)
-    float32, int8, mine, start = timings
+    float32, *_, mine, start = timings
     best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
     (quantising_saved_ms,) = deploy.savings_ms([float32, start])
     edits = (*_quantisation(baselines, quantising_saved_ms), *_realised(best, places, run / WORK))
     whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
-    accuracies = (baselines.float32.accuracy, baselines.int8.accuracy, best.accuracy)
-    graphs = (original, original, best.graph)
-    baseline, plain, result = (
-        deploy.summarise(*each) for each in zip(graphs, files, timings[:3], whole, accuracies, strict=True)
+    accuracies = (*(each.accuracy for each in given), best.accuracy)
+    graphs = (*([original] * len(given)), best.graph)
+    baseline, *plain, result = (
+        deploy.summarise(*each) for each in zip(graphs, files, timings[:-1], whole, accuracies, strict=True)
     )
     return SlimResult(
         model=original.name,
         run=str(run),
         baseline=baseline,
-        plain_int8=plain,
+        plain_int8=plain[0] if plain else None,
         result=result,
         speedup=best.speedup,
-        speedup_over_int8=benchmark.ratio(int8, mine),
-        end_to_end_speedup=whole[0] / whole[2],
+        speedup_over_int8=benchmark.ratio(timings[1], mine) if plain else None,
+        end_to_end_speedup=whole[0] / whole[-1],
         budget_met=best.holds,
         budget=best.checks,
         edits=edits,
         refusals=(*baselines.refusals, *best.plan.refusals),
         seconds=journal.seconds,
-        host=deploy.host_name(),
+        host=deploy.host_name(best.budget.runtime),
         input_sizes=best.plan.input_sizes,
     )
 
@@ -75,7 +76,7 @@ def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEd
 
 
 def _quantisation(baselines: Baselines, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
-    if baselines.precision == "float32":
+    if baselines.precision != "int8":
         return ()
     quantised = AppliedEdit(
         technique=deploy.QUANTISATION,

@@ -11,6 +11,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.whatif import Precision
+from slimseg.runtimes import runtime
 
 MARGIN = 1.07  # aim this much past the speed-up and the size that are asked for: both are measured again in the end
 
@@ -43,4 +44,4 @@ class Target:
             return None
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
             path = whatif.written(graph, precision, Path(folder) / "whole.tflite")
-            return int(path.stat().st_size - self.size_bytes / MARGIN)
+            return int(runtime.size_bytes(path) - self.size_bytes / MARGIN)

@@ -22,11 +22,11 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import benchmark
+from slimseg.runtimes import benchmark, runtime
 from slimseg.runtimes.litert import quantizer, writer
 from slimseg.techniques import Site, named
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "int8", "ncnn"]  # of a `.tflite`; or ncnn's own, weights in 16 bits
 SECONDS_PER_FILE = 0.25
 CALM = 1.2  # times the shortest: a round that took longer was disturbed
 _FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
@@ -182,8 +182,13 @@ class _Files:
 def written(graph: Graph, precision: Precision, path: Path, io: quantizer.Io | None = None) -> Path:
     """The graph as a file whose time and size are those of that precision; its ranges are of noise.
 
-    Inputs and outputs have the precision, too, unless `io` says otherwise; a mask's file takes floats.
+    `path` is a `.tflite`; what is returned has the suffix of the precision's runtime. Inputs and outputs have the
+    precision, too, unless `io` says otherwise; a mask's file takes floats.
     """
+    if precision == "ncnn":
+        path = path.with_suffix(runtime.NCNN.suffix)
+        runtime.NCNN.write(graph, path)
+        return path
     writer.write(graph, path)
     if precision == "float32":
         return path

@@ -27,7 +27,7 @@ from slimseg.planning import whatif
 from slimseg.planning.layer_times import layer_times
 from slimseg.planning.whatif import Precision
 from slimseg.results import Refusal
-from slimseg.runtimes.litert import profiler
+from slimseg.runtimes import runtime
 from slimseg.techniques import Found
 from slimseg.techniques.channels import LEAST, STEP, Channels, site_of
 
@@ -78,8 +78,8 @@ def narrowing(graph: Graph, precision: Precision, need_ms: float, need_bytes: in
     free = [group for group in groups if group.fixed is None and group.channels >= LEAST]
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         path = whatif.written(graph, precision, Path(folder) / "whole.tflite")
-        times = layer_times(graph, profiler.profile(path))
-        bytes_per_parameter = path.stat().st_size / costs.total(graph).params
+        times = layer_times(graph, runtime.of(path).profile(path))
+        bytes_per_parameter = runtime.size_bytes(path) / costs.total(graph).params
     kept = widths(graph, free, times, need_ms, int(need_bytes / bytes_per_parameter))
     return Found(tuple(site_of(graph, group, kept[group.root]) for group in free if group.root in kept), refusals)
 

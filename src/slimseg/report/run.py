@@ -9,16 +9,16 @@ from slimseg.report.files import write_json
 from slimseg.report.html import write_report
 from slimseg.report.images import Example
 from slimseg.results import SlimResult
-from slimseg.runtimes.litert import profiler
+from slimseg.runtimes import runtime
 
 
 def write_run(result: SlimResult, original: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
-    """Profile the original file and the run's `model.tflite`, and write all four files into the run's folder.
+    """Profile the original file and the run's own, and write all four files into the run's folder.
 
     `result.json` comes last: where it is, the run is complete.
     """
     run = Path(result.run)
-    before, after = profiler.profile(original), profiler.profile(run / "model.tflite")
+    before, after = (runtime.of(path).profile(path) for path in (original, run / result.result.file))
     write_json(before, run / "profile_before.json")
     write_json(after, run / "profile_after.json")
     write_report(result, run / "report.html", before=before, after=after, examples=examples, classes=classes)

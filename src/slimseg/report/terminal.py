@@ -26,6 +26,8 @@ from slimseg.results import (
 _NAME = 24
 _FILES = {
     "model.tflite": "the file to deploy",
+    "model.param": "the file to deploy, for ncnn",
+    "model.bin": "its weights",
     "model_float.tflite": "the same network in float32",
     "model.pt2": "the network for PyTorch, to train on",
     "result.json": "all numbers, for machines",

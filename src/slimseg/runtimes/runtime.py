@@ -6,22 +6,20 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from slimseg.errors import ModelError, UserError
 from slimseg.graph.graph import Graph
-from slimseg.results import Profile
+from slimseg.results import Profile, RuntimeName
 from slimseg.runtimes import child, host
-
-Name = Literal["litert", "ncnn"]
 
 
 class Runtime(Protocol):
     """What planning, evaluation and export ask of a runtime. Errors are those of its own modules."""
 
-    name: Name
+    name: RuntimeName
     title: str  # for people
     suffix: str  # of the file that stands for a network
 
@@ -42,7 +40,7 @@ class Runtime(Protocol):
 
 
 class _LiteRT:
-    name: Name = "litert"
+    name: RuntimeName = "litert"
     title = "LiteRT CPU (XNNPACK)"
     suffix = ".tflite"
 
@@ -73,7 +71,7 @@ class _LiteRT:
 class _Ncnn:
     """Weights are stored in 16 bits, as an app would have them; here they are computed with in 32."""
 
-    name: Name = "ncnn"
+    name: RuntimeName = "ncnn"
     title = "ncnn CPU"
     suffix = ".param"
 
@@ -103,7 +101,7 @@ class _Ncnn:
 
 LITERT: Runtime = _LiteRT()
 NCNN: Runtime = _Ncnn()
-RUNTIMES: Mapping[Name, Runtime] = {"litert": LITERT, "ncnn": NCNN}
+RUNTIMES: Mapping[RuntimeName, Runtime] = {"litert": LITERT, "ncnn": NCNN}
 
 
 def named(name: str) -> Runtime:

@@ -1,0 +1,102 @@
+"""Every command that measures, on ncnn in place of LiteRT: its own times, files and accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import slimseg
+from slimseg.errors import ModelError, UserError
+from slimseg.graph.graph import Graph
+from slimseg.planning import planner, recover
+from slimseg.planning.budget import Budget
+from slimseg.results import SlimResult
+from slimseg.runtimes import runtime
+from slimseg.runtimes.ncnn import package
+from slimseg.techniques import input_size
+from slimseg.techniques.separable import Separable
+from slimseg.techniques.upsampling import Upsampling
+
+pytestmark = pytest.mark.skipif(not package.available(), reason=f"ncnn is not installed: {package.INSTALL}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick(quick_timing: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recover, "MIMIC_STEPS", 4)
+        patch.setattr(recover, "DISTIL_STEPS", 4)
+        patch.setattr(planner, "APPROXIMATE", (Upsampling(), Separable()))
+        patch.setattr(planner, "REWRITES", ())
+        patch.setattr(planner, "NARROWING_ROUNDS", 1)
+        patch.setattr(input_size, "PERCENTS", (50,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def slimmed(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
+    out = tmp_path_factory.mktemp("ncnn") / "run"
+    return slimseg.slim(shapes_graph, shapes, out, Budget(min_speedup=1.3, max_drop=60.0, runtime="ncnn"))
+
+
+def test_a_run_leaves_ncnns_files(slimmed: SlimResult) -> None:
+    run = Path(slimmed.run)
+    assert {"model.param", "model.bin", "model.pt2", "result.json", "report.html"} <= {p.name for p in run.iterdir()}
+    assert not (run / "model.tflite").exists()
+    assert slimmed.result.file == "model.param"
+    assert slimmed.result.size_bytes == sum((run / name).stat().st_size for name in ("model.param", "model.bin"))
+    assert slimmed.plain_int8 is None
+    assert slimmed.speedup > 1
+    assert "ncnn" in slimmed.host
+    assert json.loads((run / "profile_after.json").read_text())["runtime"].startswith("ncnn")
+
+
+def test_what_was_deployed_is_what_was_measured(slimmed: SlimResult, shapes: Path) -> None:
+    found = slimseg.evaluate(Path(slimmed.run) / "model.param", shapes)
+    assert found.miou == pytest.approx(slimmed.result.miou)
+
+
+def test_edits_add_up(slimmed: SlimResult) -> None:
+    assert slimmed.edits
+    saved = sum(each.realised_saving_ms for each in slimmed.edits)
+    assert saved == pytest.approx(slimmed.baseline.latency_ms - slimmed.result.latency_ms, rel=0.5)
+
+
+def test_a_run_is_exported(slimmed: SlimResult, tmp_path: Path) -> None:
+    result = slimseg.export(slimmed.run, tmp_path / "app", "ncnn", head="logits")
+    assert not result.failed
+
+
+def test_exact_edits_alone(shapes_graph: Graph, tmp_path: Path) -> None:
+    result = slimseg.slim(shapes_graph, None, tmp_path / "run", Budget(needs="nothing", runtime="ncnn"))
+    assert (tmp_path / "run" / "model.param").is_file()
+    assert result.max_difference is not None
+    assert result.max_difference < 1e-4
+
+
+def test_profile_of_a_network_and_of_its_file(shapes_graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "model.param"
+    runtime.NCNN.write(shapes_graph, path)
+    for found in (slimseg.profile(shapes_graph, runs=3, on="ncnn"), slimseg.profile(path, runs=3)):
+        assert found.runtime.startswith("ncnn")
+        assert len(found.layers) > 5
+
+
+def test_diagnosis_differs_from_that_of_litert(shapes_graph: Graph) -> None:
+    found = slimseg.diagnose(shapes_graph, "ncnn")
+    assert found.precision == "ncnn"
+    assert any(each.technique.startswith("transposed convolution") for each in found.findings)
+
+
+def test_evaluation_of_a_network(shapes_graph: Graph, shapes: Path) -> None:
+    own, other = (slimseg.evaluate(shapes_graph, shapes, on=name) for name in ("litert", "ncnn"))
+    assert own.miou == pytest.approx(other.miou, abs=0.2)
+
+
+def test_runtimes_that_there_are_not(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be one of litert, ncnn"):
+        runtime.named("coreml")
+    with pytest.raises(ModelError, match="no file of a runtime"):
+        runtime.of(tmp_path / "model.onnx")
