@@ -27,7 +27,7 @@ from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.probes import probe_images
-from slimseg.planning.whatif import Precision
+from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress, Silent
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
@@ -240,8 +240,9 @@ def _applied(
     `timings` are the source's, that of the file without edits if it was `written_anew`, and one after each group, from
     one interleaved run.
     """
+    stages_ms = [calm_ms(timing) for timing in timings]
     if not written_anew:
-        return deploy.realised(edits, timings)
-    (saved,) = deploy.savings_ms(timings[:2])
+        return deploy.realised(edits, stages_ms)
+    (saved,) = deploy.savings_ms(stages_ms[:2])
     reason = "scales and shifts folded into the layers before them, activations and pads fused"
-    return (AppliedEdit(WRITING, ("all",), "nothing", 0.0, saved, reason), *deploy.realised(edits, timings[1:]))
+    return (AppliedEdit(WRITING, ("all",), "nothing", 0.0, saved, reason), *deploy.realised(edits, stages_ms[1:]))

@@ -137,24 +137,24 @@ def write_stages(
     return paths
 
 
-def realised(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) -> tuple[AppliedEdit, ...]:
+def realised(plan: Sequence[PlannedEdit], stages_ms: Sequence[float]) -> tuple[AppliedEdit, ...]:
     """What each group of edits really saved: the difference of two successive stages of one interleaved run.
 
-    `stages` are the original in the deployed precision, the file after each group, and last the deployed one; the
+    `stages_ms` are of the original in the deployed precision, the file after each group, and last the deployed one; the
     savings add up to the whole gain.
     """
     return tuple(
-        _applied(group, saving_ms) for group, saving_ms in zip(grouped(plan), savings_ms(stages), strict=False)
+        _applied(group, saving_ms) for group, saving_ms in zip(grouped(plan), savings_ms(stages_ms), strict=False)
     )
 
 
-def in_place(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) -> tuple[PlannedEdit, ...]:
+def in_place(plan: Sequence[PlannedEdit], stages_ms: Sequence[float]) -> tuple[PlannedEdit, ...]:
     """The edits with their predictions corrected: what each group saved on top of those before it.
 
     A what-if of a part alone does not see its neighbours in the caches, nor what edits take from one another.
     """
     corrected: list[PlannedEdit] = []
-    for group, saving_ms in zip(grouped(plan), savings_ms(stages), strict=False):
+    for group, saving_ms in zip(grouped(plan), savings_ms(stages_ms), strict=False):
         alone = sum(edit.predicted_saving_ms for edit in group)
         shares = [edit.predicted_saving_ms / alone if alone else 1 / len(group) for edit in group]
         corrected += [
@@ -164,9 +164,9 @@ def in_place(plan: Sequence[PlannedEdit], stages: Sequence[benchmark.Timing]) ->
     return tuple(corrected)
 
 
-def savings_ms(stages: Sequence[benchmark.Timing]) -> list[float]:
+def savings_ms(stages_ms: Sequence[float]) -> list[float]:
     """What each stage of one interleaved run takes less than the one before."""
-    return [calm_ms(before) - calm_ms(after) for before, after in pairwise(stages)]
+    return [before - after for before, after in pairwise(stages_ms)]
 
 
 def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float) -> AppliedEdit:

@@ -34,7 +34,7 @@ def prove(
     timings = benchmark.time_files([*files, baselines.start], seconds_per_file=SECONDS_PER_FILE)
     float32, *_, mine, start = timings
     best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
-    (quantising_saved_ms,) = deploy.savings_ms([float32, start])
+    (quantising_saved_ms,) = deploy.savings_ms([whatif.calm_ms(float32), whatif.calm_ms(start)])
     edits = (*_quantisation(baselines, quantising_saved_ms), *_realised(best, places, run / WORK))
     whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
     accuracies = (*(each.accuracy for each in given), best.accuracy)
@@ -70,9 +70,9 @@ def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEd
     planned = (*best.plan.edits, *best.plan.rewrites)
     if not planned:
         return ()
-    timings = places.time([*places.stages(planned, folder)[:-1], best.path])
-    pace = whatif.calm_ms(timings[0]) / best.plan.start_ms if best.plan.start_ms else 1.0
-    return deploy.realised([each.at_pace(pace) for each in planned], timings)
+    stages_ms = places.time([*places.stages(planned, folder)[:-1], best.path])
+    pace = stages_ms[0] / best.plan.start_ms if best.plan.start_ms else 1.0
+    return deploy.realised([each.at_pace(pace) for each in planned], stages_ms)
 
 
 def _quantisation(baselines: Baselines, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
