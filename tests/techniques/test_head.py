@@ -11,7 +11,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import output_kind
-from slimseg.techniques.head import with_output
+from slimseg.techniques.head import REDUCED, RESIZE_LATE, Head, with_output
 
 SIZE = (6, 8)
 FLATTENINGS = {
@@ -44,3 +44,17 @@ def test_one_flattened_channel_is_no_mask():
     logits = with_output(graph, "logits")
     assert logits.shape(logits.output) == (1, 1, *SIZE)
     assert with_output(graph, "probabilities") is graph
+
+
+def test_the_reduced_size_stands_on_the_late_resize():
+    """Without that edit the last layer of this name is the classifier, which must not go."""
+    layers = (nn.Conv2d(3, 16, 1), ops.Resize((12, 16), "bilinear"), nn.Conv2d(16, 3, 1))
+    graph = edit.trace(nn.Sequential(*layers).eval(), (1, 3, *SIZE))
+    head = Head()
+    (late,) = [site for site in head.find(graph, {}).sites if site.variant == RESIZE_LATE]
+    moved = head.apply(graph, late)
+    (reduced,) = [site for site in head.find(moved, {}).sites if site.variant == REDUCED]
+    result = head.apply(moved, reduced)
+    assert result.shape(result.output) == (1, 3, *SIZE)
+    with pytest.raises(Unsupported, match="not the end"):
+        head.apply(graph, reduced)
