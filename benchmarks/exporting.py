@@ -15,6 +15,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from rich.console import Console
+
 import slimseg
 from slimseg.progress import Terminal
 from slimseg.results import Artefact, ExportResult
@@ -60,9 +62,10 @@ def main() -> None:
     print("| network | artefact | size | time | pixels that differ | mIoU | told |\n|---|---|---|---|---|---|---|")
     for path, folder, mean, std in [*sources, *((run, "camvid", None, None) for run in arguments.runs)]:
         source = path if path.is_dir() else slimseg.load(path, mean=mean, std=std)
+        progress = Terminal(Console(stderr=True))
         with tempfile.TemporaryDirectory() as scratch:
             result = slimseg.export(
-                source, Path(scratch) / "app", TO, data=SHARED / folder, images=arguments.images, progress=Terminal()
+                source, Path(scratch) / "app", TO, data=SHARED / folder, images=arguments.images, progress=progress
             )
         show(path.stem, result)
         results[path.stem] = result.as_dict()
