@@ -23,7 +23,7 @@ from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import file, writer
 
-COMMANDS = ("profile", "diagnose", "slim", "quantize", "evaluate", "demo")
+COMMANDS = ("profile", "diagnose", "slim", "quantize", "export", "evaluate", "demo")
 
 
 @dataclass(frozen=True)

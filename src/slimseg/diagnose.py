@@ -56,8 +56,8 @@ def diagnose(
     try:
         graph = model if isinstance(model, Graph) else load(model)
     except UnknownOperator as error:
-        if Path(str(model)).suffix.lower() != ".tflite":
-            raise
+        if precision == "ncnn" or Path(str(model)).suffix.lower() != ".tflite":
+            raise  # nothing can be timed without a Graph
         return _of_file(Path(str(model)), str(error), threads)
     if precision == "ncnn":
         runtime.named("ncnn")

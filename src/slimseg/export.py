@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from slimseg.errors import SlimsegError, Unsupported
+from slimseg.errors import DataError, SlimsegError, Unsupported
 from slimseg.exporting import advice, coreml, heads, ncnn, parity, tflite
 from slimseg.exporting.place import Place
 from slimseg.exporting.source import Source, open_source
@@ -158,6 +158,8 @@ class _Job:
         try:
             written = _WRITERS[target.runtime](self._request(target, folder))
             compared = self._compared(written)
+        except DataError:
+            raise  # the user's images are at fault, not this target
         except SlimsegError as error:
             self.progress.say(f"  {target}: {error}")
             return _Checked(Artefact(target.runtime, (), reason=str(error)))

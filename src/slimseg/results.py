@@ -267,6 +267,7 @@ class SlimResult(Result):
     host: str
     max_difference: float | None = None  # of exact edits, to the original's output on the images
     input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
+    runtime: RuntimeName = "litert"  # that all was timed on and the file is for
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,7 @@ class _Exact:
             seconds=time.monotonic() - self.started,
             host=deploy.host_name(self.budget.runtime),
             max_difference=found.difference,
+            runtime=self.runtime.name,
         )
 
     @property

@@ -16,7 +16,7 @@ def exported(folder: Path, *names: str) -> None:
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).write_text("old")
-    (folder / CARD).write_text(json.dumps({"artefacts": [{"files": names, "picture": ""}]}))
+    (folder / CARD).write_text(json.dumps({"artefacts": [{"files": names}]}))
 
 
 def put(folder: Path, name: str) -> None:
@@ -43,7 +43,7 @@ def test_a_package_is_replaced_as_a_whole(tmp_path: Path) -> None:
     package = tmp_path / "model.mlpackage"
     package.mkdir()
     (package / "old").touch()
-    (tmp_path / CARD).write_text(json.dumps({"artefacts": [{"files": [package.name], "picture": ""}]}))
+    (tmp_path / CARD).write_text(json.dumps({"artefacts": [{"files": [package.name]}]}))
     place = Place(tmp_path)
     with place.scratch() as scratch:
         made = Path(scratch) / package.name
@@ -57,17 +57,7 @@ def test_what_is_not_of_an_export_stays(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(OutputError, match="not from an export"):
         Place(tmp_path)
-    exported(tmp_path, "model.tflite")
-    (tmp_path / "model.bin").write_text("mine")
-    place = Place(tmp_path)
-    with place.scratch() as scratch:
-        paths = [Path(scratch) / name for name in ("model.tflite", "model.bin")]
-        for path in paths:
-            path.write_text("new")
-        with pytest.raises(OutputError, match=r"model\.bin is in the way"):
-            place.take(paths)
-    assert (tmp_path / "model.tflite").read_text() == "old"
-    assert (tmp_path / "model.bin").read_text() == "mine"
+    assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -14,15 +14,18 @@ CARD = "model_card.json"
 
 
 class Place:
-    """The folder for the files; what is in it and is not from an earlier export stays as it is."""
+    """A new or empty folder, or that of an earlier export, whose files are written over.
+
+    Raises:
+        OutputError: it is something else.
+    """
 
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file: give a folder for the export")
-        self.folder = folder
-        self.own = _exported(folder / CARD)
-        if folder.is_dir() and not self.own and any(folder.iterdir()):
+        if folder.is_dir() and any(folder.iterdir()) and not _is_export(folder):
             raise OutputError(f"{folder} has files that are not from an export: give another folder")
+        self.folder = folder
 
     def scratch(self) -> tempfile.TemporaryDirectory[str]:
         """A folder within it, so that moving a file into place is one step."""
@@ -33,14 +36,11 @@ class Place:
             raise OutputError(f"{self.folder} cannot be written to: {error.strerror or error}") from error
 
     def take(self, paths: Sequence[Path]) -> None:
-        """Move files and packages here, in place of what an earlier export called the same: all of them or none.
+        """Move files and packages here, in place of what an earlier export called the same.
 
         Raises:
-            OutputError: something else is in the way, or the disk refuses.
+            OutputError: the disk refuses.
         """
-        for path in paths:
-            if (self.folder / path.name).exists() and path.name not in self.own:
-                raise OutputError(f"{self.folder / path.name} is in the way: give another folder")
         for path in paths:
             target = self.folder / path.name
             try:
@@ -51,11 +51,9 @@ class Place:
                 raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
-def _exported(card: Path) -> frozenset[str]:
-    """Names of what an earlier export left, by its card."""
+def _is_export(folder: Path) -> bool:
+    """Whether an earlier export left its card there."""
     try:
-        artefacts = json.loads(card.read_text(encoding="utf-8"))["artefacts"]
-        files = {str(name) for each in artefacts for name in (*each["files"], each["picture"])}
-        return frozenset({*files, card.name})
+        return isinstance(json.loads((folder / CARD).read_text(encoding="utf-8"))["artefacts"], list)
     except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
+        return False

@@ -58,6 +58,7 @@ def prove(
         seconds=journal.seconds,
         host=deploy.host_name(best.budget.runtime),
         input_sizes=best.plan.input_sizes,
+        runtime=best.budget.runtime,
     )
 
 

@@ -1,0 +1,130 @@
+"""`slimseg export` and `--runtime` at the command line: results, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from slimseg import cli
+from slimseg.exporting import heads
+from slimseg.frontends import archive
+from slimseg.graph.graph import Graph
+from slimseg.runtimes.ncnn import package
+
+Run = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Calls `slimseg ARGUMENTS` in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slimseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, quick_timing: None) -> None:
+    monkeypatch.setattr(import_module("slimseg.export"), "SECONDS_PER_FILE", 0.03)
+    monkeypatch.setattr(heads, "ROUNDS", 1)
+
+
+@pytest.fixture(scope="module")
+def pt2(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "shapes.pt2"
+    archive.write_graph(shapes_graph, path)
+    return path
+
+
+def test_an_export(run: Run, pt2: Path, tmp_path: Path) -> None:
+    code, out, _ = run("export", pt2, "--to", "tflite", "--out", tmp_path / "app")
+    assert code == 0
+    assert "model.tflite" in out
+    assert "model_card.md" in out
+    assert (tmp_path / "app" / "model_card.md").is_file()
+
+
+def test_json(run: Run, pt2: Path, shapes: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "export", pt2, "--to", "tflite", "--data", shapes, "--images", 2, "--out", tmp_path / "app", "--json"
+    )
+    assert code == 0
+    (artefact,) = json.loads(out)["card"]["artefacts"]
+    assert artefact["files"] == ["model.tflite"]
+    assert artefact["disagreement"] < 0.5
+
+
+def test_what_failed_is_exit_code_1(run: Run, pt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    code, out, _ = run("export", pt2, "--to", "coreml,tflite", "--head", "logits", "--out", tmp_path / "app")
+    assert code == 1
+    assert "slimseg[coreml]" in " ".join(out.split())
+    assert (tmp_path / "app" / "model.tflite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--to", "onnx"], "no such target"),
+        (["--to", "tflite:float16"], "no form"),
+        (["--to", ""], "nothing to export"),
+        (["--head", "labels"], "must be one of"),
+        (["--coreml-sizes", "256"], "HEIGHTxWIDTH"),
+        (["--data", "nowhere"], "is not a folder"),
+    ],
+)
+def test_mistakes_are_one_line(run: Run, pt2: Path, tmp_path: Path, options: list[str], told: str) -> None:
+    code, out, err = run("export", pt2, "--out", tmp_path / "app", *options)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "app").exists()
+
+
+def test_places_that_are_not_exports(run: Run, pt2: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    code, _, err = run("export", pt2, "--to", "tflite", "--out", tmp_path)
+    assert code == 2
+    assert "not from an export" in err
+    code, _, err = run("export", tmp_path, "--out", tmp_path / "app")
+    assert code == 2
+    assert "finished run" in err
+
+
+@pytest.mark.parametrize("command", ["profile", "diagnose"])
+def test_an_unknown_runtime(run: Run, pt2: Path, command: str) -> None:
+    code, out, err = run(command, pt2, "--runtime", "coreml")
+    assert (code, out) == (2, "")
+    assert "litert, ncnn" in err
+
+
+def test_ncnn_that_is_not_installed(run: Run, pt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "available", lambda: False)
+    code, _, err = run("profile", pt2, "--runtime", "ncnn")
+    assert code == 2
+    assert "slimseg[ncnn]" in err
+
+
+def test_slim_exports_at_its_end(run: Run, pt2: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code, _, _ = run("slim", pt2, "--needs", "nothing", "--out", out, "--to", "tflite")
+    assert code == 0
+    assert (out / "export" / "model_card.md").is_file()
+    assert (out / "model.tflite").is_file()
+
+
+def test_a_wrong_target_is_told_before_the_work(run: Run, pt2: Path, tmp_path: Path) -> None:
+    code, _, err = run("slim", pt2, "--needs", "nothing", "--out", tmp_path / "run", "--to", "tensorrt")
+    assert code == 2
+    assert "no such target" in err
+    assert not (tmp_path / "run").exists()
