@@ -12,7 +12,7 @@ from torch import nn
 
 import slimseg
 from slimseg.diagnose import WORTH_SHARE, file_precision, find_all, own_file
-from slimseg.errors import ModelError
+from slimseg.errors import ModelError, UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.results import Diagnosis, Finding
@@ -149,6 +149,8 @@ def test_an_operator_outside_the_vocabulary_leaves_the_profile(unknown: Path) ->
     assert priced(result) == []
     fallen = next(each for each in result.findings if each.technique == "left to built-in kernels")
     assert "LOCAL_RESPONSE_NORMALIZATION" in fallen.reason
+    with pytest.raises(UnknownOperator):  # LiteRT alone can run the file
+        slimseg.diagnose(unknown, "ncnn")
 
 
 def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:

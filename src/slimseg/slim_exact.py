@@ -102,7 +102,7 @@ class _Exact:
         self.runtime.write(edits.graph, path)
         refusals = tuple(edits.refusals)
         reference = self._reference(folder)
-        difference = _difference(_predict(reference, self.images), _predict(path, self.images), self.kind)
+        difference = self._changed(reference, edits.graph, folder)
         if difference > TOLERANCE:
             return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", refusals)
         base, mine = benchmark.time_files([reference, path], seconds_per_file=SECONDS_PER_FILE / 2)
@@ -117,6 +117,17 @@ class _Exact:
         path = folder / f"reference{self.runtime.suffix}"
         self.runtime.write(self.asked, path)
         return path
+
+    def _changed(self, reference: Path, edited: Graph, folder: Path) -> float:
+        """How much its outputs differ on the runtime, all weights in 32 bits: rounding is not the edits' doing."""
+        before, after = (folder / f"full_{name}{self.runtime.suffix}" for name in ("before", "after"))
+        if reference == self.original.source:
+            before = reference
+        else:
+            self.runtime.write(self.asked, before, full=True)
+        self.runtime.write(edited, after, full=True)
+        old, new = (_predict(path, self.images, self.asked) for path in (before, after))
+        return _difference(old, new, self.kind)
 
     def _unchanged(self, reason: str, refusals: tuple[Refusal, ...] = ()) -> _Deployed:
         self.progress.say(f"Left as it is: {reason}")
@@ -221,8 +232,14 @@ def _run(graph: Graph, images: NDArray[np.float32]) -> _Outputs:
         return np.stack([graph(torch.from_numpy(image).permute(2, 0, 1)[None]).numpy()[0] for image in images[:2]])
 
 
-def _predict(path: Path, images: NDArray[np.float32]) -> _Outputs:
-    return runtime.of(path).predict(path, images)
+def _predict(path: Path, images: NDArray[np.float32], asked: Graph) -> _Outputs:
+    """A file's outputs; masks where those were asked for, also of a runtime whose files end with scores."""
+    outputs = runtime.of(path).predict(path, images)
+    said = runtime.of(path).read(path).description
+    if asked.description.output_kind != "mask" or said is None or said.output_kind == "mask":
+        return outputs
+    size = asked.input_size
+    return np.stack([host.to_mask(host.in_rows(each, size, path), size, said.output_kind) for each in outputs])
 
 
 def _difference(old: _Outputs, new: _Outputs, kind: OutputKind) -> float:

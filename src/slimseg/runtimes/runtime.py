@@ -23,8 +23,11 @@ class Runtime(Protocol):
     title: str  # for people
     suffix: str  # of the file that stands for a network
 
-    def write(self, graph: Graph, path: Path) -> None:
-        """The network in float, as `path` and what belongs to it."""
+    def write(self, graph: Graph, path: Path, full: bool = False) -> None:
+        """The network in float, as `path` and what belongs to it.
+
+        `full` keeps every weight in 32 bits, for comparisons of numbers, where an app would have 16.
+        """
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of a network, `path` first."""
@@ -44,7 +47,7 @@ class _LiteRT:
     title = "LiteRT CPU (XNNPACK)"
     suffix = ".tflite"
 
-    def write(self, graph: Graph, path: Path) -> None:
+    def write(self, graph: Graph, path: Path, full: bool = False) -> None:
         from slimseg.runtimes.litert import writer
 
         writer.write(graph, path)
@@ -75,10 +78,10 @@ class _Ncnn:
     title = "ncnn CPU"
     suffix = ".param"
 
-    def write(self, graph: Graph, path: Path) -> None:
+    def write(self, graph: Graph, path: Path, full: bool = False) -> None:
         from slimseg.runtimes.ncnn import writer
 
-        writer.write(graph, path.parent, "fp16", path.stem)
+        writer.write(graph, path.parent, "fp32" if full else "fp16", path.stem)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return path, path.with_suffix(".bin")
