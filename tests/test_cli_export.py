@@ -101,11 +101,13 @@ def test_places_that_are_not_exports(run: Run, pt2: Path, tmp_path: Path) -> Non
     assert "finished run" in err
 
 
-@pytest.mark.parametrize("command", ["profile", "diagnose"])
-def test_an_unknown_runtime(run: Run, pt2: Path, command: str) -> None:
-    code, out, err = run(command, pt2, "--runtime", "coreml")
-    assert (code, out) == (2, "")
+@pytest.mark.parametrize("command", ["profile", "diagnose", "evaluate", "slim"])
+def test_an_unknown_runtime(run: Run, pt2: Path, tmp_path: Path, command: str) -> None:
+    options = {"evaluate": ("--data", tmp_path), "slim": ("--needs", "nothing", "--out", tmp_path / "run")}
+    code, out, err = run(command, pt2, "--runtime", "coreml", *options.get(command, ()))
+    assert (code, out, err.count("\n")) == (2, "", 1)
     assert "litert, ncnn" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_ncnn_that_is_not_installed(run: Run, pt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
