@@ -21,10 +21,19 @@ def attributed(result: Profile) -> float:
     return layers / (layers + result.unattributed_ms)
 
 
+def assert_of_one_size(layers_ms: float, latency_ms: float) -> None:
+    """The layers' times and the plain latency, each the median of its own runs.
+
+    5 % apart on a quiet machine; on a busy one as far as whatever else runs takes them. Counting a kernel twice, or
+    in another unit, is farther.
+    """
+    assert 0.55 < layers_ms / latency_ms < 1.8
+
+
 def check(result: Profile) -> None:
     layers = sum(layer.latency_ms for layer in result.layers)
     assert attributed(result) > 0.95
-    assert layers == pytest.approx(result.latency_ms, rel=0.25)  # 5 % on a quiet machine; tests share theirs
+    assert_of_one_size(layers, result.latency_ms)
     assert result.latency_p10_ms <= result.latency_ms <= result.latency_p90_ms
 
 
@@ -62,7 +71,7 @@ def test_a_tiny_network(tiny_mask: Path) -> None:
     assert "Copy" in both.kernel
     assert mask.latency_ms > 0
     assert conv.macs == result.macs
-    assert sum(layer.latency_ms for layer in result.layers) == pytest.approx(result.latency_ms, rel=0.3)
+    assert_of_one_size(sum(layer.latency_ms for layer in result.layers), result.latency_ms)
 
 
 def test_what_surrounds_the_runs(shared: Path) -> None:
