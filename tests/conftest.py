@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from slimseg import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import in_place
+from slimseg.planning import baselines, in_place, steady
 from slimseg.runtimes import benchmark
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -48,7 +48,9 @@ def quick_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "time_files", quickly)
         patch.setattr(in_place, "SECONDS", SECONDS_OF_STAGES)  # what gains nothing where it stands goes
-        patch.setattr(in_place, "LOADS", 1)
+        patch.setattr(baselines, "QUANTISATION_SECONDS", 0.0)
+        patch.setattr(steady, "FEWEST_LOADS", 1)
+        patch.setattr(steady, "SECONDS_OF_A_LOAD", SECONDS_OF_STAGES)
         yield
 
 

@@ -26,7 +26,7 @@ from slimseg.evaluate import Evaluator
 from slimseg.frontends import load
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.planning import baselines, deploy, importance, run_folder
+from slimseg.planning import baselines, deploy, importance, in_place, run_folder
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
@@ -54,6 +54,7 @@ IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
 ROUNDING_COSTS = 0.3  # points, from which on the network is trained in 8 bits
+TIMING_SHARE = 0.06  # of the time limit, at most: for every edit where it stands, planned and proven
 RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
 
@@ -152,7 +153,9 @@ class _Job:
         self.progress.say(f"Baselines: the original as {forms}")
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
         accuracy = self.evaluator.accuracy
-        self.baselines = baselines.measured(self.graph, self.budget, self.out, self.calibration, accuracy, self.journal)
+        self.baselines = baselines.measured(
+            self.graph, self.budget, self.out, self.calibration, accuracy, self.journal, self.progress
+        )
         for refusal in self.baselines.refusals:
             self.progress.say(f"int8 makes this network no faster ({refusal.reason})")
 
@@ -168,7 +171,8 @@ class _Job:
     def _places(self) -> InPlace:
         start, precision = self.baselines.start, self.baselines.precision
         bounded = self.budget.max_size_bytes is not None
-        return InPlace(self._asked(), start, self.calibration, precision, self.progress, bounded)
+        seconds = min(in_place.SECONDS, TIMING_SHARE * self.budget.time_limit_s)
+        return InPlace(self._asked(), start, self.calibration, precision, self.progress, bounded, seconds)
 
     def _search(self) -> Candidate:
         """The best of some attempts; the first that holds the budget ends the search."""

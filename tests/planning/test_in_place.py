@@ -7,23 +7,41 @@ from pathlib import Path
 
 import pytest
 
-from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.planning import in_place
+from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
-from slimseg.planning.in_place import InPlace
+from slimseg.planning.in_place import InPlace, Measured
 from slimseg.planning.plan import Plan
 from slimseg.progress import Silent
-from slimseg.runtimes import benchmark
-from slimseg.runtimes.litert import writer
-from slimseg.techniques import named
+from slimseg.techniques import Site, named
+from slimseg.techniques.channels import Channels
+
+START_MS = 10.0
 
 
-class Slower(InPlace):
-    """Every edit is found to cost time."""
+class Answered(InPlace):
+    """Every edit is found to save as much, give or take as much."""
 
-    def timed(self, plan: Plan) -> Plan:
-        return replace(plan, edits=tuple(replace(each, predicted_saving_ms=-0.1) for each in plan.edits))
+    answer = (-0.1, 0.01)
+
+    def timed(self, plan: Plan) -> Measured:
+        edits = tuple(replace(each, predicted_saving_ms=self.answer[0]) for each in plan.edits)
+        savings_ms, errors_ms = ((each,) * len(edits) for each in self.answer)
+        return Measured(replace(plan, edits=edits, start_ms=START_MS), savings_ms, errors_ms)
+
+
+class Doubtful(Answered):
+    answer = (0.04, 0.03)
+
+
+class Small(Answered):
+    answer = (0.04, 0.01)
+
+
+class Loud(Answered):
+    """On a busy machine."""
+
+    answer = (0.4, 0.3)
 
 
 @pytest.fixture
@@ -33,28 +51,72 @@ def plan(shapes_graph: Graph) -> Plan:
     return Plan(technique.apply(shapes_graph, site), (PlannedEdit(site, 0.5, 0.0),), ())
 
 
-def test_an_edit_that_saves_no_time_goes(shapes_graph: Graph, plan: Plan) -> None:
-    kept = Slower(shapes_graph, Path("start.tflite"), [], "int8", Silent()).paying(plan)
+@pytest.mark.parametrize(("kind", "said"), [(Answered, "-0.100"), (Doubtful, "0.040 ms, give or take 0.030 ms")])
+def test_an_edit_that_saves_no_time_goes(shapes_graph: Graph, plan: Plan, kind: type[InPlace], said: str) -> None:
+    kept = kind(shapes_graph, Path("start.tflite"), [], "int8", Silent()).paying(plan)
     assert kept.edits == ()
     assert "where it stands" in kept.refusals[0].reason
+    assert said in kept.refusals[0].reason
+
+
+@pytest.mark.parametrize("kind", [Small, Loud])
+def test_a_small_saving_that_is_sure_counts_and_a_large_one_in_doubt(
+    shapes_graph: Graph, plan: Plan, kind: type[InPlace]
+) -> None:
+    kept = kind(shapes_graph, Path("start.tflite"), [], "int8", Silent()).paying(plan)
+    assert [each.site for each in kept.edits] == [each.site for each in plan.edits]
+    assert kept.refusals == ()
 
 
 def test_it_stays_where_the_size_is_bounded_and_it_saves_bytes(shapes_graph: Graph, plan: Plan) -> None:
-    places = Slower(shapes_graph, Path("start.tflite"), [], "int8", Silent(), size_is_bounded=True)
+    places = Answered(shapes_graph, Path("start.tflite"), [], "int8", Silent(), size_is_bounded=True)
     assert [each.site for each in places.paying(plan).edits] == [each.site for each in plan.edits]
 
 
-def test_stages_are_told_apart(shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network against itself at half its size, three loads of an instant each."""
-    monkeypatch.setattr(in_place, "LOADS", 3)
-    monkeypatch.setattr(in_place, "SECONDS", 0.3)
-    stages = [tmp_path / name for name in ("whole.tflite", "half.tflite")]
-    writer.write(shapes_graph, stages[0])
-    writer.write(edit.at_input_size(shapes_graph, (64, 80)), stages[1])
-    whole_ms, half_ms = InPlace(shapes_graph, stages[0], [], "float32", Silent()).time(stages)
-    assert 0 < half_ms < whole_ms
+def edits(*techniques: str) -> tuple[PlannedEdit, ...]:
+    return tuple(
+        PlannedEdit(Site(name, (f"layer{number}",), "", f"layer{number}", "images", ""), 0.1, 0.0)
+        for number, name in enumerate(techniques)
+    )
 
 
-def test_disturbed_rounds_do_not_count() -> None:
-    timing = benchmark.Timing.of("file", [1.0] * 6 + [9.0] * 4)
-    assert in_place._quiet_ms(timing) == 1.0
+def told(planned: tuple[PlannedEdit, ...], savings_ms: tuple[float, ...], graph: Graph) -> list[int]:
+    """Sizes of the groups that a plan is told in where every error is 0.01 ms."""
+    rewrites = planned[-1:]  # wherever that comes from
+    plan = Plan(graph, planned[:-1], (), rewrites, start_ms=START_MS)
+    after = Measured(plan, savings_ms, (0.01,) * len(savings_ms)).told()
+    assert [each.site for each in (*after.edits, *after.rewrites)] == [each.site for each in planned]
+    assert len(after.rewrites) == 1
+    again = Plan.as_dict(after)["edits"]
+    assert [each["with_previous"] for each in again] == [each.with_previous for each in after.edits]
+    return [len(group) for group in deploy.grouped((*after.edits, *after.rewrites))]
+
+
+@pytest.mark.parametrize(
+    ("techniques", "savings_ms", "sizes"),
+    [
+        ("aaaa", (1.0, 1.0, 1.0, 1.0), [1, 1, 1, 1]),  # all known
+        ("aaaa", (0.2, 0.2, 1.0, 1.0), [2, 1, 1]),  # as few together as it takes
+        ("aaaa", (1.0, 0.2, 0.05, 0.05), [4]),  # what is left goes to the one before
+        ("abab", (0.1, 0.1, 0.1, 0.1), [1, 1, 1, 1]),  # never with another technique
+        ("abbb", (0.1, 0.2, 0.2, 0.1), [1, 3]),
+        ("aabb", (0.2, 0.2, 0.2, 0.2), [2, 2]),
+        ("aaa", (0.2, -0.2, 0.5), [3]),  # nothing in sum: not known either
+    ],
+)
+def test_neighbours_that_cannot_be_told_apart_are_told_together(
+    techniques: str, savings_ms: tuple[float, ...], sizes: list[int], shapes_graph: Graph
+) -> None:
+    assert told(edits(*techniques), savings_ms, shapes_graph) == sizes
+
+
+def test_channels_are_one_group_and_stay(shapes_graph: Graph) -> None:
+    plan = Plan(shapes_graph, edits(Channels.name, Channels.name), (), start_ms=START_MS)
+    assert Measured(plan, (-1.0,), (0.1,)).lost() == []
+    assert [each.with_previous for each in Measured(plan, (-1.0,), (0.1,)).told().edits] == [False, False]
+
+
+def test_without_edits_nothing_is_timed(shapes_graph: Graph) -> None:
+    plan = Plan(shapes_graph, (), ())
+    places = InPlace(shapes_graph, Path("start.tflite"), [], "int8", Silent())
+    assert places.paying(plan) == plan

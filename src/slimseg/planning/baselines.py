@@ -10,15 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
+from slimseg.planning import deploy, steady
 from slimseg.planning.budget import Budget
 from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
+from slimseg.planning.steady import Steady
 from slimseg.planning.whatif import Precision, calm_ms
+from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import benchmark
 
 WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
+QUANTISATION_SECONDS = 10.0  # of timing what quantisation alone saves
 _ENTRY = "baselines"  # in the journal
 
 
@@ -42,6 +45,10 @@ class Baselines:
     precision: Precision
     refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
 
+    def quantising(self, progress: Progress) -> Steady:
+        """The original in float32 and the file that edits start from, timed anew."""
+        return steady.time_files([self.float32.path, self.start], QUANTISATION_SECONDS, progress)
+
 
 def measured(
     graph: Graph,
@@ -50,6 +57,7 @@ def measured(
     images: deploy.Images,
     accuracy: Callable[[Path], deploy.Accuracy],
     journal: Journal,
+    progress: Progress,
 ) -> Baselines:
     """The files in a run's folder, written and timed once for all starts of the run.
 
@@ -65,12 +73,11 @@ def measured(
         deploy.write_float(graph, paths[0])
         deploy.write_int8(graph, paths[0], paths[1], images)
         deploy.write_deployed(graph, start, images, "int8")
-        timings = benchmark.time_files([*paths, start])
-        journal[_ENTRY] = [*map(calm_ms, timings), benchmark.ratio(timings[0], timings[1])]
-    float_ms, int8_ms, start_ms, gain = journal[_ENTRY]
+        journal[_ENTRY] = steady.time_files([*paths, start], QUANTISATION_SECONDS, progress).latencies_ms
+    float_ms, int8_ms, start_ms = journal[_ENTRY]
     float32, int8 = (Baseline(path, ms, accuracy(path)) for path, ms in zip(paths, (float_ms, int8_ms), strict=True))
     found = Baselines(float32, int8, start, start_ms, "int8", ())
-    if deployed_precision(budget, gain, paths[0].stat().st_size) == "int8":
+    if deployed_precision(budget, float_ms / int8_ms, paths[0].stat().st_size) == "int8":
         return found
     reason = f"measured {float_ms:.2f} ms in float32 and {int8_ms:.2f} ms in int8: kept in float32"
     refusal = Refusal(deploy.QUANTISATION, "all", reason)

@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -109,16 +109,24 @@ def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
     """Edits that are measured and told together: neighbours of one technique and variant that need nothing.
 
     A network of a hundred activations gets a hundred alike exact edits; an approximation stands for itself, but for
-    the channels that are left out all over the network.
+    the channels that are left out all over the network, and for neighbours that save too little to be told apart.
     """
+    groups: list[list[PlannedEdit]] = []
+    for edit in plan:
+        if groups and _together(groups[-1][-1], edit):
+            groups[-1].append(edit)
+        else:
+            groups.append([edit])
+    return [tuple(group) for group in groups]
 
-    def kind(edit: PlannedEdit) -> tuple[str, str, tuple[str, ...]]:
-        if edit.site.technique == Channels.name:
-            return edit.site.technique, "", ()
-        own = () if edit.site.needs == "nothing" else edit.site.layers
-        return edit.site.technique, edit.site.variant, own
 
-    return [tuple(edits) for _, edits in groupby(plan, kind)]
+def _together(first: PlannedEdit, second: PlannedEdit) -> bool:
+    if first.site.technique != second.site.technique:
+        return False
+    if second.with_previous or first.site.technique == Channels.name:
+        return True
+    exact = first.site.needs == second.site.needs == "nothing"
+    return exact and first.site.variant == second.site.variant
 
 
 def write_stages(

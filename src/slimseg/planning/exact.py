@@ -31,6 +31,7 @@ class PlannedEdit:
     predicted_saving_ms: float  # of the edit where it stands among the others, once that was measured
     damage: float  # percent of pixels that change class before recovery
     alone_saving_ms: float | None = None  # what the what-if of its part alone told
+    with_previous: bool = False  # the two together save what can be told, one of them alone does not
 
     def at_pace(self, pace: float) -> PlannedEdit:
         """The same on a machine that takes `pace` times as long."""

@@ -1,8 +1,8 @@
 """Every edit timed where it stands: in the whole network, on top of the edits before it.
 
 A what-if of a part alone sees neither its neighbours in the caches nor what edits take from one another. Time does not
-depend on weights, so all of this is known before anything is trained: predictions are corrected, and what gains nothing
-in its place goes.
+depend on weights, so all of this is known before anything is trained: predictions are corrected, what gains nothing in
+its place goes, and neighbours of one technique that cannot be told apart are told together.
 """
 
 from __future__ import annotations
@@ -11,27 +11,54 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
-
-import numpy as np
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
+from slimseg.planning import deploy, steady
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.plan import Plan
+from slimseg.planning.steady import Steady
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
-from slimseg.results import Refusal
-from slimseg.runtimes import benchmark, child
 from slimseg.techniques.channels import Channels
 
-SECONDS = 120.0  # of timing, for all files that edits lead to: some edits are a hundredth of the whole
-MOST_SECONDS = 10.0  # for one of them
-MOST_ROUNDS = 3000
-LOADS = 12  # where a file happens to lie in memory moves its time by a per cent or two: the mean of many is steady
-QUIET_PERCENT = 20  # of a load's rounds are shorter than what counts
+SECONDS = 150.0  # of timing, for all files that edits lead to: some edits are a hundredth of the whole
+KNOWN = 0.03  # a saving whose standard error is a larger share of it is not known yet
+WORTH = 0.005  # of the latency before the first edit: a saving below it, and not beyond its error, is none
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan with its predictions corrected; savings in milliseconds, and their standard errors, of its groups."""
+
+    plan: Plan
+    savings_ms: tuple[float, ...] = ()
+    errors_ms: tuple[float, ...] = ()
+
+    def lost(self) -> list[tuple[PlannedEdit, str]]:
+        """The edits of groups that do not pay where they stand, and why."""
+        groups = zip(_groups(self.plan), self.savings_ms, self.errors_ms, strict=True)
+        return [
+            (edit, f"where it stands it saves {saving_ms:.3f} ms, give or take {error_ms:.3f} ms")
+            for group, saving_ms, error_ms in groups
+            if not self._pays(group, saving_ms, error_ms)
+            for edit in group
+        ]
+
+    def _pays(self, group: Sequence[PlannedEdit], saving_ms: float, error_ms: float) -> bool:
+        """Whether edits save time where they stand, or may be there for something else (size, the head asked for)."""
+        if any(_needed(edit) for edit in group):
+            return True
+        return saving_ms > 0 and (saving_ms > 2 * error_ms or saving_ms > WORTH * (self.plan.start_ms or 0.0))
+
+    def told(self) -> Plan:
+        """The plan; where a saving is not known, its neighbour of the same technique is told with it."""
+        groups = _groups(self.plan)
+        told: list[PlannedEdit] = []
+        for group, joined in zip(groups, _joined(groups, self.savings_ms, self.errors_ms), strict=True):
+            told += [replace(group[0], with_previous=joined), *group[1:]]
+        return _with_edits(self.plan, told)
 
 
 @dataclass(frozen=True)
@@ -44,49 +71,39 @@ class InPlace:
     precision: Precision
     progress: Progress
     size_is_bounded: bool = False
+    seconds: float = SECONDS
 
     def paying(self, plan: Plan) -> Plan:
         """The plan with its predictions corrected, without the edits that gain nothing where they stand."""
-        corrected = self.timed(plan)
-        lost = [edit for edit in (*corrected.edits, *corrected.rewrites) if not _pays(edit)]
+        measured = self.timed(plan)
+        lost = measured.lost()
         if not lost:
-            return corrected
+            return measured.told()
         milder = plan
-        for edit in lost:
+        for edit, reason in lost:
             try:
                 without = milder.without(self.asked, [edit.site])
             except (Unsupported, GraphError):
                 continue  # another stands on it
             if self.size_is_bounded and _params(without) > _params(milder):
                 continue  # it is there for its bytes
-            milder = replace(without, refusals=(*without.refusals, _refusal(edit)))
-        return self.timed(milder)
+            milder = replace(without, refusals=(*without.refusals, edit.site.refused(reason)))
+        return self.timed(milder).told()
 
-    def timed(self, plan: Plan) -> Plan:
+    def timed(self, plan: Plan) -> Measured:
         """The plan with its predictions corrected; what the what-ifs alone told is kept beside them."""
         every = (*plan.edits, *plan.rewrites)
         if not every:
-            return plan
+            return Measured(plan)
         self.progress.say("Predictions: every edit timed where it stands")
         with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            stages_ms = self.time(self.stages(every, Path(folder)))
-        corrected, start_ms = deploy.in_place(every, stages_ms), stages_ms[0]
-        edits, rewrites = corrected[: len(plan.edits)], corrected[len(plan.edits) :]
-        return replace(plan, edits=edits, rewrites=rewrites, start_ms=start_ms)
+            found = self.time(self.stages(every, Path(folder)))
+        corrected = _with_edits(plan, deploy.in_place(every, found.latencies_ms))
+        return Measured(replace(corrected, start_ms=found.latencies_ms[0]), found.savings_ms, found.errors_ms)
 
-    def time(self, stages: Sequence[Path]) -> tuple[float, ...]:
-        """Milliseconds of all stages, in turns, often enough to tell neighbours apart, loaded anew in between.
-
-        Of the 24 edits of a plan for camvid_unet, timed twice, 23 came out within a tenth like this, 20 with the median
-        of each load, 16 with its minimum.
-        """
-        loads = [self._timed_once(stages) for _ in range(LOADS)]
-        return tuple(fmean(_quiet_ms(timing) for timing in each) for each in zip(*loads, strict=True))
-
-    def _timed_once(self, stages: Sequence[Path]) -> tuple[benchmark.Timing, ...]:
-        with child.Child() as process:
-            seconds, rounds = min(MOST_SECONDS, SECONDS / len(stages)) / LOADS, MOST_ROUNDS // LOADS
-            return benchmark.time_files(stages, seconds_per_file=seconds, within=process, most_rounds=rounds)
+    def time(self, stages: Sequence[Path]) -> Steady:
+        """All stages, in turns, until every saving is known or the time for it is spent."""
+        return steady.time_files(stages, self.seconds, self.progress, _known)
 
     def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
         """The file before the first edit and one after each group of edits."""
@@ -94,20 +111,49 @@ class InPlace:
         return [self.start, *made]
 
 
-def _quiet_ms(timing: benchmark.Timing) -> float:
-    """What a file takes in the rounds that nothing disturbed: whatever disturbs makes longer."""
-    return float(np.percentile(timing.rounds_ms, QUIET_PERCENT))
+def _known(found: Steady) -> bool:
+    pairs = zip(found.savings_ms, found.errors_ms, strict=True)
+    return all(error_ms <= KNOWN * abs(saving_ms) for saving_ms, error_ms in pairs)
 
 
-def _pays(edit: PlannedEdit) -> bool:
-    """Whether an edit saves time where it stands, or may be there for something else (size, the head asked for)."""
-    kept = edit.site.technique == Channels.name or (edit.site.whole and edit.site.needs == "nothing")
-    return edit.predicted_saving_ms > 0 or kept
+def _needed(edit: PlannedEdit) -> bool:
+    return edit.site.technique == Channels.name or (edit.site.whole and edit.site.needs == "nothing")
+
+
+def _groups(plan: Plan) -> list[tuple[PlannedEdit, ...]]:
+    return deploy.grouped((*plan.edits, *plan.rewrites))
+
+
+def _with_edits(plan: Plan, every: Sequence[PlannedEdit]) -> Plan:
+    count = len(plan.edits)
+    return replace(plan, edits=tuple(every[:count]), rewrites=tuple(every[count:]))
+
+
+def _joined(
+    groups: Sequence[Sequence[PlannedEdit]], savings_ms: Sequence[float], errors_ms: Sequence[float]
+) -> list[bool]:
+    """For every group, whether it is told with the one before: as few as make what is told known."""
+
+    def known(run: Sequence[int]) -> bool:
+        # A run's saving is the difference of two files, as is that of one group: its error is of the same size.
+        return max(errors_ms[each] for each in run) <= KNOWN * abs(sum(savings_ms[each] for each in run))
+
+    def alike(first: int, second: int) -> bool:
+        return groups[first][0].site.technique == groups[second][0].site.technique
+
+    runs: list[list[int]] = []
+    for number in range(len(groups)):
+        if runs and alike(runs[-1][-1], number) and not known(runs[-1]):
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    starts = {
+        run[0]
+        for before, run in zip([None, *runs], runs, strict=False)
+        if before is None or known(run) or not alike(before[-1], run[0])
+    }
+    return [number not in starts for number in range(len(groups))]
 
 
 def _params(plan: Plan) -> int:
     return costs.total(plan.graph).params
-
-
-def _refusal(edit: PlannedEdit) -> Refusal:
-    return edit.site.refused(f"where it stands it saves {edit.predicted_saving_ms:.3f} ms")

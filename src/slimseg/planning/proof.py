@@ -9,7 +9,7 @@ from pathlib import Path
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import map_size
-from slimseg.planning import deploy, whatif
+from slimseg.planning import deploy
 from slimseg.planning.baselines import Baselines
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
@@ -31,16 +31,15 @@ def prove(
     archive.write_graph(best.student, run / "model.pt2")
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]
     files = [*(each.path for each in given), final]
-    timings = benchmark.time_files([*files, baselines.start], seconds_per_file=SECONDS_PER_FILE)
-    float32, *_, mine, start = timings
+    timings = benchmark.time_files(files, seconds_per_file=SECONDS_PER_FILE)
+    float32, *_, mine = timings
     best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
-    (quantising_saved_ms,) = deploy.savings_ms([whatif.calm_ms(float32), whatif.calm_ms(start)])
-    edits = (*_quantisation(baselines, quantising_saved_ms), *_realised(best, places, run / WORK))
+    edits = (*_quantisation(baselines, places), *_realised(best, places, run / WORK))
     whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
     accuracies = (*(each.accuracy for each in given), best.accuracy)
     graphs = (*([original] * len(given)), best.graph)
     baseline, *plain, result = (
-        deploy.summarise(*each) for each in zip(graphs, files, timings[:-1], whole, accuracies, strict=True)
+        deploy.summarise(*each) for each in zip(graphs, files, timings, whole, accuracies, strict=True)
     )
     return SlimResult(
         model=original.name,
@@ -71,19 +70,22 @@ def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEd
     planned = (*best.plan.edits, *best.plan.rewrites)
     if not planned:
         return ()
-    stages_ms = places.time([*places.stages(planned, folder)[:-1], best.path])
+    stages_ms = places.time([*places.stages(planned, folder)[:-1], best.path]).latencies_ms
     pace = stages_ms[0] / best.plan.start_ms if best.plan.start_ms else 1.0
     return deploy.realised([each.at_pace(pace) for each in planned], stages_ms)
 
 
-def _quantisation(baselines: Baselines, realised_saving_ms: float) -> tuple[AppliedEdit, ...]:
+def _quantisation(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, ...]:
     if baselines.precision != "int8":
         return ()
+    found = baselines.quantising(places.progress)
+    pace = found.latencies_ms[0] / baselines.float32.latency_ms
+    (realised_saving_ms,) = found.savings_ms
     quantised = AppliedEdit(
         technique=deploy.QUANTISATION,
         layers=("all",),
         needs="images",
-        predicted_saving_ms=baselines.float32.latency_ms - baselines.start_ms,
+        predicted_saving_ms=pace * (baselines.float32.latency_ms - baselines.start_ms),
         realised_saving_ms=realised_saving_ms,
         reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
     )

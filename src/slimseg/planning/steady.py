@@ -1,0 +1,94 @@
+"""Latencies that tell small edits apart: many short loads of the same files, of each the undisturbed rounds.
+
+Where a file happens to lie in memory moves its time by about a per cent for as long as it is loaded, so that more
+rounds of one load do not help: savings of 0.1 to 1 ms in networks of 4 ms differ by 0.04 ms from load to load, while
+nine rounds of a load tell them to 0.03 ms. The mean over loads is steady, and their spread says how steady it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from slimseg.progress import Bar, Progress
+from slimseg.runtimes import benchmark, child
+
+FEWEST_LOADS = 6
+SECONDS_OF_A_LOAD = 1.0  # of rounds, of all files together; loading takes about as long
+MOST_ROUNDS = 300  # of a load
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Milliseconds of every file (columns) in every load (rows)."""
+
+    loads_ms: tuple[tuple[float, ...], ...]
+
+    @property
+    def latencies_ms(self) -> tuple[float, ...]:
+        """Of every file, the mean over loads."""
+        return tuple(fmean(each) for each in zip(*self.loads_ms, strict=True))
+
+    @property
+    def savings_ms(self) -> tuple[float, ...]:
+        """What each file takes less than the one before."""
+        return tuple(fmean(each) for each in self._differences_ms())
+
+    @property
+    def errors_ms(self) -> tuple[float, ...]:
+        """Standard errors of the savings; infinite after a single load."""
+        loads = len(self.loads_ms)
+        return tuple(stdev(each) / math.sqrt(loads) if loads > 1 else math.inf for each in self._differences_ms())
+
+    def _differences_ms(self) -> list[list[float]]:
+        files = len(self.loads_ms[0])
+        return [[load[number] - load[number + 1] for load in self.loads_ms] for number in range(files - 1)]
+
+
+def never(_: Steady) -> bool:
+    """Take all the time there is."""
+    return False
+
+
+def time_files(
+    paths: Sequence[Path], seconds: float, progress: Progress, enough: Callable[[Steady], bool] = never
+) -> Steady:
+    """Time files in turns, loaded anew in a fresh process again and again until the seconds are spent.
+
+    Args:
+        enough: asked after every load whether what is known will do.
+
+    Raises:
+        ModelError, RuntimeFailure: as `benchmark.time_files`.
+    """
+    start, loads = time.monotonic(), list[tuple[float, ...]]()
+    bar = progress.bar("timing", total=seconds)
+    try:
+        while len(loads) < FEWEST_LOADS or not (_spent(start, seconds, bar) or enough(Steady(tuple(loads)))):
+            loads.append(_load(paths))
+    finally:
+        bar.close()
+    return Steady(tuple(loads))
+
+
+def _spent(start: float, seconds: float, bar: Bar) -> bool:
+    passed = time.monotonic() - start
+    bar.update(min(passed, seconds))
+    return passed >= seconds
+
+
+def _load(paths: Sequence[Path]) -> tuple[float, ...]:
+    with child.Child() as process:
+        each = SECONDS_OF_A_LOAD / len(paths)
+        timings = benchmark.time_files(paths, seconds_per_file=each, within=process, most_rounds=MOST_ROUNDS)
+    return tuple(quiet_ms(timing) for timing in timings)
+
+
+def quiet_ms(timing: benchmark.Timing) -> float:
+    """Mean of the quicker half of a file's rounds: whatever disturbs makes longer."""
+    half = (len(timing.rounds_ms) + 1) // 2
+    return fmean(sorted(timing.rounds_ms)[:half])
