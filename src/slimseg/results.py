@@ -227,6 +227,7 @@ class AppliedEdit(Result):
     realised_saving_ms: float
     reason: str
     alone_saving_ms: float | None = None  # what the what-if of its part alone told, before it was timed in its place
+    realised_error_ms: float | None = None  # standard error of what was realised, where files were loaded many times
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,9 @@ def test_savings_add_up(shapes_graph: Graph, tmp_path: Path, precision: Any) -> 
     assert "DEPTHWISE_CONV_2D" not in kinds  # the second is not
     assert file.read(stages[0]).operators[-2].dtype == precision
     stages_ms = [9.0, 6.5, 7.0]
-    applied = deploy.realised(edits, stages_ms)
+    applied = deploy.realised(edits, stages_ms, (0.1, 0.2))
     assert [edit.layers for edit in applied] == [("up2", "up2_relu"), ("middle_0",)]
+    assert [edit.realised_error_ms for edit in applied] == [0.1, 0.2]
     assert [edit.predicted_saving_ms for edit in applied] == [0.5, 0.5]
     assert [edit.realised_saving_ms for edit in applied] == [2.5, -0.5]
     assert sum(edit.realised_saving_ms for edit in applied) == stages_ms[0] - stages_ms[-1]
@@ -85,3 +86,13 @@ def test_alike_exact_edits_are_one_line() -> None:
     assert applied[0].predicted_saving_ms == pytest.approx(0.4)
     assert applied[0].realised_saving_ms == 0.5
     assert applied[0].reason == "fused: at b"
+    assert applied[0].realised_error_ms is None
+
+
+def test_what_a_plan_says_is_told_together_is_one_line() -> None:
+    def edit(technique: str, layer: str, with_previous: bool = False) -> PlannedEdit:
+        site = Site(technique, (layer,), "x", layer, "images", "")
+        return PlannedEdit(site, 0.1, 0.0, with_previous=with_previous)
+
+    plan = [edit("linear", "a"), edit("linear", "b", True), edit("linear", "c"), edit("separable", "d", True)]
+    assert [[each.site.layers[0] for each in group] for group in deploy.grouped(plan)] == [["a", "b"], ["c"], ["d"]]

@@ -110,6 +110,13 @@ def test_neighbours_that_cannot_be_told_apart_are_told_together(
     assert told(edits(*techniques), savings_ms, shapes_graph) == sizes
 
 
+@pytest.mark.parametrize(("technique", "stays"), [("head", True), ("idle layers", False)])
+def test_what_changes_the_hosts_work_stays(technique: str, stays: bool, shapes_graph: Graph) -> None:
+    site = Site(technique, ("a",), "", "a", "nothing", "", whole=True)
+    measured = Measured(Plan(shapes_graph, (PlannedEdit(site, 0.1, 0.0),), (), start_ms=START_MS), (-0.1,), (0.01,))
+    assert (measured.lost() == []) == stays
+
+
 def test_channels_are_one_group_and_stay(shapes_graph: Graph) -> None:
     plan = Plan(shapes_graph, edits(Channels.name, Channels.name), (), start_ms=START_MS)
     assert Measured(plan, (-1.0,), (0.1,)).lost() == []

@@ -47,6 +47,13 @@ def test_enough_ends_it(two: list[Path]) -> None:
     assert seen == [3, 4, 5]
 
 
+def test_a_saving_is_known_when_its_error_is_small_beside_it() -> None:
+    assert steady.all_known(Steady(((10.0, 8.0), (10.0, 7.9))))
+    assert not steady.all_known(Steady(((10.0, 8.0), (10.0, 7.0))))
+    assert not steady.all_known(Steady(((10.0, 8.0),)))
+    assert not steady.known(0.0, 0.001)
+
+
 def test_errors_are_of_the_differences_within_a_load() -> None:
     """A load that is slower for all files tells nothing about what one saves over the other."""
     found = Steady(((10.0, 8.0, 8.0), (20.0, 18.0, 18.3)))
@@ -57,6 +64,7 @@ def test_errors_are_of_the_differences_within_a_load() -> None:
 
 def test_one_load_says_nothing_of_its_error() -> None:
     assert Steady(((2.0, 1.0),)).errors_ms == (math.inf,)
+    assert Steady(((2.0, 1.0),)).known_errors_ms is None
 
 
 def test_disturbed_rounds_do_not_count() -> None:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from slimseg.report import palette, terminal, units
@@ -74,6 +75,21 @@ def test_slim_says_what_was_missed(slim_result: SlimResult) -> None:
     assert units.times(slim_result.speedup) in text
     for check in slim_result.budget:
         assert check.got in text
+
+
+@pytest.mark.parametrize(
+    ("saving_ms", "error_ms", "told"),
+    [
+        (0.243, 0.013, "−0.24 ms ±0.01"),
+        (101.8, 1.02, "−102 ms ±1"),
+        (-0.02, 0.0042, "+0.020 ms ±0.004"),
+        (9.0, 12.4, "−9.00 ms ±12"),
+        (1.5, 0.00004, "−1.50 ms ±0.000"),
+        (1.5, None, "−1.50 ms"),
+    ],
+)
+def test_a_saving_is_told_with_its_error(saving_ms: float, error_ms: float | None, told: str) -> None:
+    assert units.with_error(saving_ms, error_ms) == told
 
 
 def test_colours_are_distinct() -> None:

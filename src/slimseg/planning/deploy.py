@@ -145,15 +145,17 @@ def write_stages(
     return paths
 
 
-def realised(plan: Sequence[PlannedEdit], stages_ms: Sequence[float]) -> tuple[AppliedEdit, ...]:
+def realised(
+    plan: Sequence[PlannedEdit], stages_ms: Sequence[float], errors_ms: Sequence[float] | None = None
+) -> tuple[AppliedEdit, ...]:
     """What each group of edits really saved: the difference of two successive stages of one interleaved run.
 
     `stages_ms` are of the original in the deployed precision, the file after each group, and last the deployed one; the
-    savings add up to the whole gain.
+    savings add up to the whole gain. `errors_ms` are the savings' standard errors, where they are known.
     """
-    return tuple(
-        _applied(group, saving_ms) for group, saving_ms in zip(grouped(plan), savings_ms(stages_ms), strict=False)
-    )
+    groups, savings = grouped(plan), savings_ms(stages_ms)
+    errors: Sequence[float | None] = errors_ms or [None] * len(groups)
+    return tuple(_applied(*each) for each in zip(groups, savings, errors, strict=True))
 
 
 def in_place(plan: Sequence[PlannedEdit], stages_ms: Sequence[float]) -> tuple[PlannedEdit, ...]:
@@ -177,7 +179,7 @@ def savings_ms(stages_ms: Sequence[float]) -> list[float]:
     return [before - after for before, after in pairwise(stages_ms)]
 
 
-def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float) -> AppliedEdit:
+def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float, error_ms: float | None) -> AppliedEdit:
     largest = max(group, key=lambda edit: edit.predicted_saving_ms).site
     return AppliedEdit(
         technique=largest.technique,
@@ -187,6 +189,7 @@ def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float) -> Applied
         realised_saving_ms=realised_saving_ms,
         reason=_reason(group, largest),
         alone_saving_ms=_sum([edit.alone_saving_ms for edit in group]),
+        realised_error_ms=error_ms,
     )
 
 

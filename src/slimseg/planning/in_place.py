@@ -22,9 +22,9 @@ from slimseg.planning.steady import Steady
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.techniques.channels import Channels
+from slimseg.techniques.head import Head
 
 SECONDS = 150.0  # of timing, for all files that edits lead to: some edits are a hundredth of the whole
-KNOWN = 0.03  # a saving whose standard error is a larger share of it is not known yet
 WORTH = 0.005  # of the latency before the first edit: a saving below it, and not beyond its error, is none
 
 
@@ -47,8 +47,8 @@ class Measured:
         ]
 
     def _pays(self, group: Sequence[PlannedEdit], saving_ms: float, error_ms: float) -> bool:
-        """Whether edits save time where they stand, or may be there for something else (size, the head asked for)."""
-        if any(_needed(edit) for edit in group):
+        """Whether edits save time where they stand, or are there for something else too (size, the host's work)."""
+        if any(_there_for_more(edit) for edit in group):
             return True
         return saving_ms > 0 and (saving_ms > 2 * error_ms or saving_ms > WORTH * (self.plan.start_ms or 0.0))
 
@@ -103,7 +103,7 @@ class InPlace:
 
     def time(self, stages: Sequence[Path]) -> Steady:
         """All stages, in turns, until every saving is known or the time for it is spent."""
-        return steady.time_files(stages, self.seconds, self.progress, _known)
+        return steady.time_files(stages, self.seconds, self.progress)
 
     def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
         """The file before the first edit and one after each group of edits."""
@@ -111,13 +111,8 @@ class InPlace:
         return [self.start, *made]
 
 
-def _known(found: Steady) -> bool:
-    pairs = zip(found.savings_ms, found.errors_ms, strict=True)
-    return all(error_ms <= KNOWN * abs(saving_ms) for saving_ms, error_ms in pairs)
-
-
-def _needed(edit: PlannedEdit) -> bool:
-    return edit.site.technique == Channels.name or (edit.site.whole and edit.site.needs == "nothing")
+def _there_for_more(edit: PlannedEdit) -> bool:
+    return edit.site.technique == Channels.name or (edit.site.technique == Head.name and edit.site.whole)
 
 
 def _groups(plan: Plan) -> list[tuple[PlannedEdit, ...]]:
@@ -136,7 +131,7 @@ def _joined(
 
     def known(run: Sequence[int]) -> bool:
         # A run's saving is the difference of two files, as is that of one group: its error is of the same size.
-        return max(errors_ms[each] for each in run) <= KNOWN * abs(sum(savings_ms[each] for each in run))
+        return steady.known(sum(savings_ms[each] for each in run), max(errors_ms[each] for each in run))
 
     def alike(first: int, second: int) -> bool:
         return groups[first][0].site.technique == groups[second][0].site.technique

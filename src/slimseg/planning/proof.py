@@ -70,9 +70,9 @@ def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEd
     planned = (*best.plan.edits, *best.plan.rewrites)
     if not planned:
         return ()
-    stages_ms = places.time([*places.stages(planned, folder)[:-1], best.path]).latencies_ms
-    pace = stages_ms[0] / best.plan.start_ms if best.plan.start_ms else 1.0
-    return deploy.realised([each.at_pace(pace) for each in planned], stages_ms)
+    found = places.time([*places.stages(planned, folder)[:-1], best.path])
+    pace = found.latencies_ms[0] / best.plan.start_ms if best.plan.start_ms else 1.0
+    return deploy.realised([each.at_pace(pace) for each in planned], found.latencies_ms, found.known_errors_ms)
 
 
 def _quantisation(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, ...]:
@@ -81,6 +81,7 @@ def _quantisation(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, .
     found = baselines.quantising(places.progress)
     pace = found.latencies_ms[0] / baselines.float32.latency_ms
     (realised_saving_ms,) = found.savings_ms
+    errors_ms = found.known_errors_ms
     quantised = AppliedEdit(
         technique=deploy.QUANTISATION,
         layers=("all",),
@@ -88,5 +89,6 @@ def _quantisation(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, .
         predicted_saving_ms=pace * (baselines.float32.latency_ms - baselines.start_ms),
         realised_saving_ms=realised_saving_ms,
         reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
+        realised_error_ms=errors_ms[0] if errors_ms else None,
     )
     return (quantised,)

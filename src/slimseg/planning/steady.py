@@ -20,6 +20,7 @@ from slimseg.runtimes import benchmark, child
 FEWEST_LOADS = 6
 SECONDS_OF_A_LOAD = 1.0  # of rounds, of all files together; loading takes about as long
 MOST_ROUNDS = 300  # of a load
+KNOWN = 0.03  # a saving whose standard error is a larger share of it is not known yet
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Steady:
     """Milliseconds of every file (columns) in every load (rows)."""
 
     loads_ms: tuple[tuple[float, ...], ...]
+
+    def of(self, files: int) -> Steady:
+        """The first files alone."""
+        return Steady(tuple(load[:files] for load in self.loads_ms))
 
     @property
     def latencies_ms(self) -> tuple[float, ...]:
@@ -44,18 +49,27 @@ class Steady:
         loads = len(self.loads_ms)
         return tuple(stdev(each) / math.sqrt(loads) if loads > 1 else math.inf for each in self._differences_ms())
 
+    @property
+    def known_errors_ms(self) -> tuple[float, ...] | None:
+        """The errors, or None after a single load."""
+        return self.errors_ms if len(self.loads_ms) > 1 else None
+
     def _differences_ms(self) -> list[list[float]]:
         files = len(self.loads_ms[0])
         return [[load[number] - load[number + 1] for load in self.loads_ms] for number in range(files - 1)]
 
 
-def never(_: Steady) -> bool:
-    """Take all the time there is."""
-    return False
+def known(saving_ms: float, error_ms: float) -> bool:
+    """Whether a saving is known well enough to be promised."""
+    return error_ms <= KNOWN * abs(saving_ms)
+
+
+def all_known(found: Steady) -> bool:
+    return all(known(*each) for each in zip(found.savings_ms, found.errors_ms, strict=True))
 
 
 def time_files(
-    paths: Sequence[Path], seconds: float, progress: Progress, enough: Callable[[Steady], bool] = never
+    paths: Sequence[Path], seconds: float, progress: Progress, enough: Callable[[Steady], bool] = all_known
 ) -> Steady:
     """Time files in turns, loaded anew in a fresh process again and again until the seconds are spent.
 

@@ -185,7 +185,7 @@ def _edits(edits: tuple[AppliedEdit, ...]) -> RenderableType:
             tables.shortened(wording.technique_name(edit.technique), 26),
             tables.shortened(wording.few(edit.layers), 26),
             units.saved(edit.predicted_saving_ms),
-            Text(units.saved(edit.realised_saving_ms), style="red" if worse else "cyan"),
+            Text(units.with_error(edit.realised_saving_ms, edit.realised_error_ms), style="red" if worse else "cyan"),
         )
     return rows
 

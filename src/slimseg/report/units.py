@@ -22,6 +22,13 @@ def saved(ms: float) -> str:
     return sign + milliseconds(abs(ms))
 
 
+def with_error(saving_ms: float, error_ms: float | None) -> str:
+    """A saving and, where it is known, its standard error: "−0.24 ms ±0.01"."""
+    if not error_ms:
+        return saved(saving_ms)
+    return f"{saved(saving_ms)} ±{error_ms:.{min(3, max(0, -math.floor(math.log10(error_ms))))}f}"
+
+
 def size(count: int) -> str:
     """Bytes: "812 B", "34.2 kB", "3.90 MB"."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
