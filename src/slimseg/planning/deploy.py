@@ -196,7 +196,8 @@ def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float, error_ms: 
 def _reason(group: Sequence[PlannedEdit], largest: Site) -> str:
     if len({edit.site.variant for edit in group}) > 1:
         return ", ".join(f"{edit.site.layers[0]} {edit.site.variant}" for edit in group)
-    return f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason
+    others = f"; {len(group) - 1} more like it" if len(group) > 1 else ""
+    return (f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason) + others
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
