@@ -51,9 +51,18 @@ def resizes() -> Graph:
     return trace(nn.Sequential(*layers), (1, 3, 32, 32))
 
 
+def curves() -> nn.Sequential:
+    """What the quantiser itself leaves in float32: activations without a kernel that it knows, and moved pixels."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 3, padding=1), nn.ELU(), nn.Conv2d(8, 16, 1),
+        ops.DepthToSpace(2), nn.Conv2d(4, 8, 3, padding=1), nn.LeakyReLU(0.01), nn.Conv2d(8, 5, 1),
+    )  # fmt: skip
+
+
 NETWORKS = {
     "resizes": resizes,
     "skips": lambda: trace(SkipNet().eval(), (1, 3, 32, 32)),
+    "curves": lambda: trace(curves().eval(), (1, 3, 32, 32)),
     "inverted residual": lambda: build(4, (32, 32), "inverted residual", 0.5),
     "shuffle": lambda: build(4, (32, 32), "shuffle", 0.5),
     "residual": lambda: build(4, (32, 32), "residual", 0.5),

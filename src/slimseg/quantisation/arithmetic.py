@@ -7,6 +7,7 @@ evaluation therefore rounds as the runtime does:
     convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even           (x, w, b whole numbers)
     sum           (a · m_a + b · m_b + ½·2ᵏ) >> k,     m = round(2ᵏ · s/s_y),   k = 20 − ⌊log₂ of the larger s/s_y⌋
     conversion    (x · m + ½·2⁸) >> 8,                 m = round(2⁸ · s_x/s_y)
+    leaky ReLU    (x · m + ½·2⁸) >> 8,                 m as above; times the slope where x is negative
     resize        neighbours weighted in whole 2⁻¹¹ths, halves up
 
 (XNNPACK's microparams-init.c and indirection.c.)
@@ -57,8 +58,15 @@ def addition(a: Tensor, b: Tensor, scales: tuple[Tensor, Tensor], target: Tensor
 
 def conversion(x: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     """x in steps of `scale`, in whole steps of `target`."""
-    factor = round(float(scale / target) * 2.0**_CONVERSION_BITS)
-    return ((x / scale).round().double() * factor / 2.0**_CONVERSION_BITS + 0.5).floor().float() * target
+    return leaky_relu(x, 1.0, scale, target)
+
+
+def leaky_relu(x: Tensor, slope: float, scale: Tensor, target: Tensor) -> Tensor:
+    """x in steps of `scale`, times the slope where it is negative, in whole steps of `target`."""
+    steps = (x / scale).round().double()
+    above, below = (round(float(each * scale / target) * 2.0**_CONVERSION_BITS) for each in (1.0, slope))
+    product = torch.where(steps < 0, below * steps, above * steps)
+    return (product / 2.0**_CONVERSION_BITS + 0.5).floor().float() * target
 
 
 def resize(layer: Resize, x: Tensor, scale: Tensor) -> Tensor:

@@ -150,6 +150,8 @@ class QuantisedNetwork(nn.Module):
             )
         if isinstance(layer, ops.Add) and len(inputs) == 2:
             return arithmetic.addition(inputs[0], inputs[1], (scales[0], scales[1]), step)
+        if isinstance(layer, nn.LeakyReLU):
+            return arithmetic.leaky_relu(inputs[0], layer.negative_slope, scales[0], step)
         return arithmetic.resize(layer, inputs[0], step) if isinstance(layer, ops.Resize) else None
 
     def _axis(self, layer: nn.Module, reader: str) -> int | None:

@@ -30,6 +30,7 @@ from slimseg.runtimes.litert import (
     costs,
     dead_filters,
     file,
+    integer_kernels,
     narrow_outputs,
     spelling,
     tensor_names,
@@ -175,13 +176,17 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Col
         logging.getLogger().setLevel(logging.ERROR)
         source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
         calibration = {**added, **ranges} if scheme in STATIC else {}
+        given = file.parse(source, Path(path))
         for _ in range(_ROUNDS):
+            if scheme == "int8":
+                calibration = integer_kernels.with_kept_ranges(given, calibration)
             model = _quantised(quantizer.Quantizer(source), scheme, calibration, io, keep_float, Path(path))
             wider = narrow_outputs.widened(model, calibration) if scheme == "int8" else {}
             if not wider:
                 break
             calibration |= wider
     if scheme == "int8":
+        integer_kernels.use(model, keep_float)
         weak_addends.strengthen(model)
     return file.pack(model)  # shares what the quantiser repeats
 
