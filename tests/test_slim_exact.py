@@ -76,6 +76,13 @@ def test_faster_with_equal_outputs_and_no_data(done: SlimResult, source: Path) -
     assert "equal outputs" in headline(done)
 
 
+def test_predictions_are_of_edits_where_they_stand(done: SlimResult) -> None:
+    writing, *edits = done.edits
+    assert writing.technique == "writing the file"
+    assert edits
+    assert all(edit.alone_saving_ms is not None for edit in edits), "what the part alone promised is kept beside it"
+
+
 def test_the_deployed_file_gives_what_the_source_gave(done: SlimResult, source: Path) -> None:
     images = np.random.default_rng(3).random((3, 256, 256, 3), np.float32)
     new = Path(done.run) / "model.tflite"

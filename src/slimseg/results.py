@@ -269,6 +269,7 @@ class SlimResult(Result):
     max_difference: float | None = None  # of exact edits, to the original's output on the images
     input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
     runtime: RuntimeName = "litert"  # that all was timed on and the file is for
+    exported: ExportResult | None = None  # the files for apps, where they were asked for in the same command
 
 
 @dataclass(frozen=True)

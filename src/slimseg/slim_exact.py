@@ -1,7 +1,8 @@
 """`slimseg slim --needs nothing`: the same function, written so that the runtime is quicker with it. No data needed.
 
 source file ──> Graph ──> exact edits in rounds, each priced on the runtime and checked on images
-   │                          └─> float32 file ──> compared with the source, output by output and side by side
+   │                         └─> every edit timed where it stands; what gains nothing there goes
+   │                               └─> float32 file ──> compared with the source, output by output and side by side
    └─ stays what is deployed where nothing was won
 """
 
@@ -11,35 +12,34 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from slimseg.diagnose import file_precision
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive
-from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
+from slimseg.planning import deploy, same_outputs, steady
 from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
-from slimseg.planning.probes import probe_images
-from slimseg.planning.whatif import Precision, calm_ms
+from slimseg.planning.exact import ExactEdits, same_kind
+from slimseg.planning.in_place import InPlace
+from slimseg.planning.plan import Plan
+from slimseg.planning.same_outputs import IMAGES, TOLERANCE
+from slimseg.planning.steady import Steady
+from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
-from slimseg.runtimes import benchmark, host, runtime
+from slimseg.runtimes import host, runtime
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 
-TOLERANCE = 1e-4  # of probabilities; of the largest logit; of the pixels of a mask
-IMAGES = 6
-SECONDS_PER_FILE = 2.0  # for the proof
+SECONDS = 40.0  # of timing, at most: of every edit where it stands, planned and again for the proof
+WRITING_SECONDS = 15.0  # of timing, at most, until it is known what writing the file anew saves by itself
 WRITING = "writing the file"
-_Outputs = NDArray[Any]
 
 
 def slim_exact(
@@ -50,26 +50,29 @@ def slim_exact(
     Args:
         evaluator: the user's images, if there are any; outputs are compared on them, else on drawn ones.
     """
-    job = _Exact(graph, out, budget, evaluator, progress or Silent())
-    return job.run()
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as work:
+        return _Exact(graph, out, budget, evaluator, progress or Silent(), Path(work)).run()
 
 
 @dataclass(frozen=True)
 class _Deployed:
-    """What is handed back: the graph in its rewritten form and how it came about, or the source as it was."""
+    """What is handed back: a file with the plan that led to it, or the source as it was."""
 
-    graph: Graph
     path: Path
+    plan: Plan
     difference: float
-    edits: tuple[PlannedEdit, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
+    writing: Steady | None = None  # the source and the file before the first edit, where those are two
+
+    def pace(self, start_ms: float) -> float:
+        """How many times as long as at the time of the predictions the machine takes now."""
+        return start_ms / self.plan.start_ms if self.plan.start_ms else 1.0
 
 
 class _Exact:
     """One run, step by step."""
 
     def __init__(
-        self, graph: Graph, out: Path, budget: Budget, evaluator: Evaluator | None, progress: Progress
+        self, graph: Graph, out: Path, budget: Budget, evaluator: Evaluator | None, progress: Progress, work: Path
     ) -> None:
         self.started = time.monotonic()
         self.original = graph
@@ -78,8 +81,8 @@ class _Exact:
         self.budget = budget
         self.evaluator = evaluator
         self.progress = progress
-        self.kind = self.asked.description.output_kind
-        self.images = _inputs(graph, evaluator)
+        self.work = work
+        self.images = _images(graph, evaluator)
         self.runtime = runtime.RUNTIMES[budget.runtime]
         own = graph.source if self.runtime is runtime.LITERT else None
         self.source = own or out / f"original_float{self.runtime.suffix}"
@@ -87,77 +90,86 @@ class _Exact:
     def run(self) -> SlimResult:
         if self.source != self.original.source:
             self.runtime.write(self.original, self.source)
-        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            found = self._search(Path(folder))
-            result = self._measure(found, Path(folder))
+        result = self._measure(self._search())
         self._write(result)
         return result
 
-    def _search(self, folder: Path) -> _Deployed:
+    def _search(self) -> _Deployed:
         if self.source == self.original.source and file_precision(self.source) == "int8":
             return self._unchanged("it computes in int8, and new layers need ranges: give --data and --needs images")
         self.progress.say("Exact edits: every candidate timed before and after")
         edits = ExactEdits(self.asked, EXACT, self._precision, self.progress, self._objection).run()
-        path = folder / f"model{self.runtime.suffix}"
-        self.runtime.write(edits.graph, path)
-        refusals = tuple(edits.refusals)
-        reference = self._reference(folder)
-        difference = self._changed(reference, edits.graph, folder)
+        plan = self._places.paying(Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals)))
+        path = self.work / f"model{self.runtime.suffix}"
+        self.runtime.write(plan.graph, path)
+        difference = self._changed(plan.graph)
         if difference > TOLERANCE:
-            return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", refusals)
-        base, mine = benchmark.time_files([reference, path], seconds_per_file=SECONDS_PER_FILE / 2)
-        if benchmark.ratio(base, mine) <= 1 and reference == self.source:
-            return self._unchanged("no edit makes the whole faster than the file is already", refusals)
-        return _Deployed(edits.graph, path, difference, tuple(edits.edits), refusals)
+            return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", plan.refusals)
+        anew = self._start != self.source
+        if self.asked is self.original and not ((plan.edits or anew) and self._faster(path)):
+            return self._unchanged("no edit makes the whole faster than the file is already", plan.refusals)
+        writing = self._time([self.source, self._start], WRITING_SECONDS) if anew else None
+        return _Deployed(path, plan, difference, writing)
 
-    def _reference(self, folder: Path) -> Path:
-        """The file whose outputs have to be kept: the source, unless another kind of output was asked for."""
-        if self.asked is self.original:
+    @cached_property
+    def _start(self) -> Path:
+        """The file before the first edit: the source, unless slimseg writes the same network differently."""
+        if self.source != self.original.source and self.asked is self.original:
             return self.source
-        path = folder / f"reference{self.runtime.suffix}"
+        path = self.work / f"start{self.runtime.suffix}"
         self.runtime.write(self.asked, path)
         return path
 
-    def _changed(self, reference: Path, edited: Graph, folder: Path) -> float:
+    @property
+    def _places(self) -> InPlace:
+        return InPlace(self.asked, self._start, (), self._precision, self.progress, seconds=SECONDS)
+
+    def _faster(self, path: Path) -> bool:
+        source_ms, edited_ms = self._time([self.source, path], 0).latencies_ms
+        return edited_ms < source_ms
+
+    def _time(self, paths: Sequence[Path], seconds: float) -> Steady:
+        return steady.time_files(paths, seconds, self.progress)
+
+    def _changed(self, edited: Graph) -> float:
         """How much its outputs differ on the runtime, all weights in 32 bits: rounding is not the edits' doing."""
-        before, after = (folder / f"full_{name}{self.runtime.suffix}" for name in ("before", "after"))
-        if reference == self.original.source:
-            before = reference
+        before, after = (self.work / f"full_{name}{self.runtime.suffix}" for name in ("before", "after"))
+        if self.asked is self.original and self.source == self.original.source:
+            before = self.source
         else:
             self.runtime.write(self.asked, before, full=True)
         self.runtime.write(edited, after, full=True)
-        old, new = (_predict(path, self.images, self.asked) for path in (before, after))
-        return _difference(old, new, self.kind)
+        return same_outputs.of_files(before, after, self.images, self.asked)
 
     def _unchanged(self, reason: str, refusals: tuple[Refusal, ...] = ()) -> _Deployed:
         self.progress.say(f"Left as it is: {reason}")
-        return _Deployed(self.original, self.source, 0.0, refusals=(*refusals, Refusal("all edits", "all", reason)))
+        refused = (*refusals, Refusal("all edits", "all", reason))
+        return _Deployed(self.source, Plan(self.original, (), refused), 0.0)
 
     def _objection(self, before: Graph, after: Graph) -> str | None:
         if reason := same_kind(before, after):
             return reason
         if before.shape(before.output) != after.shape(after.output):
             return f"it would give {after.shape(after.output)} instead of {before.shape(before.output)}"
-        difference = _difference(_run(before, self.images), _run(after, self.images), self.kind)
+        difference = same_outputs.of_graphs(before, after, self.images)
         return f"outputs would differ by {difference:.1e}" if difference > TOLERANCE / 2 else None
 
-    def _measure(self, found: _Deployed, folder: Path) -> SlimResult:
+    def _measure(self, found: _Deployed) -> SlimResult:
         self.progress.say("Proof: the files side by side")
         final = self.out / f"model{self.runtime.suffix}"
         runtime.copy(found.path, final)
-        stages = self._stages(found, folder)
-        timings = benchmark.time_files([self.source, *stages, final], seconds_per_file=SECONDS_PER_FILE)
         files = (self.source, final)
-        timed = (timings[0], timings[-1])
-        ends = self._end_to_end(files, timed)
+        timed = self._proof(found, final)
+        latencies_ms = (timed.latencies_ms[0], timed.latencies_ms[-1])
+        ends_ms = self._end_to_end(files, latencies_ms)
         accuracies = [
             self.evaluator.accuracy(path) if self.evaluator else deploy.Accuracy(None, None) for path in files
         ]
         baseline, result = (
             deploy.summarise(*each)
-            for each in zip((self.original, found.graph), files, timed, ends, accuracies, strict=True)
+            for each in zip((self.original, found.plan.graph), files, latencies_ms, ends_ms, accuracies, strict=True)
         )
-        speedup = benchmark.ratio(*timed)
+        speedup = latencies_ms[0] / latencies_ms[1]
         checks = self._checks(result, speedup, found.difference)
         return SlimResult(
             model=self.original.name,
@@ -167,40 +179,32 @@ class _Exact:
             result=result,
             speedup=speedup,
             speedup_over_int8=None,
-            end_to_end_speedup=ends[0] / ends[1],
+            end_to_end_speedup=ends_ms[0] / ends_ms[1],
             budget_met=all(check.met for check in checks),
             budget=checks,
-            edits=() if found.path == self.source else _applied(found.edits, timings, self._written_anew),
-            refusals=found.refusals,
+            edits=_applied(found, timed),
+            refusals=found.plan.refusals,
             seconds=time.monotonic() - self.started,
             host=deploy.host_name(self.budget.runtime),
             max_difference=found.difference,
             runtime=self.runtime.name,
         )
 
+    def _proof(self, found: _Deployed, final: Path) -> Steady:
+        """The source, the file before the first edit if it is another one, and what each group of edits led to."""
+        if found.path == self.source:
+            return self._time([self.source, final], 0)
+        before = [self.source] if found.writing else []
+        stages = self._places.stages(found.plan.edits, self.work)
+        return self._time([*before, *stages[:-1], final], SECONDS)
+
     @property
     def _precision(self) -> Precision:
         return "ncnn" if self.runtime is runtime.NCNN else "float32"
 
-    @property
-    def _written_anew(self) -> bool:
-        """Whether the source is another file than slimseg writes of the network without an edit."""
-        return self.source == self.original.source or self.asked is not self.original
-
-    def _stages(self, found: _Deployed, folder: Path) -> list[Path]:
-        """The network as slimseg writes it without an edit, and after every group of edits but the last."""
-        if not found.edits:
-            return []
-        stages = deploy.write_stages(self.asked, found.edits, folder, (), self._precision, self.progress)[:-1]
-        if not self._written_anew:
-            return stages
-        written = folder / f"written{self.runtime.suffix}"
-        self.runtime.write(self.asked, written)
-        return [written, *stages]
-
-    def _end_to_end(self, files: Sequence[Path], timings: Sequence[benchmark.Timing]) -> tuple[float, ...]:
+    def _end_to_end(self, files: Sequence[Path], latencies_ms: Sequence[float]) -> Sequence[float]:
         if self.original.input_shape[1] != 3:  # no image goes in, so there is nothing around the network
-            return tuple(timing.median_ms for timing in timings)
+            return latencies_ms
         size = self.original.input_size
         return host.time_end_to_end(files, size, size, description=self.original.description)
 
@@ -216,51 +220,32 @@ class _Exact:
         write_run(result, self.source, examples, classes)
 
 
-def _inputs(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:
-    """Preprocessed images (N, height, width, channels): the user's, else drawn ones."""
-    if graph.input_shape[1] != 3:
-        shape = (IMAGES, *graph.input_size, graph.input_shape[1])
-        return np.random.default_rng(0).standard_normal(shape, np.float32)
-    if evaluator is not None:
-        return np.ascontiguousarray(evaluator.tensor(graph, IMAGES).permute(0, 2, 3, 1).numpy())
-    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-    return np.stack([pipeline(image) for image in probe_images(graph.input_size, IMAGES - 2)])
+def _images(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:
+    """Preprocessed images to compare outputs on (N, height, width, channels): the user's, else drawn ones."""
+    if evaluator is None or graph.input_shape[1] != 3:
+        return same_outputs.drawn(graph)
+    return np.ascontiguousarray(evaluator.tensor(graph, IMAGES).permute(0, 2, 3, 1).numpy())
 
 
-def _run(graph: Graph, images: NDArray[np.float32]) -> _Outputs:
-    with torch.inference_mode():
-        return np.stack([graph(torch.from_numpy(image).permute(2, 0, 1)[None]).numpy()[0] for image in images[:2]])
-
-
-def _predict(path: Path, images: NDArray[np.float32], asked: Graph) -> _Outputs:
-    """A file's outputs; masks where those were asked for, also of a runtime whose files end with scores."""
-    outputs = runtime.of(path).predict(path, images)
-    said = runtime.of(path).read(path).description
-    if asked.description.output_kind != "mask" or said is None or said.output_kind == "mask":
-        return outputs
-    size = asked.input_size
-    return np.stack([host.to_mask(host.in_rows(each, size, path), size, said.output_kind) for each in outputs])
-
-
-def _difference(old: _Outputs, new: _Outputs, kind: OutputKind) -> float:
-    """Largest difference of probabilities, or of logits by the largest logit; share of a mask's pixels that differ."""
-    if kind == "mask":
-        return float(np.mean(old != new))
-    scale = max(1.0, float(np.abs(old).max())) if kind == "logits" else 1.0
-    return float(np.abs(old - new).max()) / scale
-
-
-def _applied(
-    edits: Sequence[PlannedEdit], timings: Sequence[benchmark.Timing], written_anew: bool
-) -> tuple[AppliedEdit, ...]:
-    """What was really saved: by writing the file anew, which nobody predicted, and by each group of edits.
-
-    `timings` are the source's, that of the file without edits if it was `written_anew`, and one after each group, from
-    one interleaved run.
-    """
-    stages_ms = [calm_ms(timing) for timing in timings]
-    if not written_anew:
-        return deploy.realised(edits, stages_ms)
-    (saved,) = deploy.savings_ms(stages_ms[:2])
-    reason = "scales and shifts folded into the layers before them, activations and pads fused"
-    return (AppliedEdit(WRITING, ("all",), "nothing", 0.0, saved, reason), *deploy.realised(edits, stages_ms[1:]))
+def _applied(found: _Deployed, timed: Steady) -> tuple[AppliedEdit, ...]:
+    """What was really saved: by writing the file anew, and by each group of edits on top of those before it."""
+    latencies_ms, errors_ms = timed.latencies_ms, timed.known_errors_ms
+    written: tuple[AppliedEdit, ...] = ()
+    if found.writing is not None:
+        pace = latencies_ms[0] / found.writing.latencies_ms[0]
+        written = (
+            AppliedEdit(
+                technique=WRITING,
+                layers=("all",),
+                needs="nothing",
+                predicted_saving_ms=pace * found.writing.savings_ms[0],
+                realised_saving_ms=timed.savings_ms[0],
+                reason="scales and shifts folded into the layers before them, activations and pads fused",
+                realised_error_ms=errors_ms[0] if errors_ms else None,
+            ),
+        )
+        latencies_ms, errors_ms = latencies_ms[1:], errors_ms and errors_ms[1:]
+    if not found.plan.edits:
+        return written
+    edits = [each.at_pace(found.pace(latencies_ms[0])) for each in found.plan.edits]
+    return (*written, *deploy.realised(edits, latencies_ms, errors_ms))

@@ -12,7 +12,6 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
 from slimseg.progress import Silent
-from slimseg.runtimes import benchmark
 from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
 
@@ -64,11 +63,15 @@ def test_int8_carries_the_description(shapes_graph: Graph, tmp_path: Path) -> No
 def test_a_summary_is_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "float.tflite"
     deploy.write_float(shapes_graph, path)
-    timing = benchmark.Timing.of(str(path), [2.9, 3.0, 3.1, 40.0])
-    summary = deploy.summarise(shapes_graph, path, timing, 5.0, deploy.Accuracy(60.0, 99.0))
+    summary = deploy.summarise(shapes_graph, path, 3.0, 5.0, deploy.Accuracy(60.0, 99.0))
     assert summary.size_bytes == path.stat().st_size
     assert (summary.latency_ms, summary.end_to_end_ms, summary.miou) == (3.0, 5.0, 60.0)
     assert summary.params == sum(parameter.numel() for name, parameter in shapes_graph.module.named_parameters())
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.126, "0.13"), (-0.001, "0.00"), (-0.26, "-0.26")])
+def test_points(value: float, told: str) -> None:
+    assert deploy.points(value) == told
 
 
 def test_alike_exact_edits_are_one_line() -> None:

@@ -10,7 +10,7 @@ import pytest
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import steady
-from slimseg.planning.steady import Steady
+from slimseg.planning.steady import Steady, time_files
 from slimseg.progress import Silent
 from slimseg.runtimes import benchmark
 from slimseg.runtimes.litert import writer
@@ -28,7 +28,7 @@ def two(shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_files_are_told_apart(two: list[Path]) -> None:
-    found = steady.time_files(two, 0.0, Silent())
+    found = time_files(two, 0.0, Silent())
     assert len(found.loads_ms) == 3  # the fewest, whatever the time
     whole_ms, half_ms = found.latencies_ms
     assert 0 < half_ms < whole_ms
@@ -43,7 +43,7 @@ def test_enough_ends_it(two: list[Path]) -> None:
         seen.append(len(found.loads_ms))
         return len(found.loads_ms) == 5
 
-    assert len(steady.time_files(two, 1000.0, Silent(), enough).loads_ms) == 5
+    assert len(time_files(two, 1000.0, Silent(), enough).loads_ms) == 5
     assert seen == [3, 4, 5]
 
 

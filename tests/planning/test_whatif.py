@@ -123,3 +123,17 @@ def test_a_calm_run_is_its_median() -> None:
     )
     price = whatif.Price.of(first, second)
     assert (price.before_ms, price.after_ms, price.wins) == (first.median_ms, second.median_ms, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [
+        (whatif.Price(2.0, 1.0, wins=0.9), None),
+        (whatif.Price(1.0, 2.0, wins=0.9), "no gain"),
+        (whatif.Price(2.0, 1.0, wins=0.6), "faster only in 60% of the runs"),
+        (whatif.Price(0.030, 0.013), "measured 0.030 ms before and 0.013 ms after, too little for an edit"),
+    ],
+)
+def test_why_an_edit_does_not_pay(price: whatif.Price, said: str | None) -> None:
+    reason = price.objection(sure=0.75, worth_ms=0.02)
+    assert reason == said or (said is not None and reason is not None and said in reason)

@@ -92,6 +92,19 @@ def test_a_saving_is_told_with_its_error(saving_ms: float, error_ms: float | Non
     assert units.with_error(saving_ms, error_ms) == told
 
 
+def test_long_layers_leave_room_for_what_was_saved(slim_result: SlimResult) -> None:
+    edit = replace(
+        slim_result.edits[0],
+        technique="transposed convolution to depth to space",
+        layers=("conv2d_transpose_4_conv2d_transpose",) * 5,
+        predicted_saving_ms=0.059,
+        realised_saving_ms=0.048,
+        realised_error_ms=0.017,
+    )
+    text = shown(lambda console: terminal.show_slim(replace(slim_result, edits=(edit,)), console=console))
+    assert "−0.059 ms  −0.048 ms ±0.02" in text
+
+
 def test_colours_are_distinct() -> None:
     for count in (2, 11, 40):
         colours = palette.colours([f"class {index}" for index in range(count)])

@@ -18,10 +18,10 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
-from slimseg.planning.whatif import Precision, calm_ms
+from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, RuntimeName
-from slimseg.runtimes import benchmark, host, runtime
+from slimseg.runtimes import host, runtime
 from slimseg.runtimes.litert import quantizer, writer
 from slimseg.techniques import Site, image_input, named
 from slimseg.techniques.channels import Channels
@@ -70,15 +70,13 @@ class Accuracy:
     agreement: float | None
 
 
-def summarise(
-    graph: Graph, path: Path, timing: benchmark.Timing, end_to_end_ms: float, accuracy: Accuracy
-) -> ModelSummary:
+def summarise(graph: Graph, path: Path, latency_ms: float, end_to_end_ms: float, accuracy: Accuracy) -> ModelSummary:
     """The numbers of one deployed file."""
     cost = costs.total(graph)
     return ModelSummary(
         file=path.name,
         input_size=graph.input_size,
-        latency_ms=calm_ms(timing),
+        latency_ms=latency_ms,
         end_to_end_ms=end_to_end_ms,
         size_bytes=runtime.size_bytes(path),
         macs=cost.macs,
@@ -98,6 +96,11 @@ def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[Bud
         wanted, got = f"at least {budget.min_speedup:g}x", f"{speedup:.1f}x"
         checks.append(BudgetCheck("min_speedup", wanted, got, speedup >= budget.min_speedup))
     return tuple(checks)
+
+
+def points(value: float) -> str:
+    """A loss, to two places; never a negative zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def host_name(on: RuntimeName = "litert") -> str:

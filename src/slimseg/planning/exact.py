@@ -21,6 +21,7 @@ from slimseg.techniques import Site, Technique, named
 
 Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
 SURE = 0.75  # of the rounds that an edit must win to be no noise
+SURE_OF_THE_WHOLE = 0.5  # where all edits of a round are timed together
 WORTH_SHARE = 0.0003  # edits that save less of the whole are left out
 MAX_ROUNDS = 12
 
@@ -85,12 +86,11 @@ class ExactEdits:
         self._refused.update(_key(site) for site in sites if site not in priced.prices)
         pays = {}
         for site, price in priced.prices.items():
-            if price.saving_ms <= 0 or price.wins < SURE:
-                self._refuse(site, slower(price))
-            elif price.saving_ms < WORTH_SHARE * self._whole_ms():
-                self._refuse(site, f"saves {1e3 * price.saving_ms:.1f} us, too little for an edit")
-            else:
+            reason = price.objection(SURE, WORTH_SHARE * self._whole_ms())
+            if reason is None:
                 pays[site] = price
+            else:
+                self._refuse(site, reason)
         return pays
 
     def _whole_ms(self) -> float:
@@ -132,8 +132,8 @@ class ExactEdits:
         reason = self.check(self.graph, after)
         if reason is not None:
             return reason
-        price = whatif.compare(self.graph, after, self.precision)
-        return None if price.saving_ms > 0 and price.wins > 0.5 else f"in the whole network: {slower(price)}"
+        reason = whatif.compare(self.graph, after, self.precision).objection(SURE_OF_THE_WHOLE)
+        return reason and f"in the whole network: {reason}"
 
     def _refuse(self, site: Site, reason: str) -> None:
         self._refused.add(_key(site))
@@ -141,12 +141,6 @@ class ExactEdits:
 
     def _add(self, refusals: Sequence[Refusal]) -> None:
         self.refusals += [refusal for refusal in refusals if refusal not in self.refusals]
-
-
-def slower(price: Price) -> str:
-    """Why an edit that does not pay is left out."""
-    measured = f"measured {price.before_ms:.3f} ms before and {price.after_ms:.3f} ms after"
-    return f"{measured}, no gain" if price.saving_ms <= 0 else f"{measured}, but only in {price.wins:.0%} of the runs"
 
 
 def same_kind(before: Graph, after: Graph) -> str | None:

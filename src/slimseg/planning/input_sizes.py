@@ -17,7 +17,7 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
-from slimseg.planning.exact import PlannedEdit, slower
+from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.target import Target
 from slimseg.planning.whatif import Precision, Price
 from slimseg.planning.width import narrowing
@@ -58,12 +58,13 @@ class InputSizes:
         now = self.accuracy(self.graph)
         accuracies = self._accuracies([site for each in found for site in each.sites], now)
         priced = whatif.price(self.graph, list(accuracies), self.precision, self.progress)
-        faster = {site: price for site, price in priced.prices.items() if price.saving_ms > 0}
+        objections = {site: price.objection() for site, price in priced.prices.items()}
+        faster = {site: price for site, price in priced.prices.items() if objections[site] is None}
         chosen = self._best({site: accuracies[site] for site in faster}, faster, now)
         refusals = (
             *(refusal for each in found for refusal in each.refusals),
             *priced.refusals,
-            *(site.refused(slower(price)) for site, price in priced.prices.items() if site not in faster),
+            *(site.refused(reason) for site, reason in objections.items() if reason is not None),
         )
         edit = None
         if chosen is not None:

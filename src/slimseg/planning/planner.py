@@ -24,7 +24,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import alike, sensitivity, whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.choose import Option, choose
-from slimseg.planning.exact import SURE, ExactEdits, PlannedEdit, same_kind, slower
+from slimseg.planning.exact import SURE, ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.input_sizes import InputSizes
 from slimseg.planning.plan import Plan
 from slimseg.planning.target import Target
@@ -119,11 +119,11 @@ class Planner:
         now_ms = whatif.latency_ms(self.graph, self.precision)
         useful = []
         for site, price in priced.prices.items():
-            pays = price.saving_ms > WORTH_SHARE * now_ms and price.wins >= SURE
-            if not pays and (self.target.size_bytes is None or self._saving_bytes(site) <= 0):
-                self._add(site.refused(slower(price)))
-            else:
+            reason = price.objection(SURE, WORTH_SHARE * now_ms)
+            if reason is None or (self.target.size_bytes is not None and self._saving_bytes(site) > 0):
                 useful.append(site)
+            else:
+                self._add(site.refused(reason))
         damage = sensitivity.damage(self.graph, useful, self.evidence.images(self.graph), self.progress)
         options = [
             Option(site, priced.prices[site].saving_ms, self._saving_bytes(site), damage[site]) for site in useful

@@ -15,6 +15,7 @@ from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
+from slimseg.planning.whatif import calm_ms
 from slimseg.results import AppliedEdit, SlimResult
 from slimseg.runtimes import benchmark, host, runtime
 
@@ -33,13 +34,14 @@ def prove(
     files = [*(each.path for each in given), final]
     timings = benchmark.time_files(files, seconds_per_file=SECONDS_PER_FILE)
     float32, *_, mine = timings
+    latencies_ms = [calm_ms(timing) for timing in timings]
     best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
     edits = (*_quantisation(baselines, places), *_realised(best, places, run / WORK))
     whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
     accuracies = (*(each.accuracy for each in given), best.accuracy)
     graphs = (*([original] * len(given)), best.graph)
     baseline, *plain, result = (
-        deploy.summarise(*each) for each in zip(graphs, files, timings, whole, accuracies, strict=True)
+        deploy.summarise(*each) for each in zip(graphs, files, latencies_ms, whole, accuracies, strict=True)
     )
     return SlimResult(
         model=original.name,

@@ -56,6 +56,15 @@ class Price:
     def saving_ms(self) -> float:
         return self.before_ms - self.after_ms
 
+    def objection(self, sure: float = 0.0, worth_ms: float = 0.0) -> str | None:
+        """Why an edit does not pay, or None: no gain, less than `sure` of the rounds won, or saves too little."""
+        measured = f"measured {self.before_ms:.3f} ms before and {self.after_ms:.3f} ms after"
+        if self.saving_ms <= 0:
+            return f"{measured}, no gain"
+        if self.wins < sure:
+            return f"{measured}, but faster only in {self.wins:.0%} of the runs"
+        return f"{measured}, too little for an edit" if self.saving_ms < worth_ms else None
+
 
 @dataclass(frozen=True)
 class Priced:

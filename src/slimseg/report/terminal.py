@@ -182,8 +182,8 @@ def _edits(edits: tuple[AppliedEdit, ...]) -> RenderableType:
     for edit in edits:
         worse = edit.realised_saving_ms < 0
         rows.add_row(
-            tables.shortened(wording.technique_name(edit.technique), 26),
-            tables.shortened(wording.few(edit.layers), 26),
+            tables.shortened(wording.technique_name(edit.technique), 24),
+            tables.shortened(wording.few(edit.layers), 20),
             units.saved(edit.predicted_saving_ms),
             Text(units.with_error(edit.realised_saving_ms, edit.realised_error_ms), style="red" if worse else "cyan"),
         )
