@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import Run, caller
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimseg import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import baselines, in_place, steady
+from slimseg.planning import steady
 from slimseg.runtimes import benchmark
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -38,20 +39,28 @@ def shared() -> Path:
 @pytest.fixture(scope="module")
 def quick_timing() -> Iterator[None]:
     """Files are timed for an instant, for tests to which it matters that there are times, but little which."""
-    timed = benchmark.time_files
+    timed, time_steadily = benchmark.time_files, steady.time_files
 
     def quickly(
         paths: Sequence[str | Path], threads: int = 1, seconds_per_file: float = 1.0, **more: Any
     ) -> tuple[benchmark.Timing, ...]:
         return timed(paths, threads, seconds_per_file if "within" in more else SECONDS_PER_FILE, **more)
 
+    def steadily(paths: Sequence[Path], seconds: float, *more: Any) -> steady.Steady:
+        return time_steadily(paths, min(seconds, SECONDS_OF_STAGES), *more)  # what gains nothing where it stands goes
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "time_files", quickly)
-        patch.setattr(in_place, "SECONDS", SECONDS_OF_STAGES)  # what gains nothing where it stands goes
-        patch.setattr(baselines, "QUANTISATION_SECONDS", 0.0)
+        patch.setattr(steady, "time_files", steadily)
         patch.setattr(steady, "FEWEST_LOADS", 1)
         patch.setattr(steady, "SECONDS_OF_A_LOAD", SECONDS_OF_STAGES)
         yield
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Calls `slimseg ARGUMENTS` in this process: exit code, standard output, standard error."""
+    return caller(capsys, monkeypatch)
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:

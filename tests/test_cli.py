@@ -7,47 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from command_line import Ran, Run
 from PIL import Image
 from torch import nn
 
-from slimseg import cli
 from slimseg.errors import RuntimeFailure, Unsupported
 from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import file, writer
 
 COMMANDS = ("profile", "diagnose", "slim", "quantize", "export", "evaluate", "demo")
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Calls `slimseg ARGUMENTS` in this process."""
-
-    def call(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["slimseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ran(int(left.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import Run
 
-from slimseg import cli
+from slimseg.errors import OutputError
 from slimseg.exporting import heads
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.ncnn import package
-
-Run = Callable[..., "tuple[int, str, str]"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Calls `slimseg ARGUMENTS` in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["slimseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +108,23 @@ def test_slim_exports_at_its_end(run: Run, pt2: Path, tmp_path: Path) -> None:
     assert code == 0
     assert (out / "export" / "model_card.md").is_file()
     assert (out / "model.tflite").is_file()
+
+
+def test_slim_and_its_export_are_one_json(run: Run, pt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("slim", pt2, "--needs", "nothing", "--to", "tflite", "--json")
+    code, out, _ = run(*given, "--out", tmp_path / "run")
+    told = json.loads(out)
+    assert code == 0
+    assert told["speedup"] > 0
+    assert told["exported"]["card"]["artefacts"][0]["target"] == "tflite"
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(import_module("slimseg.export"), "export", failing)
+    code, out, err = run(*given, "--out", tmp_path / "other")
+    assert (code, json.loads(out)["exported"]) == (2, None)
+    assert "the disk is full" in err
 
 
 def test_a_wrong_target_is_told_before_the_work(run: Run, pt2: Path, tmp_path: Path) -> None:

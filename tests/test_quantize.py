@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from command_line import Ran, Run
 from PIL import Image
 from torch import nn
 
 import slimseg
-from slimseg import cli
 from slimseg.errors import DataError, ModelError, OutputError, RuntimeFailure, UserError
 from slimseg.graph.graph import Graph
 from slimseg.planning.budget import Budget
@@ -86,6 +86,11 @@ def test_without_images_schemes_without_ranges_are_left(tflite: Path, tmp_path: 
     }
     assert (result.baseline.agreement, result.chosen.agreement, result.validation_images) == (None, None, 0)
     assert result.budget == ()
+
+
+def test_images_for_ranges_are_counted_where_there_are_ranges(tflite: Path, shapes: Path, tmp_path: Path) -> None:
+    result = slimseg.quantize(tflite, tmp_path / "out.tflite", shapes, scheme="float16")
+    assert (result.calibration_images, result.validation_images) == (0, 6)
 
 
 def test_agreement_where_there_are_no_labels(tflite: Path, shapes: Path, tmp_path: Path) -> None:
@@ -186,28 +191,10 @@ def test_a_budget_that_cannot_be_met(tflite: Path, shapes: Path, tmp_path: Path)
 # The command
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Calls `slimseg quantize ARGUMENTS` in this process."""
-
-    def call(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["slimseg", "quantize", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ran(int(left.value.code or 0), captured.out, captured.err)
-
-    return call
+def quantize(run: Run) -> Run:
+    """Calls `slimseg quantize ARGUMENTS`."""
+    return partial(run, "quantize")
 
 
 def refused(ran: Ran, *words: str) -> None:
@@ -220,16 +207,16 @@ def refused(ran: Ran, *words: str) -> None:
         assert word in ran.err
 
 
-def test_the_table(run: Run, tflite: Path, shapes: Path, tmp_path: Path) -> None:
-    ran = run(tflite, "--images", shapes, "--ranges", "mse", "--out", tmp_path / "out.tflite")
+def test_the_table(quantize: Run, tflite: Path, shapes: Path, tmp_path: Path) -> None:
+    ran = quantize(tflite, "--images", shapes, "--ranges", "mse", "--out", tmp_path / "out.tflite")
     assert ran.code == 0, ran.err
     assert all(scheme in ran.out for scheme in SCHEMES)
     assert "Kept: " in ran.out
     assert "ranges from 16 images" in ran.out
 
 
-def test_json(run: Run, tflite: Path, tmp_path: Path) -> None:
-    ran = run(tflite, "--scheme", "float16", "--out", tmp_path / "out.tflite", "--json")
+def test_json(quantize: Run, tflite: Path, tmp_path: Path) -> None:
+    ran = quantize(tflite, "--scheme", "float16", "--out", tmp_path / "out.tflite", "--json")
     assert ran.code == 0
     assert json.loads(ran.out)["chosen"]["scheme"] == "float16"
 
@@ -256,28 +243,28 @@ def test_json(run: Run, tflite: Path, tmp_path: Path) -> None:
         (["--calibration-images", "0"], "--calibration-images"),
     ],
 )
-def test_options_that_make_no_sense(run: Run, tflite: Path, tmp_path: Path, options: list[str], word: str) -> None:
-    refused(run(tflite, "--out", tmp_path / "out.tflite", *options), word)
+def test_options_that_make_no_sense(quantize: Run, tflite: Path, tmp_path: Path, options: list[str], word: str) -> None:
+    refused(quantize(tflite, "--out", tmp_path / "out.tflite", *options), word)
     assert not list(tmp_path.iterdir())
 
 
 # Places
 
 
-def test_the_model_itself_is_never_replaced(run: Run, tflite: Path, tmp_path: Path) -> None:
+def test_the_model_itself_is_never_replaced(quantize: Run, tflite: Path, tmp_path: Path) -> None:
     path, link = tmp_path / "model.tflite", tmp_path / "link.tflite"
     shutil.copyfile(tflite, path)
     link.symlink_to(path)
     for out in (path, link):
-        refused(run(path, "--out", out), "is the model itself")
+        refused(quantize(path, "--out", out), "is the model itself")
     assert path.read_bytes() == tflite.read_bytes()
 
 
-def test_places_that_cannot_be_written(run: Run, tflite: Path, tmp_path: Path) -> None:
+def test_places_that_cannot_be_written(quantize: Run, tflite: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.tflite").mkdir()
-    refused(run(tflite, "--out", tmp_path / "folder.tflite"), "is a folder")
-    refused(run(tflite, "--out", tmp_path / "none" / "out.tflite"), "no folder")
-    refused(run(tflite, "--out", tmp_path / "out.onnx"), "give it that ending")
+    refused(quantize(tflite, "--out", tmp_path / "folder.tflite"), "is a folder")
+    refused(quantize(tflite, "--out", tmp_path / "none" / "out.tflite"), "no folder")
+    refused(quantize(tflite, "--out", tmp_path / "out.onnx"), "give it that ending")
 
 
 def test_an_old_file_stays_until_the_new_one_is_whole(
@@ -302,20 +289,20 @@ def test_an_old_file_stays_until_the_new_one_is_whole(
 # Models
 
 
-def test_models_that_cannot_be_quantised(run: Run, tflite: Path, shapes: Path, tmp_path: Path) -> None:
+def test_models_that_cannot_be_quantised(quantize: Run, tflite: Path, shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "out.tflite"
     out.parent.mkdir()
-    refused(run(tmp_path / "none.tflite", "--out", out), "none.tflite")
+    refused(quantize(tmp_path / "none.tflite", "--out", out), "none.tflite")
     (tmp_path / "text.tflite").write_text("hello, world, this is a text")
-    refused(run(tmp_path / "text.tflite", "--out", out), "text.tflite", "not a .tflite")
+    refused(quantize(tmp_path / "text.tflite", "--out", out), "text.tflite", "not a .tflite")
     for scheme in ("float16", "int8"):
         made = tmp_path / f"{scheme}.tflite"
         slimseg.quantize(tflite, made, shapes, scheme)
-        refused(run(made, "--data", shapes, "--out", out), made.name, "quantised already")
+        refused(quantize(made, "--data", shapes, "--out", out), made.name, "quantised already")
     assert not list(out.parent.iterdir())
 
 
-def test_nan_weights(run: Run, shapes_net: nn.Module, shapes: Path, tmp_path: Path) -> None:
+def test_nan_weights(quantize: Run, shapes_net: nn.Module, shapes: Path, tmp_path: Path) -> None:
     spoilt = slimseg.load(shapes_net, (128, 160), name="spoilt")
     with torch.no_grad():
         next(spoilt.module.parameters())[0] = float("nan")
@@ -323,7 +310,7 @@ def test_nan_weights(run: Run, shapes_net: nn.Module, shapes: Path, tmp_path: Pa
         slimseg.quantize(spoilt, tmp_path / "out.tflite", shapes)
     path = tmp_path / "spoilt.tflite"
     writer.write(spoilt, path)
-    refused(run(path, "--data", shapes, "--out", tmp_path / "out.tflite"), "spoilt.tflite has NaN")
+    refused(quantize(path, "--data", shapes, "--out", tmp_path / "out.tflite"), "spoilt.tflite has NaN")
     assert not (tmp_path / "out.tflite").exists()
 
 
@@ -347,21 +334,21 @@ def test_pictures_of_any_mode_and_size_are_read(tflite: Path, folder: Path, tmp_
     assert found.chosen.agreement > 97
 
 
-def test_pictures_that_cannot_be_used(run: Run, tflite: Path, folder: Path, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_used(quantize: Run, tflite: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.tflite"
     first = pictures(folder / "train" / "images")[0]
     first.unlink()
     Image.fromarray(np.arange(128 * 160, dtype=np.uint16).reshape(128, 160)).save(first)
-    refused(run(tflite, "--data", folder, "--out", out), first.name, "more than 8 bits")
+    refused(quantize(tflite, "--data", folder, "--out", out), first.name, "more than 8 bits")
     first.write_text("no image")
-    refused(run(tflite, "--data", folder, "--out", out), first.name, "not an image")
+    refused(quantize(tflite, "--data", folder, "--out", out), first.name, "not an image")
     (tmp_path / "empty").mkdir()
-    refused(run(tflite, "--data", tmp_path / "empty", "--out", out), "has no images")
-    refused(run(tflite, "--data", tmp_path / "none", "--out", out), "is not a folder")
+    refused(quantize(tflite, "--data", tmp_path / "empty", "--out", out), "has no images")
+    refused(quantize(tflite, "--data", tmp_path / "none", "--out", out), "is not a folder")
     assert not out.exists()
 
 
-def test_pictures_of_one_colour(run: Run, tflite: Path, folder: Path, tmp_path: Path) -> None:
+def test_pictures_of_one_colour(quantize: Run, tflite: Path, folder: Path, tmp_path: Path) -> None:
     paths = pictures(folder / "train" / "images")
     for path in paths[:3]:
         Image.new("RGB", (160, 128), (9, 9, 9)).save(path)
@@ -371,7 +358,7 @@ def test_pictures_of_one_colour(run: Run, tflite: Path, folder: Path, tmp_path: 
     for path in paths[3:]:
         Image.new("RGB", (160, 128), (200, 9, 9)).save(path)
     out = tmp_path / "other.tflite"
-    refused(run(tflite, "--data", folder, "--out", out), "single colour")
+    refused(quantize(tflite, "--data", folder, "--out", out), "single colour")
     assert not out.exists()
 
 

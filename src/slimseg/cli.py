@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -175,13 +176,19 @@ def slim(
     )
     targets = parse(to) if to else ()  # a mistake in it is told before the work
     result = run(_load(**_given(locals())), data, out, budget, seed, _progress())
-    _show(result, json, lambda: show_slim(result, verbose=verbose))
-    if targets:
-        exported = export_to(out, out / "export", targets, data=data, progress=_progress())
-        if not json:  # its numbers are in OUT/export/model_card.json
-            show_export(exported)
-        if exported.failed:
-            raise typer.Exit(1)
+    if not json:
+        show_slim(result, verbose=verbose)
+    exported = None
+    try:
+        if targets:
+            exported = export_to(out, out / "export", targets, data=data, progress=_progress())
+    finally:  # a network that was slimmed is told of, too, where it could not be exported
+        if json:
+            _print_json(replace(result, exported=exported))
+    if exported and not json:
+        show_export(exported)
+    if exported and exported.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -440,11 +447,15 @@ def _progress() -> Any:
 
 def _show(result: Any, json: bool, render: Any) -> None:
     if json:
-        from slimseg.report.files import to_json
-
-        print(to_json(result))
+        _print_json(result)
     else:
         render()
+
+
+def _print_json(result: Any) -> None:
+    from slimseg.report.files import to_json
+
+    print(to_json(result))
 
 
 def main() -> NoReturn:

@@ -299,7 +299,7 @@ class _Job:
             verdict=schemes.verdict(baseline, rows, chosen),
             budget_met=schemes.holds(baseline, chosen, self.budget),
             budget=self._checks(chosen),
-            calibration_images=0 if bench.images is None else len(bench.images),
+            calibration_images=len(bench.images or ()) if any(row.ranges for row in rows) else 0,
             validation_images=0 if bench.judge is None else bench.judge.count,
             fallbacks=profile.fallbacks,
             islands=profile.islands,
@@ -317,4 +317,4 @@ class _Job:
         labelled = self.baseline.miou is not None
         wanted = f"at most {self.budget.max_drop:g} {'points' if labelled else 'percent'}"
         name = "max_drop" if labelled else "changed_pixels"
-        return (BudgetCheck(name, wanted, f"{lost:.2f}", lost <= self.budget.max_drop), *checks)
+        return (BudgetCheck(name, wanted, deploy.points(lost), lost <= self.budget.max_drop), *checks)
