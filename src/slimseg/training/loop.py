@@ -6,7 +6,9 @@ short has still come to rest.
 
 from __future__ import annotations
 
+import atexit
 import copy
+import functools
 import logging
 import math
 import os
@@ -180,7 +182,23 @@ def _fabric(schedule: Schedule) -> Fabric:
         nodes = int(os.environ.get("WORLD_SIZE", "1")) // devices
         fabric = Fabric(accelerator="auto", devices=devices, num_nodes=nodes, precision=schedule.precision)  # type: ignore[arg-type]
         fabric.launch()
+    if torch.distributed.is_initialized():
+        _part_at_exit()
     return fabric
+
+
+@functools.cache
+def _part_at_exit() -> None:
+    """End the group of processes before the interpreter ends.
+
+    Fabric does so for NCCL only; gloo's threads, left running while the process is taken down, can abort it.
+    """
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _rate(schedule: Schedule, step: int, done: float) -> float:
