@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/slimseg demo --out runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 smoke: $(INSTALLED)
 	$(BIN)/python -m pytest -m smoke
