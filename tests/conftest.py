@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import Run, caller
+from hypothesis import settings
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +26,11 @@ SHAPES_SIZE = (128, 160)
 MEAN, STD = 127.0, 128.0
 SECONDS_PER_FILE, SECONDS_OF_STAGES = 0.03, 0.5
 
+pytest_plugins = ("seeding",)
+
+# Examples are the same in every run, and none is judged by how long it takes.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where tests share a machine
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from slimseg import models
 from slimseg.errors import UserError
@@ -42,8 +44,28 @@ def test_forms_on_litert(shapes_graph: Graph, image: np.ndarray) -> None:
     assert set(heads.recommend(trials)) == {"litert"}
 
 
-def test_a_smaller_mask_changes_pixels(image: np.ndarray) -> None:
-    graph = models.build(3, (64, 96), "separable", 0.5)  # its last layer is a resize from a quarter of the size
+@pytest.fixture
+def undecided(image: np.ndarray) -> Graph:
+    """An untrained network that ends in a resize from a quarter of the size, and gives every class about as often.
+
+    Fresh weights alone mostly find one class in all pixels.
+    """
+    graph = models.build(3, (64, 96), "separable", 0.5)
+    pixels = torch.from_numpy(image[:64, :96] / np.float32(255)).permute(2, 0, 1)[None]
+    classify = next(layer for layer in reversed(list(graph.module.modules())) if isinstance(layer, nn.Conv2d))
+    with torch.no_grad():
+        logits = graph(pixels)
+        assert classify.bias is not None
+        classify.bias -= logits.mean((0, 2, 3))
+        spread = logits.std((0, 2, 3))
+        classify.weight /= spread.reshape(-1, 1, 1, 1)
+        classify.bias /= spread
+        assert all(share > 0.1 for share in torch.bincount(graph(pixels).argmax(1).flatten(), minlength=3) / (64 * 96))
+    return graph
+
+
+def test_a_smaller_mask_changes_pixels(undecided: Graph, image: np.ndarray) -> None:
+    graph = undecided
     trials = {trial.form: trial for trial in heads.measured(graph, ["litert"], image[:64, :96])}
     assert trials["logits at 16x24"].changed_percent < 0.1 < trials["mask at 16x24"].changed_percent
     assert trials["mask at 64x96"].changed_percent < 0.1
