@@ -35,7 +35,7 @@ def load(
     output_kind: str | None = None,
     name: str = "model",
 ) -> Graph:
-    """Open a trained network as a Graph.
+    """Open a trained network as a Graph, and run it once to see that it does.
 
     Args:
         model: an nn.Module, the path of a `.tflite`, `.onnx`, `.keras`, `.h5` or `.pt2` file, or `file.py:function` /
@@ -51,9 +51,10 @@ def load(
         name: what to call an nn.Module.
 
     Raises:
-        ModelError: it cannot be opened, in one sentence.
+        ModelError: it cannot be opened, or it opens and cannot run, in one sentence.
     """
     from slimseg.frontends import torch as torch_frontend
+    from slimseg.frontends.trial_run import run_once
 
     if isinstance(model, str | Path):
         graph = _open(str(model), input_size, weights)
@@ -62,6 +63,7 @@ def load(
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
         graph = torch_frontend.from_module(model, _checked(input_size), name)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
+    run_once(graph, str(model) if isinstance(model, str | Path) else name)
     return graph
 
 

@@ -1,0 +1,115 @@
+"""A network that was opened runs once: what opens and cannot run is refused at once, not in the middle of work.
+
+Before that its size is read off its shapes, since a file of a few bytes can ask for any amount of memory or work.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from slimseg.errors import ModelError, one_line
+from slimseg.graph import costs, ops
+from slimseg.graph.graph import Graph
+from slimseg.graph.shapes import Shape, pair
+
+LARGEST_VALUE_BYTES = 1 << 30  # the output of one layer: 64 channels at 2048x2048
+MOST_BYTES_AT_ONCE = 4 << 30  # of all values that are alive together
+MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
+# A network above either of these is only run on shapes, without values: at load it would take too much of the machine.
+_TRIAL_BYTES = 1 << 29
+_TRIAL_WORK = 2 * 10**11
+_BYTES_PER_VALUE = 4
+
+
+def run_once(graph: Graph, source: str) -> None:
+    """Run the network on seeded noise of its input's shape; `source` is what the user calls the model.
+
+    Raises:
+        ModelError: it asks for absurd amounts of memory or work, or it does not run; the message names the layer.
+    """
+    peak_bytes, work = _require_modest(graph, source)
+    if peak_bytes > _TRIAL_BYTES or work > _TRIAL_WORK:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _run(graph, source, torch.empty(graph.input_shape))
+    else:
+        _run(graph, source, noise(graph))
+
+
+def noise(graph: Graph) -> torch.Tensor:
+    """Normally distributed values of the input's shape, the same at every call."""
+    return torch.randn(graph.input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def _run(graph: Graph, source: str, image: torch.Tensor) -> None:
+    with torch.no_grad():
+        try:
+            graph(image)
+        except Exception as error:  # whatever operators raise for arguments that make no sense
+            layer = _failing_layer(graph, image)
+            where = f" at {layer}" if layer else ""
+            raise ModelError(f"{source} opens but cannot run ({one_line(error)}){where}: export it again") from error
+
+
+def _failing_layer(graph: Graph, image: torch.Tensor) -> str | None:
+    """The layer at which it fails; None where only the network as a whole does."""
+    runner = _Runner(graph.module)
+    try:
+        runner.run(image)
+    except Exception:
+        return runner.current
+    return None
+
+
+class _Runner(fx.Interpreter):
+    """Runs node by node and remembers where it is."""
+
+    current: str | None = None
+
+    def run_node(self, n: fx.Node) -> object:
+        self.current = n.name
+        return super().run_node(n)
+
+
+def _require_modest(graph: Graph, source: str) -> tuple[int, int]:
+    """Bytes of values that are alive at once at the most, and multiply-accumulates of the whole network."""
+    last_use: dict[fx.Node, fx.Node] = {}
+    for node in graph.module.graph.nodes:
+        last_use.update(dict.fromkeys((node, *node.all_input_nodes), node))
+    alive, peak, work = 0, 0, 0
+    for node in graph.module.graph.nodes:
+        if node.op in ("output", "get_attr"):
+            continue
+        size = _bytes(node)
+        work += _work(graph, node)
+        alive += size
+        peak = max(peak, alive)
+        alive -= sum(_bytes(value) for value in {node, *node.all_input_nodes} if last_use[value] is node)
+        if size > LARGEST_VALUE_BYTES or peak > MOST_BYTES_AT_ONCE:
+            amount = f"{max(size, peak) / 1e9:.1f} GB"
+            raise ModelError(f"{source} needs {amount} for one image by the layer {node.name}: use a smaller input")
+        if work > MOST_WORK:
+            raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
+    return peak, work
+
+
+def _values(node: fx.Node) -> int:
+    shape: Shape = node.meta.get("shape", (0,))
+    return math.prod(shape)
+
+
+def _bytes(node: fx.Node) -> int:
+    return _values(node) * _BYTES_PER_VALUE
+
+
+def _work(graph: Graph, node: fx.Node) -> int:
+    """Multiply-accumulates, and for poolings what their windows read."""
+    layer = graph.layer(node)
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        return _values(node) * math.prod(pair(layer.kernel_size))
+    if isinstance(layer, ops.Reduce | nn.AdaptiveAvgPool2d):
+        return sum(map(_values, node.all_input_nodes))
+    return costs.cost(graph, node).macs + _values(node)
