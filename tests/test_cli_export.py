@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from command_line import Run
+from torch import nn
 
 from slimseg.errors import OutputError
 from slimseg.exporting import heads
-from slimseg.frontends import archive
+from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.ncnn import package
 
@@ -28,6 +29,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch, quick_timing: None) -> None:
 def pt2(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "shapes.pt2"
     archive.write_graph(shapes_graph, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with nearly nothing to price."""
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.Upsample(scale_factor=4), nn.Conv2d(8, 3, 1))
+    path = tmp_path_factory.mktemp("models") / "small.pt2"
+    archive.write_graph(load(module, (64, 80)), path)
     return path
 
 
@@ -132,3 +142,28 @@ def test_a_wrong_target_is_told_before_the_work(run: Run, pt2: Path, tmp_path: P
     assert code == 2
     assert "no such target" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missed_budget_is_exit_code_3_and_not_exported(run: Run, small: Path, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    slim = ("slim", small, "--data", shapes, "--out", out, "--needs", "nothing", "--max-size", "1kB", "--to", "tflite")
+    ran = run(*slim, "--json")
+    assert ran.code == 3
+    told = json.loads(ran.out)
+    assert (told["budget_met"], told["exported"]) == (False, None)
+    assert told["verdict"].startswith("The budget is not met: Size")
+    assert "--anyway" in ran.err
+    assert not (out / "export").exists()
+    refused = run("export", out, "--to", "tflite", "--out", tmp_path / "app")
+    assert refused.code == 2
+    assert "outside its budget" in refused.err
+    assert not (tmp_path / "app").exists()
+    assert run("export", out, "--to", "tflite", "--out", tmp_path / "app", "--anyway").code == 0
+
+
+def test_a_missed_budget_is_exported_anyway(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = run("slim", small, "--out", out, "--needs", "nothing", "--max-size", "1kB", "--to", "tflite", "--anyway")
+    assert ran.code == 3
+    assert "The budget is not met" in " ".join(ran.out.split())
+    assert "**The budget is not met" in (out / "export" / "model_card.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from slimseg.errors import ModelError, OutputError, UserError
 from slimseg.export import export
 from slimseg.exporting import heads
+from slimseg.frontends import archive, load
 from slimseg.graph.graph import Graph
 from slimseg.report.export import show_export
-from slimseg.results import ExportResult
+from slimseg.results import ExportResult, SourceFile
 from slimseg.runtimes.coreml import package as coreml
 from slimseg.runtimes.litert.tasks import has_task_metadata
 from slimseg.runtimes.ncnn import package as ncnn
@@ -119,6 +121,51 @@ def test_an_export_can_be_repeated(shapes_graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "app" / "notes.txt").write_text("mine")
     export(shapes_graph, tmp_path / "app", "tflite", head="logits")
     assert (tmp_path / "app" / "notes.txt").read_text() == "mine"
+
+
+def test_nothing_is_left_where_nothing_could_be_exported(
+    shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("the coremltools package is not there")
+
+    monkeypatch.setattr(coreml, "require", refuse)
+    result = export(shapes_graph, tmp_path / "new" / "app", "coreml", head="logits")
+    assert [each.target for each in result.failed] == ["coreml"]
+    assert not (tmp_path / "new").exists()
+    show_export(result)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Nothing was exported" in printed
+    assert "model_card.md" not in printed
+    export(shapes_graph, tmp_path / "app", "tflite", head="logits")
+    before = {path: path.read_bytes() for path in (tmp_path / "app").iterdir()}
+    export(shapes_graph, tmp_path / "app", "coreml", head="logits")
+    assert {path: path.read_bytes() for path in (tmp_path / "app").iterdir()} == before
+
+
+@pytest.mark.parametrize("at", ["write_card", "_timed"])
+def test_an_error_on_the_way_leaves_what_was_there(
+    shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    module = import_module("slimseg.export")
+    monkeypatch.setattr(module if at == "write_card" else module._Job, at, full)
+    with pytest.raises(OutputError, match="full"):
+        export(shapes_graph, tmp_path / "app", "tflite", head="logits")
+    assert not (tmp_path / "app").exists()
+
+
+def test_the_card_tells_of_the_source(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shapes.pt2"
+    archive.write_graph(shapes_graph, path)
+    card = export(load(path), tmp_path / "app", "tflite", head="logits", data=shapes, images=3).card
+    (source,) = card.provenance.sources
+    assert source == SourceFile("shapes.pt2", path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert card.provenance.original_miou == pytest.approx(card.artefacts[0].miou, abs=0.1)
+    assert card.provenance.miou_images == card.images == 3
+    assert source.sha256 in (tmp_path / "app" / "model_card.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _state = {"debug": False}
+BUDGET_MISSED = 3  # exit code: the command did its work, and the result is outside the budget
 _IO: dict[str, Literal["float32", "int8", "image"]] = {"float": "float32", "int8": "int8", "uint8-image": "image"}
 # click's class; by version, typer carries click inside or beside itself
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -39,6 +40,7 @@ Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, pr
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 On = Annotated[str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's, else litert.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Export a result outside its budget, too; its card says so.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]
 
 
@@ -148,6 +150,7 @@ def slim(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    anyway: Anyway = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -157,6 +160,8 @@ def slim(
     Example:  slimseg slim network.pt2 --data images/ --out run/ --mean 127 --std 128 --max-size 1MB --min-speedup 32
 
     Without data:  slimseg slim network.tflite --needs nothing --out run/
+
+    Exit code 3: the result is there, but outside the budget; --to then exports it only with --anyway.
     """
     from slimseg.export import export as export_to
     from slimseg.exporting.targets import parse
@@ -180,13 +185,16 @@ def slim(
         show_slim(result, verbose=verbose)
     exported = None
     try:
-        if targets:
-            exported = export_to(out, out / "export", targets, data=data, progress=_progress())
+        if targets and (result.budget_met or anyway):
+            exported = export_to(out, out / "export", targets, data=data, anyway=anyway, progress=_progress())
+        elif targets:
+            _note("Not exported, as the result is outside its budget: slimseg export --anyway exports it all the same")
     finally:  # a network that was slimmed is told of, too, where it could not be exported
         if json:
             _print_json(replace(result, exported=exported))
     if exported and not json:
         show_export(exported)
+    _exit_by_budget(result.budget_met)
     if exported and exported.failed:
         raise typer.Exit(1)
 
@@ -226,6 +234,8 @@ def quantize(
     Example:  slimseg quantize network.tflite --data images/ --out network_int8.tflite
 
     With quantisation-aware training:  slimseg quantize network.tflite --data images/ --train 10m --out trained.tflite
+
+    Exit code 3: the file is there, but outside the budget.
     """
     from slimseg.planning.budget import Budget, parse_size, parse_time
     from slimseg.quantize import quantize as run
@@ -256,6 +266,7 @@ def quantize(
         _progress(),
     )
     _show(result, json, lambda: show_quantisation(result, verbose=verbose))
+    _exit_by_budget(result.budget_met)
 
 
 @app.command()
@@ -320,6 +331,7 @@ def export(
     channel_order: Order = None,
     output_kind: Kind = None,
     threads: Threads = 1,
+    anyway: Anyway = False,
     json: AsJson = False,
 ) -> None:
     """One network as files for LiteRT and MediaPipe Tasks, Core ML and ncnn: each compared with it, with a model card.
@@ -343,6 +355,7 @@ def export(
         licence=licence or NO_LICENCE,
         sizes=sizes,
         threads=threads,
+        anyway=anyway,
         progress=_progress(),
     )
     _show(result, json, lambda: show_export(result))
@@ -365,6 +378,7 @@ def demo(
 
     result = run(out, seed, _progress())
     _show(result, json, lambda: show_slim(result))
+    _exit_by_budget(result.budget_met)
 
 
 def _given(names: dict[str, Any]) -> dict[str, Any]:
@@ -395,8 +409,18 @@ def _load(
         output_kind=output_kind,
     )
     for note in graph.notes if say_notes else ():
-        Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), f"{graph.name}: {note}"), soft_wrap=True)
+        _note(f"{graph.name}: {note}")
     return graph
+
+
+def _note(text: str) -> None:
+    Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), text), soft_wrap=True)
+
+
+def _exit_by_budget(is_met: bool) -> None:
+    """Raises: typer.Exit where the result is outside its budget."""
+    if not is_met:
+        raise typer.Exit(BUDGET_MISSED)
 
 
 def _runtime(name: str | None) -> Any:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -207,6 +208,10 @@ class Evaluator:
     def accuracy(self, path: Path) -> Accuracy:
         """Of a deployed file. The first file asked about becomes the reference for agreement."""
         return self.judge.accuracy(path)
+
+    def told(self) -> dict[str, Any]:
+        """Which images it judges by, as fields of a result."""
+        return {"data": str(self.folder.path.absolute()), "validation_images": self.judge.count}
 
     def tensor(self, graph: Graph, count: int) -> torch.Tensor:
         """Preprocessed validation images (N, 3, H, W) at the graph's input size, spread over the split."""

@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from slimseg.errors import DataError, SlimsegError, Unsupported
-from slimseg.exporting import advice, coreml, heads, ncnn, parity, tflite
+from slimseg.evaluate import Judge
+from slimseg.exporting import advice, coreml, heads, ncnn, parity, proven, tflite
 from slimseg.exporting.place import Place
 from slimseg.exporting.source import Source, open_source
 from slimseg.exporting.targets import Runtime, Target, parse
@@ -29,9 +31,9 @@ from slimseg.planning.probes import probe_images
 from slimseg.planning.whatif import calm_ms
 from slimseg.progress import Progress, Silent
 from slimseg.report import palette
-from slimseg.report.model_card import NO_LICENCE, write_card
+from slimseg.report.model_card import NO_LICENCE, model_card, write_card
 from slimseg.report.parity import write_overlay
-from slimseg.results import Artefact, ExportResult, HeadTrial, Parity
+from slimseg.results import Artefact, ExportResult, HeadTrial, ModelCard, Parity, Provenance
 from slimseg.runtimes import benchmark
 from slimseg.training.data import Folder, Pixels, open_folder
 
@@ -57,6 +59,7 @@ def export(
     licence: str = NO_LICENCE,
     sizes: Sequence[tuple[int, int]] = (),
     threads: int = 1,
+    anyway: bool = False,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Write a network for the runtimes of phones, check every file, and describe them all on a model card.
@@ -73,21 +76,23 @@ def export(
         licence: of the weights, in a sentence, for the card and the files.
         sizes: further input sizes (height, width) that the Core ML package is to take.
         threads: of LiteRT and ncnn.
+        anyway: export a run of `slim` that did not meet its budget, too; the card says so.
         progress: where to show progress; silent by default.
 
     Returns:
-        The result, also where some of the files could not be had: `ExportResult.failed`.
+        The result, also where some of the files could not be had: `ExportResult.failed`. Where none could, nothing is
+        written, and what was in the folder before is untouched.
 
     Raises:
         UserError: what the user gave cannot be used, in one sentence; nothing is written.
     """
     targets = parse(to) if isinstance(to, str) else tuple(to)
-    source = open_source(model, head)
+    source = open_source(model, head, anyway)
     folder = None if data is None else open_folder(data)
     place = Place(Path(out))
     job = _Job(source, folder, images, licence, sizes, threads, progress or Silent())
     with place.scratch() as scratch:
-        return job.run(targets, place, Path(scratch), measure_heads=head is None)
+        return job.run(targets, place, scratch, measure_heads=head is None)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,10 @@ class _Checked:
         """Everything to deliver."""
         files = self.written.paths if self.written else ()
         return files if self.picture is None else (*files, self.picture)
+
+    @property
+    def without_picture(self) -> _Checked:
+        return replace(self, artefact=replace(self.artefact, picture=""))
 
 
 class _Job:
@@ -132,24 +141,71 @@ class _Job:
 
     def run(self, targets: Sequence[Target], place: Place, scratch: Path, measure_heads: bool) -> ExportResult:
         checked = [self._checked(target, scratch) for target in self.progress.track(targets, "writing and checking")]
-        checked = self._timed(checked)
+        checked = self._timed(self._scored(checked))
         trials = self._heads(checked) if measure_heads else ()
-        place.take([path for each in checked for path in each.paths])
-        artefacts = [each.artefact for each in checked]
-        graph, parities = self.source.graph, tuple(each.parity for each in checked if each.parity is not None)
-        card = write_card(
-            place.folder,
+        made = any(each.written for each in checked)
+        card = self._card(checked if made else [each.without_picture for each in checked], trials)
+        if made:
+            place.take([*(path for each in checked for path in each.paths), *write_card(card, scratch)])
+        parities = tuple(each.parity for each in checked if each.parity is not None)
+        return ExportResult(str(place.folder), card, parities, trials, time.monotonic() - self.started)
+
+    def _card(self, checked: Sequence[_Checked], trials: Sequence[HeadTrial]) -> ModelCard:
+        graph, artefacts = self.source.graph, [each.artefact for each in checked]
+        return model_card(
             artefacts,
             replace(graph.description, classes=tuple(self.classes)),
             model=graph.name,
             input_size=graph.input_size,
             licence=self.licence,
-            images=max((each.images for each in parities), default=0),
-            recommendation=advice.recommend(artefacts),
+            images=max((each.parity.images for each in checked if each.parity is not None), default=0),
+            recommendation=advice.recommend(artefacts, self._provenance),
             heads=advice.on_heads(trials, [each.target for each in artefacts if each.files]),
             host=f"{platform.machine()}, {platform.system()}, {self.threads} CPU thread{'s' * (self.threads > 1)}",
+            provenance=self._provenance,
         )
-        return ExportResult(str(place.folder), card, parities, trials, time.monotonic() - self.started)
+
+    @cached_property
+    def _provenance(self) -> Provenance:
+        """Without a run, the network itself is the original, and every mIoU is of the images that masks are compared
+        on."""
+        told = self.source.provenance
+        if self.source.run is not None or not self.references:
+            return told
+        reference = next(iter(self.references.values()))
+        return replace(told, original_miou=reference.miou, miou_images=len(reference.images))
+
+    def _scored(self, checked: Sequence[_Checked]) -> list[_Checked]:
+        """Every mIoU of the same images: those of the run, where a run is exported."""
+        if self.source.run is None:
+            return list(checked)
+        return [replace(each, **self._of_run(each)) for each in checked]
+
+    def _of_run(self, checked: _Checked) -> dict[str, Any]:
+        """A file's mIoU on the images that its run was judged on: known of the run's own, measured of the others."""
+        miou, slimmed = None, self.source.provenance.slimmed
+        if checked.written is not None and checked.parity is not None:
+            if slimmed is not None and checked.written.same_as == slimmed.file:
+                miou = slimmed.miou
+            elif self._has_images_of_run:
+                miou = self._miou(checked.written)
+        parity = None if checked.parity is None else replace(checked.parity, miou=None)
+        return {"artefact": replace(checked.artefact, miou=miou), "parity": parity}
+
+    @cached_property
+    def _has_images_of_run(self) -> bool:
+        """Whether the images that were given are those that the run was judged on, with their masks."""
+        if self.folder is None or self.source.run is None or self.folder.val.masks is None:
+            return False
+        same = Path(proven.data_of(self.source.run)) == self.folder.path.absolute()
+        return same and len(self.folder.val.images) == self.source.provenance.miou_images
+
+    def _miou(self, written: Written) -> float | None:
+        assert self.folder is not None
+        graph = self.source.graph
+        classes = class_count(graph) or max(2, len(self.classes))
+        judge = Judge(self.folder.val, graph.description, classes, self.threads, self.progress)
+        return judge.accuracy(written.path).miou
 
     def _checked(self, target: Target, scratch: Path) -> _Checked:
         """One target's files, compared with the network; what cannot be had fails alone."""

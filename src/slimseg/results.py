@@ -241,6 +241,15 @@ class BudgetCheck(Result):
 
 
 @dataclass(frozen=True)
+class SourceFile(Result):
+    """A file of the user's that a network was opened from."""
+
+    name: str  # without its folder
+    size_bytes: int
+    sha256: str  # hexadecimal
+
+
+@dataclass(frozen=True)
 class InputSizeTrial(Result):
     """One point of the accuracy curve over input sizes: the network otherwise unchanged, nothing trained."""
 
@@ -270,6 +279,10 @@ class SlimResult(Result):
     input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
     runtime: RuntimeName = "litert"  # that all was timed on and the file is for
     exported: ExportResult | None = None  # the files for apps, where they were asked for in the same command
+    verdict: str = ""  # whether the budget is met, and which bounds are missed, in a sentence
+    sources: tuple[SourceFile, ...] = ()  # what the network was opened from; empty for one that was given in memory
+    data: str = ""  # folder of the images, absolute; empty where none were given
+    validation_images: int = 0  # that mIoU and agreement were measured on
 
 
 @dataclass(frozen=True)
@@ -373,6 +386,23 @@ class HeadTrial(Result):
 
 
 @dataclass(frozen=True)
+class Provenance(Result):
+    """What an exported network comes from, and how good it is in comparison."""
+
+    sources: tuple[SourceFile, ...] = ()  # the user's own files; empty for a network that was given in memory
+    original: ModelSummary | None = None  # the user's network, where the export is of a run of `slim`
+    slimmed: ModelSummary | None = None  # what that run made of it
+    original_miou: float | None = None  # of the user's network; None without labels
+    miou_images: int = 0  # that every mIoU of the card was measured on
+    budget: tuple[BudgetCheck, ...] = ()  # of the run
+    budget_met: bool | None = None  # None: there was no budget
+    verdict: str = ""  # on the budget, in a sentence
+
+
+UNKNOWN = Provenance()
+
+
+@dataclass(frozen=True)
 class ModelCard(Result):
     """What somebody who builds an exported network into an app must know."""
 
@@ -384,11 +414,12 @@ class ModelCard(Result):
     classes: tuple[str, ...]
     palette: tuple[str, ...]  # "#rrggbb" of each class
     licence: str
-    images: int  # that mIoU and disagreement were measured on
+    images: int  # that masks were compared on
     artefacts: tuple[Artefact, ...]
     recommendation: str = ""
     heads: tuple[str, ...] = ()  # for each runtime, which form of the output is cheapest for an app that wants masks
     host: str = ""  # where times were taken
+    provenance: Provenance = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -410,7 +441,7 @@ class Parity(Result):
     disagreement_percent: float  # of all pixels: another class than the network's
     worst_image: str
     worst_disagreement_percent: float
-    miou: float | None  # of the file; None without labels
+    miou: float | None  # of the file on these images; None without labels, or where the card's is of other images
     failed: bool  # a float file that differs in more than rounding
     departure: Departure | None = None  # of a file that failed
 

@@ -162,6 +162,7 @@ class _Job:
     def _proof(self, best: Candidate) -> SlimResult:
         self.progress.say("Proof: the deployed files side by side")
         result = prove(self.graph, self.baselines, best, self._places, self.out, self.journal)
+        result = replace(result, **self.evaluator.told())
         original = self.baselines.float32.path
         examples = self.evaluator.examples(original, self.out / result.result.file)
         write_run(result, original, examples, self.evaluator.classes)

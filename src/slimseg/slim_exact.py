@@ -31,6 +31,7 @@ from slimseg.planning.same_outputs import IMAGES, TOLERANCE
 from slimseg.planning.steady import Steady
 from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
+from slimseg.report import wording
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
 from slimseg.runtimes import host, runtime
@@ -188,6 +189,9 @@ class _Exact:
             host=deploy.host_name(self.budget.runtime),
             max_difference=found.difference,
             runtime=self.runtime.name,
+            verdict=wording.verdict(checks),
+            sources=tuple(each.told for each in self.original.origins),
+            **(self.evaluator.told() if self.evaluator else {}),
         )
 
     def _proof(self, found: _Deployed, final: Path) -> Steady:

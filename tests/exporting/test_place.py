@@ -70,3 +70,27 @@ def test_a_card_that_is_damaged_is_no_export(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("[]")
     with pytest.raises(OutputError, match="not from an export"):
         Place(tmp_path)
+
+
+def test_all_of_them_or_none(tmp_path: Path) -> None:
+    exported(tmp_path, "model.tflite")
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    place = Place(tmp_path)
+    with place.scratch() as scratch:
+        made = [scratch / name for name in ("model.tflite", "model.bin", "never_written.param")]
+        for path in made[:2]:
+            path.write_text("new")
+        with pytest.raises(OutputError, match="never_written"):
+            place.take(made)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_what_stays_empty_goes(tmp_path: Path) -> None:
+    place = Place(tmp_path / "deep" / "app")
+    with pytest.raises(KeyError), place.scratch():
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with Place(tmp_path / "mine").scratch():
+        pass
+    assert (tmp_path / "mine").is_dir()

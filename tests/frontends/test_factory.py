@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_weights_are_those_of_the_file(source, tmp_path, suffix, wrap):
     graph = slimseg.load(f"{source}:net", (16, 16), weights=path)
     x = torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(graph(x), trained()(x))
+
+
+def test_files_are_known_by_their_hash(source, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    save_file(trained().state_dict(), weights)
+    graph = slimseg.load(f"{source}:net", (16, 16), weights=weights)
+    told = [each.told for each in graph.copy().origins]
+    assert [each.name for each in told] == ["mynet.py", "weights.safetensors"]
+    assert [each.sha256 for each in told] == [
+        hashlib.sha256(each.read_bytes()).hexdigest() for each in (source, weights)
+    ]
+    assert slimseg.load(trained(), (16, 16)).origins == ()
 
 
 def test_a_function_in_a_package():

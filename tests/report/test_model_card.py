@@ -15,8 +15,8 @@ from slimseg.graph import edit
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.report.artefacts import tflite_artefact
-from slimseg.report.model_card import render_card, write_card
-from slimseg.results import Artefact, ModelCard, Port
+from slimseg.report.model_card import model_card, render_card, write_card
+from slimseg.results import Artefact, BudgetCheck, ModelCard, ModelSummary, Port, Provenance, SourceFile
 from slimseg.runtimes.litert import writer
 from slimseg.runtimes.litert.quantizer import Io, quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter
@@ -50,7 +50,7 @@ FAILED = Artefact(target="coreml", files=(), reason="coremltools is not installe
 
 def written(folder: Path, *artefacts: Artefact, description: Description = DESCRIPTION, **more: object) -> str:
     options: dict[str, object] = {"model": "streets", "input_size": (256, 320), "images": 101, **more}
-    write_card(folder, artefacts, description, **options)  # type: ignore[arg-type]
+    write_card(model_card(artefacts, description, **options), folder)  # type: ignore[arg-type]
     return (folder / "model_card.md").read_text()
 
 
@@ -67,6 +67,7 @@ def test_what_an_app_must_know(tmp_path: Path) -> None:
     assert row(text, "Licence")[1] == "MIT, trained on CamVid."
     assert "Take LiteRT." in text
     assert "measured on 101 images" in text
+    assert "Budget" not in text
     assert "There is no Core ML file: coremltools is not installed." in text
 
 
@@ -116,7 +117,8 @@ def test_code_for_every_file(tmp_path: Path) -> None:
 
 
 def test_json_says_the_same(tmp_path: Path) -> None:
-    card = write_card(tmp_path, (TFLITE, FAILED), DESCRIPTION, model="streets", input_size=(256, 320))
+    card = model_card((TFLITE, FAILED), DESCRIPTION, model="streets", input_size=(256, 320))
+    write_card(card, tmp_path)
     raw = json.loads((tmp_path / "model_card.json").read_text())
     assert raw["artefacts"][0]["output"]["shape"] == [1, 128, 160, 3]
     assert raw["mean"] == [127, 127, 127]
@@ -151,4 +153,37 @@ def test_what_a_file_says_of_itself(tmp_path: Path, io: Io | None, dtype: str, p
 
 def test_nowhere_to_write(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"model_card\.json cannot be written"):
-        write_card(tmp_path / "absent", (TFLITE,), DESCRIPTION, model="streets", input_size=(256, 320))
+        write_card(model_card((TFLITE,), DESCRIPTION, model="streets", input_size=(256, 320)), tmp_path / "absent")
+
+
+SOURCE = SourceFile("streets.pt2", 31_400_000, "ab" * 32)
+MISSED = BudgetCheck("max_drop", "at most 1 points of mIoU", "14.10", met=False)
+
+
+def of_run(*checks: BudgetCheck) -> Provenance:
+    numbers = {"input_size": (256, 320), "end_to_end_ms": 1.0, "macs": 1, "params": 1}
+    original = ModelSummary(
+        "original_float.tflite", latency_ms=266.0, size_bytes=31_000_000, miou=61.84, agreement=100.0, **numbers
+    )
+    slimmed = ModelSummary("model.tflite", latency_ms=3.21, size_bytes=930_888, miou=61.2, agreement=97.5, **numbers)
+    met = all(check.met for check in checks)
+    return Provenance((SOURCE,), original, slimmed, 61.84, 101, checks, met, "" if met else "The budget is not met: x.")
+
+
+def test_the_original_stands_beside_what_was_made_of_it(tmp_path: Path) -> None:
+    text = written(tmp_path, TFLITE, provenance=of_run())
+    assert row(text, "Source")[1] == f"streets.pt2, 31.4 MB, SHA-256 `{'ab' * 32}`"
+    assert row(text, "Budget")[1] == "met"
+    assert row(text, "original")[1:] == ["31.0 MB", "61.8", "100.0%", "266 ms"]
+    assert row(text, "slimmed")[1:] == ["931 kB", "61.2", "97.5%", "3.21 ms"]
+    assert "Every mIoU (percent) is of the same 101 images." in text
+    raw = json.loads((tmp_path / "model_card.json").read_text())["provenance"]
+    assert raw["sources"][0]["sha256"] == "ab" * 32
+    assert (raw["original"]["miou"], raw["budget_met"]) == (61.84, True)
+
+
+def test_a_missed_budget_is_said_in_bold(tmp_path: Path) -> None:
+    text = written(tmp_path, TFLITE, provenance=of_run(MISSED))
+    assert row(text, "Budget")[1] == "**not met**"
+    assert "**The budget is not met: x. It was exported all the same" in text
+    assert "mIoU drop missed: wanted at most 1 points of mIoU, got 14.10" in text

@@ -6,16 +6,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimseg.exporting import heads
-from slimseg.results import Artefact, HeadTrial
+from slimseg.results import UNKNOWN, Artefact, HeadTrial, Provenance
 
 _NAMES = {"litert": "LiteRT", heads.INT8: "LiteRT in int8", "ncnn": "ncnn"}
 CLEARLY = 1.1  # times: less is not worth another library in the app
+MOST_LOST = 1.0  # points of mIoU that a file may lose to its network and still be recommended
+MOST_DIFFERENT = 5.0  # percent of pixels, without labels: rounding to 8 bits moves the borders between classes
 
 
-def recommend(artefacts: Sequence[Artefact]) -> str:
-    """For Android and for iOS, as far as there is something to choose."""
-    made = [each for each in artefacts if each.files]
+def recommend(artefacts: Sequence[Artefact], provenance: Provenance = UNKNOWN) -> str:
+    """For Android and for iOS, as far as there is something to choose.
+
+    Nothing is recommended of a network that missed its budget, nor a file whose masks are clearly worse than the
+    network's own.
+    """
+    if provenance.budget_met is False:
+        return ""
+    made = [each for each in artefacts if each.files and not _is_worse(each, provenance)]
     return " ".join(sentence for sentence in (_android(made), _ios(made)) if sentence)
+
+
+def _is_worse(artefact: Artefact, provenance: Provenance) -> bool:
+    """By labels where there are some, else by the pixels that differ."""
+    slimmed = provenance.slimmed
+    before = provenance.original_miou if slimmed is None else slimmed.miou
+    if artefact.miou is not None and before is not None:
+        return before - artefact.miou > MOST_LOST
+    return (artefact.disagreement or 0.0) > MOST_DIFFERENT
 
 
 def on_heads(trials: Sequence[HeadTrial], targets: Sequence[str]) -> tuple[str, ...]:

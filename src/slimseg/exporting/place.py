@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from slimseg.errors import OutputError
@@ -27,28 +28,57 @@ class Place:
             raise OutputError(f"{folder} has files that are not from an export: give another folder")
         self.folder = folder
 
-    def scratch(self) -> tempfile.TemporaryDirectory[str]:
-        """A folder within it, so that moving a file into place is one step."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryDirectory(dir=self.folder, prefix=".slimseg-")
-        except OSError as error:
-            raise OutputError(f"{self.folder} cannot be written to: {error.strerror or error}") from error
-
-    def take(self, paths: Sequence[Path]) -> None:
-        """Move files and packages here, in place of what an earlier export called the same.
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder within it, so that moving a file into place is one step; what is still empty afterwards goes.
 
         Raises:
-            OutputError: the disk refuses.
+            OutputError: there is no place for it.
         """
-        for path in paths:
+        missing = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(dir=self.folder, prefix=".slimseg-")
+        except OSError as error:
+            raise OutputError(f"{self.folder} cannot be written to: {error.strerror or error}") from error
+        try:
+            with scratch as name:
+                yield Path(name)
+        finally:
+            for each in missing:
+                _remove_if_empty(each)
+
+    def take(self, paths: Sequence[Path]) -> None:
+        """Move files and packages here, in place of what an earlier export called the same: all of them or none.
+
+        Raises:
+            OutputError: the disk refuses; what was here before is here again.
+        """
+        moved: list[tuple[Path, Path | None]] = []  # what is here now, and where that lies which was here before
+        for number, path in enumerate(paths):
             target = self.folder / path.name
             try:
-                if target.is_dir():
-                    os.replace(target, path.parent / f"old_{path.name}")
+                old = path.parent / f"old_{number}_{path.name}" if target.exists() else None
+                if old is not None:
+                    os.replace(target, old)
+                moved.append((target, old))
                 os.replace(path, target)
             except OSError as error:
+                self._put_back(moved, path.parent)
                 raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+
+    def _put_back(self, moved: Sequence[tuple[Path, Path | None]], scratch: Path) -> None:
+        for number, (target, old) in enumerate(moved):
+            with suppress(OSError):
+                if target.exists():
+                    os.replace(target, scratch / f"new_{number}_{target.name}")
+                if old is not None:
+                    os.replace(old, target)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _is_export(folder: Path) -> bool:

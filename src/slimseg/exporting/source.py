@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slimseg.errors import ModelError, Unsupported, UserError
+from slimseg.exporting import proven
 from slimseg.frontends import load
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
+from slimseg.report import wording
+from slimseg.results import UNKNOWN, Provenance
 from slimseg.runtimes.litert import file
 from slimseg.techniques.head import with_output
-
-_RUN = ("result.json", "model.pt2")  # what a finished run of slim has
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Source:
 
     graph: Graph
     files: Mapping[str, Path] = field(default_factory=dict)  # "float32" and "int8", those that there are
+    provenance: Provenance = UNKNOWN
+    run: Path | None = None  # of slim, whose result it is
 
     @property
     def precision(self) -> str:
@@ -29,26 +32,41 @@ class Source:
         return "int8" if "int8" in self.files else "float32"
 
 
-def open_source(model: Graph | str | Path, head: OutputKind | None = None) -> Source:
+def open_source(model: Graph | str | Path, head: OutputKind | None = None, anyway: bool = False) -> Source:
     """A Graph, any file that `load` opens, or the folder of a finished run of `slimseg slim`.
 
     A `.tflite` is exported as it is, unless another output is asked for; and so is that of a run.
 
+    Args:
+        anyway: take the result of a run, too, that did not meet its budget.
+
     Raises:
         ModelError: it cannot be opened.
-        UserError: that output cannot be had from it.
+        UserError: that output cannot be had from it, or the run did not meet its budget.
     """
     if head is not None and head not in OUTPUT_KINDS:
         raise UserError(f"--head {head!r} must be one of {', '.join(OUTPUT_KINDS)}")
-    if isinstance(model, Graph):
-        return _with_head(model, _of_file(model), head)
-    path = Path(model)
-    if not path.is_dir():
-        graph = load(model)
-        return _with_head(graph, _of_file(graph), head)
-    if not all((path / name).is_file() for name in _RUN):
-        raise ModelError(f"{path} is a folder, but not of a finished run of slimseg slim: give that, or a model file")
-    return _with_head(load(path / "model.pt2"), _of_run(path), head)
+    source = _opened(model)
+    if source.run is not None and not (source.provenance.budget_met or anyway):
+        missed = wording.missed(source.provenance.budget)
+        raise UserError(f"{source.run} is outside its budget ({missed}): give --anyway to export it all the same")
+    return _with_head(source, head)
+
+
+def _opened(model: Graph | str | Path) -> Source:
+    if not isinstance(model, Graph) and Path(model).is_dir():
+        path = Path(model)
+        if not all((path / name).is_file() for name in proven.FILES):
+            raise ModelError(
+                f"{path} is a folder, but not of a finished run of slimseg slim: give that, or a model file"
+            )
+        return Source(load(path / "model.pt2"), _of_run(path), proven.read(path), path)
+    graph = model if isinstance(model, Graph) else load(model)
+    run = proven.run_of(graph.origins[0].path) if graph.origins else None
+    if run is not None:
+        return Source(graph, _of_file(graph), proven.read(run), run)
+    provenance = Provenance(sources=tuple(each.told for each in graph.origins))
+    return Source(graph, _of_file(graph), provenance)
 
 
 def _of_file(graph: Graph) -> dict[str, Path]:
@@ -66,10 +84,10 @@ def precision(path: Path) -> str:
     return "int8" if file.read(path).integer else "float32"
 
 
-def _with_head(graph: Graph, files: dict[str, Path], head: OutputKind | None) -> Source:
-    if head is None or head == graph.description.output_kind:
-        return Source(graph, files)
+def _with_head(source: Source, head: OutputKind | None) -> Source:
+    if head is None or head == source.graph.description.output_kind:
+        return source
     try:
-        return Source(with_output(graph, head))
+        return replace(source, graph=with_output(source.graph, head), files={})
     except Unsupported as error:
         raise UserError(f"--head {head} cannot be had: {error}") from error

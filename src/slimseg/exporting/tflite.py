@@ -32,9 +32,12 @@ def write(request: Request) -> Written:
     path = request.folder / f"{request.target.stem}.tflite"
     verified: list[str] = []
     not_verified = [_PHONE]
+    unchanged = form in request.source.files
     try:
-        file.save(_for_mediapipe(request, plain, form, description), path)
+        content, folded = _for_mediapipe(request, plain, form, description)
+        file.save(content, path)
         (verified if client.available() else not_verified).append(_client_says(path, request))
+        unchanged = unchanged and not folded
     except Unsupported as error:
         file.save(file.embed_description(plain.read_bytes(), description), path)
         not_verified.append(f"MediaPipe's ImageSegmenter cannot take it: {error}.")
@@ -42,7 +45,8 @@ def write(request: Request) -> Written:
     if form == "int8":
         artefact = replace(artefact, precision="int8")
     artefact = replace(artefact, verified=tuple(verified), not_verified=tuple(not_verified))
-    return Written(artefact, path, request.source.graph, is_float=form == "float32")
+    same_as = plain.name if unchanged else ""
+    return Written(artefact, path, request.source.graph, is_float=form == "float32", same_as=same_as)
 
 
 _PHONE = "It ran on this computer's processor, not on a phone."
@@ -60,22 +64,22 @@ def _plain(request: Request, form: str) -> Path:
     return path
 
 
-def _for_mediapipe(request: Request, plain: Path, form: str, description: Description) -> bytes:
-    """The file with metadata; where its normalisation is in the way, with that in the first convolution.
+def _for_mediapipe(request: Request, plain: Path, form: str, description: Description) -> tuple[bytes, bool]:
+    """The file with metadata, and whether its normalisation, which was in the way, is now in the first convolution.
 
     Raises:
         Unsupported: MediaPipe would refuse the network in any form, or make wrong masks of it.
     """
     name, licence = request.source.graph.name, request.licence
     try:
-        return for_image_segmenter(plain.read_bytes(), description, name, licence)
+        return for_image_segmenter(plain.read_bytes(), description, name, licence), False
     except Unsupported:
         if form != "float32" or not _normalises_by_channel(description):
             raise
         folded = image_input.fold(request.source.graph)
         path = request.folder / "folded.tflite"
         deploy.write_float(folded, path)
-        return for_image_segmenter(path.read_bytes(), folded.description, name, licence)
+        return for_image_segmenter(path.read_bytes(), folded.description, name, licence), True
 
 
 def _normalises_by_channel(description: Description) -> bool:

@@ -41,6 +41,7 @@ class Written:
     said: Graph  # what it computes: the source, or without what the runtime leaves to the app
     is_float: bool  # computes in floats, so that its masks must be the source's
     others: Sequence[Path] = field(default=())  # files that belong to it
+    same_as: str = ""  # name of the source's own file, where this one computes the very same and only says more
 
     @property
     def paths(self) -> tuple[Path, ...]:

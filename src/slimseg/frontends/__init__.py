@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from slimseg.graph.graph import Graph
+    from slimseg.graph.origin import Origin
 
 Numbers = float | Sequence[float]
 # Which of our modules opens which kind of file; each has `from_file(path, input_size)`, where the size only matters
@@ -58,6 +59,7 @@ def load(
 
     if isinstance(model, str | Path):
         graph = _open(str(model), input_size, weights)
+        graph.origins = _origins(str(model), weights)
     else:
         if input_size is None:
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
@@ -112,6 +114,14 @@ def _open(model: str, input_size: tuple[int, int] | None, weights: str | Path | 
         )
     known = ", ".join(FILES)
     raise ModelError(f"{model} is no model that slimseg opens: give a model file ({known}) or file.py:function")
+
+
+def _origins(model: str, weights: str | Path | None) -> tuple[Origin, ...]:
+    """The user's files that were opened: the model's own, or the Python that builds it and its weights."""
+    from slimseg.graph.origin import Origin
+
+    given = [Path(model), Path(model.rpartition(":")[0]), Path(weights or "")]
+    return tuple(Origin.of(path) for path in given if path.is_file())
 
 
 def _open_file(path: Path, input_size: tuple[int, int] | None) -> Graph:

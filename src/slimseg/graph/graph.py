@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from slimseg.errors import GraphError
 from slimseg.graph import invariants, shapes
 from slimseg.graph.description import Description
+from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -43,6 +44,7 @@ class Graph:
         self.description = description or Description()
         self.name = name
         self.source: Path | None = None  # the deployable file that it was opened from, if it was one
+        self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         # By node: how much each of its output channels matters, measured on images; empty where nothing was.
         self.importance: Mapping[str, Tensor] = {}

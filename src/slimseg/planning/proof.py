@@ -16,6 +16,7 @@ from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
 from slimseg.planning.whatif import calm_ms
+from slimseg.report import wording
 from slimseg.results import AppliedEdit, SlimResult
 from slimseg.runtimes import benchmark, host, runtime
 
@@ -60,6 +61,8 @@ def prove(
         host=deploy.host_name(best.budget.runtime),
         input_sizes=best.plan.input_sizes,
         runtime=best.budget.runtime,
+        verdict=wording.verdict(best.checks),
+        sources=tuple(each.told for each in original.origins),
     )
 
 

@@ -19,6 +19,8 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
     height, width = card.input_size
     title = Text.assemble((card.model, "bold"), f"  {width}x{height}, {_made(card.artefacts)}")
     parts: list[RenderableType] = [title, "", _files(card.artefacts)]
+    if card.provenance.budget_met is False:
+        parts.insert(1, Text(f"{card.provenance.verdict} Exported all the same.", style="bold yellow"))
     parts += [_indented(f"{RUNTIMES[each.target]}: {each.reason}", "red") for each in result.failed]
     parts += [*_for_mediapipe(card.artefacts), *(_indented(each, "dim") for each in _open_points(card.artefacts))]
     if card.recommendation:
@@ -28,7 +30,10 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
         parts += [_indented(sentence, "") for sentence in card.heads]
     where = f"masks compared on {card.images} images · " if card.images else ""
     parts += ["", Text(f"{where}took {units.duration(result.seconds)} · {card.host}", style="dim")]
-    parts.append(Text(f"{result.folder}/model_card.md says what an app has to do with them", style="bold"))
+    if any(each.files for each in card.artefacts):
+        parts.append(Text(f"{result.folder}/model_card.md says what an app has to do with them", style="bold"))
+    else:
+        parts.append(Text(f"Nothing was exported, and nothing was written into {result.folder}", style="bold red"))
     tables.show(console, *parts)
 
 

@@ -12,17 +12,19 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from slimseg.graph.description import Description
-from slimseg.report import palette, units
+from slimseg.report import palette, units, wording
 from slimseg.report.code_snippets import layout, snippets
 from slimseg.report.files import write_json, write_text
-from slimseg.results import Artefact, ModelCard
+from slimseg.results import UNKNOWN, Artefact, ModelCard, ModelSummary, Provenance
 
 NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
 RUNTIMES = {"tflite": "LiteRT", "coreml": "Core ML", "ncnn": "ncnn"}
 
 
-def write_card(
-    folder: str | os.PathLike[str],
+FILES = ("model_card.md", "model_card.json")
+
+
+def model_card(
     artefacts: Sequence[Artefact],
     description: Description,
     *,
@@ -33,27 +35,25 @@ def write_card(
     recommendation: str = "",
     heads: Sequence[str] = (),
     host: str = "",
+    provenance: Provenance = UNKNOWN,
 ) -> ModelCard:
-    """Write `model_card.md` and `model_card.json` into `folder`, each whole or not at all.
+    """What there is to say about exported files.
 
     Args:
-        folder: where the artefacts lie.
         artefacts: what was exported, and what could not be.
         description: of the source: preprocessing and class names.
         model: its name.
         input_size: height and width that the network takes.
         licence: of the weights, in a sentence.
-        images: how many mIoU and disagreement were measured on.
+        images: how many masks were compared on.
         recommendation: which artefact to take where, and why, in a sentence.
         heads: which form of the output is cheapest on each runtime, a sentence each.
         host: where times were taken.
-
-    Raises:
-        OutputError: `folder` cannot be written to.
+        provenance: what the network comes from.
     """
     names = palette.class_names(description.classes, _class_count(artefacts, input_size))
     wanted = description.preprocessing
-    card = ModelCard(
+    return ModelCard(
         model=model,
         input_size=input_size,
         pixel_format=wanted.channel_order.upper(),
@@ -67,10 +67,20 @@ def write_card(
         recommendation=recommendation,
         heads=tuple(heads),
         host=host,
+        provenance=provenance,
     )
-    write_json(card, Path(folder) / "model_card.json")
-    write_text(render_card(card), Path(folder) / "model_card.md")
-    return card
+
+
+def write_card(card: ModelCard, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write `model_card.md` and `model_card.json` into `folder`, each whole or not at all.
+
+    Raises:
+        OutputError: `folder` cannot be written to.
+    """
+    markdown, json = paths = [Path(folder) / name for name in FILES]
+    write_json(card, json)
+    write_text(render_card(card), markdown)
+    return paths
 
 
 def render_card(card: ModelCard) -> str:
@@ -85,15 +95,25 @@ def render_card(card: ModelCard) -> str:
     environment.filters["cell"] = _cell
     return environment.get_template("model_card.md.j2").render(
         card=card,
+        origin=card.provenance,
         u=units,
+        w=wording,
         made=[each for each in card.artefacts if each.files],
         failed=[each for each in card.artefacts if not each.files],
+        versions=_versions(card.provenance),
+        has_miou=any(each.miou is not None for each in card.artefacts),
         targets=RUNTIMES,
         normalisation=_normalisation(card),
         output=lambda artefact: _output(card, artefact),
         input=lambda artefact: _input(card, artefact),
         snippets=snippets(card),
     )
+
+
+def _versions(provenance: Provenance) -> list[tuple[str, ModelSummary]]:
+    """The network before and after a run of slim; nothing without a run."""
+    both = (("original", provenance.original), ("slimmed", provenance.slimmed))
+    return [(name, summary) for name, summary in both if summary is not None]
 
 
 def _class_count(artefacts: Sequence[Artefact], input_size: tuple[int, int]) -> int:

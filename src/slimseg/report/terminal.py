@@ -167,7 +167,7 @@ def _gain(before: ModelSummary, after: ModelSummary, speedup: float, end_to_end:
 
 
 def _budget(result: SlimResult) -> Group:
-    verdict = "Budget met" if result.budget_met else "Budget not met; this is the best that was found"
+    verdict = "Budget met" if result.budget_met else "Budget not met: export refuses this result without --anyway"
     lines = [Text(verdict, style="bold green" if result.budget_met else "bold yellow")]
     for check in result.budget:
         mark = ("✓ ", "green") if check.met else ("✗ ", "bold red")

@@ -89,5 +89,16 @@ def budget_sentence(check: BudgetCheck) -> str:
     return f"{budget_name(check)} {verdict}: wanted {check.wanted}, got {check.got}"
 
 
+def verdict(checks: Sequence[BudgetCheck]) -> str:
+    """On the whole budget: met, or what is missed."""
+    told = missed(checks)
+    return f"The budget is not met: {told}." if told else "The budget is met."
+
+
+def missed(checks: Sequence[BudgetCheck]) -> str:
+    """The bounds that are missed, by how much; empty where none is."""
+    return "; ".join(f"{budget_name(check)} {check.got}, wanted {check.wanted}" for check in checks if not check.met)
+
+
 def _ratio(ratio: float, gain: str, loss: str) -> str:
     return f"{units.times(ratio)} {gain}" if ratio >= 1 or ratio <= 0 else f"{units.times(1 / ratio)} {loss}"
