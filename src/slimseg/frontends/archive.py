@@ -1,41 +1,43 @@
-"""`.pt2` archives: read without unpickling anything, write with the description inside.
+"""`.pt2` archives: read without trusting them, written with the description inside.
 
-`torch.export.load` unpickles weights, constants and sample inputs that the archive declares to be pickled (or stores
-the way older versions of torch did), and evaluates symbolic shape expressions. A model file is untrusted input, so
-torch is never given the file itself: it reads a clean archive in memory, rebuilt from the entries that were inspected.
+`torch.export.load` unpickles, imports modules that the file names and evaluates expressions. It never sees a file here:
+the tensors are taken from their bytes, the program from its JSON (`frontends/serialized.py`).
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import re
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
+from torch import Tensor
 
 from slimseg.errors import ModelError, OutputError, SlimsegError, one_line
+from slimseg.frontends import serialized
+from slimseg.frontends.aten.effort import Allowance
+from slimseg.frontends.bounded import Entries, json_of
+from slimseg.frontends.program import Program
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
 DESCRIPTION_FILE = "slimseg.json"
-MAX_UNPACKED_BYTES = 4 << 30
 _MODEL = "models/model.json"
-_CONFIGS = {
-    "data/weights/model_weights_config.json": re.compile(r"weight_\d+"),
-    "data/constants/model_constants_config.json": re.compile(r"tensor_\d+"),
-}
-_SAMPLE_INPUTS = "data/sample_inputs/model.pt"
-_PLAIN = ("archive_format", "archive_version", "byteorder", ".data/version")
-_SAFE_TARGET = re.compile(r"torch\.ops\.aten\.[A-Za-z0-9_.]+|_operator\.(getitem|add|sub|mul|floordiv)")
+_CONFIGS = {"data/weights": "model_weights_config.json", "data/constants": "model_constants_config.json"}
+# By their numbers in the format.
+_STORED = {
+    1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,
+    8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
+}  # fmt: skip
+_STRIDED = 7
+_CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
 
 
-def read_program(path: Path) -> tuple[ExportedProgram, Description | None]:
+def read_program(path: Path) -> tuple[Program, Description | None]:
     """The exported program, and the description where slimseg wrote the archive.
 
     Raises:
@@ -44,86 +46,106 @@ def read_program(path: Path) -> tuple[ExportedProgram, Description | None]:
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give the path of a .pt2 file")
     try:
-        entries = _entries(path)
-        description = _description(entries)
-        clean = _inspected(path, entries)
+        return _read(path)
     except SlimsegError:
         raise
     except zipfile.BadZipFile as error:
         raise ModelError(
             f"{path} is damaged or not a .pt2 archive: export the model again with torch.export.save"
         ) from error
-    except Exception as error:  # whatever zlib, json and nonsense in the right places can raise
+    except KeyError as error:
+        raise ModelError(f"{path} lacks {one_line(error)}: export the model again") from error
+    except Exception as error:  # whatever zlib, json, torch and nonsense in the right places can raise
         raise ModelError(f"{path} is damaged ({one_line(error)}): export the model again") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.load(_zipped(clean)), description
-    except Exception as error:
-        raise ModelError(
-            f"{path} is not a .pt2 archive that torch {torch.__version__} can read ({one_line(error)})"
-        ) from error
 
 
-def _entries(path: Path) -> dict[str, bytes]:
-    """Contents by name below the archive's one top folder; every checksum is verified on the way."""
-    with zipfile.ZipFile(path) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
-        if sum(info.file_size for info in infos) > MAX_UNPACKED_BYTES:
-            raise ModelError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES >> 30} GB: refused")
-        entries = {info.filename.partition("/")[2]: archive.read(info) for info in infos}
-    if len(entries) != len(infos):
-        raise ModelError(f"{path} holds two entries of one name: export the model again with torch.export.save")
-    return entries
+def _read(path: Path) -> tuple[Program, Description | None]:
+    entries = Entries(path)
+    with entries.archive:
+        if _MODEL not in entries:
+            raise ModelError(f"{path} holds no model in torch's .pt2 layout: export it again with torch.export.save")
+        if entries.read("byteorder").strip() != b"little":
+            raise ModelError(f"{path} was written on a machine of another byte order: export it on this one")
+        program = json_of(entries.read(_MODEL), path, "program")
+        stored = [(folder, *each) for folder in _CONFIGS for each in _stored(entries, folder)]
+        used = _used(program)
+        allowance = Allowance(str(path), entries.size)
+        tensors, converted = {}, set()
+        for folder, name, value in stored:
+            if name in used:
+                tensor = _tensor(entries, folder, name, value, allowance)
+                if tensor.dtype in _CONVERTED:
+                    converted.add(str(tensor.dtype).removeprefix("torch."))
+                    tensor = tensor.float()
+                tensors[name] = tensor
+        description = _description(entries)
+    return serialized.read(str(path), program, tensors, allowance, _notes(converted)), description
 
 
-def _description(entries: dict[str, bytes]) -> Description | None:
-    text = entries.get(f"extra/{DESCRIPTION_FILE}")
-    return None if text is None else Description.from_json(text.decode())
+def _notes(converted: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"its weights are {dtype}: it is opened in float32" for dtype in sorted(converted))
 
 
-def _inspected(path: Path, entries: dict[str, bytes]) -> dict[str, bytes]:
-    """The entries that torch needs, each of them looked at.
+def _used(program: Any) -> set[str]:
+    """Names of the values that some call reads."""
+    module = program["graph_module"]
+    read = {name for call in module["graph"]["nodes"] for each in call["inputs"] for name in _names(each["arg"])}
+    read.update(name for argument in module["graph"]["outputs"] for name in _names(argument))
+    found = set()
+    for spec in module["signature"]["input_specs"]:
+        for kind, content in spec.items():
+            if kind in serialized.SIGNATURE and content["arg"]["name"] in read:
+                found.add(content[serialized.SIGNATURE[kind]])
+    return found
+
+
+def _names(argument: Any) -> Iterable[Any]:
+    """The values that one argument refers to, alone or in a list."""
+    for content in argument.values():
+        for each in content if isinstance(content, list) else [content]:
+            if isinstance(each, dict):
+                yield each["name"] if "name" in each else each.get("as_tensor", {}).get("name")
+
+
+def _stored(entries: Entries, folder: str) -> Iterable[tuple[str, Any]]:
+    """Name and description of every tensor in a folder, needed or not.
 
     Raises:
-        ModelError: one of them is unsafe or missing.
+        ModelError: something else than plain tensors is stored there.
     """
-    if _MODEL not in entries:
-        raise ModelError(f"{path} holds no model in torch's .pt2 layout: export it again with torch.export.save")
-    _require_static_aten(path, json.loads(entries[_MODEL]))
-    clean = {name: entries[name] for name in (*_PLAIN, _MODEL) if name in entries}
-    clean[_SAMPLE_INPUTS] = b""  # pickled, and nobody needs them
-    for config, payload in _CONFIGS.items():
-        clean[config] = entries[config]
-        for value in json.loads(entries[config])["config"].values():
-            name = str(value["path_name"])
-            if value["use_pickle"] is not False or value["tensor_meta"] is None or not payload.fullmatch(name):
-                raise ModelError(f"{path} stores pickled objects, which slimseg never opens: export plain tensors")
-            clean[f"{config.rpartition('/')[0]}/{name}"] = entries[f"{config.rpartition('/')[0]}/{name}"]
-    return clean
+    config = json_of(entries.read(f"{folder}/{_CONFIGS[folder]}"), entries.path, "table of weights")
+    for name, value in config["config"].items():
+        meta = value["tensor_meta"]
+        if value["use_pickle"] is not False or not meta or meta["dtype"] not in _STORED or meta["layout"] != _STRIDED:
+            said = f"{entries.path} stores {serialized.short(name)} as an object, which slimseg never unpickles"
+            raise ModelError(f"{said}: export plain tensors")
+        yield name, value
 
 
-def _require_static_aten(path: Path, program: Any) -> None:
-    if _has_key(program, "expr_str"):
-        raise ModelError(f"{path} has dynamic shapes: export it again for one input size, without dynamic_shapes")
-    for node in program["graph_module"]["graph"]["nodes"]:
-        if not _SAFE_TARGET.fullmatch(str(node["target"])):
-            raise ModelError(f"{path} calls {node['target']}, which is not an ATen operator: export plain tensor code")
+def _tensor(entries: Entries, folder: str, name: str, value: Any, allowance: Allowance) -> Tensor:
+    """One tensor from its bytes.
+
+    Raises:
+        ModelError: it is larger than what is stored of it allows.
+    """
+    meta = value["tensor_meta"]
+    data = bytearray(entries.read(f"{folder}/{value['path_name']}"))
+    dtype = _STORED[meta["dtype"]]
+    sizes, strides = ([int(each["as_int"]) for each in meta[key]] for key in ("sizes", "strides"))
+    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    view = flat.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"]))
+    allowance.spend(serialized.short(name), max(0, view.numel() * view.element_size() - len(data)))
+    return view if view.is_contiguous() else view.contiguous()
 
 
-def _has_key(value: Any, key: str) -> bool:
-    if isinstance(value, dict):
-        return key in value or any(_has_key(item, key) for item in value.values())
-    return isinstance(value, list) and any(_has_key(item, key) for item in value)
-
-
-def _zipped(entries: dict[str, bytes]) -> io.BytesIO:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in entries.items():
-            archive.writestr(f"model/{name}", data)
-    buffer.seek(0)
-    return buffer
+def _description(entries: Entries) -> Description | None:
+    name = f"extra/{DESCRIPTION_FILE}"
+    if name not in entries:
+        return None
+    try:
+        return Description.from_json(entries.read(name).decode())
+    except ModelError as error:
+        raise ModelError(f"{entries.path}: {error}") from error
 
 
 def write_graph(graph: Graph, path: Path) -> None:

@@ -44,5 +44,7 @@ class Description:
                 tuple(str(name) for name in raw["classes"]),
                 raw["output_kind"],
             )
+        except RecursionError as error:
+            raise ModelError("the model's embedded slimseg description is nested too deeply: write it again") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"the model's embedded slimseg description cannot be read ({error})") from error

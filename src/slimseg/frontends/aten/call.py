@@ -57,7 +57,9 @@ class Call:
     def owner(self, name: str) -> str:
         """The module path that a parameter belongs to: `encoder.conv` of `encoder.conv.weight`."""
         parameter = self.parameters[self.arguments[name]]
-        return parameter.name.removeprefix("model.").rpartition(".")[0] or parameter.name
+        path = parameter.name.removeprefix("model.")
+        module, parametrised, _ = path.partition(".parametrizations.")  # weight normalisation and the like
+        return module if parametrised else path.rpartition(".")[0] or parameter.name
 
     def is_value(self, name: str) -> bool:
         """Whether an argument is an activation (not a parameter, not a number)."""
