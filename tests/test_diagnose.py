@@ -11,10 +11,11 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
 import slimseg
-from slimseg.diagnose import WORTH_SHARE, file_precision, find_all, own_file
+from slimseg.diagnose import WORTH_SHARE, find_all
 from slimseg.errors import ModelError, UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
+from slimseg.planning.own import file_precision, own_file
 from slimseg.results import Diagnosis, Finding
 from slimseg.runtimes.litert import file, quantizer, writer
 

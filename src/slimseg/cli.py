@@ -311,7 +311,7 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="tflite, coreml, ncnn, with commas between; each perhaps with a form: tflite:float32|int8, "
+            help="tflite, coreml, ncnn, with commas between; each perhaps with a form: tflite:float32|float16|int8, "
             "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
         ),
     ] = "tflite,coreml,ncnn",

@@ -12,12 +12,12 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import alike, observations, whatif
 from slimseg.planning.guidelines import guidelines
 from slimseg.planning.layer_times import at_latency, layer_times, part_ms
+from slimseg.planning.own import file_precision, own_file
 from slimseg.planning.sides import odd_sides
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Finding, Profile, Refusal
 from slimseg.runtimes import runtime
-from slimseg.runtimes.litert import file
 from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
@@ -81,19 +81,6 @@ def diagnose(
     ordered = in_order([*findings, *observed])
     left_alone = (*refusals, *small, *priced.refusals)
     return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes)
-
-
-def own_file(graph: Graph) -> Path | None:
-    """The user's file, if it is still the network: not where that was brought to another input size."""
-    if graph.source is None:
-        return None
-    shape = file.read(graph.source).inputs[0].shape
-    return graph.source if graph.input_size in (shape[1:3], shape[2:4]) else None
-
-
-def file_precision(path: Path) -> Precision:
-    """What the convolutions of a `.tflite` compute in."""
-    return "int8" if any("int8" in each.dtype for each in file.operators(path) if each.macs) else "float32"
 
 
 def _of_file(path: Path, note: str, threads: int) -> Diagnosis:

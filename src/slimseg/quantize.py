@@ -1,11 +1,11 @@
 """`slimseg quantize`: every post-training scheme as a file that is run, timed and judged; the best one is kept.
 
-    model ──> float32 file (the user's own `.tflite` as it is) ──> ranges on the user's images
-        ├─ for each scheme: write ──> does it run? ──> time beside float32 ──> accuracy ─┐
+    model ──> float file (the user's own `.tflite` as it is) ──> ranges on the user's images
+        ├─ for each scheme: write ──> does it run? ──> time beside it ──> accuracy ──────┐
         ├─ int8 loses: the same of corrected networks (quantisation/corrections.py) ─────┤──> the best for the budget
         └─ it loses still: the worst layers in float32 (quantisation/mixed_precision.py) ┘
 
-A scheme that cannot be had is a row of the table with its reason. What is slower than float32 is said to be.
+A scheme that cannot be had is a row of the table with its reason. What is slower than the original is said to be.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _named_as_given(scratch: str, name: str) -> Iterator[None]:
         if scratch not in str(error):
             raise
         message = str(error)
-        for own in ("float32.tflite", "of_bytes.tflite"):
+        for own in ("original.tflite", "float32.tflite", "of_bytes.tflite"):
             message = message.replace(str(Path(scratch) / own), name)
         raise type(error)(message.replace(f"{scratch}{os.sep}", "")) from error
 
@@ -198,13 +198,13 @@ class _Job:
     def _try_schemes(self, attempts: Sequence[Attempt]) -> None:
         alone = len({attempt.scheme for attempt in attempts}) == 1
         made = self._made(attempts, alone)
-        self.bench.progress.say("Timing float32 and the quantised files side by side")
+        self.bench.progress.say("Timing the original and the quantised files side by side")
         times = self.bench.times([trial.path for trial in made if trial.path is not None])
-        self.baseline = self.bench.float32(times)
+        self.baseline = self.bench.original(times)
         for trial in made:
             timed = replace(trial, time=times.get(trial.path) if trial.path else None)
             if not alone and self._is_hopeless(timed.row):
-                reason = f"{1 / timed.row.speedup:.0f}x slower than float32: accuracy not measured"
+                reason = f"{1 / timed.row.speedup:.0f}x slower than {self.baseline.scheme}: accuracy not measured"
                 self.trials.append(replace(timed, reason=reason))
             else:
                 self.trials.append(self.bench.judged(timed))
@@ -227,7 +227,7 @@ class _Job:
         return made
 
     def _is_hopeless(self, row: QuantisedFile) -> bool:
-        """Much slower than float32, and so slow that its accuracy would take longer than all else."""
+        """Much slower than the original, and so slow that its accuracy would take longer than all else."""
         judge = self.bench.judge
         slow = row.was_made and row.speedup * SLOW < 1
         return slow and judge is not None and row.latency_ms * judge.count > PATIENCE_MS

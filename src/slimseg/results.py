@@ -216,6 +216,7 @@ class ModelSummary(Result):
     params: int
     miou: float | None
     agreement: float | None
+    weights: str = "float32"  # in what the file stores them: "float32", "float16", "int8", or several, most first
 
 
 @dataclass(frozen=True)
@@ -289,13 +290,13 @@ class SlimResult(Result):
 class QuantisedFile(Result):
     """One scheme's file in numbers, or why there is none. Zeros and None: not measured."""
 
-    scheme: str  # "float32" for what the others are compared with
+    scheme: str  # of the original, which the others are compared with: "float32", or "float16" where it came in that
     ranges: str = ""  # how the ranges of activations were found; empty where the scheme has none
     latency_ms: float = 0.0
-    speedup: float = 0.0  # float32's latency over its own, within the rounds of one interleaved run; below 1: slower
+    speedup: float = 0.0  # the original's latency over its own, over the rounds of one interleaved run; below 1: slower
     size_bytes: int = 0
     miou: float | None = None  # None without labels
-    agreement: float | None = None  # with float32's masks, percent of pixels
+    agreement: float | None = None  # with the original's masks, percent of pixels
     reason: str = ""  # why there is no file, or no accuracy
     corrected: str = ""  # what was done to the float network before, for example "equalise 64": scales within 64
     kept_float: tuple[str, ...] = ()  # layers that stay in float32 within an int8 file

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slimseg.diagnose import file_precision
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
@@ -26,6 +25,7 @@ from slimseg.planning import deploy, same_outputs, steady
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, same_kind
 from slimseg.planning.in_place import InPlace
+from slimseg.planning.own import file_precision, own_file
 from slimseg.planning.plan import Plan
 from slimseg.planning.same_outputs import IMAGES, TOLERANCE
 from slimseg.planning.steady import Steady
@@ -35,6 +35,7 @@ from slimseg.report import wording
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
 from slimseg.runtimes import host, runtime
+from slimseg.runtimes.litert import file
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 
@@ -85,24 +86,25 @@ class _Exact:
         self.work = work
         self.images = _images(graph, evaluator)
         self.runtime = runtime.RUNTIMES[budget.runtime]
-        own = graph.source if self.runtime is runtime.LITERT else None
-        self.source = own or out / f"original_float{self.runtime.suffix}"
+        self.own = own_file(graph) if self.runtime is runtime.LITERT else None
+        self.source = self.own or out / f"original_float{self.runtime.suffix}"
+        self.kept: runtime.Kept = "exact" if self.own else "rounded"  # one's own 16 bits are not rounded further
 
     def run(self) -> SlimResult:
-        if self.source != self.original.source:
+        if self.own is None:
             self.runtime.write(self.original, self.source)
         result = self._measure(self._search())
         self._write(result)
         return result
 
     def _search(self) -> _Deployed:
-        if self.source == self.original.source and file_precision(self.source) == "int8":
-            return self._unchanged("it computes in int8, and new layers need ranges: give --data and --needs images")
+        if self.own is not None and (reason := _in_8_bits(self.own)):
+            return self._unchanged(f"{reason}: give --data and --needs images")
         self.progress.say("Exact edits: every candidate timed before and after")
         edits = ExactEdits(self.asked, EXACT, self._precision, self.progress, self._objection).run()
         plan = self._places.paying(Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals)))
         path = self.work / f"model{self.runtime.suffix}"
-        self.runtime.write(plan.graph, path)
+        self.runtime.write(plan.graph, path, self.kept)
         difference = self._changed(plan.graph)
         if difference > TOLERANCE:
             return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", plan.refusals)
@@ -115,10 +117,10 @@ class _Exact:
     @cached_property
     def _start(self) -> Path:
         """The file before the first edit: the source, unless slimseg writes the same network differently."""
-        if self.source != self.original.source and self.asked is self.original:
+        if self.own is None and self.asked is self.original:
             return self.source
         path = self.work / f"start{self.runtime.suffix}"
-        self.runtime.write(self.asked, path)
+        self.runtime.write(self.asked, path, self.kept)
         return path
 
     @property
@@ -135,11 +137,11 @@ class _Exact:
     def _changed(self, edited: Graph) -> float:
         """How much its outputs differ on the runtime, all weights in 32 bits: rounding is not the edits' doing."""
         before, after = (self.work / f"full_{name}{self.runtime.suffix}" for name in ("before", "after"))
-        if self.asked is self.original and self.source == self.original.source:
-            before = self.source
+        if self.asked is self.original and self.own is not None:
+            before = self.own
         else:
-            self.runtime.write(self.asked, before, full=True)
-        self.runtime.write(edited, after, full=True)
+            self.runtime.write(self.asked, before, "full")
+        self.runtime.write(edited, after, "full")
         return same_outputs.of_files(before, after, self.images, self.asked)
 
     def _unchanged(self, reason: str, refusals: tuple[Refusal, ...] = ()) -> _Deployed:
@@ -222,6 +224,15 @@ class _Exact:
         examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
         write_run(result, self.source, examples, classes)
+
+
+def _in_8_bits(own: Path) -> str:
+    """Why exact edits leave a quantised file alone, or nothing."""
+    if file_precision(own) == "int8":
+        return "it computes in int8, and new layers need ranges"
+    if file.read(own).integer:
+        return "its weights are in 8 bits, and new layers would have theirs in 32"
+    return ""
 
 
 def _images(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:

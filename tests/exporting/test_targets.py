@@ -19,7 +19,7 @@ def test_targets_in_order() -> None:
         ("", "nothing to export"),
         (",", "nothing to export"),
         ("onnx", "no such target"),
-        ("tflite:float16", "no form 'float16': give one of float32, int8"),
+        ("tflite:fp16", "no form 'fp16': give one of float32, float16, int8"),
         ("ncnn,ncnn", "twice"),
     ],
 )

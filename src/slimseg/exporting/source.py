@@ -11,6 +11,7 @@ from slimseg.exporting import proven
 from slimseg.frontends import load
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
+from slimseg.planning.own import own_file
 from slimseg.report import wording
 from slimseg.results import UNKNOWN, Provenance
 from slimseg.runtimes.litert import file
@@ -22,14 +23,18 @@ class Source:
     """The network with the output that was asked for."""
 
     graph: Graph
-    files: Mapping[str, Path] = field(default_factory=dict)  # "float32" and "int8", those that there are
+    files: Mapping[str, Path] = field(default_factory=dict)  # "float32", "float16", "int8": those that there are
     provenance: Provenance = UNKNOWN
     run: Path | None = None  # of slim, whose result it is
 
     @property
     def precision(self) -> str:
-        """Of the `.tflite` that is exported where no other is asked for."""
-        return "int8" if "int8" in self.files else "float32"
+        """Of the `.tflite` that is exported where no other is asked for: that of the file, else of the weights."""
+        return next((each for each in ("int8", "float16") if each in self.files), "") or self._of_weights
+
+    @property
+    def _of_weights(self) -> str:
+        return "float32" if "float32" in self.files else self.graph.weights
 
 
 def open_source(model: Graph | str | Path, head: OutputKind | None = None, anyway: bool = False) -> Source:
@@ -70,7 +75,8 @@ def _opened(model: Graph | str | Path) -> Source:
 
 
 def _of_file(graph: Graph) -> dict[str, Path]:
-    return {} if graph.source is None else {precision(graph.source): graph.source}
+    own = own_file(graph)
+    return {} if own is None else {precision(own): own}
 
 
 def _of_run(folder: Path) -> dict[str, Path]:
@@ -80,8 +86,9 @@ def _of_run(folder: Path) -> dict[str, Path]:
 
 
 def precision(path: Path) -> str:
-    """ "int8" where a `.tflite` takes or gives integers, or holds them in between."""
-    return "int8" if file.read(path).integer else "float32"
+    """ "int8" where a `.tflite` has integer weights; else "float16" or "float32", as most of them are stored."""
+    found = file.read(path)
+    return "int8" if found.integer else found.weights.partition(" ")[0]
 
 
 def _with_head(source: Source, head: OutputKind | None) -> Source:

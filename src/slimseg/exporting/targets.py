@@ -10,7 +10,7 @@ from slimseg.errors import UserError
 Runtime = Literal["tflite", "coreml", "ncnn"]
 # In the order of the text for the user; what each form means is told by the writer of that runtime in this folder.
 FORMS: dict[Runtime, tuple[str, ...]] = {
-    "tflite": ("float32", "int8"),
+    "tflite": ("float32", "float16", "int8"),
     "coreml": ("float16", "float32", "palettised", "linear"),
     "ncnn": ("fp16", "fp32"),
 }

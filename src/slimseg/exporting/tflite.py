@@ -2,6 +2,7 @@
 
 form       what it is
 float32    the source's own file, if it is one in float32, else the graph written anew
+float16    the source's own file, if its weights are stored so, else the graph written anew; computes in float32
 int8       the source's own int8 file, else the graph quantised on the user's images, taking RGB bytes
 """
 
@@ -13,9 +14,10 @@ from pathlib import Path
 from slimseg.errors import RuntimeFailure, Unsupported, UserError
 from slimseg.exporting.written import Request, Written
 from slimseg.graph.description import Description
+from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.report.artefacts import tflite_artefact
-from slimseg.runtimes import host
+from slimseg.runtimes import host, runtime
 from slimseg.runtimes.litert import file, session
 from slimseg.runtimes.litert.tasks import client, for_image_segmenter
 from slimseg.techniques import image_input
@@ -46,7 +48,7 @@ def write(request: Request) -> Written:
         artefact = replace(artefact, precision="int8")
     artefact = replace(artefact, verified=tuple(verified), not_verified=tuple(not_verified))
     same_as = plain.name if unchanged else ""
-    return Written(artefact, path, request.source.graph, is_float=form == "float32", same_as=same_as)
+    return Written(artefact, path, request.source.graph, is_float=form != "int8", same_as=same_as)
 
 
 _PHONE = "It ran on this computer's processor, not on a phone."
@@ -60,8 +62,18 @@ def _plain(request: Request, form: str) -> Path:
     path = request.folder / f"plain_{form}.tflite"
     if form == "int8" and request.drawn:
         raise UserError("int8 needs images for the ranges of activations: give --data")
-    deploy.write_deployed(source.graph, path, request.images, "int8" if form == "int8" else "float32")
+    if form == "int8":
+        deploy.write_deployed(source.graph, path, request.images, "int8")
+    else:
+        _write_float(source.graph, path, form)
     return path
+
+
+def _write_float(graph: Graph, path: Path, form: str) -> None:
+    """In float32, the weights in 32 or in 16 bits, whatever they came in."""
+    asked = graph.copy()
+    asked.weights = "float16" if form == "float16" else "float32"
+    runtime.LITERT.write(asked, path)
 
 
 def _for_mediapipe(request: Request, plain: Path, form: str, description: Description) -> tuple[bytes, bool]:
@@ -74,11 +86,11 @@ def _for_mediapipe(request: Request, plain: Path, form: str, description: Descri
     try:
         return for_image_segmenter(plain.read_bytes(), description, name, licence), False
     except Unsupported:
-        if form != "float32" or not _normalises_by_channel(description):
+        if form == "int8" or not _normalises_by_channel(description):
             raise
         folded = image_input.fold(request.source.graph)
         path = request.folder / "folded.tflite"
-        deploy.write_float(folded, path)
+        _write_float(folded, path, form)
         return for_image_segmenter(path.read_bytes(), folded.description, name, licence), True
 
 

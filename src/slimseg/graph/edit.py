@@ -176,7 +176,9 @@ def extract(graph: Graph, source: str, target: str) -> Graph:
         values[node] = new.node_copy(node, lambda old: values[old])
     new.output(values[graph.node(target)])
     module = fx.GraphModule(_used_part(graph.module, new), new)
-    return Graph(module, graph.shape(start), graph.description, f"{graph.name}:{target}")
+    part = Graph(module, graph.shape(start), graph.description, f"{graph.name}:{target}")
+    part.weights = graph.weights
+    return part
 
 
 def ending_at(graph: Graph, name: str) -> Graph:

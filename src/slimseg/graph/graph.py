@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, fx, nn
 
@@ -20,6 +20,7 @@ from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+Weights = Literal["float32", "float16"]
 
 
 class Graph:
@@ -45,6 +46,7 @@ class Graph:
         self.name = name
         self.source: Path | None = None  # the deployable file that it was opened from, if it was one
         self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
+        self.weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         # By node: how much each of its output channels matters, measured on images; empty where nothing was.
         self.importance: Mapping[str, Tensor] = {}

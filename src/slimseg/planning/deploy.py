@@ -22,7 +22,7 @@ from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, RuntimeName
 from slimseg.runtimes import host, runtime
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert import quantizer
 from slimseg.techniques import Site, image_input, named
 from slimseg.techniques.channels import Channels
 
@@ -31,8 +31,8 @@ QUANTISATION = "int8 quantisation"
 
 
 def write_float(graph: Graph, path: Path) -> None:
-    """The graph as float32 `.tflite`."""
-    writer.write(graph, path)
+    """The graph as float32 `.tflite`, all its weights in 32 bits: the form to quantise."""
+    runtime.LITERT.write(graph, path, "full")
 
 
 def write_int8(graph: Graph, float_path: Path, path: Path, images: Images, io: quantizer.Io = "float32") -> None:
@@ -42,7 +42,8 @@ def write_int8(graph: Graph, float_path: Path, path: Path, images: Images, io: q
 
 
 def write_deployed(graph: Graph, path: Path, images: Images, precision: Precision) -> Path:
-    """The file that is shipped: float32, or int8 that takes RGB bytes where the first layer can take the rest in.
+    """The file that is shipped: in float, its weights in the precision that they came in, or int8 that takes RGB bytes
+    where the first layer can take the rest in.
 
     Returns:
         Its path, which is `path` but for the suffix of another runtime.
@@ -50,7 +51,7 @@ def write_deployed(graph: Graph, path: Path, images: Images, precision: Precisio
     if precision == "ncnn":
         return whatif.written(graph, precision, path)
     if precision == "float32":
-        write_float(graph, path)
+        runtime.LITERT.write(graph, path)
         return path
     io: quantizer.Io = "image"
     try:
@@ -83,6 +84,7 @@ def summarise(graph: Graph, path: Path, latency_ms: float, end_to_end_ms: float,
         params=cost.params,
         miou=accuracy.miou,
         agreement=accuracy.agreement,
+        weights=runtime.of(path).weights(path),
     )
 
 

@@ -23,7 +23,7 @@ from slimseg.graph.graph import Graph, only_consumer
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import benchmark, runtime
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert import quantizer
 from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8", "ncnn"]  # of a `.tflite`; or ncnn's own, weights in 16 bits
@@ -198,9 +198,10 @@ def written(graph: Graph, precision: Precision, path: Path, io: quantizer.Io | N
         path = path.with_suffix(runtime.NCNN.suffix)
         runtime.NCNN.write(graph, path)
         return path
-    writer.write(graph, path)
     if precision == "float32":
+        runtime.LITERT.write(graph, path)
         return path
+    runtime.LITERT.write(graph, path, "full")
     _, channels, height, width = graph.input_shape
     sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
     result = path.with_suffix(".int8.tflite")

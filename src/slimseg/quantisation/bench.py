@@ -1,4 +1,4 @@
-"""Where quantised files are made and measured: written, seen to run, timed beside float32, judged on images.
+"""Where quantised files are made and measured: written, seen to run, timed beside the original, judged on images.
 
 Base (a float32 file, its activations) ── tried ──> Trial (a file) ── timed, judged ──> a row of the table
 """
@@ -28,7 +28,7 @@ from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
 from slimseg.runtimes import benchmark
-from slimseg.runtimes.litert import quantizer, runnable
+from slimseg.runtimes.litert import file, halves, quantizer, runnable
 from slimseg.runtimes.litert.quantizer import Io
 
 _MEMORY_BYTES = 2 << 30  # for all images that PyTorch runs a network on at once
@@ -131,11 +131,15 @@ class Bench:
         Raises:
             OutputError: there is no place for it.
         """
+        if attempt.scheme == "float16" and self.source.is_half:
+            return Trial(attempt, base, self.source.original)  # it is that already
         kept = f"{len(attempt.keep_float)} in float32" if attempt.keep_float else ""
         path = self.scratch / f"{_file_name(attempt.scheme, attempt.ranges or 'plain', attempt.corrected, kept)}.tflite"
         try:
             ranges = None if attempt.ranges is None else base.ranges(attempt.ranges)
             quantizer.quantize(base.path, path, attempt.scheme, ranges, self.io, attempt.keep_float)
+            if self.source.is_half:  # what stays in float keeps the precision that it came in
+                file.save(halves.narrowed(path.read_bytes(), path), path)
             benchmark.time_files([path], self.threads, rounds=1)
         except OutputError:
             raise
@@ -146,12 +150,12 @@ class Bench:
     def failed(self, attempt: Attempt, base: Base, error: SlimsegError) -> Trial:
         return Trial(attempt, base, failure=error, reason=str(error).replace(f"{self.scratch}{os.sep}", ""))
 
-    def float32(self, times: Mapping[Path, Beside]) -> QuantisedFile:
+    def original(self, times: Mapping[Path, Beside]) -> QuantisedFile:
         """The original's row; judged before any other, as all masks are compared with its own."""
-        path = self.source.original
+        path, size = self.source.original, self.source.size_bytes
         accuracy = Accuracy(None, None) if self.judge is None else self.judge.accuracy(path)
-        time, size = times[path], path.stat().st_size
-        return QuantisedFile("float32", "", time.latency_ms, time.speedup, size, accuracy.miou, accuracy.agreement)
+        time, scheme = times[path], "float16" if self.source.is_half else "float32"
+        return QuantisedFile(scheme, "", time.latency_ms, time.speedup, size, accuracy.miou, accuracy.agreement)
 
     def judged(self, trial: Trial) -> Trial:
         """With its accuracy."""
@@ -162,7 +166,8 @@ class Bench:
     def times(self, paths: Sequence[Path]) -> Mapping[Path, Beside]:
         """Of the original and of every file, in turns."""
         try:
-            return beside_float(self.source.original, paths, self.threads)
+            own = self.source.original
+            return beside_float(own, [path for path in paths if path != own], self.threads)
         except RuntimeFailure as error:
             raise runnable.blamed(error) from error
 

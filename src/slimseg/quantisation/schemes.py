@@ -120,21 +120,26 @@ def _lost(baseline: QuantisedFile, candidate: QuantisedFile) -> float:
 
 def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen: QuantisedFile) -> str:
     """What to know about the choice, in words."""
+    original = baseline.scheme
+    others = _slower(baseline, candidates, chosen)
+    if chosen.scheme == original:
+        return f"the file as it is, in {original}: no other scheme is better here{others}"
     if chosen.speedup >= FASTER:
-        speed = f"{chosen.speedup:.2f}x as fast as float32 on this runtime"
+        speed = f"{chosen.speedup:.2f}x as fast as {original} on this runtime"
     elif chosen.speedup >= 1 / FASTER:
-        speed = "no faster than float32 on this runtime"
+        speed = f"no faster than {original} on this runtime"
     else:
-        speed = f"slower than float32 on this runtime ({1 / chosen.speedup:.2f}x the time)"
+        speed = f"slower than {original} on this runtime ({1 / chosen.speedup:.2f}x the time)"
     size = f"{100 * chosen.size_bytes / max(1, baseline.size_bytes):.0f}% of its size"
-    slower = sorted(
-        {_name(each) for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {_name(chosen)}
-    )
-    others = f"; slower than float32: {', '.join(slower)}" if slower else ""
     how = [f"ranges by {chosen.ranges}"] if chosen.ranges else []
     how += [_corrected(chosen)] if chosen.corrected else []
     made = f" ({', '.join(how)})" if how else ""
     return f"{_name(chosen)}{made} is {speed}, and {size}{others}"
+
+
+def _slower(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen: QuantisedFile) -> str:
+    slower = {_name(each) for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {_name(chosen)}
+    return f"; slower than {baseline.scheme}: {', '.join(sorted(slower))}" if slower else ""
 
 
 def _corrected(row: QuantisedFile) -> str:

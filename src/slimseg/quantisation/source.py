@@ -1,4 +1,8 @@
-"""What is quantised: the user's own `.tflite` as it is, or a Graph that is written as float32."""
+"""What is quantised: the user's own `.tflite` as it is, or a Graph that is written in float.
+
+A file with weights in float16 is a float network like any other: what is made of it is compared with the file itself,
+and made of the same numbers in 32 bits.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,27 @@ from slimseg.frontends import describe, load
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, quantizer, runnable
+from slimseg.runtimes import host, runtime
+from slimseg.runtimes.litert import file, halves, quantizer, runnable
 from slimseg.runtimes.litert.quantizer import Io
 from slimseg.techniques import image_input
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network as float32 files that describe themselves."""
+    """A network as float files that describe themselves."""
 
     name: str
-    original: Path  # what every quantised file is compared with
-    quantised_from: Path  # the same function; of bytes where the input is to be an image
+    original: Path  # what every quantised file is compared with, its weights in the precision that they came in
+    quantised_from: Path  # the same function in 32 bits; of bytes where the input is to be an image
     description: Description  # of the original
+    size_bytes: int  # of the original as the user has it
     written_from: Graph | None = None  # what `quantised_from` was written from; None: the user's own `.tflite`
+
+    @property
+    def is_half(self) -> bool:
+        """Whether the original has its weights in float16 already, and none in more bits."""
+        return file.read(self.original).weights == "float16"
 
     def graph(self) -> Graph:
         """What is quantised, for changes to it before. Not to be changed itself.
@@ -58,26 +68,42 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
         ModelError: the model cannot be opened, is quantised already, has weights that are not finite, or cannot take
             bytes where `io` wants that.
     """
-    own = folder / "float32.tflite"
+    own = folder / "original.tflite"
     if not isinstance(model, Graph) and Path(model).suffix.lower() == ".tflite":
-        path = Path(model)
-        quantizer.check(path)
-        runnable.check(file.read(path))
-        means = description or describe(path)
-        file.save(file.embed_description(path.read_bytes(), means), own)
-        return Source(str(model), own, own, means)
+        return _of_file(Path(model), description, folder, own)
     return _written(model if isinstance(model, Graph) else load(model), io, folder, own)
 
 
+def _of_file(path: Path, description: Description | None, folder: Path, own: Path) -> Source:
+    """The user's own `.tflite`, describing itself; one with float16 weights has them in 32 bits beside it."""
+    found = file.read(path)
+    if "float16" not in found.weights:
+        quantizer.check(path)
+    runnable.check(found)
+    data = path.read_bytes()
+    means = description or describe(path)
+    file.save(file.embed_description(data, means), own)
+    if "float16" not in found.weights:
+        return Source(str(path), own, own, means, found.size_bytes)
+    in_32_bits = folder / "float32.tflite"
+    file.save(file.embed_description(halves.widened(data, path), means), in_32_bits)
+    quantizer.check(in_32_bits)
+    return Source(str(path), own, in_32_bits, means, found.size_bytes)
+
+
 def _written(graph: Graph, io: Io, folder: Path, own: Path) -> Source:
-    deploy.write_float(graph, own)
-    quantizer.check(own)
+    in_32_bits = own if graph.weights == "float32" else folder / "float32.tflite"
+    runtime.LITERT.write(graph, own)
+    if in_32_bits is not own:
+        deploy.write_float(graph, in_32_bits)
+    quantizer.check(in_32_bits)
+    size_bytes = own.stat().st_size
     if io != "image":
-        return Source(graph.name, own, own, graph.description, graph)
+        return Source(graph.name, own, in_32_bits, graph.description, size_bytes, graph)
     try:
         folded = image_input.fold(graph)
     except Unsupported as error:
         raise ModelError(f"{graph.name} cannot take an image's bytes: {error}") from error
     of_bytes = folder / "of_bytes.tflite"
     deploy.write_float(folded, of_bytes)
-    return Source(graph.name, own, of_bytes, graph.description, folded)
+    return Source(graph.name, own, of_bytes, graph.description, size_bytes, folded)

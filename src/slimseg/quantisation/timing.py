@@ -1,4 +1,4 @@
-"""Quantised files beside float32: those of its own speed in one interleaved run, much slower ones apart."""
+"""Quantised files beside the original: those of its own speed in one interleaved run, much slower ones apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slimseg.planning.whatif import calm_ms
 from slimseg.runtimes import benchmark
 
 SECONDS_PER_FILE = 1.0
-SLOW = 3.0  # times float32's latency: a scheme without kernels of its own takes up to 30
+SLOW = 3.0  # times the original's latency: a scheme without kernels of its own takes up to 30
 _ROUNDS_OF_SLOW = 2
 
 
@@ -19,11 +19,11 @@ class Beside:
     """One file's time."""
 
     latency_ms: float
-    speedup: float  # float32's latency over its own, the median over rounds
+    speedup: float  # the original's latency over its own, the median over rounds
 
 
 def beside_float(original: Path, paths: Sequence[Path], threads: int) -> Mapping[Path, Beside]:
-    """Of `original`, the float32 file, and of every other.
+    """Of `original`, the float file, and of every other.
 
     Raises:
         RuntimeFailure: the runtime refused a file or crashed.

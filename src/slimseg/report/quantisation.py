@@ -9,7 +9,7 @@ from rich.text import Text
 from slimseg.report import tables, units, wording
 from slimseg.results import Fallback, Island, LayerSensitivity, QuantisationResult, QuantisedFile
 
-_LEVEL = 0.03  # of float32's speed: less is noise, and neither green nor red
+_LEVEL = 0.03  # of the original's speed: less is noise, and neither green nor red
 _WORST = 10  # layers shown
 
 
@@ -43,7 +43,7 @@ def _table(result: QuantisationResult) -> Table:
     rows = tables.table(*words, "Latency", "Speed", "Size", accuracy_column, numbers_from=len(words))
     for row in (result.baseline, *result.candidates):
         accuracy = row.miou if labelled else row.agreement
-        kept = row == result.chosen
+        kept = row is not result.baseline and row == result.chosen
         rows.add_row(
             f"{_scheme(row)}{' ✓' if kept else ''}",
             *((row.ranges, row.corrected) if corrected else (row.ranges,)),

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -14,6 +14,10 @@ from slimseg.errors import ModelError, UserError
 from slimseg.graph.graph import Graph
 from slimseg.results import Profile, RuntimeName
 from slimseg.runtimes import child, host
+
+# How a network's weights are stored: in the precision that they came in ("rounded" to it where an edit or training made
+# them), in that precision only where it rounds nothing ("exact"), or in 32 bits all ("full").
+Kept = Literal["rounded", "exact", "full"]
 
 
 class Runtime(Protocol):
@@ -23,10 +27,10 @@ class Runtime(Protocol):
     title: str  # for people
     suffix: str  # of the file that stands for a network
 
-    def write(self, graph: Graph, path: Path, full: bool = False) -> None:
+    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
         """The network in float, as `path` and what belongs to it.
 
-        `full` keeps every weight in 32 bits, for comparisons of numbers, where an app would have 16.
+        "full" is for comparisons of numbers, and for what is still to be quantised.
         """
 
     def files(self, path: Path) -> tuple[Path, ...]:
@@ -34,6 +38,9 @@ class Runtime(Protocol):
 
     def read(self, path: Path) -> host.Described:
         """What a file says of itself."""
+
+    def weights(self, path: Path) -> str:
+        """In what a file stores its weights: "float32", "float16", "int8", or several of them, most first."""
 
     def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """Inputs (N, height, width, 3) as `host.App.prepare` gives them, to outputs as `host.App.mask` takes them."""
@@ -47,10 +54,13 @@ class _LiteRT:
     title = "LiteRT CPU (XNNPACK)"
     suffix = ".tflite"
 
-    def write(self, graph: Graph, path: Path, full: bool = False) -> None:
+    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
         from slimseg.runtimes.litert import writer
 
-        writer.write(graph, path)
+        if graph.weights == "float32" or weights == "full":
+            writer.write(graph, path)
+        else:
+            writer.write(graph, path, "float16" if weights == "rounded" else "float16 where exact")
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return (path,)
@@ -59,6 +69,11 @@ class _LiteRT:
         from slimseg.runtimes.litert import file
 
         return file.read(path)
+
+    def weights(self, path: Path) -> str:
+        from slimseg.runtimes.litert import file
+
+        return file.read(path).weights
 
     def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         from slimseg.runtimes.litert import session
@@ -72,16 +87,17 @@ class _LiteRT:
 
 
 class _Ncnn:
-    """Weights are stored in 16 bits, as an app would have them; here they are computed with in 32."""
+    """Weights are stored in 16 bits, rounded, as an app would have them, unless all 32 are asked for; they are computed
+    with in 32 here."""
 
     name: RuntimeName = "ncnn"
     title = "ncnn CPU"
     suffix = ".param"
 
-    def write(self, graph: Graph, path: Path, full: bool = False) -> None:
+    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
         from slimseg.runtimes.ncnn import writer
 
-        writer.write(graph, path.parent, "fp32" if full else "fp16", path.stem)
+        writer.write(graph, path.parent, "fp32" if weights == "full" else "fp16", path.stem)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return path, path.with_suffix(".bin")
@@ -90,6 +106,11 @@ class _Ncnn:
         from slimseg.runtimes.ncnn import file
 
         return file.read(path)
+
+    def weights(self, path: Path) -> str:
+        from slimseg.runtimes.ncnn import file
+
+        return file.weights(path)
 
     def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         from slimseg.runtimes.ncnn import session

@@ -63,6 +63,7 @@ def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None) -> Grap
     from slimseg.graph.output import output_kind
 
     graph = network.build(config.parse(held.config), Weights(held), held.version, input_size, path)
+    graph.weights = "float16" if held.halves else "float32"
     inferred = preprocessing.inferred(graph)
     graph.description = replace(graph.description, preprocessing=inferred, output_kind=output_kind(graph))
     return graph

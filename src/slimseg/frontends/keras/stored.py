@@ -35,6 +35,7 @@ class Stored:
     layout: str  # "keras" or "h5"
     arrays: dict[str, Array] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    halves: bool = False  # whether weights, rather than single numbers, came in float16
 
 
 def read(path: str) -> Stored:
@@ -146,6 +147,7 @@ def _collect(source: Any, size: int, held: Stored, path: str, top: str = "/") ->
                     raise ModelError(f"{path} unpacks to more than its size can hold: refused")
                 if child.external or child.is_virtual:
                     raise ModelError(f"{path} keeps {inner} in another file: save the whole network again")
+                held.halves |= child.dtype == np.float16 and len(child.shape) > 1
                 if child.dtype.kind in "fiubV":  # no strings, no references
                     held.arrays[inner] = _numbers(child)
 

@@ -75,6 +75,7 @@ class _Opener:
         spellings.rewrite(self.builder)
         graph = Graph(fx.GraphModule(self.builder.root, self.builder.graph), image.stored, name=self.model.path.stem)
         graph.description = Description(self._preprocessing(), output_kind=output_kind(graph))
+        graph.weights = self.model.weights
         graph.notes = tuple(self.builder.notes)
         return graph
 

@@ -13,6 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto
 from slimseg.errors import ModelError
 from slimseg.frontends.onnx import wire
 from slimseg.frontends.onnx.tensors import Array, TensorReader
+from slimseg.graph.graph import Weights
 
 MAX_FILE_BYTES = 512 << 20
 MAX_NODES = 10_000
@@ -48,6 +49,7 @@ class Model:
     constants: dict[str, Array]
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
+    weights: Weights  # the precision that they came in
 
 
 def read(path: Path) -> Model:
@@ -78,14 +80,16 @@ def _model(path: Path, proto: ModelProto) -> Model:
     if graph.sparse_initializer:
         raise ModelError(f"{path} holds sparse weights, which slimseg cannot open: export it with dense ones")
     constants = {tensor.name: reader.read(tensor) for tensor in graph.initializer}
+    nodes = _nodes(graph, reader)
     opset = max((entry.version for entry in proto.opset_import if entry.domain in _DOMAINS), default=1)
     return Model(
         path,
         opset,
-        _nodes(graph, reader),
+        nodes,
         constants,
         tuple(_input(value) for value in graph.input if value.name not in constants),
         tuple(value.name for value in graph.output),
+        "float16" if reader.halves else "float32",
     )
 
 

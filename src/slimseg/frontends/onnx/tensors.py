@@ -44,6 +44,7 @@ class TensorReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bytes_left = MAX_DATA_BYTES
+        self.halves = False  # whether weights, rather than single numbers, came in float16
 
     def read(self, tensor: TensorProto) -> Array:
         """Values of a tensor: float16, bfloat16 and float64 as float32, all others as they are.
@@ -57,6 +58,7 @@ class TensorReader:
             )
         code, field = _TYPES[tensor.data_type]
         shape, dtype = tuple(tensor.dims), np.dtype(code)
+        self.halves |= tensor.data_type == TensorProto.FLOAT16 and len(shape) > 1
         if min(shape, default=0) < 0 or len(shape) > 8:
             raise self._damaged(tensor)
         count = math.prod(shape)

@@ -48,6 +48,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
         raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)})") from error
+    graph.weights = "float16" if "float16" in described.weights else "float32"
     graph.description = described.description or Description(
         _preprocessing(described.inputs[0]), (), output_kind(graph)
     )

@@ -18,6 +18,7 @@ _DTYPES: dict[int, str] = {
 _BITS = {"float64": 64, "int64": 64, "uint64": 64, "complex64": 64, "float32": 32, "int32": 32, "uint32": 32}
 _BITS |= {"float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16, "int4": 4, "int2": 2}
 # Position of the weights and of the bias among the inputs.
+_WORTH_TELLING = 0.01  # of all weights: fewer do not make a file one of two precisions
 _WEIGHTED = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3)}
 
 
@@ -103,6 +104,22 @@ class Tensors:
             if self.op_name(op) in _WEIGHTED
             for index in self.parameters(op)
         )
+
+    def weights(self) -> str:
+        """In what weights of convolutions and their like are stored: "float32", or "float16 and int8", most first."""
+        values: dict[str, int] = {}
+        for op in self._graph.operators or []:
+            position, _ = _WEIGHTED.get(self.op_name(op), (-1, -1))
+            if 0 <= position < len(op.inputs) and self.is_constant(index := int(op.inputs[position])):
+                stored = dtype_name(self.tensor(self._stored(index)))
+                values[stored] = values.get(stored, 0) + self.size(index)
+        told = [each for each, count in values.items() if count >= _WORTH_TELLING * sum(values.values())]
+        return " and ".join(sorted(told, key=lambda each: -values[each])) or "float32"
+
+    def _stored(self, index: int) -> int:
+        """The tensor that holds the data of a constant: itself, or what its DEQUANTIZE reads."""
+        data = self._model.buffers[self.tensor(index).buffer].data
+        return index if data is not None and len(data) else int(self._made_by[index].inputs[0])
 
     def memory_bytes(self, operator: Any) -> int:
         moved = [*self.activations(operator), *self.parameters(operator), *(int(i) for i in operator.outputs)]

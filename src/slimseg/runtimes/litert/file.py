@@ -71,6 +71,7 @@ class File:
     description: Description | None
     params: int  # each stored tensor once
     integer: bool = False  # stores integer weights
+    weights: str = "float32"  # in what those of convolutions and their like are stored; of several "float16 and int8"
     main_signature: int = 0  # position of the signature that speaks of the main graph
 
     @property
@@ -104,6 +105,7 @@ def _read(path: Path, _mtime_ns: int, size: int) -> File:
             description=_description(model),
             params=tensors.total_params(),
             integer=tensors.has_integer_weights(),
+            weights=tensors.weights(),
             main_signature=_main_signature(model),
         )
     except (IndexError, TypeError, AttributeError) as error:

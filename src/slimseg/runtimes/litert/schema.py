@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
@@ -12,17 +12,32 @@ from slimseg.graph.description import Description
 from slimseg.runtimes.litert import compact
 
 METADATA_NAME = b"slimseg"
+# In how many bits real constants are stored: 32; 16, rounded; or 16 where that loses nothing, and else 32.
+Storage = Literal["float32", "float16", "float16 where exact"]
+LARGEST_HALF = 65504.0
+DEQUANTIZE_OF_HALVES = 3  # the operator's version that takes float16
+_FEWEST_HALVES = 128  # values: fewer save less than the operator that widens them takes
 _TYPES = {
+    np.dtype(np.float16): tflite.TensorType.FLOAT16,
     np.dtype(np.float32): tflite.TensorType.FLOAT32,
     np.dtype(np.int32): tflite.TensorType.INT32,
     np.dtype(np.int64): tflite.TensorType.INT64,
 }
 
 
+def half(value: np.ndarray[Any, Any], rounding: bool = False) -> np.ndarray[Any, Any] | None:
+    """float32 values as float16; None where that saves nothing, one is too large, or one would be rounded unasked."""
+    if value.dtype != np.float32 or value.size < _FEWEST_HALVES or not np.abs(value).max() <= LARGEST_HALF:
+        return None
+    narrow = value.astype(np.float16)
+    return narrow if rounding or np.array_equal(narrow, value) else None
+
+
 class ModelBuilder:
     """Collects tensors and operators, then serialises them. Indices are those of the file."""
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage = "float32") -> None:
+        self.storage = storage
         self.subgraph = tflite.SubGraphT()
         self.subgraph.name = b"main"
         self.subgraph.tensors, self.subgraph.operators = [], []
@@ -43,7 +58,18 @@ class ModelBuilder:
         return self._dtypes[index]
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
-        """A tensor whose data is stored in the file."""
+        """A tensor whose data is stored in the file; in 16 bits, where those are wanted, with a DEQUANTIZE behind it.
+
+        Runtimes widen such a constant once, before the first run.
+        """
+        narrow = None if self.storage == "float32" else half(value, rounding=self.storage == "float16")
+        if narrow is None:
+            return self._stored(name, value)
+        stored, index = self._stored(f"{name}_float16", narrow), self.tensor(name, value.shape)
+        self.operator(tflite.BuiltinOperator.DEQUANTIZE, [stored], index, version=DEQUANTIZE_OF_HALVES)
+        return index
+
+    def _stored(self, name: str, value: np.ndarray[Any, Any]) -> int:
         buffer = tflite.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
         self.model.buffers.append(buffer)

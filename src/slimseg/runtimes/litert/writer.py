@@ -1,4 +1,5 @@
-"""Write a Graph as a float32 `.tflite`: NHWC, scales and shifts folded, activations and pads fused.
+"""Write a Graph as a float `.tflite`: NHWC, scales and shifts folded, activations and pads fused; weights in 32 or 16
+bits, arithmetic in 32.
 
 Every operator's output tensor is named after the node whose value it holds, so a profile of the file, the ranges
 of a calibration and the graph speak of the same things. Milliseconds, no compiler in between. A graph with opaque
@@ -20,7 +21,7 @@ from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.runtimes.litert import file, lowering
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.schema import ModelBuilder, Storage
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,21 @@ class Written:
     covers: dict[str, tuple[str, ...]]
 
 
-def write(graph: Graph, path: Path) -> dict[str, tuple[str, ...]]:
+def write(graph: Graph, path: Path, storage: Storage = "float32") -> dict[str, tuple[str, ...]]:
     """Write `graph` to `path` atomically; returns which nodes each operator (by tensor name) computes.
+
+    `storage` is that of the weights; all is computed in float32.
 
     Raises:
         Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
         OutputError: the place cannot be written.
     """
-    written = serialise(graph)
+    written = serialise(graph, storage)
     file.save(written.data, path)
     return written.covers
 
 
-def serialise(graph: Graph) -> Written:
+def serialise(graph: Graph, storage: Storage = "float32") -> Written:
     """The `.tflite` bytes of a graph.
 
     Raises:
@@ -56,7 +59,7 @@ def serialise(graph: Graph) -> Written:
             graph, ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
         )
     try:
-        return _Writer(folded).run()
+        return _Writer(folded, storage).run()
     except Unsupported as error:
         return _with_litert_torch(graph, str(error))
 
@@ -64,9 +67,9 @@ def serialise(graph: Graph) -> Written:
 class _Writer:
     """Walks the folded graph once, in order."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, storage: Storage) -> None:
         self.graph = graph
-        self.builder = ModelBuilder()
+        self.builder = ModelBuilder(storage)
         self.tensors: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
 

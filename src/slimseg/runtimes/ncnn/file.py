@@ -16,7 +16,7 @@ from pathlib import Path
 from slimseg.errors import ModelError, OutputError, RuntimeFailure
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert.file import TensorInfo
-from slimseg.runtimes.ncnn.net import MAGIC
+from slimseg.runtimes.ncnn.net import HALF_TAG, MAGIC
 
 _MARK = b"slimseg\0"
 _ARRAY_KEY = -23300
@@ -92,6 +92,15 @@ def read(path: str | Path) -> File:
         input_shape=(height, width, channels),
         description=read_description(weights),
     )
+
+
+def weights(path: str | Path) -> str:
+    """In what a network's weights are stored, by the tags before them: "float16" or "float32". Raises: ModelError."""
+    found = Path(path).with_suffix(".bin")
+    try:
+        return "float16" if struct.pack("<I", HALF_TAG) in found.read_bytes() else "float32"
+    except OSError as error:
+        raise ModelError(f"{found} cannot be opened: {error.strerror}") from error
 
 
 def read_layers(param: Path) -> tuple[LayerLine, ...]:
