@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import stopwatch
 import torch
 from command_line import Run, caller
 from hypothesis import settings
@@ -19,12 +19,13 @@ from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.planning import steady
 from slimseg.runtimes import benchmark
+from slimseg.runtimes.litert import profiler as litert_profiler
+from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHAPES = ("ground", "disc", "box")
 SHAPES_SIZE = (128, 160)
 MEAN, STD = 127.0, 128.0
-SECONDS_PER_FILE, SECONDS_OF_STAGES = 0.03, 0.5
 
 pytest_plugins = ("seeding",)
 
@@ -44,22 +45,12 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def quick_timing() -> Iterator[None]:
-    """Files are timed for an instant, for tests to which it matters that there are times, but little which."""
-    timed, time_steadily = benchmark.time_files, steady.time_files
-
-    def quickly(
-        paths: Sequence[str | Path], threads: int = 1, seconds_per_file: float = 1.0, **more: Any
-    ) -> tuple[benchmark.Timing, ...]:
-        return timed(paths, threads, seconds_per_file if "within" in more else SECONDS_PER_FILE, **more)
-
-    def steadily(paths: Sequence[Path], seconds: float, *more: Any) -> steady.Steady:
-        return time_steadily(paths, min(seconds, SECONDS_OF_STAGES), *more)  # what gains nothing where it stands goes
-
+    """Times are those of `stopwatch`: the same on every machine, for tests of what is decided from times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "time_files", quickly)
-        patch.setattr(steady, "time_files", steadily)
-        patch.setattr(steady, "FEWEST_LOADS", 1)
-        patch.setattr(steady, "SECONDS_OF_A_LOAD", SECONDS_OF_STAGES)
+        patch.setattr(benchmark, "time_files", stopwatch.time_files)
+        patch.setattr(litert_profiler, "profile", stopwatch.profiler_of("litert"))
+        patch.setattr(ncnn_profiler, "profile", stopwatch.profiler_of("ncnn"))
+        patch.setattr(steady, "FEWEST_LOADS", 2)  # loads that are alike leave no error
         yield
 
 

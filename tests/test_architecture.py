@@ -85,11 +85,11 @@ def test_nothing_imports_torchvision(path):
 
 def test_importing_slimseg_is_light():
     code = "import sys, slimseg; print(*{'torch', 'numpy', 'ai_edge_litert', 'rich', 'jinja2'} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert result.stdout.strip() == ""
 
 
 def test_loading_a_model_needs_no_torchvision():
     load = "import slimseg, torch; slimseg.load(torch.nn.Conv2d(3, 4, 3), (16, 16))"
     code = f"import sys; sys.modules['torchvision'] = None; {load}"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True, timeout=1200)

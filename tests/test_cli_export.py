@@ -21,7 +21,6 @@ from slimseg.runtimes.ncnn import package
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, quick_timing: None) -> None:
-    monkeypatch.setattr(import_module("slimseg.export"), "SECONDS_PER_FILE", 0.03)
     monkeypatch.setattr(heads, "ROUNDS", 1)
 
 

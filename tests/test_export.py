@@ -22,12 +22,13 @@ from slimseg.runtimes.ncnn import package as ncnn
 
 
 @pytest.fixture(scope="module")
-def exported(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+def exported(
+    shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory, quick_timing: None
+) -> ExportResult:
     """Everything that can be had here, from a network and labelled images."""
     targets = ["tflite", "tflite:int8", "ncnn"] + (["coreml"] if coreml.available() else [])
     out = tmp_path_factory.mktemp("export") / "app"
-    with pytest.MonkeyPatch.context() as patch:  # that there are times matters here, not which
-        patch.setattr(import_module("slimseg.export"), "SECONDS_PER_FILE", 0.03)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "ROUNDS", 1)
         return export(shapes_graph, out, ",".join(targets), data=shapes, images=4)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +28,8 @@ SCHEMES = ["float16", "dynamic", "weight-only", *["int8"] * 4, "int16x8"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "SECONDS_PER_FILE", 0.02)
-        yield
+def _quick(quick_timing: None) -> None:
+    """For every test here."""
 
 
 @pytest.fixture(scope="module")

@@ -77,13 +77,13 @@ def write_keras(path: Path, config: bytes | None = None, weights: bytes | None =
 
 def opened(path: Path) -> Graph | str:
     """The graph, or the sentence that refuses the file."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         return keras.from_file(path)
     except ModelError as error:
         message = str(error)
     finally:
-        assert time.perf_counter() - start < 15
+        assert time.process_time() - start < 15, "of this processor; the child's own time has a limit that ends it"
     assert "\n" not in message
     assert path.name in message
     return message

@@ -1,4 +1,4 @@
-"""What-ifs here are timed for an instant: their numbers matter little, that they are there matters."""
+"""Planning decides from times, which are the same here on every machine."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "DISTIL_STEPS", 10)
 
 
-def run(original: Graph, plan: Plan, folder: Path, needs: str = "labels", seconds: float = 60.0) -> tuple[Graph, Notes]:
+def run(
+    original: Graph, plan: Plan, folder: Path, needs: str = "labels", seconds: float = 3600.0
+) -> tuple[Graph, Notes]:
     student, notes = plan.graph.copy(), Notes()
     budget = Budget(needs=needs)  # type: ignore[arg-type]
     until = time.monotonic() + seconds

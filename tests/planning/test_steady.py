@@ -18,8 +18,7 @@ from slimseg.runtimes.litert import writer
 
 @pytest.fixture
 def two(shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """A network, and itself at half its size; loads of an instant."""
-    monkeypatch.setattr(steady, "SECONDS_OF_A_LOAD", 0.1)
+    """A network, and itself at half its size."""
     monkeypatch.setattr(steady, "FEWEST_LOADS", 3)
     paths = [tmp_path / name for name in ("whole.tflite", "half.tflite")]
     writer.write(shapes_graph, paths[0])
@@ -33,7 +32,7 @@ def test_files_are_told_apart(two: list[Path]) -> None:
     whole_ms, half_ms = found.latencies_ms
     assert 0 < half_ms < whole_ms
     assert found.savings_ms == pytest.approx((whole_ms - half_ms,))
-    assert 0 < found.errors_ms[0] < whole_ms
+    assert found.errors_ms == (0,), "loads that are alike leave no error"
 
 
 def test_enough_ends_it(two: list[Path]) -> None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
 
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
-from slimseg.quantisation import timing
-
-
-@pytest.fixture
-def instant() -> Iterator[None]:
-    """Files are timed for an instant."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "SECONDS_PER_FILE", 0.02)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from slimseg.quantisation import corrections
 from slimseg.results import QuantisationResult, QuantisedFile
 from slimseg.runtimes.litert import writer
 
-pytestmark = pytest.mark.usefixtures("instant")
+pytestmark = pytest.mark.usefixtures("quick_timing")
 
 
 def corrected(result: QuantisationResult) -> list[QuantisedFile]:

@@ -14,7 +14,7 @@ from slimseg.quantisation import mixed_precision
 from slimseg.results import LayerSensitivity
 from slimseg.runtimes.litert import file, writer
 
-pytestmark = pytest.mark.usefixtures("instant")
+pytestmark = pytest.mark.usefixtures("quick_timing")
 
 
 def test_the_worst_layers_stay_in_float(uneven: Graph, shapes: Path, tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ import pytest
 import slimseg
 from slimseg.errors import UserError
 from slimseg.graph.graph import Graph
-from slimseg.quantisation import schemes, timing, trained
+from slimseg.quantisation import schemes, trained
 from slimseg.runtimes.litert import file
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "SECONDS_PER_FILE", 0.02)
+def _quick(monkeypatch: pytest.MonkeyPatch, quick_timing: None) -> None:
     monkeypatch.setattr(trained, "_STEPS", 10)
 
 
@@ -30,7 +29,7 @@ def test_one_more_row(shapes_graph: Graph, shapes: Path, tmp_path: Path, io: str
         io,
         "mean",
         correct="none",
-        train_s=60.0,  # type: ignore[arg-type]
+        train_s=3600.0,  # type: ignore[arg-type]
     )
     assert [row.corrected for row in result.candidates] == ["", schemes.TRAINED]
     row = result.candidates[-1]
@@ -42,7 +41,7 @@ def test_one_more_row(shapes_graph: Graph, shapes: Path, tmp_path: Path, io: str
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(shapes_graph: Graph, tmp_path: Path) -> None:
     out = tmp_path / "trained.tflite"
     with pytest.raises(UserError, match="give --data"):
-        slimseg.quantize(shapes_graph, out, None, "auto", train_s=60.0)
+        slimseg.quantize(shapes_graph, out, None, "auto", train_s=3600.0)
     with pytest.raises(UserError, match="it is for int8"):
-        slimseg.quantize(shapes_graph, out, tmp_path, "float16", train_s=60.0)
+        slimseg.quantize(shapes_graph, out, tmp_path, "float16", train_s=3600.0)
     assert not out.exists()

@@ -175,9 +175,9 @@ def test_java_computes_what_our_app_does(
         str(tmp_path / "TaskSegmenter.java"),
     ]
     classes_folder = str(tmp_path / "classes")
-    subprocess.run(["javac", "-d", classes_folder, *sources], check=True, timeout=60)
+    subprocess.run(["javac", "-d", classes_folder, *sources], check=True, timeout=600)
     places = [str(tmp_path / name) for name in ("image", "output", "input", "mask")]
-    subprocess.run(["java", "-cp", classes_folder, "Main", *places], check=True, timeout=60)
+    subprocess.run(["java", "-cp", classes_folder, "Main", *places], check=True, timeout=600)
     fed = np.frombuffer((tmp_path / "input").read_bytes(), given.dtype).reshape(given.shape)
     mask = np.frombuffer((tmp_path / "mask").read_bytes(), np.uint8).reshape(6, 8)
     assert np.allclose(fed.astype(np.float32), given.astype(np.float32), rtol=1e-5, atol=0 if io == "image" else 1e-4)
@@ -214,8 +214,8 @@ def test_cpp_computes_what_our_app_does(
         f"-I{tmp_path}",
         str(STUBS / "main.cpp"),
     ]
-    subprocess.run([*command, "-o", program], check=True, timeout=60)
-    subprocess.run([program, str(tmp_path), str(SIZE[1]), str(SIZE[0])], check=True, timeout=60)
+    subprocess.run([*command, "-o", program], check=True, timeout=600)
+    subprocess.run([program, str(tmp_path), str(SIZE[1]), str(SIZE[0])], check=True, timeout=600)
     fed = np.frombuffer((tmp_path / "input").read_bytes(), np.float32).reshape(3, *SIZE)
     mask = np.frombuffer((tmp_path / "mask").read_bytes(), np.uint8).reshape(6, 8)
     assert np.allclose(fed.transpose(1, 2, 0), host.ImagePipeline(preprocessing, SIZE)(picture()), atol=1e-4)

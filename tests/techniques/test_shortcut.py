@@ -88,7 +88,7 @@ def test_a_site_of_another_graph_is_refused(graph: Graph) -> None:
         Shortcut().apply(graph, Site(first.technique, first.layers, "stem", "sum3", "images", "", whole=True))
 
 
-def test_its_price_is_that_of_the_whole(graph: Graph) -> None:
+def test_its_price_is_that_of_the_whole(graph: Graph, quick_timing: None) -> None:
     large = edit.at_input_size(graph, (256, 256))
     priced = whatif.price(large, [site(large, "sum1")], "float32", Silent())
     (price,) = priced.prices.values()

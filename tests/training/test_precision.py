@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,13 +16,15 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("full_s", "mixed_s", "expected"), [(0.02, 0.005, MIXED), (0.005, 0.02, FULL)])
-def test_the_faster_one_is_taken(full_s: float, mixed_s: float, expected: str) -> None:
-    seen = []
+def test_the_faster_one_is_taken(full_s: float, mixed_s: float, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, now_s = [], 0.0
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now_s)
 
     def loss(batch: Tensor) -> Tensor:
+        nonlocal now_s
         mixed = torch.is_autocast_enabled("cpu")
         seen.append(mixed)
-        time.sleep(mixed_s if mixed else full_s)
+        now_s += mixed_s if mixed else full_s
         return batch.sum()
 
     assert fastest(loss, torch.ones(2)) == expected

@@ -77,8 +77,8 @@ def test_a_tiny_network(tiny_mask: Path) -> None:
 def test_what_surrounds_the_runs(shared: Path) -> None:
     result = profile(shared / "models" / "prisma-net.tflite", runs=6)
     assert result.input_shapes == ((1, 256, 256, 3),)
-    assert 0 < result.load_ms < result.initialisation_ms < 1000
-    assert result.first_run_ms > result.latency_ms / 3
+    assert 0 < result.load_ms < result.initialisation_ms
+    assert result.first_run_ms > 0
     if sys.platform == "linux":
         largest = max(layer.memory_bytes for layer in result.layers)
         assert largest < result.peak_memory_bytes < 60 * largest  # it has to hold that, and not hundreds of megabytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +53,6 @@ def test_an_old_file_without_signature(shared: Path, tmp_path: Path) -> None:
     convolutions = [each for each in file.operators(path) if each.op == "CONV_2D"]
     assert len(convolutions) == 51
     assert {each.dtype for each in convolutions} == {"int8"}
-
-
-def test_cheap_on_tiny_files(tiny: Path, tmp_path: Path) -> None:
-    path = tmp_path / "int8.tflite"
-    quantize_int8(tiny, path, [images(1)])
-    start = time.perf_counter()
-    quantize_int8(tiny, path, [images(1)])
-    assert time.perf_counter() - start < 0.3
 
 
 def test_refusals_leave_the_old_file(tiny: Path, tmp_path: Path) -> None:
