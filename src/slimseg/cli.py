@@ -31,10 +31,17 @@ MODEL = typer.Argument(
 )
 Model = Annotated[str, MODEL]
 Data = Annotated[Path, typer.Option(help="Folder with train/val x images/masks, or images alone.")]
+Foreground = Annotated[
+    str | None,
+    typer.Option(
+        help="In masks of two classes, the value of the second; none: values are class indices, 255 ignored. Default: "
+        "255 where masks have only 0 and 255."
+    ),
+]
 Weights = Annotated[Path | None, typer.Option(help=".safetensors or .pth for file.py:function; never unpickled.")]
 Size = Annotated[str | None, typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 knows its own.")]
 Mean = Annotated[str | None, typer.Option(help="Subtracted from each byte: one number or three, 127 or 124,116,104.")]
-Std = Annotated[str | None, typer.Option(help="Divides what is left: one number or three.")]
+Std = Annotated[str | None, typer.Option(help="Divides what is left: one number or three, in bytes, too.")]
 Order = Annotated[str | None, typer.Option(help="rgb or bgr.")]
 Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
@@ -134,6 +141,7 @@ def slim(
     data: Annotated[
         Path | None, typer.Option(help="Folder with train/val x images/masks, or images alone; --needs nothing: none.")
     ] = None,
+    foreground: Foreground = None,
     max_size: Annotated[str | None, typer.Option(help="Of the deployed file: 4MB, 900kB.")] = None,
     min_speedup: Annotated[float | None, typer.Option(help="Over the float32 original.")] = None,
     max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
@@ -180,13 +188,14 @@ def slim(
         runtime=_runtime(runtime) or "litert",
     )
     targets = parse(to) if to else ()  # a mistake in it is told before the work
-    result = run(_load(**_given(locals())), data, out, budget, seed, _progress())
+    given, folder = _given(locals()), _images(data, foreground)
+    result = run(_load(**given), folder, out, budget, seed, _progress())
     if not json:
         show_slim(result, verbose=verbose)
     exported = None
     try:
         if targets and (result.budget_met or anyway):
-            exported = export_to(out, out / "export", targets, data=data, anyway=anyway, progress=_progress())
+            exported = export_to(out, out / "export", targets, data=folder, anyway=anyway, progress=_progress())
         elif targets:
             _note("Not exported, as the result is outside its budget: slimseg export --anyway exports it all the same")
     finally:  # a network that was slimmed is told of, too, where it could not be exported
@@ -207,6 +216,7 @@ def quantize(
         Path | None,
         typer.Option("--data", "--images", help="Folder with train/val x images/masks, or images alone."),
     ] = None,
+    foreground: Foreground = None,
     scheme: Annotated[str, typer.Option(help="float16, dynamic, weight-only, int8, int16x8, or auto.")] = "auto",
     io: Annotated[str, typer.Option(help="What the file takes: float, int8, or uint8-image for RGB bytes.")] = "float",
     ranges: Annotated[str, typer.Option(help="Of activations: mean, minmax, percentile, mse, or auto.")] = "auto",
@@ -251,7 +261,7 @@ def quantize(
     result = run(
         source,
         out,
-        data,
+        _images(data, foreground),
         scheme,
         _IO[io],
         ranges,
@@ -273,6 +283,7 @@ def quantize(
 def evaluate(
     model: Model,
     data: Data,
+    foreground: Foreground = None,
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     weights: Weights = None,
     input_size: Size = None,
@@ -296,9 +307,9 @@ def evaluate(
     on = _runtime(runtime)
     if is_deployed(model) and on in (None, of(model).name):
         description = _description(**given) if of(model) is LITERT else None
-        result = run(model, data, split, description, threads, _progress())
+        result = run(model, _images(data, foreground), split, description, threads, _progress())
     else:
-        result = run(_load(**given), data, split, None, threads, _progress(), on)
+        result = run(_load(**given), _images(data, foreground), split, None, threads, _progress(), on)
     _show(result, json, lambda: show_evaluation(result))
 
 
@@ -318,6 +329,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Images, perhaps with masks, to compare on and to take int8 ranges from.")
     ] = None,
+    foreground: Foreground = None,
     head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Images to compare masks on.")] = 20,
     coreml_sizes: Annotated[
@@ -350,7 +362,7 @@ def export(
         out,
         to,
         head,  # type: ignore[arg-type]
-        data,
+        _images(data, foreground),
         images=images,
         licence=licence or NO_LICENCE,
         sizes=sizes,
@@ -423,6 +435,17 @@ def _exit_by_budget(is_met: bool) -> None:
         raise typer.Exit(BUDGET_MISSED)
 
 
+def _images(data: Path | None, foreground: str | None) -> Any:
+    """The folder of images, if there is one. Raises: UserError."""
+    if data is None:
+        if foreground is not None:
+            raise UserError("--foreground is about masks: give --data")
+        return None
+    from slimseg.training.data import open_folder
+
+    return open_folder(data, foreground)
+
+
 def _runtime(name: str | None) -> Any:
     """The runtime that was asked for, if one was. Raises: UserError."""
     if name is None:
@@ -437,14 +460,13 @@ def _description(
 ) -> Any:
     """What a `.tflite` says of itself, overruled by what the user says."""
     from slimseg.frontends import describe
+    from slimseg.graph.preprocessing import in_bytes
 
-    return describe(
-        model,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        channel_order=channel_order,
-        output_kind=output_kind,
-    )
+    means, stds = _numbers("--mean", mean), _numbers("--std", std)
+    description = describe(model, mean=means, std=stds, channel_order=channel_order, output_kind=output_kind)
+    if note := in_bytes(means, stds)[2]:
+        _note(f"{model}: {note}")
+    return description
 
 
 def _size(text: str, option: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
 from slimseg.results import Evaluation, RuntimeName
 from slimseg.runtimes import host, runtime
-from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair
+from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.metrics import Confusion, Scores
 
 EXAMPLES = 4
@@ -32,7 +32,7 @@ BATCH = 8  # images handed to the runtime at once
 
 def evaluate(
     model: Graph | str | Path,
-    data: str | Path,
+    data: str | Path | Folder,
     split: str = "val",
     description: Description | None = None,
     threads: int = 1,
@@ -45,7 +45,7 @@ def evaluate(
 
     Args:
         model: the path of a `.tflite` or `.param`, or a Graph, which is written in float first.
-        data: a folder with images and masks.
+        data: a folder with images and masks, or one that `open_folder` opened.
         split: "val" or "train".
         description: preprocessing and kind of output; by default what the file says of itself or its layers imply.
         threads: CPU threads of the runtime.
@@ -56,6 +56,8 @@ def evaluate(
         ModelError, DataError, UserError: what the user gave cannot be used, in one sentence.
     """
     folder = open_folder(data)
+    progress = progress or Silent()
+    say_notes(folder, progress)
     part = folder.split(split)
     if part.masks is None:
         raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
@@ -69,7 +71,7 @@ def evaluate(
             runtime.named(runtime.of(path).name)
         means = description or _described(path)
         names = means.classes or folder.classes
-        scores = score(path, part, means, class_count_of(path, means, names), threads, progress or Silent())
+        scores = score(path, part, means, class_count_of(path, means, names), threads, progress)
     return Evaluation(
         model=str(model.name if isinstance(model, Graph) else model),
         data=str(folder.path),
@@ -78,6 +80,7 @@ def evaluate(
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,
         class_iou={_name(names, index): iou for index, iou in enumerate(scores.class_iou)},
+        notes=folder.notes,
     )
 
 
@@ -197,6 +200,7 @@ class Evaluator:
         self.original = original
         self.progress = progress
         self.classes = original.description.classes or folder.classes
+        self.notes = folder.notes  # for the result
         self.count = self._count()
         self.judge = Judge(folder.val, original.description, self.count, 1, progress)
 
@@ -210,8 +214,9 @@ class Evaluator:
         return self.judge.accuracy(path)
 
     def told(self) -> dict[str, Any]:
-        """Which images it judges by, as fields of a result."""
-        return {"data": str(self.folder.path.absolute()), "validation_images": self.judge.count}
+        """Which images it judges by, and what there is to know about them, as fields of a result."""
+        data = str(self.folder.path.absolute())
+        return {"data": data, "validation_images": self.judge.count, "notes": self.notes}
 
     def tensor(self, graph: Graph, count: int) -> torch.Tensor:
         """Preprocessed validation images (N, 3, H, W) at the graph's input size, spread over the split."""
@@ -246,8 +251,7 @@ class Evaluator:
     def examples(self, before: Path, after: Path) -> list[Example]:
         """A few validation images with the masks of both files."""
         indices = self._spread(EXAMPLES)
-        masks = None if self.folder.val.masks is None else tuple(self.folder.val.masks[index] for index in indices)
-        part = Split(tuple(self.folder.val.images[index] for index in indices), masks)
+        part = self.folder.val.chosen(indices)
         old, new = (
             list(predictions(path, part, _said(path) or self.original.description, None, 1, Silent()))
             for path in (before, after)

@@ -35,7 +35,7 @@ from slimseg.report.model_card import NO_LICENCE, model_card, write_card
 from slimseg.report.parity import write_overlay
 from slimseg.results import Artefact, ExportResult, HeadTrial, ModelCard, Parity, Provenance
 from slimseg.runtimes import benchmark
-from slimseg.training.data import Folder, Pixels, open_folder
+from slimseg.training.data import Folder, Pixels, open_folder, say_notes
 
 CALIBRATION_IMAGES = 100
 PROBES = 8  # images to look at values with
@@ -53,7 +53,7 @@ def export(
     out: str | Path,
     to: str | Sequence[Target] = "tflite,coreml,ncnn",
     head: OutputKind | None = None,
-    data: str | Path | None = None,
+    data: str | Path | Folder | None = None,
     *,
     images: int = PARITY_IMAGES,
     licence: str = NO_LICENCE,
@@ -70,8 +70,9 @@ def export(
         out: folder for the files, `model_card.md` and `.json`; one that an earlier export filled is written over.
         to: runtimes with commas between, each perhaps with a form: "tflite,tflite:int8,ncnn,coreml:palettised".
         head: "mask", "probabilities" or "logits"; by default as the network has it.
-        data: a folder with train/val x images/masks, or images alone: to compare masks on, for the ranges of int8 and
-            of float16. Without one, drawn images have to do, and int8 cannot be had of a float network.
+        data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: to compare
+            masks on, for the ranges of int8 and of float16. Without one, drawn images have to do, and int8 cannot be
+            had of a float network.
         images: how many of the validation images masks are compared on.
         licence: of the weights, in a sentence, for the card and the files.
         sizes: further input sizes (height, width) that the Core ML package is to take.
@@ -88,9 +89,11 @@ def export(
     """
     targets = parse(to) if isinstance(to, str) else tuple(to)
     source = open_source(model, head, anyway)
-    folder = None if data is None else open_folder(data)
+    folder, progress = None if data is None else open_folder(data), progress or Silent()
     place = Place(Path(out))
-    job = _Job(source, folder, images, licence, sizes, threads, progress or Silent())
+    if folder is not None:
+        say_notes(folder, progress)
+    job = _Job(source, folder, images, licence, sizes, threads, progress)
     with place.scratch() as scratch:
         return job.run(targets, place, scratch, measure_heads=head is None)
 
@@ -138,6 +141,7 @@ class _Job:
         self.images = images
         self.references: dict[str, parity.Reference] = {}  # by kind of output
         self.classes = source.graph.description.classes or (folder.classes if folder else ())
+        self.notes = list(folder.notes if folder else ())
 
     def run(self, targets: Sequence[Target], place: Place, scratch: Path, measure_heads: bool) -> ExportResult:
         checked = [self._checked(target, scratch) for target in self.progress.track(targets, "writing and checking")]
@@ -148,7 +152,8 @@ class _Job:
         if made:
             place.take([*(path for each in checked for path in each.paths), *write_card(card, scratch)])
         parities = tuple(each.parity for each in checked if each.parity is not None)
-        return ExportResult(str(place.folder), card, parities, trials, time.monotonic() - self.started)
+        seconds = time.monotonic() - self.started
+        return ExportResult(str(place.folder), card, parities, trials, seconds, tuple(self.notes))
 
     def _card(self, checked: Sequence[_Checked], trials: Sequence[HeadTrial]) -> ModelCard:
         graph, artefacts = self.source.graph, [each.artefact for each in checked]

@@ -24,7 +24,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.edit import trace
 from slimseg.graph.graph import Graph
 from slimseg.graph.ops import Add, Resize
-from slimseg.graph.preprocessing import Preprocessing
+from slimseg.graph.preprocessing import Preprocessing, in_bytes
 
 Block = Literal["inverted residual", "residual", "shuffle", "separable"]
 
@@ -64,7 +64,9 @@ def build(
     _check(count, input_size, block, width, stride)
     network = EncoderDecoder(count, input_size, block, width, stride)
     graph = trace(network.eval(), (1, 3, *input_size), f"{block} {width:g}")
-    graph.description = Description(Preprocessing.of(mean, std), names)
+    means, stds, note = in_bytes(mean, std)
+    graph.description = Description(Preprocessing.of(means, stds), names)
+    graph.notes = (note,) if note else ()
     return graph
 
 

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 Item = TypeVar("Item")
 
@@ -83,7 +84,7 @@ class Terminal:
                 bars.advance(task)
 
     def say(self, message: str) -> None:
-        self.console.print(message)
+        self.console.print(Text(message), soft_wrap=True)  # names in it are no markup
 
     def bar(self, what: str, total: float) -> Bar:
         return _TerminalBar(self, what, total)

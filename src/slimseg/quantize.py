@@ -35,7 +35,7 @@ from slimseg.runtimes import child
 from slimseg.runtimes.litert import file, profiler
 from slimseg.runtimes.litert.quantizer import Io
 from slimseg.training import memory
-from slimseg.training.data import Folder, check_split, open_folder
+from slimseg.training.data import Folder, check_split, open_folder, say_notes
 
 CALIBRATION_IMAGES = 100
 PROFILED_RUNS = 15
@@ -45,7 +45,7 @@ PATIENCE_MS = 60_000.0  # with the accuracy of a file that is not going to be ke
 def quantize(
     model: Graph | str | Path,
     out: str | Path,
-    data: str | Path | None = None,
+    data: str | Path | Folder | None = None,
     scheme: str = AUTO,
     io: Io = "float32",
     ranges: str = AUTO,
@@ -65,8 +65,8 @@ def quantize(
         model: an opened Graph, or the path of any file that `load` opens. A `.tflite` is quantised as it is and need
             not become a Graph: operators that slimseg does not know are no obstacle.
         out: the `.tflite` to write, replaced in one step at the end.
-        data: a folder with train/val x images/masks, or images alone: ranges are measured on images of train, accuracy
-            on val. None: only schemes without ranges, and no accuracy.
+        data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: ranges are
+            measured on images of train, accuracy on val. None: only schemes without ranges, and no accuracy.
         scheme: "float16", "dynamic", "weight-only", "int8", "int16x8", or "auto" for the best of all.
         io: what the file takes and gives: "float32"; "int8"; or "image", RGB bytes in and int8 out.
         ranges: "mean", "minmax", "percentile", "mse", or "auto" for the best of all (on val, like the scheme).
@@ -95,12 +95,14 @@ def quantize(
     if data is None and all(attempt.ranges for attempt in attempts):
         raise DataError(f"--scheme {scheme} needs images for the ranges of activations: give --data")
     name = model.name if isinstance(model, Graph) else str(model)
+    folder, progress = None if data is None else open_folder(data), progress or Silent()
     memory.keep_freed()  # layers are run in torch one by one
     with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch, _named_as_given(scratch, name):
         source = open_source(model, description, io, Path(scratch))
-        bench = _bench(source, data, io, calibration_images, threads, progress or Silent(), Path(scratch))
-        course = trained.Course(open_folder(data), train_s) if data is not None and train_s else None
-        job = _Job(bench, budget or Budget(), correct, kept, sensitivity, course)
+        bench = _bench(source, folder, io, calibration_images, threads, progress, Path(scratch))
+        course = trained.Course(folder, train_s) if folder is not None and train_s else None
+        notes = () if folder is None else folder.notes
+        job = _Job(bench, budget or Budget(), correct, kept, sensitivity, course, notes)
         return job.run(attempts, Path(out))
 
 
@@ -138,12 +140,13 @@ def _named_as_given(scratch: str, name: str) -> Iterator[None]:
 
 
 def _bench(
-    source: Source, data: str | Path | None, io: Io, count: int, threads: int, progress: Progress, scratch: Path
+    source: Source, folder: Folder | None, io: Io, count: int, threads: int, progress: Progress, scratch: Path
 ) -> Bench:
     """Raises: DataError where an image or mask cannot be used."""
-    if data is None:
+    if folder is None:
         return Bench(source, None, None, io, threads, progress, scratch)
-    folder, pipeline = open_folder(data), source.pipeline
+    say_notes(folder, progress)
+    pipeline = source.pipeline
     judge = _judge(source, folder, threads, progress)
     images = calibration.choose(folder.train.images, count, pipeline)
     return Bench(source, images, judge, io, threads, progress, scratch)
@@ -169,13 +172,14 @@ class _Job:
         kept: str | tuple[str, ...],
         sensitivity: bool,
         course: trained.Course | None,
+        notes: Sequence[str],
     ) -> None:
         self.started = time.monotonic()
         self.bench, self.budget = bench, budget
         self.correct, self.kept, self.sensitivity, self.course = correct, kept, sensitivity, course
         self.trials: list[Trial] = []
         self.sensitivities: tuple[LayerSensitivity, ...] = ()
-        self.notes: list[str] = []
+        self.notes = list(notes)
 
     def run(self, attempts: Sequence[Attempt], out: Path) -> QuantisationResult:
         if isinstance(self.kept, tuple):

@@ -201,6 +201,7 @@ class Evaluation(Result):
     miou: float
     pixel_accuracy: float
     class_iou: dict[str, float | None]  # None: the class occurs neither in the masks nor in the predictions
+    notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the number means anything
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,7 @@ class SlimResult(Result):
     sources: tuple[SourceFile, ...] = ()  # what the network was opened from; empty for one that was given in memory
     data: str = ""  # folder of the images, absolute; empty where none were given
     validation_images: int = 0  # that mIoU and agreement were measured on
+    notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the original makes sense on them
 
 
 @dataclass(frozen=True)
@@ -456,6 +458,7 @@ class ExportResult(Result):
     parities: tuple[Parity, ...]  # of the files that can be run here
     heads: tuple[HeadTrial, ...]  # forms of the output, timed; empty where a form was asked for
     seconds: float
+    notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the network makes sense on them
 
     @property
     def failed(self) -> tuple[Artefact, ...]:

@@ -45,7 +45,7 @@ from slimseg.slim_exact import slim_exact
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
 from slimseg.training import memory
-from slimseg.training.data import Folder, check_split, open_folder
+from slimseg.training.data import Folder, check_split, open_folder, say_notes
 
 CALIBRATION_IMAGES = 100
 PLANNING_IMAGES = 4  # for sensitivities
@@ -60,7 +60,7 @@ RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and repor
 
 def slim(
     model: Graph | str | Path,
-    data: str | Path | None,
+    data: str | Path | Folder | None,
     out: str | Path,
     budget: Budget | None = None,
     seed: int = 0,
@@ -70,7 +70,8 @@ def slim(
 
     Args:
         model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
-        data: a folder with train/val x images/masks, or images alone; None where the budget needs nothing.
+        data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it; None where the
+            budget needs nothing.
         out: folder for `model.tflite` (int8; float32 where the budget needs nothing) or, for ncnn, `model.param` and
             `model.bin`; beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It
             must not hold anything yet but an unfinished run of the same kind, which is gone on with.
@@ -92,8 +93,9 @@ def slim(
     runtime.named(budget.runtime)
     if data is None:
         return slim_exact(graph, run_folder.new(Path(out), graph), budget, None, progress)
-    folder = open_folder(data)
-    evaluator = Evaluator(folder, graph, progress or Silent())
+    folder, progress = open_folder(data), progress or Silent()
+    say_notes(folder, progress)
+    evaluator = Evaluator(folder, graph, progress)
     for split in (folder.train, folder.val):
         check_split(split, evaluator.count)
     if budget.needs == "nothing":
@@ -101,6 +103,7 @@ def slim(
     conditions = {
         "network": fingerprint(graph),
         "data": [str(folder.path.absolute()), len(folder.train.images), len(folder.val.images)],
+        "foreground": folder.val.meaning.foreground,
         "budget": asdict(budget),
         "seed": seed,
     }

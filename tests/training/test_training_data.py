@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from slimseg.errors import DataError
-from slimseg.training import data
+from slimseg.training import data, pictures
 
 
 def picture(path: Path, size: tuple[int, int] = (6, 8), seed: int = 0) -> Path:
@@ -153,7 +153,7 @@ def test_what_is_not_an_image_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_an_image_of_absurd_size_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "MAX_PIXELS", 20)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 20)
     with pytest.raises(DataError, match="8x6 pixels"):
         data.read_image(picture(tmp_path / "large.png"))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slimseg.errors import ModelError, UnknownOperator
 from slimseg.graph.description import OUTPUT_KINDS, Description
-from slimseg.graph.preprocessing import Preprocessing
+from slimseg.graph.preprocessing import Preprocessing, in_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,8 @@ def load(
         input_size: (height, width) in pixels; a file knows its own.
         weights: a `.safetensors` or `.pth` file for the function's module; never unpickled.
         mean, std: the network's input is (byte - mean) / std, one number or one per channel, in units of 0-255
-            bytes. Default: what the file says of itself, else mean 0 and std 255.
+            bytes. Numbers that can only be for images in [0, 1], such as 0.5, are converted, which `Graph.notes` says.
+            Default: what the file says of itself, else mean 0 and std 255.
         channel_order: "rgb" or "bgr".
         classes: class names in the order of the output's channels.
         output_kind: what the network gives: "logits", "probabilities" or "mask". Default: what the file says, else
@@ -65,6 +66,8 @@ def load(
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
         graph = torch_frontend.from_module(model, _checked(input_size), name)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
+    note = in_bytes(mean, std)[2]
+    graph.notes = (*graph.notes, note) if note else graph.notes
     run_once(graph, str(model) if isinstance(model, str | Path) else name)
     return graph
 
@@ -159,6 +162,7 @@ def _described(
     if output_kind is not None and output_kind not in OUTPUT_KINDS:
         raise ModelError(f"output kind {output_kind!r} is unknown: give one of {', '.join(OUTPUT_KINDS)}")
     own = description.preprocessing
+    mean, std, _ = in_bytes(mean, std)
     preprocessing = Preprocessing.of(
         own.mean if mean is None else mean, own.std if std is None else std, channel_order or own.channel_order
     )

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from slimseg.errors import ModelError
 
 ChannelOrder = Literal["rgb", "bgr"]
+BYTE = 255.0  # the largest, which [0, 1] has as 1
+_LEAST_STD = 0.02  # of images in [0, 1] that are no uniform grey; 1/255 and the like lie below
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,56 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def in_bytes(
+    mean: float | Sequence[float] | None, std: float | Sequence[float] | None
+) -> tuple[Sequence[float] | None, Sequence[float] | None, str]:
+    """What a user gives as mean and std, in units of bytes, with a note where that was not what they are in.
+
+    Most networks are trained on images in [0, 1], so that their mean and std are about 0.5 and 0.2; in bytes no network
+    has such. A std of 1 with a mean of 0 stays as it is: bytes fed as they are. `Preprocessing` itself takes every
+    number in bytes.
+
+    Returns:
+        mean, std (None where none was given) and the note, empty where there is nothing to say.
+
+    Raises:
+        ModelError: one is in bytes and the other is not, std is the inverse of one, or a number makes no sense.
+    """
+    checked = Preprocessing.of(mean, std)
+    means, stds = (None if mean is None else checked.mean), (None if std is None else checked.std)
+    if stds and max(stds) < _LEAST_STD:
+        raise ModelError(
+            f"std {_said(stds)} would divide bytes: give its inverse, {_said([1 / each for each in stds])}"
+        )
+    mean_in_unit = bool(means and any(means) and max(map(abs, means)) <= 1)
+    mean_in_bytes = bool(means and max(map(abs, means)) > 1)
+    std_in_unit = bool(stds and max(stds) <= 1 and (min(stds) < 1 or mean_in_unit))
+    if (std_in_unit and mean_in_bytes) or (mean_in_unit and stds and not std_in_unit and set(stds) != {BYTE}):
+        raise ModelError(
+            f"mean {_said(checked.mean)} and std {_said(checked.std)} are not in one unit: give both in bytes (0-255), "
+            "where input = (byte - mean) / std, or both for images in [0, 1]"
+        )
+    if not (mean_in_unit or std_in_unit):
+        raw = stds is not None and set(stds) == {1.0} and not any(checked.mean)
+        return (
+            means,
+            stds,
+            "std 1: the network is given bytes 0-255 as they are; for [0, 1] give std 255" if raw else "",
+        )
+    new = {"mean": _times_byte(means, mean_in_unit), "std": _times_byte(stds, std_in_unit)}
+    both = " and ".join(f"{name} {_said(each)}" for name, each in new.items() if each)
+    return new["mean"], new["std"], f"mean and std are taken to be for images in [0, 1], which in bytes is {both}"
+
+
+def _times_byte(values: Sequence[float] | None, is_in_unit: bool) -> Sequence[float] | None:
+    return [BYTE * value for value in values] if values and is_in_unit else values
+
+
+def _said(values: Sequence[float]) -> str:
+    """One number where all are alike."""
+    return ",".join(f"{value:.6g}" for value in (values[:1] if len(set(values)) == 1 else values))
 
 
 def _three(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:

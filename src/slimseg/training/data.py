@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from slimseg.errors import DataError
+from slimseg.progress import Progress
+from slimseg.training import listing, masks, pictures
+from slimseg.training.masks import CLASS_INDICES, IGNORED, Meaning, read_mask
+from slimseg.training.pictures import Pixels, read_image
 
-IGNORED = 255  # mask value that counts for nothing
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 100_000_000
-VALIDATION_SHARE = 0.2  # of a folder that has no split of its own
+__all__ = [
+    "IGNORED",
+    "Folder",
+    "Pixels",
+    "Split",
+    "check_split",
+    "open_folder",
+    "read_image",
+    "read_mask",
+    "read_pair",
+    "resized_mask",
+    "say_notes",
+]
 
-Pixels = NDArray[np.uint8]
+LOOKED_AT = 300  # masks at most, to find out what their values stand for
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, and their masks where there are labels (same order)."""
+    """Images, and their masks where there are labels (same order), with what the masks' values stand for."""
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...] | None
+    meaning: Meaning = CLASS_INDICES
+
+    def chosen(self, indices: Sequence[int]) -> Split:
+        """Some of the images, with their masks."""
+        images = tuple(self.images[index] for index in indices)
+        chosen = None if self.masks is None else tuple(self.masks[index] for index in indices)
+        return replace(self, images=images, masks=chosen)
+
+    def spread(self, count: int) -> Split:
+        """At most `count` of the images, evenly spread."""
+        total = len(self.images)
+        return self.chosen([int(index) for index in np.linspace(0, total - 1, min(count, total)).round()])
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,7 @@ class Folder:
     train: Split
     val: Split
     classes: tuple[str, ...]  # empty without a classes.txt
+    notes: tuple[str, ...] = ()  # what the user should know: what was left out, how masks are understood
 
     @property
     def labelled(self) -> bool:
@@ -61,134 +84,104 @@ class Folder:
         return [read_image(paths[index]) for index in chosen]
 
 
-def open_folder(path: str | Path) -> Folder:
+def open_folder(path: str | Path | Folder, foreground: int | str | None = None) -> Folder:
     """Find images and masks.
 
     A folder with `train` and `val` (each with `images` and perhaps `masks`), or with `images` (and perhaps `masks`),
     or of images alone; the latter two are split by a hash of each name, the same way every time.
 
+    Args:
+        path: the folder; one that is open already is given back as it is, unless `foreground` is given.
+        foreground: in masks of two classes, the value of the second (1 in the network's output); "none" where values
+            are class indices and 255 is ignored. By default masks that have no values but 0 and 255 have two classes,
+            and all others class indices.
+
     Raises:
-        DataError: the folder is missing or empty, or masks are missing.
+        DataError: the folder is missing or empty, masks are missing, or all of them are ignored throughout.
     """
+    if isinstance(path, Folder):
+        return path if foreground is None else open_folder(path.path, foreground)
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give a folder of images")
-    classes = _classes(root / "classes.txt")
     if (root / "train").is_dir() or (root / "val").is_dir():
         if not (root / "train").is_dir() or not (root / "val").is_dir():
             raise DataError(f"{root} has only one of train and val: give both, or one folder of images")
-        return Folder(root, _split(root / "train"), _split(root / "val"), classes)
-    return Folder(root, *_divided(_split(root)), classes)
+        parts = [listing.found(root / "train"), listing.found(root / "val")]
+        train, val = (Split(part.images, part.masks) for part in parts)
+    else:
+        parts = [listing.found(root)]
+        whole = Split(parts[0].images, parts[0].masks)
+        train, val = (whole.chosen(indices) for indices in listing.divided(whole.images))
+    folder = Folder(root, train, val, listing.classes(root), tuple(note for part in parts for note in part.notes))
+    return _understood(folder, masks.as_foreground(foreground) if foreground is not None else None)
 
 
-def _classes(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        return ()
-    try:
-        return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no text file with one class name a line") from error
+def say_notes(folder: Folder, progress: Progress) -> None:
+    """Tell the user what there is to know about the images."""
+    for note in folder.notes:
+        progress.say(f"note: {note}")
 
 
-def _split(folder: Path) -> Split:
-    inside = folder / "images" if (folder / "images").is_dir() else folder
-    images = tuple(sorted(each for each in inside.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES))
-    if not images:
-        raise DataError(f"{inside} has no images ({', '.join(IMAGE_SUFFIXES)}): give a folder that has some")
-    if not (folder / "masks").is_dir():
-        return Split(images, None)
-    masks = {each.stem: each for each in (folder / "masks").iterdir() if each.suffix.lower() == ".png"}
-    missing = [image.name for image in images if image.stem not in masks]
-    if missing:
-        raise DataError(
-            f"{folder / 'masks'} has no mask for {missing[0]}"
-            + (f" and {len(missing) - 1} more images" if len(missing) > 1 else "")
-            + ": give a PNG of the same name for every image, or no masks at all"
-        )
-    return Split(images, tuple(masks[image.stem] for image in images))
-
-
-def _divided(split: Split) -> tuple[Split, Split]:
-    order = sorted(
-        range(len(split.images)), key=lambda index: hashlib.sha256(split.images[index].stem.encode()).digest()
+def _understood(folder: Folder, told: Meaning | None) -> Folder:
+    """The folder with what its masks stand for: what the user says, else what the masks say together."""
+    labelled = [split for split in (folder.train, folder.val) if split.masks is not None]
+    if not labelled:
+        return folder
+    paths = [path for split in labelled for path in split.spread(LOOKED_AT // len(labelled)).masks or ()]
+    meaning = told or Meaning(masks.foreground_of(paths))
+    notes = [] if told else masks.notes(folder.path, meaning)
+    turned, as_stored = _turned(labelled)
+    if turned:
+        how = "turned with them" if as_stored else "taken as they are"
+        notes.append(f"photographs are turned upright by their EXIF data, {turned.name} for one; their masks are {how}")
+    meaning = replace(meaning, as_stored=as_stored)
+    train, val = (
+        split if split.masks is None else replace(split, meaning=meaning) for split in (folder.train, folder.val)
     )
-    cut = max(1, round(len(order) * VALIDATION_SHARE)) if len(order) > 1 else 0
-    val, train = sorted(order[:cut]), sorted(order[cut:])
-    return _chosen(split, train), _chosen(split, val or train)
+    return replace(folder, train=train, val=val, notes=(*folder.notes, *notes))
 
 
-def _chosen(split: Split, indices: Sequence[int]) -> Split:
-    masks = None if split.masks is None else tuple(split.masks[index] for index in indices)
-    return Split(tuple(split.images[index] for index in indices), masks)
+def _turned(splits: Sequence[Split]) -> tuple[Path | None, bool]:
+    """A photograph that EXIF turns, if there is one, and whether masks lie as the camera stored theirs.
 
-
-def read_image(path: Path) -> Pixels:
-    """RGB bytes (height, width, 3).
-
-    Raises:
-        DataError: it is no image, a broken one, or one of absurd size.
+    A quarter turn tells by the sizes; without one, masks are taken to be upright.
     """
-    picture = _open(path)
-    _require_bytes(path, picture)
-    # a palette with transparency goes to RGB by way of RGBA, as Pillow asks for
-    return np.array((picture.convert("RGBA") if "transparency" in picture.info else picture).convert("RGB"))
-
-
-def _require_bytes(path: Path, picture: Image.Image) -> None:
-    """Pillow turns wider numbers into bytes by cutting off all above 255: a white picture."""
-    if picture.mode.partition(";")[0] in ("I", "F"):
-        raise DataError(f"{path} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
-
-
-def read_mask(path: Path, classes: int | None = None) -> Pixels:
-    """Class indices (height, width), 255 ignored.
-
-    Raises:
-        DataError: it is no mask of indices, or an index is not below `classes`.
-    """
-    picture = _open(path)
-    if picture.mode not in ("L", "P", "I", "I;16", "1"):
-        raise DataError(f"{path} is a {picture.mode} picture, not a mask: give a PNG of class indices, one channel")
-    mask = np.array(picture)
-    known = IGNORED if classes is None else classes
-    wrong = mask[(mask != IGNORED) & ((mask >= known) | (mask < 0))]
-    if wrong.size:
-        there_are = f"at most {known}" if classes is None else f"{known}"
-        raise DataError(
-            f"{path} has class {int(wrong.flat[0])}, but there are {there_are} classes (0-{known - 1}, 255 ignored)"
-        )
-    return mask.astype(np.uint8)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise DataError(f"{path} has {picture.width}x{picture.height} pixels, too many: scale it down")
-                picture.load()
-                return picture
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not an image that can be read: remove or replace it") from error
-    except Image.DecompressionBombWarning as error:
-        raise DataError(f"{path} has too many pixels: scale it down") from error
+    turned, as_stored = None, False
+    for split in (each.spread(LOOKED_AT // len(splits)) for each in splits):
+        for image, mask in zip(split.images, split.masks or (), strict=True):
+            try:
+                header = pictures.read_header(image)
+                if header.orientation == pictures.UPRIGHT:
+                    continue
+                turned = turned or image
+                own = pictures.read_header(mask)
+            except DataError:
+                continue  # told of when it is used
+            as_stored |= own.orientation == pictures.UPRIGHT and own.size == header.size[::-1] != header.size
+    return turned, as_stored
 
 
 def read_pair(split: Split, index: int, classes: int | None = None) -> tuple[Pixels, Pixels | None]:
-    """One image and its mask.
+    """One image, RGB (height, width, 3), and its mask (height, width), both upright.
 
     Raises:
         DataError: either cannot be read, or their sizes differ.
     """
-    image = read_image(split.images[index])
     if split.masks is None:
-        return image, None
-    mask = read_mask(split.masks[index], classes)
-    _require_size(split.masks[index], mask, (image.shape[0], image.shape[1]))
-    return image, mask
+        return read_image(split.images[index]), None
+    photograph = pictures.read_photograph(split.images[index])
+    mask = masks.read(split.masks[index], classes, split.meaning)
+    size = (photograph.pixels.shape[0], photograph.pixels.shape[1])
+    if mask.turned or photograph.orientation == pictures.UPRIGHT:
+        fitted = mask.pixels
+    else:
+        turned = pictures.upright(mask.pixels, photograph.orientation)
+        fits_both = turned.shape == mask.pixels.shape == size
+        as_stored = split.meaning.as_stored if fits_both else turned.shape == size
+        fitted = turned if as_stored else mask.pixels
+    _require_size(split.masks[index], fitted, size)
+    return photograph.pixels, fitted
 
 
 def check_split(split: Split, classes: int) -> None:
@@ -199,18 +192,11 @@ def check_split(split: Split, classes: int) -> None:
             than its image.
     """
     for index, image in enumerate(split.images):
-        size = _size_in_header(image)
+        size = pictures.read_header(image).size
         if split.masks is not None:
-            _require_size(split.masks[index], read_mask(split.masks[index], classes), size)
-
-
-def _size_in_header(image: Path) -> tuple[int, int]:
-    try:
-        with Image.open(image) as picture:
-            _require_bytes(image, picture)
-            return picture.height, picture.width
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{image} is not an image that can be read: remove or replace it") from error
+            mask = read_mask(split.masks[index], classes, split.meaning)
+            if mask.shape != size:
+                read_pair(split, index, classes)  # EXIF data may explain it
 
 
 def _require_size(path: Path, mask: Pixels, size: tuple[int, int]) -> None:

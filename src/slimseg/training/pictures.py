@@ -1,0 +1,209 @@
+"""One image file as bytes, opened with care: it may come from anywhere.
+
+What a file is, its first bytes say, never its name: PNG, JPEG, WebP, BMP and TIFF are read, and no other reader is ever
+started. Photographs are turned upright as their EXIF orientation says. Every file that is no use is one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from slimseg.errors import DataError
+
+MAX_PIXELS = 64_000_000  # 8192x6144, the most that phones take by default, is 50 million; more takes over 1 GB to read
+Pixels = NDArray[np.uint8]
+Size = tuple[int, int]  # height, width
+
+_READERS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"\xff\xd8\xff": JpegImageFile,
+    b"BM": BmpImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"II+\0": TiffImageFile,  # of more than 4 GB
+    b"MM\0+": TiffImageFile,
+}
+_NOT_READ = {b"GIF8": "a GIF", b"%!PS": "PostScript", b"%PDF": "a PDF", b"\0\0\0\x0cjP  ": "a JPEG 2000 image"}
+_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"}  # of files that begin with "ftyp", as videos do, too
+_HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_FILE_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# EXIF's orientation to what turns the stored picture upright; 1 is upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+UPRIGHT = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture before any pixel is decoded."""
+
+    size: Size  # upright
+    orientation: int  # EXIF's, 1 to 8
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """An image, upright."""
+
+    pixels: Pixels  # RGB, (height, width, 3)
+    orientation: int  # EXIF's, 1 to 8: how it was turned
+
+
+def read_image(path: Path) -> Pixels:
+    """RGB bytes (height, width, 3), upright.
+
+    Raises:
+        DataError: it is no image, a broken one, one of absurd size, of several frames, or of more than 8 bits.
+    """
+    return read_photograph(path).pixels
+
+
+def read_photograph(path: Path) -> Photograph:
+    """The same with EXIF's orientation. Raises: DataError, as `read_image`."""
+    with opened(path) as picture:
+        _require_bytes(path, picture)
+        orientation = load(picture)
+        # transparency in a palette goes to RGB by way of RGBA, as Pillow asks for
+        through = picture.convert("RGBA") if picture.mode in ("P", "PA") and "transparency" in picture.info else picture
+        pixels = np.array(through.convert("RGB"))
+        return Photograph(pixels if _turns_itself(picture) else upright(pixels, orientation), orientation)
+
+
+def load(picture: ImageFile.ImageFile) -> int:
+    """Decode an opened picture as it is stored, and say EXIF's orientation; Pillow turns a TIFF upright itself."""
+    before = _orientation(picture) if _turns_itself(picture) else UPRIGHT  # gone when it is turned
+    picture.load()
+    return before if _turns_itself(picture) else _orientation(picture)  # a PNG may say it at its end
+
+
+def read_header(path: Path) -> Header:
+    """Size and orientation without decoding; a PNG whose EXIF data come last seems to be upright.
+
+    Raises:
+        DataError: as `read_image`, as far as a header can tell.
+    """
+    with opened(path) as picture:
+        _require_bytes(path, picture)
+        orientation = _orientation(picture) if "exif" in picture.info or not isinstance(picture, PngImageFile) else 1
+        turned = orientation > 4 and not _turns_itself(picture)
+        return Header((picture.width, picture.height) if turned else (picture.height, picture.width), orientation)
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn stored pixels (height, width) or (height, width, 3) as EXIF's orientation asks for."""
+    if orientation not in _TURNS:
+        return pixels
+    return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """A file as Pillow's picture, its header read and found to be sane. Whatever goes wrong inside is a DataError.
+
+    Raises:
+        DataError: in one sentence.
+    """
+    try:
+        _require_file(path)
+        with warnings.catch_warnings(), open(path, "rb", opener=_without_waiting) as file:
+            warnings.simplefilter("ignore")  # of odd metadata: what matters is an error
+            reader = _reader(path, file.read(32))
+            file.seek(0)
+            picture = reader(file)
+            _require_sane(path, picture)
+            yield picture
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read: allow it, or remove it from the folder") from error
+    except Exception as error:  # the readers raise whatever a damaged file leads them to
+        raise DataError(f"{path} is not an image that can be read: remove or replace it") from error
+
+
+def kind(picture: ImageFile.ImageFile) -> str:
+    """ "PNG", "JPEG", ..."""
+    return str(picture.format)
+
+
+def _require_file(path: Path) -> None:
+    """A pipe would be waited for, and a device does what it does when it is opened."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path} is {_FILE_KINDS.get(stat.S_IFMT(mode), 'no file')}, not an image: remove it")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _reader(path: Path, start: bytes) -> type[ImageFile.ImageFile]:
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return WebPImageFile
+    for magic, reader in _READERS.items():
+        if start.startswith(magic):
+            return reader
+    brand = start[8:12] if start[4:8] == b"ftyp" else b""
+    known = next((name for magic, name in _NOT_READ.items() if start.startswith(magic)), "") or _BRANDS.get(brand, "")
+    name = "a HEIC image" if brand in _HEIC else known
+    if name:
+        raise DataError(f"{path} is {name}, which is not read: convert it to PNG or JPEG, or remove it")
+    raise DataError(f"{path} is not an image that can be read (PNG, JPEG, WebP, BMP, TIFF): remove or replace it")
+
+
+def _require_sane(path: Path, picture: ImageFile.ImageFile) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise DataError(
+            f"{path} has {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS / 1e6:g} million that are "
+            "read: scale it down"
+        )
+    if getattr(picture, "is_animated", False):
+        raise DataError(f"{path} has several frames or pages: save the one that is meant as an image of its own")
+
+
+def _require_bytes(path: Path, picture: ImageFile.ImageFile) -> None:
+    """Pillow turns wider numbers into bytes by cutting off all above 255: a white picture."""
+    if picture.mode.partition(";")[0] in ("I", "F"):
+        raise DataError(f"{path} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
+
+
+def _turns_itself(picture: ImageFile.ImageFile) -> bool:
+    return isinstance(picture, TiffImageFile)
+
+
+def _orientation(picture: ImageFile.ImageFile) -> int:
+    """EXIF's, or 1. Damaged EXIF data say nothing."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception:  # as above: metadata of any kind of damage
+        return UPRIGHT
+    return value if value in _TURNS else UPRIGHT
