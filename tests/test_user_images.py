@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,13 @@ def tflite(bright: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def pt2(bright: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "bright.pt2"
+    archive.write_graph(bright, path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A light square on dark ground, three quarters of which the masks call 255, and nothing but 0 beside it."""
     root = tmp_path_factory.mktemp("portraits")
@@ -73,7 +81,7 @@ def test_masks_of_0_and_255_are_understood_by_evaluate(run: Run, tflite: Path, p
     assert inverted["class_iou"]["light"] == 0  # what is 255 is left out: all that is light beside it is wrong
 
 
-def test_and_by_export(run: Run, bright: Graph, tflite: Path, portraits: Path, tmp_path: Path) -> None:
+def test_and_understood_by_export(run: Run, bright: Graph, tflite: Path, portraits: Path, tmp_path: Path) -> None:
     ran = run(
         "export", tflite, "--to", "tflite", "--data", portraits, "--out", tmp_path / "app", "--head", "logits", "--json"
     )
@@ -83,7 +91,7 @@ def test_and_by_export(run: Run, bright: Graph, tflite: Path, portraits: Path, t
     assert any("255 is taken" in note for note in found["notes"])
 
 
-def test_and_by_quantize(run: Run, tflite: Path, portraits: Path, tmp_path: Path) -> None:
+def test_and_understood_by_quantize(run: Run, tflite: Path, portraits: Path, tmp_path: Path) -> None:
     out = tmp_path / "q.tflite"
     ran = run("quantize", tflite, "--data", portraits, "--scheme", "float16", "--out", out, "--json")
     found = json.loads(ran.out)
@@ -123,3 +131,51 @@ def test_mean_and_std_of_images_in_0_to_1_are_converted(run: Run, tflite: Path, 
     ran = run("evaluate", tflite, "--data", portraits, "--mean", "0", "--std", "0.5", "--json")
     assert "mean and std are taken to be for images in [0, 1], which in bytes is mean 0 and std 127.5" in ran.err
     assert json.loads(ran.out)["miou"] == pytest.approx(wanted)  # twice as bright: the same decision
+
+
+WRONG = ["--mean", "300", "--std", "255"]  # every byte becomes negative: all is dark
+SAID = "warning: the network as it came seems to be wrong on these images: it takes every pixel for dark: check --mean"
+
+
+def test_a_network_that_sees_nothing_is_told_by_evaluate(run: Run, tflite: Path, portraits: Path) -> None:
+    ran = run("evaluate", tflite, "--data", portraits, *WRONG, "--json")
+    assert f"{SAID} (300,300,300 now)" in ran.err
+    assert any("takes every pixel for dark" in note for note in json.loads(ran.out)["notes"])
+    assert "warning" not in run("evaluate", tflite, "--data", portraits).err
+
+
+def test_and_by_export(run: Run, tflite: Path, portraits: Path, tmp_path: Path) -> None:
+    more = ["--to", "tflite", "--head", "logits", "--out", tmp_path / "app", "--json"]
+    ran = run("export", tflite, "--data", portraits, *WRONG, *more)
+    assert SAID in ran.err
+    assert any("takes every pixel for dark" in note for note in json.loads(ran.out)["notes"])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_and_by_quantize_before_it_tries_anything(
+    run: Run, tflite: Path, portraits: Path, tmp_path: Path, labelled: bool
+) -> None:
+    data = portraits if labelled else portraits / "val" / "images"
+    out = tmp_path / "q.tflite"
+    ran = run("quantize", tflite, "--data", data, *WRONG, "--scheme", "float16", "--out", out, "--json")
+    assert (SAID if labelled else "takes every pixel for dark") in ran.err
+    assert ran.err.index("takes every pixel") < ran.err.index("Timing")
+    assert any("takes every pixel" in note for note in json.loads(ran.out)["notes"])
+
+
+def test_and_by_slim_before_it_times_anything(run: Run, pt2: Path, portraits: Path, tmp_path: Path) -> None:
+    more = ["--needs", "nothing", "--out", tmp_path / "run", "--json"]
+    ran = run("slim", pt2, "--data", portraits, *WRONG, *more)
+    assert ran.err.index(SAID) < ran.err.index("Exact edits")
+    assert any("takes every pixel for dark" in note for note in json.loads(ran.out)["notes"])
+    assert "takes every pixel for dark" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_masks_in_which_nothing_counts_are_no_accuracy(run: Run, tflite: Path, portraits: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(portraits, tmp_path / "data"))
+    for path in (root / "val" / "masks").iterdir():
+        Image.fromarray(np.full((16, 16), 255, np.uint8)).save(path)
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(root / "train" / "masks" / "0.png")
+    ran = run("evaluate", tflite, "--data", root)
+    assert ran.code == 2
+    assert "are 255 in every pixel, so that nothing can be measured" in ran.err

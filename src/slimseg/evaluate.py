@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from slimseg.report.images import Example
 from slimseg.results import Evaluation, RuntimeName
 from slimseg.runtimes import host, runtime
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
+from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Confusion, Scores
 
 EXAMPLES = 4
@@ -71,7 +72,11 @@ def evaluate(
             runtime.named(runtime.of(path).name)
         means = description or _described(path)
         names = means.classes or folder.classes
-        scores = score(path, part, means, class_count_of(path, means, names), threads, progress)
+        seen = _seen(path, part, means, class_count_of(path, means, names), threads, progress)
+    if not seen.confusion.matrix.any():
+        raise DataError(f"the masks of {folder.path} ({split}) are 255 in every pixel, so that nothing can be measured")
+    scores, found = seen.confusion.scores(), seen.doubts(means, names)
+    say_doubts(found, progress)
     return Evaluation(
         model=str(model.name if isinstance(model, Graph) else model),
         data=str(folder.path),
@@ -80,7 +85,7 @@ def evaluate(
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,
         class_iou={_name(names, index): iou for index, iou in enumerate(scores.class_iou)},
-        notes=folder.notes,
+        notes=(*folder.notes, *found),
     )
 
 
@@ -133,11 +138,14 @@ def _channels(shape: tuple[int, ...], pixels: int) -> int:
 
 def score(path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> Scores:
     """Run the file over a labelled split."""
-    confusion = Confusion(classes)
+    return _seen(path, split, description, classes, threads, progress).confusion.scores()
+
+
+def _seen(path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> Seen:
+    seen = Seen(classes)
     for _, truth, mask in predictions(path, split, description, classes, threads, progress):
-        assert truth is not None
-        confusion.add(mask, truth)
-    return confusion.scores()
+        seen.add(mask, truth)
+    return seen
 
 
 def predictions(
@@ -177,6 +185,17 @@ class Judge:
         """How many images it judges by."""
         return len(self.split.images)
 
+    def doubts(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
+        """Whether the original makes sense at all on some of the images; the user is told at once where it doesn't.
+
+        Raises: as `accuracy`.
+        """
+        description = _said(path) or self.description
+        seen = _seen(path, self.split.spread(ENOUGH), description, self.classes, self.threads, self.progress)
+        found = seen.doubts(description, names)
+        say_doubts(found, self.progress)
+        return found
+
     def accuracy(self, path: Path) -> Accuracy:
         """Raises: DataError, ModelError, RuntimeFailure."""
         description = _said(path) or self.description
@@ -189,7 +208,8 @@ class Judge:
         if self._reference is None:
             self._reference = masks
         same = [float(np.mean(mask == other)) for mask, other in zip(masks, self._reference, strict=True)]
-        return Accuracy(None if self.split.masks is None else confusion.scores().miou, 100 * float(np.mean(same)))
+        counted = bool(confusion.matrix.any())  # not where there are no labels, or all of them are ignored
+        return Accuracy(confusion.scores().miou if counted else None, 100 * float(np.mean(same)))
 
 
 class Evaluator:
@@ -212,6 +232,15 @@ class Evaluator:
     def accuracy(self, path: Path) -> Accuracy:
         """Of a deployed file. The first file asked about becomes the reference for agreement."""
         return self.judge.accuracy(path)
+
+    def look_at_original(self, on: RuntimeName) -> None:
+        """Find out whether the original makes sense on the images, before time is spent on it: see `notes`."""
+        if self.original.input_shape[1] != 3:  # no image goes in
+            return
+        with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
+            path = Path(scratch) / f"original{runtime.named(on).suffix}"
+            runtime.named(on).write(self.original, path)
+            self.notes = (*self.folder.notes, *self.judge.doubts(path, self.classes))
 
     def told(self) -> dict[str, Any]:
         """Which images it judges by, and what there is to know about them, as fields of a result."""

@@ -36,6 +36,7 @@ from slimseg.report.parity import write_overlay
 from slimseg.results import Artefact, ExportResult, HeadTrial, ModelCard, Parity, Provenance
 from slimseg.runtimes import benchmark
 from slimseg.training.data import Folder, Pixels, open_folder, say_notes
+from slimseg.training.doubts import say_doubts
 
 CALIBRATION_IMAGES = 100
 PROBES = 8  # images to look at values with
@@ -293,7 +294,12 @@ class _Job:
         kind = said.description.output_kind
         if kind not in self.references:
             split = None if self.folder is None else self.folder.val
-            self.references[kind] = parity.Reference(said, split, self.images)
+            reference = parity.Reference(said, split, self.images)
+            if not self.references:
+                doubts = reference.doubts(self.classes)
+                say_doubts(doubts, self.progress)
+                self.notes += doubts
+            self.references[kind] = reference
         return self.references[kind]
 
     def _timed(self, checked: Sequence[_Checked]) -> list[_Checked]:

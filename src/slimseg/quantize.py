@@ -101,7 +101,7 @@ def quantize(
         source = open_source(model, description, io, Path(scratch))
         bench = _bench(source, folder, io, calibration_images, threads, progress, Path(scratch))
         course = trained.Course(folder, train_s) if folder is not None and train_s else None
-        notes = () if folder is None else folder.notes
+        notes = () if folder is None else (*folder.notes, *_doubts(source, bench, folder))
         job = _Job(bench, budget or Budget(), correct, kept, sensitivity, course, notes)
         return job.run(attempts, Path(out))
 
@@ -152,9 +152,18 @@ def _bench(
     return Bench(source, images, judge, io, threads, progress, scratch)
 
 
+def _doubts(source: Source, bench: Bench, folder: Folder) -> tuple[str, ...]:
+    """Whether the original makes sense on the images, before the schemes are tried."""
+    return () if bench.judge is None else bench.judge.doubts(source.original, _names(source, folder))
+
+
+def _names(source: Source, folder: Folder) -> tuple[str, ...]:
+    return source.description.classes or folder.classes
+
+
 def _judge(source: Source, folder: Folder, threads: int, progress: Progress) -> Judge:
     described = source.description
-    names = described.classes or folder.classes
+    names = _names(source, folder)
     count = class_count_of(source.original, described, names) if folder.labelled else max(2, len(names))
     for split in (folder.train, folder.val):
         check_split(split, count)

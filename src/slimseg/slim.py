@@ -99,7 +99,9 @@ def slim(
     for split in (folder.train, folder.val):
         check_split(split, evaluator.count)
     if budget.needs == "nothing":
-        return slim_exact(graph, run_folder.new(Path(out), graph), budget, evaluator, progress)
+        run = run_folder.new(Path(out), graph)
+        evaluator.look_at_original(budget.runtime)
+        return slim_exact(graph, run, budget, evaluator, progress)
     conditions = {
         "network": fingerprint(graph),
         "data": [str(folder.path.absolute()), len(folder.train.images), len(folder.val.images)],
@@ -108,6 +110,7 @@ def slim(
         "seed": seed,
     }
     run = run_folder.opened(Path(out), graph)
+    evaluator.look_at_original(budget.runtime)
     memory.keep_freed()  # sensitivities and importance run in torch before the training does
     return _Job(graph, folder, run, budget, seed, evaluator, Journal(run / run_folder.WORK, conditions)).run()
 

@@ -20,7 +20,8 @@ from slimseg.planning.probes import probe_images
 from slimseg.results import Departure, Parity
 from slimseg.runtimes import host, runtime
 from slimseg.runtimes.ncnn import package as ncnn_package
-from slimseg.training.data import Pixels, Split, read_pair
+from slimseg.training.data import IGNORED, Pixels, Split, read_pair
+from slimseg.training.doubts import Seen
 from slimseg.training.metrics import Confusion
 
 FLOAT_TOLERANCE_PERCENT = 0.5  # of pixels; beyond it a float file is wrong
@@ -46,6 +47,14 @@ class Reference:
         self.images = [image for image, _ in pairs]
         self.truths = [truth for _, truth in pairs]
         self.masks = [_mask(graph, image) for image in self.images]
+        self.drawn = split is None
+
+    def doubts(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Whether the network makes sense on the user's images, in sentences; nothing is said on drawn ones."""
+        seen = Seen(self._classes(self.masks))
+        for mask, truth in zip(self.masks, self.truths, strict=True):
+            seen.add(mask, truth)
+        return () if self.drawn else seen.doubts(self.graph.description, names)
 
     @property
     def miou(self) -> float | None:
@@ -57,11 +66,15 @@ class Reference:
         truths = [truth for truth in self.truths if truth is not None]
         if not truths:
             return None
-        highest = max(int(each[each != 255].max(initial=0)) for each in (*masks, *truths))
-        confusion = Confusion(max(2, self.classes, highest + 1))
+        confusion = Confusion(self._classes(masks))
         for mask, truth in zip(masks, truths, strict=True):
             confusion.add(mask, truth)
-        return confusion.scores().miou
+        return confusion.scores().miou if confusion.matrix.any() else None
+
+    def _classes(self, masks: Sequence[Pixels]) -> int:
+        truths = [truth for truth in self.truths if truth is not None]
+        highest = max(int(each[each != IGNORED].max(initial=0)) for each in (*masks, *truths))
+        return max(2, self.classes, highest + 1)
 
 
 def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:

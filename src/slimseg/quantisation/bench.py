@@ -42,6 +42,9 @@ class Jury(Protocol):
 
     def accuracy(self, path: Path) -> Accuracy: ...
 
+    def doubts(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
+        """Whether the original makes sense on the images, in sentences."""
+
 
 @dataclass(frozen=True)
 class Base:

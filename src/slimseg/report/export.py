@@ -23,6 +23,7 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
         parts.insert(1, Text(f"{card.provenance.verdict} Exported all the same.", style="bold yellow"))
     parts += [_indented(f"{RUNTIMES[each.target]}: {each.reason}", "red") for each in result.failed]
     parts += [*_for_mediapipe(card.artefacts), *(_indented(each, "dim") for each in _open_points(card.artefacts))]
+    parts += [_indented(f"note: {note}", "yellow") for note in result.notes]
     if card.recommendation:
         parts += ["", Text(card.recommendation)]
     if card.heads:

@@ -81,6 +81,7 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
         _comparison(result),
         "",
     ]
+    parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
     if result.budget:
         parts += [_budget(result), ""]
     parts.append(_edits(result.edits))

@@ -1,0 +1,89 @@
+"""Networks that make no sense on their images are told from poor ones, with the reason where it shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slimseg.graph.description import Description
+from slimseg.graph.preprocessing import Preprocessing
+from slimseg.training.doubts import Seen, guessing
+
+NAMES = ("sky", "road", "car")
+DESCRIPTION = Description(Preprocessing.of(127, 128), NAMES)
+
+
+def doubts(mask: np.ndarray, truth: np.ndarray | None, classes: int = 3) -> tuple[str, ...]:
+    seen = Seen(classes)
+    seen.add(mask.astype(np.uint8), None if truth is None else truth.astype(np.uint8))
+    return seen.doubts(DESCRIPTION, NAMES)
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    """Half sky, three tenths road, a fifth cars."""
+    return np.repeat([0, 1, 2], [500, 300, 200]).reshape(10, 100)
+
+
+def test_a_network_that_sees_is_not_doubted(truth: np.ndarray) -> None:
+    assert doubts(truth, truth) == ()
+    assert doubts(truth, None) == ()
+
+
+def test_a_poor_network_is_not_doubted_either(truth: np.ndarray) -> None:
+    random = np.random.default_rng(0)
+    poor = np.where(random.random(truth.shape) < 0.4, truth, random.integers(0, 3, truth.shape))
+    assert doubts(poor, truth) == ()
+
+
+def test_small_things_in_a_large_background() -> None:
+    """Where one class is 97%, a network may find the rest with less accuracy than that, and is worth something."""
+    truth = np.zeros((100, 100), int)
+    truth[:3] = 1
+    found = truth.copy()
+    found[3:8] = 1  # 5% of the pixels are wrong
+    assert doubts(found, truth, 2) == ()
+
+
+def test_one_class_for_everything(truth: np.ndarray) -> None:
+    (said,) = doubts(np.full_like(truth, 1), truth)
+    assert (
+        "takes every pixel for road: check --mean (127,127,127 now), --std (128,128,128), --channel-order (rgb)" in said
+    )
+    (said,) = doubts(np.full_like(truth, 2), None)
+    assert "takes every pixel for car: check --mean" in said
+
+
+def test_no_better_than_guessing(truth: np.ndarray) -> None:
+    drawn = np.random.default_rng(1).permutation(truth.ravel()).reshape(truth.shape)
+    (said,) = doubts(drawn, truth)
+    assert "and guessing gets" in said
+    assert "check --mean" in said
+
+
+def test_the_guesses() -> None:
+    assert guessing(np.array([[50.0, 0], [50, 0]])) == pytest.approx(25)  # half of the pixels, one class of two
+    assert guessing(np.array([[25.0, 25], [25, 25]])) == pytest.approx(100 / 3)  # a quarter of three quarters, twice
+
+
+def test_classes_in_another_order_are_named(truth: np.ndarray) -> None:
+    moved = (truth + 1) % 3
+    (said,) = doubts(moved, truth)
+    assert "100% of the pixels fit once classes are renumbered: what the masks call sky, the network calls road" in said
+
+
+def test_two_classes_swapped() -> None:
+    truth = np.zeros((10, 10), int)
+    truth[:, 6:] = 1
+    (said,) = doubts(1 - truth, truth, 2)
+    assert "what the masks call sky, the network calls road" in said
+
+
+def test_masks_of_one_class_say_little(truth: np.ndarray) -> None:
+    (said,) = doubts(truth, np.zeros_like(truth))
+    assert said.startswith("every pixel of the masks that counts is sky")
+
+
+def test_masks_that_are_ignored_throughout(truth: np.ndarray) -> None:
+    (said,) = doubts(truth, np.full_like(truth, 255))
+    assert said == "no pixel of the masks counts: all are 255, which is ignored"
