@@ -70,7 +70,7 @@ def test_what_failed_is_exit_code_1(run: Run, pt2: Path, tmp_path: Path, monkeyp
     ("options", "told"),
     [
         (["--to", "onnx"], "no such target"),
-        (["--to", "tflite:float16"], "no form"),
+        (["--to", "tflite:float8"], "no form"),
         (["--to", ""], "nothing to export"),
         (["--head", "labels"], "must be one of"),
         (["--coreml-sizes", "256"], "HEIGHTxWIDTH"),
