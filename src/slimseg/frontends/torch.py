@@ -114,7 +114,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
         index, note = choose([Output(label, tuple(node.meta["val"].shape)) for label, node in outputs], output)
     except ModelError as error:
         raise ModelError(f"{name} {error}") from error
-    graph = Graph(builder.module(outputs[index][1]), shape, description, name)
+    graph = Graph(builder.module(builder.values[outputs[index][1]]), shape, description, name)
     graph.notes = (*traced.notes, *((note,) if note else ()))
     if description is None:
         graph.description = Description(output_kind=output_kind(graph))

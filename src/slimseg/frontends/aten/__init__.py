@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from slimseg.frontends.aten import arithmetic, layers, layout
-from slimseg.frontends.aten.call import Alias, Call, Layer, Parameter
+from slimseg.frontends.aten import arithmetic, layers, layout, resize
+from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, Parameter
 from slimseg.frontends.aten.layout import part
 from slimseg.graph import ops
 
-HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
+HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "conv2d.default": layers.convolution,
     "conv2d.padding": layers.convolution,
     "conv_transpose2d.input": layers.transposed_convolution,
@@ -28,6 +28,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "clamp_min.default": lambda call: layers.simple("relu", nn.ReLU)(call) if call["min"] == 0 else None,
     "leaky_relu.default": layers.leaky_relu,
     "leaky_relu_.default": layers.leaky_relu,
+    "rrelu.default": layers.random_relu,
     "prelu.default": layers.prelu,
     "hardswish.default": layers.simple("hardswish", nn.Hardswish),
     "hardswish_.default": layers.simple("hardswish", nn.Hardswish),
@@ -46,12 +47,12 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "sum.dim_IntList": layout.reduction("sum"),
     "amax.default": layout.reduction("max"),
     "amin.default": layout.reduction("min"),
-    "upsample_bilinear2d.vec": layout.bilinear,
-    "upsample_bilinear2d.default": layout.bilinear,
-    "upsample_nearest2d.vec": layout.nearest("nearest"),
-    "upsample_nearest2d.default": layout.nearest("nearest"),
-    "_upsample_nearest_exact2d.vec": layout.nearest("nearest-exact"),
-    "_upsample_nearest_exact2d.default": layout.nearest("nearest-exact"),
+    "upsample_bilinear2d.vec": resize.resize("bilinear"),
+    "upsample_bilinear2d.default": resize.resize("bilinear"),
+    "upsample_nearest2d.vec": resize.resize("nearest"),
+    "upsample_nearest2d.default": resize.resize("nearest"),
+    "_upsample_nearest_exact2d.vec": resize.resize("nearest-exact"),
+    "_upsample_nearest_exact2d.default": resize.resize("nearest-exact"),
     "pad.default": layout.pad,
     "constant_pad_nd.default": layout.pad,
     "add.Tensor": arithmetic.add,
@@ -92,6 +93,9 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Alias | None]] = {
     "dropout.default": layout.dropout,
     "dropout_.default": layout.dropout,
     "feature_dropout.default": layout.dropout,
+    "to.dtype": layout.cast,
+    "to.dtype_layout": layout.cast,
+    "_to_copy.default": layout.cast,
     "contiguous.default": layout.alias("self"),
     "alias.default": layout.alias("self"),
     "detach.default": layout.alias("self"),
@@ -104,4 +108,4 @@ FACTORIES = frozenset(
     ("ones.default", "zeros.default", "full.default", "arange.default", "arange.start", "arange.start_step")
 )
 
-__all__ = ["FACTORIES", "HANDLERS", "Alias", "Call", "Layer", "Parameter", "part"]
+__all__ = ["FACTORIES", "HANDLERS", "Alias", "Call", "Chain", "Layer", "Parameter", "part"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from slimseg.errors import ModelError
 from slimseg.frontends import aten
 from slimseg.frontends.aten.effort import bytes_of
 from slimseg.frontends.program import Program
+from slimseg.graph import ops
 from slimseg.graph.names import node_name, unused
 
 LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed at once; above that it is left to every run
@@ -45,9 +47,22 @@ class Builder:
                 self._call(node)
 
     def module(self, result: fx.Node) -> fx.GraphModule:
-        """The module that gives the value of one of the traced network's nodes."""
-        self.graph.output(self.values[result])
+        """The module that gives the value of one of the nodes that `build` made."""
+        self.graph.output(self._mask(result))
         return fx.GraphModule(self.root, self.graph)
+
+    def _mask(self, result: fx.Node) -> fx.Node:
+        """A mask is (1, height, width): what only casts it, or adds a channel, at the end of a network is left out."""
+        node = result
+        while self._only_passes_on(node):
+            node = node.all_input_nodes[0]
+        is_mask = node.op == "call_module" and isinstance(self.root.get_submodule(str(node.target)), ops.ArgMax)
+        return node if is_mask else result
+
+    def _only_passes_on(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self.root.get_submodule(str(node.target)), ops.Reshape | ops.Cast)
+        return str(node.target).removeprefix("aten.") in ("to.dtype", "to.dtype_layout", "_to_copy.default")
 
     # --- constants
 
@@ -100,13 +115,18 @@ class Builder:
             self.values[node] = self._value(layer.source)
         elif isinstance(layer, aten.Layer):
             self.values[node] = self._layer(node, layer)
+        elif isinstance(layer, aten.Chain):
+            made: list[fx.Node] = []
+            for each in layer.layers:
+                made.append(self._layer(node, each, made))
+            self.values[node] = made[-1]
         else:
             self.values[node] = self._opaque(node)
         self.memory[node] = self._memory(node, layer)
         if _is_in_place(node):
             self._overwrite(node)
 
-    def _canonical(self, node: fx.Node) -> aten.Layer | aten.Alias | None:
+    def _canonical(self, node: fx.Node) -> aten.Layer | aten.Chain | aten.Alias | None:
         if node.target is operator.getitem:
             return aten.part(node)
         handler = aten.HANDLERS.get(str(node.target).removeprefix("aten."))
@@ -138,8 +158,8 @@ class Builder:
             if made is owner:
                 self.values[other] = self.values[node]
 
-    def _layer(self, node: fx.Node, layer: aten.Layer) -> fx.Node:
-        inputs = tuple(self._value(source) for source in layer.inputs)
+    def _layer(self, node: fx.Node, layer: aten.Layer, earlier: Sequence[fx.Node] = ()) -> fx.Node:
+        inputs = tuple(earlier[each] if isinstance(each, int) else self._value(each) for each in layer.inputs)
         target = self.modules.get(layer.key) if layer.key else None
         name = self._name(node, layer, inputs)
         if target is None:

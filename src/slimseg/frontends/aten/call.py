@@ -20,10 +20,17 @@ class Layer:
     """A canonical node to be: which module, on which values."""
 
     module: Callable[[], nn.Module]
-    inputs: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node | int, ...]
     suffix: str  # what the node is called where it has no parameters to be named after
     name: str = ""
     key: tuple[Any, ...] = ()  # equal keys share one module (shared weights)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several canonical nodes for one call: an input of a later one may be the number of an earlier one."""
+
+    layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True)

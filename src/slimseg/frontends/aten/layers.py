@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, fx, nn
 
-from slimseg.frontends.aten.call import Call, Layer, pair
+from slimseg.frontends.aten.call import Call, Chain, Layer, pair
+from slimseg.graph import ops
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:
@@ -23,11 +24,11 @@ def _fill(layer: nn.Module, call: Call) -> nn.Module:
     return layer
 
 
-def convolution(call: Call) -> Layer | None:
+def convolution(call: Call) -> Layer | Chain | None:
     weight = call.tensor("weight")
-    padding = _padding(call, weight)
-    if weight is None or padding is None or call.computes("bias"):
+    if weight is None or call.computes("bias"):
         return None
+    padding, more = _padding(call, weight)
 
     def build() -> nn.Module:
         layer = nn.Conv2d(
@@ -36,18 +37,22 @@ def convolution(call: Call) -> Layer | None:
         )  # fmt: skip
         return _fill(layer, call)
 
-    return Layer(build, (call["input"],), "conv", call.owner("weight"), call.key())
+    owner, key = call.owner("weight"), call.key()
+    if not any(more):
+        return Layer(build, (call["input"],), "conv", owner, key)
+    pad = Layer(lambda: ops.Pad((0, more[1], 0, more[0])), (call["input"],), "pad")
+    return Chain((pad, Layer(build, (0,), "conv", owner, key)))
 
 
-def _padding(call: Call, weight: Tensor | None) -> tuple[int, int] | None:
-    """Padding in pixels; None where "same" would pad one side more than the other."""
+def _padding(call: Call, weight: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Pixels above and below, left and right; and those that "same" adds below and on the right of an even kernel."""
     padding = call["padding"]
-    if weight is None or padding == "valid":
-        return 0, 0
+    if padding == "valid":
+        return (0, 0), (0, 0)
     if padding != "same":
-        return pair(padding)
-    extent = [(size - 1) * spread for size, spread in zip(weight.shape[2:], pair(call["dilation"]), strict=True)]
-    return None if any(total % 2 for total in extent) else (extent[0] // 2, extent[1] // 2)
+        return pair(padding), (0, 0)
+    height, width = ((size - 1) * spread for size, spread in zip(weight.shape[2:], pair(call["dilation"]), strict=True))
+    return (height // 2, width // 2), (height % 2, width % 2)
 
 
 def transposed_convolution(call: Call) -> Layer | None:
@@ -68,7 +73,13 @@ def transposed_convolution(call: Call) -> Layer | None:
 
 def batch_norm(call: Call) -> Layer | None:
     mean, variance = call.tensor("running_mean"), call.tensor("running_var")
-    if mean is None or variance is None or len(call.output_shape) != 4 or call.computes("weight", "bias"):
+    if (
+        call["training"]
+        or mean is None
+        or variance is None
+        or len(call.output_shape) != 4
+        or call.computes("weight", "bias")
+    ):
         return None
 
     def build() -> nn.Module:
@@ -115,6 +126,12 @@ def clamp(call: Call) -> Layer | None:
 def leaky_relu(call: Call) -> Layer:
     slope = float(call["negative_slope"])
     return Layer(lambda: nn.LeakyReLU(slope), (call["self"],), "leaky_relu")
+
+
+def random_relu(call: Call) -> Layer | None:
+    """At inference its slope is the middle of the range from which training draws it."""
+    slope = (float(call["lower"]) + float(call["upper"])) / 2
+    return None if call["training"] else Layer(lambda: nn.LeakyReLU(slope), (call["self"],), "leaky_relu")
 
 
 def prelu(call: Call) -> Layer | None:

@@ -1,33 +1,14 @@
-"""What moves values about: resizes, pads, reshapes, slices, concatenation; and what changes nothing."""
+"""What moves values about: pads, reshapes, slices, concatenation; and what changes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import fx, nn
 
-from slimseg.frontends.aten.call import Alias, Call, Layer, pair
+from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, pair
 from slimseg.graph import ops
-
-
-def bilinear(call: Call) -> Layer:
-    size = pair(call.output_shape[2:])
-    coordinates: ops.Coordinates = "align_corners" if call["align_corners"] else "half_pixel"
-    return Layer(
-        lambda: ops.Resize(size, "bilinear", coordinates),
-        (call["input" if "input" in call.arguments else "self"],),
-        "resize",
-    )
-
-
-def nearest(mode: ops.ResizeMode) -> Callable[[Call], Layer]:
-    def handler(call: Call) -> Layer:
-        size = pair(call.output_shape[2:])
-        return Layer(
-            lambda: ops.Resize(size, mode), (call["input" if "input" in call.arguments else "self"],), "resize"
-        )
-
-    return handler
 
 
 def pad(call: Call) -> Layer | None:
@@ -86,13 +67,27 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | None]:
     return handler
 
 
-def part(item: fx.Node) -> Layer | None:
-    """One of the results of split or chunk, as a slice of what was split."""
+def part(item: fx.Node) -> Layer | Chain | None:
+    """One of several results: of split or chunk, as a slice of what was split; of max, as a reduction or a mask."""
     whole, index = item.args
     if not isinstance(whole, fx.Node) or not isinstance(index, int):
         return None
-    if str(whole.target).removeprefix("aten.") not in ("split.Tensor", "split_with_sizes.default", "chunk.default"):
-        return None
+    name = str(whole.target).removeprefix("aten.")
+    if name in ("split.Tensor", "split_with_sizes.default", "chunk.default"):
+        return _slice_of(whole, index)
+    call = Call(whole, {})
+    if name in ("max.dim", "min.dim") and index == 0:
+        dim = int(call["dim"]) % len(call.shape("self"))
+        kind: ops.Reduction = "max" if name == "max.dim" else "min"
+        return Layer(lambda: ops.Reduce(kind, (dim,), bool(call["keepdim"])), (call["self"],), kind) if dim else None
+    if name == "max.dim":
+        return _largest(call["self"], int(call["dim"]), bool(call["keepdim"]))
+    if name == "topk.default" and index == 1 and call["k"] == 1 and call["largest"]:
+        return _largest(call["self"], int(call["dim"]), keepdim=True)
+    return None
+
+
+def _slice_of(whole: fx.Node, index: int) -> Layer:
     source, values = whole.args[0], whole.meta["val"]
     assert isinstance(source, fx.Node)
     given = whole.args[2] if len(whole.args) > 2 else whole.kwargs.get("dim", 0)
@@ -111,10 +106,25 @@ def concat(call: Call) -> Layer | None:
     return Layer(lambda: ops.Concat(dim), tensors, "concat")
 
 
-def arg_max(call: Call) -> Layer | None:
-    if len(call.shape("self")) != 4 or call["dim"] not in (1, -3) or call["keepdim"]:
+def arg_max(call: Call) -> Layer | Chain | None:
+    return _largest(call["self"], call["dim"], bool(call["keepdim"]))
+
+
+def _largest(source: fx.Node, dim: int | None, keepdim: bool) -> Layer | Chain | None:
+    """The index of the largest value along a dimension of a map, which is put in the place of channels for that."""
+    shape = tuple(source.meta["val"].shape)
+    if dim is None or len(shape) != 4 or dim % 4 == 0:
         return None
-    return Layer(ops.ArgMax, (call["self"],), "argmax")
+    dim %= 4
+    layers: list[Layer] = []
+    if dim != 1:
+        dims = (0, dim, *(other for other in (1, 2, 3) if other != dim))
+        layers.append(Layer(lambda: ops.Transpose(dims), (source,), "permute"))
+    layers.append(Layer(ops.ArgMax, (len(layers) - 1 if layers else source,), "argmax"))
+    if keepdim:
+        kept = (*shape[:dim], 1, *shape[dim + 1 :])
+        layers.append(Layer(lambda: ops.Reshape(kept, channels_last=False), (len(layers) - 1,), "reshape"))
+    return Chain(tuple(layers)) if len(layers) > 1 else layers[0]
 
 
 def narrow(call: Call) -> Layer | Alias:
@@ -139,5 +149,14 @@ def alias(argument: str) -> Callable[[Call], Alias]:
     return lambda call: Alias(call[argument])
 
 
-def dropout(call: Call) -> Alias:
-    return Alias(call["input"])
+def dropout(call: Call) -> Alias | None:
+    """Nothing at inference; where a network draws numbers all the same, it goes on doing so."""
+    return None if call["train"] else Alias(call["input"])
+
+
+def cast(call: Call) -> Layer | Alias | None:
+    before, after = call["self"].meta["val"].dtype, call.node.meta["val"].dtype
+    if before == after:
+        return Alias(call["self"])
+    names: dict[object, ops.NumberType] = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int64"}
+    return Layer(lambda: ops.Cast(names[after]), (call["self"],), "cast") if after in names else None

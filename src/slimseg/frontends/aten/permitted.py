@@ -6,8 +6,8 @@ Opening a file runs it: on shapes, on its constants, and once as a whole. An ope
    is positive, as torch has some 3,000 operators, among them ones that read and write files (`from_file`), change the
    memory of others (`set_`, `resize_`), read memory that was never written (`empty`), draw random numbers, and kernels
    of one vendor that trust their arguments;
-2. nothing that it takes is a generator, a storage or a stream: it takes tensors, numbers, truth values and plain words,
-   and gives tensors;
+2. nothing that it must take is a generator, a storage or a stream: it takes tensors, numbers, truth values and plain
+   words, and gives tensors;
 3. it gives the same at every call, with as many tensors and of such sizes as its arguments' shapes say;
 4. it writes to nothing, but for the form with an underscore (`relu_`), which may overwrite an activation.
 """
@@ -66,6 +66,7 @@ DRAWING = {
     "feature_dropout": "train",
     "alpha_dropout": "train",
     "feature_alpha_dropout": "train",
+    "rrelu": "training",
     "scaled_dot_product_attention": "dropout_p",
 }
 # They check or note something and give nothing: a network without them computes the same.
@@ -74,7 +75,7 @@ ASSERTIONS = frozenset(("_assert_tensor_metadata", "_assert_async", "_assert_sca
 _NAMES = frozenset(" ".join((_ARITHMETIC, _REDUCTIONS, _LAYERS, _LAYOUT, _CONSTANTS)).split())
 _TARGET = re.compile(r"torch\.ops\.aten\.([A-Za-z][A-Za-z0-9_]*|_[a-z][A-Za-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _PLAIN = re.compile(
-    r"(Optional\[)?(List\[)?(Optional\[)?(Tensor|int|SymInt|float|bool|number|str)\]*|(Optional\[)?Device\]?"
+    r"(Optional\[)?(List\[)?(Optional\[)?(Tensor|int|SymInt|float|bool|number|str|Device)\]*|Optional\[Generator\]"
 )
 _PLAINER = {"torch.ops.aten.detach_.default": "torch.ops.aten.detach.default"}  # how torch marks constants
 _UNSTEADY = {Tag.nondeterministic_seeded, Tag.dynamic_output_shape, Tag.data_dependent_output, Tag.inplace_view}
