@@ -11,10 +11,12 @@ from command_line import Run
 
 import slimseg
 from slimseg.graph.graph import Graph
+from slimseg.planning.budget import Budget
 from slimseg.quantisation import timing
-from slimseg.results import QuantisationResult
+from slimseg.report.terminal import show_slim
+from slimseg.results import QuantisationResult, SlimResult
 from slimseg.runtimes import runtime
-from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert import file, quantizer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,16 +61,21 @@ def test_asked_for_float16_it_is_handed_back_as_it_is(half: Path, tmp_path: Path
 
 
 def test_what_stays_in_float_stays_in_16_bits(half: Path, shapes: Path, tmp_path: Path) -> None:
-    largest = max(file.operators(half), key=lambda each: each.params).name
-    out = tmp_path / "mixed.tflite"
-    slimseg.quantize(half, out, shapes, scheme="int8", ranges="mean", correct="none", keep_float=[largest])
-    assert set(file.read(out).weights.split(" and ")) == {"int8", "float16"}
+    largest = max(file.operators(half), key=lambda each: each.params)
+    sizes = []
+    for source in (half, write_wide(half, tmp_path)):
+        result = slimseg.quantize(
+            source, tmp_path / "out.tflite", shapes,
+            scheme="int8", ranges="mean", correct="none", keep_float=[largest.name],
+        )  # fmt: skip
+        sizes += [row.size_bytes for row in result.candidates if row.kept_float]
+    narrow, wide = sizes
+    assert wide - narrow == pytest.approx(2 * largest.params, rel=0.1)
 
 
 def test_its_int8_file_is_that_of_the_same_numbers_in_32_bits(half: Path, shapes: Path, tmp_path: Path) -> None:
-    wide, ours, theirs = (tmp_path / f"{name}.tflite" for name in ("wide", "ours", "theirs"))
-    runtime.LITERT.write(slimseg.load(half), wide, "full")
-    for source, out in ((half, ours), (wide, theirs)):
+    ours, theirs = tmp_path / "ours.tflite", tmp_path / "theirs.tflite"
+    for source, out in ((half, ours), (write_wide(half, tmp_path), theirs)):
         slimseg.quantize(source, out, shapes, scheme="int8", ranges="mean", correct="none")
     assert slimseg.evaluate(ours, shapes).class_iou == slimseg.evaluate(theirs, shapes).class_iou
     assert ours.stat().st_size == pytest.approx(theirs.stat().st_size, rel=0.01)
@@ -93,6 +100,41 @@ def test_any_network_is_exported_in_float16_where_asked(shapes_graph: Graph, sha
     assert (wide.precision, narrow.precision) == ("float32", "float16")
     assert narrow.size_bytes < 0.6 * wide.size_bytes
     assert "float16" in (tmp_path / "app" / "model_card.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def edited(half: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
+    return slimseg.slim(half, None, tmp_path_factory.mktemp("run") / "out", Budget(needs="nothing"))
+
+
+def test_exact_edits_keep_float16_weights(edited: SlimResult, half: Path) -> None:
+    assert edited.edits
+    assert edited.max_difference is not None
+    assert edited.max_difference < 1e-4
+    assert edited.baseline.size_bytes == half.stat().st_size
+    assert edited.result.weights == edited.baseline.weights == "float16"
+    assert edited.result.size_bytes < 1.2 * half.stat().st_size
+
+
+def test_reports_tell_the_precision_of_weights(edited: SlimResult, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads((Path(edited.run) / "result.json").read_text())["result"]["weights"] == "float16"
+    assert "weights in float16" in (Path(edited.run) / "report.html").read_text()
+    show_slim(edited)
+    assert "weights in float16" in capsys.readouterr().out
+
+
+def test_a_file_with_weights_in_8_bits_is_not_made_four_times_as_large(half: Path, tmp_path: Path) -> None:
+    source = tmp_path / "weights.tflite"
+    quantizer.quantize(write_wide(half, tmp_path), source, "weight-only")
+    result = slimseg.slim(source, None, tmp_path / "out", Budget(needs="nothing"))
+    assert result.result.size_bytes == result.baseline.size_bytes == source.stat().st_size
+    assert any("weights are in 8 bits" in each.reason for each in result.refusals)
+
+
+def write_wide(half: Path, folder: Path) -> Path:
+    path = folder / "wide.tflite"
+    runtime.LITERT.write(slimseg.load(half), path, "full")
+    return path
 
 
 def test_commands_say_so(half: Path, shapes: Path, tmp_path: Path, run: Run) -> None:

@@ -172,9 +172,18 @@ def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
 class Judge:
     """Accuracy of deployed files on one split, against the labels and against the first file's masks."""
 
-    def __init__(self, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        split: Split,
+        description: Description,
+        classes: int,
+        threads: int,
+        progress: Progress,
+        own: Path | None = None,
+    ) -> None:
         self.split = split
-        self.description = description  # of files that do not describe themselves
+        self.description = description  # of files that do not describe themselves, and of `own` whatever that says
+        self.own = own
         self.classes = classes
         self.threads = threads
         self.progress = progress
@@ -185,12 +194,17 @@ class Judge:
         """How many images it judges by."""
         return len(self.split.images)
 
+    def described(self, path: Path) -> Description:
+        """What a file wants and gives."""
+        said = None if path == self.own else runtime.of(path).read(path).description
+        return said or self.description
+
     def doubts(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
         """Whether the original makes sense at all on some of the images; the user is told at once where it doesn't.
 
         Raises: as `accuracy`.
         """
-        description = _said(path) or self.description
+        description = self.described(path)
         seen = _seen(path, self.split.spread(ENOUGH), description, self.classes, self.threads, self.progress)
         found = seen.doubts(description, names)
         say_doubts(found, self.progress)
@@ -198,7 +212,7 @@ class Judge:
 
     def accuracy(self, path: Path) -> Accuracy:
         """Raises: DataError, ModelError, RuntimeFailure."""
-        description = _said(path) or self.description
+        description = self.described(path)
         confusion = Confusion(self.classes)
         masks = []
         for _, truth, mask in predictions(path, self.split, description, self.classes, self.threads, self.progress):
@@ -222,7 +236,7 @@ class Evaluator:
         self.classes = original.description.classes or folder.classes
         self.notes = folder.notes  # for the result
         self.count = self._count()
-        self.judge = Judge(folder.val, original.description, self.count, 1, progress)
+        self.judge = Judge(folder.val, original.description, self.count, 1, progress, original.source)
 
     def _count(self) -> int:
         if self.original.description.output_kind == "mask":
@@ -282,17 +296,12 @@ class Evaluator:
         indices = self._spread(EXAMPLES)
         part = self.folder.val.chosen(indices)
         old, new = (
-            list(predictions(path, part, _said(path) or self.original.description, None, 1, Silent()))
-            for path in (before, after)
+            list(predictions(path, part, self.judge.described(path), None, 1, Silent())) for path in (before, after)
         )
         return [
             Example(path.stem, image, truth, first, second)
             for path, (image, truth, first), (_, _, second) in zip(part.images, old, new, strict=True)
         ]
-
-
-def _said(path: Path) -> Description | None:
-    return runtime.of(path).read(path).description
 
 
 def _resized(mask: Pixels, size: tuple[int, int]) -> Pixels:

@@ -41,7 +41,6 @@ from slimseg.techniques.head import with_output
 
 SECONDS = 40.0  # of timing, at most: of every edit where it stands, planned and again for the proof
 WRITING_SECONDS = 15.0  # of timing, at most, until it is known what writing the file anew saves by itself
-WRITING = "writing the file"
 
 
 def slim_exact(
@@ -230,7 +229,7 @@ def _in_8_bits(own: Path) -> str:
     """Why exact edits leave a quantised file alone, or nothing."""
     if file_precision(own) == "int8":
         return "it computes in int8, and new layers need ranges"
-    if file.read(own).integer:
+    if "int" in file.read(own).weights:
         return "its weights are in 8 bits, and new layers would have theirs in 32"
     return ""
 
@@ -250,7 +249,7 @@ def _applied(found: _Deployed, timed: Steady) -> tuple[AppliedEdit, ...]:
         pace = latencies_ms[0] / found.writing.latencies_ms[0]
         written = (
             AppliedEdit(
-                technique=WRITING,
+                technique=deploy.WRITING,
                 layers=("all",),
                 needs="nothing",
                 predicted_saving_ms=pace * found.writing.savings_ms[0],

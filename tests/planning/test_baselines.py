@@ -1,11 +1,26 @@
-"""Which precision is deployed."""
+"""What is compared with, and which precision is deployed."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from slimseg.planning.baselines import deployed_precision
+import numpy as np
+import pytest
+from torch import nn
+
+from slimseg import load
+from slimseg.graph.graph import Graph, Weights
+from slimseg.planning import baselines, run_folder
+from slimseg.planning.baselines import Baselines, deployed_precision
 from slimseg.planning.budget import Budget
+from slimseg.planning.deploy import Accuracy
+from slimseg.planning.journal import Journal
+from slimseg.progress import Silent
+from slimseg.runtimes import runtime
+from slimseg.runtimes.litert import file, quantizer
+
+SIZE = (32, 40)
+IMAGES = [np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)]
 
 
 @pytest.mark.parametrize(
@@ -20,3 +35,48 @@ from slimseg.planning.budget import Budget
 )
 def test_int8_is_deployed_where_it_is_faster_or_nothing_else_is_small_enough(budget, gain, precision):
     assert deployed_precision(budget, gain, float_bytes=1_000_000) == precision
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 64, 3, 1, 1), nn.Conv2d(64, 2, 1))
+
+
+def measured(graph: Graph, folder: Path, budget: Budget) -> Baselines:
+    """The baselines of a run, every file of the same accuracy."""
+    run = run_folder.opened(folder / "run", graph)
+    journal = Journal(run / run_folder.WORK, {})
+    return baselines.measured(graph, budget, run, IMAGES, lambda path: Accuracy(None, 100.0), journal, Silent())
+
+
+@pytest.mark.usefixtures("quick_timing")
+@pytest.mark.parametrize("weights", ["float32", "float16"])
+def test_the_users_own_file_is_the_baseline(network: nn.Module, tmp_path: Path, weights: Weights) -> None:
+    own, graph = tmp_path / "own.tflite", load(network, SIZE)
+    graph.weights = weights
+    runtime.LITERT.write(graph, own)
+    small = measured(load(own), tmp_path, Budget(max_size_bytes=2_000))
+    assert small.float32.path == own
+    assert small.int8 is not None
+    assert (small.precision, file.read(small.start).weights) == ("int8", "int8")
+    floats = measured(load(own), tmp_path / "exact", Budget(needs="nothing"))
+    assert (floats.float32.path, floats.precision) == (own, "float32")
+    assert floats.start != own
+    assert file.read(floats.start).weights == weights
+
+
+@pytest.mark.usefixtures("quick_timing")
+def test_an_int8_file_stays_int8_whatever_is_faster(network: nn.Module, tmp_path: Path) -> None:
+    wide, own = tmp_path / "wide.tflite", tmp_path / "own.tflite"
+    runtime.LITERT.write(load(network, SIZE), wide)
+    quantizer.quantize_int8(wide, own, [np.random.default_rng(0).random((1, *SIZE, 3), np.float32)])
+    found = measured(load(own), tmp_path, Budget())
+    assert (found.float32.path, found.int8, found.precision, found.refusals) == (own, None, "int8", ())
+
+
+@pytest.mark.usefixtures("quick_timing")
+def test_another_input_size_is_not_the_users_file(network: nn.Module, tmp_path: Path) -> None:
+    own = tmp_path / "own.tflite"
+    runtime.LITERT.write(load(network, SIZE), own)
+    found = measured(load(own, (24, 40)), tmp_path, Budget())
+    assert found.float32.path == tmp_path / "run" / "original_float.tflite"

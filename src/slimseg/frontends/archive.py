@@ -11,6 +11,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def _read(path: Path) -> tuple[Program, Description | None]:
                     tensor = tensor.float()
                 tensors[name] = tensor
         description = _description(entries)
-    return serialized.read(str(path), program, tensors, allowance, _notes(converted)), description
+    read = serialized.read(str(path), program, tensors, allowance, _notes(converted))
+    return replace(read, weights="float16" if converted == {"float16"} else "float32"), description
 
 
 def _notes(converted: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from slimseg.errors import ModelError
 from slimseg.frontends.aten.call import Parameter
 from slimseg.frontends.aten.effort import Allowance
+from slimseg.graph.graph import Weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Program:
     outputs: Sequence[tuple[str, fx.Node]]
     allowance: Allowance | None = None
     notes: tuple[str, ...] = ()
+    weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
 
 
 def exported(program: ExportedProgram, labels: Sequence[str], notes: tuple[str, ...], name: str) -> Program:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from slimseg.frontends.outputs import Output, choose
 from slimseg.frontends.program import Program
 from slimseg.frontends.tree import tensors_of
 from slimseg.graph.description import Description
-from slimseg.graph.graph import Graph
+from slimseg.graph.graph import Graph, Weights
 from slimseg.graph.output import output_kind
 
 _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
@@ -38,7 +39,7 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output
     """
     example = torch.zeros(1, 3, *input_size)
     was_training = model.training
-    model, notes = _in_float32(model)
+    model, weights, notes = _in_float32(model)
     labels: list[str] = []
     labelled = _Labelled(model.eval(), labels.append)
     try:
@@ -52,16 +53,17 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output
         ) from error
     finally:
         model.train(was_training)
-    return canonical(program.exported(exported, labels, notes, name), None, name, output)
+    traced = program.exported(exported, labels, notes, name)
+    return canonical(replace(traced, weights=weights), None, name, output)
 
 
-def _in_float32(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model, or a copy of it in float32 where its weights are of another precision."""
+def _in_float32(model: nn.Module) -> tuple[nn.Module, Weights, tuple[str, ...]]:
+    """The model, or a copy of it in float32 where its weights are of another precision; which that is, and notes."""
     found = {value.dtype for value in (*model.parameters(), *model.buffers()) if value.dtype in _OTHER_PRECISIONS}
     if not found:
-        return model, ()
+        return model, "float32", ()
     notes = tuple(f"its weights are {str(dtype).removeprefix('torch.')}: it is opened in float32" for dtype in found)
-    return copy.deepcopy(model).float(), notes
+    return copy.deepcopy(model).float(), "float16" if found == {torch.float16} else "float32", notes
 
 
 class _Labelled(nn.Module):
@@ -115,6 +117,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
     except ModelError as error:
         raise ModelError(f"{name} {error}") from error
     graph = Graph(builder.module(builder.values[outputs[index][1]]), shape, description, name)
+    graph.weights = traced.weights
     graph.notes = (*traced.notes, *((note,) if note else ()))
     if description is None:
         graph.description = Description(output_kind=output_kind(graph))

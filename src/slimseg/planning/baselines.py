@@ -1,6 +1,7 @@
-"""The original as it would be deployed without slimseg: in float32, and merely quantised to int8.
+"""The original as it is deployed without slimseg: the user's own `.tflite`, else written as it came; and merely
+quantised to int8.
 
-A third file is the one that edits start from: the original in the precision that is shipped, as it is shipped.
+A third file is the one that edits start from: the original in the precision that is shipped, as slimseg ships it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, steady
 from slimseg.planning.budget import Budget
 from slimseg.planning.journal import Journal
+from slimseg.planning.own import file_precision, own_file
 from slimseg.planning.run_folder import WORK
 from slimseg.planning.steady import Steady
 from slimseg.planning.whatif import Precision, calm_ms
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import benchmark
+from slimseg.runtimes import benchmark, runtime
 
 WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
 QUANTISATION_SECONDS = 30.0  # of timing, at most, until it is known what quantisation alone saves
@@ -38,8 +40,8 @@ class Baseline:
 class Baselines:
     """The original's files, measured, and the precision to deploy."""
 
-    float32: Baseline
-    int8: Baseline | None  # None on ncnn
+    float32: Baseline  # the user's own file, whatever it computes in; else in float32, its weights as they came
+    int8: Baseline | None  # None on ncnn, and where the user's own file is int8
     start: Path  # in the deployed precision, before the first edit
     start_ms: float
     precision: Precision
@@ -67,24 +69,35 @@ def measured(
     """
     if budget.runtime == "ncnn":
         return _on_ncnn(graph, run, accuracy, journal)
-    paths = [run / "original_float.tflite", run / "original_int8.tflite"]
-    start = run / WORK / "start.tflite"
+    own, work = own_file(graph), run / WORK
+    is_int8 = own is not None and file_precision(own) == "int8"
+    original = own or run / "original_float.tflite"
+    start_float = work / "start_float.tflite" if own else original
+    start_int8, plain = work / "start.tflite", run / "original_int8.tflite"
+    files = list(dict.fromkeys([original, start_int8] if is_int8 else [original, start_float, start_int8, plain]))
     if _ENTRY not in journal:
-        deploy.write_float(graph, paths[0])
-        deploy.write_int8(graph, paths[0], paths[1], images)
-        deploy.write_deployed(graph, start, images, "int8")
-        # Float32 and what edits start from side by side: that saving is to be known.
-        files = [paths[0], start, paths[1]]
-        found = steady.time_files(files, QUANTISATION_SECONDS, progress, lambda now: steady.all_known(now.of(2)))
+        deploy.write_deployed(graph, start_int8, images, "int8")
+        if not is_int8:
+            runtime.LITERT.write(graph, start_float)
+            deploy.write_plain_int8(graph, plain, images)
+        # The original and what edits start from side by side: that saving is to be known.
+        count = files.index(start_int8) + 1
+        found = steady.time_files(files, QUANTISATION_SECONDS, progress, lambda now: steady.all_known(now.of(count)))
         journal[_ENTRY] = found.latencies_ms
-    float_ms, start_ms, int8_ms = journal[_ENTRY]
-    float32, int8 = (Baseline(path, ms, accuracy(path)) for path, ms in zip(paths, (float_ms, int8_ms), strict=True))
-    given = Baselines(float32, int8, start, start_ms, "int8", ())
-    if deployed_precision(budget, float_ms / int8_ms, paths[0].stat().st_size) == "int8":
+    latencies_ms = dict(zip(files, journal[_ENTRY], strict=True))
+    baseline = Baseline(
+        original, latencies_ms[original], accuracy(original)
+    )  # first: others are compared with its masks
+    if is_int8:
+        return Baselines(baseline, None, start_int8, latencies_ms[start_int8], "int8", ())
+    int8 = Baseline(plain, latencies_ms[plain], accuracy(plain))
+    given = Baselines(baseline, int8, start_int8, latencies_ms[start_int8], "int8", ())
+    float_ms = latencies_ms[start_float]
+    if deployed_precision(budget, float_ms / int8.latency_ms, start_float.stat().st_size) == "int8":
         return given
-    reason = f"measured {float_ms:.2f} ms in float32 and {int8_ms:.2f} ms in int8: kept in float32"
+    reason = f"measured {float_ms:.2f} ms in float32 and {int8.latency_ms:.2f} ms in int8: kept in float32"
     refusal = Refusal(deploy.QUANTISATION, "all", reason)
-    return replace(given, start=paths[0], start_ms=float_ms, precision="float32", refusals=(refusal,))
+    return replace(given, start=start_float, start_ms=float_ms, precision="float32", refusals=(refusal,))
 
 
 def _on_ncnn(graph: Graph, run: Path, accuracy: Callable[[Path], deploy.Accuracy], journal: Journal) -> Baselines:

@@ -28,6 +28,7 @@ from slimseg.techniques.channels import Channels
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
 QUANTISATION = "int8 quantisation"
+WRITING = "writing the file"  # of the user's own anew
 
 
 def write_float(graph: Graph, path: Path) -> None:
@@ -35,8 +36,16 @@ def write_float(graph: Graph, path: Path) -> None:
     runtime.LITERT.write(graph, path, "full")
 
 
+def write_plain_int8(graph: Graph, path: Path, images: Images) -> None:
+    """The graph merely quantised, float at both ends, ranges measured on the user's images."""
+    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+        float_path = Path(folder) / path.name
+        write_float(graph, float_path)
+        write_int8(graph, float_path, path, images)
+
+
 def write_int8(graph: Graph, float_path: Path, path: Path, images: Images, io: quantizer.Io = "float32") -> None:
-    """The int8 form of a float file, ranges measured on the user's images."""
+    """The int8 form of a file with its weights in 32 bits, ranges measured on the user's images."""
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     quantizer.quantize_int8(float_path, path, [pipeline(image)[None] for image in images], io=io)
 

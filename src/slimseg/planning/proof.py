@@ -21,6 +21,8 @@ from slimseg.results import AppliedEdit, SlimResult
 from slimseg.runtimes import benchmark, host, runtime
 
 SECONDS_PER_FILE = 2.5  # of timing
+_IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in"
+_IN_FLOAT = "scales and shifts folded into the layers before them, activations and pads fused"
 
 
 def prove(
@@ -37,7 +39,7 @@ def prove(
     float32, *_, mine = timings
     latencies_ms = [calm_ms(timing) for timing in timings]
     best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
-    edits = (*_quantisation(baselines, places), *_realised(best, places, run / WORK))
+    edits = (*_before_edits(baselines, places), *_realised(best, places, run / WORK))
     whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
     accuracies = (*(each.accuracy for each in given), best.accuracy)
     graphs = (*([original] * len(given)), best.graph)
@@ -80,20 +82,22 @@ def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEd
     return deploy.realised([each.at_pace(pace) for each in planned], found.latencies_ms, found.known_errors_ms)
 
 
-def _quantisation(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, ...]:
-    if baselines.precision != "int8":
+def _before_edits(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, ...]:
+    """What lies between the original and the file that edits start from: 8 bits, or the same written by slimseg."""
+    if baselines.start == baselines.float32.path:
         return ()
     found = baselines.quantising(places.progress)
     pace = found.latencies_ms[0] / baselines.float32.latency_ms
     (realised_saving_ms,) = found.savings_ms
     errors_ms = found.known_errors_ms
-    quantised = AppliedEdit(
-        technique=deploy.QUANTISATION,
+    quantised = baselines.int8 is not None and baselines.precision == "int8"
+    made = AppliedEdit(
+        technique=deploy.QUANTISATION if quantised else deploy.WRITING,
         layers=("all",),
-        needs="images",
+        needs="images" if baselines.precision == "int8" else "nothing",
         predicted_saving_ms=pace * (baselines.float32.latency_ms - baselines.start_ms),
         realised_saving_ms=realised_saving_ms,
-        reason="weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in",
+        reason=_IN_INT8 if baselines.precision == "int8" else _IN_FLOAT,
         realised_error_ms=errors_ms[0] if errors_ms else None,
     )
-    return (quantised,)
+    return (made,)

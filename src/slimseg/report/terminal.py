@@ -87,7 +87,8 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
     parts.append(_edits(result.edits))
     parts += _refusals(result.refusals, verbose)
     parts.append(_files(result))
-    parts.append(Text(f"took {units.duration(result.seconds)} on {result.host}", style="dim"))
+    took = f"took {units.duration(result.seconds)} on {result.host}"
+    parts.append(Text(f"{wording.weights_change(result)} · {took}", style="dim"))
     tables.show(console, *parts)
 
 
@@ -158,7 +159,7 @@ def _gain(before: ModelSummary, after: ModelSummary, speedup: float, end_to_end:
     change = units.points(after.miou - before.miou) if before.miou is not None and after.miou is not None else ""
     return (
         "",
-        units.times(units.quotient(before.size_bytes, after.size_bytes)),
+        wording.size_gain(before, after),
         units.times(speedup),
         units.times(end_to_end),
         change,

@@ -71,6 +71,22 @@ def headline(result: SlimResult) -> str:
     return ", ".join(parts)
 
 
+def size_change(before: ModelSummary, after: ModelSummary) -> str:
+    """How many times smaller, or larger, a file is than another: "3.92× smaller"."""
+    return _ratio(units.quotient(before.size_bytes, after.size_bytes), "smaller", "larger")
+
+
+def size_gain(before: ModelSummary, after: ModelSummary) -> str:
+    """The same for a column of gains, where only a loss is named: "3.92×", "1.96× larger"."""
+    return size_change(before, after).removesuffix(" smaller")
+
+
+def weights_change(result: SlimResult) -> str:
+    """In what the weights are stored, before and after: "weights in float16", "weights in float16 → int8"."""
+    before, after = result.baseline.weights, result.result.weights
+    return f"weights in {before}" if before == after else f"weights in {before} → {after}"
+
+
 def accuracy_change(before: ModelSummary, after: ModelSummary) -> str:
     """mIoU before -> after, or the agreement where there are no labels, or nothing."""
     if before.miou is not None and after.miou is not None:
