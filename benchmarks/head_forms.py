@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 import slimseg
 from slimseg.exporting import heads
 from slimseg.report import units
+from slimseg.training.data import read_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NETWORKS = (
@@ -58,7 +58,7 @@ def main() -> None:
 def images(folder: str) -> list[np.ndarray]:
     """Eight of the validation split, spread over it."""
     paths = sorted((SHARED / folder / "val" / "images").iterdir())
-    return [np.array(Image.open(path).convert("RGB")) for path in paths[:: max(1, len(paths) // 8)][:8]]
+    return [read_image(path) for path in paths[:: max(1, len(paths) // 8)][:8]]
 
 
 if __name__ == "__main__":

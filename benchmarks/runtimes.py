@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 import slimseg
 from slimseg.graph.graph import Graph
@@ -28,6 +27,7 @@ from slimseg.runtimes.litert import session as litert_session
 from slimseg.runtimes.litert import writer as litert_writer
 from slimseg.runtimes.ncnn import file, session, writer
 from slimseg.runtimes.ncnn.session import DEFAULTS, Options
+from slimseg.training.data import read_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NETWORKS = (
@@ -109,7 +109,7 @@ def pictures(folder: str, count: int) -> list[Array]:
     """Images of a validation split, spread over it."""
     paths = sorted((SHARED / folder / "val" / "images").iterdir())
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return [np.array(Image.open(paths[index]).convert("RGB")) for index in chosen]
+    return [read_image(paths[index]) for index in chosen]
 
 
 def main() -> None:

@@ -179,3 +179,17 @@ def test_masks_in_which_nothing_counts_are_no_accuracy(run: Run, tflite: Path, p
     ran = run("evaluate", tflite, "--data", root)
     assert ran.code == 2
     assert "are 255 in every pixel, so that nothing can be measured" in ran.err
+
+
+def test_names_of_files_cannot_write_on_the_terminal(run: Run, tflite: Path, portraits: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(portraits, tmp_path / "data"))
+    (root / "val" / "images" / "[red]\x1b[31m\u202e.heic").write_bytes(b"x")
+    ran = run("evaluate", tflite, "--data", root, "--json")
+    assert "[red]?[31m?.heic for one" in ran.err
+    (root / "val" / "images" / "\x1b[2J.png").write_bytes(b"x")
+    for kind in ("images", "masks"):
+        (root / "val" / kind / "\x1b[2J.png").write_bytes(b"x")
+    ran = run("evaluate", tflite, "--data", root)
+    assert ran.code == 2
+    assert "?[2J.png is not an image" in ran.err
+    assert "\x1b" not in ran.err

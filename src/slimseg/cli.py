@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from slimseg.errors import SlimsegError, UnknownOperator, UserError
+from slimseg.errors import SlimsegError, UnknownOperator, UserError, plain
 
 app = typer.Typer(
     name="slimseg",
@@ -426,7 +426,7 @@ def _load(
 
 
 def _note(text: str) -> None:
-    Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), text), soft_wrap=True)
+    Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), plain(text)), soft_wrap=True)
 
 
 def _exit_by_budget(is_met: bool) -> None:
@@ -526,7 +526,7 @@ def _command(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
+    line = plain(" ".join(message.split()))
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
     sys.exit(code)
 

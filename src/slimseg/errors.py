@@ -22,8 +22,12 @@ def one_line(error: BaseException) -> str:
 
     A model file may carry any text in its names, and its errors quote them.
     """
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return "".join(letter if letter.isprintable() else "?" for letter in first)
+    return plain((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+
+
+def plain(text: str) -> str:
+    """A line without anything that a terminal would obey or show out of order: names in it come from anywhere."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class SlimsegError(Exception):

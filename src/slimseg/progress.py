@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from slimseg.errors import plain
+
 Item = TypeVar("Item")
 
 
@@ -84,7 +86,7 @@ class Terminal:
                 bars.advance(task)
 
     def say(self, message: str) -> None:
-        self.console.print(Text(message), soft_wrap=True)  # names in it are no markup
+        self.console.print(Text(plain(message)), soft_wrap=True)  # names in it are no markup
 
     def bar(self, what: str, total: float) -> Bar:
         return _TerminalBar(self, what, total)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.training.doubts import Seen, guessing
+from slimseg.training.doubts import Seen, guessing, kappa
 
 NAMES = ("sky", "road", "car")
 DESCRIPTION = Description(Preprocessing.of(127, 128), NAMES)
@@ -57,13 +59,25 @@ def test_one_class_for_everything(truth: np.ndarray) -> None:
 def test_no_better_than_guessing(truth: np.ndarray) -> None:
     drawn = np.random.default_rng(1).permutation(truth.ravel()).reshape(truth.shape)
     (said,) = doubts(drawn, truth)
-    assert "and guessing gets" in said
+    assert "where guessing gets" in said
     assert "check --mean" in said
 
 
 def test_the_guesses() -> None:
     assert guessing(np.array([[50.0, 0], [50, 0]])) == pytest.approx(25)  # half of the pixels, one class of two
     assert guessing(np.array([[25.0, 25], [25, 25]])) == pytest.approx(100 / 3)  # a quarter of three quarters, twice
+
+
+def test_hardly_better_than_guessing(truth: np.ndarray) -> None:
+    random = np.random.default_rng(2)
+    found = np.where(random.random(truth.shape) < 0.2, truth, random.permutation(truth.ravel()).reshape(truth.shape))
+    (said,) = doubts(found, truth)
+    assert re.search(r"Cohen's kappa 0\.[12]\d\)", said)
+
+
+def test_agreement_beyond_chance() -> None:
+    """Of 50 pixels 35 agree, and 25 would by chance: 10 of the 25 that are left."""
+    assert kappa(np.array([[20.0, 5], [10, 15]])) == pytest.approx(0.4)
 
 
 def test_classes_in_another_order_are_named(truth: np.ndarray) -> None:
