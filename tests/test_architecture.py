@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("techniques", "runtimes", "frontends"),
     ("blocks",),
     ("graph",),
-    ("results", "errors", "progress"),
+    ("results", "errors", "progress", "console"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
-from slimseg.errors import SlimsegError, UnknownOperator, UserError, plain
+from slimseg.console import PlainConsole
+from slimseg.errors import SlimsegError, UnknownOperator, UserError
 
 app = typer.Typer(
     name="slimseg",
@@ -426,7 +426,7 @@ def _load(
 
 
 def _note(text: str) -> None:
-    Console(stderr=True).print(Text.assemble(("note: ", "bold yellow"), plain(text)), soft_wrap=True)
+    PlainConsole(stderr=True).print(Text.assemble(("note: ", "bold yellow"), text), soft_wrap=True)
 
 
 def _exit_by_budget(is_met: bool) -> None:
@@ -488,7 +488,7 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 def _progress() -> Any:
     from slimseg.progress import Terminal
 
-    return Terminal(Console(stderr=True))
+    return Terminal(PlainConsole(stderr=True))
 
 
 def _show(result: Any, json: bool, render: Any) -> None:
@@ -526,8 +526,8 @@ def _command(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    line = plain(" ".join(message.split()))
-    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+    line = " ".join(message.split())
+    PlainConsole(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
     sys.exit(code)
 
 

@@ -17,21 +17,35 @@ A message is one sentence: what is wrong, with which file or layer, and what to 
 from __future__ import annotations
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of what somebody else's error says, without anything that a terminal would obey.
+def printable(text: str) -> str:
+    """`text` on one line, with a "?" for whatever a terminal would obey or not show.
 
-    A model file may carry any text in its names, and its errors quote them.
+    A model file may carry any text in its names: escape sequences that erase the screen, letters without width, marks
+    that turn the direction of writing.
     """
-    return plain((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+    return text if text.isprintable() else harmless(" ".join(text.split()))
 
 
-def plain(text: str) -> str:
-    """A line without anything that a terminal would obey or show out of order: names in it come from anywhere."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def harmless(text: str) -> str:
+    """As `printable`, with line breaks and tabs as they are."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what somebody else's error says, or the error's name where it says nothing."""
+    if isinstance(error, RecursionError):
+        return "it nests too deeply or refers to itself"
+    if isinstance(error, MemoryError):
+        return "it asks for too much memory"
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return printable(first)
 
 
 class SlimsegError(Exception):
-    """Root of everything slimseg raises on purpose."""
+    """Root of everything slimseg raises on purpose. Messages quote files, so they are made printable here."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class UserError(SlimsegError):

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from slimseg.errors import plain
+from slimseg.errors import printable
 
 Item = TypeVar("Item")
 
@@ -66,12 +66,12 @@ class Terminal:
     @contextmanager
     def _bars(self) -> Iterator[Bars]:
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         # in a log, bars would only leave empty lines
         with Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
@@ -86,7 +86,7 @@ class Terminal:
                 bars.advance(task)
 
     def say(self, message: str) -> None:
-        self.console.print(Text(plain(message)), soft_wrap=True)  # names in it are no markup
+        self.console.print(Text(printable(message)), soft_wrap=True)  # names in it are no markup
 
     def bar(self, what: str, total: float) -> Bar:
         return _TerminalBar(self, what, total)

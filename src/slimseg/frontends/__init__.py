@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slimseg.errors import ModelError, UnknownOperator
+from slimseg.errors import ModelError, UnknownOperator, one_line
 from slimseg.graph.description import OUTPUT_KINDS, Description
 from slimseg.graph.preprocessing import Preprocessing, in_bytes
 
@@ -135,13 +135,17 @@ def _open_file(path: Path, input_size: tuple[int, int] | None) -> Graph:
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give the path of a model file")
     frontend = import_module(f"slimseg.frontends.{FILES[path.suffix.lower()]}")
-    graph: Graph = frontend.from_file(path, input_size)
-    if input_size is None or input_size == graph.input_size:
-        return graph
     try:
-        return edit.at_input_size(graph, input_size)
+        graph: Graph = frontend.from_file(path, input_size)
+        return graph if input_size in (None, graph.input_size) else edit.at_input_size(graph, input_size)
+    except ModelError:
+        raise
     except Unsupported as error:
         raise ModelError(str(error)) from error
+    except Exception as error:  # whatever a reader makes of a damaged file; it has names for what it expects
+        raise ModelError(
+            f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)}): export it again"
+        ) from error
 
 
 def _checked(size: tuple[int, int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from slimseg.errors import ModelError
+from slimseg.errors import ModelError, one_line, printable
 from slimseg.graph.preprocessing import Preprocessing
 
 OutputKind = Literal["logits", "probabilities", "mask"]
@@ -41,10 +41,10 @@ class Description:
                 raise ValueError(raw["output_kind"])
             return cls(
                 Preprocessing.of(**raw["preprocessing"]),
-                tuple(str(name) for name in raw["classes"]),
+                tuple(printable(str(name)) for name in raw["classes"]),
                 raw["output_kind"],
             )
         except RecursionError as error:
             raise ModelError("the model's embedded slimseg description is nested too deeply: write it again") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"the model's embedded slimseg description cannot be read ({error})") from error
+            raise ModelError(f"the model's embedded slimseg description cannot be read ({one_line(error)})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 from collections.abc import Container
@@ -9,8 +10,10 @@ from collections.abc import Container
 from torch import fx, nn
 
 _LONGEST = 100  # characters
+_READ = 10_000  # characters of what a source calls a layer: a file may hold a name of any length
 # What a name would mean in the module that it is a layer of, or in that module's generated code.
-_TAKEN = frozenset((*keyword.kwlist, *dir(nn.Module()), *dir(fx.GraphModule), "self", "torch"))
+_OF_FX = ("self", "inf", "nan", "torch", "device", "fx_pytree", "pytree")
+_TAKEN = frozenset((*keyword.kwlist, *dir(builtins), *dir(nn.Module()), *dir(fx.GraphModule), *_OF_FX))
 
 
 def node_name(text: str) -> str:
@@ -18,8 +21,12 @@ def node_name(text: str) -> str:
 
     A name that means something else in Python or in every module (`self`, `forward`) becomes `layer_forward`.
     """
-    first = text.split(";")[0].removesuffix(":0")
-    name = re.sub(r"\W+", "_", first, flags=re.ASCII).strip("_")[:_LONGEST]
+    first = text[:_READ].split(";")[0].removesuffix(":0")
+    return legal(re.sub(r"\W+", "_", first, flags=re.ASCII).strip("_")[:_LONGEST])
+
+
+def legal(name: str) -> str:
+    """`name` where it begins with a letter and means nothing else, otherwise with `layer_` before it."""
     return name if name[:1].isalpha() and name not in _TAKEN else f"layer_{name}"
 
 
@@ -30,3 +37,23 @@ def unused(wanted: str, taken: Container[str]) -> str:
         number += 1
         name = f"{wanted}_{number}"
     return name
+
+
+class Names:
+    """Hands out names that were not handed out before, however many layers a file calls the same."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def new(self, wanted: str) -> str:
+        """`wanted`, with a number behind it where that is taken."""
+        name = wanted
+        while name in self._taken:
+            number = self._numbers[wanted] = self._numbers.get(wanted, 1) + 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name

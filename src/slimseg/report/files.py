@@ -10,13 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slimseg.errors import OutputError
+from slimseg.errors import OutputError, harmless
 from slimseg.results import Result
 
 
 def to_json(result: Result) -> str:
-    """Strict JSON: tuples are lists, and a number that is not finite is null (JSON has no NaN)."""
-    return json.dumps(_strict(result.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    """Strict JSON: tuples are lists, and a number that is not finite is null (JSON has no NaN).
+
+    Characters that a terminal would obey are escaped.
+    """
+    text = json.dumps(_strict(result.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
+
+
+def _escaped(line: str) -> str:
+    return "".join(
+        letter if letter.isprintable() else json.dumps(letter)[1:-1].replace("\x7f", "\\u007f") for letter in line
+    )
+
+
+def harmless_text(value: Any) -> Any:
+    """What a template is given, without characters that turn the direction of writing or steer a terminal."""
+    return value if not isinstance(value, str) or value.isprintable() else type(value)(harmless(value))
 
 
 def write_json(result: Result, path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from slimseg.report import charts, images, palette, units, wording
-from slimseg.report.files import write_text
+from slimseg.report.files import harmless_text, write_text
 from slimseg.report.images import Example
 from slimseg.results import ModelSummary, Profile, SlimResult
 
@@ -71,6 +71,7 @@ def render_report(
     environment = Environment(
         loader=PackageLoader("slimseg.report"),
         autoescape=True,
+        finalize=harmless_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

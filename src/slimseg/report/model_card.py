@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from slimseg.graph.description import Description
 from slimseg.report import palette, units, wording
 from slimseg.report.code_snippets import layout, snippets
-from slimseg.report.files import write_json, write_text
+from slimseg.report.files import harmless_text, write_json, write_text
 from slimseg.results import UNKNOWN, Artefact, ModelCard, ModelSummary, Provenance
 
 NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
@@ -87,6 +87,7 @@ def render_card(card: ModelCard) -> str:
     """The card as Markdown."""
     environment = Environment(
         loader=PackageLoader("slimseg.report"),
+        finalize=harmless_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

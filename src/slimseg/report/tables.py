@@ -7,6 +7,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from slimseg.console import PlainConsole
+
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 # What a terminal without Unicode shows instead; anything else becomes "?".
 _ASCII = str.maketrans(
@@ -51,7 +53,7 @@ def shortened(name: str, width: int) -> Text:
 
 def show(console: Console | None, *parts: RenderableType) -> None:
     """Print; on an output that cannot carry Unicode, in its nearest ASCII."""
-    out = console or Console()
+    out = console or PlainConsole()
     if not out.options.ascii_only:
         for part in parts:
             out.print(part)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from slimseg.frontends.keras.stored import Stored
     from slimseg.graph.graph import Graph
 
-READ_TIMEOUT_S = 10.0  # and a second more for so many bytes:
+READ_TIMEOUT_S = 8.0  # and a second more for so many bytes:
 READ_BYTES_PER_S = 20e6
 
 

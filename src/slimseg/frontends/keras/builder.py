@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import keyword
 import math
 import re
 from collections import Counter
@@ -18,12 +16,15 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import ModelError
 from slimseg.frontends.keras.stored import Array
+from slimseg.frontends.work import Work
 from slimseg.graph import ops, shapes
+from slimseg.graph.names import Names, legal
 
-MAX_VALUES = 1 << 31  # of one tensor: more is no network, but a damaged number
-MAX_NODES = 50_000
+MAX_VALUES = 1 << 28  # of one tensor: more is no network, but a damaged number
+MAX_NODES = 6_000  # and calls of layers and models
+MAX_STEPS = 5_000_000  # of reading: arguments of calls, instructions of lambdas
+_COPIES = 64  # of all weights: a layer that is called again has its weights copied once more
 _LONGEST_NAME = 200
-_TAKEN = ("inf", "nan", "torch", "device", "fx_pytree", "pytree")  # by the code that torch.fx writes
 NCHW_OF_NHWC = (0, 2, 3, 1)  # where dimension i of NHWC is in NCHW
 
 
@@ -52,17 +53,21 @@ class Value:
 class Builder:
     """One graph in the making. Nodes are named after the layer that is being said (`layer_named`)."""
 
-    def __init__(self, version: str, path: Path) -> None:
+    def __init__(self, version: str, path: Path, stored: int = 0) -> None:
+        """`stored`: numbers among the weights of the file."""
         self.version = version
         self.path = path
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.notes: list[str] = []
-        self._names: set[str] = set()
+        self._names = Names()
         self._modules: dict[tuple[str, str, int], tuple[str, str]] = {}  # -> (target, repr of the module)
         self._said: Counter[str] = Counter()  # nodes of this call of the layer, by suffix
         self._layer = ("", "")  # identity and name
         self._calls = 0
+        self._steps_left = MAX_STEPS
+        self._copies_left = _COPIES * stored + (1 << 25)
+        self._work = Work("it ", 4 * stored)
 
     @property
     def is_keras2(self) -> bool:
@@ -71,9 +76,7 @@ class Builder:
     @contextmanager
     def layer_named(self, identity: str, name: str) -> Iterator[None]:
         """What is emitted inside belongs to the layer of that identity: a second call of it shares its parameters."""
-        self._calls += 1
-        if self._calls > MAX_NODES:
-            raise ModelError(f"the network calls its layers more than {MAX_NODES} times: refused")
+        self.call()
         before, self._layer = self._layer, (identity, name)
         self._said.clear()
         try:
@@ -81,8 +84,28 @@ class Builder:
         finally:
             self._layer = before
 
+    def call(self) -> None:
+        """A layer or a nested model is called once more.
+
+        Raises:
+            ModelError: that is more often than any network does: models in models in models, each called twice.
+        """
+        self._calls += 1
+        if self._calls > MAX_NODES:
+            raise ModelError(f"the network calls its layers more than {MAX_NODES} times: refused")
+
+    def spend(self, steps: int) -> None:
+        """So many arguments or instructions are about to be read.
+
+        Raises:
+            ModelError: all of them together are more than any network has.
+        """
+        self._steps_left -= steps
+        if self._steps_left < 0:
+            raise ModelError("the network's calls have more arguments or code than any network: refused")
+
     def input(self, shape: tuple[int, ...]) -> Value:
-        self._names.add("image")
+        self._names.new("image")
         return Value(self.graph.placeholder("image"), shape)
 
     def emit(self, module: nn.Module, *inputs: Value, suffix: str = "") -> Value:
@@ -97,6 +120,9 @@ class Builder:
             raise ModelError(f"layer {self._layer[1]} does not fit its input: {error}") from error
         if math.prod(shape) > MAX_VALUES or len(self._names) > MAX_NODES:
             raise ModelError(f"layer {self._layer[1]} would give a tensor of {shape}: refused")
+        self._copies_left -= sum(value.numel() for value in (*module.parameters(), *module.buffers()))
+        if self._copies_left < 0:
+            raise ModelError(f"layer {self._layer[1]} is called more often than any: refused")
         name = self._free_name(suffix)
         target = self._target(module, name, suffix)
         node = self.graph.create_node("call_module", target, tuple(value.node for value in inputs), name=name)
@@ -123,21 +149,15 @@ class Builder:
                 setattr(module, parameter, value)  # the same weights, padded for another input size
         elif has_state:
             self._modules[key] = (name, repr(module))
+        self._work.store(module)
         self.root.add_module(name, module)
         return name
 
     def _free_name(self, suffix: str) -> str:
         """The layer's name as a plain Python identifier: torch.fx writes code with it, and the file is untrusted."""
-        wanted = re.sub(r"[^A-Za-z0-9_]", "_", f"{self._layer[1]}_{suffix}" if suffix else self._layer[1])
-        wanted = wanted if re.match(r"[A-Za-z]", wanted) else f"layer_{wanted}"
-        if keyword.iskeyword(wanted) or hasattr(builtins, wanted) or hasattr(nn.Module, wanted) or wanted in _TAKEN:
-            wanted = f"{wanted}_"
-        number, name = 1, wanted[:_LONGEST_NAME]
-        while name in self._names:
-            number += 1
-            name = f"{wanted[:_LONGEST_NAME]}_{number}"
-        self._names.add(name)
-        return name
+        said = self._layer[1][:_LONGEST_NAME]
+        wanted = re.sub(r"[^A-Za-z0-9_]", "_", f"{said}_{suffix}" if suffix else said)
+        return self._names.new(legal(wanted[:_LONGEST_NAME]))
 
 
 def constant(raw: object, like: Value) -> Tensor | None:

@@ -8,6 +8,7 @@ Keras 3   inbound_nodes: [{"args": [{"class_name": "__keras_tensor__", "config":
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from slimseg.errors import ModelError
 
 MODELS = ("Functional", "Model", "Sequential")
 MAX_LAYERS = 5000  # of one model
+LONGEST_NAME = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,14 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    @cached_property
     def refs(self) -> list[Ref]:
         return [*_refs(self.args), *_refs(self.kwargs)]
+
+    @cached_property
+    def size(self) -> int:
+        """How many values all its arguments hold."""
+        return _size(self.args) + _size(self.kwargs)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ def _layer(raw: Any) -> Layer:
     class_name, config = str(raw["class_name"]), raw["config"]
     nested = _model(class_name, config) if class_name in MODELS else None
     name = raw.get("name") or (config["name"] if isinstance(config, dict) else nested and nested.name)
+    if len(str(name)) > LONGEST_NAME:
+        raise ModelError(f"a layer's name of {len(str(name))} characters is none that slimseg opens")
     return Layer(
         str(name),
         class_name,
@@ -201,6 +211,11 @@ def _new_value(raw: Any) -> Any:
     if kind in ("__tuple__", "__numpy__", "__tensor__"):
         return _new_value(config["value"] if isinstance(config, dict) else config)
     return {key: _new_value(value) for key, value in raw.items()}
+
+
+def _size(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return 1 + sum(map(_size, inner))
 
 
 def _refs(value: Any) -> list[Ref]:

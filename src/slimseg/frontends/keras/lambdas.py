@@ -18,6 +18,7 @@ from slimseg.frontends.keras.bytecode import OPERATORS, instructions
 from slimseg.frontends.keras.config import Layer
 
 _MAX_STACK = 1000
+_LONGEST_NAME = 200  # characters; no function that is known has a longer one
 _ARITHMETIC = {
     "+": arithmetic.add,
     "-": arithmetic.subtract,
@@ -49,17 +50,27 @@ def say(b: Builder, layer: Layer, argument: Any) -> Any:
         ModelError: its code is not understood; the message says what stands against it.
     """
     arguments = layer.config.get("arguments") or {}
+    b.spend(_length(layer.config.get("function")))
     try:
         body = _body(layer.config["function"])
         if isinstance(body, str):
             return _call(b, Name(body), [argument], dict(arguments))
         code, defaults, closure = body
+        b.spend(len(code.code))
         return _Reading(b, code, _bound(code, argument, defaults, closure, arguments)).result()
     except ModelError as error:
         reason = str(error).removesuffix(": give the .tflite instead")
         raise ModelError(f"what it computes cannot be read ({reason}): give the .tflite instead") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ModelError("what it computes cannot be read, its code is damaged: give the .tflite instead") from error
+
+
+def _length(stored: Any) -> int:
+    """Characters of the stored code."""
+    if isinstance(stored, dict):
+        return _length(stored.get("config")) if stored.get("class_name") == "__lambda__" else 0
+    texts = [stored] if isinstance(stored, str) else stored if isinstance(stored, list) else []
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _body(stored: Any) -> str | tuple[marshalled.Code, list[Any], list[Any]]:
@@ -145,7 +156,7 @@ class _Reading:
     def _attribute(self, argument: int, name: str) -> None:
         owner, wanted = self.stack.pop(), self.code.names[argument]
         if isinstance(owner, Name):
-            self.stack.append(Name(f"{owner.dotted}.{wanted}"))
+            self.stack.append(Name(f"{owner.dotted}.{wanted}"[:_LONGEST_NAME]))
         elif isinstance(owner, Value) and wanted == "shape":
             self.stack.append(owner.keras_shape)
         else:
@@ -156,8 +167,10 @@ class _Reading:
         self.stack.append(tuple(items) if name == "tuple" else items)
 
     def _extend(self, argument: int, name: str) -> None:
-        items = self.stack.pop()
-        self.stack[-argument].extend(items)
+        items, target = self.stack.pop(), self.stack[-argument]
+        if len(target) + len(items) > _MAX_STACK:
+            raise ModelError("its code is too long")
+        target.extend(items)
 
     def _slice(self, argument: int, name: str) -> None:
         self.stack.append(slice(*self._pop(argument)))

@@ -6,6 +6,7 @@ Convolutions live in convolutions.py; an operation, a TFOpLambda and a Lambda ar
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from slimseg.frontends.keras.builder import Value, parameter
 from slimseg.frontends.keras.pooling import average_pooling, global_pooling, max_pooling
 from slimseg.frontends.keras.said import Said, pair, plain_number, require_channels_last
 from slimseg.graph import ops
+
+MAX_SLOPES = 1 << 24  # of one PReLU that has one for every place
 
 
 def say(said: Said) -> Any:
@@ -84,6 +87,8 @@ def prelu(said: Said) -> Value:
         module: nn.Module = nn.PReLU(alpha.size)
         module.weight = parameter(alpha.reshape(-1))
         return said.emit(module, x)
+    if math.prod(x.shape) > MAX_SLOPES:
+        raise ModelError(f"it would have a slope for each of {math.prod(x.shape)} values: refused")
     slopes = np.broadcast_to(alpha, x.keras_shape[1:])
     return said.emit(ops.SpatialPReLU(parameter(slopes, (2, 0, 1))), x)
 
@@ -185,7 +190,9 @@ def tf_op(said: Said) -> Any:
 def tf_op_layer(said: Said) -> Any:
     """The same in TensorFlow 2.0 to 2.3: a node definition, and the constants among its arguments."""
     node = said.config["node_def"]
-    node = node if isinstance(node, dict) else json.loads(node)
+    if not isinstance(node, dict):
+        said.builder.spend(len(node))
+        node = json.loads(node)
     args: list[Any] = list(said.inputs)
     for position, value in sorted(said.config.get("constants", {}).items(), key=lambda item: int(item[0])):
         args.insert(int(position), value)

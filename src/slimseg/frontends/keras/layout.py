@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from slimseg.errors import ModelError
@@ -12,6 +13,7 @@ from slimseg.graph import ops
 from slimseg.graph.ops import Coordinates, ResizeMode
 
 NHWC_OF_NCHW = (0, 3, 1, 2)
+_MOST_PARTS = 4096  # of a split
 _MAX_PARTS = 8  # of a dimension that is reversed part by part: RGB as BGR
 
 
@@ -75,10 +77,12 @@ def stack(b: Builder, values: Sequence[Value], axis: int = 0, suffix: str = "") 
 def split(b: Builder, x: Value, parts: Any, axis: int = -1, suffix: str = "") -> list[Value]:
     """`parts`: how many of equal length, or their lengths."""
     length = x.shape[x.dim(axis)]
+    if (parts if isinstance(parts, int) else len(parts)) > _MOST_PARTS:
+        raise ModelError(f"a split into more than {_MOST_PARTS} parts is more than any network needs")
     lengths = [length // parts] * parts if isinstance(parts, int) and 0 < parts <= length else parts
     if not isinstance(lengths, list | tuple) or sum(lengths) != length:
         raise ModelError(f"a dimension of {length} does not divide into {parts}")
-    starts = [sum(lengths[:count]) for count in range(len(lengths))]
+    starts = [0, *accumulate(lengths)][:-1]
     return [_part(b, x, axis, start, start + size, 1, suffix) for start, size in zip(starts, lengths, strict=True)]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from slimseg.errors import ModelError
 
 _MAX_DEPTH = 20
+_MAX_OBJECTS = 100_000
 _SHARED = 0x80  # flag: later references may point at this object
 _SINGLETONS = {"N": None, "F": False, "T": True, ".": ...}
 _FREE = 0x80  # kind of a name of 3.11+ that comes from the enclosing function
@@ -56,24 +57,32 @@ class _Reader:
         self.data = data
         self.at = 0
         self.shared: list[Any] = []
+        self.sizes: list[int] = []  # of what is shared: how many objects it is, when each is counted wherever it stands
+        self.count = 0  # of objects so far, counted likewise
 
     def read(self, depth: int = 0) -> Any:
         if depth > _MAX_DEPTH:
             raise ValueError("nested too deeply")
-        tag = self._take(1)[0]
+        tag, before = self._take(1)[0], self.count
         kind, place = chr(tag & ~_SHARED), len(self.shared)
         if tag & _SHARED and kind != "r":
             self.shared.append(None)
+            self.sizes.append(0)
         value = self._value(kind, depth)
+        self.count += 1
+        if self.count > _MAX_OBJECTS:
+            raise ValueError("it holds the same objects again and again")
         if tag & _SHARED and kind != "r":
-            self.shared[place] = value
+            self.shared[place], self.sizes[place] = value, self.count - before
         return value
 
     def _value(self, kind: str, depth: int) -> Any:
         if kind in _SINGLETONS:
             return _SINGLETONS[kind]
         if kind == "r":
-            return self.shared[self._int()]
+            place = self._int()
+            self.count += self.sizes[place]
+            return self.shared[place]
         if kind == "i":
             return self._int()
         if kind == "l":

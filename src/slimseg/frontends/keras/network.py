@@ -24,7 +24,7 @@ def build(model: Model, weights: Weights, version: str, input_size: tuple[int, i
     Raises:
         ModelError: a layer has no counterpart, or the network does not take one image.
     """
-    builder = Builder(version, path)
+    builder = Builder(version, path, weights.count)
     if len(model.inputs) != 1:
         raise ModelError(f"the network takes {len(model.inputs)} inputs, not one image")
     shape = _input_shape(model.layers[model.inputs[0].layer], input_size)
@@ -54,6 +54,7 @@ def _input_shape(layer: Layer, input_size: tuple[int, int] | None) -> tuple[int,
 
 def _run(builder: Builder, model: Model, inputs: Sequence[Value], weights: Weights, where: str) -> list[Value]:
     """Outputs of one model on `inputs`; `where` tells its layers from those of other models."""
+    builder.call()
     if len(inputs) != len(model.inputs):
         raise ModelError(f"the model {model.name} is called with {len(inputs)} inputs, not {len(model.inputs)}")
     results: dict[tuple[str, int], list[Value]] = {
@@ -68,13 +69,14 @@ def _run(builder: Builder, model: Model, inputs: Sequence[Value], weights: Weigh
             pending.pop()
             continue
         layer, call = _call_of(model, ref)
-        missing = [need for need in call.refs() if (need.layer, need.call) not in results]
+        missing = [need for need in call.refs if (need.layer, need.call) not in results]
         if missing:
             if key in waiting:
                 raise ModelError(f"layer {ref.layer} of the network depends on its own result")
             waiting.add(key)
             pending.extend(missing)
             continue
+        builder.spend(call.size)
         results[key] = _say(builder, model, layer, _filled(call, results), weights, where)
     outputs = [_chosen(results, ref) for ref in model.outputs]
     if not all(isinstance(value, Value) for value in outputs):

@@ -21,6 +21,8 @@ from slimseg.errors import ModelError
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 2 << 30  # of weights
 MAX_CONFIG_BYTES = 64 << 20
+DEEPEST = 300  # lists and dictionaries in each other
+MAX_LISTS = 500_000  # and dictionaries, in the configuration
 MAX_OBJECTS = 200_000
 SLACK_BYTES = 64 << 20
 _COMPRESSION = 16  # weights hardly compress: a file that claims more is a bomb
@@ -82,7 +84,7 @@ def _read_archive(path: str) -> Stored:
             packed, size = infos[name].compress_size, infos[name].file_size
             if size > min(limit, _COMPRESSION * packed + SLACK_BYTES):
                 raise ModelError(f"{path} unpacks to {size >> 20} MB of {name}: refused")
-        config = json.loads(archive.read("config.json"))
+        config = _configuration(archive.read("config.json").decode(), path)
         version = _version(archive.read("metadata.json")) if _small(infos.get("metadata.json")) else "3"
         weights = archive.read("model.weights.h5")
     held = Stored(config, version, "keras")
@@ -107,9 +109,24 @@ def _read_h5(path: str) -> Stored:
         if text is None:
             raise ModelError(f"{path} holds weights without a network: save the whole network with model.save")
         version = _text(file.attrs.get("keras_version", "2"))
-    held = Stored(json.loads(_text(text)), version, "h5")
+    held = Stored(_configuration(_text(text), path), version, "h5")
     _collect(path, size, held, path, "model_weights")
     return held
+
+
+def _configuration(text: str, path: str) -> Any:
+    """The network's configuration; a list in it takes fifty times the memory of its two brackets."""
+    if len(text) > MAX_CONFIG_BYTES or sum(map(text.count, "[{")) > MAX_LISTS or text.count(",") > 4 * MAX_LISTS:
+        raise ModelError(f"{path} has a configuration of {len(text) >> 20} MB, more than any network: refused")
+    config = json.loads(text)
+    level, depth = [config] if isinstance(config, dict | list) else [], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ModelError(f"{path} has a configuration that nests more than {DEEPEST} lists: refused")
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+    return config
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,8 @@ from slimseg.frontends.keras.config import Layer, Model
 from slimseg.frontends.keras.stored import Array, Stored
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+_ANY = ""
+_MOST_ALIKE = 100  # arrays of one name in groups of one name below one layer
 _OTHER_NAMES = {"depthwise_kernel": "kernel"}  # of Keras 3's DepthwiseConv2D
 
 
@@ -27,7 +29,13 @@ class Weights:
         self._path = path  # names of the models this one is nested in, and its own
         self._named: dict[tuple[str, str], str] = outer._named if outer else _groups_by_name(held)
         self._counted: dict[tuple[str, str], dict[int, str]] = outer._counted if outer else _groups_by_count(held)
-        self._tails: dict[tuple[str, str], list[str]] = outer._tails if outer else _paths_by_tail(held)
+        self._tails: dict[tuple[str, str, str], list[str]] = outer._tails if outer else _paths_by_tail(held)
+        self._places: dict[int, dict[str, dict[str, int]]] = outer._places if outer else {}
+
+    @property
+    def count(self) -> int:
+        """Numbers in all arrays together."""
+        return sum(array.size for array in self._held.arrays.values())
 
     def nested(self, model: Model, layer: Layer) -> Weights:
         """The arrays of a model that is a layer of `model`."""
@@ -55,22 +63,32 @@ class Weights:
             if (top, layer.name) in self._named:
                 return self._named[top, layer.name]
         kind = snake_case(layer.class_name)
-        alike = [other.name for other in model.layers.values() if snake_case(other.class_name) == kind]
-        count = alike.index(layer.name)
+        alike = self._alike(model)[kind]
+        count = alike[layer.name]
         for container in CONTAINERS:
             top = f"{self._group}/{container}".strip("/")
             groups = self._counted.get((top, kind), {})
             if len(groups) == len(alike):  # Keras 2 counts some layers twice, but in the same order
-                return f"{top}/{groups[sorted(groups)[count]]}"
+                return f"{top}/{list(groups.values())[count]}"
             if count in groups:
                 return f"{top}/{groups[count]}"
         return f"{self._group}/{CONTAINERS[0]}/{kind}".strip("/")
 
+    def _alike(self, model: Model) -> dict[str, dict[str, int]]:
+        """The layers of this model by class, each with its place among those of the class."""
+        if id(model) not in self._places:
+            places = self._places[id(model)] = {}
+            for layer in model.layers.values():
+                alike = places.setdefault(snake_case(layer.class_name), {})
+                alike[layer.name] = len(alike)
+        return self._places[id(model)]
+
     def _by_name(self, layer: Layer, name: str) -> Array:
         """model_weights/<outermost layer>/.../<layer>/kernel:0; names of nested models may be left out in between."""
         enclosing = (*self._path, layer.name)
-        paths = self._tails.get((enclosing[0], name)) or self._tails.get((enclosing[0], _OTHER_NAMES.get(name, "")), [])
-        inner = [path for path in paths if not self._path or path.split("/")[-2] == layer.name]
+        group = layer.name if self._path else _ANY
+        names = (name, _OTHER_NAMES.get(name, ""))
+        inner = next((found for each in names if (found := self._tails.get((enclosing[0], group, each)))), None)
         if not inner:
             raise ModelError(f"the {name} of layer {layer.name} is not in the file: save the whole network again")
         best = max(inner, key=lambda path: sum(part in path.split("/")[2:] for part in enclosing))
@@ -94,16 +112,19 @@ def _groups_by_count(held: Stored) -> dict[tuple[str, str], dict[int, str]]:
                 if not number.isdecimal() or len(number) > 6:
                     kind, number = parts[depth + 1], "0"
                 counted.setdefault(("/".join(parts[: depth + 1]), kind), {})[int(number)] = parts[depth + 1]
-    return counted
+    return {key: dict(sorted(groups.items())) for key, groups in counted.items()}
 
 
-def _paths_by_tail(held: Stored) -> dict[tuple[str, str], list[str]]:
-    """(outermost layer, weight name without its `:0`) to the paths of a `.h5` file."""
-    tails: dict[tuple[str, str], list[str]] = {}
+def _paths_by_tail(held: Stored) -> dict[tuple[str, str, str], list[str]]:
+    """(outermost layer, its own layer or any, weight name without its `:0`) to the paths of a `.h5` file."""
+    tails: dict[tuple[str, str, str], list[str]] = {}
     for path in held.arrays:
         parts = path.split("/")
         if len(parts) >= 3:
-            tails.setdefault((parts[1], parts[-1].partition(":")[0]), []).append(path)
+            for group in (parts[-2], _ANY):
+                found = tails.setdefault((parts[1], group, parts[-1].partition(":")[0]), [])
+                if len(found) < _MOST_ALIKE:
+                    found.append(path)
     return tails
 
 

@@ -31,7 +31,6 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.output import output_kind
 from slimseg.graph.preprocessing import Preprocessing
 
-MAX_CONSTANT_ELEMENTS = 1 << 28  # worked out, all together
 _NCHW = (0, 1, 2, 3)
 
 
@@ -64,7 +63,6 @@ class _Opener:
         self.input_size = input_size
         self.builder = Builder(model)
         self.values: dict[str, Value | Array] = dict(model.constants)
-        self.elements_left = MAX_CONSTANT_ELEMENTS
 
     def graph(self) -> Graph:
         image = self._image()
@@ -113,12 +111,10 @@ class _Opener:
 
     def _constants(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Array, ...]:
         with self._named(node):
-            results = constants.fold(node, [value for value in inputs if not isinstance(value, Value)])
+            given = [value for value in inputs if not isinstance(value, Value)]
+            results = constants.fold(node, given, self.model.work)
         if results is None:
             raise self._unknown(node)
-        self.elements_left -= sum(result.size for result in results)
-        if self.elements_left < 0:
-            raise ModelError(f"{self.model.path} computes more constants than any network has weights: export it again")
         return tuple(
             result.astype(np.float32) if result.dtype.kind == "f" and result.dtype != np.float32 else result
             for result in results
@@ -160,7 +156,7 @@ class _Opener:
         source = made.get(name)
         while source is not None and source.op in ("Squeeze", "Unsqueeze", "Identity"):
             name = source.inputs[0]
-            source = made.get(name)
+            source = made.pop(name, None)  # only once: a name that is made of itself would have no end
         value = self.values[name]
         assert isinstance(value, Value)
         return self._plain(value, source)

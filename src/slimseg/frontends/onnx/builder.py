@@ -16,19 +16,22 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from slimseg.errors import ModelError, UnknownOperator
+from slimseg.errors import ModelError, UnknownOperator, printable
 from slimseg.frontends.onnx.reader import Model, Node
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops, shapes
-from slimseg.graph.names import node_name, unused
+from slimseg.graph.names import Names, node_name
 
 LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
-MAX_PARAMETERS = 1 << 28  # numbers in all layers together
+MAX_LAYERS = 6_000  # one operator can be several
 MAX_RANK = 8
 NHWC = (0, 2, 3, 1)
 # How torch, Keras and Paddle call a layer's weights, behind the layer's own name.
 _ROLES = r"([/.](weight|bias|(depthwise_|pointwise_)?kernel|gamma|beta|alpha)|[._](weights|w_\d+|scale))(:0|/.*)?$"
-_NUMBERED = r"((n|t|val|tmp|onnx::\w+)?[_:]*[\d_]*)"  # what exporters call a value that has no name
+# What exporters call a value that has no name.
+_NUMBERED = r"((n|t|val|tmp)?[_:]*[\d_]*|onnx::\w+(:[_:]*[\d_]*)?)"
+_READ = 1000  # characters of a name
+_LONGEST_NAME = 200  # of its part that names a layer
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu")
 
 
@@ -75,9 +78,8 @@ class Builder:
         for node in model.nodes:
             for name in node.inputs:
                 self.consumers.setdefault(name, []).append(node)
-        self._names: set[str] = set()
-        self._numbers: dict[str, int] = {}
-        self.parameters_left = MAX_PARAMETERS
+        self._names = Names()
+        self.work = model.work
         self._shared: dict[Hashable, str] = {}
         self._transposed: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
 
@@ -85,7 +87,7 @@ class Builder:
         """The input: `shape` is NCHW, `order` says how ONNX sees it."""
         node = self.graph.placeholder("image")
         node.meta["shape"] = shape
-        self._names.add("image")
+        self._names.new("image")
         self.is_nhwc = order == NHWC
         return Value(node, order)
 
@@ -105,23 +107,18 @@ class Builder:
             raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:
             raise ModelError(f"{self.model.path}: the operator {source} gives {shape}, too many values for a phone")
-        self.parameters_left -= sum(value.numel() for value in (*layer.parameters(), *layer.buffers()))
-        if len(shape) > MAX_RANK or self.parameters_left < 0:
-            raise ModelError(f"{self.model.path}: the operator {source} is larger than any of a network for phones")
-        name = self._name("_".join(filter(None, (layer_name(source), suffix))))
+        if len(shape) > MAX_RANK or len(self._names) > MAX_LAYERS:
+            raise ModelError(
+                f"{self.model.path}: the operator {source} makes more layers or dimensions than any network has"
+            )
+        name = self._names.new("_".join(filter(None, (layer_name(source), suffix))))
         target = self._shared.setdefault(key, name) if key is not None else name
         if target == name:
+            self.work.store(layer)
             self.root.add_module(name, layer)
         node = self.graph.create_node("call_module", target, inputs, name=name)
         node.meta["shape"] = shape
         return node
-
-    def _name(self, wanted: str) -> str:
-        """`wanted`, or the next free number behind it."""
-        number = self._numbers[wanted] = self._numbers.get(wanted, 0) + 1
-        name = unused(wanted if number == 1 else f"{wanted}_{number}", self._names)
-        self._names.add(name)
-        return name
 
     def layer(self, node: fx.Node) -> nn.Module | None:
         return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -217,19 +214,21 @@ class Call:
 
 def layer_name(node: Node) -> str:
     """What a user calls the layer: the node's own name unless an exporter made it up, else its weights' or output's."""
-    own = _module_path(node)
+    own = _module_path(node)[:_LONGEST_NAME]
     if own and not re.fullmatch(rf"(node_|p2o\.).*|n[\d_]+|({re.escape(node.op)})?[_@]?\d*", own, re.IGNORECASE):
         return node_name(own)
     for weights in node.inputs[1:]:
+        weights = printable(weights[:_LONGEST_NAME])
         if re.search(_ROLES, weights):
             return node_name(re.sub(_ROLES, "", weights))
-    output = re.sub(r"(_output_\d+)?(_(De)?[Qq]uantizeLinear\w*)?$", "", node.outputs[0] if node.outputs else "")
+    output = printable(node.outputs[0][:_LONGEST_NAME]) if node.outputs else ""
+    output = re.sub(r"(_output_\d+)?(_(De)?[Qq]uantizeLinear\w*)?$", "", output)
     return node_name(node.op.lower() if re.fullmatch(_NUMBERED, output) else output)
 
 
 def _module_path(node: Node) -> str:
     """torch writes `/stem/stem.0/Conv` for the convolution of the module stem.0."""
-    parts = node.name.strip("/").split("/")
+    parts = printable(node.name[:_READ]).strip("/").split("/")
     parts = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
     has_weights = any(name for name in node.inputs[1:]) and node.op in _WEIGHTED
     return "/".join(parts[:-1] if has_weights and len(parts) > 1 and parts[-1] == node.op else parts)

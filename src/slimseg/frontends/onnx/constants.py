@@ -13,25 +13,32 @@ import numpy as np
 
 from slimseg.frontends.onnx.reader import Node
 from slimseg.frontends.onnx.tensors import DTYPES, Array
-
-MAX_ELEMENTS = 1 << 26
+from slimseg.frontends.work import LARGEST_CONSTANT, Work
 
 Fold = Callable[[Node, Sequence[Any]], Array]
 
 
-def fold(node: Node, inputs: Sequence[Array | None]) -> tuple[Array, ...] | None:
+def fold(node: Node, inputs: Sequence[Array | None], work: Work) -> tuple[Array, ...] | None:
     """Results of a node, or None where its operator is not one that is worked out here.
 
     Raises:
         ValueError: a result would be larger than any weight is, or the inputs make no sense.
+        ModelError: all operators of the file together work out more than a network needs.
     """
-    if node.op == "Split" and inputs[0] is not None:
-        return _split(node, inputs[0], inputs)
-    function = FOLDS.get(node.op)
-    if function is None:
+    is_split = node.op == "Split" and inputs[0] is not None
+    if not is_split and node.op not in FOLDS:
         return None
+    if node.op not in _LOOKS_ONLY:
+        work.compute(*(value.size for value in inputs if value is not None))
+    if is_split:
+        return _split(node, inputs[0], inputs)  # type: ignore[arg-type]
     with np.errstate(all="ignore"):
-        return (np.asarray(function(node, inputs)),)
+        result = np.asarray(FOLDS[node.op](node, inputs))
+    work.compute(result.size if node.op not in _LOOKS_ONLY else 0)
+    return (result,)
+
+
+_LOOKS_ONLY = ("Constant", "Identity", "Shape", "Size")  # reads no values
 
 
 def bounded(shape: Sequence[int], node: Node) -> tuple[int, ...]:
@@ -40,7 +47,7 @@ def bounded(shape: Sequence[int], node: Node) -> tuple[int, ...]:
     Raises:
         ValueError: they may not.
     """
-    if min(shape, default=0) < 0 or math.prod(shape) > MAX_ELEMENTS:
+    if min(shape, default=0) < 0 or math.prod(shape) > LARGEST_CONSTANT:
         raise ValueError(f"a constant of shape {tuple(shape)} is larger than any network has")
     return tuple(int(length) for length in shape)
 
@@ -192,6 +199,7 @@ def _reduce(function: Callable[..., Any]) -> Fold:
 def _quantize(node: Node, inputs: Sequence[Any]) -> Array:
     values = inputs[0]
     scale, zero = _scale_and_zero(node, inputs, np.dtype(np.uint8))
+    bounded(np.broadcast_shapes(values.shape, scale.shape, zero.shape), node)
     kind = np.iinfo(zero.dtype)
     result: Array = np.clip(np.rint(values / scale) + zero, kind.min, kind.max).astype(zero.dtype)
     return result
@@ -199,6 +207,7 @@ def _quantize(node: Node, inputs: Sequence[Any]) -> Array:
 
 def _dequantize(node: Node, inputs: Sequence[Any]) -> Array:
     scale, zero = _scale_and_zero(node, inputs, inputs[0].dtype)
+    bounded(np.broadcast_shapes(inputs[0].shape, scale.shape, zero.shape), node)
     result: Array = (inputs[0].astype(np.float32) - zero.astype(np.float32)) * scale
     return result
 

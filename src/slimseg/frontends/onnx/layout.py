@@ -128,6 +128,9 @@ def gather(call: Call) -> Value:
     axis = int(call.attribute("axis", 0)) % value.rank
     if index is None or index.ndim > 1 or not index.size:
         raise call.unknown("it does not pick neighbours")
+    if index.size > value.shape[axis]:
+        raise call.unknown("it picks more than there is")
+    call.builder.work.compute(index.size)
     places = (index.reshape(-1) % value.shape[axis]).tolist()
     if places != list(range(places[0], places[0] + len(places))):
         raise call.unknown("it does not pick neighbours")

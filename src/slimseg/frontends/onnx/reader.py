@@ -10,13 +10,15 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto
 
-from slimseg.errors import ModelError
+from slimseg.errors import ModelError, printable
 from slimseg.frontends.onnx import wire
 from slimseg.frontends.onnx.tensors import Array, TensorReader
+from slimseg.frontends.work import Work
 from slimseg.graph.graph import Weights
 
 MAX_FILE_BYTES = 512 << 20
 MAX_NODES = 10_000
+LONGEST_NAME = 1000  # characters of a node's name, of which nothing depends
 _DOMAINS = ("", "ai.onnx")
 
 
@@ -31,7 +33,7 @@ class Node:
     attributes: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.op} {(self.name or next(iter(self.outputs), ''))[:100]!r}"
+        return f"{self.op} {printable((self.name or next(iter(self.outputs), ''))[:100])!r}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Model:
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     weights: Weights  # the precision that they came in
+    work: Work  # what may still be computed for it
 
 
 def read(path: Path) -> Model:
@@ -90,6 +93,7 @@ def _model(path: Path, proto: ModelProto) -> Model:
         tuple(_input(value) for value in graph.input if value.name not in constants),
         tuple(value.name for value in graph.output),
         "float16" if reader.halves else "float32",
+        Work(f"{path} ", reader.size_bytes),
     )
 
 
@@ -97,7 +101,7 @@ def _nodes(graph: GraphProto, reader: TensorReader) -> tuple[Node, ...]:
     return tuple(
         Node(
             _text(node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"),
-            node.name,
+            node.name[:LONGEST_NAME],
             tuple(node.input),
             tuple(node.output),
             {attribute.name: _attribute(attribute, reader) for attribute in node.attribute},

@@ -18,6 +18,7 @@ from slimseg.errors import ModelError
 Array = np.ndarray[Any, Any]
 
 MAX_DATA_BYTES = 1 << 30  # all values of a model together, as float32
+_GROWTH, _SLACK_BYTES = 4, 1 << 16  # numbers of one byte become numbers of four
 
 # Type of ONNX: how it lies in raw bytes, and the field that holds it otherwise.
 _TYPES: dict[int, tuple[str, str]] = {
@@ -43,7 +44,9 @@ class TensorReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.bytes_left = MAX_DATA_BYTES
+        self.size_bytes = path.stat().st_size  # with the files beside it
+        self.used_bytes = 0
+        self._beside: dict[str, Path] = {}
         self.halves = False  # whether weights, rather than single numbers, came in float16
 
     def read(self, tensor: TensorProto) -> Array:
@@ -62,9 +65,14 @@ class TensorReader:
         if min(shape, default=0) < 0 or len(shape) > 8:
             raise self._damaged(tensor)
         count = math.prod(shape)
-        self.bytes_left -= count * max(dtype.itemsize, 4)
-        if self.bytes_left < 0:
-            raise ModelError(f"{self.path} holds more than {MAX_DATA_BYTES >> 30} GiB of values: too large for a phone")
+        if tensor.data_location == TensorProto.EXTERNAL:
+            self._find(tensor)
+        self.used_bytes += count * max(dtype.itemsize, 4)
+        if self.used_bytes > min(MAX_DATA_BYTES, _GROWTH * self.size_bytes + _SLACK_BYTES):
+            raise ModelError(
+                f"{self.path} says that it holds many times the values that it has, or over "
+                f"{MAX_DATA_BYTES >> 30} GiB of them: export it again"
+            )
         return _as_float32(self._flat(tensor, dtype, field, count), tensor.data_type).reshape(shape)
 
     def _flat(self, tensor: TensorProto, dtype: np.dtype[Any], field: str, count: int) -> Array:
@@ -87,15 +95,7 @@ class TensorReader:
         return np.array(values, dtype)
 
     def _external(self, tensor: TensorProto, length: int) -> bytes:
-        entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        beside = self.path.parent / location
-        if not location or location in (".", "..") or set(location) & set("/\\\0:") or beside.is_symlink():
-            raise ModelError(
-                f"{self.path} keeps its values in {location[:100]!r}, which is no file beside it: export it as one"
-            )
-        if not beside.is_file():
-            raise ModelError(f"{self.path} keeps its values in {location}, which is missing: put that file beside it")
+        entries, beside = _entries(tensor), self._find(tensor)
         offset, declared = int(entries.get("offset", 0)), int(entries.get("length", length))
         if declared != length or offset < 0 or offset + length > beside.stat().st_size:
             raise self._damaged(tensor)
@@ -103,10 +103,32 @@ class TensorReader:
             file.seek(offset)
             return file.read(length)
 
+    def _find(self, tensor: TensorProto) -> Path:
+        """The file beside the model that holds the tensor; its size is counted once."""
+        location = _entries(tensor).get("location", "")
+        if location in self._beside:
+            return self._beside[location]
+        beside = self.path.parent / location
+        if not location or location in (".", "..") or set(location) & set("/\\\0:") or beside.is_symlink():
+            raise ModelError(
+                f"{self.path} keeps its values in {location[:100]!r}, which is no file beside it: export it as one"
+            )
+        if not beside.is_file():
+            raise ModelError(
+                f"{self.path} keeps its values in {location[:100]}, which is missing: put that file beside it"
+            )
+        self.size_bytes += beside.stat().st_size
+        self._beside[location] = beside
+        return beside
+
     def _damaged(self, tensor: TensorProto) -> ModelError:
         return ModelError(
             f"{self.path} is damaged: the values of {tensor.name[:100]!r} do not fit its shape; export it again"
         )
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
 
 
 def _as_float32(values: Array, kind: int) -> Array:

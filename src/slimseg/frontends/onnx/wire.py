@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from slimseg.errors import ModelError
 
 MAX_FIELDS = 500_000  # a network of a thousand operators has some twenty thousand
-MAX_PACKED_BYTES = 64 << 20  # whole numbers of one byte each, which take eight in memory
+MAX_PACKED_BYTES = 16 << 20  # whole numbers of one byte each, which take sixteen in memory
 MAX_DEPTH = 32
 _FIXED = {1: 8, 5: 4}  # bytes that a value of these wire types takes
 _VARINT, _DELIMITED = 0, 2

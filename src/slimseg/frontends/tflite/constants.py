@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from slimseg.errors import ModelError
+from slimseg.frontends.work import LARGEST_CONSTANT, Work, broadcast_count
 
 Array = np.ndarray[Any, Any]
-_LARGEST_FOLDED = 1 << 24  # values
 _DTYPES: dict[str, Any] = {
     "float32": np.float32,
     "float16": np.float16,
@@ -72,16 +72,38 @@ def _dequantised(values: Array, quantisation: Any) -> Array:
     return real
 
 
-def fold(op: str, inputs: Sequence[Array | None], options: Any, output_shape: tuple[int, ...]) -> Array | None:
-    """The result of an operator on constants alone (shapes computed in the file, transposed weights); None: unknown."""
-    if op not in _FOLDS or not inputs or any(value is None or value.size > _LARGEST_FOLDED for value in inputs):
+def fold(
+    op: str, inputs: Sequence[Array | None], options: Any, output_shape: tuple[int, ...], work: Work
+) -> Array | None:
+    """The result of an operator on constants alone (shapes computed in the file, transposed weights); None: unknown.
+
+    Raises:
+        ModelError: the file has more worked out than a network needs.
+    """
+    values = [value for value in inputs if value is not None]
+    if op not in _FOLDS or not inputs or len(values) < len(inputs):
         return None
     try:
+        count = _count(op, values, options)
+        if max(count, *(value.size for value in values)) > LARGEST_CONSTANT:
+            return None
+        work.compute(count, *(value.size for value in values))
         with np.errstate(all="ignore"):
-            result = np.asarray(_FOLDS[op]([value for value in inputs if value is not None], options, output_shape))
+            return np.asarray(_FOLDS[op](values, options, output_shape))
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError):
         return None
-    return result if result.size <= _LARGEST_FOLDED else None
+
+
+def _count(op: str, values: Sequence[Array], options: Any) -> int:
+    """How many values an operator gives at most."""
+    if op in _ELEMENTWISE:
+        return broadcast_count([value.shape for value in values])
+    if op == "GATHER":
+        return int(values[0].size // max(1, values[0].shape[int(options.axis or 0)]) * values[1].size)
+    return sum(value.size for value in values)
+
+
+_ELEMENTWISE = ("ADD", "SUB", "MUL", "FLOOR_DIV", "DIV")
 
 
 def _strided(values: Sequence[Array], options: Any, _: tuple[int, ...]) -> Array:

@@ -14,15 +14,18 @@ from slimseg.frontends.tflite import constants
 from slimseg.frontends.tflite.operators import HANDLERS
 from slimseg.frontends.tflite.repeats import as_resizes
 from slimseg.frontends.tflite.value import NCHW, NHWC, Array, Call, Value, natural
+from slimseg.frontends.work import Work
 from slimseg.graph import ops, shapes
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.graph.names import node_name, unused
+from slimseg.graph.names import Names, node_name
 from slimseg.graph.output import output_kind
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.litert import costs, file
 
-_LARGEST_VALUE = 1 << 29  # numbers in one activation: 2 GB
+_LARGEST_VALUE = 1 << 27  # numbers in one activation: half a GiB
+_MOST_LAYERS = 6_000  # one operator can be several
+_LONGEST_SPACE = 1000  # operators between SPACE_TO_BATCH and BATCH_TO_SPACE
 _INTEGERS = ("int8", "uint8", "int16")
 _IMAGE_CHANNELS = (1, 3, 4)
 
@@ -37,10 +40,9 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
         UnknownOperator: it holds an operator outside the vocabulary, which is named.
         ModelError: it is missing, damaged, or no network from one image to one map.
     """
-    described = file.read(path)
-    model = file.parse(path.read_bytes(), path)
+    described, model = file.opened(path)
     try:
-        graph = _Reader(model, path).graph()
+        graph = _Reader(model, path, described.size_bytes).graph()
     except (UnknownOperator, GraphError) as error:
         kind = UnknownOperator if isinstance(error, UnknownOperator) else ModelError
         raise kind(f"{path}: {error}; `slimseg profile` works on it all the same") from error
@@ -66,7 +68,7 @@ def _preprocessing(image: file.TensorInfo) -> Preprocessing:
 class _Reader:
     """One file on its way to a Graph."""
 
-    def __init__(self, model: Any, path: Path) -> None:
+    def __init__(self, model: Any, path: Path, size_bytes: int) -> None:
         self.tensors = costs.Tensors(model)
         self.model = model
         self.main = model.subgraphs[0]
@@ -74,7 +76,9 @@ class _Reader:
         self.root = nn.Module()
         self.nodes = fx.Graph()
         self.values: dict[int, Value | Array] = {}
-        self.names: set[str] = set()
+        self.names = Names()
+        self.work = Work("", size_bytes)
+        self.readers = self._readers()
 
     def graph(self) -> Graph:
         self._require_known()
@@ -128,7 +132,7 @@ class _Reader:
         outputs = [int(index) for index in operator.outputs]
         output_shapes = tuple(self.tensors.shape(index) for index in outputs)
         if not any(isinstance(value, Value) for value in inputs):
-            folded = constants.fold(op, inputs, operator.builtinOptions, output_shapes[0])  # type: ignore[arg-type]
+            folded = constants.fold(op, inputs, operator.builtinOptions, output_shapes[0], self.work)  # type: ignore[arg-type]
             if folded is not None:
                 self.values[outputs[0]] = folded
                 return
@@ -170,6 +174,7 @@ class _Reader:
             if data is None or (not len(data) and 0 not in self.tensors.shape(index)):
                 raise ModelError(f"reads {self._tensor_name(index)} before anything writes it")
             dtype = costs.dtype_name(tensor)
+            self.work.compute(2 * len(data))  # of which int4 has two values in each
             try:
                 self.values[index] = constants.decoded(data, dtype, self.tensors.shape(index), tensor.quantization)
             except ModelError as error:
@@ -180,6 +185,9 @@ class _Reader:
         shape = shapes.shape_of(module, [source.meta["shape"] for source in sources])
         if int(np.prod(shape, dtype=np.int64)) > _LARGEST_VALUE:
             raise ModelError(f"makes a tensor of {shape} at {name}: more than any network for images needs")
+        if len(self.names) > _MOST_LAYERS:
+            raise ModelError(f"becomes more than {_MOST_LAYERS} layers: more than any network for images needs")
+        self.work.store(module)
         name = self._name(name)
         self.root.add_module(name, module)
         node: fx.Node = self.nodes.create_node("call_module", name, tuple(sources), name=name)
@@ -188,9 +196,15 @@ class _Reader:
         return node
 
     def _name(self, text: str) -> str:
-        name = unused(node_name(text), self.names)
-        self.names.add(name)
-        return name
+        return self.names.new(node_name(text))
+
+    def _readers(self) -> dict[int, Any]:
+        """The first operator that reads a tensor, by the tensor."""
+        found: dict[int, Any] = {}
+        for operator in self.main.operators or []:
+            for index in self.tensors.inputs(operator):
+                found.setdefault(index, operator)
+        return found
 
     def _tensor_name(self, index: int) -> str:
         name = (self.main.tensors[index].name or b"").decode(errors="replace")
@@ -199,14 +213,14 @@ class _Reader:
     def _crops(self, operator: Any) -> tuple[int, ...] | None:
         """What the BATCH_TO_SPACE behind a SPACE_TO_BATCH cuts away: (top, bottom, left, right)."""
         index = int(operator.outputs[0])
-        for _ in self.main.operators:
-            readers = [each for each in self.main.operators if index in self.tensors.inputs(each)]
-            if not readers:
+        for _ in range(_LONGEST_SPACE):
+            reader = self.readers.get(index)
+            if reader is None:
                 return None
-            if self.tensors.op_name(readers[0]) == "BATCH_TO_SPACE_ND":
-                crops = self._given(int(readers[0].inputs[2]))
+            if self.tensors.op_name(reader) == "BATCH_TO_SPACE_ND":
+                crops = self._given(int(reader.inputs[2]))
                 return None if isinstance(crops, Value) else tuple(int(n) for n in crops.reshape(-1))
-            index = int(readers[0].outputs[0])
+            index = int(reader.outputs[0])
         return None
 
     def _output(self) -> tuple[Value, int]:

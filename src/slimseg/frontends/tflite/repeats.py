@@ -9,34 +9,45 @@ Whether a chain is one is not guessed from its shapes: the numbers of all values
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 
 _LARGEST = 1 << 24  # values: what float32 counts exactly
+_MOST_VALUES = 1 << 25  # of all chains that are tried; what is beyond stays as it is spelled
+_MOST_REPETITIONS = 64
 
 
 def as_resizes(graph: Graph) -> Graph:
-    """The same network with such chains replaced by resizes."""
-    while (chain := _first(graph)) is not None:
-        source, target = chain
+    """The same graph, in which resizes have replaced such chains."""
+    chains = list(_chains(graph))
+    for source, target in chains:
         _, _, height, width = graph.shape(target)
-        resize = nn.Sequential(ops.Resize((height, width), "nearest", "asymmetric"))
-        graph = edit.replace(graph, [source.name], target.name, resize)
+        graph.module.add_module(str(target.target), ops.Resize((height, width), "nearest", "asymmetric"))
+        target.args = (source,)
+    if chains:
+        graph.refresh()
     return graph
 
 
-def _first(graph: Graph) -> tuple[fx.Node, fx.Node] | None:
-    """(the map before, the map behind) of the first chain that is a nearest resize."""
-    for node in graph.layers():
-        if _is_repeat(graph, node):
-            source, target = _start(graph, node), _end(graph, node)
-            if target is not None and _is_nearest(graph, source, target):
-                return source, target
-    return None
+def _chains(graph: Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """(the map before, the map behind) of every chain that is a nearest resize, in execution order."""
+    seen: set[tuple[fx.Node, fx.Node]] = set()
+    values_left = _MOST_VALUES
+    for node in [node for node in graph.layers() if _is_repeat(graph, node)][:_MOST_REPETITIONS]:
+        source, target = _start(graph, node), _end(graph, node)
+        if target is None or (source, target) in seen:
+            continue
+        seen.add((source, target))
+        values_left -= math.prod(graph.shape(target))
+        if values_left < 0:
+            return
+        if _is_nearest(graph, source, target):
+            yield source, target
 
 
 def _is_repeat(graph: Graph, node: fx.Node) -> bool:

@@ -178,10 +178,18 @@ def parameter(array: Array) -> nn.Parameter:
 
 
 def filled(layer: nn.Module, weight: Array, bias: Array | None) -> nn.Module:
-    """A layer with these weights; the bias only where it has one."""
-    layer.weight = parameter(weight)
-    if bias is not None:
-        layer.bias = parameter(bias.reshape(-1))
+    """A layer with these weights; the bias only where it has one.
+
+    Raises:
+        ModelError: they are of another size than the layer's.
+    """
+    given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias.reshape(-1)}
+    for name, array in given.items():
+        own = getattr(layer, name)
+        if own is None or tuple(own.shape) != array.shape:
+            wanted = () if own is None else tuple(own.shape)
+            raise ModelError(f"has a layer whose {name} is {array.shape}, where {wanted} fits: export it again")
+        setattr(layer, name, parameter(array))
     return layer
 
 

@@ -17,6 +17,7 @@ _DTYPES: dict[int, str] = {
 }
 _BITS = {"float64": 64, "int64": 64, "uint64": 64, "complex64": 64, "float32": 32, "int32": 32, "uint32": 32}
 _BITS |= {"float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16, "int4": 4, "int2": 2}
+_MOST_DEQUANTIZES = 8  # one after the other, before a constant
 # Position of the weights and of the bias among the inputs.
 _WORTH_TELLING = 0.01  # of all weights: fewer do not make a file one of two precisions
 _WEIGHTED = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3)}
@@ -62,11 +63,15 @@ class Tensors:
     @functools.cache  # noqa: B019  one short-lived object per file
     def is_constant(self, index: int) -> bool:
         """Stored in the file, also behind a DEQUANTIZE (float16 weights)."""
-        data = self._model.buffers[self.tensor(index).buffer].data
-        if data is not None and len(data):
-            return True
-        maker = self._made_by.get(index)
-        return maker is not None and self.op_name(maker) == "DEQUANTIZE" and self.is_constant(int(maker.inputs[0]))
+        for _ in range(_MOST_DEQUANTIZES):
+            data = self._model.buffers[self.tensor(index).buffer].data
+            if data is not None and len(data):
+                return True
+            maker = self._made_by.get(index)
+            if maker is None or self.op_name(maker) != "DEQUANTIZE":
+                return False
+            index = int(maker.inputs[0])
+        return False  # they go round in a circle
 
     def inputs(self, operator: Any) -> list[int]:
         return [int(i) for i in operator.inputs if i >= 0] if operator.inputs is not None else []

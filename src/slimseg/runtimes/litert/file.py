@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.errors import ModelError, OutputError
+from slimseg.errors import ModelError, OutputError, SlimsegError
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import compact, costs
+from slimseg.runtimes.litert import bounds, compact, costs
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = b"slimseg"
+MAX_FILE_BYTES = 1 << 30
 _ARITHMETIC = frozenset({"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"})
 
 
@@ -92,7 +92,23 @@ def read(path: str | Path) -> File:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path, _mtime_ns: int, size: int) -> File:
-    model = parse(path.read_bytes(), path)
+    return _described(_parsed(path, size), path, size)
+
+
+def opened(path: Path) -> tuple[File, Any]:
+    """What a file says about itself, and its `ModelT`. Raises: ModelError, as `read`."""
+    size = stat(path).st_size
+    model = _parsed(path, size)
+    return _described(model, path, size), model
+
+
+def _parsed(path: Path, size: int) -> Any:
+    if size > MAX_FILE_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB: is it the right file?")
+    return parse(path.read_bytes(), path)
+
+
+def _described(model: Any, path: Path, size: int) -> File:
     graph = model.subgraphs[0]
     try:
         tensors = costs.Tensors(model)
@@ -108,7 +124,9 @@ def _read(path: Path, _mtime_ns: int, size: int) -> File:
             weights=tensors.weights(),
             main_signature=_main_signature(model),
         )
-    except (IndexError, TypeError, AttributeError) as error:
+    except SlimsegError:
+        raise
+    except Exception as error:  # a damaged file can hold any nonsense that still parses
         raise _damaged(path) from error
 
 
@@ -160,11 +178,14 @@ def parse(data: bytes, path: Path) -> Any:
     if data[4:8] != IDENTIFIER:
         raise ModelError(f"{path} is not a .tflite model (its first bytes lack the TFL3 mark): give a .tflite file")
     try:
+        bounds.check(data, str(path))
         model = schema.ModelT.InitFromPackedBuf(data, 0)
         if not model.subgraphs or not model.buffers or model.subgraphs[0].tensors is None:
             raise ValueError("no graph")
         _inline_buffers(model, data)
-    except (struct.error, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+    except SlimsegError:
+        raise
+    except Exception as error:  # whatever struct, numpy and the schema make of nonsense
         raise _damaged(path) from error
     return model
 

@@ -1,0 +1,172 @@
+"""Counts what a `.tflite` unpacks to, before it is unpacked.
+
+A flatbuffer is tables that point at each other, and nothing keeps a file from pointing at one table ten thousand times:
+24 kB of such offsets unpack to half a gigabyte. Walking over the offsets first shows what is there, and what a file
+holds honestly is in proportion to its bytes. Vectors and strings may be shared within reason: slimseg's own files do so
+(`compact.py`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ai_edge_litert import schema_py_generated as schema
+
+from slimseg.errors import ModelError
+
+MAX_OPERATORS = 4_000
+MAX_TABLES = 40_000  # a network of a thousand operators has ten thousand
+MAX_RANK = 32  # dimensions of a tensor
+MAX_INDICES = 400_000  # of tensors that operators read and write
+SLACK_BYTES = 1 << 20
+_BYTES_PER_TABLE = 8  # that no table can do without: a reference to it, and one to its layout
+_VECTORS_PER_BYTE, _TEXT_PER_BYTE = 8, 2  # unpacked bytes for each of the file's
+
+
+@dataclass(frozen=True)
+class Table:
+    """The fields of one kind of table that take more than a number; keys are places in its layout, 4 for the first."""
+
+    vectors: Mapping[int, int] = field(default_factory=dict)  # of numbers, with the bytes of one
+    strings: tuple[int, ...] = ()
+    tables: Mapping[int, Table] = field(default_factory=dict)
+    lists: Mapping[int, Table] = field(default_factory=dict)  # vectors of tables
+    unions: Mapping[int, Mapping[int, Table]] = field(default_factory=dict)  # a table whose kind is said 2 before it
+    what: Literal["", "operators", "indices", "shape"] = ""  # what has a limit of its own
+
+
+_EMPTY = Table()
+_OPTIONS = {schema.BuiltinOptions.VarHandleOptions: Table(strings=(4, 6))}
+_OPTIONS_2 = {
+    schema.BuiltinOptions2.StablehloCustomCallOptions: Table(strings=(4, 8)),
+    schema.BuiltinOptions2.StableHLOCompositeOptions: Table(strings=(4,)),
+}
+_DIMENSION = Table(unions={10: {}, 14: {}})
+_SPARSITY = Table(vectors={4: 4, 6: 4}, lists={8: _DIMENSION})
+_QUANTISATION = Table(vectors={4: 4, 6: 4, 8: 4, 10: 8}, unions={14: {}})
+_VARIANT = Table(vectors={4: 4}, what="shape")
+_TENSOR = Table(
+    vectors={4: 4, 18: 4},
+    strings=(10,),
+    tables={12: _QUANTISATION, 16: _SPARSITY},
+    lists={22: _VARIANT},
+    what="shape",
+)
+_OPERATOR = Table(vectors={6: 4, 8: 4, 14: 1, 18: 1, 20: 4}, unions={12: _OPTIONS, 28: _OPTIONS_2}, what="indices")
+_GRAPH = Table(vectors={6: 4, 8: 4}, strings=(12,), lists={4: _TENSOR, 10: _OPERATOR})
+_MAP = Table(strings=(4,))
+_SIGNATURE = Table(strings=(8,), lists={4: _MAP, 6: _MAP})
+_MODEL = Table(
+    vectors={14: 4},
+    strings=(10,),
+    lists={
+        6: Table(strings=(6,)),  # operator codes
+        8: _GRAPH,
+        12: _EMPTY,  # buffers: their bytes are looked at where they lie
+        16: Table(strings=(4,)),  # metadata
+        18: _SIGNATURE,
+        20: Table(strings=(4,)),  # external buffers and their groups
+        22: Table(strings=(12,)),
+    },
+)
+
+
+def check(data: bytes, name: str) -> None:
+    """Refuse a `.tflite` that unpacks to far more than it is.
+
+    Raises:
+        ModelError: it does, or holds more operators than slimseg opens.
+        struct.error: an offset points outside the file.
+    """
+    _Walk(data, name).table(_number(data, 0), _MODEL)
+
+
+class _Walk:
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data = data
+        self.name = name
+        size = len(data)
+        self.tables_left = min(MAX_TABLES, size // _BYTES_PER_TABLE)
+        self.vectors_left = _VECTORS_PER_BYTE * size + SLACK_BYTES
+        self.text_left = _TEXT_PER_BYTE * size + SLACK_BYTES
+        self.indices_left = MAX_INDICES
+        self.operators_left = MAX_OPERATORS
+
+    def table(self, place: int, kind: Table) -> None:
+        self.tables_left -= 1
+        if self.tables_left < 0:
+            raise self._too_much("tables")
+        if kind is _EMPTY:
+            return
+        layout = self._layout(place)
+        for at, size in kind.vectors.items():
+            self._vector(layout.get(at), size, kind, at)
+        for at in kind.strings:
+            self.text_left -= self._length(layout.get(at))
+            if self.text_left < 0:
+                raise self._too_much("text")
+        for at, inner in kind.tables.items():
+            if at in layout:
+                self.table(self._target(layout[at]), inner)
+        for at, kinds in kind.unions.items():
+            if at in layout:
+                own = self.data[layout[at - 2]] if at - 2 in layout else 0
+                self.table(self._target(layout[at]), kinds.get(own, _EMPTY))
+        for at, inner in kind.lists.items():
+            self._list(layout.get(at), inner)
+
+    def _layout(self, place: int) -> dict[int, int]:
+        """Where the table's fields are, by their places in the layout; fields left out are absent."""
+        layout = place - struct.unpack_from("<i", self.data, place)[0]
+        if layout < 0:
+            raise struct.error("a table's layout lies outside the file")
+        (size,) = struct.unpack_from("<H", self.data, layout)
+        offsets = struct.unpack_from(f"<{max(0, size - 4) // 2}H", self.data, layout + 4)
+        return {4 + 2 * number: place + offset for number, offset in enumerate(offsets) if offset}
+
+    def _vector(self, at: int | None, size: int, kind: Table, where: int) -> None:
+        length = self._length(at)
+        self.vectors_left -= length * size
+        if self.vectors_left < 0:
+            raise self._too_much("numbers")
+        if kind.what == "shape" and length > MAX_RANK:
+            raise ModelError(f"{self.name} has a tensor of {length} dimensions: is it the right file?")
+        if kind.what == "indices":
+            self.indices_left -= length if where in (6, 8) else 0
+            if self.indices_left < 0:
+                raise self._too_much("inputs and outputs of operators")
+
+    def _list(self, at: int | None, kind: Table) -> None:
+        length = self._length(at)
+        if kind is _OPERATOR:
+            self.operators_left -= length
+            if self.operators_left < 0:
+                raise ModelError(
+                    f"{self.name} has more than the {MAX_OPERATORS} operators that slimseg opens: is it the right file?"
+                )
+        if length > self.tables_left:
+            raise self._too_much("tables")
+        if kind is _EMPTY:
+            self.tables_left -= length
+            return
+        start = 0 if at is None else self._target(at) + 4
+        for place in range(start, start + 4 * length, 4):
+            self.table(self._target(place), kind)
+
+    def _target(self, at: int) -> int:
+        return at + _number(self.data, at)
+
+    def _length(self, at: int | None) -> int:
+        return 0 if at is None else _number(self.data, self._target(at))
+
+    def _too_much(self, what: str) -> ModelError:
+        return ModelError(
+            f"{self.name} unpacks to many times its size, as it points at the same {what} again and again: refused"
+        )
+
+
+def _number(data: bytes, at: int) -> int:
+    return int(struct.unpack_from("<I", data, at)[0])
