@@ -14,6 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
+from slimseg.planning.layer_times import at_latency
 from slimseg.results import Profile
 from slimseg.runtimes import benchmark, child, runtime
 from slimseg.runtimes.litert import file
@@ -64,11 +65,9 @@ def profiler_of(name: str) -> Callable[..., Profile]:
         dtypes = _dtypes(Path(path))
         times = [_operator_ms(each, dtypes.get(each.name, "")) if each.kernel else 0.0 for each in found.layers]
         total_ms = sum(times) or OVERHEAD_MS
-        layers = tuple(
-            replace(each, latency_ms=ms, share=ms / total_ms) for each, ms in zip(found.layers, times, strict=True)
-        )
-        same = {"latency_ms": total_ms, "latency_p10_ms": total_ms, "latency_p90_ms": total_ms}
-        return replace(found, **same, unattributed_ms=0.0, layers=layers)
+        found = at_latency(found, total_ms)
+        layers = tuple(replace(each, latency_ms=ms) for each, ms in zip(found.layers, times, strict=True))
+        return replace(found, latency_p10_ms=total_ms, latency_p90_ms=total_ms, layers=layers, disturbed=None)
 
     return profile
 

@@ -16,8 +16,9 @@ from slimseg.planning.own import file_precision, own_file
 from slimseg.planning.sides import odd_sides
 from slimseg.planning.whatif import Precision, Price
 from slimseg.progress import Progress, Silent
-from slimseg.results import Diagnosis, Finding, Profile, Refusal
-from slimseg.runtimes import runtime
+from slimseg.results import Diagnosis, Disturbance, Finding, Profile, Refusal
+from slimseg.runtimes import benchmark, calm, runtime
+from slimseg.runtimes.calm import Seen
 from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
@@ -70,30 +71,40 @@ def diagnose(
             if own is not None and precision == native
             else whatif.written(graph, precision, Path(folder) / "model.tflite", io="float32")
         )
-        profile = _profile(path, threads)
+        profile = runtime.of(path).profile(path, threads, RUNS)
+        times = layer_times(graph, profile)
+        sites, refusals = find_all(graph, times)
+        worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
+        priced = alike.price_alike(graph, worth, precision, progress, threads)
+        profile, disturbed = _timed_again(path, profile, threads, priced.seen)
     times = layer_times(graph, profile)
-    sites, refusals = find_all(graph, times)
-    worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
-    priced = alike.price_alike(graph, worth, precision, progress, threads)
     findings = [finding(graph, site, price, times, profile.latency_ms) for site, price in priced.prices.items()]
     findings += odd_sides(graph, times, profile.latency_ms, precision, threads)
     observed = (*observations.observe(profile), *guidelines(graph, times, profile.latency_ms))
     ordered = in_order([*findings, *observed])
     left_alone = (*refusals, *small, *priced.refusals)
-    return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes)
+    return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes, disturbed)
 
 
 def _of_file(path: Path, note: str, threads: int) -> Diagnosis:
     """What the profile of a file says that cannot become a Graph."""
-    profile = _profile(path, threads)
+    profile, disturbed = _timed_again(path, runtime.of(path).profile(path, threads, RUNS), threads)
     findings = in_order(observations.observe(profile))
-    return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,))
+    return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,), disturbed)
 
 
-def _profile(path: Path, threads: int) -> Profile:
-    """Where the time goes, at the latency that the file has while nothing disturbs it: what-ifs are timed like that."""
-    profile = runtime.of(path).profile(path, threads, RUNS)
-    return at_latency(profile, whatif.file_latency_ms(path, threads))
+def _timed_again(
+    path: Path, profile: Profile, threads: int, seen: Seen = calm.NOTHING
+) -> tuple[Profile, Disturbance | None]:
+    """The profile at the latency that the file has when the machine is quickest, and what disturbed it all.
+
+    Args:
+        seen: while what-ifs were timed between the profile and now.
+    """
+    (timing,) = benchmark.time_files([path], threads)
+    drift = max(profile.latency_ms, timing.calm_ms) / max(1e-9, min(profile.latency_ms, timing.calm_ms))
+    disturbed = calm.together(profile.disturbed, (seen + timing.seen).disturbance(), drift=drift)
+    return at_latency(profile, min(profile.latency_ms, timing.calm_ms)), disturbed
 
 
 def find_all(graph: Graph, times: LayerTimes) -> tuple[list[Site], list[Refusal]]:
@@ -125,26 +136,26 @@ def _part_ms(graph: Graph, site: Site, times: LayerTimes) -> float | None:
 
 
 def finding(graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float) -> Finding:
-    """A site with its price.
+    """A site with its price, at the pace of the profile.
 
-    Its share is what the what-if saves of the part, times the part's share in the profile: both compare times of one
-    run, so that a machine that slows down between the two does not bend it.
+    The part takes what it takes there, and afterwards as much less as the what-if says: both compare times of one run,
+    so that a machine that slows down between the two bends neither.
     """
-    part = latency_ms if site.whole else _part_ms(graph, site, times)
-    part = price.before_ms if part is None else part
-    saved = price.saving_ms / price.before_ms if price.before_ms else 0.0
+    part = latency_ms if site.whole or price.whole else _part_ms(graph, site, times)
+    before_ms = min(latency_ms, price.before_ms if part is None else part)
+    pace = before_ms / price.before_ms if price.before_ms else 1.0
     return Finding(
         technique=site.technique,
         layers=site.layers,
         needs=site.needs,
-        before_ms=price.before_ms,
-        after_ms=price.after_ms,
-        saving_ms=price.saving_ms,
-        share=saved * min(1.0, part / latency_ms) if latency_ms else 0.0,
+        before_ms=before_ms,
+        after_ms=pace * price.after_ms,
+        whole_ms=latency_ms,
         reason=site.reason,
         variant=site.variant,
         section=named(site.technique).section,
         layers_ms=part_ms(times, list(site.layers)),
+        error_ms=None if price.error_ms is None else pace * price.error_ms,
     )
 
 

@@ -28,13 +28,12 @@ from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
 from slimseg.planning.probes import probe_images
-from slimseg.planning.whatif import calm_ms
 from slimseg.progress import Progress, Silent
 from slimseg.report import palette
 from slimseg.report.model_card import NO_LICENCE, model_card, write_card
 from slimseg.report.parity import write_overlay
-from slimseg.results import Artefact, ExportResult, HeadTrial, ModelCard, Parity, Provenance
-from slimseg.runtimes import benchmark
+from slimseg.results import Artefact, Disturbance, ExportResult, HeadTrial, ModelCard, Parity, Provenance
+from slimseg.runtimes import benchmark, calm
 from slimseg.training.data import Folder, Pixels, open_folder, say_notes
 from slimseg.training.doubts import say_doubts
 
@@ -141,6 +140,7 @@ class _Job:
         self.progress = progress
         self.images = images
         self.references: dict[str, parity.Reference] = {}  # by kind of output
+        self.disturbed: Disturbance | None = None
         self.classes = source.graph.description.classes or (folder.classes if folder else ())
         self.notes = list(folder.notes if folder else ())
 
@@ -169,6 +169,7 @@ class _Job:
             heads=advice.on_heads(trials, [each.target for each in artefacts if each.files]),
             host=f"{platform.machine()}, {platform.system()}, {self.threads} CPU thread{'s' * (self.threads > 1)}",
             provenance=self._provenance,
+            disturbed=self.disturbed,
         )
 
     @cached_property
@@ -310,7 +311,8 @@ class _Job:
         self.progress.say("Timing the files side by side")
         paths = [each.written.path for each in runs if each.written is not None]
         timings = benchmark.time_files(paths, self.threads, SECONDS_PER_FILE)
-        latencies = {path: calm_ms(timing) for path, timing in zip(paths, timings, strict=True)}
+        self.disturbed = calm.of_all(timing.seen for timing in timings)
+        latencies = {path: timing.calm_ms for path, timing in zip(paths, timings, strict=True)}
         return [
             each
             if each.written is None

@@ -24,6 +24,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
+from slimseg.planning.layer_times import at_latency
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import calibration, corrections, mixed_precision, schemes, trained
 from slimseg.quantisation.bench import Bench, Trial
@@ -31,7 +32,7 @@ from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source, open_source
 from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
-from slimseg.runtimes import child
+from slimseg.runtimes import calm, child
 from slimseg.runtimes.litert import file, profiler
 from slimseg.runtimes.litert.quantizer import Io
 from slimseg.training import memory
@@ -301,6 +302,9 @@ class _Job:
         profile = profiler.profile(
             path, threads=bench.threads, runs=PROFILED_RUNS, within=child.shared(), with_roofs=False
         )
+        disturbed = calm.of_all(trial.time.seen for trial in self.trials if trial.time is not None)
+        disturbed = calm.together(disturbed, profile.disturbed)
+        profile = at_latency(profile, chosen.latency_ms)
         file.save(path.read_bytes(), out)
         return QuantisationResult(
             model=bench.source.name,
@@ -320,6 +324,7 @@ class _Job:
             host=deploy.host_name(),
             notes=tuple(self.notes),
             sensitivities=self.sensitivities,
+            disturbed=disturbed,
         )
 
     def _checks(self, chosen: QuantisedFile) -> tuple[BudgetCheck, ...]:
@@ -330,4 +335,7 @@ class _Job:
         labelled = self.baseline.miou is not None
         wanted = f"at most {self.budget.max_drop:g} {'points' if labelled else 'percent'}"
         name = "max_drop" if labelled else "changed_pixels"
-        return (BudgetCheck(name, wanted, deploy.points(lost), lost <= self.budget.max_drop), *checks)
+        return (
+            BudgetCheck(name, wanted, deploy.points(lost, self.budget.max_drop), lost <= self.budget.max_drop),
+            *checks,
+        )

@@ -1,22 +1,65 @@
-"""What every command returns: frozen, with units in the names. Imports nothing of ours.
+"""What every command returns: frozen, with units in the names. Imports nothing of ours but `ratios`.
 
-mIoU, IoU, accuracies and agreements are in percent (0-100), as the field quotes them.
+mIoU, IoU, accuracies and agreements are in percent (0-100), as the field quotes them. Times of one result are of one
+pace, and what is said of them (shares, savings, speed-ups) is computed from them: it cannot contradict them.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from slimseg import ratios
 
 Needs = Literal["nothing", "images", "labels"]
 RuntimeName = Literal["litert", "ncnn"]  # the runtimes that run here
 
 
 class Result:
-    """Base of all results: one JSON shape for machines."""
+    """Base of all results: one JSON shape for machines, what is computed of the fields included."""
+
+    computed: ClassVar[tuple[str, ...]] = ()  # properties that machines are told, too
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        return {name: _plain(getattr(self, name)) for name in (*names, *self.computed)}
+
+
+def _plain(value: Any) -> Any:
+    """Results within results as dictionaries."""
+    if isinstance(value, Result):
+        return value.as_dict()
+    if isinstance(value, tuple):
+        return tuple(_plain(each) for each in value)
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value
+
+
+@dataclass(frozen=True)
+class Disturbance(Result):
+    """What came between while times were taken; the runs that it hit do not count where others are left."""
+
+    computed = ("said",)
+
+    taken_share: float  # of the time of all timed runs: other work had the processor, 0-1; 0 too where unknown
+    disturbed_share: float  # of the timed runs: lost the processor, or took over 1.2 times the quickest one, 0-1
+    drift: float = 1.0  # how many times longer the same file took at one time than at another
+
+    @property
+    def said(self) -> str:
+        """One sentence."""
+        seen = []
+        if self.taken_share >= 0.01:
+            seen.append(f"other work had {self.taken_share:.0%} of the processor's time")
+        if self.disturbed_share >= 0.01:
+            seen.append(f"{self.disturbed_share:.0%} of the runs were interrupted or over 1.2 times the quickest")
+        if self.drift > 1.2:
+            seen.append(f"the network took {self.drift:.1f} times as long at one time as at another")
+        return (
+            f"the machine was disturbed while times were taken ({', '.join(seen)}): such runs were repeated and left "
+            "out, but times may still be too long; measure again when nothing else runs"
+        )
 
 
 @dataclass(frozen=True)
@@ -33,24 +76,44 @@ class Statistics(Result):
 
 @dataclass(frozen=True)
 class LayerProfile(Result):
-    """One operator of the file, timed by the runtime's own profiler (mean over the most typical half of the runs)."""
+    """One operator of the file, timed by the runtime's own profiler: the mean over the runs that count."""
+
+    computed = ("share", "gmac_per_s", "gb_per_s", "efficiency")
 
     name: str  # graph node; the operator's output tensor carries it
     op: str  # TFLite operator, e.g. "CONV_2D"
     kernel: str  # what the runtime ran for it, e.g. "Convolution (NHWC, F32) IGEMM"; "" if fused into a neighbour
     latency_ms: float
-    share: float  # of the end-to-end latency, 0-1
+    whole_ms: float  # the latency of the network
     macs: int
     params: int
     memory_bytes: int  # activations read and written, weights read
     output_shape: tuple[int, ...]  # NHWC, as in the file
     delegate: str = ""  # "XNNPACK", "built-in"; "" if nothing ran for it
     cumulative: float = 0.0  # share of this layer and all slower ones, 0-1
-    gmac_per_s: float = 0.0  # achieved
-    gb_per_s: float = 0.0  # achieved
-    efficiency: float = 0.0  # what the machine's roof allows it to take over what it took, 0-1 but for noise
+    least_ms: float = 0.0  # what the machine's roof allows it to take; 0 where no roof was measured
     bound: str = ""  # "compute-bound", "memory-bound", "badly served", "overhead" (too short to tell) or "fused"
     statistics: Statistics = Statistics()
+
+    @property
+    def share(self) -> float:
+        """Of the network's latency, 0-1."""
+        return ratios.share(self.latency_ms, self.whole_ms)
+
+    @property
+    def gmac_per_s(self) -> float:
+        """Achieved."""
+        return ratios.share(self.macs, self.latency_ms) / 1e6
+
+    @property
+    def gb_per_s(self) -> float:
+        """Achieved."""
+        return ratios.share(self.memory_bytes, self.latency_ms) / 1e6
+
+    @property
+    def efficiency(self) -> float:
+        """What the machine's roof allows it to take over what it took: 0-1 but for noise."""
+        return ratios.share(self.least_ms, self.latency_ms)
 
 
 @dataclass(frozen=True)
@@ -93,27 +156,43 @@ class Roof(Result):
 class Fallback(Result):
     """Operators of one kind that XNNPACK left to built-in kernels, with the conversions that surround them."""
 
+    computed = ("share",)
+
     op: str
     layers: tuple[str, ...]
     kernel_ms: float
     conversion_ms: float  # quantise, dequantise, cast and transpose operators next to them
-    share: float  # of both, of the end-to-end latency, 0-1
+    whole_ms: float  # the latency of the network
+
+    @property
+    def share(self) -> float:
+        """Of both, of the network's latency, 0-1."""
+        return ratios.share(self.kernel_ms + self.conversion_ms, self.whole_ms)
 
 
 @dataclass(frozen=True)
 class Island(Result):
     """Float operators between a dequantise and a quantise operator of an otherwise quantised file."""
 
+    computed = ("share",)
+
     layers: tuple[str, ...]
     ops: tuple[str, ...]  # kinds of them, e.g. ("PRELU",)
     inside_ms: float
     conversion_ms: float
-    share: float  # of the conversions, of the end-to-end latency, 0-1
+    whole_ms: float  # the latency of the network
+
+    @property
+    def share(self) -> float:
+        """Of the conversions, of the network's latency, 0-1."""
+        return ratios.share(self.conversion_ms, self.whole_ms)
 
 
 @dataclass(frozen=True)
 class Profile(Result):
-    """Where the time of one file goes."""
+    """Where the time of one file goes. All times are at the pace of runs without the profiler."""
+
+    computed = ("unattributed_ms", "initialisation_ms")
 
     model: str
     runtime: str
@@ -122,7 +201,6 @@ class Profile(Result):
     latency_ms: float  # end to end, median, measured without the profiler
     latency_p10_ms: float
     latency_p90_ms: float
-    unattributed_ms: float  # end-to-end (profiled) time that no layer accounts for
     size_bytes: int
     macs: int
     params: int
@@ -139,6 +217,12 @@ class Profile(Result):
     roofs: tuple[Roof, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
     islands: tuple[Island, ...] = ()
+    disturbed: Disturbance | None = None
+
+    @property
+    def unattributed_ms(self) -> float:
+        """What no layer accounts for."""
+        return max(0.0, self.latency_ms - sum(layer.latency_ms for layer in self.layers))
 
     @property
     def initialisation_ms(self) -> float:
@@ -150,23 +234,40 @@ class Profile(Result):
 class Finding(Result):
     """One possible saving and its measured price.
 
-    With the basis "what-if" an edit was made: the site before and after, timed side by side. With "profile" only the
-    file was read: `before_ms` is what its operators took, `after_ms` what remains if they go, so the saving is the
-    most that there is to win.
+    With the basis "what-if" an edit was made: the site before and after, timed side by side. `before_ms` is what the
+    part takes in the profile of the whole network, and `after_ms` stands to it as the two did side by side: times of
+    two runs are never subtracted. With "profile" only the file was read: `before_ms` is what its operators took,
+    `after_ms` what remains if they go, so the saving is the most that there is to win.
     """
+
+    computed = ("saving_ms", "share")
 
     technique: str
     layers: tuple[str, ...]
     needs: Needs
     before_ms: float
     after_ms: float
-    saving_ms: float
-    share: float  # of the whole network's latency that is saved, 0-1
+    whole_ms: float  # the latency of the network
     reason: str
     variant: str = ""  # of the technique on these layers; variants of one site exclude each other
     section: str = ""  # of the article
     layers_ms: float | None = None  # what the layers took in the profile of the whole network, if it tells
     basis: Literal["what-if", "profile"] = "what-if"
+    error_ms: float | None = None  # standard error of the saving, where enough rounds were timed
+
+    @property
+    def saving_ms(self) -> float:
+        return self.before_ms - self.after_ms
+
+    @property
+    def share(self) -> float:
+        """Of the network's latency that is saved, 0-1; below 0 for a loss."""
+        return ratios.share(self.saving_ms, self.whole_ms)
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether the saving, or the loss, is more than noise."""
+        return ratios.is_measurable(self.saving_ms, self.error_ms)
 
 
 @dataclass(frozen=True)
@@ -188,6 +289,7 @@ class Diagnosis(Result):
     findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then what-ifs first, then largest saving first
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = ()  # what to know about how the model was opened or timed
+    disturbed: Disturbance | None = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +333,11 @@ class AppliedEdit(Result):
     alone_saving_ms: float | None = None  # what the what-if of its part alone told, before it was timed in its place
     realised_error_ms: float | None = None  # standard error of what was realised, where files were loaded many times
 
+    @property
+    def is_measurable(self) -> bool:
+        """Whether what was realised is more than noise."""
+        return ratios.is_measurable(self.realised_saving_ms, self.realised_error_ms)
+
 
 @dataclass(frozen=True)
 class BudgetCheck(Result):
@@ -263,14 +370,15 @@ class InputSizeTrial(Result):
 
 @dataclass(frozen=True)
 class SlimResult(Result):
+    """What `slimseg slim` made, beside what it started from; all latencies are of one pace."""
+
+    computed = ("speedup", "speedup_over_int8", "end_to_end_speedup")
+
     model: str
     run: str
     baseline: ModelSummary  # the original: the user's own .tflite, else written as float32
     plain_int8: ModelSummary | None  # the original merely quantised; None where no images were given for its ranges
     result: ModelSummary
-    speedup: float
-    speedup_over_int8: float | None
-    end_to_end_speedup: float
     budget_met: bool
     budget: tuple[BudgetCheck, ...]
     edits: tuple[AppliedEdit, ...]
@@ -286,23 +394,43 @@ class SlimResult(Result):
     data: str = ""  # folder of the images, absolute; empty where none were given
     validation_images: int = 0  # that mIoU and agreement were measured on
     notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the original makes sense on them
+    disturbed: Disturbance | None = None
+
+    @property
+    def speedup(self) -> float:
+        return ratios.speedup(self.baseline.latency_ms, self.result.latency_ms)
+
+    @property
+    def speedup_over_int8(self) -> float | None:
+        return None if self.plain_int8 is None else ratios.speedup(self.plain_int8.latency_ms, self.result.latency_ms)
+
+    @property
+    def end_to_end_speedup(self) -> float:
+        return ratios.speedup(self.baseline.end_to_end_ms, self.result.end_to_end_ms)
 
 
 @dataclass(frozen=True)
 class QuantisedFile(Result):
     """One scheme's file in numbers, or why there is none. Zeros and None: not measured."""
 
+    computed = ("speedup",)
+
     scheme: str  # of the original, which the others are compared with: "float32", or "float16" where it came in that
     ranges: str = ""  # how the ranges of activations were found; empty where the scheme has none
     latency_ms: float = 0.0
-    speedup: float = 0.0  # the original's latency over its own, over the rounds of one interleaved run; below 1: slower
+    original_ms: float = 0.0  # what the original takes at the same pace
     size_bytes: int = 0
     miou: float | None = None  # None without labels
     agreement: float | None = None  # with the original's masks, percent of pixels
     reason: str = ""  # why there is no file, or no accuracy
     corrected: str = ""  # what was done to the float network before, for example "equalise 64": scales within 64
     kept_float: tuple[str, ...] = ()  # layers that stay in float32 within an int8 file
-    kept_cost_ms: float | None = None  # what those cost against int8 throughout, within one interleaved run
+    kept_cost_ms: float | None = None  # what those cost against int8 throughout
+
+    @property
+    def speedup(self) -> float:
+        """Over the original; below 1: slower. 0 where there is no file."""
+        return ratios.speedup(self.original_ms, self.latency_ms)
 
     @property
     def was_made(self) -> bool:
@@ -339,6 +467,7 @@ class QuantisationResult(Result):
     host: str
     notes: tuple[str, ...] = ()
     sensitivities: tuple[LayerSensitivity, ...] = ()  # worst first; empty where nobody asked and nothing needed them
+    disturbed: Disturbance | None = None
 
 
 @dataclass(frozen=True)
@@ -423,6 +552,7 @@ class ModelCard(Result):
     heads: tuple[str, ...] = ()  # for each runtime, which form of the output is cheapest for an app that wants masks
     host: str = ""  # where times were taken
     provenance: Provenance = UNKNOWN
+    disturbed: Disturbance | None = None
 
 
 @dataclass(frozen=True)
@@ -453,12 +583,18 @@ class Parity(Result):
 class ExportResult(Result):
     """What `slimseg export` wrote, and how far each file is from the network it came from."""
 
+    computed = ("disturbed",)
+
     folder: str
     card: ModelCard
     parities: tuple[Parity, ...]  # of the files that can be run here
     heads: tuple[HeadTrial, ...]  # forms of the output, timed; empty where a form was asked for
     seconds: float
     notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the network makes sense on them
+
+    @property
+    def disturbed(self) -> Disturbance | None:
+        return self.card.disturbed
 
     @property
     def failed(self) -> tuple[Artefact, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from slimseg import ratios
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
@@ -171,17 +172,13 @@ class _Exact:
             deploy.summarise(*each)
             for each in zip((self.original, found.plan.graph), files, latencies_ms, ends_ms, accuracies, strict=True)
         )
-        speedup = latencies_ms[0] / latencies_ms[1]
-        checks = self._checks(result, speedup, found.difference)
+        checks = self._checks(result, ratios.speedup(*latencies_ms), found.difference)
         return SlimResult(
             model=self.original.name,
             run=str(self.out),
             baseline=baseline,
             plain_int8=None,
             result=result,
-            speedup=speedup,
-            speedup_over_int8=None,
-            end_to_end_speedup=ends_ms[0] / ends_ms[1],
             budget_met=all(check.met for check in checks),
             budget=checks,
             edits=_applied(found, timed),
@@ -193,6 +190,7 @@ class _Exact:
             verdict=wording.verdict(checks),
             sources=tuple(each.told for each in self.original.origins),
             **(self.evaluator.told() if self.evaluator else {}),
+            disturbed=timed.seen.disturbance(),
         )
 
     def _proof(self, found: _Deployed, final: Path) -> Steady:
@@ -211,7 +209,8 @@ class _Exact:
         if self.original.input_shape[1] != 3:  # no image goes in, so there is nothing around the network
             return latencies_ms
         size = self.original.input_size
-        return host.time_end_to_end(files, size, size, description=self.original.description)
+        description = self.original.description
+        return host.time_end_to_end(files, size, size, description=description, latencies_ms=latencies_ms)
 
     def _checks(self, result: ModelSummary, speedup: float, difference: float) -> tuple[BudgetCheck, ...]:
         checks = [BudgetCheck("max_difference", f"at most {TOLERANCE:g}", f"{difference:.1e}", difference <= TOLERANCE)]

@@ -12,12 +12,12 @@ from slimseg.results import Fallback, Finding, Island, LayerProfile, Profile, Ro
 
 def layer(name: str, op: str, ms: float, macs: int = 0, bound: str = "", efficiency: float = 1.0) -> LayerProfile:
     return LayerProfile(
-        name, op, "kernel", ms, ms / 100, macs, 0, 1_000_000, (1, 64, 64, 16), bound=bound, efficiency=efficiency
+        name, op, "kernel", ms, 100.0, macs, 0, 1_000_000, (1, 64, 64, 16), least_ms=efficiency * ms, bound=bound
     )
 
 
 def profile(*layers: LayerProfile, **more: object) -> Profile:
-    return Profile("net", "litert", 1, 10, 100.0, 99.0, 101.0, 0.0, 1, 0, 0, layers, **more)  # type: ignore[arg-type]
+    return Profile("net", "litert", 1, 10, 100.0, 99.0, 101.0, 1, 0, 0, layers, **more)  # type: ignore[arg-type]
 
 
 LAYERS = (
@@ -40,8 +40,8 @@ def found() -> dict[str, Finding]:
     made = profile(
         *LAYERS,
         roofs=(Roof("float32", 100.0, "1x1", ((1000, 50.0), (10**9, 20.0))),),
-        fallbacks=(Fallback("L2_NORMALIZATION", ("norm",), 6.0, 0.5, 0.065),),
-        islands=(Island(("inside",), ("SIN",), 1.0, 2.5, 0.025),),
+        fallbacks=(Fallback("L2_NORMALIZATION", ("norm",), 6.0, 0.5, 100.0),),
+        islands=(Island(("inside",), ("SIN",), 1.0, 2.5, 100.0),),
     )
     findings = observe(made)
     assert len({finding.technique for finding in findings}) == 6

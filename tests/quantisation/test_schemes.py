@@ -11,11 +11,11 @@ from slimseg.planning.budget import Budget
 from slimseg.quantisation.schemes import TRAINED, Attempt, attempts, choose, drop, holds, verdict
 from slimseg.results import QuantisedFile
 
-FLOAT = QuantisedFile("float32", "", 10.0, 1.0, 4000, 60.0, 100.0)
+FLOAT = QuantisedFile("float32", "", 10.0, 10.0, 4000, 60.0, 100.0)
 
 
 def row(scheme: str, speedup: float, size: int, miou: float | None, ranges: str = "") -> QuantisedFile:
-    return QuantisedFile(scheme, ranges, 10 / speedup, speedup, size, miou, None if miou is None else 99.0)
+    return QuantisedFile(scheme, ranges, 10 / speedup, 10.0, size, miou, None if miou is None else 99.0)
 
 
 HALF = row("float16", 1.0, 2000, 60.0)
@@ -89,12 +89,12 @@ def test_nothing_holds_the_budget() -> None:
 
 
 def test_unmeasured_accuracy_holds_only_where_there_are_no_images() -> None:
-    blind = QuantisedFile("float32", "", 10.0, 1.0, 4000)
+    blind = QuantisedFile("float32", "", 10.0, 10.0, 4000)
     assert drop(blind, row("float16", 1.0, 2000, None)) is None
     assert holds(blind, row("float16", 1.0, 2000, None), Budget())
     assert not holds(FLOAT, SLOW, Budget())
 
 
 def test_agreement_without_labels() -> None:
-    baseline = QuantisedFile("float32", "", 10.0, 1.0, 4000, None, 100.0)
-    assert drop(baseline, QuantisedFile("int8", "mse", 5.0, 2.0, 1000, None, 98.5)) == pytest.approx(1.5)
+    baseline = QuantisedFile("float32", "", 10.0, 10.0, 4000, None, 100.0)
+    assert drop(baseline, QuantisedFile("int8", "mse", 5.0, 10.0, 1000, None, 98.5)) == pytest.approx(1.5)

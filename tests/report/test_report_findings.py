@@ -16,7 +16,7 @@ def finding(
     layers_ms: float | None = 10.0, basis: str = "what-if",
 ) -> Finding:  # fmt: skip
     return Finding(
-        technique, (layer,), needs, before, before - saving, saving, saving / 100, f"because of {layer}", variant, "3",
+        technique, (layer,), needs, before, before - saving, 100.0, f"because of {layer}", variant, "3",
         layers_ms, basis,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from slimseg.planning.journal import Journal
 from slimseg.planning.own import file_precision, own_file
 from slimseg.planning.run_folder import WORK
 from slimseg.planning.steady import Steady
-from slimseg.planning.whatif import Precision, calm_ms
+from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import benchmark, runtime
@@ -47,9 +47,9 @@ class Baselines:
     precision: Precision
     refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
 
-    def quantising(self, progress: Progress) -> Steady:
-        """The original in float32 and the file that edits start from, timed anew."""
-        return steady.time_files([self.float32.path, self.start], QUANTISATION_SECONDS, progress)
+    def quantising(self, progress: Progress, deployed: Path | None = None) -> Steady:
+        """The original in float32 and the file that edits start from (or the `deployed` one), timed anew."""
+        return steady.time_files([self.float32.path, deployed or self.start], QUANTISATION_SECONDS, progress)
 
 
 def measured(
@@ -106,7 +106,7 @@ def _on_ncnn(graph: Graph, run: Path, accuracy: Callable[[Path], deploy.Accuracy
     if _ENTRY not in journal:
         deploy.write_deployed(graph, path, (), "ncnn")
         (timing,) = benchmark.time_files([path])
-        journal[_ENTRY] = [calm_ms(timing)]
+        journal[_ENTRY] = [timing.calm_ms]
     (latency_ms,) = journal[_ENTRY]
     return Baselines(Baseline(path, latency_ms, accuracy(path)), None, path, latency_ms, "ncnn", ())
 

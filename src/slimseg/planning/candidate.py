@@ -39,7 +39,7 @@ class Candidate:
         """Every line of the budget."""
         unit = "points of mIoU" if self.accuracy.miou is not None else "% of pixels changed"
         most, drop = self.budget.max_drop, self.drop
-        accurate = BudgetCheck("max_drop", f"at most {most:g} {unit}", deploy.points(drop), drop <= most)
+        accurate = BudgetCheck("max_drop", f"at most {most:g} {unit}", deploy.points(drop, most), drop <= most)
         return (accurate, *deploy.size_and_speed(self.budget, runtime.size_bytes(self.path), self.speedup))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from slimseg import ratios
 from slimseg.errors import Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
@@ -101,17 +103,18 @@ def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[Bud
     """The deployed file against what the budget asks of its size and its speed, if it does."""
     checks = []
     if budget.max_size_bytes is not None:
-        wanted, got = f"at most {budget.max_size_bytes / 1e6:g} MB", f"{size_bytes / 1e6:.2f} MB"
+        most = budget.max_size_bytes / 1e6
+        wanted, got = f"at most {most:g} MB", f"{ratios.beside(size_bytes / 1e6, most, 2)} MB"
         checks.append(BudgetCheck("max_size", wanted, got, size_bytes <= budget.max_size_bytes))
     if budget.min_speedup is not None:
-        wanted, got = f"at least {budget.min_speedup:g}x", f"{speedup:.1f}x"
+        wanted, got = f"at least {budget.min_speedup:g}x", f"{ratios.beside(speedup, budget.min_speedup, 1)}x"
         checks.append(BudgetCheck("min_speedup", wanted, got, speedup >= budget.min_speedup))
     return tuple(checks)
 
 
-def points(value: float) -> str:
-    """A loss, to two places; never a negative zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
+def points(value: float, most: float = math.inf) -> str:
+    """A loss, to two places or as many more as show whether it is within `most`; never a negative zero."""
+    return ratios.beside(value, most, 2)
 
 
 def host_name(on: RuntimeName = "litert") -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from torch import fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.graph.names import node_name
-from slimseg.results import Profile
+from slimseg.results import Profile, Result, Roof
 
+_BEFORE_THE_RUNS = ("load_ms", "prepare_ms", "first_run_ms")
 _TAKEN_IN = (nn.BatchNorm2d, nn.Tanh, nn.Hardtanh, nn.ReLU, nn.ReLU6)  # what an operator computes on its way out
 
 
@@ -34,25 +36,30 @@ def layer_times(graph: Graph, profile: Profile) -> dict[str, float]:
 
 
 def at_latency(profile: Profile, latency_ms: float) -> Profile:
-    """The profile with its times in proportion to a latency that was measured undisturbed.
+    """The profile with all its times in proportion to a latency that was measured beside others.
 
     What disturbs a run takes its milliseconds anywhere, so the layers' shares stay about what they are.
     """
-    factor = latency_ms / profile.latency_ms if profile.latency_ms else 1.0
-    return replace(
-        profile,
-        latency_ms=latency_ms,
-        unattributed_ms=profile.unattributed_ms * factor,
-        layers=tuple(replace(each, latency_ms=each.latency_ms * factor) for each in profile.layers),
-        fallbacks=tuple(
-            replace(each, kernel_ms=each.kernel_ms * factor, conversion_ms=each.conversion_ms * factor)
-            for each in profile.fallbacks
-        ),
-        islands=tuple(
-            replace(each, inside_ms=each.inside_ms * factor, conversion_ms=each.conversion_ms * factor)
-            for each in profile.islands
-        ),
-    )
+    pace = latency_ms / profile.latency_ms if profile.latency_ms else 1.0
+    paced: Profile = replace(_at_pace(profile, pace), latency_ms=latency_ms)
+    return paced
+
+
+def _at_pace(told: Any, pace: float) -> Any:
+    """Every time of the runs, by its name, that a result and the results within it have."""
+    if isinstance(told, Roof):
+        bandwidth = tuple((size, rate / pace) for size, rate in told.bandwidth)
+        return replace(told, gmac_per_s=told.gmac_per_s / pace, bandwidth=bandwidth)
+    changed = {}
+    for name in (field.name for field in fields(told)):
+        value = getattr(told, name)
+        if name.endswith("_ms") and name not in _BEFORE_THE_RUNS:
+            changed[name] = value * pace
+        elif isinstance(value, Result):
+            changed[name] = _at_pace(value, pace)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Result):
+            changed[name] = tuple(_at_pace(each, pace) for each in value)
+    return replace(told, **changed)
 
 
 def part_ms(times: Mapping[str, float], names: list[str]) -> float | None:

@@ -151,7 +151,5 @@ def _finding(
     before_ms: float,
     after_ms: float = 0.0,
 ) -> Finding:
-    # Of the profiled runs, where those took longer than the runs without a profiler.
-    whole_ms = max(profile.latency_ms, _spent(profile.layers) + profile.unattributed_ms)
     names = [layer if isinstance(layer, str) else layer.name for layer in layers]
-    return Spent(names, before_ms, after_ms, whole_ms).finding(name, reason, needs)
+    return Spent(names, before_ms, after_ms, profile.latency_ms).finding(name, reason, needs)

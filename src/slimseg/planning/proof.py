@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from slimseg import ratios
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import map_size
-from slimseg.planning import deploy
+from slimseg.planning import deploy, steady
 from slimseg.planning.baselines import Baselines
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
 from slimseg.planning.journal import Journal
 from slimseg.planning.run_folder import WORK
-from slimseg.planning.whatif import calm_ms
+from slimseg.planning.steady import Steady
 from slimseg.report import wording
 from slimseg.results import AppliedEdit, SlimResult
-from slimseg.runtimes import benchmark, host, runtime
+from slimseg.runtimes import benchmark, calm, host, runtime
 
 SECONDS_PER_FILE = 2.5  # of timing
 _IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in"
@@ -36,11 +38,13 @@ def prove(
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]
     files = [*(each.path for each in given), final]
     timings = benchmark.time_files(files, seconds_per_file=SECONDS_PER_FILE)
-    float32, *_, mine = timings
-    latencies_ms = [calm_ms(timing) for timing in timings]
-    best = replace(best, path=final, speedup=benchmark.ratio(float32, mine))
-    edits = (*_before_edits(baselines, places), *_realised(best, places, run / WORK))
-    whole = host.time_end_to_end(files, original.input_size, map_size(original), image=places.images[0])
+    best = replace(best, path=final)
+    steps = _steps(baselines, best, places, run / WORK)
+    latencies_ms = _side_by_side(timings, steps)
+    best = replace(best, speedup=ratios.speedup(latencies_ms[0], latencies_ms[-1]))
+    whole = host.time_end_to_end(
+        files, original.input_size, map_size(original), image=places.images[0], latencies_ms=latencies_ms
+    )
     accuracies = (*(each.accuracy for each in given), best.accuracy)
     graphs = (*([original] * len(given)), best.graph)
     baseline, *plain, result = (
@@ -52,12 +56,9 @@ def prove(
         baseline=baseline,
         plain_int8=plain[0] if plain else None,
         result=result,
-        speedup=best.speedup,
-        speedup_over_int8=benchmark.ratio(timings[1], mine) if plain else None,
-        end_to_end_speedup=whole[0] / whole[-1],
         budget_met=best.holds,
         budget=best.checks,
-        edits=edits,
+        edits=_edits(baselines, best, steps),
         refusals=(*baselines.refusals, *best.plan.refusals),
         seconds=journal.seconds,
         host=deploy.host_name(best.budget.runtime),
@@ -65,33 +66,60 @@ def prove(
         runtime=best.budget.runtime,
         verdict=wording.verdict(best.checks),
         sources=tuple(each.told for each in original.origins),
+        disturbed=calm.of_all([*(timing.seen for timing in timings), *(step.seen for step in steps)]),
     )
 
 
-def _realised(best: Candidate, places: InPlace, folder: Path) -> tuple[AppliedEdit, ...]:
-    """What each group of edits really saved on top of those before it.
+def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path) -> list[Steady]:
+    """All files on the way from the original to the deployed one: what is quantised, then every group of edits.
+
+    Each step begins with the file that the one before ends with, and is timed for itself as long as it needs; it is
+    brought to the pace of the first, so that what was saved on the way adds up to what was saved.
+    """
+    planned = (*best.plan.edits, *best.plan.rewrites)
+    steps = []
+    if baselines.start != baselines.float32.path:
+        steps.append(baselines.quantising(places.progress, None if planned else best.path))
+    if planned:
+        steps.append(places.time([*places.stages(planned, folder)[:-1], best.path]))
+    return steady.in_line(steps)
+
+
+def _side_by_side(timings: Sequence[benchmark.Timing], steps: Sequence[Steady]) -> list[float]:
+    """Latencies of the original, of its int8 file if there is one, and of the deployed file, at the pace of the steps.
+
+    The first and the last are those of the steps, which were timed far longer.
+    """
+    original_ms, *between_ms, deployed_ms = (timing.calm_ms for timing in timings)
+    if not steps:
+        return [original_ms, *between_ms, deployed_ms]
+    first_ms, last_ms = steps[0].latencies_ms[0], steps[-1].latencies_ms[-1]
+    return [first_ms, *(each * first_ms / original_ms for each in between_ms), last_ms]
+
+
+def _edits(baselines: Baselines, best: Candidate, steps: Sequence[Steady]) -> tuple[AppliedEdit, ...]:
+    """What quantisation (or writing the file) and each group of edits really saved on top of those before it.
 
     A prediction is a share of the time before the first edit: milliseconds of a machine that has become slower or
     faster since then would compare the machine, not the edit.
     """
+    before = [] if baselines.start == baselines.float32.path else [_before_edits(baselines, steps[0])]
     planned = (*best.plan.edits, *best.plan.rewrites)
     if not planned:
-        return ()
-    found = places.time([*places.stages(planned, folder)[:-1], best.path])
+        return tuple(before)
+    found = steps[-1]
     pace = found.latencies_ms[0] / best.plan.start_ms if best.plan.start_ms else 1.0
-    return deploy.realised([each.at_pace(pace) for each in planned], found.latencies_ms, found.known_errors_ms)
+    edits = [each.at_pace(pace) for each in planned]
+    return (*before, *deploy.realised(edits, found.latencies_ms, found.known_errors_ms))
 
 
-def _before_edits(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, ...]:
+def _before_edits(baselines: Baselines, found: Steady) -> AppliedEdit:
     """What lies between the original and the file that edits start from: 8 bits, or the same written by slimseg."""
-    if baselines.start == baselines.float32.path:
-        return ()
-    found = baselines.quantising(places.progress)
     pace = found.latencies_ms[0] / baselines.float32.latency_ms
     (realised_saving_ms,) = found.savings_ms
     errors_ms = found.known_errors_ms
     quantised = baselines.int8 is not None and baselines.precision == "int8"
-    made = AppliedEdit(
+    return AppliedEdit(
         technique=deploy.QUANTISATION if quantised else deploy.WRITING,
         layers=("all",),
         needs="images" if baselines.precision == "int8" else "nothing",
@@ -100,4 +128,3 @@ def _before_edits(baselines: Baselines, places: InPlace) -> tuple[AppliedEdit, .
         reason=_IN_INT8 if baselines.precision == "int8" else _IN_FLOAT,
         realised_error_ms=errors_ms[0] if errors_ms else None,
     )
-    return (made,)

@@ -27,15 +27,13 @@ class Spent:
         basis: Literal["what-if", "profile"] = "profile",
     ) -> Finding:
         """With the basis "profile" an upper bound, which no edit has confirmed."""
-        saving_ms = self.before_ms - self.after_ms
         return Finding(
             technique=name,
             layers=tuple(self.layers),
             needs=needs,
             before_ms=self.before_ms,
             after_ms=self.after_ms,
-            saving_ms=saving_ms,
-            share=saving_ms / self.whole_ms if self.whole_ms else 0.0,
+            whole_ms=self.whole_ms,
             reason=reason,
             section=section,
             layers_ms=self.before_ms,

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from slimseg.progress import Bar, Progress
-from slimseg.runtimes import benchmark, child
+from slimseg.runtimes import benchmark, calm, child
+from slimseg.runtimes.calm import Seen
 
 FEWEST_LOADS = 6
 SECONDS_OF_A_LOAD = 1.0  # of rounds, of all files together; loading takes about as long
@@ -28,10 +29,22 @@ class Steady:
     """Milliseconds of every file (columns) in every load (rows)."""
 
     loads_ms: tuple[tuple[float, ...], ...]
+    seen: Seen = calm.NOTHING
+
+    @classmethod
+    def of_loads(cls, loads_ms: Sequence[Sequence[float]], seen: Seen = calm.NOTHING) -> Steady:
+        """Loads at one pace: one at which the whole machine was slower is brought to the pace of the quickest."""
+        totals = [sum(load) for load in loads_ms]
+        paces = [total / min(totals) if total > calm.CALM * min(totals) else 1.0 for total in totals]
+        return cls(tuple(tuple(each / pace for each in load) for load, pace in zip(loads_ms, paces, strict=True)), seen)
 
     def of(self, files: int) -> Steady:
         """The first files alone."""
-        return Steady(tuple(load[:files] for load in self.loads_ms))
+        return Steady(tuple(load[:files] for load in self.loads_ms), self.seen)
+
+    def at_pace(self, pace: float) -> Steady:
+        """The same on a machine that takes `pace` times as long."""
+        return Steady(tuple(tuple(pace * each for each in load) for load in self.loads_ms), self.seen)
 
     @property
     def latencies_ms(self) -> tuple[float, ...]:
@@ -68,6 +81,14 @@ def all_known(found: Steady) -> bool:
     return all(known(*each) for each in zip(found.savings_ms, found.errors_ms, strict=True))
 
 
+def in_line(steps: Sequence[Steady]) -> list[Steady]:
+    """Timings that each begin with the file with which the one before ends, all at the pace of the first."""
+    made: list[Steady] = []
+    for step in steps:
+        made.append(step.at_pace(made[-1].latencies_ms[-1] / step.latencies_ms[0]) if made else step)
+    return made
+
+
 def time_files(
     paths: Sequence[Path], seconds: float, progress: Progress, enough: Callable[[Steady], bool] = all_known
 ) -> Steady:
@@ -79,14 +100,16 @@ def time_files(
     Raises:
         ModelError, RuntimeFailure: as `benchmark.time_files`.
     """
-    start, loads = time.monotonic(), list[tuple[float, ...]]()
+    start, loads, seen = time.monotonic(), list[tuple[float, ...]](), calm.NOTHING
     bar = progress.bar("timing", total=seconds)
     try:
-        while len(loads) < FEWEST_LOADS or not (_spent(start, seconds, bar) or enough(Steady(tuple(loads)))):
-            loads.append(_load(paths))
+        while len(loads) < FEWEST_LOADS or not (_spent(start, seconds, bar) or enough(Steady.of_loads(loads))):
+            timings = _load(paths)
+            loads.append(tuple(quiet_ms(timing) for timing in timings))
+            seen = sum((timing.seen for timing in timings), seen)
     finally:
         bar.close()
-    return Steady(tuple(loads))
+    return Steady.of_loads(loads, seen)
 
 
 def _spent(start: float, seconds: float, bar: Bar) -> bool:
@@ -95,14 +118,13 @@ def _spent(start: float, seconds: float, bar: Bar) -> bool:
     return passed >= seconds
 
 
-def _load(paths: Sequence[Path]) -> tuple[float, ...]:
+def _load(paths: Sequence[Path]) -> tuple[benchmark.Timing, ...]:
     with child.Child() as process:
         each = SECONDS_OF_A_LOAD / len(paths)
-        timings = benchmark.time_files(paths, seconds_per_file=each, within=process, most_rounds=MOST_ROUNDS)
-    return tuple(quiet_ms(timing) for timing in timings)
+        return benchmark.time_files(paths, seconds_per_file=each, within=process, most_rounds=MOST_ROUNDS)
 
 
 def quiet_ms(timing: benchmark.Timing) -> float:
     """Mean of the quicker half of a file's rounds: whatever disturbs makes longer."""
     half = (len(timing.rounds_ms) + 1) // 2
-    return fmean(sorted(timing.rounds_ms)[:half])
+    return fmean(sorted(timing.own_ms)[:half])

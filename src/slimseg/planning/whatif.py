@@ -7,11 +7,12 @@ network would not have is not timed.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import stdev
 from typing import Literal
 
 import numpy as np
@@ -22,13 +23,14 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import benchmark, runtime
+from slimseg.runtimes import benchmark, calm, runtime
+from slimseg.runtimes.calm import Seen
 from slimseg.runtimes.litert import quantizer
 from slimseg.techniques import Site, named
 
 Precision = Literal["float32", "int8", "ncnn"]  # of a `.tflite`; or ncnn's own, weights in 16 bits
 SECONDS_PER_FILE = 0.25
-CALM = 1.2  # times the shortest: a round that took longer was disturbed
+WHOLE = "whole"  # the network itself among the files of a pricing
 _FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
@@ -39,6 +41,9 @@ class Price:
     before_ms: float
     after_ms: float
     wins: float = 1.0  # share of the run's undisturbed rounds in which the part was faster after
+    error_ms: float | None = None  # standard error of the saving; None where too few rounds tell
+    seen: Seen = calm.NOTHING
+    whole: bool = False  # the part is the whole network
 
     @classmethod
     def of(cls, before: benchmark.Timing, after: benchmark.Timing) -> Price:
@@ -47,10 +52,15 @@ class Price:
         On a busy machine most rounds may be disturbed, by some milliseconds whatever the file takes: a median of all
         of them then says which file was the unlucky one.
         """
-        rounds = zip(before.rounds_ms, after.rounds_ms, strict=True)
-        calm = [(old, new) for old, new in rounds if old <= CALM * before.min_ms and new <= CALM * after.min_ms]
-        wins = sum(old > new for old, new in calm) / len(calm) if calm else 0.0
-        return cls(calm_ms(before), calm_ms(after), wins)
+        rounds = list(zip(before.own_ms, after.own_ms, strict=True))
+        both = zip(rounds, before.counting, after.counting, strict=True)
+        counting = [pair for pair, old_counts, new_counts in both if old_counts and new_counts]
+        known = any(before.taken_ms)  # what the rounds had of the processor: then all of them tell something
+        pairs = rounds if known and len(counting) < calm.ENOUGH else counting
+        savings = [old - new for old, new in pairs]
+        wins = sum(saving > 0 for saving in savings) / len(savings) if savings else 0.0
+        error_ms = stdev(savings) / math.sqrt(len(savings)) if len(savings) >= calm.ENOUGH else None
+        return cls(before.calm_ms, after.calm_ms, wins, error_ms, before.seen + after.seen)
 
     @property
     def saving_ms(self) -> float:
@@ -70,6 +80,11 @@ class Price:
 class Priced:
     prices: dict[Site, Price]
     refusals: tuple[Refusal, ...]
+
+    @property
+    def seen(self) -> Seen:
+        """How calm the machine was."""
+        return sum((price.seen for price in dict.fromkeys(self.prices.values())), calm.NOTHING)
 
 
 def price(
@@ -93,7 +108,8 @@ def price(
         prices: dict[Site, Price] = {}
         for before, afters in progress.track(_by_before(pairs), "timing what-ifs"):
             timed = _timed(before, afters, threads, seconds_per_file or SECONDS_PER_FILE)
-            prices.update({site: result for site, result in timed.items() if isinstance(result, Price)})
+            whole = before == files.written.get(WHOLE)
+            prices |= {site: replace(each, whole=whole) for site, each in timed.items() if isinstance(each, Price)}
             refusals += [
                 Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {result}")
                 for site, result in timed.items()
@@ -133,33 +149,28 @@ def compare(before: Graph, after: Graph, precision: Precision, threads: int = 1)
     return Price.of(*timings)
 
 
-def calm_ms(timing: benchmark.Timing) -> float:
-    """Median over the rounds in which nothing else took the processor."""
-    return median(each for each in timing.rounds_ms if each <= CALM * timing.min_ms)
-
-
 def file_latency_ms(path: Path, threads: int = 1) -> float:
     """Median latency of a file over undisturbed rounds."""
     (timing,) = benchmark.time_files([path], threads)
-    return calm_ms(timing)
+    return timing.calm_ms
 
 
 def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:
     """Median latency of the whole network, written in that precision."""
     with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        (timing,) = benchmark.time_files([_Files(Path(folder), precision).of(graph, "whole")], threads)
-    return calm_ms(timing)
+        (timing,) = benchmark.time_files([_Files(Path(folder), precision).of(graph, WHOLE)], threads)
+    return timing.calm_ms
 
 
 def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
     edited = named(site.technique).apply(graph, site)
     if site.whole:
-        return files.of(graph, "whole"), files.of(edited, f"{site.technique} {site.variant}")
+        return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.variant}")
     target = end_of_part(graph, site.target)
     try:
         before, after = edit.extract(graph, site.source, target), edit.extract(edited, site.source, target)
     except Unsupported:  # the part reads more than its source: only the whole tells
-        return files.of(graph, "whole"), files.of(edited, f"{site.technique} {site.layers} {site.variant}")
+        return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.layers} {site.variant}")
     return files.of(before, f"{site.source} {target}"), files.of(
         after, f"{site.technique} {site.layers} {site.variant}"
     )

@@ -81,7 +81,7 @@ class Trial:
             scheme=self.attempt.scheme,
             ranges=self.attempt.ranges or "",
             latency_ms=time.latency_ms,
-            speedup=time.speedup,
+            original_ms=time.original_ms,
             size_bytes=0 if self.path is None else self.path.stat().st_size,
             miou=None if self.accuracy is None else self.accuracy.miou,
             agreement=None if self.accuracy is None else self.accuracy.agreement,
@@ -158,7 +158,7 @@ class Bench:
         path, size = self.source.original, self.source.size_bytes
         accuracy = Accuracy(None, None) if self.judge is None else self.judge.accuracy(path)
         time, scheme = times[path], "float16" if self.source.is_half else "float32"
-        return QuantisedFile(scheme, "", time.latency_ms, time.speedup, size, accuracy.miou, accuracy.agreement)
+        return QuantisedFile(scheme, "", time.latency_ms, time.original_ms, size, accuracy.miou, accuracy.agreement)
 
     def judged(self, trial: Trial) -> Trial:
         """With its accuracy."""
@@ -174,18 +174,19 @@ class Bench:
         except RuntimeFailure as error:
             raise runnable.blamed(error) from error
 
-    def timed(self, trials: Sequence[Trial], plain: Trial | None = None) -> list[Trial]:
-        """With their times; with what they cost against `plain`, where that is given, in the same run."""
-        others = () if plain is None or plain.path is None else (plain.path,)
+    def timed(self, trials: Sequence[Trial], original_ms: float, plain: Trial | None = None) -> list[Trial]:
+        """With their times, at the pace at which the original takes `original_ms`.
+
+        With `plain`, they are timed beside it, at the pace of its own time, and told with what they cost against it.
+        """
+        beside = None if plain is None or plain.time is None else plain.path
+        others = () if beside is None else (beside,)
         times = self.times([*others, *(trial.path for trial in trials if trial.path is not None)])
-        return [
-            trial if trial.path is None else replace(
-                trial,
-                time=times[trial.path],
-                cost_ms=times[trial.path].latency_ms - times[others[0]].latency_ms if others else None,
-            )
-            for trial in trials
-        ]  # fmt: skip
+        pace, plain_ms = original_ms / times[self.source.original].latency_ms, None
+        if beside is not None and plain is not None and plain.time is not None:
+            plain_ms = plain.time.latency_ms
+            pace = plain_ms / times[beside].latency_ms
+        return [_beside(trial, times, pace, original_ms, plain_ms) for trial in trials]
 
     def tensor(self, most: int, bytes_each: int = 0) -> Tensor:
         """(N, 3, H, W), preprocessed: at most `most` images for calibration, evenly spread.
@@ -196,6 +197,17 @@ class Bench:
         assert self.images is not None
         count = min(most, _MEMORY_BYTES // max(1, bytes_each))
         return torch.from_numpy(np.stack(self.images.spread(max(1, count)))).permute(0, 3, 1, 2).contiguous()
+
+
+def _beside(
+    trial: Trial, times: Mapping[Path, Beside], pace: float, original_ms: float, plain_ms: float | None
+) -> Trial:
+    """With its time at a pace, beside what the original was told to take, and its cost against int8 throughout."""
+    if trial.path is None:
+        return trial
+    latency_ms = pace * times[trial.path].latency_ms
+    cost_ms = None if plain_ms is None else latency_ms - plain_ms
+    return replace(trial, time=Beside(latency_ms, original_ms, times[trial.path].seen), cost_ms=cost_ms)
 
 
 def bytes_of_values(graph: Graph) -> list[int]:

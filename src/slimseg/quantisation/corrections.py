@@ -58,7 +58,7 @@ def tried(bench: Bench, graph: Graph, attempt: Attempt, correct: Correct, baseli
         graph: in float32, what `attempt` was made from; left as it is.
         attempt: int8 with the way to find ranges that did best without corrections.
     """
-    return bench.timed(_Search(bench, graph, attempt, correct, baseline).run())
+    return bench.timed(_Search(bench, graph, attempt, correct, baseline).run(), baseline.latency_ms)
 
 
 class _Search:

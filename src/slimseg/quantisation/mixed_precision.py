@@ -91,7 +91,7 @@ def tried(
         found.append(_kept(bench, base, plain, names))
         if loss(baseline, found[-1]) <= max_drop:
             break
-    return bench.timed(found, plain) if found else []
+    return bench.timed(found, plain.row.original_ms, plain) if found else []
 
 
 def by_hand(bench: Bench, plain: Trial, names: Sequence[str]) -> list[Trial]:
@@ -101,7 +101,7 @@ def by_hand(bench: Bench, plain: Trial, names: Sequence[str]) -> list[Trial]:
         SlimsegError: the layers are those of a graph, and none can be written.
     """
     base = plain.base if set(names) <= _operators(plain.base.path) else ours(bench, plain)
-    return bench.timed([_kept(bench, base, plain, names)], plain)
+    return bench.timed([_kept(bench, base, plain, names)], plain.row.original_ms, plain)
 
 
 def _kept(bench: Bench, base: Base, plain: Trial, names: Sequence[str]) -> Trial:

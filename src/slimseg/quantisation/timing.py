@@ -1,4 +1,7 @@
-"""Quantised files beside the original: those of its own speed in one interleaved run, much slower ones apart."""
+"""Quantised files beside the original: those of its own speed in one interleaved run, much slower ones apart.
+
+Every time is brought to one pace, that of the original's first latency, so that all rows of a table can be compared.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimseg.planning.whatif import calm_ms
-from slimseg.runtimes import benchmark
+from slimseg.runtimes import benchmark, calm
+from slimseg.runtimes.calm import Seen
 
 SECONDS_PER_FILE = 1.0
 SLOW = 3.0  # times the original's latency: a scheme without kernels of its own takes up to 30
@@ -19,7 +22,12 @@ class Beside:
     """One file's time."""
 
     latency_ms: float
-    speedup: float  # the original's latency over its own, the median over rounds
+    original_ms: float  # what the original takes at the same pace
+    seen: Seen = calm.NOTHING
+
+    def at_pace(self, pace: float) -> Beside:
+        """The same on a machine that takes `pace` times as long."""
+        return Beside(pace * self.latency_ms, pace * self.original_ms, self.seen)
 
 
 def beside_float(original: Path, paths: Sequence[Path], threads: int) -> Mapping[Path, Beside]:
@@ -32,12 +40,12 @@ def beside_float(original: Path, paths: Sequence[Path], threads: int) -> Mapping
     slow = [path for path, ms in zip(paths, others_ms, strict=True) if ms > SLOW * quick_ms]
     alike = [path for path in paths if path not in slow]
     first, *others = benchmark.time_files([original, *alike], threads, SECONDS_PER_FILE)
-    found = {original: Beside(calm_ms(first), 1.0)}
+    found = {original: Beside(first.calm_ms, first.calm_ms, first.seen)}
     for path, timing in zip(alike, others, strict=True):
-        found[path] = Beside(calm_ms(timing), benchmark.ratio(first, timing))
+        found[path] = Beside(timing.calm_ms, first.calm_ms, timing.seen)
     for path in slow:
-        first, timing = benchmark.time_files([original, path], threads, rounds=_ROUNDS_OF_SLOW)
-        found[path] = Beside(calm_ms(timing), benchmark.ratio(first, timing))
+        own, timing = benchmark.time_files([original, path], threads, rounds=_ROUNDS_OF_SLOW)
+        found[path] = Beside(timing.calm_ms, own.calm_ms, timing.seen).at_pace(first.calm_ms / own.calm_ms)
     return found
 
 

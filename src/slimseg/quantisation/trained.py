@@ -50,4 +50,4 @@ def tried(bench: Bench, course: Course, teacher: Graph, best: Trial) -> list[Tri
     float_path, path = bench.scratch / "trained_float32.tflite", bench.scratch / "trained_int8.tflite"
     training.write(float_path, path)
     attempt = replace(best.attempt, ranges=_RANGES, corrected=TRAINED)
-    return bench.timed([bench.judged(Trial(attempt, Base(float_path), path))])
+    return bench.timed([bench.judged(Trial(attempt, Base(float_path), path))], best.row.original_ms)

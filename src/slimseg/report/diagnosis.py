@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slimseg.report import units, wording
+from slimseg.report import tables, units, wording
 from slimseg.report.findings import SiteGroup, TechniqueGroup, grouped, headline
 from slimseg.results import Diagnosis, Finding
 
@@ -19,6 +19,7 @@ _VARIANTS = 3  # named beside the best one
 def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
     """Everything but title and refusals; every finding by itself if `verbose`."""
     made: list[RenderableType] = [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
+    made += tables.disturbance(diagnosis.disturbed)
     if not diagnosis.findings:
         return [*made, Text("\nNothing found that would make this network faster.")]
     made += _headline(headline(grouped(diagnosis.findings)))
@@ -75,7 +76,7 @@ def _group(group: TechniqueGroup) -> RenderableType:
 
 def _variants(site: SiteGroup) -> str:
     """The other variants of a site with what they save."""
-    shown = [f"{each.variant} {units.saved(each.saving_ms)}" for each in site.others[:_VARIANTS]]
+    shown = [f"{each.variant} {_saved(each)}" for each in site.others[:_VARIANTS]]
     more = len(site.others) - _VARIANTS
     return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
 
@@ -84,7 +85,7 @@ def _without_gain(groups: Iterable[TechniqueGroup]) -> list[RenderableType]:
     """Techniques that were tried and do not pay, so that nobody tries them by hand."""
     names = [
         f"{wording.technique_name(group.technique)} ({len(group.sites)} "
-        f"{'site' if len(group.sites) == 1 else 'sites'}, best {units.saved(group.sites[0].best.saving_ms)})"
+        f"{'site' if len(group.sites) == 1 else 'sites'}, best {_saved(group.sites[0].best)})"
         for group in groups
     ]
     return [_row(None, None, Text.assemble("tried without gain: ", ("; ".join(names), "dim")))] if names else []
@@ -103,7 +104,17 @@ def _finding(finding: Finding) -> RenderableType:
     text = _what(finding)
     text.append(f"  {_before_after(finding)}\n{wording.few(finding.layers, 2)}\n")
     text.append(finding.reason, style="dim")
+    if not finding.is_measurable:
+        text.append(f"\nno measurable difference: {_saved(finding)}")
+        return _row(None, None, text)
     return _row(finding.saving_ms, finding.share, text)
+
+
+def _saved(finding: Finding) -> str:
+    """A saving, or what it is lost in."""
+    if finding.is_measurable or finding.error_ms is None:
+        return units.saved(finding.saving_ms)
+    return f"within {units.noise(finding.error_ms)}"
 
 
 def _what(finding: Finding) -> Text:

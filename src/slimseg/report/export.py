@@ -29,6 +29,7 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
     if card.heads:
         parts += ["", Text("The form of the output, for an app that wants the class of every pixel:")]
         parts += [_indented(sentence, "") for sentence in card.heads]
+    parts += tables.disturbance(result.disturbed)
     where = f"masks compared on {card.images} images · " if card.images else ""
     parts += ["", Text(f"{where}took {units.duration(result.seconds)} · {card.host}", style="dim")]
     if any(each.files for each in card.artefacts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from slimseg import ratios
 from slimseg.results import Finding, Needs
 
 NOTABLE_SHARE = 0.002  # of the latency, for all sites of a technique together
@@ -22,7 +23,7 @@ class SiteGroup:
 
     @property
     def gains(self) -> bool:
-        return self.best.saving_ms > SURE * self.best.before_ms
+        return self.best.saving_ms > SURE * self.best.before_ms and self.best.is_measurable
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,18 @@ class TechniqueGroup:
 
     @property
     def saving_ms(self) -> float:
-        """Of the best variant of every site that gains; sites that overlap do not all give theirs."""
-        return sum(site.best.saving_ms for site in self.gaining)
+        """Of the best variant of every site that gains; what sites share is saved once."""
+        best = [site.best for site in self.gaining]
+        return ratios.together([each.saving_ms for each in best], [each.before_ms for each in best], self._whole_ms)
 
     @property
     def share(self) -> float:
-        return sum(site.best.share for site in self.gaining)
+        """Of the network's latency that is saved."""
+        return ratios.share(self.saving_ms, self._whole_ms)
+
+    @property
+    def _whole_ms(self) -> float:
+        return self.sites[0].best.whole_ms
 
 
 def grouped(findings: Iterable[Finding]) -> list[TechniqueGroup]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from slimseg import ratios
 from slimseg.report import charts, images, palette, units, wording
 from slimseg.report.files import harmless_text, write_text
 from slimseg.report.images import Example
@@ -114,7 +115,7 @@ def _gains(result: SlimResult) -> list[tuple[str, ModelSummary, float, float]]:
     """(against what, its numbers, speed-up of the network, of the whole from image to mask)."""
     gains = [("Slimmed against original", result.baseline, result.speedup, result.end_to_end_speedup)]
     if result.plain_int8 is not None and result.speedup_over_int8 is not None:
-        over = units.quotient(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
+        over = ratios.speedup(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
         gains.append(("Slimmed against int8", result.plain_int8, result.speedup_over_int8, over))
     return gains
 

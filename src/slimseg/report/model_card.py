@@ -15,7 +15,7 @@ from slimseg.graph.description import Description
 from slimseg.report import palette, units, wording
 from slimseg.report.code_snippets import layout, snippets
 from slimseg.report.files import harmless_text, write_json, write_text
-from slimseg.results import UNKNOWN, Artefact, ModelCard, ModelSummary, Provenance
+from slimseg.results import UNKNOWN, Artefact, Disturbance, ModelCard, ModelSummary, Provenance
 
 NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
 RUNTIMES = {"tflite": "LiteRT", "coreml": "Core ML", "ncnn": "ncnn"}
@@ -36,6 +36,7 @@ def model_card(
     heads: Sequence[str] = (),
     host: str = "",
     provenance: Provenance = UNKNOWN,
+    disturbed: Disturbance | None = None,
 ) -> ModelCard:
     """What there is to say about exported files.
 
@@ -50,6 +51,7 @@ def model_card(
         heads: which form of the output is cheapest on each runtime, a sentence each.
         host: where times were taken.
         provenance: what the network comes from.
+        disturbed: what disturbed that.
     """
     names = palette.class_names(description.classes, _class_count(artefacts, input_size))
     wanted = description.preprocessing
@@ -68,6 +70,7 @@ def model_card(
         heads=tuple(heads),
         host=host,
         provenance=provenance,
+        disturbed=disturbed,
     )
 
 

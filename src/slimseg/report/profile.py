@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from slimseg import ratios
 from slimseg.report import tables, units
 from slimseg.results import LayerProfile, Profile
 
@@ -22,6 +23,7 @@ _FIXED = 63  # characters of a line that names do not take
 def parts(profile: Profile, *, top: int, statistics: bool, width: int) -> list[RenderableType]:
     """What to print on `width` columns; with `statistics`, every layer with all its times as well."""
     made: list[RenderableType] = ["", _layers(profile, top, max(17, width - _FIXED)), "", _facts(profile)]
+    made += tables.disturbance(profile.disturbed)
     if profile.node_types:
         made += ["", _heading("By kind of kernel"), _node_types(profile, _TYPES if not statistics else None)]
     made += _off_xnnpack(profile)
@@ -51,12 +53,11 @@ def _layers(profile: Profile, top: int, name_width: int) -> Table:
         spent = sum(layer.latency_ms for layer in others), sum(layer.share for layer in others)
         noun = f"{len(others)} other layer" + ("s" if len(others) > 1 else "")
         rows.add_row(noun, "", units.milliseconds(spent[0]), units.share(spent[1]), style="dim")
-    unattributed = profile.unattributed_ms / profile.latency_ms if profile.latency_ms else 0.0
+    unattributed = ratios.share(profile.unattributed_ms, profile.latency_ms)
     rows.add_row("not attributed", "", units.milliseconds(profile.unattributed_ms), units.share(unattributed))
     rows.add_section()
-    per_second = 1e-6 / profile.latency_ms if profile.latency_ms else 0.0
     moved = sum(layer.memory_bytes for layer in profile.layers)
-    rates = _rate(profile.macs * per_second), _rate(moved * per_second)
+    rates = [_rate(ratios.share(each, profile.latency_ms) / 1e6) for each in (profile.macs, moved)]
     rows.add_row("end to end", "", units.milliseconds(profile.latency_ms), "", *rates, style="bold")
     return rows
 
@@ -106,6 +107,9 @@ def _node_types(profile: Profile, top: int | None) -> Table:
     if others:
         spent = units.milliseconds(sum(kind.total_ms for kind in others)), units.share(sum(k.share for k in others))
         rows.add_row(f"{len(others)} more", str(sum(kind.count for kind in others)), *spent, "", style="dim")
+    rows.add_section()
+    count, total_ms = sum(kind.count for kind in profile.node_types), sum(kind.total_ms for kind in profile.node_types)
+    rows.add_row("all kernels", str(count), units.milliseconds(total_ms), "", "", style="bold")
     return rows
 
 

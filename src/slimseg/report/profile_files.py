@@ -57,7 +57,7 @@ def trace(profile: Profile) -> dict[str, Any]:
 
 
 def _line(index: int, layer: LayerProfile) -> list[Any]:
-    values = {"index": index, **vars(layer), **vars(layer.statistics)}
+    values = {"index": index, **layer.as_dict(), **layer.statistics.as_dict()}
     values["output_shape"] = "x".join(str(size) for size in layer.output_shape)
     return [f"{values[column]:.6g}" if isinstance(values[column], float) else values[column] for column in COLUMNS]
 

@@ -31,6 +31,7 @@ def show_quantisation(result: QuantisationResult, *, verbose: bool = False, cons
     parts += _sensitivities(result.sensitivities, result.chosen, verbose)
     parts += _off_the_delegate(result.fallbacks, result.islands)
     parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
+    parts += tables.disturbance(result.disturbed)
     parts += ["", Text.assemble((result.file, "bold"), f"  {units.size(result.chosen.size_bytes)}"), _facts(result)]
     tables.show(console, *parts)
 

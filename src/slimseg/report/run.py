@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from slimseg.planning.layer_times import at_latency
 from slimseg.report.files import write_json
 from slimseg.report.html import write_report
 from slimseg.report.images import Example
@@ -18,7 +19,8 @@ def write_run(result: SlimResult, original: Path, examples: Sequence[Example], c
     `result.json` comes last: where it is, the run is complete.
     """
     run = Path(result.run)
-    before, after = (runtime.of(path).profile(path) for path in (original, run / result.result.file))
+    files = ((original, result.baseline), (run / result.result.file, result.result))
+    before, after = (at_latency(runtime.of(path).profile(path), told.latency_ms) for path, told in files)
     write_json(before, run / "profile_before.json")
     write_json(after, run / "profile_after.json")
     write_report(result, run / "report.html", before=before, after=after, examples=examples, classes=classes)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slimseg.console import PlainConsole
+from slimseg.results import Disturbance
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 # What a terminal without Unicode shows instead; anything else becomes "?".
@@ -49,6 +50,11 @@ def shortened(name: str, width: int) -> Text:
         return Text(name)
     tail = (width - 1) // 2
     return Text(f"{name[: width - 1 - tail]}…{name[-tail:] if tail else ''}")
+
+
+def disturbance(found: Disturbance | None) -> list[RenderableType]:
+    """A note, where times were taken on a machine that had other work to do."""
+    return [] if found is None else [Text(f"note: {found.said}", style="yellow")]
 
 
 def show(console: Console | None, *parts: RenderableType) -> None:

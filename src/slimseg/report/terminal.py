@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from slimseg import ratios
 from slimseg.report import palette, tables, units, wording
 from slimseg.report.diagnosis import parts as findings_of
 from slimseg.report.profile import parts as profile_parts
@@ -85,6 +86,7 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
     if result.budget:
         parts += [_budget(result), ""]
     parts.append(_edits(result.edits))
+    parts += tables.disturbance(result.disturbed)
     parts += _refusals(result.refusals, verbose)
     parts.append(_files(result))
     took = f"took {units.duration(result.seconds)} on {result.host}"
@@ -138,7 +140,7 @@ def _comparison(result: SlimResult) -> Table:
     rows.add_section()
     rows.add_row("against original", *_gain(result.baseline, result.result, result.speedup, result.end_to_end_speedup))
     if result.plain_int8 is not None and result.speedup_over_int8 is not None:
-        over_int8 = units.quotient(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
+        over_int8 = ratios.speedup(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
         rows.add_row("against int8", *_gain(result.plain_int8, result.result, result.speedup_over_int8, over_int8))
     return rows
 
@@ -182,14 +184,20 @@ def _edits(edits: tuple[AppliedEdit, ...]) -> RenderableType:
         return Text("No edit was made: none of those allowed made the file faster.")
     rows = tables.table("Edit", "Layers", "Predicted", "Realised", numbers_from=2)
     for edit in edits:
-        worse = edit.realised_saving_ms < 0
+        worse = edit.realised_saving_ms < 0 and edit.is_measurable
         rows.add_row(
             tables.shortened(wording.technique_name(edit.technique), 24),
             tables.shortened(wording.few(edit.layers), 20),
             units.saved(edit.predicted_saving_ms),
-            Text(units.with_error(edit.realised_saving_ms, edit.realised_error_ms), style="red" if worse else "cyan"),
+            Text(_realised(edit), style="red" if worse else "cyan"),
         )
     return rows
+
+
+def _realised(edit: AppliedEdit) -> str:
+    if edit.is_measurable or edit.realised_error_ms is None:
+        return units.with_error(edit.realised_saving_ms, edit.realised_error_ms)
+    return f"within {units.noise(edit.realised_error_ms)}"
 
 
 def _files(result: SlimResult) -> RenderableType:

@@ -29,6 +29,11 @@ def with_error(saving_ms: float, error_ms: float | None) -> str:
     return f"{saved(saving_ms)} ±{error_ms:.{min(3, max(0, -math.floor(math.log10(error_ms))))}f}"
 
 
+def noise(error_ms: float) -> str:
+    """What a difference lies within that is none: "±0.02 ms", twice its standard error."""
+    return f"±{milliseconds(2 * error_ms)}"
+
+
 def size(count: int) -> str:
     """Bytes: "812 B", "34.2 kB", "3.90 MB"."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -1,8 +1,8 @@
 """Latency of files side by side: one child, round-robin (A B C A B C ...), medians over rounds.
 
-Interleaving is what makes small differences believable: a slow second of the machine hits every file alike, and
-`ratio` compares files within each round. Files of a few microseconds are repeated within a round until the clock
-can see them.
+Interleaving is what makes small differences believable: a slow second of the machine hits every file alike. Files of a
+few microseconds are repeated within a round until the clock can see them. Rounds in which other work had the processor
+do not count (`calm.py`); where they are many, as many again are run.
 
 Files of LiteRT and of ncnn can be timed together. A run of ncnn is a fresh extractor, its input and its output, as an
 app has them; converting pixels is neither's.
@@ -13,18 +13,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from slimseg.runtimes import child
+from slimseg.runtimes import calm, child
+from slimseg.runtimes.calm import Seen
 from slimseg.runtimes.litert.session import Session as LiteRTSession
 from slimseg.runtimes.ncnn.session import DEFAULTS, Options
 from slimseg.runtimes.ncnn.session import Session as NcnnSession
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
 _MIN_ROUNDS = 7
+_CALM_SHARE = 0.5  # of the rounds, that should count before as many again are run
+_LONGER = 2  # times the rounds, at most, on a machine that is disturbed
+_BLOCK = 4  # such rounds at a time
 
 
 class Invocable(Protocol):
@@ -45,12 +50,38 @@ class Timing:
     min_ms: float
     runs: int
     rounds_ms: tuple[float, ...]
+    taken_ms: tuple[float, ...] = ()  # of each round's time, by other work; empty where unknown
 
     @classmethod
-    def of(cls, path: str, rounds_ms: Sequence[float], repeats: int = 1) -> Timing:
-        """Summarise one sample per round, each the mean of `repeats` runs."""
+    def of(cls, path: str, rounds_ms: Sequence[float], repeats: int = 1, taken_ms: Sequence[float] = ()) -> Timing:
+        """Summarise one sample per round, each the mean of `repeats` runs; over all rounds, disturbed or not."""
         p10, median, p90 = (float(value) for value in np.percentile(rounds_ms, (10, 50, 90)))
-        return cls(path, median, p10, p90, min(rounds_ms), len(rounds_ms) * repeats, tuple(rounds_ms))
+        runs = len(rounds_ms) * repeats
+        return cls(path, median, p10, p90, min(rounds_ms), runs, tuple(rounds_ms), tuple(taken_ms))
+
+    @cached_property
+    def calm_ms(self) -> float:
+        """The latency to tell: the median over the rounds that count."""
+        return float(np.median(calm.values(*self._arrays)))
+
+    @cached_property
+    def own_ms(self) -> tuple[float, ...]:
+        """Of every round: its time, or its own processor time where it lost the processor."""
+        return tuple(calm.own_ms(*self._arrays).tolist())
+
+    @cached_property
+    def counting(self) -> tuple[bool, ...]:
+        """Of every round, whether nothing disturbed it."""
+        return tuple(calm.counting(*self._arrays).tolist())
+
+    @property
+    def seen(self) -> Seen:
+        return calm.seen(*self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[calm.Array, calm.Array]:
+        ms = np.asarray(self.rounds_ms, np.float64)
+        return ms, np.asarray(self.taken_ms, np.float64) if self.taken_ms else np.zeros_like(ms)
 
 
 def time_files(
@@ -68,7 +99,7 @@ def time_files(
     Args:
         paths: any number of files; hundreds of tiny ones are cheap with a small `seconds_per_file`.
         seconds_per_file: time to spend, on average; at least 7 rounds are run whatever it says.
-        rounds: an exact number of rounds in place of the time.
+        rounds: an exact number of rounds in place of the time; disturbed ones are not repeated then.
         within: the child to run in; the shared one by default.
         most_rounds: how many are enough, whatever the time allows.
         options: of ncnn's files; or one for every path, to compare options in one run.
@@ -88,9 +119,8 @@ def time_files(
 
 
 def ratio(numerator: Timing, denominator: Timing) -> float:
-    """How many times slower `numerator` is: the median of the ratios within each round of one `time_files` call."""
-    pairs = zip(numerator.rounds_ms, denominator.rounds_ms, strict=True)
-    return float(np.median([a / b for a, b in pairs]))
+    """How many times slower `numerator` is, of two files of one `time_files` call: the quotient of their latencies."""
+    return numerator.calm_ms / denominator.calm_ms
 
 
 def measure(
@@ -103,33 +133,60 @@ def measure(
 ) -> tuple[Timing, ...]:
     """What `time_files` runs in the child."""
     sessions = [prepared(name, threads, own) for name, own in zip(names, options, strict=True)]
-    return in_turns(names, sessions, seconds_per_file, rounds, most_rounds)
+    return in_turns(names, sessions, seconds_per_file, rounds, most_rounds, threads)
 
 
 def in_turns(
-    names: Sequence[str], sessions: Sequence[Invocable], seconds_per_file: float, rounds: int | None, most_rounds: int
+    names: Sequence[str],
+    sessions: Sequence[Invocable],
+    seconds_per_file: float,
+    rounds: int | None,
+    most_rounds: int,
+    threads: int = 1,
 ) -> tuple[Timing, ...]:
     """Time whatever can be invoked, round by round; `time_files` has the settings."""
     single_s = [warm_up(session) for session in sessions]
     repeats = [max(1, round(_SAMPLE_S / seconds)) for seconds in single_s]
     round_s = sum(seconds * count for seconds, count in zip(single_s, repeats, strict=True))
-    if rounds is None:
-        rounds = min(most_rounds, max(_MIN_ROUNDS, int(seconds_per_file * len(names) / max(round_s, 1e-9))))
-    samples: list[list[float]] = [[] for _ in names]
-    for _ in range(rounds):
-        for session, count, own in zip(sessions, repeats, samples, strict=True):
-            own.append(sample_ms(session, count))
-    return tuple(Timing.of(name, own, count) for name, own, count in zip(names, samples, repeats, strict=True))
+    wanted = rounds or min(most_rounds, max(_MIN_ROUNDS, int(seconds_per_file * len(names) / max(round_s, 1e-9))))
+    samples: list[list[tuple[float, float]]] = [[] for _ in names]
+
+    def run(count: int) -> tuple[Timing, ...]:
+        for _ in range(count):
+            for session, many, own in zip(sessions, repeats, samples, strict=True):
+                own.append(sample(session, many, threads))
+        return tuple(_timing(*each) for each in zip(names, samples, repeats, strict=True))
+
+    timings = run(wanted)
+    while rounds is None and len(samples[0]) < _LONGER * wanted and _fewest_calm(timings) < _CALM_SHARE * wanted:
+        timings = run(min(max(_BLOCK, wanted // _BLOCK), _LONGER * wanted - len(samples[0])))
+    return timings
 
 
-def sample_ms(session: Invocable, repeats: int) -> float:
-    """Mean latency of `repeats` runs; a repeated file first runs once untimed, to find its caches as it leaves them."""
+def _timing(name: str, samples: Sequence[tuple[float, float]], repeats: int) -> Timing:
+    ms, taken_ms = zip(*samples, strict=True)
+    return Timing.of(name, ms, repeats, taken_ms)
+
+
+def _fewest_calm(timings: Sequence[Timing]) -> int:
+    """Rounds that count of the file that has fewest."""
+    return min((sum(each.counting) for each in timings), default=0)
+
+
+def sample(session: Invocable, repeats: int, threads: int = 1) -> tuple[float, float]:
+    """Mean latency of `repeats` runs, and of that what other work had of the processor, in milliseconds.
+
+    A repeated file first runs once untimed, to find its caches as it leaves them.
+    """
     if repeats > 1:
         session.invoke()
-    start = time.perf_counter_ns()
-    for _ in range(repeats):
-        session.invoke()
-    return (time.perf_counter_ns() - start) / repeats / 1e6
+
+    def run() -> None:
+        for _ in range(repeats):
+            session.invoke()
+
+    _, spent_ms, taken_ms = calm.timed(run, threads)
+    return spent_ms / repeats, taken_ms / repeats
 
 
 def prepared(name: str, threads: int, options: Options = DEFAULTS) -> Invocable:

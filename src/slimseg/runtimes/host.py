@@ -8,8 +8,7 @@ and the file's own quantisation; argmax of int8 logits by numpy 0.1 ms, mask ups
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slimseg import ratios
 from slimseg.errors import ModelError
 from slimseg.graph.description import Description, OutputKind
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes import child
+from slimseg.runtimes import calm, child
 from slimseg.runtimes.mask import bilinear, bilinear_argmax, nearest
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ class Runnable(Protocol):
 
     def run_raw(self, value: NDArray[Any], /) -> NDArray[Any]:
         """What `App.prepare` gives, with a batch of one, to what `App.mask` takes."""
+        ...
+
+    @property
+    def invoke(self) -> Callable[[], Any]:
+        """Runs the network alone, on the input that is in place."""
         ...
 
 
@@ -196,6 +201,14 @@ class EndToEnd:
 
     runtime_ms: float  # from the prepared input to the output
     whole_ms: float  # from the image's bytes to its mask
+    network_ms: float  # of the runtime's, the network alone
+
+    def at_latency(self, latency_ms: float) -> float:
+        """From the image's bytes to its mask, where the network alone takes `latency_ms`.
+
+        What is done around a network slows down with the machine as the network does, and is never less than nothing.
+        """
+        return latency_ms * max(1.0, ratios.share(self.whole_ms, self.network_ms))
 
 
 def time_end_to_end(
@@ -205,14 +218,19 @@ def time_end_to_end(
     threads: int = 1,
     description: Description | None = None,
     image: Pixels | None = None,
+    latencies_ms: Sequence[float] | None = None,
 ) -> tuple[float, ...]:
     """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
 
     `image`, RGB of any size, should be one of the user's: how long a mask takes depends on how many class borders it
-    has. All else is as for `time_in_app`.
+    has. With `latencies_ms`, what the networks take beside one another, the result is at the pace of those. All else is
+    as for `time_in_app`.
     """
     pixels = resize_image(_blurred() if image is None else image, image_size)
-    return tuple(each.whole_ms for each in time_in_app(paths, pixels, mask_size, threads, description))
+    found = time_in_app(paths, pixels, mask_size, threads, description)
+    if latencies_ms is None:
+        return tuple(each.whole_ms for each in found)
+    return tuple(each.at_latency(ms) for each, ms in zip(found, latencies_ms, strict=True))
 
 
 def time_in_app(
@@ -261,16 +279,18 @@ def measure_end_to_end(
     torch.set_num_threads(threads)
     sessions = [session(name, threads) for name in names]
     apps = [App(loaded.file, loaded.file.description or other) for loaded in sessions]
-    samples: list[list[tuple[float, float]]] = [[] for _ in apps]
+    samples = [_Samples([], []) for _ in apps]
     everyone, order = list(zip(sessions, apps, samples, strict=True)), random.Random(0)
     for number in range(rounds + 2):
         # ncnn is 5% slower just after LiteRT, warmed up or not: that must not always be the same file.
         for loaded, app, own in order.sample(everyone, len(everyone)):
-            _, warm_up_ms = _once(loaded, app, image, mask_size)  # a video finds its caches as the last frame left them
+            # A video finds its caches as the last frame left them.
+            warm_up = _once(loaded, app, image, mask_size, threads)
             if number >= 2:
-                repeats = min(_REPEATS, 1 + int(_TURN_MS / warm_up_ms))
-                own.extend(_once(loaded, app, image, mask_size) for _ in range(repeats))
-    return tuple(EndToEnd(*(float(value) for value in np.median(own, 0))) for own in samples)
+                repeats = min(_REPEATS, 1 + int(_TURN_MS / warm_up.whole_ms))
+                own.images.extend(_once(loaded, app, image, mask_size, threads) for _ in range(repeats))
+                own.networks_ms.append(calm.timed(loaded.invoke, threads)[1:])
+    return tuple(own.end_to_end() for own in samples)
 
 
 def session(path: str | Path, threads: int = 1) -> Runnable:
@@ -289,12 +309,38 @@ def session(path: str | Path, threads: int = 1) -> Runnable:
     return Session(path, threads)
 
 
-def _once(loaded: Runnable, app: App, image: Pixels, mask_size: tuple[int, int]) -> tuple[float, float]:
-    """Milliseconds in the runtime, and from an image to its mask."""
-    start = time.perf_counter()
-    value = app.prepare(image)[None]
-    prepared = time.perf_counter()
-    output = loaded.run_raw(value)
-    computed = time.perf_counter()
-    app.mask(output, mask_size)
-    return 1e3 * (computed - prepared), 1e3 * (time.perf_counter() - start)
+@dataclass(frozen=True)
+class _Image:
+    """Milliseconds of one image."""
+
+    parts_ms: tuple[float, float, float]  # to the prepared input, from there to the output, from there to the mask
+    taken_ms: float  # of all three, by other work
+
+    @property
+    def whole_ms(self) -> float:
+        return sum(self.parts_ms)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Of one file."""
+
+    images: list[_Image]
+    networks_ms: list[tuple[float, float]]  # and what other work took
+
+    def end_to_end(self) -> EndToEnd:
+        """Medians over what nothing disturbed."""
+        parts, taken = (np.array([getattr(each, name) for each in self.images]) for name in ("parts_ms", "taken_ms"))
+        counting, _ = calm.undisturbed_rows(parts, np.zeros(len(parts)), taken, -(-len(parts) // 2))
+        network = calm.values(*np.array(self.networks_ms).T)
+        middle = (np.median(counting[:, 1]), np.median(counting.sum(1)), np.median(network))
+        return EndToEnd(*(float(value) for value in middle))
+
+
+def _once(loaded: Runnable, app: App, image: Pixels, mask_size: tuple[int, int], threads: int) -> _Image:
+    """From an image to its mask."""
+    value, *prepared = calm.timed(lambda: app.prepare(image)[None], threads)
+    output, *computed = calm.timed(lambda: loaded.run_raw(value), threads)
+    _, *resized = calm.timed(lambda: app.mask(output, mask_size), threads)
+    (first, then, last), taken = zip(prepared, computed, resized, strict=True)
+    return _Image((first, then, last), sum(taken))

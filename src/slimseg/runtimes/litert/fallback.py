@@ -23,7 +23,7 @@ def fallbacks(
     Args:
         builtin: indices of operators that ran on built-in kernels.
         spent_ms: by operator.
-        total_ms: of the whole run.
+        total_ms: the latency of the network.
     """
     around = _neighbours(operators)
     kinds: dict[str, list[Operator]] = defaultdict(list)
@@ -42,9 +42,8 @@ def fallbacks(
     made = []
     for op, own in kinds.items():
         kernel_ms = sum(spent_ms[each.index] for each in own)
-        both_ms = kernel_ms + conversion_ms.get(op, 0.0)
         layers = tuple(each.name for each in own)
-        made.append(Fallback(op, layers, kernel_ms, conversion_ms.get(op, 0.0), _share(both_ms, total_ms)))
+        made.append(Fallback(op, layers, kernel_ms, conversion_ms.get(op, 0.0), total_ms))
     return tuple(sorted(made, key=lambda each: -each.share))
 
 
@@ -66,7 +65,7 @@ def islands(operators: Sequence[Operator], spent_ms: Sequence[float], total_ms: 
                 ops=tuple(dict.fromkeys(operators[i].op for i in own)),
                 inside_ms=sum(spent_ms[i] for i in own),
                 conversion_ms=conversion_ms,
-                share=_share(conversion_ms, total_ms),
+                whole_ms=total_ms,
             )
         )
     return tuple(sorted(found, key=lambda island: -island.conversion_ms))
@@ -100,7 +99,3 @@ def _neighbours(operators: Sequence[Operator]) -> dict[int, set[int]]:
                 around[operator.index].add(maker)
                 around[maker].add(operator.index)
     return around
-
-
-def _share(part_ms: float, total_ms: float) -> float:
-    return part_ms / total_ms if total_ms else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 from slimseg.errors import RuntimeFailure
 from slimseg.results import Profile
 from slimseg.runtimes import child
-from slimseg.runtimes.benchmark import Invocable, Timing, prepared, sample_ms, warm_up
+from slimseg.runtimes.benchmark import Invocable, Timing, prepared, sample, warm_up
+from slimseg.runtimes.calm import Seen
 from slimseg.runtimes.litert import file, roof, runnable, summary
 from slimseg.runtimes.litert.events import Recorder
-from slimseg.runtimes.litert.trace import Event, Trace
+from slimseg.runtimes.litert.trace import Trace
+from slimseg.runtimes.turns import Turns
 
-_BLOCK = 5  # runs with the profiler, then as many without, so that both see the same machine
 _MIN_S = 0.2  # small files run more often: events are whole microseconds
 _MAX_RUNS = 2000
 _MAX_S = 60.0  # slow ones less often
@@ -38,8 +40,9 @@ class Start:
 class Measurement:
     """What the child hands back."""
 
-    trace: Trace
-    plain_ms: tuple[float, ...]
+    trace: Trace  # of the runs that count
+    plain_ms: tuple[float, ...]  # of runs without the profiler, those that count
+    seen: Seen
     start: Start
     probes: tuple[tuple[roof.Probe, float], ...]  # milliseconds of each, of the typical round
 
@@ -54,8 +57,9 @@ def profile(
 ) -> Profile:
     """Latency of a file and of each of its operators.
 
-    Each layer's latency is its mean over the half of the runs whose total lies closest to the median total, so that
-    layers add up to a typical run. `latency_ms` comes from runs without the profiler, in turns with those.
+    Runs that other work disturbed are repeated and do not count. `latency_ms` is the median of runs without the
+    profiler, in turns with those with it. Each layer's latency is its mean over the latter, brought to the pace of the
+    former: layers and what no layer accounts for add up to the latency.
 
     Args:
         within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
@@ -87,7 +91,6 @@ def profile(
         latency_ms=timing.median_ms,
         latency_p10_ms=timing.p10_ms,
         latency_p90_ms=timing.p90_ms,
-        unattributed_ms=summarised.unattributed_ms,
         size_bytes=described.size_bytes,
         macs=described.macs,
         params=described.params,
@@ -104,6 +107,7 @@ def profile(
         roofs=summarised.roofs,
         fallbacks=summarised.fallbacks(),
         islands=summarised.islands(),
+        disturbed=measured.seen.disturbance(),
     )
 
 
@@ -115,45 +119,42 @@ def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()
         start = Start(plain.load_ms, plain.prepare_ms, first_run_ms, plain.peak_memory_bytes())
     with Recorder(path, threads) as recorder, tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
         session = prepared(name, threads)
-        probes = [
-            (probe, prepared(str(written), threads))
-            for precision in precisions
-            for written, probe in roof.write_probes(precision, Path(folder)).items()
-        ]
-        events, plain_ms, probed = _take_turns(recorder, session, [each for _, each in probes], runs)
-    typical = tuple((probe, _typical(samples)) for (probe, _), samples in zip(probes, probed, strict=True))
-    return Measurement(Trace.of(events), tuple(plain_ms), start, typical)
+        probes = _Probes(
+            {
+                probe: prepared(str(written), threads)
+                for precision in precisions
+                for written, probe in roof.write_probes(precision, Path(folder)).items()
+            },
+            threads,
+        )
+        single_s = warm_up(session)
+        runs = min(max(runs, min(_MAX_RUNS, int(_MIN_S / single_s))), max(_FEWEST, int(_MAX_S / single_s)))
+        turns = Turns(recorder.events, session, max(1, round(1e-3 / single_s)), threads)
+        for _ in range(2):
+            recorder.run()
+        turns.take(runs, probes.sample)
+    trace = Trace.of(turns.told).undisturbed(runs, 1e3 * turns.taken_ms)
+    return Measurement(trace, turns.plain_ms(), turns.seen, start, probes.typical())
 
 
-def _take_turns(
-    recorder: Recorder, session: Invocable, probes: list[Invocable], runs: int
-) -> tuple[list[list[Event]], list[float], list[list[float]]]:
-    """Profiled runs, plain runs, and now and then the probes of the roof: (events, milliseconds, milliseconds)."""
-    single_s = warm_up(session)
-    runs = min(max(runs, min(_MAX_RUNS, int(_MIN_S / single_s))), max(_FEWEST, int(_MAX_S / single_s)))
-    repeats = max(1, round(1e-3 / single_s))
-    probe_repeats = [max(1, round(1e-3 / warm_up(probe))) for probe in probes]
-    events: list[list[Event]] = []
-    plain: list[float] = []
-    probed: list[list[float]] = [[] for _ in probes]
-    for _ in range(2):
-        recorder.run()
-    blocks = range(0, runs, _BLOCK)
-    rounds_left = _PROBE_ROUNDS
-    for start in blocks:
-        count = min(_BLOCK, runs - start)
-        recorder.run()  # untimed: the caches are the other's
-        events += [recorder.events() for _ in range(count)]
-        session.invoke()
-        plain += [sample_ms(session, repeats) for _ in range(count if repeats == 1 else 1)]
-        blocks_left = len(blocks) - start // _BLOCK
-        for _ in range(-(-rounds_left // blocks_left)):
-            rounds_left -= 1
-            for probe, own, many in zip(probes, probed, probe_repeats, strict=True):
-                own.append(sample_ms(probe, many))
-    return events, plain, probed
+class _Probes:
+    """The files that tell the machine's roof, timed now and then between the runs of the profiled one."""
 
+    def __init__(self, sessions: Mapping[roof.Probe, Invocable], threads: int) -> None:
+        self._sessions, self._threads = sessions, threads
+        self._repeats = [max(1, round(1e-3 / warm_up(each))) for each in sessions.values()]
+        self._samples_ms: list[list[float]] = [[] for _ in sessions]
+        self._rounds_left = _PROBE_ROUNDS
 
-def _typical(samples: list[float]) -> float:
-    """Of a probe: the quicker quarter, as a roof is what can be reached."""
-    return sorted(samples)[len(samples) // 4]
+    def sample(self, blocks_left: int) -> None:
+        for _ in range(-(-self._rounds_left // blocks_left)):
+            self._rounds_left -= 1
+            for session, many, own in zip(self._sessions.values(), self._repeats, self._samples_ms, strict=True):
+                spent_ms, taken_ms = sample(session, many, self._threads)
+                own.append(spent_ms - taken_ms)
+
+    def typical(self) -> tuple[tuple[roof.Probe, float], ...]:
+        """Milliseconds of each: the quicker quarter, as a roof is what can be reached."""
+        return tuple(
+            (probe, sorted(own)[len(own) // 4]) for probe, own in zip(self._sessions, self._samples_ms, strict=True)
+        )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from slimseg import ratios
 from slimseg.results import Fallback, Island, KernelProfile, LayerProfile, NodeType, Roof, Statistics
 from slimseg.runtimes.litert import fallback, file, roof
 from slimseg.runtimes.litert.attribution import attribute, partition
@@ -20,7 +20,7 @@ _INTEGERS = ("int8", "uint8", "int4")
 
 
 class Summary:
-    """One trace of one file, joined; every time is of the typical run unless it says statistics.
+    """One trace of one file, joined; every time is a mean over its runs, at the pace of runs without the profiler.
 
     What a profiled run takes longer than a plain one is the profiler's own work and no layer's.
     """
@@ -28,20 +28,22 @@ class Summary:
     def __init__(self, described: file.File, trace: Trace, roofs: tuple[Roof, ...], plain_ms: float) -> None:
         self.roofs = roofs
         self._operators = described.operators
-        self._trace = trace
-        self._kernel_ms, profiled_ms = trace.typical()
-        self.total_ms = min(profiled_ms, max(plain_ms, float(self._kernel_ms.sum())))
+        kernel_ms, profiled_ms = trace.typical()
+        pace = ratios.share(plain_ms, min(profiled_ms, max(plain_ms, float(kernel_ms.sum())))) or 1.0
+        self._trace = trace.at_pace(pace)
+        self.total_ms = plain_ms
         self._owners = attribute(described.operators, trace.kernels)
         self._own: list[list[int]] = [[] for _ in described.operators]  # positions of kernels, by operator
         for position, owner in enumerate(self._owners):
             if owner is not None:
                 self._own[owner].append(position)
-        self._spent_ms = [float(self._kernel_ms[own].sum()) for own in self._own]
+        means_ms = self._trace.elapsed_us.mean(axis=0) / 1e3
+        self._spent_ms = [float(means_ms[own].sum()) for own in self._own]
         self._builtin = {kernel.index for kernel in trace.kernels if kernel.type == BUILTIN}
 
     @property
     def unattributed_ms(self) -> float:
-        return max(0.0, self.total_ms - math.fsum(self._spent_ms))
+        return max(0.0, self.total_ms - sum(self._spent_ms))
 
     @property
     def delegate_parts(self) -> int:
@@ -53,15 +55,12 @@ class Summary:
     def layers(self) -> tuple[LayerProfile, ...]:
         """In the file's order."""
         made = [self._layer(operator) for operator in self._operators]
-        cumulative = 0.0
-        for index in sorted(range(len(made)), key=lambda i: -made[i].latency_ms):
-            cumulative += made[index].share
-            made[index] = replace(made[index], cumulative=cumulative)
-        return tuple(made)
+        sums = ratios.cumulated(self._spent_ms, self.total_ms)
+        return tuple(replace(layer, cumulative=each) for layer, each in zip(made, sums, strict=True))
 
     def kernels(self) -> tuple[KernelProfile, ...]:
         """In order of execution."""
-        run = int(self._trace.middle()[0])
+        run = self._trace.most_typical()
         return tuple(
             KernelProfile(
                 kernel=kernel.tag,
@@ -89,21 +88,18 @@ class Summary:
         arithmetic, memory = self._roof(precision_of(operator, own)), self._roof(precision_of(operator))
         least_ms = roof.least_ms(arithmetic, memory, operator.macs, operator.memory_bytes)
         bound = roof.bound(least_ms, milliseconds) if own else roof.FUSED
-        per_second = 1e-6 / milliseconds if milliseconds else 0.0
         return LayerProfile(
             name=operator.name,
             op=operator.op,
             kernel=" + ".join(dict.fromkeys(kernel.tag for kernel in own)),
             latency_ms=milliseconds,
-            share=milliseconds / self.total_ms if self.total_ms else 0.0,
+            whole_ms=self.total_ms,
             macs=operator.macs,
             params=operator.params,
             memory_bytes=operator.memory_bytes,
             output_shape=operator.output_shape,
             delegate=delegate_of(own[0]) if own else "",
-            gmac_per_s=operator.macs * per_second,
-            gb_per_s=operator.memory_bytes * per_second,
-            efficiency=max(least_ms) / milliseconds if milliseconds else 0.0,
+            least_ms=max(least_ms),
             bound=bound,
             statistics=self._statistics(self._own[operator.index]),
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from slimseg.results import Statistics
+from slimseg.runtimes import calm
 
 Array = np.ndarray[Any, Any]
 
@@ -69,20 +70,36 @@ class Trace:
             np.array([_starts(run, total.start_us) for run, total in zip(own, totals, strict=True)]).reshape(shape),
         )
 
-    def middle(self) -> Array:
-        """The half of the runs whose totals lie closest to the median total, the most typical first."""
-        distance = np.abs(self.total_us - np.median(self.total_us))
-        order: Array = np.argsort(distance, kind="stable")[: max(1, (len(distance) + 1) // 2)]
-        return order
+    def undisturbed(self, runs: int, taken_us: Array) -> Trace:
+        """`runs` of these runs, as nothing disturbs them.
+
+        Args:
+            taken_us: (runs,) what other work had of each.
+        """
+        between = self.total_us - self.elapsed_us.sum(axis=1)
+        elapsed, between = calm.undisturbed_rows(self.elapsed_us, between, taken_us, runs)
+        gaps = np.median(self.start_us - _ends(self.elapsed_us), axis=0)  # built-in kernels say when they started
+        return Trace(self.kernels, elapsed, elapsed.sum(axis=1) + between, np.maximum(gaps, 0.0) + _ends(elapsed))
+
+    def most_typical(self) -> int:
+        """The run whose total is closest to the median total."""
+        return int(np.argmin(np.abs(self.total_us - np.median(self.total_us))))
 
     def typical(self) -> tuple[Array, float]:
-        """Milliseconds of each kernel and of the whole, averaged over the middle half of the runs.
+        """Milliseconds of each kernel and of the whole: means over the runs.
 
-        What lies between the kernels is the median over all runs: there, other work of the machine shows most.
+        What lies between the kernels is a median: there, other work of the machine shows most.
         """
-        kernel_ms = (self.elapsed_us[self.middle()] + TRUNCATED_US).mean(axis=0) / 1e3
+        kernel_ms = (self.elapsed_us + TRUNCATED_US).mean(axis=0) / 1e3
         between_us = float(np.median(self.total_us - (self.elapsed_us + TRUNCATED_US).sum(axis=1)))
         return kernel_ms, float(kernel_ms.sum()) + max(0.0, between_us) / 1e3
+
+    def at_pace(self, pace: float) -> Trace:
+        """The same on a machine that takes `pace` times as long, with what the whole microseconds lack."""
+        lost = TRUNCATED_US * np.arange(len(self.kernels))
+        return Trace(
+            self.kernels, (self.elapsed_us + TRUNCATED_US) * pace, self.total_us * pace, (self.start_us + lost) * pace
+        )
 
 
 def _total(run: Sequence[Event]) -> Event:
@@ -102,6 +119,11 @@ def _names(run: Sequence[Event]) -> tuple[Kernel, ...]:
     return tuple(Kernel(event.tag, event.type, event.index) for event in run)
 
 
+def _ends(elapsed_us: Array) -> Array:
+    """(runs, kernels): when each would start if all followed one another without a gap."""
+    return np.asarray(np.cumsum(elapsed_us, axis=1) - elapsed_us)
+
+
 def _starts(run: Sequence[Event], origin_us: int) -> list[float]:
     starts, end = [], 0.0
     for event in run:
@@ -117,7 +139,7 @@ def statistics(runs_us: Array) -> Statistics:
         return Statistics()
     return Statistics(
         first_ms=float(runs_us[0]) / 1e3,
-        average_ms=float(runs_us.mean()) / 1e3,
+        average_ms=float(np.clip(runs_us.mean(), runs_us.min(), runs_us.max())) / 1e3,  # the mean of equals is rounded
         min_ms=float(runs_us.min()) / 1e3,
         max_ms=float(runs_us.max()) / 1e3,
         std_ms=float(runs_us.std()) / 1e3,

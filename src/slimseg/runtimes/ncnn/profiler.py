@@ -24,16 +24,18 @@ from typing import Any
 
 import numpy as np
 
+from slimseg import ratios
 from slimseg.results import LayerProfile, NodeType, Profile, Statistics
-from slimseg.runtimes import child
-from slimseg.runtimes.benchmark import Timing, sample_ms, warm_up
+from slimseg.runtimes import calm, child
+from slimseg.runtimes.benchmark import Timing, warm_up
+from slimseg.runtimes.calm import Seen
 from slimseg.runtimes.litert.memory import PeakMemory
 from slimseg.runtimes.litert.trace import statistics
 from slimseg.runtimes.ncnn import costs, file
 from slimseg.runtimes.ncnn.session import DEFAULTS, Array, Options, Session
+from slimseg.runtimes.turns import Turns
 
 RUNTIME = "ncnn"
-_BLOCK = 5  # runs layer by layer, then as many whole ones, so that both see the same machine
 _MIN_S, _MAX_S = 0.2, 60.0  # small files run more often, slow ones less
 _FEWEST, _MAX_RUNS = 3, 2000
 _AS_IT_LIES = 1  # extract's type: neither unpacked nor made float32
@@ -53,8 +55,9 @@ class BlobShape:
 class Measurement:
     """What the child hands back."""
 
-    layers_us: Array  # (runs, layers)
-    plain_ms: tuple[float, ...]
+    layers_us: Array  # (runs, layers), of the runs that count
+    plain_ms: tuple[float, ...]  # of whole runs, those that count
+    seen: Seen
     blobs: dict[str, BlobShape]
     load_ms: float
     prepare_ms: float
@@ -72,8 +75,9 @@ def profile(
 ) -> Profile:
     """Latency of a `.param` and of each of its layers, which slimseg names after the nodes of the graph.
 
-    Each layer's latency is its mean over the half of the runs whose total lies closest to the median total.
-    `latency_ms` comes from whole runs, in turns with those.
+    Runs that other work disturbed are repeated and do not count. `latency_ms` is the median of whole runs, in turns
+    with those layer by layer. Each layer's latency is its mean over the latter; where the layers take longer one by one
+    than together, they are brought to the pace of the whole runs.
 
     Args:
         within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
@@ -88,6 +92,9 @@ def profile(
     with nullcontext(within) if within is not None else child.Child() as process:
         measured: Measurement = process.call(target, str(path), threads, runs, options, timeout_s=timeout_s, about=path)
     timing = Timing.of(str(path), measured.plain_ms)
+    apart_us = measured.layers_us.sum(axis=1)
+    pace = min(1.0, ratios.share(1e3 * timing.median_ms, float(apart_us.mean())) or 1.0)
+    measured = replace(measured, layers_us=pace * measured.layers_us)
     layers = _layers(described, measured, timing.median_ms)
     height, width, channels = _channels_last(measured.blobs[described.input_name].shape)[1:]
     return Profile(
@@ -98,55 +105,45 @@ def profile(
         latency_ms=timing.median_ms,
         latency_p10_ms=timing.p10_ms,
         latency_p90_ms=timing.p90_ms,
-        unattributed_ms=max(0.0, timing.median_ms - sum(layer.latency_ms for layer in layers)),
         size_bytes=described.size_bytes,
         macs=sum(layer.macs for layer in layers),
         params=sum(layer.params for layer in layers),
         layers=layers,
         input_shapes=((1, height, width, channels),),
-        statistics=statistics(measured.layers_us.sum(axis=1)),
+        statistics=statistics(pace * apart_us),
         load_ms=measured.load_ms,
         prepare_ms=measured.prepare_ms,
         first_run_ms=measured.first_run_ms,
         peak_memory_bytes=measured.peak_memory_bytes,
         node_types=_node_types(layers),
+        disturbed=measured.seen.disturbance(),
     )
 
 
 def _layers(described: file.File, measured: Measurement, plain_ms: float) -> tuple[LayerProfile, ...]:
     """In the file's order, without the input."""
-    typical_us = measured.layers_us[_middle(measured.layers_us.sum(axis=1))].mean(axis=0)
-    total_ms = max(plain_ms, float(typical_us.sum()) / 1e3)
     made = [
-        _layer(line, measured, float(typical_us[index]) / 1e3, total_ms, statistics(measured.layers_us[:, index]))
+        _layer(line, measured, plain_ms, statistics(measured.layers_us[:, index]))
         for index, line in enumerate(_computed(described))
     ]
-    cumulative = 0.0
-    for index in sorted(range(len(made)), key=lambda i: -made[i].latency_ms):
-        cumulative += made[index].share
-        made[index] = replace(made[index], cumulative=cumulative)
-    return tuple(made)
+    sums = ratios.cumulated([layer.latency_ms for layer in made], plain_ms)
+    return tuple(replace(layer, cumulative=each) for layer, each in zip(made, sums, strict=True))
 
 
-def _layer(
-    line: file.LayerLine, measured: Measurement, milliseconds: float, total_ms: float, spread: Statistics
-) -> LayerProfile:
+def _layer(line: file.LayerLine, measured: Measurement, whole_ms: float, spread: Statistics) -> LayerProfile:
     inputs, outputs = ([measured.blobs[blob].shape for blob in blobs] for blobs in (line.inputs, line.outputs))
     price = costs.cost(line, inputs, outputs)
-    per_second = 1e-6 / milliseconds if milliseconds else 0.0
     return LayerProfile(
         name=line.name,
         op=line.kind,
         kernel=f"{line.kind} pack{measured.blobs[line.outputs[0]].pack}",
-        latency_ms=milliseconds,
-        share=milliseconds / total_ms if total_ms else 0.0,
+        latency_ms=spread.average_ms,
+        whole_ms=whole_ms,
         macs=price.macs,
         params=price.params,
         memory_bytes=price.memory_bytes,
         output_shape=_channels_last(outputs[0]),
         delegate=RUNTIME,
-        gmac_per_s=price.macs * per_second,
-        gb_per_s=price.memory_bytes * per_second,
         statistics=spread,
     )
 
@@ -160,12 +157,6 @@ def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape[1:], shape[0]) if len(shape) == 3 else (1, *shape)
 
 
-def _middle(total_us: Array) -> Array:
-    """The half of the runs whose totals lie closest to the median total."""
-    order: Array = np.argsort(np.abs(total_us - np.median(total_us)), kind="stable")
-    return order[: max(1, (len(order) + 1) // 2)]
-
-
 def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
     """By kind and packing, largest first."""
     by_kernel: dict[str, list[LayerProfile]] = defaultdict(list)
@@ -175,7 +166,7 @@ def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
     totals = {kernel: sum(layer.latency_ms for layer in own) for kernel, own in by_kernel.items()}
     cumulative, made = 0.0, []
     for kernel, total_ms in sorted(totals.items(), key=lambda item: -item[1]):
-        count, share = len(by_kernel[kernel]), total_ms / whole_ms if whole_ms else 0.0
+        count, share = len(by_kernel[kernel]), ratios.share(total_ms, whole_ms)
         cumulative += share
         calls = sum(layer.statistics.times_called for layer in by_kernel[kernel])
         made.append(NodeType(kernel, RUNTIME, count, total_ms / count, total_ms, share, cumulative, calls))
@@ -193,23 +184,15 @@ def measure(name: str, threads: int, runs: int, options: Options = DEFAULTS) -> 
     peak = memory.bytes()
     stepped = _Stepped(name, threads, options)
     blobs = stepped.blobs()
-    layers_us, plain_ms = _take_turns(stepped, plain, runs)
-    return Measurement(layers_us, plain_ms, blobs, plain.load_ms, plain.prepare_ms, first_run_ms, peak)
-
-
-def _take_turns(stepped: _Stepped, plain: Session, runs: int) -> tuple[Array, tuple[float, ...]]:
     single_s = warm_up(plain)
     runs = min(max(runs, min(_MAX_RUNS, int(_MIN_S / single_s))), max(_FEWEST, int(_MAX_S / single_s)))
-    repeats = max(1, round(1e-3 / single_s))
-    layers_us: list[Array] = []
-    plain_ms: list[float] = []
-    for start in range(0, runs, _BLOCK):
-        count = min(_BLOCK, runs - start)
-        stepped.run()  # untimed: the caches are the other's
-        layers_us += [stepped.run() for _ in range(count)]
-        plain.invoke()
-        plain_ms += [sample_ms(plain, repeats) for _ in range(count if repeats == 1 else 1)]
-    return np.stack(layers_us), tuple(plain_ms)
+    turns = Turns(stepped.run, plain, max(1, round(1e-3 / single_s)), threads)
+    turns.take(runs)
+    layers_us = np.stack(turns.told)
+    counting, _ = calm.undisturbed_rows(layers_us, np.zeros(len(layers_us)), 1e3 * turns.taken_ms, runs)
+    return Measurement(
+        counting, turns.plain_ms(), turns.seen, blobs, plain.load_ms, plain.prepare_ms, first_run_ms, peak
+    )
 
 
 class _Stepped:
