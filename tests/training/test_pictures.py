@@ -294,3 +294,11 @@ def test_an_unreadable_file_is_said_to_be_one(tmp_path: Path, monkeypatch: pytes
         (tmp_path / "a.png").chmod(0)
     with pytest.raises(DataError, match=r"a\.png may not be read"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bands_are_one_picture(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_BAND_PIXELS", 5)
+    picture = MODES[mode]().resize((4, 7))
+    picture.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.array(picture.convert("RGB")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +48,18 @@ _FILE_KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# EXIF's orientation to what turns the stored picture upright; 1 is upright
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# EXIF's orientation to what turns stored pixels upright; 1 is upright
+_TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 UPRIGHT = 1
+_BAND_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,20 @@ def read_photograph(path: Path) -> Photograph:
     with opened(path) as picture:
         _require_bytes(path, picture)
         orientation = load(picture)
-        # transparency in a palette goes to RGB by way of RGBA, as Pillow asks for
-        through = picture.convert("RGBA") if picture.mode in ("P", "PA") and "transparency" in picture.info else picture
-        pixels = np.array(through.convert("RGB"))
+        pixels = _rgb(picture)
         return Photograph(pixels if _turns_itself(picture) else upright(pixels, orientation), orientation)
+
+
+def _rgb(picture: ImageFile.ImageFile) -> Pixels:
+    """A decoded picture as RGB (height, width, 3), row by row in bands: Pillow's copies of the whole take 1 GB."""
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    rows = max(1, _BAND_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        band: Image.Image = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        if "transparency" in picture.info:
+            band = band.convert("RGBA")  # as Pillow asks for, of palettes above all
+        pixels[top : top + rows] = np.asarray(band.convert("RGB"))
+    return pixels
 
 
 def load(picture: ImageFile.ImageFile) -> int:
@@ -119,9 +130,7 @@ def read_header(path: Path) -> Header:
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn stored pixels (height, width) or (height, width, 3) as EXIF's orientation asks for."""
-    if orientation not in _TURNS:
-        return pixels
-    return np.array(Image.fromarray(pixels).transpose(_TURNS[orientation]))
+    return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
 
 
 @contextmanager
