@@ -120,3 +120,9 @@ def test_names_of_classes_of_a_windows_editor(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\0")
     with pytest.raises(DataError, match="no text file"):
         data.open_folder(tmp_path)
+
+
+def test_a_foreground_without_masks_is_a_mistake(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"--foreground is about masks, and .* has none"):
+        data.open_folder(tmp_path, 255)

@@ -198,6 +198,12 @@ def test_the_user_has_the_last_word(tmp_path: Path) -> None:
     assert data.open_folder(ignored) is ignored
 
 
+def test_a_foreground_that_no_mask_has(tmp_path: Path) -> None:
+    root = folder(tmp_path, BINARY, BINARY)
+    with pytest.raises(DataError, match=r"--foreground 128 is in none of 2 masks of .*: they have 0, 255"):
+        data.open_folder(root, 128)
+
+
 def test_a_network_of_more_classes_does_not_fit_them(tmp_path: Path) -> None:
     root = folder(tmp_path, BINARY, BINARY)
     with pytest.raises(DataError, match=r"only the values 0 and 255.* the network has 21: .*--foreground none"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from slimseg.graph import edit
@@ -25,6 +27,20 @@ def test_labels_only_where_they_are_allowed(shapes_graph: Graph, shapes: Path) -
     assert next(iter(Batches(shapes_graph, folder, False, 0, (128, 160)))).masks is None
     assert float(images.min()) >= -127 / 128 - 1e-6  # the network's own preprocessing
     assert float(images.max()) <= 1 + 1e-6
+
+
+def test_masks_of_0_and_255_train_two_classes(shapes_graph: Graph, tmp_path: Path) -> None:
+    for number in range(4):
+        pixels = np.zeros((128, 160), np.uint8)
+        pixels[30:90, 40:120] = 255
+        for part, values in (("images", np.repeat(pixels[..., None], 3, 2)), ("masks", pixels)):
+            for split in ("train", "val"):
+                (tmp_path / split / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(tmp_path / split / part / f"{number}.png")
+    masks = next(iter(Batches(shapes_graph, open_folder(tmp_path), True, 0, (128, 160)))).masks
+    assert masks is not None
+    assert float((masks == 1).float().mean()) > 0.15  # 23% of the images, whole or cropped
+    assert float((masks == 255).float().mean()) < 0.05  # where a crop's edge is between two pixels
 
 
 def test_a_smaller_student_gets_large_images_beside_its_own(shapes_graph: Graph, shapes: Path) -> None:

@@ -97,7 +97,8 @@ def open_folder(path: str | Path | Folder, foreground: int | str | None = None) 
             and all others class indices.
 
     Raises:
-        DataError: the folder is missing or empty, masks are missing, or all of them are ignored throughout.
+        DataError: the folder is missing or empty, masks are missing, all of them are ignored throughout, or none has
+            the foreground.
     """
     if isinstance(path, Folder):
         return path if foreground is None else open_folder(path.path, foreground)
@@ -126,11 +127,15 @@ def say_notes(folder: Folder, progress: Progress) -> None:
 def _understood(folder: Folder, told: Meaning | None) -> Folder:
     """The folder with what its masks stand for: what the user says, else what the masks say together."""
     labelled = [split for split in (folder.train, folder.val) if split.masks is not None]
+    if not labelled and told:
+        raise DataError(f"--foreground is about masks, and {folder.path} has none: leave it out, or add masks")
     if not labelled:
         return folder
     paths = [path for split in labelled for path in split.spread(LOOKED_AT // len(labelled)).masks or ()]
     meaning = told or Meaning(masks.foreground_of(paths))
     notes = [] if told else masks.notes(folder.path, meaning)
+    if told and told.foreground is not None:
+        masks.require_somewhere(paths, told.foreground)
     turned, as_stored = _turned(labelled)
     if turned:
         how = "turned with them" if as_stored else "taken as they are"

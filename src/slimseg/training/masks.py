@@ -24,6 +24,7 @@ from slimseg.training.pictures import Pixels
 IGNORED = 255  # mask value that counts for nothing
 WHITE = 255  # what masks of two classes paint the second in
 LARGEST = 65_535  # of a mask's values
+_SAID = 8  # values that a message lists
 Values = NDArray[Any]
 
 
@@ -155,6 +156,21 @@ def notes(folder: Path, meaning: Meaning) -> list[str]:
         f"the masks in {folder} have only the values 0 and {meaning.foreground}, so that {meaning.foreground} is taken "
         f"for the second of two classes: --foreground {meaning.foreground} says so, --foreground none ignores it"
     ]
+
+
+def require_somewhere(paths: Sequence[Path], foreground: int) -> None:
+    """Raises: DataError where none of the masks that can be read has that value."""
+    seen: set[int] = set()
+    for path in paths:
+        with suppress(DataError):
+            seen |= distinct(_values(path)[0])
+        if foreground in seen:
+            return
+    if seen:
+        values = ", ".join(str(value) for value in sorted(seen)[:_SAID]) + (", ..." if len(seen) > _SAID else "")
+        raise DataError(
+            f"--foreground {foreground} is in none of {len(paths)} masks of {paths[0].parent}: they have {values}"
+        )
 
 
 def as_foreground(text: str | int) -> Meaning:
