@@ -43,6 +43,7 @@ Size = Annotated[str | None, typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 
 Mean = Annotated[str | None, typer.Option(help="Subtracted from each byte: one number or three, 127 or 124,116,104.")]
 Std = Annotated[str | None, typer.Option(help="Divides what is left: one number or three, in bytes, too.")]
 Order = Annotated[str | None, typer.Option(help="rgb or bgr.")]
+Output = Annotated[str | None, typer.Option("--output", help="Of several outputs, the one to use: name or number.")]
 Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 On = Annotated[str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's, else litert.")]
@@ -66,6 +67,7 @@ def profile(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    output: Output = None,
     runtime: On = None,
     threads: Threads = 1,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Profiled inferences.")] = 30,
@@ -107,6 +109,7 @@ def diagnose(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    output: Output = None,
     precision: Annotated[str | None, typer.Option(help="Price edits in float32 or int8. Default: the file's.")] = None,
     runtime: On = None,
     threads: Threads = 1,
@@ -158,6 +161,7 @@ def slim(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    output: Output = None,
     anyway: Anyway = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     verbose: Verbose = False,
@@ -235,6 +239,7 @@ def quantize(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    output: Output = None,
     threads: Threads = 1,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -247,6 +252,7 @@ def quantize(
 
     Exit code 3: the file is there, but outside the budget.
     """
+    from slimseg.frontends import chosen_output
     from slimseg.planning.budget import Budget, parse_size, parse_time
     from slimseg.quantize import quantize as run
     from slimseg.report.quantisation import show_quantisation
@@ -256,6 +262,7 @@ def quantize(
     budget = Budget(max_size_bytes=parse_size(max_size) if max_size else None, max_drop=max_drop)
     given = _given(locals())
     own_file = model.lower().endswith(".tflite") and input_size is None and weights is None
+    own_file = own_file and chosen_output(model, output)[0] == 0  # LiteRT hands out the first
     source = model if own_file else _load(**given)
     description = _description(**given) if own_file else None
     result = run(
@@ -291,6 +298,7 @@ def evaluate(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    output: Output = None,
     runtime: On = None,
     threads: Threads = 1,
     json: AsJson = False,
@@ -307,7 +315,7 @@ def evaluate(
     on = _runtime(runtime)
     if is_deployed(model) and on in (None, of(model).name):
         description = _description(**given) if of(model) is LITERT else None
-        result = run(model, _images(data, foreground), split, description, threads, _progress())
+        result = run(model, _images(data, foreground), split, description, threads, _progress(), output=output)
     else:
         result = run(_load(**given), _images(data, foreground), split, None, threads, _progress(), on)
     _show(result, json, lambda: show_evaluation(result))
@@ -342,6 +350,7 @@ def export(
     std: Std = None,
     channel_order: Order = None,
     output_kind: Kind = None,
+    output: Output = None,
     threads: Threads = 1,
     anyway: Anyway = False,
     json: AsJson = False,
@@ -395,7 +404,7 @@ def demo(
 
 def _given(names: dict[str, Any]) -> dict[str, Any]:
     """The options that say how to open a model."""
-    keys = ("model", "weights", "input_size", "mean", "std", "channel_order", "output_kind")
+    keys = ("model", "weights", "input_size", "mean", "std", "channel_order", "output_kind", "output")
     return {key: names[key] for key in keys}
 
 
@@ -407,6 +416,7 @@ def _load(
     std: str | None,
     channel_order: str | None,
     output_kind: str | None,
+    output: str | None,
     say_notes: bool = True,
 ) -> Any:
     from slimseg.frontends import load
@@ -419,6 +429,7 @@ def _load(
         std=_numbers("--std", std),
         channel_order=channel_order,
         output_kind=output_kind,
+        output=output,
     )
     for note in graph.notes if say_notes else ():
         _note(f"{graph.name}: {note}")
@@ -456,14 +467,22 @@ def _runtime(name: str | None) -> Any:
 
 
 def _description(
-    model: str, mean: str | None, std: str | None, channel_order: str | None, output_kind: str | None, **_: Any
+    model: str,
+    mean: str | None,
+    std: str | None,
+    channel_order: str | None,
+    output_kind: str | None,
+    output: str | None,
+    **_: Any,
 ) -> Any:
     """What a `.tflite` says of itself, overruled by what the user says."""
     from slimseg.frontends import describe
     from slimseg.graph.preprocessing import in_bytes
 
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
-    description = describe(model, mean=means, std=stds, channel_order=channel_order, output_kind=output_kind)
+    description = describe(
+        model, mean=means, std=stds, channel_order=channel_order, output_kind=output_kind, output=output
+    )
     if note := in_bytes(means, stds)[2]:
         _note(f"{model}: {note}")
     return description

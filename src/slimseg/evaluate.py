@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from slimseg.errors import DataError, ModelError
-from slimseg.frontends import describe
+from slimseg.frontends import chosen_output, describe
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
@@ -23,6 +23,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
 from slimseg.results import Evaluation, RuntimeName
 from slimseg.runtimes import host, runtime
+from slimseg.runtimes.litert import file
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Confusion, Scores
@@ -39,6 +40,7 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
     on: RuntimeName | None = None,
+    output: str | int | None = None,
 ) -> Evaluation:
     """mIoU, IoU by class and pixel accuracy of a file at the masks' own resolution, from one confusion matrix.
 
@@ -52,6 +54,7 @@ def evaluate(
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
         on: the runtime for a Graph, LiteRT by default; a file has its own.
+        output: of a `.tflite` with several outputs the one to judge, by name or number; by default the likeliest.
 
     Raises:
         ModelError, DataError, UserError: what the user gave cannot be used, in one sentence.
@@ -69,7 +72,8 @@ def evaluate(
             chosen.write(model, path)
         else:
             path = Path(model)
-            runtime.named(runtime.of(path).name)
+            if runtime.named(runtime.of(path).name) is runtime.LITERT:
+                path = _of_one_output(path, output, Path(scratch), progress)
         means = description or _described(path)
         names = means.classes or folder.classes
         seen = _seen(path, part, means, class_count_of(path, means, names), threads, progress)
@@ -87,6 +91,18 @@ def evaluate(
         class_iou={_name(names, index): iou for index, iou in enumerate(scores.class_iou)},
         notes=(*folder.notes, *found),
     )
+
+
+def _of_one_output(path: Path, output: str | int | None, scratch: Path, progress: Progress) -> Path:
+    """The file itself, or a copy that gives nothing but the output to judge, as LiteRT hands out the first."""
+    place, note = chosen_output(path, output)
+    if note:
+        progress.say(f"{path}: {note}")
+    if place == 0:
+        return path
+    copy = scratch / path.name
+    copy.write_bytes(file.with_output(path.read_bytes(), place))
+    return copy
 
 
 def _described(path: Path) -> Description:

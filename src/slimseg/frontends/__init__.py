@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from slimseg.graph.origin import Origin
 
 Numbers = float | Sequence[float]
-# Which of our modules opens which kind of file; each has `from_file(path, input_size)`, where the size only matters
-# to files that leave their own open.
+# Which of our modules opens which kind of file; each has `from_file(path, input_size, output)`, where the size only
+# matters to files that leave their own open.
 FILES = {".pt2": "torch", ".tflite": "tflite", ".onnx": "onnx", ".keras": "keras", ".h5": "keras"}
 
 
@@ -34,6 +34,7 @@ def load(
     channel_order: str | None = None,
     classes: Sequence[str] = (),
     output_kind: str | None = None,
+    output: str | int | None = None,
     name: str = "model",
 ) -> Graph:
     """Open a trained network as a Graph, and run it once to see that it does.
@@ -50,6 +51,8 @@ def load(
         classes: class names in the order of the output's channels.
         output_kind: what the network gives: "logits", "probabilities" or "mask". Default: what the file says, else
             what its last layers are (softmax and sigmoid give probabilities, argmax a mask).
+        output: of a network with several outputs the one to use, by its name or number. Default: what is called `out`
+            or `logits`, else the map with the most pixels; a note says which.
         name: what to call an nn.Module.
 
     Raises:
@@ -59,12 +62,12 @@ def load(
     from slimseg.frontends.trial_run import run_once
 
     if isinstance(model, str | Path):
-        graph = _open(str(model), input_size, weights)
+        graph = _open(str(model), input_size, weights, output)
         graph.origins = _origins(str(model), weights)
     else:
         if input_size is None:
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
-        graph = torch_frontend.from_module(model, _checked(input_size), name)
+        graph = torch_frontend.from_module(model, _checked(input_size), name, output)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     note = in_bytes(mean, std)[2]
     graph.notes = (*graph.notes, note) if note else graph.notes
@@ -79,6 +82,7 @@ def describe(
     std: Numbers | None = None,
     channel_order: str | None = None,
     output_kind: str | None = None,
+    output: str | int | None = None,
 ) -> Description:
     """What a `.tflite` wants and gives: what is embedded, else what its first and last layers imply, else the defaults.
 
@@ -90,25 +94,44 @@ def describe(
     description = file.read_description(path)
     if description is None:
         try:
-            description = load(path).description
+            description = load(path, output=output).description
         except UnknownOperator:
             description = Description()
     return _described(description, mean, std, channel_order, (), output_kind)
 
 
-def _open(model: str, input_size: tuple[int, int] | None, weights: str | Path | None) -> Graph:
+def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[int, str | None]:
+    """Which output of a `.tflite` is used, by its place in the file, and what to tell of the others.
+
+    Raises:
+        ModelError: the file is missing or damaged, or has no such output.
+    """
+    from slimseg.frontends.outputs import Output, choose
+    from slimseg.runtimes.litert import file
+
+    shapes = [(info.name, info.shape) for info in file.read(path).outputs]
+    planar = [(name, (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape) for name, shape in shapes]
+    try:
+        return choose([Output(*each) for each in planar], output)
+    except ModelError as error:
+        raise ModelError(f"{path} {error}") from error
+
+
+def _open(
+    model: str, input_size: tuple[int, int] | None, weights: str | Path | None, output: str | int | None
+) -> Graph:
     from slimseg.frontends import torch as torch_frontend
 
     path = Path(model)
     if path.suffix.lower() in FILES:
         if weights is not None:
             raise ModelError(f"{model} has its weights inside: leave --weights out")
-        return _open_file(path, None if input_size is None else _checked(input_size))
+        return _open_file(path, None if input_size is None else _checked(input_size), output)
     if ":" in model and not path.exists():
         if input_size is None:
             raise ModelError(f"{model} needs an input size: give --input-size HEIGHTxWIDTH")
         module = torch_frontend.from_factory(model, Path(weights) if weights else None)
-        return torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2])
+        return torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2], output)
     if not path.exists():
         raise ModelError(f"{model} does not exist: give a model file ({', '.join(FILES)}) or file.py:function")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
@@ -127,7 +150,7 @@ def _origins(model: str, weights: str | Path | None) -> tuple[Origin, ...]:
     return tuple(Origin.of(path) for path in given if path.is_file())
 
 
-def _open_file(path: Path, input_size: tuple[int, int] | None) -> Graph:
+def _open_file(path: Path, input_size: tuple[int, int] | None, output: str | int | None) -> Graph:
     """Open a model file, and bring the network to another input size where one is asked for."""
     from slimseg.errors import Unsupported
     from slimseg.graph import edit
@@ -136,7 +159,7 @@ def _open_file(path: Path, input_size: tuple[int, int] | None) -> Graph:
         raise ModelError(f"{path} does not exist: give the path of a model file")
     frontend = import_module(f"slimseg.frontends.{FILES[path.suffix.lower()]}")
     try:
-        graph: Graph = frontend.from_file(path, input_size)
+        graph: Graph = frontend.from_file(path, input_size, output)
         return graph if input_size in (None, graph.input_size) else edit.at_input_size(graph, input_size)
     except ModelError:
         raise

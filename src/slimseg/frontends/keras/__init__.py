@@ -29,7 +29,7 @@ READ_TIMEOUT_S = 8.0  # and a second more for so many bytes:
 READ_BYTES_PER_S = 20e6
 
 
-def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:
     """Open a `.keras` or `.h5` file.
 
     `input_size` (height, width) is for networks that were saved for images of any size; others know their own.
@@ -39,7 +39,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
     """
     held = _read(path)
     try:
-        return _graph(held, path, input_size)
+        return _graph(held, path, input_size, output)
     except ModelError as error:
         raise ModelError(f"{path}: {_one_line(error)}") from error
     except GraphError as error:
@@ -54,7 +54,7 @@ def _one_line(error: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(error)[:600]).strip()
 
 
-def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None) -> Graph:
+def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None, output: str | int | None) -> Graph:
     # Imported here: the child imports this package, too, and should not wait for torch.
     from dataclasses import replace
 
@@ -62,7 +62,7 @@ def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None) -> Grap
     from slimseg.frontends.keras.weights import Weights
     from slimseg.graph.output import output_kind
 
-    graph = network.build(config.parse(held.config), Weights(held), held.version, input_size, path)
+    graph = network.build(config.parse(held.config), Weights(held), held.version, input_size, path, output)
     graph.weights = "float16" if held.halves else "float32"
     inferred = preprocessing.inferred(graph)
     graph.description = replace(graph.description, preprocessing=inferred, output_kind=output_kind(graph))

@@ -12,13 +12,21 @@ from slimseg.frontends.keras.builder import Builder, Value
 from slimseg.frontends.keras.config import Call, Layer, Model, Ref
 from slimseg.frontends.keras.said import Said, values_in
 from slimseg.frontends.keras.weights import Weights
+from slimseg.frontends.outputs import Output, choose
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
 SMALLEST_SIDE, LARGEST_SIDE = 1, 8192  # pixels
 
 
-def build(model: Model, weights: Weights, version: str, input_size: tuple[int, int] | None, path: Path) -> Graph:
+def build(
+    model: Model,
+    weights: Weights,
+    version: str,
+    input_size: tuple[int, int] | None,
+    path: Path,
+    output: str | int | None = None,
+) -> Graph:
     """The whole network as a Graph.
 
     Raises:
@@ -29,12 +37,11 @@ def build(model: Model, weights: Weights, version: str, input_size: tuple[int, i
         raise ModelError(f"the network takes {len(model.inputs)} inputs, not one image")
     shape = _input_shape(model.layers[model.inputs[0].layer], input_size)
     outputs = _run(builder, model, [builder.input(shape)], weights, "")
-    maps = [value for value in outputs if len(value.shape) == 4]
-    if len(outputs) > 1:
-        builder.notes.append(
-            f"the network has {len(outputs)} outputs; {(maps or outputs)[0].node.name} is the one used"
-        )
-    graph = Graph(builder.finish((maps or outputs)[0]), shape, Description(), path.stem)
+    names = [ref.layer if ref.position == 0 else f"{ref.layer}.{ref.position}" for ref in model.outputs]
+    chosen, note = choose([Output(name, value.shape) for name, value in zip(names, outputs, strict=True)], output)
+    if note:
+        builder.notes.append(note)
+    graph = Graph(builder.finish(outputs[chosen]), shape, Description(), path.stem)
     graph.notes = tuple(dict.fromkeys(builder.notes))
     return graph
 

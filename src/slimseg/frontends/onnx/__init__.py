@@ -25,6 +25,7 @@ from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value
 from slimseg.frontends.onnx.handlers import HANDLERS
 from slimseg.frontends.onnx.reader import Input, Model, Node, read
 from slimseg.frontends.onnx.tensors import Array
+from slimseg.frontends.outputs import Output, choose
 from slimseg.graph import ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -34,7 +35,7 @@ from slimseg.graph.preprocessing import Preprocessing
 _NCHW = (0, 1, 2, 3)
 
 
-def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:
     """Open an `.onnx` file of opset 7 or later. An NHWC network becomes NCHW.
 
     Args:
@@ -46,7 +47,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
         UnknownOperator: it uses an operator outside the vocabulary; the message names it.
     """
     try:
-        return _Opener(read(path), input_size).graph()
+        return _Opener(read(path), input_size).graph(output)
     except SlimsegError as error:
         if isinstance(error, ModelError):
             raise
@@ -64,11 +65,11 @@ class _Opener:
         self.builder = Builder(model)
         self.values: dict[str, Value | Array] = dict(model.constants)
 
-    def graph(self) -> Graph:
+    def graph(self, output: str | int | None) -> Graph:
         image = self._image()
         for node in self.model.nodes:
             self._visit(node)
-        result = self._result()
+        result = self._result(output)
         self.builder.graph.output(result)
         spellings.rewrite(self.builder)
         graph = Graph(fx.GraphModule(self.builder.root, self.builder.graph), image.stored, name=self.model.path.stem)
@@ -143,16 +144,18 @@ class _Opener:
             f"{self.model.path} uses the operator {node}, which slimseg does not know: replace it before the export"
         )
 
-    def _result(self) -> fx.Node:
+    def _result(self, wanted: str | int | None) -> fx.Node:
         """The output that is a map, in NCHW; what only drops or adds dimensions of length 1 behind it is left out."""
         made = {name: node for node in self.model.nodes for name in node.outputs}
         found = {name: value for name in self.model.outputs if isinstance(value := self.values.get(name), Value)}
-        maps = [name for name, value in found.items() if value.rank == 4]
-        if not found:
-            raise ModelError(f"{self.model.path} returns nothing that depends on the image")
-        name = (maps or list(found))[0]
-        if len(self.model.outputs) > 1:
-            self.builder.note(f"the file has {len(self.model.outputs)} outputs; the network here gives {name!r} only")
+        outputs = [Output(name, value.stored) for name, value in found.items()]
+        try:
+            chosen, note = choose(outputs, wanted)
+        except ModelError as error:
+            raise ModelError(f"{self.model.path} {error}") from error
+        if note:
+            self.builder.note(note)
+        name = outputs[chosen].name
         source = made.get(name)
         while source is not None and source.op in ("Squeeze", "Unsqueeze", "Identity"):
             name = source.inputs[0]

@@ -10,6 +10,7 @@ import numpy as np
 from torch import fx, nn
 
 from slimseg.errors import GraphError, ModelError, UnknownOperator, one_line
+from slimseg.frontends.outputs import Output, choose
 from slimseg.frontends.tflite import constants
 from slimseg.frontends.tflite.operators import HANDLERS
 from slimseg.frontends.tflite.repeats import as_resizes
@@ -30,7 +31,7 @@ _INTEGERS = ("int8", "uint8", "int16")
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
-def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
+def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:
     """Open a `.tflite`: float32, float16, or quantised ones with their weights de-quantised (see `Graph.notes`).
 
     The description is the embedded one, or else what the file implies: the preprocessing of an 8-bit input, and the
@@ -42,7 +43,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None) -> Graph:
     """
     described, model = file.opened(path)
     try:
-        graph = _Reader(model, path, described.size_bytes).graph()
+        graph = _Reader(model, path, described.size_bytes).graph(output)
     except (UnknownOperator, GraphError) as error:
         kind = UnknownOperator if isinstance(error, UnknownOperator) else ModelError
         raise kind(f"{path}: {error}; `slimseg profile` works on it all the same") from error
@@ -80,18 +81,18 @@ class _Reader:
         self.work = Work("", size_bytes)
         self.readers = self._readers()
 
-    def graph(self) -> Graph:
+    def graph(self, output: str | int | None) -> Graph:
         self._require_known()
         shape = self._input()
         for operator in self.main.operators:
             self._operator(operator)
-        result, dropped = self._output()
+        result, index, note = self._output(output)
         self.nodes.output(result.node)
         graph = Graph(fx.GraphModule(self.root, self.nodes), shape, name=self.path.stem)
         graph = as_resizes(graph)
-        graph.notes = self._notes(dropped)
+        graph.notes = self._notes(note)
         # What runs in the user's app, to be compared with: if it takes and gives what the graph does.
-        comparable = not self.planar_input and self.values[int(self.main.outputs[0])] is result
+        comparable = not self.planar_input and index == 0 and self.values[int(self.main.outputs[0])] is result
         graph.source = self.path if comparable else None
         return graph
 
@@ -223,19 +224,19 @@ class _Reader:
             index = int(reader.outputs[0])
         return None
 
-    def _output(self) -> tuple[Value, int]:
-        """The first map among the outputs, else the first output; and how many others there are."""
-        given = [self.values.get(int(index)) for index in self.main.outputs]
-        results = [value for value in given if isinstance(value, Value)]
-        maps = [value for value in results if value.rank == 4]
-        if not results:
-            raise ModelError("gives nothing that depends on the image")
-        result = (maps or results)[0]
+    def _output(self, wanted: str | int | None) -> tuple[Value, int, str | None]:
+        """The output to use, its place in the file, and what to tell of the others."""
+        given = [(place, self.values.get(int(index))) for place, index in enumerate(self.main.outputs)]
+        found = [(place, value) for place, value in given if isinstance(value, Value)]
+        shapes = [tuple(value.node.meta["shape"]) for _, value in found]
+        names = [self._tensor_name(int(self.main.outputs[place])) for place, _ in found]
+        chosen, note = choose([Output(*each) for each in zip(names, shapes, strict=True)], wanted)
+        place, result = found[chosen]
         if result.space is not None:
             raise ModelError("ends between SPACE_TO_BATCH and BATCH_TO_SPACE")
         if result.order not in (natural(result.rank), NCHW[: result.rank]):
             result = Value(self._emit_transposed(result), natural(result.rank))
-        return result, len(self.main.outputs) - 1
+        return result, place, note
 
     def _emit_transposed(self, result: Value) -> fx.Node:
         dims = [0] * 4
@@ -243,7 +244,7 @@ class _Reader:
             dims[after] = before
         return self._emit(ops.Transpose(tuple(dims)), [result.node], f"{result.node.name}_transposed")
 
-    def _notes(self, dropped: int) -> tuple[str, ...]:
+    def _notes(self, on_outputs: str | None) -> tuple[str, ...]:
         notes = []
         stored = {costs.dtype_name(self.main.tensors[i]) for op in self.main.operators for i in self.tensors.inputs(op)}
         made = {costs.dtype_name(self.main.tensors[int(i)]) for op in self.main.operators for i in op.outputs}
@@ -255,6 +256,6 @@ class _Reader:
             notes.append("its weights are stored as float16: opened as a float32 network")
         if self.planar_input:
             notes.append("its input is channels first (NCHW): what slimseg writes takes NHWC")
-        if dropped:
-            notes.append(f"only the first map of its {dropped + 1} outputs is kept")
+        if on_outputs:
+            notes.append(on_outputs)
         return tuple(notes)

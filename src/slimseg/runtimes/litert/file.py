@@ -152,6 +152,18 @@ def embed_description(data: bytes, description: Description) -> bytes:
     return pack(model)
 
 
+def with_output(data: bytes, place: int) -> bytes:
+    """The same model with one of its outputs as the only one."""
+    model = parse(data, Path("model"))
+    graph = model.subgraphs[0]
+    kept = int(graph.outputs[place])
+    graph.outputs = np.asarray([kept], np.int32)
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            signature.outputs = [each for each in signature.outputs or [] if each.tensorIndex == kept]
+    return pack(model)
+
+
 def set_metadata(model: Any, name: bytes, data: bytes) -> None:
     """`data` as the metadata buffer `name` of a `ModelT`, replacing an older one."""
     content = np.frombuffer(data, np.uint8)
