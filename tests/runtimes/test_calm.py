@@ -94,6 +94,14 @@ def test_other_work_does_not_count(monkeypatch: pytest.MonkeyPatch, needs_ms: tu
     assert f"other work had {disturbed.taken_share:.0%} of the processor" in disturbed.said
 
 
+def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run of such a network is ever left alone: repeating all of them would take long and tell little."""
+    (timing,) = timed(monkeypatch, Machine(busy=0.9), 500.0)
+    more_ms = sum(timing.rounds_ms[7:])
+    assert 5000 < more_ms < 5000 + 4 * max(timing.rounds_ms)
+    assert timing.calm_ms == pytest.approx(500.0, rel=0.02)
+
+
 def test_a_machine_that_slows_down_midway(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is taken, but from the 60th millisecond on everything takes five times as long."""
     first, second = timed(monkeypatch, Machine(slower=lambda now_ms: 5.0 if now_ms > 60 else 1.0), 2.0, 1.6)

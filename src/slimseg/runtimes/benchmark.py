@@ -158,9 +158,20 @@ def in_turns(
         return tuple(_timing(*each) for each in zip(names, samples, repeats, strict=True))
 
     timings = run(wanted)
-    while rounds is None and len(samples[0]) < _LONGER * wanted and _fewest_calm(timings) < _CALM_SHARE * wanted:
+    if rounds is not None:
+        return timings
+    planned_ms = _spent_ms(timings)
+    while (
+        len(samples[0]) < _LONGER * wanted
+        and _fewest_calm(timings) < _CALM_SHARE * wanted
+        and _spent_ms(timings) - planned_ms < calm.PATIENCE_MS
+    ):
         timings = run(min(max(_BLOCK, wanted // _BLOCK), _LONGER * wanted - len(samples[0])))
     return timings
+
+
+def _spent_ms(timings: Sequence[Timing]) -> float:
+    return sum(each.runs * sum(each.rounds_ms) / len(each.rounds_ms) for each in timings)
 
 
 def _timing(name: str, samples: Sequence[tuple[float, float]], repeats: int) -> Timing:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 CALM = 1.2  # times the quickest: what took longer was disturbed
 LOST = 0.02  # of a run's time: what lost more of it to other work was disturbed
 ENOUGH = 5  # runs that count, or a quarter of them: fewer say too little
+PATIENCE_MS = 5000.0  # of runs that are made in place of disturbed ones, at most
 TAKEN_SAID, SLOWED_SAID = 0.05, 0.25  # shares from which on a disturbance is worth a word
 _FINE_CLOCK = sys.platform != "win32"  # where threads are charged in steps of 16 ms
 

@@ -32,7 +32,7 @@ class Turns(Generic[T]):
         self._plain_samples: list[tuple[float, float]] = []
 
     def take(self, runs: int, after: Callable[[int], None] = lambda blocks_left: None) -> None:
-        """Go on until `runs` runs with the profiler count, or many more were made.
+        """Go on until `runs` runs with the profiler count, or more were made for some seconds.
 
         Args:
             after: called after each of the planned blocks, with how many of them were left, it included.
@@ -40,7 +40,12 @@ class Turns(Generic[T]):
         for start in range(0, runs, BLOCK):
             self._block(min(BLOCK, runs - start))
             after(-(-(runs - start) // BLOCK))
-        while len(self._samples) < LONGER * runs and self._counting() < runs:
+        planned_ms = self.seen.time_ms
+        while (
+            len(self._samples) < LONGER * runs
+            and self._counting() < runs
+            and self.seen.time_ms - planned_ms < calm.PATIENCE_MS
+        ):
             self._block(min(BLOCK, LONGER * runs - len(self._samples)))
 
     def _block(self, count: int) -> None:
