@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,13 @@ def test_weights_that_cannot_be_used(source, tmp_path, kind, suffix):
         slimseg.load(f"{source}:net", (16, 16), weights=path)
     assert "\n" not in str(caught.value)
     assert not trap.exists()
+
+
+def test_weights_that_unpack_to_far_more_than_is_there(source, tmp_path):
+    path, bomb = tmp_path / "weights.pth", tmp_path / "bomb.pth"
+    torch.save({"0.weight": torch.zeros(4, 3, 3, 100_000), "0.bias": torch.zeros(4)}, path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name) * (10 if name.endswith("data/0") else 1))
+    with pytest.raises(ModelError, match=r"bomb\.pth unpacks to 1\d\d MB: refused"):
+        slimseg.load(f"{source}:net", (16, 16), weights=bomb)

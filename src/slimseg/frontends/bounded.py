@@ -63,6 +63,20 @@ def _require_apart(path: Path, infos: list[zipfile.ZipInfo]) -> None:
             raise ModelError(f"{path} holds entries that lie over each other: export the model again")
 
 
+def require_modest(path: Path) -> None:
+    """Refuse a zip that unpacks to far more than is there; what is no zip has nothing to unpack.
+
+    Raises:
+        ModelError: it does.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > COMPRESSION * path.stat().st_size + SLACK_BYTES:
+        raise ModelError(f"{path} unpacks to {unpacked >> 20} MB: refused")
+
+
 def json_of(data: bytes, source: object, what: str) -> Any:
     """Parse JSON, unless it is too large, or is nested too deeply.
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slimseg.errors import ModelError
+from slimseg.frontends.bounded import require_modest
 
 
 def from_factory(target: str, weights: Path | None) -> nn.Module:
@@ -62,11 +63,14 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give a .safetensors or .pth file of weights")
     try:
+        require_modest(path)
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         for key in ("state_dict", "model_state_dict", "model"):
             if isinstance(state, dict) and isinstance(state.get(key), dict):
                 state = state[key]
         model.load_state_dict(state)
+    except ModelError:
+        raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[:2]
         raise ModelError(
