@@ -115,9 +115,9 @@ def test_a_foreground_needs_masks(run: Run, tflite: Path, tmp_path: Path) -> Non
     assert "--foreground is about masks: give --data" in ran.err
 
 
-def test_masks_for_two_classes_do_not_fit_three(run: Run, shapes_graph: Graph, portraits: Path, tmp_path: Path) -> None:
-    path = tmp_path / "shapes.pt2"
-    archive.write_graph(shapes_graph, path)
+def test_masks_for_two_classes_do_not_fit_three(run: Run, portraits: Path, tmp_path: Path) -> None:
+    path = tmp_path / "three.pt2"
+    archive.write_graph(slimseg.load(nn.Conv2d(3, 3, 1), (16, 16)), path)
     for command in (["evaluate"], ["slim", "--out", tmp_path / "run"]):
         ran = run(command[0], path, "--data", portraits, *command[1:])
         assert ran.code == 2
@@ -163,7 +163,9 @@ def test_and_by_quantize_before_it_tries_anything(
     assert any("takes every pixel" in note for note in json.loads(ran.out)["notes"])
 
 
-def test_and_by_slim_before_it_times_anything(run: Run, pt2: Path, portraits: Path, tmp_path: Path) -> None:
+def test_and_by_slim_before_it_times_anything(
+    run: Run, pt2: Path, portraits: Path, tmp_path: Path, quick_timing: None
+) -> None:
     more = ["--needs", "nothing", "--out", tmp_path / "run", "--json"]
     ran = run("slim", pt2, "--data", portraits, *WRONG, *more)
     assert ran.err.index(SAID) < ran.err.index("Exact edits")
