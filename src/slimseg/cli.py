@@ -476,14 +476,15 @@ def _description(
     **_: Any,
 ) -> Any:
     """What a `.tflite` says of itself, overruled by what the user says."""
-    from slimseg.frontends import describe
+    from slimseg.frontends import describe, guessed_preprocessing
     from slimseg.graph.preprocessing import in_bytes
 
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
     description = describe(
         model, mean=means, std=stds, channel_order=channel_order, output_kind=output_kind, output=output
     )
-    if note := in_bytes(means, stds)[2]:
+    guess = guessed_preprocessing(model)[1] if means is None and stds is None else ""
+    for note in filter(None, (in_bytes(means, stds)[2], guess)):
         _note(f"{model}: {note}")
     return description
 

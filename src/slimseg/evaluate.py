@@ -129,8 +129,10 @@ def class_count_of(path: Path, description: Description, names: tuple[str, ...])
     output = model.outputs[0]
     if not output.shape:  # ncnn's files do not tell
         return len(names) if len(names) > 1 else _seen_classes(path, model, description)
-    if description.output_kind != "mask" and output.dtype not in ("int32", "int64"):
-        return max(2, _channels(output.shape, math.prod(model.inputs[0].shape[1:3])))
+    channels = _channels(output.shape, math.prod(model.inputs[0].shape[1:3]))
+    is_mask = output.dtype in ("int32", "int64", "bool", "uint8", "int8") and not output.scale and channels == 1
+    if description.output_kind != "mask" and not is_mask:
+        return max(2, channels)
     if len(names) < 2:
         raise DataError(f"{path} gives a mask, which does not say how many classes there are: add a classes.txt")
     return len(names)

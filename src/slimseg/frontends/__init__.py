@@ -69,8 +69,8 @@ def load(
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
         graph = torch_frontend.from_module(model, _checked(input_size), name, output)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
-    note = in_bytes(mean, std)[2]
-    graph.notes = (*graph.notes, note) if note else graph.notes
+    guess = graph.guess if mean is None and std is None else ""
+    graph.notes = (*graph.notes, *filter(None, (in_bytes(mean, std)[2], guess)))
     run_once(graph, str(model) if isinstance(model, str | Path) else name)
     return graph
 
@@ -96,8 +96,21 @@ def describe(
         try:
             description = load(path, output=output).description
         except UnknownOperator:
-            description = Description()
+            description = Description(guessed_preprocessing(path)[0])
     return _described(description, mean, std, channel_order, (), output_kind)
+
+
+def guessed_preprocessing(path: str | Path) -> tuple[Preprocessing, str]:
+    """What the input of a `.tflite` implies about its preprocessing, and a note where that is a guess.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    from slimseg.frontends.tflite.preprocessing import implied
+    from slimseg.runtimes.litert import file
+
+    described = file.read(path)
+    return (Preprocessing(), "") if described.description or not described.inputs else implied(described.inputs[0])
 
 
 def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[int, str | None]:

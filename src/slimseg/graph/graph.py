@@ -47,6 +47,7 @@ class Graph:
         self.source: Path | None = None  # the deployable file that it was opened from, if it was one
         self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
         self.weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
+        self.guess = ""  # what its preprocessing was taken from, where nobody says it
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         # By node: how much each of its output channels matters, measured on images; empty where nothing was.
         self.importance: Mapping[str, Tensor] = {}

@@ -139,9 +139,13 @@ class App:
         if scores.ndim == len(self.output.shape) and scores.shape[0] == 1:
             scores = scores[0]
         scores = in_rows(scores, self.pipeline.size, self.path)
+        if scores.dtype.kind == "b":
+            scores = scores.astype(np.uint8)
         if scores.dtype.kind in "iu":
-            if not self.output.scale:
+            if not self.output.scale and (scores.ndim == 2 or scores.shape[-1] == 1):
                 kind = "mask"
+            elif not self.output.scale:  # scores that were stored as whole numbers
+                scores = scores if scores.dtype.itemsize == 1 else scores.astype(np.float32)
             elif kind == "mask" or scores.ndim == 2 or scores.shape[-1] == 1:  # its values count, not their order
                 scores = (scores.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
         return to_mask(scores, size, kind)

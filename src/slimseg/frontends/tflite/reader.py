@@ -13,6 +13,7 @@ from slimseg.errors import GraphError, ModelError, UnknownOperator, one_line
 from slimseg.frontends.outputs import Output, choose
 from slimseg.frontends.tflite import constants
 from slimseg.frontends.tflite.operators import HANDLERS
+from slimseg.frontends.tflite.preprocessing import implied
 from slimseg.frontends.tflite.repeats import as_resizes
 from slimseg.frontends.tflite.value import NCHW, NHWC, Array, Call, Value, natural
 from slimseg.frontends.work import Work
@@ -21,7 +22,6 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.names import Names, node_name
 from slimseg.graph.output import output_kind
-from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.litert import costs, file
 
 _LARGEST_VALUE = 1 << 27  # numbers in one activation: half a GiB
@@ -52,18 +52,13 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
     except Exception as error:  # a damaged file can hold any nonsense that still parses
         raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)})") from error
     graph.weights = "float16" if "float16" in described.weights else "float32"
-    graph.description = described.description or Description(
-        _preprocessing(described.inputs[0]), (), output_kind(graph)
-    )
+    if described.description is not None:
+        graph.description = described.description
+        return graph
+    preprocessing, guess = implied(described.inputs[0])
+    graph.description = Description(preprocessing, (), output_kind(graph))
+    graph.guess = guess
     return graph
-
-
-def _preprocessing(image: file.TensorInfo) -> Preprocessing:
-    """What an 8-bit input says of itself: real = scale · (byte − zero point); int8 is the byte less 128."""
-    if not image.scale or image.dtype not in ("uint8", "int8"):
-        return Preprocessing()
-    zero = image.zero_point + (128 if image.dtype == "int8" else 0)
-    return Preprocessing.of(float(zero), 1 / image.scale)
 
 
 class _Reader:

@@ -72,15 +72,18 @@ class Session:
 def quantise(value: Array, info: file.TensorInfo) -> Array:
     """Float32 to the tensor's own type."""
     dtype = np.dtype(info.dtype)
-    if not info.scale or dtype.kind not in "iu":
+    if dtype.kind not in "iu":
         return np.ascontiguousarray(value, dtype)
     limits = np.iinfo(dtype)
-    result: Array = np.clip(np.rint(value / info.scale) + info.zero_point, limits.min, limits.max).astype(dtype)
+    stored = np.rint(value / info.scale) + info.zero_point if info.scale else np.rint(value)
+    result: Array = np.clip(stored, limits.min, limits.max).astype(dtype)
     return result
 
 
 def dequantise(value: Array, info: file.TensorInfo) -> Array:
-    """The tensor's own type to float32; integers without a scale (a mask) stay as they are."""
+    """The tensor's own type to float32; integers without a scale and booleans (a mask) stay as they are."""
+    if value.dtype.kind == "b":
+        return value.astype(np.uint8)
     if value.dtype.kind not in "iu":
         return value.astype(np.float32, copy=False)
     if not info.scale:
@@ -93,6 +96,8 @@ def random_input(info: file.TensorInfo, seed: int = 0) -> Array:
     value = np.random.default_rng(seed).standard_normal(info.shape, np.float32)
     if np.dtype(info.dtype).kind in "iu" and info.scale:
         value *= 40 * info.scale  # about the width of eight bits
+    elif np.dtype(info.dtype).kind in "iu":
+        value = np.abs(40 * value)  # bytes of an image
     return quantise(value, info)
 
 

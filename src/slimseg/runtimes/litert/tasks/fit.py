@@ -39,12 +39,15 @@ def fitted(data: bytes, description: Description, two_channels: bool = True) -> 
 
     Raises:
         ModelError: not a `.tflite`, or damaged.
-        Unsupported: its output has no place for every pixel of the input, or it has several inputs or outputs.
+        Unsupported: its output has no place for every pixel of the input, it has several inputs or outputs, or its
+            input is whole numbers that MediaPipe would not feed.
     """
     ends = Ends(file.parse(data, Path("model")))
     if is_shifted_bytes(ends.input, description.preprocessing):
         ends = Ends(file.parse(byte_input.taking_bytes(data), Path("model")))
     elif ends.input.type != Type.FLOAT32 and not is_bytes(ends.input, description.preprocessing):
+        if _has_no_scale(ends.input):
+            raise Unsupported("its input is whole numbers without a scale, other than the image's RGB bytes")
         ends.before(Op.QUANTIZE, tflite.QuantizeOptionsT(), type=Type.FLOAT32, quantization=None)
     if description.output_kind != "mask":
         _scores(ends, description, two_channels)
@@ -52,8 +55,14 @@ def fitted(data: bytes, description: Description, two_channels: bool = True) -> 
 
 
 def is_bytes(tensor: Any, preprocessing: Preprocessing) -> bool:
-    """Whether a file's input is the image's bytes themselves."""
+    """Whether a file's input is the image's bytes themselves: its scale says so, or it has none and takes them."""
+    if _has_no_scale(tensor):
+        return tensor.type == Type.UINT8 and preprocessing == Preprocessing.of(0.0, 1.0)
     return bool(tensor.type == Type.UINT8 and _says(tensor, preprocessing, 0))
+
+
+def _has_no_scale(tensor: Any) -> bool:
+    return tensor.quantization is None or tensor.quantization.scale is None or not len(tensor.quantization.scale)
 
 
 def is_shifted_bytes(tensor: Any, preprocessing: Preprocessing) -> bool:

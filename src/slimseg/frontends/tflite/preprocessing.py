@@ -1,0 +1,28 @@
+"""What the type of a file's input says about how an image's bytes become its values.
+
+float32                       nothing: the default, unless somebody says it
+uint8, int8 with a scale      real = scale · (byte − zero point), of all channels together
+integers without a scale      the bytes themselves: a network that takes them does the rest inside
+"""
+
+from __future__ import annotations
+
+from slimseg.graph.preprocessing import Preprocessing
+from slimseg.runtimes.litert.file import TensorInfo
+
+_INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64")
+
+
+def implied(image: TensorInfo) -> tuple[Preprocessing, str]:
+    """The preprocessing, and a note where it is a guess; an empty one where it is not."""
+    offset = 128 if image.dtype == "int8" else 0  # an int8 input takes the byte less 128
+    if image.dtype in _INTEGERS and not image.scale:
+        note = "its int8 input has no scale: taken as the image's bytes less 128, without a division" if offset else ""
+        return Preprocessing.of(float(offset), 1.0), f"{note}; give --mean and --std if that is wrong" if note else ""
+    if image.dtype not in ("uint8", "int8"):
+        return Preprocessing(), ""
+    mean, std = float(image.zero_point + offset), 1 / image.scale
+    return Preprocessing.of(mean, std), (
+        f"its {image.dtype} input has scale {image.scale:.6g} and zero point {image.zero_point}: taken as mean "
+        f"{mean:g} and std {std:.6g} of every channel; give --mean and --std if it was trained with values per channel"
+    )
