@@ -18,7 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("techniques", "runtimes", "frontends"),
     ("blocks",),
     ("graph",),
-    ("results", "errors", "progress", "console"),
+    ("disk",),
+    ("results", "errors", "progress", "console", "stopping"),
     ("ratios",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -205,6 +205,14 @@ def test_a_run_is_never_written_over(done: SlimResult, shapes_graph: Graph, shap
     assert {path: path.read_bytes() for path in Path(done.run).iterdir()} == before
 
 
+def test_a_finished_run_gives_its_result_again(done: SlimResult, shapes_graph: Graph, shapes: Path) -> None:
+    """The same command after a death at its very end, or given twice: nothing is computed, nothing is touched."""
+    before = {path: path.read_bytes() for path in Path(done.run).iterdir()}
+    budget = Budget(min_speedup=1.5, max_drop=20.0, max_size_bytes=SIZE)
+    assert slimseg.slim(shapes_graph, shapes, done.run, budget) == done
+    assert {path: path.read_bytes() for path in Path(done.run).iterdir()} == before
+
+
 @quick_plan
 def test_images_without_masks(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     folder = images_alone(shapes, tmp_path / "images")

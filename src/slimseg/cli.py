@@ -12,6 +12,7 @@ from rich.text import Text
 
 from slimseg.console import PlainConsole
 from slimseg.errors import SlimsegError, UnknownOperator, UserError
+from slimseg.stopping import keeping, listening
 
 app = typer.Typer(
     name="slimseg",
@@ -199,7 +200,8 @@ def slim(
     exported = None
     try:
         if targets and (result.budget_met or anyway):
-            exported = export_to(out, out / "export", targets, data=folder, anyway=anyway, progress=_progress())
+            with keeping(lambda: f"{out} holds the finished run: the same command goes on with its export."):
+                exported = export_to(out, out / "export", targets, data=folder, anyway=anyway, progress=_progress())
         elif targets:
             _note("Not exported, as the result is outside its budget: slimseg export --anyway exports it all the same")
     finally:  # a network that was slimmed is told of, too, where it could not be exported
@@ -525,9 +527,10 @@ def _print_json(result: Any) -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; an error becomes one sentence on standard error."""
+    """Run the command line; an error or a signal becomes one sentence on standard error."""
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        with listening():
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except _UsageError as error:
         _fail(f"{error.format_message().rstrip('.')}: see {_command(error)} --help", 2)
     except SlimsegError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from slimseg.disk import scratch
 from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
@@ -65,11 +65,11 @@ def diagnose(
     own = own_file(graph)
     native = "float32" if own is None else file_precision(own)
     precision = precision or native
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+    with scratch.folder() as folder:
         path = (
             own
             if own is not None and precision == native
-            else whatif.written(graph, precision, Path(folder) / "model.tflite", io="float32")
+            else whatif.written(graph, precision, folder / "model.tflite", io="float32")
         )
         profile = runtime.of(path).profile(path, threads, RUNS)
         times = layer_times(graph, profile)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slimseg.disk import scratch
 from slimseg.errors import DataError, ModelError
 from slimseg.frontends import chosen_output, describe
 from slimseg.graph.description import Description
@@ -65,10 +65,10 @@ def evaluate(
     part = folder.split(split)
     if part.masks is None:
         raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
+    with scratch.folder() as work:
         if isinstance(model, Graph):
             chosen = runtime.named(on or "litert")
-            path = Path(scratch) / f"{model.name}{chosen.suffix}"
+            path = work / f"{model.name}{chosen.suffix}"
             chosen.write(model, path)
         else:
             path = Path(model)

@@ -19,7 +19,7 @@ from typing import Any
 
 from slimseg.errors import DataError, SlimsegError, Unsupported
 from slimseg.evaluate import Judge
-from slimseg.exporting import advice, coreml, heads, ncnn, parity, proven, tflite
+from slimseg.exporting import advice, coreml, heads, ncnn, parity, place, proven, tflite
 from slimseg.exporting.place import Place
 from slimseg.exporting.source import Source, open_source
 from slimseg.exporting.targets import Runtime, Target, parse
@@ -90,12 +90,11 @@ def export(
     targets = parse(to) if isinstance(to, str) else tuple(to)
     source = open_source(model, head, anyway)
     folder, progress = None if data is None else open_folder(data), progress or Silent()
-    place = Place(Path(out))
     if folder is not None:
         say_notes(folder, progress)
     job = _Job(source, folder, images, licence, sizes, threads, progress)
-    with place.scratch() as scratch:
-        return job.run(targets, place, scratch, measure_heads=head is None)
+    with place.opened(Path(out)) as app:
+        return job.run(targets, app, measure_heads=head is None)
 
 
 @dataclass(frozen=True)
@@ -144,17 +143,18 @@ class _Job:
         self.classes = source.graph.description.classes or (folder.classes if folder else ())
         self.notes = list(folder.notes if folder else ())
 
-    def run(self, targets: Sequence[Target], place: Place, scratch: Path, measure_heads: bool) -> ExportResult:
-        checked = [self._checked(target, scratch) for target in self.progress.track(targets, "writing and checking")]
+    def run(self, targets: Sequence[Target], app: Place, measure_heads: bool) -> ExportResult:
+        tracked = self.progress.track(targets, "writing and checking")
+        checked = [self._checked(target, app.scratch) for target in tracked]
         checked = self._timed(self._scored(checked))
         trials = self._heads(checked) if measure_heads else ()
         made = any(each.written for each in checked)
         card = self._card(checked if made else [each.without_picture for each in checked], trials)
         if made:
-            place.take([*(path for each in checked for path in each.paths), *write_card(card, scratch)])
+            app.take([*(path for each in checked for path in each.paths), *write_card(card, app.scratch)])
         parities = tuple(each.parity for each in checked if each.parity is not None)
         seconds = time.monotonic() - self.started
-        return ExportResult(str(place.folder), card, parities, trials, seconds, tuple(self.notes))
+        return ExportResult(str(app.folder), card, parities, trials, seconds, tuple(self.notes))
 
     def _card(self, checked: Sequence[_Checked], trials: Sequence[HeadTrial]) -> ModelCard:
         graph, artefacts = self.source.graph, [each.artefact for each in checked]

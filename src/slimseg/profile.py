@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
@@ -35,8 +35,8 @@ def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: Run
             return _given_file(Path(model), threads, runs)
         model = load(model)
     chosen = runtime.named(on or "litert")
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = Path(folder) / f"model{chosen.suffix}"
+    with scratch.folder() as folder:
+        path = folder / f"model{chosen.suffix}"
         chosen.write(model, path)
         return replace(chosen.profile(path, threads, runs), model=model.name)
 

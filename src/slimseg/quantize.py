@@ -11,13 +11,13 @@ A scheme that cannot be had is a row of the table with its reason. What is slowe
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from slimseg.disk import atomic, scratch
 from slimseg.errors import DataError, OutputError, SlimsegError, UserError
 from slimseg.evaluate import Judge, class_count_of
 from slimseg.graph.description import Description
@@ -33,8 +33,9 @@ from slimseg.quantisation.source import Source, open_source
 from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.runtimes import calm, child
-from slimseg.runtimes.litert import file, profiler
+from slimseg.runtimes.litert import profiler
 from slimseg.runtimes.litert.quantizer import Io
+from slimseg.stopping import keeping
 from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder, say_notes
 
@@ -98,9 +99,10 @@ def quantize(
     name = model.name if isinstance(model, Graph) else str(model)
     folder, progress = None if data is None else open_folder(data), progress or Silent()
     memory.keep_freed()  # layers are run in torch one by one
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch, _named_as_given(scratch, name):
-        source = open_source(model, description, io, Path(scratch))
-        bench = _bench(source, folder, io, calibration_images, threads, progress, Path(scratch))
+    untouched = keeping(lambda: f"{out} was not written: the same command starts over.")
+    with untouched, scratch.folder() as work, _named_as_given(str(work), name):
+        source = open_source(model, description, io, work)
+        bench = _bench(source, folder, io, calibration_images, threads, progress, work)
         course = trained.Course(folder, train_s) if folder is not None and train_s else None
         notes = () if folder is None else (*folder.notes, *_doubts(source, bench, folder))
         job = _Job(bench, budget or Budget(), correct, kept, sensitivity, course, notes)
@@ -127,30 +129,30 @@ def _check_place(out: Path, model: Graph | str | Path) -> None:
 
 
 @contextmanager
-def _named_as_given(scratch: str, name: str) -> Iterator[None]:
+def _named_as_given(work: str, name: str) -> Iterator[None]:
     """Errors speak of the model that the user gave, not of the files that are made of it."""
     try:
         yield
     except SlimsegError as error:
-        if scratch not in str(error):
+        if work not in str(error):
             raise
         message = str(error)
         for own in ("original.tflite", "float32.tflite", "of_bytes.tflite"):
-            message = message.replace(str(Path(scratch) / own), name)
-        raise type(error)(message.replace(f"{scratch}{os.sep}", "")) from error
+            message = message.replace(str(Path(work) / own), name)
+        raise type(error)(message.replace(f"{work}{os.sep}", "")) from error
 
 
 def _bench(
-    source: Source, folder: Folder | None, io: Io, count: int, threads: int, progress: Progress, scratch: Path
+    source: Source, folder: Folder | None, io: Io, count: int, threads: int, progress: Progress, work: Path
 ) -> Bench:
     """Raises: DataError where an image or mask cannot be used."""
     if folder is None:
-        return Bench(source, None, None, io, threads, progress, scratch)
+        return Bench(source, None, None, io, threads, progress, work)
     say_notes(folder, progress)
     pipeline = source.pipeline
     judge = _judge(source, folder, threads, progress)
     images = calibration.choose(folder.train.images, count, pipeline)
-    return Bench(source, images, judge, io, threads, progress, scratch)
+    return Bench(source, images, judge, io, threads, progress, work)
 
 
 def _doubts(source: Source, bench: Bench, folder: Folder) -> tuple[str, ...]:
@@ -305,7 +307,7 @@ class _Job:
         disturbed = calm.of_all(trial.time.seen for trial in self.trials if trial.time is not None)
         disturbed = calm.together(disturbed, profile.disturbed)
         profile = at_latency(profile, chosen.latency_ms)
-        file.save(path.read_bytes(), out)
+        atomic.write(path.read_bytes(), out)
         return QuantisationResult(
             model=bench.source.name,
             file=str(out),

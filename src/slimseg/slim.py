@@ -14,7 +14,6 @@ Where nothing may be asked of the user, slim_exact.py tells the shorter story.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -30,11 +29,12 @@ from slimseg.planning import baselines, deploy, importance, in_place, run_folder
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
-from slimseg.planning.journal import Journal, fingerprint
+from slimseg.planning.journal import fingerprint, listed
 from slimseg.planning.plan import Plan
 from slimseg.planning.planner import Evidence, Planner
 from slimseg.planning.proof import prove
 from slimseg.planning.recover import Recovery
+from slimseg.planning.run_folder import RunFolder
 from slimseg.planning.target import Target
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
@@ -42,6 +42,7 @@ from slimseg.report.run import write_run
 from slimseg.results import SlimResult
 from slimseg.runtimes import benchmark, runtime
 from slimseg.slim_exact import slim_exact
+from slimseg.stopping import keeping
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
 from slimseg.training import memory
@@ -74,7 +75,8 @@ def slim(
             budget needs nothing.
         out: folder for `model.tflite` (int8; float32 where the budget needs nothing) or, for ncnn, `model.param` and
             `model.bin`; beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It
-            must not hold anything yet but an unfinished run of the same kind, which is gone on with.
+            must not hold anything yet but this very run: one that was stopped goes on, one that is finished stays as it
+            is and gives its result again.
         budget: bounds on size, speed and accuracy, and on the time to spend.
         seed: of everything random.
         progress: where to show progress; silent by default.
@@ -91,28 +93,64 @@ def slim(
     graph = model if isinstance(model, Graph) else load(model)
     _check_head(graph, budget)
     runtime.named(budget.runtime)
-    if data is None:
-        return slim_exact(graph, run_folder.new(Path(out), graph), budget, None, progress)
-    folder, progress = open_folder(data), progress or Silent()
+    progress = progress or Silent()
+    folder = None if data is None else open_folder(data)
+    evaluator = None if folder is None else _evaluator(folder, graph, progress)
+    asked = {
+        "network": fingerprint(graph),
+        "data": None if folder is None else [str(folder.path.absolute()), listed(folder)],
+        "foreground": None if folder is None else folder.val.meaning.foreground,
+        "budget": asdict(budget),
+        "seed": seed,
+    }
+    with run_folder.opened(Path(out), graph, asked) as run:
+        if run.result is not None:
+            progress.say(f"{out} holds this very run already: here is its result, nothing is done again")
+            return run.result
+        with keeping(lambda: _kept(run, budget)):
+            if evaluator is not None:
+                evaluator.look_at_original(budget.runtime)
+            if folder is None or evaluator is None or budget.needs == "nothing":
+                result = slim_exact(graph, run.folder, budget, evaluator, progress)
+            else:
+                memory.keep_freed()  # sensitivities and importance run in torch before the training does
+                result = _Job(graph, folder, run, budget, seed, evaluator).run()
+            run.finish()
+    return result
+
+
+def _kept(run: RunFolder, budget: Budget) -> str:
+    """What the same command finds when it is given again."""
+    if run.claim.is_finished:
+        return f"{run.folder} holds the finished run."
+    entries = [name.partition(" ")[0] for name in run.journal.entries]
+    parts = ["the baselines"] if entries else []
+    plans, legs = entries.count("plan"), entries.count("distilled")
+    if plans:
+        parts.append("the plan" if plans == 1 else f"{plans} plans")
+    if legs:
+        planned = plans * (LEGS if _is_bounded(budget) else 1)
+        parts.append(f"{legs} of {planned} leg{'s' * (planned > 1)} of training")
+    elif "mimicked" in entries:
+        parts.append("the blocks that were trained")
+    if not parts:
+        return f"Nothing of it is kept in {run.folder}: the same command starts over."
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return f"{run.folder} keeps {listed}: the same command goes on from there."
+
+
+def _is_bounded(budget: Budget) -> bool:
+    """Whether a milder plan would miss a size or a speed that the user asked for."""
+    return budget.min_speedup is not None or budget.max_size_bytes is not None
+
+
+def _evaluator(folder: Folder, graph: Graph, progress: Progress) -> Evaluator:
+    """Raises: DataError where an image or mask cannot be used."""
     say_notes(folder, progress)
     evaluator = Evaluator(folder, graph, progress)
     for split in (folder.train, folder.val):
         check_split(split, evaluator.count)
-    if budget.needs == "nothing":
-        run = run_folder.new(Path(out), graph)
-        evaluator.look_at_original(budget.runtime)
-        return slim_exact(graph, run, budget, evaluator, progress)
-    conditions = {
-        "network": fingerprint(graph),
-        "data": [str(folder.path.absolute()), len(folder.train.images), len(folder.val.images)],
-        "foreground": folder.val.meaning.foreground,
-        "budget": asdict(budget),
-        "seed": seed,
-    }
-    run = run_folder.opened(Path(out), graph)
-    evaluator.look_at_original(budget.runtime)
-    memory.keep_freed()  # sensitivities and importance run in torch before the training does
-    return _Job(graph, folder, run, budget, seed, evaluator, Journal(run / run_folder.WORK, conditions)).run()
+    return evaluator
 
 
 def _check_head(graph: Graph, budget: Budget) -> None:
@@ -129,30 +167,27 @@ class _Job:
         self,
         graph: Graph,
         folder: Folder,
-        out: Path,
+        run: RunFolder,
         budget: Budget,
         seed: int,
         evaluator: Evaluator,
-        kept: Journal,
     ) -> None:
         self.graph = graph
         self.folder = folder
-        self.out = out
+        self.out = run.folder
         self.budget = budget
         self.seed = seed
         self.evaluator = evaluator
         self.progress = evaluator.progress
-        self.journal = kept
-        self.deadline = kept.started + budget.time_limit_s
-        self.work = out / run_folder.WORK
+        self.journal = run.journal
+        self.deadline = run.journal.started + budget.time_limit_s
+        self.work = run.work
 
     def run(self) -> SlimResult:
         if self.journal.resumed:
             self.progress.say(f"Going on with a run that was stopped after {self.journal.seconds:.0f} s")
         self._baselines()
-        result = self._proof(self._search())
-        shutil.rmtree(self.work, ignore_errors=True)
-        return result
+        return self._proof(self._search())
 
     def _baselines(self) -> None:
         forms = "float32 and as plain int8" if self.budget.runtime == "litert" else "float32 on ncnn"
@@ -189,16 +224,11 @@ class _Job:
                 best = candidate if best is None or candidate.rank > best.rank else best
                 if best.holds:
                     return best
-            if self._bounded or not self._time_for_another(number):
+            if _is_bounded(self.budget) or not self._time_for_another(number):
                 break
             self.progress.say("The budget does not hold yet: trying a milder plan")
         assert best is not None
         return best
-
-    @property
-    def _bounded(self) -> bool:
-        """Whether a milder plan would miss a size or a speed that the user asked for."""
-        return self.budget.min_speedup is not None or self.budget.max_size_bytes is not None
 
     def _attempts(self, effort: float, number: int) -> Iterator[Candidate]:
         """One plan, deployed after each leg of training."""
@@ -216,7 +246,7 @@ class _Job:
             large_teacher=self._sees_more(student.input_size),
         )  # fmt: skip
         self.journal.trained(f"mimicked {number}", student.module, partial(recovery.mimic_blocks, until))
-        for leg in range(LEGS if self._bounded else 1):
+        for leg in range(LEGS if _is_bounded(self.budget) else 1):
             if leg and time.monotonic() >= until:
                 break
             learn = partial(recovery.distil_whole, until, leg)

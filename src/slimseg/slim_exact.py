@@ -8,7 +8,6 @@ source file ──> Graph ──> exact edits in rounds, each priced on the runt
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimseg import ratios
+from slimseg.disk import scratch
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
@@ -52,8 +52,8 @@ def slim_exact(
     Args:
         evaluator: the user's images, if there are any; outputs are compared on them, else on drawn ones.
     """
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as work:
-        return _Exact(graph, out, budget, evaluator, progress or Silent(), Path(work)).run()
+    with scratch.folder() as work:
+        return _Exact(graph, out, budget, evaluator, progress or Silent(), work).run()
 
 
 @dataclass(frozen=True)

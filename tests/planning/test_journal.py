@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -66,26 +65,63 @@ def test_a_condition_that_is_gone_is_named_too(tmp_path: Path) -> None:
 
 
 DAMAGED = {
-    "cut short": lambda text: text[: len(text) // 2],
-    "empty": lambda text: "",
-    "a list": lambda text: "[]",
-    "a number": lambda text: "3",
-    "no seconds": lambda text: text.replace("seconds", "minutes"),
-    "seconds in words": lambda text: json.dumps({**json.loads(text), "seconds": "few"}),
-    "entries in a row": lambda text: json.dumps({**json.loads(text), "entries": [1, 2]}),
-    "conditions in a row": lambda text: json.dumps({**json.loads(text), "conditions": [1, 2]}),
-    "no text": lambda text: "\udcff" + text,
+    "empty": lambda lines: [],
+    "first line cut short": lambda lines: [lines[0][:9], *lines[1:]],
+    "conditions in a row": lambda lines: [b"[1, 2]", *lines[1:]],
+    "no text": lambda lines: [b"\xff" + lines[0], *lines[1:]],
+    "zeros": lambda lines: [bytes(len(line)) for line in lines],
+    "first entry without seconds": lambda lines: [lines[0], lines[1].replace(b"seconds", b"minutes"), lines[2]],
+    "first entry is a number": lambda lines: [lines[0], b"3", lines[2]],
+    "last line cut short": lambda lines: [*lines[:2], lines[2][:-9]],
+    "last line missing": lambda lines: lines[:2],
+    "last entry's seconds in words": lambda lines: [*lines[:2], lines[2].replace(b'"seconds": ', b'"seconds": "few"')],
+    "last entry nests without end": lambda lines: [*lines[:2], b"[" * 100_000],
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_journal_is_told_in_one_sentence(tmp_path: Path, damage: Callable[[str], str]) -> None:
-    Journal(tmp_path, CONDITIONS)["plan"] = 1
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_run_goes_on_from_the_last_entry_that_is_whole(tmp_path: Path, damage: str) -> None:
+    """The journal used to be refused as a whole. What follows a damaged entry was made with it, so it goes, too."""
+    first = Journal(tmp_path, CONDITIONS)
+    first["plan"], first["trained"] = 1, 2
     path = tmp_path / FILE
-    path.write_bytes(damage(path.read_text()).encode("utf-8", "surrogateescape"))
-    with pytest.raises(OutputError, match=f"{FILE} is damaged") as caught:
-        Journal(tmp_path, CONDITIONS)
-    assert "\n" not in str(caught.value)
+    path.write_bytes(b"\n".join(DAMAGED[damage](path.read_bytes().splitlines())))
+    kept = {"plan": 1} if damage.startswith("last") else {}
+    again = Journal(tmp_path, CONDITIONS)
+    assert again.entries == kept
+    assert again.resumed == bool(kept)
+    again["more"] = 3
+    assert Journal(tmp_path, CONDITIONS).entries == {**kept, "more": 3}
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone", "other bytes"])
+def test_an_entry_counts_only_with_its_files(tmp_path: Path, damage: str) -> None:
+    """Weights that a power cut spoiled are trained anew from the phase before them."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2)
+    trained = []
+
+    def phase(name: str, value: float) -> None:
+        def train() -> None:
+            trained.append(name)
+            nn.init.constant_(layer.weight, value)
+
+        journal.trained(name, layer, train)
+        assert float(layer.weight.detach().max()) == value
+
+    journal = Journal(tmp_path, CONDITIONS)
+    for name, value in (("first", 1.0), ("second", 2.0), ("third", 3.0)):
+        phase(name, value)
+    weights = tmp_path / "second.safetensors"
+    if damage == "gone":
+        weights.unlink()
+    else:
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-5] if damage == "cut short" else bytes(len(whole)))
+    journal, trained = Journal(tmp_path, CONDITIONS), []
+    for name, value in (("first", 1.0), ("second", 2.0), ("third", 3.0)):
+        phase(name, value)
+    assert trained == ["second", "third"]
 
 
 def test_an_entry_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,46 +2,118 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import slimseg
+from slimseg.disk import claim
+from slimseg.disk.claim import NOTE, PRIVATE
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
-from slimseg.planning import journal, run_folder
+from slimseg.planning import run_folder
 from slimseg.planning.run_folder import WORK
 
+ASKED: dict[str, Any] = {"budget": {"max_drop": 1.0}, "seed": 0}
 
-def test_a_new_folder_is_made_with_its_parents(shapes_graph: Graph, tmp_path: Path) -> None:
+
+class Died(BaseException):
+    """Stands for a kill: what follows it in the test is another process."""
+
+
+@pytest.fixture
+def graph(shapes_graph: Graph) -> Graph:
+    return shapes_graph
+
+
+def killed(graph: Graph, out: Path, monkeypatch: pytest.MonkeyPatch, entry: str = "", **changes: Any) -> None:
+    """A run that dies after its first file, or after its first entry in the journal."""
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "_leave", lambda *_: None)
+        with pytest.raises(Died), run_folder.opened(out, graph, {**ASKED, **changes}) as run:
+            _work_until_killed(run, entry)
+
+
+def _work_until_killed(run: run_folder.RunFolder, entry: str) -> None:
+    (run.folder / "original_float.tflite").write_bytes(b"half")
+    if entry:
+        run.journal[entry] = 1
+    raise Died
+
+
+def test_a_new_folder_is_made_with_its_parents(graph: Graph, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "first"
-    assert run_folder.opened(out, shapes_graph) == out
-    assert [path.name for path in out.iterdir()] == [WORK]
+    with run_folder.opened(out, graph, ASKED) as run:
+        assert run.result is None
+        assert {path.name for path in out.iterdir()} == {WORK, PRIVATE, NOTE}
+    assert not (tmp_path / "runs").exists()  # nothing was kept in it
 
 
-def test_an_unfinished_run_is_opened_again_and_left_as_it_is(shapes_graph: Graph, tmp_path: Path) -> None:
-    run_folder.opened(tmp_path, shapes_graph)
-    (tmp_path / WORK / journal.FILE).write_text("{}")
-    (tmp_path / "original_float.tflite").write_bytes(b"kept")
-    run_folder.opened(tmp_path, shapes_graph)
-    assert (tmp_path / WORK / journal.FILE).read_text() == "{}"
-    assert (tmp_path / "original_float.tflite").read_bytes() == b"kept"
+def test_a_run_that_died_before_its_first_entry_starts_over(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(graph, tmp_path / "run", monkeypatch)
+    with run_folder.opened(tmp_path / "run", graph, {**ASKED, "seed": 1}) as run:
+        assert not run.journal.resumed
+        assert run.result is None
+
+
+def test_a_run_that_died_with_its_marker_alone_starts_over(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / PRIVATE).mkdir()
+    (tmp_path / "original_float.tflite").touch()
+    with run_folder.opened(tmp_path, graph, ASKED) as run:
+        assert not run.journal.resumed
+
+
+def test_an_unfinished_run_goes_on(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(graph, tmp_path / "run", monkeypatch, "plan")
+    with pytest.raises(OutputError, match="another seed"), run_folder.opened(tmp_path / "run", graph, {"seed": 1}):
+        pass
+    with run_folder.opened(tmp_path / "run", graph, ASKED) as run:
+        assert run.journal["plan"] == 1
+        assert (run.folder / "original_float.tflite").read_bytes() == b"half"
+
+
+def test_another_version_is_named(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(graph, tmp_path, monkeypatch, "plan")
+    state = tmp_path / NOTE
+    state.write_text(json.dumps({**json.loads(state.read_text()), "version": "0.0.1"}))
+    told = rf"unfinished run of slimseg 0\.0\.1, and this is {slimseg.__version__}: "
+    with pytest.raises(OutputError, match=told), run_folder.opened(tmp_path, graph, ASKED):
+        pass
+    assert (tmp_path / WORK).is_dir()
+
+
+def test_a_run_of_the_time_before_versions_is_named(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / WORK).mkdir()
+    (tmp_path / WORK / "journal.json").write_text("{}")
+    with pytest.raises(OutputError, match="of an earlier slimseg"), run_folder.opened(tmp_path, graph, ASKED):
+        pass
+
+
+def test_a_folder_of_another_command_is_refused(graph: Graph, tmp_path: Path) -> None:
+    with claim.claimed(tmp_path / "app") as own:
+        own.begin("export")
+    with pytest.raises(OutputError, match="slimseg export"), run_folder.opened(tmp_path / "app", graph, ASKED):
+        pass
 
 
 @pytest.mark.parametrize("name", ["full", "full/file"])
-def test_what_is_there_is_never_written_over(shapes_graph: Graph, tmp_path: Path, name: str) -> None:
+def test_what_is_there_is_never_written_over(graph: Graph, tmp_path: Path, name: str) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    with pytest.raises(OutputError, match="not empty"):
-        run_folder.opened(tmp_path / name, shapes_graph)
+    with pytest.raises(OutputError, match="not empty"), run_folder.opened(tmp_path / name, graph, ASKED):
+        pass
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]
 
 
-def test_no_room_is_said_before_anything_is_made(
-    shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_is_said_before_anything_is_made(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    with pytest.raises(OutputError, match="1 MB of free space"):
-        run_folder.new(tmp_path / "run", shapes_graph)
+    told = "1 MB of free space"
+    with pytest.raises(OutputError, match=told), run_folder.opened(tmp_path / "run", graph, ASKED):
+        pass
     assert not (tmp_path / "run").exists()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from slimseg.disk import scratch
 from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.runtimes.child import Child
 
@@ -71,6 +75,37 @@ def test_closing_ends_the_process() -> None:
     assert child.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+DYING = """
+from slimseg.runtimes import child
+print(child.call("os:getpid"), child.call("tempfile:gettempdir"), flush=True)
+child.call("test_child:hold_the_lock", 10_000)
+"""
+
+
+def hold_the_lock(seconds: int) -> None:
+    """A native call that lets no other Python code of its process run."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no way to wait for a process that is not our child")
+def test_the_child_dies_with_its_parent_in_the_middle_of_a_native_call() -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", DYING], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert parent.stdout is not None
+    pid, folder = parent.stdout.readline().split()
+    child = os.pidfd_open(int(pid))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert select.select([child], [], [], 60)[0], "the child lives on"
+    os.close(child)
+    assert Path(folder).is_dir()
+    scratch.clear()
+    assert not Path(folder).exists()
 
 
 def test_the_runtime_layer_does_not_import_torch() -> None:

@@ -7,7 +7,6 @@ are run in turns from the image's bytes to its mask.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure, Unsupported, UserError
 from slimseg.exporting import head_forms
 from slimseg.graph.graph import Graph
@@ -65,10 +65,10 @@ def measured(
         RuntimeFailure: ncnn is not installed, or a runtime refused a file.
     """
     progress = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+    with scratch.folder() as folder:
         made = []
         for number, (runtime, write) in enumerate(_writers(runtimes, images).items()):
-            made += _made(graph, runtime, write, Path(folder, str(number)), progress)
+            made += _made(graph, runtime, write, folder / str(number), progress)
         paths = [each.path for each in made if each.path is not None]
         progress.say("Timing every form of the output side by side")
         times = dict(zip(paths, host.time_in_app(paths, image, image.shape[:2], threads, rounds=ROUNDS), strict=True))

@@ -7,7 +7,6 @@ the tensors are taken from their bytes, the program from its JSON (`frontends/se
 from __future__ import annotations
 
 import io
-import os
 import warnings
 import zipfile
 from collections.abc import Iterable
@@ -18,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimseg.errors import ModelError, OutputError, SlimsegError, one_line
+from slimseg.disk import atomic
+from slimseg.errors import ModelError, SlimsegError, one_line
 from slimseg.frontends import serialized
 from slimseg.frontends.aten.effort import Allowance
 from slimseg.frontends.bounded import Entries, json_of
@@ -156,17 +156,10 @@ def write_graph(graph: Graph, path: Path) -> None:
     Raises:
         OutputError: the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.pt2")
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            example = torch.zeros(graph.input_shape)
-            program = torch.export.export(graph.module.eval(), (example,))
-            buffer = io.BytesIO()
-            torch.export.save(program, buffer, extra_files={DESCRIPTION_FILE: graph.description.to_json()})
-        temporary.write_bytes(buffer.getbuffer())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        example = torch.zeros(graph.input_shape)
+        program = torch.export.export(graph.module.eval(), (example,))
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer, extra_files={DESCRIPTION_FILE: graph.description.to_json()})
+    atomic.write(buffer.getbuffer(), path)

@@ -83,7 +83,7 @@ def measured(
         # The original and what edits start from side by side: that saving is to be known.
         count = files.index(start_int8) + 1
         found = steady.time_files(files, QUANTISATION_SECONDS, progress, lambda now: steady.all_known(now.of(count)))
-        journal[_ENTRY] = found.latencies_ms
+        journal.keep(_ENTRY, found.latencies_ms, files)
     latencies_ms = dict(zip(files, journal[_ENTRY], strict=True))
     baseline = Baseline(
         original, latencies_ms[original], accuracy(original)
@@ -106,7 +106,7 @@ def _on_ncnn(graph: Graph, run: Path, accuracy: Callable[[Path], deploy.Accuracy
     if _ENTRY not in journal:
         deploy.write_deployed(graph, path, (), "ncnn")
         (timing,) = benchmark.time_files([path])
-        journal[_ENTRY] = [timing.calm_ms]
+        journal.keep(_ENTRY, [timing.calm_ms], runtime.of(path).files(path))
     (latency_ms,) = journal[_ENTRY]
     return Baselines(Baseline(path, latency_ms, accuracy(path)), None, path, latency_ms, "ncnn", ())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimseg import ratios
+from slimseg.disk import scratch
 from slimseg.errors import Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
@@ -69,8 +69,8 @@ def write_deployed(graph: Graph, path: Path, images: Images, precision: Precisio
         graph = image_input.fold(graph)
     except Unsupported:
         io = "float32"
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        float_path = Path(folder) / path.name
+    with scratch.folder() as folder:
+        float_path = folder / path.name
         write_float(graph, float_path)
         write_int8(graph, float_path, path, images, io)
     return path

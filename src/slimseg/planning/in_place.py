@@ -7,11 +7,11 @@ its place goes, and neighbours of one technique that cannot be told apart are to
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimseg.disk import scratch
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
@@ -96,8 +96,8 @@ class InPlace:
         if not every:
             return Measured(plan)
         self.progress.say("Predictions: every edit timed where it stands")
-        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            found = self.time(self.stages(every, Path(folder)))
+        with scratch.folder() as folder:
+            found = self.time(self.stages(every, folder))
         corrected = _with_edits(plan, deploy.in_place(every, found.latencies_ms))
         return Measured(replace(corrected, start_ms=found.latencies_ms[0]), found.savings_ms, found.errors_ms)
 

@@ -1,27 +1,32 @@
 """What a run has done so far, kept in its folder, so that a run that was killed goes on where it stopped.
 
-One JSON file of named entries, rewritten whole at each, and the weights after each phase of training beside it. It
-also knows what the run was asked for: a run is only gone on with under the same conditions.
+    work/journal.jsonl     what the run was asked for, then one entry a line, in the order in which they were made
+    work/*.safetensors     the weights after each phase of training
+
+An entry counts if its line is whole, the files that it speaks of are as they were, and so is everything before it: a
+run goes on from the last one that counts. It only goes on under the same conditions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
+from slimseg.disk import atomic
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
-from slimseg.report.files import write_text
+from slimseg.training.data import Folder
 
-FILE = "journal.json"
+FILE = "journal.jsonl"
 
 
 class Journal:
@@ -31,21 +36,37 @@ class Journal:
         """Open or begin the journal in `folder`.
 
         Raises:
-            OutputError: the run there was asked for something else, or its journal is damaged.
+            OutputError: the run there was asked for something else.
         """
         self.path = folder / FILE
         self.conditions = json.loads(json.dumps(conditions))
         self.entries: dict[str, Any] = {}
-        self.resumed = self.path.is_file()
-        before_s = self._read() if self.resumed else 0.0
+        self._lines: list[str] = []
+        before_s = self._read() if self.path.is_file() else 0.0
+        self.resumed = bool(self.entries)
         self.started = time.monotonic() - before_s
 
     def _read(self) -> float:
-        try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            conditions, entries, seconds = dict(stored["conditions"]), dict(stored["entries"]), float(stored["seconds"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{self.path} is damaged: give another folder for the run, or remove this one") from error
+        """Everything up to the first line that does not count; the seconds that the run had taken by then."""
+        seconds = 0.0
+        lines = _whole_lines(self.path)
+        conditions = next(lines, None)
+        if not isinstance(conditions, dict):
+            return seconds
+        self._check(conditions)
+        for line in lines:
+            try:
+                name, value, files, taken_s = str(line["name"]), line["value"], dict(line["files"]), line["seconds"]
+                if not all(_digest(self.path.parent / path) == digest for path, digest in files.items()):
+                    break
+                seconds = float(taken_s)
+            except (KeyError, TypeError, ValueError):
+                break
+            self.entries[name] = value
+            self._lines.append(json.dumps(line))
+        return seconds
+
+    def _check(self, conditions: dict[str, Any]) -> None:
         if conditions != self.conditions:
             names = {**self.conditions, **conditions}
             changed = [name for name in names if conditions.get(name, names) != self.conditions.get(name, names)]
@@ -53,8 +74,6 @@ class Journal:
                 f"{self.path.parent.parent} holds an unfinished run with another {' and '.join(changed)}: "
                 "give what it was started with to go on, or another folder"
             )
-        self.entries = entries
-        return seconds
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
@@ -64,10 +83,19 @@ class Journal:
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Keep an entry of JSON values, at once on disk."""
-        entries = {**self.entries, name: value}
-        stored = {"conditions": self.conditions, "seconds": self.seconds, "entries": entries}
-        write_text(json.dumps(stored, indent=1) + "\n", self.path)
-        self.entries = entries
+        self.keep(name, value)
+
+    def keep(self, name: str, value: Any, files: Iterable[Path] = ()) -> None:
+        """Keep an entry that counts only as long as these files are as they are now."""
+        digests = {}
+        for path in files:
+            atomic.settle(path)
+            digests[os.path.relpath(path, self.path.parent)] = _digest(path)
+        line = json.dumps({"name": name, "value": value, "files": digests, "seconds": self.seconds})
+        lines = [json.dumps(self.conditions), *self._lines, line]
+        atomic.write("".join(f"{each}\n" for each in lines).encode(), self.path)
+        self._lines.append(line)
+        self.entries[name] = value
 
     def trained(self, phase: str, module: nn.Module, train: Callable[[], object]) -> None:
         """One phase of training, or the weights that it ended with where the run went through it before."""
@@ -77,13 +105,40 @@ class Journal:
             return
         train()
         weights = module.state_dict().items()
-        save_file({name: value.clone(memory_format=torch.contiguous_format) for name, value in weights}, path)
-        self[phase] = path.name
+        values = {name: value.clone(memory_format=torch.contiguous_format) for name, value in weights}
+        atomic.write(save(values), path)
+        self.keep(phase, path.name, [path])
 
     @property
     def seconds(self) -> float:
         """Time that the run took, the part before it was killed included as far as it was kept."""
         return time.monotonic() - self.started
+
+
+def _whole_lines(path: Path) -> Iterator[Any]:
+    """What each line says, up to the first one that says nothing."""
+    try:
+        for line in path.read_bytes().splitlines():
+            yield json.loads(line)
+    except (OSError, ValueError, RecursionError):
+        return
+
+
+def _digest(path: Path) -> str:
+    """Of what a file holds; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def listed(folder: Folder) -> str:
+    """A hash of a folder of images: the names and sizes of all that are used."""
+    digest = hashlib.sha256()
+    for split in (folder.train, folder.val):
+        for path in (*split.images, *(split.masks or ())):
+            digest.update(f"{path.relative_to(folder.path)} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def fingerprint(graph: Graph) -> str:

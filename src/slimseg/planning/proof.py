@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ def prove(
 ) -> SlimResult:
     """Put the best candidate into the run's folder as `model`, and measure it beside the baselines."""
     final = (run / "model").with_suffix(best.path.suffix)
-    shutil.copyfile(best.float_path, run / "model_float.tflite")
+    runtime.copy(best.float_path, run / "model_float.tflite")
     runtime.copy(best.path, final)
     archive.write_graph(best.student, run / "model.pt2")
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]

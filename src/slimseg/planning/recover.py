@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from slimseg.errors import ModelError
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning.budget import Budget
@@ -94,7 +96,15 @@ class Recovery:
         schedule = Schedule(steps, time_limit_s=seconds, precision=fastest(loss, next(self.batches)))
         self.student.module.zero_grad(set_to_none=True)
         checkpoint = self.checkpoints / f"{name}.ckpt" if self.checkpoints else None
-        train(self.student.module, loss, self.batches, schedule, self.progress, what, checkpoint, self.seed)
+        learn = partial(train, self.student.module, loss, self.batches, schedule, self.progress, what)
+        try:
+            learn(checkpoint, self.seed)
+        except ModelError:
+            if checkpoint is None or not checkpoint.is_file():
+                raise
+            self.progress.say(f"{what}: {checkpoint} is damaged, so that this part of the training starts over")
+            checkpoint.unlink()
+            learn(checkpoint, self.seed)
 
     def _recalibrate(self) -> None:
         images = (batch.images for batch in islice(self.batches, RECALIBRATION_BATCHES))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimseg.disk import scratch
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
@@ -42,6 +42,6 @@ class Target:
         """Bytes that the file of this graph is too big; 0 or less where it is small enough."""
         if self.size_bytes is None:
             return None
-        with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-            path = whatif.written(graph, precision, Path(folder) / "whole.tflite")
+        with scratch.folder() as folder:
+            path = whatif.written(graph, precision, folder / "whole.tflite")
             return int(runtime.size_bytes(path) - self.size_bytes / MARGIN)

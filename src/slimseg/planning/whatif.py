@@ -8,7 +8,6 @@ network would not have is not timed.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Literal
 import numpy as np
 from torch import fx, nn
 
+from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure, SlimsegError, Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
@@ -97,8 +97,8 @@ def price(
 ) -> Priced:
     """Time every site's part of the network before and after its edit."""
     refusals: list[Refusal] = []
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        files = _Files(Path(folder), precision)
+    with scratch.folder() as folder:
+        files = _Files(folder, precision)
         pairs: dict[Site, tuple[Path, Path]] = {}
         for site in progress.track(sites, "writing what-ifs"):
             try:
@@ -142,8 +142,8 @@ def _timed(
 
 def compare(before: Graph, after: Graph, precision: Precision, threads: int = 1) -> Price:
     """Two whole networks, side by side."""
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        files = _Files(Path(folder), precision)
+    with scratch.folder() as folder:
+        files = _Files(folder, precision)
         pair = [files.of(before, "before"), files.of(after, "after")]
         timings = benchmark.time_files(pair, threads, 4 * SECONDS_PER_FILE)
     return Price.of(*timings)
@@ -157,8 +157,8 @@ def file_latency_ms(path: Path, threads: int = 1) -> float:
 
 def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:
     """Median latency of the whole network, written in that precision."""
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        (timing,) = benchmark.time_files([_Files(Path(folder), precision).of(graph, WHOLE)], threads)
+    with scratch.folder() as folder:
+        (timing,) = benchmark.time_files([_Files(folder, precision).of(graph, WHOLE)], threads)
     return timing.calm_ms
 
 

@@ -12,14 +12,13 @@ measured); solved greedily as Yang et al., "NetAdapt", 2018, algorithm 1.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from slimseg.disk import scratch
 from slimseg.graph import costs
 from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance
 from slimseg.graph.graph import Graph
@@ -76,8 +75,8 @@ def narrowing(graph: Graph, precision: Precision, need_ms: float, need_bytes: in
     groups = channel_groups(graph)
     refusals = tuple(Refusal(Channels.name, group.root, group.fixed) for group in groups if group.fixed is not None)
     free = [group for group in groups if group.fixed is None and group.channels >= LEAST]
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = whatif.written(graph, precision, Path(folder) / "whole.tflite")
+    with scratch.folder() as folder:
+        path = whatif.written(graph, precision, folder / "whole.tflite")
         times = layer_times(graph, runtime.of(path).profile(path))
         bytes_per_parameter = runtime.size_bytes(path) / costs.total(graph).params
     kept = widths(graph, free, times, need_ms, int(need_bytes / bytes_per_parameter))

@@ -10,7 +10,6 @@ concatenation, an input in float32): that is a grid of the edge. What stays in f
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from slimseg.disk import scratch
 from slimseg.runtimes.litert import costs, file, quantizer
 
 STEPS = 255  # of 8 bits
@@ -60,8 +60,8 @@ def probe(float_path: Path) -> Grids:
     computed = (operator.name for operator in model.operators if operator.dtype == "float32")
     names = list(dict.fromkeys((source.name, *computed)))
     ranges = {name: _made_up(number) for number, name in enumerate(names)}
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = Path(folder) / "probe.tflite"
+    with scratch.folder() as folder:
+        path = folder / "probe.tflite"
         quantizer.quantize_int8(float_path, path, [np.zeros(source.shape, np.float32)], ranges=ranges)
         return _Reader(file.parse(path.read_bytes(), path), names).run()
 

@@ -9,14 +9,13 @@ scale of a softmax, layers that stay in float32: all of it comes from the grids 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from slimseg.disk import scratch
 from slimseg.errors import Unsupported
 from slimseg.frontends import load
 from slimseg.graph import ops
@@ -44,8 +43,8 @@ def file_form(graph: Graph) -> Graph:
     Raises:
         Unsupported: the graph cannot be written, or what was written not be read.
     """
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        path = Path(folder) / "model.tflite"
+    with scratch.folder() as folder:
+        path = folder / "model.tflite"
         writer.write(graph, path)
         result = load(path)
     result.name, result.source = graph.name, None

@@ -12,7 +12,6 @@ the file rounds, and what is evaluated here is what the file computes (`arithmet
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from slimseg.disk import scratch
 from slimseg.errors import Unsupported
 from slimseg.graph.graph import Graph
 from slimseg.planning.scores import logits_of
@@ -92,8 +92,8 @@ class QuantisationAwareTraining:
         self.seed = seed
         self.progress = progress
         self.images = folder.sample_images(CALIBRATION_IMAGES, seed=seed)
-        with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
-            path = Path(scratch) / "float.tflite"
+        with scratch.folder() as work:
+            path = work / "float.tflite"
             writer.write(self.graph, path)
             source = file.read(path)
             given = byte_input.ranges(source) if self.io == "image" else {}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from slimseg.disk import atomic
 from slimseg.errors import OutputError, harmless
 from slimseg.results import Result
+
+Read = TypeVar("Read", bound=Result)
 
 
 def to_json(result: Result) -> str:
@@ -49,45 +53,38 @@ def write_text(text: str, path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: no room, no permission, no such folder, or a folder in the way.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    atomic.write(text.encode(), path)
+
+
+def read_json(kind: type[Read], path: str | os.PathLike[str]) -> Read:
+    """A result as `write_json` wrote it.
+
+    Raises:
+        OutputError: it is not there, or not whole.
+    """
     try:
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        _discard(temporary)
-        raise OutputError(f"{target} cannot be written: {_advice(error)}") from error
-    except BaseException:
-        _discard(temporary)
-        raise
+        found = _built(kind, json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path} cannot be read: remove its folder, or give another one") from error
+    assert isinstance(found, kind)
+    return found
 
 
-def _discard(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        return  # the folder itself is out of reach, so nothing of ours is in it
-
-
-_ADVICE = {
-    errno.EISDIR: "a folder of that name is in the way; give a file name",
-    errno.ENOTDIR: "a part of the path is a file; give a path inside a folder",
-    errno.ENOENT: "its folder does not exist; create the folder first",
-    errno.ENOSPC: "there is no room left on the disk; free some or choose another place",
-    errno.EDQUOT: "the disk quota is used up; free some room or choose another place",
-    errno.EACCES: "permission denied; choose a place that you may write to",
-    errno.EPERM: "permission denied; choose a place that you may write to",
-    errno.EROFS: "the file system is read-only; choose another place",
-}
-
-
-def _advice(error: OSError) -> str:
-    return _ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another place")
+def _built(kind: Any, value: Any) -> Any:
+    """A value of JSON as what a result's field is annotated with; null is NaN where a number has to be."""
+    if is_dataclass(kind):
+        types = get_type_hints(kind)
+        given = {each.name: value[each.name] for each in fields(kind) if each.name in value}
+        return kind(**{name: _built(types[name], each) for name, each in given.items()})  # type: ignore[operator]
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return None if value is None else _built(next(each for each in inner if each is not type(None)), value)
+    if get_origin(kind) is tuple:
+        inner = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return tuple(_built(*each) for each in zip(inner, value, strict=True))
+    if get_origin(kind) is dict:
+        return {key: _built(inner[1], each) for key, each in value.items()}
+    return math.nan if kind is float and value is None else value
 
 
 def _strict(value: Any) -> Any:

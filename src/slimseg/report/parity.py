@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from slimseg.errors import OutputError
+from slimseg.disk import atomic
 from slimseg.report import palette
 from slimseg.report.images import DIFFERENCE_COLOURS, DIFFERS
 
@@ -68,11 +67,6 @@ def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
 
 def _saved(sheet: Image.Image, path: Path) -> Path:
     """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        sheet.save(temporary, "png", optimize=True)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    with atomic.replacing(path, durable=False) as stream:
+        sheet.save(stream, "png", optimize=True)
     return path

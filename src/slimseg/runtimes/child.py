@@ -6,6 +6,7 @@
 
 Messages are an 8-byte length and a pickle, between our own two processes only. The child moves its protocol off
 file descriptors 0 and 1 first, so that whatever native code prints goes to a log, whose tail explains a crash.
+The child never outlives its parent, however that ends (`_end_with_parent`); its temporary files go with the parent's.
 A plain subprocess and not `multiprocessing`: a user's script may lack the `__main__` guard that spawning needs.
 """
 
@@ -17,6 +18,7 @@ import importlib
 import os
 import pickle
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -27,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure, SlimsegError
 
 _LENGTH = struct.Struct("<Q")
@@ -41,6 +44,7 @@ class Child:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
+        self._lifeline: int | None = None  # the end of a pipe: when it closes, the child ends
         self._lock = threading.Lock()
 
     def __enter__(self) -> Child:
@@ -58,10 +62,13 @@ class Child:
         """End the child; a later call starts a new one."""
         process, self._process = self._process, None
         log, self._log = self._log, None
+        lifeline, self._lifeline = self._lifeline, None
         if process is None:
             return
         process.kill()
         process.wait()
+        if lifeline is not None:
+            os.close(lifeline)
         for pipe in (process.stdin, process.stdout, log):
             if pipe:
                 with contextlib.suppress(OSError):
@@ -114,13 +121,18 @@ class Child:
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "slimseg.runtimes.child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=_environment(),
-            )
+            theirs, self._lifeline = os.pipe()
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "slimseg.runtimes.child", str(theirs)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._log,
+                    env=_environment(),
+                    pass_fds=[theirs] if os.name == "posix" else [],
+                )
+            finally:
+                os.close(theirs)
         return self._process
 
     def _rewind_log(self) -> int:
@@ -162,6 +174,7 @@ def _environment() -> dict[str, str]:
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     environment["PYTHONSAFEPATH"] = "1"  # a stray numpy.py in the working directory is not ours to import
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    environment["TMPDIR"] = str(scratch.root())
     return environment
 
 
@@ -238,8 +251,25 @@ def _answer(request: bytes) -> bytes:
         return pickle.dumps(("other", f"{type(error).__name__}: {first}"))
 
 
-def _serve() -> None:
+def _end_with_parent(lifeline: int) -> None:
+    """Have the system end this process when the parent's end of the pipe closes, as it does when the parent dies.
+
+    Nothing is ever written to it. Its end makes a SIGIO, which ends a process that does not handle it, even in the
+    middle of a native call. A thread that waits for it would need the lock that such a call may hold.
+    """
+    with contextlib.suppress(ImportError, OSError):  # Windows: the child ends after the call that it is at
+        import fcntl
+
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([lifeline], [], [], 0)[0]:
+            os._exit(0)  # the parent was dead before the system was told
+
+
+def _serve(lifeline: int) -> None:
     """The child's loop: ends when the parent closes its end, or dies."""
+    _end_with_parent(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -254,4 +284,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(int(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from slimseg.disk import atomic
 from slimseg.errors import ModelError, UserError
 from slimseg.graph.graph import Graph
 from slimseg.results import Profile, RuntimeName
@@ -176,6 +176,5 @@ def copy(source: Path, target: Path) -> None:
     """All files of a network under another name; each is replaced in one step, the one that stands for it last."""
     pairs = list(zip(of(source).files(source), of(target).files(target), strict=True))
     for old, new in reversed(pairs):
-        beside = new.with_name(f".{new.name}.{os.getpid()}")
-        shutil.copyfile(old, beside)
-        os.replace(beside, new)
+        with old.open("rb") as stream, atomic.replacing(new) as copied:
+            shutil.copyfileobj(stream, copied)

@@ -24,6 +24,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from slimseg.disk import atomic
 from slimseg.errors import ModelError
 from slimseg.progress import Bar, Progress, Silent
 from slimseg.training import memory
@@ -234,7 +235,6 @@ class _Average:
 
 def _save(path: Path, step: int, module: nn.Module, optimiser: Any, average: _Average) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     state = {
         "step": step,
         "module": module.state_dict(),
@@ -242,8 +242,8 @@ def _save(path: Path, step: int, module: nn.Module, optimiser: Any, average: _Av
         "average": average.values,
         "average_steps": average.steps,
     }
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with atomic.replacing(path) as stream:
+        torch.save(state, stream)
 
 
 def _resume(path: Path | None, module: nn.Module, optimiser: Any, average: _Average) -> int:

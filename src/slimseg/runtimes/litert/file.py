@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.errors import ModelError, OutputError, SlimsegError
+from slimseg.disk import atomic
+from slimseg.errors import ModelError, SlimsegError
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert import bounds, compact, costs
 
@@ -223,14 +224,7 @@ def save(data: bytes, path: str | Path) -> None:
     Raises:
         OutputError: the place cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    atomic.write(data, path, durable=False)
 
 
 def stat(path: Path) -> os.stat_result:

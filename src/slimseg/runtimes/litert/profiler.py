@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure
 from slimseg.results import Profile
 from slimseg.runtimes import child
@@ -117,13 +117,13 @@ def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()
     with Recorder(path, threads, profiled=False) as plain:
         first_run_ms = plain.run()
         start = Start(plain.load_ms, plain.prepare_ms, first_run_ms, plain.peak_memory_bytes())
-    with Recorder(path, threads) as recorder, tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
+    with Recorder(path, threads) as recorder, scratch.folder() as folder:
         session = prepared(name, threads)
         probes = _Probes(
             {
                 probe: prepared(str(written), threads)
                 for precision in precisions
-                for written, probe in roof.write_probes(precision, Path(folder)).items()
+                for written, probe in roof.write_probes(precision, folder).items()
             },
             threads,
         )

@@ -8,7 +8,6 @@ nodes goes through `litert_torch` (an optional extra) instead, where names are i
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
+from slimseg.disk import scratch
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
@@ -142,9 +142,9 @@ def _with_litert_torch(graph: Graph, unknown: str) -> Written:
         ) from None
     example = torch.zeros(1, *graph.input_size, graph.input_shape[1])
     try:
-        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings(), scratch.folder() as folder:
             warnings.simplefilter("ignore")  # its own and its dependencies' deprecations
-            path = Path(folder) / "model.tflite"
+            path = folder / "model.tflite"
             litert_torch.convert(_Nhwc(graph.module).eval(), (example,)).export(str(path))
             return Written(file.embed_description(path.read_bytes(), graph.description), {})
     except Exception as error:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from slimseg.disk import scratch
 from slimseg.errors import ModelError, Unsupported, one_line
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
@@ -36,8 +36,8 @@ def converted(graph: Graph, storage: Storage, why: str, timeout_s: float = TIMEO
     program = _program()
     if program is None:
         raise Unsupported(f"{why}: {INSTALL} to write it with pnnx")
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        source = Path(folder) / "model.pt"
+    with scratch.folder() as folder:
+        source = folder / "model.pt"
         try:
             _script(graph).save(str(source))
             _run(program, source, graph.input_shape, storage, timeout_s)

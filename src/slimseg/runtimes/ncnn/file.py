@@ -13,7 +13,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimseg.errors import ModelError, OutputError, RuntimeFailure
+from slimseg.disk import atomic
+from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert.file import TensorInfo
 from slimseg.runtimes.ncnn.net import HALF_TAG, MAGIC
@@ -189,13 +190,7 @@ def save(data: bytes, path: Path) -> None:
     Raises:
         OutputError: the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    atomic.write(data, path, durable=False)
 
 
 def damaged(path: str | Path, what: str) -> RuntimeFailure:
