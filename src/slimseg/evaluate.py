@@ -269,8 +269,8 @@ class Evaluator:
         """Find out whether the original makes sense on the images, before time is spent on it: see `notes`."""
         if self.original.input_shape[1] != 3:  # no image goes in
             return
-        with tempfile.TemporaryDirectory(prefix="slimseg-") as scratch:
-            path = Path(scratch) / f"original{runtime.named(on).suffix}"
+        with scratch.folder() as work:
+            path = work / f"original{runtime.named(on).suffix}"
             runtime.named(on).write(self.original, path)
             self.notes = (*self.folder.notes, *self.judge.doubts(path, self.classes))
 

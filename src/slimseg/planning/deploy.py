@@ -40,8 +40,8 @@ def write_float(graph: Graph, path: Path) -> None:
 
 def write_plain_int8(graph: Graph, path: Path, images: Images) -> None:
     """The graph merely quantised, float at both ends, ranges measured on the user's images."""
-    with tempfile.TemporaryDirectory(prefix="slimseg-") as folder:
-        float_path = Path(folder) / path.name
+    with scratch.folder() as folder:
+        float_path = folder / path.name
         write_float(graph, float_path)
         write_int8(graph, float_path, path, images)
 
