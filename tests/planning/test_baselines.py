@@ -14,7 +14,6 @@ from slimseg.planning import baselines, run_folder
 from slimseg.planning.baselines import Baselines, deployed_precision
 from slimseg.planning.budget import Budget
 from slimseg.planning.deploy import Accuracy
-from slimseg.planning.journal import Journal
 from slimseg.progress import Silent
 from slimseg.runtimes import runtime
 from slimseg.runtimes.litert import file, quantizer
@@ -44,9 +43,9 @@ def network() -> nn.Module:
 
 def measured(graph: Graph, folder: Path, budget: Budget) -> Baselines:
     """The baselines of a run, every file of the same accuracy."""
-    run = run_folder.opened(folder / "run", graph)
-    journal = Journal(run / run_folder.WORK, {})
-    return baselines.measured(graph, budget, run, IMAGES, lambda path: Accuracy(None, 100.0), journal, Silent())
+    with run_folder.opened(folder / "run", graph, {}) as run:
+        alike = Accuracy(None, 100.0)
+        return baselines.measured(graph, budget, run.folder, IMAGES, lambda _: alike, run.journal, Silent())
 
 
 @pytest.mark.usefixtures("quick_timing")
