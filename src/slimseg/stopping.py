@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from slimseg.errors import harmless
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a polite kill, a terminal that is closed
 
 
@@ -45,7 +47,7 @@ def listening() -> Iterator[None]:
             for number, handler in before.items():
                 signal.signal(number, handler)
     except Stopped as stopped:
-        print(" ".join(["Stopped.", *_notes(stopped)]), file=sys.stderr)
+        print(harmless(" ".join(["Stopped.", *_notes(stopped)])), file=sys.stderr)
         sys.exit(128 + stopped.number)
 
 
