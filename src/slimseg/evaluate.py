@@ -73,7 +73,7 @@ def evaluate(
         else:
             path = Path(model)
             if runtime.named(runtime.of(path).name) is runtime.LITERT:
-                path = _of_one_output(path, output, Path(scratch), progress)
+                path = _of_one_output(path, output, work, progress)
         means = description or _described(path)
         names = means.classes or folder.classes
         seen = _seen(path, part, means, class_count_of(path, means, names), threads, progress)
