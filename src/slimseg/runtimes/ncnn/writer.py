@@ -1,11 +1,12 @@
 """Write a Graph as `.param` and `.bin` of ncnn: scales and shifts folded, activations and pads fused, sizes explicit.
 
-The files are written directly, and pnnx, Tencent's converter, has only the networks with layers that we cannot say.
-Tried with pnnx 20261020 on the vocabulary of a Graph: it loses the names of all layers, by which profiles, plans and a
-bisection speak of the same thing; it takes 0.2 to 4 s, where a plan asks for hundreds of networks and this takes 0.02
-to 0.2; and it ends well with layers that ncnn does not have for slices (so for slim_reshape and every ShuffleNet),
-asymmetric and nearest-exact resizing, depth-to-space, slopes of their own for every value, and argmax. What it can
-say, it says with as many layers as we do, or more. Every layer here is called like the node whose value it computes.
+The files are written directly, and networks with layers that we cannot say are refused. For those, pnnx, Tencent's
+converter, gave files of the wrong shape, and circular padding came out wrong without a word. Tried with pnnx 20261020
+on the vocabulary of a Graph: it loses the names of all layers, by which profiles, plans and a bisection speak of the
+same thing; it takes 0.2 to 4 s, where a plan asks for hundreds of networks and this takes 0.02 to 0.2; and it ends
+well with layers that ncnn does not have for slices (so for slim_reshape and every ShuffleNet), asymmetric and
+nearest-exact resizing, depth-to-space, slopes of their own for every value, and argmax. What it can say, it says with
+as many layers as we do, or more. Every layer here is called like the node whose value it computes.
 
 ncnn's ArgMax is one number for a whole blob, so a network that ends in the class of every pixel is written without
 that end, and its description says so: the app takes the argmax.
@@ -24,7 +25,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.output import output_kind
-from slimseg.runtimes.ncnn import fallback, lowering
+from slimseg.runtimes.ncnn import lowering
 from slimseg.runtimes.ncnn.file import save, with_description
 from slimseg.runtimes.ncnn.lowering import groups
 from slimseg.runtimes.ncnn.lowering.step import as_shape
@@ -45,7 +46,7 @@ class Artefact:
     input_shape: tuple[int, ...]  # (height, width, channels)
     output_shape: tuple[int, ...]  # (height, width, classes); a flat or two-dimensional output as it is
     description: Description  # of these files: the output's meaning may be another than the Graph's
-    covers: dict[str, tuple[str, ...]]  # by layer of the file: the graph nodes that it computes; empty if pnnx wrote it
+    covers: dict[str, tuple[str, ...]]  # by layer of the file: the graph nodes that it computes
 
     @property
     def size_bytes(self) -> int:
@@ -72,7 +73,7 @@ def write(graph: Graph, folder: str | Path, storage: Storage = "fp32", name: str
         storage: "fp16" halves the `.bin`; ncnn computes in whatever the device and its options say.
 
     Raises:
-        Unsupported: a layer cannot be said in ncnn, and pnnx is not there to try, or fails.
+        Unsupported: a layer cannot be said in ncnn.
         OutputError: the place cannot be written.
     """
     written = serialise(graph, storage)
@@ -101,24 +102,17 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
     """The files' contents.
 
     Raises:
-        Unsupported: a layer cannot be said in ncnn, and pnnx is not there to try, or fails.
+        Unsupported: a layer cannot be said in ncnn.
     """
     folded = fold_scales(without_argmax(graph))
     unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
     if not unknown:
-        try:
-            return _Writer(folded).run(storage)
-        except Unsupported as error:
-            return _with_pnnx(folded, storage, str(error))
+        return _Writer(folded).run(storage)
     more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
     names = ", ".join(unknown[:3]) + more
-    return _with_pnnx(folded, storage, f"{graph.name} has layers that slimseg cannot write for ncnn itself ({names})")
-
-
-def _with_pnnx(graph: Graph, storage: Storage, why: str) -> Written:
-    text, data = fallback.converted(graph, storage, why)
-    taken, given = (_channels_last(tuple(graph.shape(node)[1:])) for node in (graph.input, graph.output))
-    return Written(text, data, taken, given, graph.description, {})
+    raise Unsupported(
+        f"{graph.name} has layers that cannot be written for ncnn ({names}): export it to another runtime"
+    )
 
 
 def without_argmax(graph: Graph) -> Graph:
