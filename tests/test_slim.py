@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from importlib import import_module
@@ -20,6 +21,9 @@ from slimseg.planning import planner, recover
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.deploy import QUANTISATION
+from slimseg.planning.exact import PlannedEdit
+from slimseg.planning.plan import Plan
+from slimseg.planning.untrained import Untrained
 from slimseg.progress import Bar, Silent
 from slimseg.quantisation import qat
 from slimseg.results import SlimResult
@@ -273,8 +277,71 @@ def test_a_budget_out_of_reach_is_said_to_be_missed(
         "max_size": False,
         "min_speedup": False,
     }
-    assert (tmp_path / "run" / "model.tflite").is_file()  # the best that was found
-    assert result.speedup > 2
+    assert (tmp_path / "run" / "model.tflite").is_file()
+    assert_worse_than_none(result)
+
+
+def assert_worse_than_none(result: SlimResult) -> None:
+    """The result is one of the forms that were compared, and accurate: the original is always among them."""
+    (chosen,) = (form for form in result.forms if form.chosen)
+    assert chosen.size_bytes == result.result.size_bytes
+    assert (chosen.miou, chosen.agreement) == (result.result.miou, result.result.agreement)
+    assert (chosen.speedup, chosen.budget_met) == (result.speedup, result.budget_met)
+    assert any(form.form == "original" and form.drop == 0 for form in result.forms)
+    assert chosen.drop <= 0.5  # beyond what these runs allow: nothing
+
+
+@quick_plan
+def test_without_time_to_train_the_result_is_the_best_of_what_needs_none(
+    shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user is told before, nothing is planned, and what was measured is not measured again by a second start."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(MODULE, "ENOUGH", math.inf)
+    monkeypatch.setattr(MODULE, "Planner", killed)
+    budget, run = Budget(min_speedup=1000.0, max_drop=0.0), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE._Job, "_search", killed)
+        with pytest.raises(Killed):
+            slimseg.slim(shapes_graph, shapes, run, budget)
+    monkeypatch.setattr(Untrained, "_measured", killed)
+    result = slimseg.slim(shapes_graph, shapes, run, budget)
+    (note,) = (each for each in result.notes if "Recovering accuracy takes about" in each)
+    assert "edits that need it are left out; --time-limit" in note
+    assert not any(form.trained for form in result.forms)
+    assert result.forms[0].form == "original"
+    assert (result.forms[0].speedup, result.forms[0].drop) == (1.0, 0.0)
+    assert not result.budget_met
+    assert result.verdict.startswith("The budget is not met: Speed-up")
+    assert_worse_than_none(result)
+    written = json.loads((run / "result.json").read_text())
+    assert [form["form"] for form in written["forms"]] == [form.form for form in result.forms]
+    assert note in (run / "report.html").read_text().replace("&#39;", "'")
+    assert {path.name for path in run.iterdir()} >= RUN
+
+
+@quick_plan
+def test_a_plan_that_was_never_trained_is_no_result_where_it_loses_too_much(
+    shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if planning had used the time: what was planned stays among the forms that were compared, no more."""
+    site = Separable().find(shapes_graph, {}).sites[-1]
+    plan = Plan(Separable().apply(shapes_graph, site), (PlannedEdit(site, 1.0, 50.0),), ())
+    monkeypatch.setattr(MODULE._Job, "_plan", lambda *_: plan)
+    monkeypatch.setattr(MODULE._Job, "_has_time_to_recover", lambda *_: True)
+    monkeypatch.setattr(MODULE._Job, "_can_train", lambda *_: False)
+    monkeypatch.setattr(Untrained, "_sizes", lambda _: ())
+    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", Budget(min_speedup=50.0, max_drop=0.0))
+    (planned,) = (form for form in result.forms if form.form == "planned, not trained")
+    assert not planned.trained
+    assert planned.chosen == (planned.drop <= 0)
+    assert_worse_than_none(result)
 
 
 def test_a_head_that_cannot_be_had_is_said_at_once(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:

@@ -359,6 +359,23 @@ class SourceFile(Result):
 
 
 @dataclass(frozen=True)
+class DeployedForm(Result):
+    """One form of a network that was written, timed and judged as it would be deployed."""
+
+    form: str  # "original", "exact edits", "plain int8", "192x256, int8", "trained", ...
+    trained: bool  # False: its weights are the original's, as far as it still has them
+    precision: str  # "float32", "int8"; on ncnn "float16", which is how weights are stored
+    input_size: tuple[int, int]  # height, width
+    speedup: float  # over the original in float32, timed in turns with it
+    size_bytes: int
+    miou: float | None  # None without labels
+    agreement: float | None  # with the original's masks, percent of pixels
+    drop: float  # points of mIoU lost; without labels, percent of pixels that changed class
+    budget_met: bool
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class InputSizeTrial(Result):
     """One point of the accuracy curve over input sizes: the network otherwise unchanged, nothing trained."""
 
@@ -389,11 +406,12 @@ class SlimResult(Result):
     input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
     runtime: RuntimeName = "litert"  # that all was timed on and the file is for
     exported: ExportResult | None = None  # the files for apps, where they were asked for in the same command
+    forms: tuple[DeployedForm, ...] = ()  # all that were compared, those that need no training first
     verdict: str = ""  # whether the budget is met, and which bounds are missed, in a sentence
     sources: tuple[SourceFile, ...] = ()  # what the network was opened from; empty for one that was given in memory
     data: str = ""  # folder of the images, absolute; empty where none were given
     validation_images: int = 0  # that mIoU and agreement were measured on
-    notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the original makes sense on them
+    notes: tuple[str, ...] = ()  # how images were understood, whether the original makes sense, where time was short
     disturbed: Disturbance | None = None
 
     @property

@@ -1,6 +1,7 @@
 """`slimseg slim`: the whole path. Edit the network, recover its accuracy from itself, quantise it, prove the result.
 
 original ──> float32 and int8 files (the baselines)
+   ├─ what needs no training: exact edits, int8, both, a smaller input; the result is never worse than these
    └─ plan: head, input size, approximations, channels, each priced on the runtime
         └─ rewrite: exact edits of what is left, as the runtime likes it; every edit timed where it stands
              └─ recover: new blocks mimic the old ones, then the whole is distilled
@@ -15,7 +16,7 @@ Where nothing may be asked of the user, slim_exact.py tells the shorter story.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -33,9 +34,12 @@ from slimseg.planning.journal import fingerprint, listed
 from slimseg.planning.plan import Plan
 from slimseg.planning.planner import Evidence, Planner
 from slimseg.planning.proof import prove
-from slimseg.planning.recover import Recovery
+from slimseg.planning.recover import Recovery, expected_leg_s
 from slimseg.planning.run_folder import RunFolder
 from slimseg.planning.target import Target
+from slimseg.planning.time_plan import ENOUGH, TimePlan
+from slimseg.planning.untrained import Untrained, expected_shares
+from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run
@@ -55,8 +59,8 @@ IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
 ROUNDING_COSTS = 0.3  # points, from which on the network is trained in 8 bits
+AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # a time limit from which on all those images are used; the least there are
 TIMING_SHARE = 0.06  # of the time limit, at most: for every edit where it stands, planned and proven
-RESERVED_SHARE = 0.1  # of the time limit: kept for writing, measuring and reporting
 
 
 def slim(
@@ -180,14 +184,14 @@ class _Job:
         self.evaluator = evaluator
         self.progress = evaluator.progress
         self.journal = run.journal
-        self.deadline = run.journal.started + budget.time_limit_s
+        self.time = TimePlan(run.journal.started, budget.time_limit_s)
         self.work = run.work
 
     def run(self) -> SlimResult:
         if self.journal.resumed:
             self.progress.say(f"Going on with a run that was stopped after {self.journal.seconds:.0f} s")
         self._baselines()
-        return self._proof(self._search())
+        return self._proof(self._search(self._untrained()))
 
     def _baselines(self) -> None:
         forms = "float32 and as plain int8" if self.budget.runtime == "litert" else "float32 on ncnn"
@@ -195,66 +199,138 @@ class _Job:
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
         accuracy = self.evaluator.accuracy
         self.baselines = baselines.measured(
-            self.graph, self.budget, self.out, self.calibration, accuracy, self.journal, self.progress
+            self.graph, self.budget, self.out, self.calibration, accuracy, self.journal, self.progress, self._timing_s
         )
         for refusal in self.baselines.refusals:
             self.progress.say(f"int8 makes this network no faster ({refusal.reason})")
 
-    def _proof(self, best: Candidate) -> SlimResult:
-        self.progress.say("Proof: the deployed files side by side")
-        result = prove(self.graph, self.baselines, best, self._places, self.out, self.journal)
-        result = replace(result, **self.evaluator.told())
+    def _untrained(self) -> list[Candidate]:
+        self.progress.say("Without training: exact edits, int8, both, a smaller input")
+        asked = self._asked()
+        untrained = Untrained(
+            asked, asked is self.graph, self.baselines, self.budget, self.calibration, self.evaluator.accuracy,
+            self._accuracy_at, self.work, self.journal, self.progress, self.time.untrained_until(),
+        )  # fmt: skip
+        found = untrained.candidates()
+        for each in found:
+            self.progress.say(f"  {each.sentence}")
+        return found
+
+    def _proof(self, candidates: Sequence[Candidate]) -> SlimResult:
+        best = max(candidates, key=lambda each: each.rank)
+        self.progress.say(f"Proof: the deployed files side by side ({best.form})")
+        started, places = self.baselines.for_precision(best.precision), self._places(best.precision)
+        proven = prove(self.graph, started, best, places, self.out, self.journal)
+        forms, told = [each.told(each is best) for each in candidates], self.evaluator.told()
+        result = replace(
+            proven,
+            # what the proof measured is what is said of the result everywhere
+            forms=tuple(
+                replace(each, speedup=proven.speedup, budget_met=proven.budget_met) if each.chosen else each
+                for each in forms
+            ),
+            **{**told, "notes": (*told.get("notes", ()), *self._notes)},
+        )
         original = self.baselines.float32.path
         examples = self.evaluator.examples(original, self.out / result.result.file)
         write_run(result, original, examples, self.evaluator.classes)
         return result
 
-    @property
-    def _places(self) -> InPlace:
-        start, precision = self.baselines.start, self.baselines.precision
+    def _places(self, precision: Precision) -> InPlace:
+        start = self.baselines.for_precision(precision).start
         bounded = self.budget.max_size_bytes is not None
-        seconds = min(in_place.SECONDS, TIMING_SHARE * self.budget.time_limit_s)
+        seconds = min(in_place.SECONDS, self._timing_s)
         return InPlace(self._asked(), start, self.calibration, precision, self.progress, bounded, seconds)
 
-    def _search(self) -> Candidate:
-        """The best of some attempts; the first that holds the budget ends the search."""
-        best: Candidate | None = None
+    @property
+    def _timing_s(self) -> float:
+        return TIMING_SHARE * self.budget.time_limit_s
+
+    def _search(self, untrained: Sequence[Candidate]) -> list[Candidate]:
+        """What needs no training and what some attempts led to; the first of these that holds the budget ends it."""
+        found = list(untrained)
+        good_already = _is_bounded(self.budget) and any(each.holds for each in untrained)
+        if not self._has_time_to_recover(untrained):
+            return found
         for number, effort in enumerate(EFFORTS):
             for candidate in self._attempts(effort, number):
-                best = candidate if best is None or candidate.rank > best.rank else best
-                if best.holds:
-                    return best
+                found.append(candidate)
+                if candidate.holds or good_already:
+                    return found
             if _is_bounded(self.budget) or not self._time_for_another(number):
                 break
             self.progress.say("The budget does not hold yet: trying a milder plan")
-        assert best is not None
-        return best
+        return found
+
+    def _has_time_to_recover(self, untrained: Sequence[Candidate]) -> bool:
+        """Whether plans that need training make sense; where there is too little time, the user is told now."""
+        if "plan 0" in self.journal:
+            return True
+        pixels, kept = expected_shares(self.graph, untrained, self.baselines)
+        leg_s = expected_leg_s(self.graph, self.evaluator.tensor(self.graph, 2), pixels, kept)
+        enough = ENOUGH * leg_s <= self.time.left_s
+        if not enough or leg_s > self.time.training_s:
+            self._note(self.time.too_short(leg_s, self.time.training_s, enough))
+        return enough
+
+    def _note(self, text: str) -> None:
+        """Said now, and again with the result."""
+        self.progress.say(text)
+        self.journal["notes"] = [*self._notes, text]
+
+    @property
+    def _notes(self) -> list[str]:
+        return list(self.journal["notes"]) if "notes" in self.journal else []
 
     def _attempts(self, effort: float, number: int) -> Iterator[Candidate]:
-        """One plan, deployed after each leg of training."""
+        """One plan, deployed after each leg of training; as it is where it needs none, or there is no time for it."""
         plan = self._plan(effort, number)
         student = plan.graph.copy()
         if all(each.site.needs == "nothing" for each in plan.edits):
-            yield self._deployed(plan, student, f"{number}")
+            yield self._deployed(plan, student, f"{number}", "planned, exact", trained=False)
             return
-        self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
         folder = self.work / f"{number}"
         folder.mkdir(exist_ok=True)
-        until = self.deadline - RESERVED_SHARE * self.budget.time_limit_s
+        until = self.time.training_until
         recovery = Recovery(
             self.graph, student, plan, self.folder, self.budget, self.seed, self.progress, folder,
             large_teacher=self._sees_more(student.input_size),
         )  # fmt: skip
-        self.journal.trained(f"mimicked {number}", student.module, partial(recovery.mimic_blocks, until))
+        if not self._can_train(recovery, number):
+            recovery.recalibrate()
+            yield self._deployed(plan, student, f"{number}", "planned, not trained", trained=False)
+            return
+        self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
+        steps = self._learnt(f"mimicked {number}", student, partial(recovery.mimic_blocks, until))
         for leg in range(LEGS if _is_bounded(self.budget) else 1):
             if leg and time.monotonic() >= until:
                 break
-            learn = partial(recovery.distil_whole, until, leg)
-            self.journal.trained(f"distilled {number}.{leg}", student.module, learn)
-            candidate = self._deployed(plan, student, f"{number}.{leg}")
+            steps += self._learnt(f"distilled {number}.{leg}", student, partial(recovery.distil_whole, until, leg))
+            form = f"trained, plan {number + 1}, leg {leg + 1}" if steps else "planned, not trained"
+            candidate = self._deployed(plan, student, f"{number}.{leg}", form, steps > 0)
             yield candidate
-            if self._rounding_costs(candidate) and time.monotonic() < until:
+            if time.monotonic() < until and self._rounding_costs(candidate):
                 yield from self._trained_in_8_bits(candidate, (until - time.monotonic()) / 2, f"{number}.{leg}")
+
+    def _can_train(self, recovery: Recovery, number: int) -> bool:
+        """Whether there is time for a part of the training that is worth its name, now that steps can be measured."""
+        if f"mimicked {number}" in self.journal:
+            return True
+        leg_s, left_s = recovery.leg_s(), self.time.left_s
+        enough = ENOUGH * leg_s <= left_s
+        if not enough:
+            self._note(self.time.too_short(leg_s, left_s, enough))
+        return enough
+
+    def _learnt(self, phase: str, student: Graph, learn: Callable[[], int]) -> int:
+        """How many steps a phase of training took; it is gone through once for all starts of the run."""
+        steps = f"steps {phase}"
+
+        def counted() -> None:
+            self.journal[steps] = learn()
+
+        self.journal.trained(phase, student.module, counted)
+        return int(self.journal[steps])
 
     def _sees_more(self, size: tuple[int, int]) -> bool:
         """Whether the original is more accurate at its own input size than at that one."""
@@ -264,7 +340,7 @@ class _Job:
         here, there = (self.evaluator.graph_accuracy(graph, SIZE_IMAGES) for graph in (self.graph, reduced))
         return here > there
 
-    def _deployed(self, plan: Plan, student: Graph, name: str) -> Candidate:
+    def _deployed(self, plan: Plan, student: Graph, name: str, form: str, trained: bool) -> Candidate:
         """The trained network in the form that the runtime is quickest with, written, timed and evaluated."""
         graph = student
         for each in plan.rewrites:
@@ -273,7 +349,7 @@ class _Job:
         deploy.write_float(graph, float_path)
         path = deploy.write_deployed(graph, path, self.calibration, self.baselines.precision)
         # The student goes on learning: this is what it was now.
-        return self._candidate(plan, student.copy(), graph.copy(), float_path, path)
+        return self._candidate(plan, student.copy(), graph.copy(), float_path, path, form, trained)
 
     def _rounding_costs(self, candidate: Candidate) -> bool:
         """Whether the same network in float32 is clearly more accurate than its int8 file."""
@@ -299,9 +375,12 @@ class _Job:
         self.journal.trained(f"trained in 8 bits {name}", training.network, learn)
         float_path, path = self.work / f"{name}_8_bits_float.tflite", self.work / f"{name}_8_bits.tflite"
         training.write(float_path, path)
-        yield self._candidate(candidate.plan, training.graph, training.graph, float_path, path)
+        form = f"{candidate.form}, in 8 bits"
+        yield self._candidate(candidate.plan, training.graph, training.graph, float_path, path, form, trained=True)
 
-    def _candidate(self, plan: Plan, student: Graph, graph: Graph, float_path: Path, path: Path) -> Candidate:
+    def _candidate(
+        self, plan: Plan, student: Graph, graph: Graph, float_path: Path, path: Path, form: str, trained: bool
+    ) -> Candidate:
         """What was written, timed beside the original and evaluated."""
         base, mine = benchmark.time_files([self.baselines.float32.path, path])
         candidate = Candidate(
@@ -314,8 +393,11 @@ class _Job:
             speedup=benchmark.ratio(base, mine),
             original_accuracy=self.baselines.float32.accuracy,
             budget=self.budget,
+            precision=self.baselines.precision,
+            form=form,
+            trained=trained,
         )
-        self.progress.say("  " + ", ".join(f"{check.name}: {check.got}" for check in candidate.checks))
+        self.progress.say(f"  {candidate.sentence}")
         return candidate
 
     def _plan(self, effort: float, number: int) -> Plan:
@@ -323,7 +405,7 @@ class _Job:
         if name in self.journal:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
-        plan = self._places.paying(self._planned(effort))
+        plan = self._places(self.baselines.precision).paying(self._planned(effort))
         for each in plan.edits:
             self.progress.say(f"  {each.site.technique}, {each.site.layers[0]}: {each.site.variant}")
         self.journal[name] = plan.as_dict()
@@ -333,13 +415,26 @@ class _Job:
         target = Target.of(self.budget, self.baselines.float32.path)
         evidence = Evidence(
             images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
-            accuracy=lambda graph: self.evaluator.graph_accuracy(graph, SIZE_IMAGES),
+            accuracy=self._accuracy_at,
             importance=lambda graph: importance.measured_on(
-                self.folder, graph, IMPORTANCE_IMAGES, self.seed, self.progress
+                self.folder, graph, self._some(IMPORTANCE_IMAGES), self.seed, self.progress
             ),
         )
-        planner = Planner(self.graph, self.budget, self.baselines.precision, target, evidence, self.progress)
+        until = self.time.planning_until()
+        planner = Planner(self.graph, self.budget, self.baselines.precision, target, evidence, self.progress, until)
         return planner.plan(effort)
+
+    def _accuracy_at(self, graph: Graph) -> float:
+        """Of the network as it is at an input size: asked for by all plans, measured once for all starts of the run."""
+        height, width = graph.input_size
+        name = f"accuracy at {height}x{width}"
+        if name not in self.journal:
+            self.journal[name] = self.evaluator.graph_accuracy(graph, self._some(SIZE_IMAGES))
+        return float(self.journal[name])
+
+    def _some(self, images: int) -> int:
+        """Fewer images where there is little time."""
+        return max(FEWEST_IMAGES, round(images * min(1.0, self.budget.time_limit_s / AMPLE_S)))
 
     def _asked(self) -> Graph:
         return with_output(self.graph, self.budget.head or self.graph.description.output_kind)

@@ -1,17 +1,21 @@
-"""Candidates are compared by how much of the budget they meet, then by what they lost."""
+"""Candidates know what they lost, which bounds they keep, and which of two is the better."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.deploy import Accuracy
+from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.plan import Plan
+from slimseg.techniques import named
 
 ORIGINAL = Accuracy(60.0, 100.0)
 
@@ -43,10 +47,35 @@ def test_without_labels_pixels_that_changed_class_are_lost(make: Any) -> None:
     assert candidate.holds
 
 
-def test_more_of_the_budget_counts_before_less_lost(make: Any) -> None:
-    small_and_worse = make(Accuracy(50.0, None), max_drop=1.0, max_size_bytes=3000, min_speedup=2.0)
-    large_and_better = make(Accuracy(58.0, None), max_drop=1.0, max_size_bytes=1000, min_speedup=2.0)
-    assert [check.met for check in small_and_worse.checks] == [False, True, True]
-    assert not small_and_worse.holds
-    assert small_and_worse.rank > large_and_better.rank
+def test_what_is_far_beyond_the_drop_comes_last(make: Any) -> None:
+    """Small, fast and ruined is no result: the file that is too large and keeps its accuracy is nearer."""
+    small_and_ruined = make(Accuracy(45.9, None), max_drop=1.0, max_size_bytes=3000, min_speedup=2.0)
+    large_and_good = make(Accuracy(59.9, None), max_drop=1.0, max_size_bytes=1000, min_speedup=16.0)
+    assert [check.met for check in small_and_ruined.checks] == [False, True, True]
+    assert large_and_good.rank > small_and_ruined.rank
     assert make(Accuracy(58.0, None)).rank > make(Accuracy(57.0, None)).rank
+
+
+def test_a_near_miss_of_the_drop_counts_less_than_a_far_one_of_the_speed(make: Any) -> None:
+    nearly = make(Accuracy(58.8, None), max_drop=1.0, min_speedup=3.0)
+    accurate = make(Accuracy(60.0, None), max_drop=1.0, min_speedup=16.0)
+    assert nearly.rank > accurate.rank
+
+
+def test_a_plan_that_was_never_trained_must_keep_the_drop(make: Any, shapes_graph: Graph) -> None:
+    site = named("separable convolution").find(shapes_graph, {}).sites[0]
+    plan = Plan(shapes_graph, (PlannedEdit(site, 1.0, 1.0),), ())
+    trained = replace(make(Accuracy(58.8, None), max_drop=1.0), plan=plan)
+    raw = replace(trained, trained=False)
+    slower = make(Accuracy(58.8, None), max_drop=1.0, min_speedup=300.0)
+    assert trained.rank > slower.rank > raw.rank
+    assert replace(raw, accuracy=Accuracy(59.5, None)).holds
+
+
+def test_what_is_told_of_it(make: Any, shapes_graph: Graph, tmp_path: Path) -> None:
+    candidate = make(Accuracy(58.5, 90.0))
+    deploy.write_float(shapes_graph, candidate.path)
+    told = candidate.told(chosen=True)
+    assert (told.form, told.trained, told.precision) == ("trained", True, "float32")
+    assert (told.drop, told.budget_met, told.chosen) == (1.5, False, True)
+    assert told.size_bytes == candidate.path.stat().st_size

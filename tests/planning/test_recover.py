@@ -148,3 +148,30 @@ def test_probabilities_without_a_softmax_are_taken_back(shapes_graph: Graph) -> 
     back = logits_of(graph)(x)
     torch.testing.assert_close(back, graph(x).clamp(min=1e-6).log())
     assert math.isfinite(float(back.detach().sum()))
+
+
+def test_what_training_takes_is_known_before_it_begins(shapes_graph: Graph, shapes: Path) -> None:
+    plan = planned(shapes_graph, ("up2", "1x1, bilinear"))
+    student = plan.graph.copy()
+    recovery = Recovery(shapes_graph, student, plan, open_folder(shapes), Budget(needs="images"), 0, Silent())
+    before = {name: value.clone() for name, value in student.module.state_dict().items()}
+    assert recovery.leg_s() > 0
+    assert all(torch.equal(value, before[name]) for name, value in student.module.state_dict().items())
+    until = time.monotonic() + 60
+    assert (recovery.mimic_blocks(until), recovery.distil_whole(until)) == (15, 10)
+    assert recovery.distil_whole(time.monotonic() - 1, 1) == 0
+    assert set(recovery.paces) == {"mimic", "distil"}
+
+
+def test_what_training_will_take_follows_pixels_and_layers(
+    shapes_graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 2.0] * 3)
+    monkeypatch.setattr(recipe.time, "perf_counter", lambda: next(clock))
+    whole, small, narrow = (
+        recipe.expected_leg_s(shapes_graph, torch.zeros(2, 3, 128, 160), pixels, kept)
+        for pixels, kept in ((1.0, 1.0), (0.25, 1.0), (1.0, 0.0))
+    )
+    assert whole == pytest.approx((15 + 10) * 8 * 1.0 * (1 + 3))
+    assert small == pytest.approx(whole / 4)
+    assert narrow == pytest.approx(whole / 4)

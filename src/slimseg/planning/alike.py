@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 from torch import fx
@@ -17,12 +18,17 @@ SECONDS_PER_FILE = 0.1  # a survey of hundreds; what is then applied is compared
 
 
 def price_alike(
-    graph: Graph, sites: Sequence[Site], precision: Precision, progress: Progress, threads: int = 1
+    graph: Graph,
+    sites: Sequence[Site],
+    precision: Precision,
+    progress: Progress,
+    threads: int = 1,
+    until: float = math.inf,
 ) -> Priced:
     """`whatif.price`, where sites that are alike share one measurement (and, if it failed, one reason)."""
     alike = groups(graph, sites)
     first = [group[0] for group in alike]
-    priced = whatif.price(graph, first, precision, progress, threads, SECONDS_PER_FILE)
+    priced = whatif.price(graph, first, precision, progress, threads, SECONDS_PER_FILE, until)
     failed = {(refusal.technique, refusal.layer): refusal.reason for refusal in priced.refusals}
     prices, refusals = {}, []
     for group in alike:

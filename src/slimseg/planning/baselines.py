@@ -47,9 +47,18 @@ class Baselines:
     precision: Precision
     refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
 
-    def quantising(self, progress: Progress, deployed: Path | None = None) -> Steady:
+    def quantising(
+        self, progress: Progress, deployed: Path | None = None, seconds: float = QUANTISATION_SECONDS
+    ) -> Steady:
         """The original in float32 and the file that edits start from (or the `deployed` one), timed anew."""
-        return steady.time_files([self.float32.path, deployed or self.start], QUANTISATION_SECONDS, progress)
+        files = [self.float32.path, deployed or self.start]
+        return steady.time_files(files, min(seconds, QUANTISATION_SECONDS), progress)
+
+    def for_precision(self, precision: Precision) -> Baselines:
+        """As they are for a file in that precision: one in float starts from the original itself."""
+        if precision == self.precision:
+            return self
+        return replace(self, start=self.float32.path, start_ms=self.float32.latency_ms, precision=precision)
 
 
 def measured(
@@ -60,12 +69,14 @@ def measured(
     accuracy: Callable[[Path], deploy.Accuracy],
     journal: Journal,
     progress: Progress,
+    seconds: float = QUANTISATION_SECONDS,
 ) -> Baselines:
     """The files in a run's folder, written and timed once for all starts of the run.
 
     Args:
         images: for the ranges of int8.
         accuracy: of a deployed file.
+        seconds: of timing, at most.
     """
     if budget.runtime == "ncnn":
         return _on_ncnn(graph, run, accuracy, journal)
@@ -82,7 +93,8 @@ def measured(
             deploy.write_plain_int8(graph, plain, images)
         # The original and what edits start from side by side: that saving is to be known.
         count = files.index(start_int8) + 1
-        found = steady.time_files(files, QUANTISATION_SECONDS, progress, lambda now: steady.all_known(now.of(count)))
+        most_s = min(seconds, QUANTISATION_SECONDS)
+        found = steady.time_files(files, most_s, progress, lambda now: steady.all_known(now.of(count)))
         journal.keep(_ENTRY, found.latencies_ms, files)
     latencies_ms = dict(zip(files, journal[_ENTRY], strict=True))
     baseline = Baseline(

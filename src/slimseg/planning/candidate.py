@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
+from slimseg.planning import deploy, ranking
 from slimseg.planning.budget import Budget
+from slimseg.planning.own import file_precision
 from slimseg.planning.plan import Plan
-from slimseg.results import BudgetCheck
+from slimseg.planning.whatif import Precision
+from slimseg.report import wording
+from slimseg.results import BudgetCheck, DeployedForm
 from slimseg.runtimes import runtime
 
 
@@ -26,6 +29,9 @@ class Candidate:
     speedup: float  # times faster than the original in float32
     original_accuracy: deploy.Accuracy
     budget: Budget
+    precision: Precision = "int8"
+    form: str = "trained"  # what it is, in words
+    trained: bool = True  # whether any weight was learnt
 
     @property
     def drop(self) -> float:
@@ -47,6 +53,30 @@ class Candidate:
         return all(check.met for check in self.checks)
 
     @property
-    def rank(self) -> tuple[int, float]:
-        """More of the budget met, then less lost."""
-        return sum(check.met for check in self.checks), -self.drop
+    def rank(self) -> ranking.Rank:
+        """The larger, the better for the budget."""
+        ready = self.trained or all(edit.site.needs == "nothing" or edit.site.whole for edit in self.plan.edits)
+        return ranking.rank(self.budget, self.drop, self.speedup, runtime.size_bytes(self.path), ready)
+
+    @property
+    def sentence(self) -> str:
+        """What it got of all that was asked for."""
+        facts = [f"{wording.budget_name(check)} {check.got}" for check in self.checks]
+        speed = [] if self.budget.min_speedup else [f"{self.speedup:.1f}x faster"]
+        return f"{self.form}: {', '.join([*facts, *speed])}"
+
+    def told(self, chosen: bool) -> DeployedForm:
+        """The same for results."""
+        return DeployedForm(
+            form=self.form,
+            trained=self.trained,
+            precision="float16" if self.precision == "ncnn" else file_precision(self.path),
+            input_size=self.graph.input_size,
+            speedup=self.speedup,
+            size_bytes=runtime.size_bytes(self.path),
+            miou=self.accuracy.miou,
+            agreement=self.accuracy.agreement,
+            drop=self.drop,
+            budget_met=self.holds,
+            chosen=chosen,
+        )

@@ -8,6 +8,8 @@ one edit brings forth another (a transposed convolution becomes a depth to space
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,13 +46,21 @@ class ExactEdits:
     """Makes exact edits on one network; `graph`, `edits` and `refusals` grow as it goes."""
 
     def __init__(
-        self, graph: Graph, techniques: Sequence[Technique], precision: Precision, progress: Progress, check: Check
+        self,
+        graph: Graph,
+        techniques: Sequence[Technique],
+        precision: Precision,
+        progress: Progress,
+        check: Check,
+        until: float = math.inf,
     ) -> None:
+        """No round begins after `until`, a `time.monotonic()`, and what was not priced by then is refused."""
         self.graph = graph
         self.techniques = techniques
         self.precision = precision
         self.progress = progress
         self.check = check
+        self.until = until
         self.edits: list[PlannedEdit] = []
         self.refusals: list[Refusal] = []
         self._refused: set[tuple[str, tuple[str, ...], str]] = set()
@@ -58,6 +68,8 @@ class ExactEdits:
 
     def run(self) -> ExactEdits:
         for _ in range(MAX_ROUNDS):
+            if time.monotonic() >= self.until:
+                break
             prices = self._price(self._find())
             if not prices:
                 break
@@ -81,7 +93,7 @@ class ExactEdits:
 
     def _price(self, sites: Sequence[Site]) -> dict[Site, Price]:
         """Prices of the sites that pay; the others are refused."""
-        priced = alike.price_alike(self.graph, sites, self.precision, self.progress)
+        priced = alike.price_alike(self.graph, sites, self.precision, self.progress, until=self.until)
         self._add(priced.refusals)
         self._refused.update(_key(site) for site in sites if site not in priced.prices)
         pays = {}

@@ -9,6 +9,8 @@ Where no latency is asked for, or none of the sizes that are accurate enough rea
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -51,6 +53,7 @@ class InputSizes:
     target: Target
     precision: Precision
     progress: Progress
+    until: float = math.inf  # a `time.monotonic()`: sizes whose turn would come later are left out
 
     def choose(self) -> ChosenSize:
         """The size to take; the network itself is left alone."""
@@ -75,6 +78,8 @@ class InputSizes:
         """Accuracy at each size, untrained; those behind one that loses far too much are left out."""
         found: dict[Site, float] = {}
         for site in self.progress.track(sites, "trying input sizes"):
+            if time.monotonic() >= self.until:
+                break
             found[site] = self.accuracy(InputSize().apply(self.graph, site))
             if found[site] < now - 4 * self.max_drop - 1:
                 break

@@ -13,6 +13,8 @@ is. Damage (pixels that change class before recovery) decides between candidates
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,8 +64,9 @@ class Planner:
         target: Target,
         evidence: Evidence,
         progress: Progress,
+        until: float = math.inf,
     ) -> None:
-        """`precision` is the one that will be deployed."""
+        """`precision` is the one that will be deployed; nothing new is measured after `until`, a `time.monotonic()`."""
         self.original = original
         self.graph = with_output(original, budget.head or original.description.output_kind)
         self.budget = budget
@@ -71,6 +74,7 @@ class Planner:
         self.target = target
         self.evidence = evidence
         self.progress = progress
+        self.until = until
         self.importance: Mapping[str, Tensor] = {}
         self.input_sizes: tuple[InputSizeTrial, ...] = ()
         self.edits: list[PlannedEdit] = []
@@ -93,16 +97,19 @@ class Planner:
 
     def exact(self) -> None:
         """Edits of the head that change no value, where they are measured to be faster; they cost nothing."""
-        heads = ExactEdits(self.graph, HEADS, self.precision, self.progress, same_kind).run()
+        heads = ExactEdits(self.graph, HEADS, self.precision, self.progress, same_kind, self.until).run()
         self.graph = heads.graph
         self.edits += heads.edits
         self._add(*heads.refusals)
 
     def input_size(self) -> None:
         """The most accurate input size that can reach the target, else the smallest that is accurate enough."""
+        if self._is_over:
+            return
         sizes = InputSizes(
-            self.graph, self.evidence.accuracy, self.budget.max_drop, self.target, self.precision, self.progress
-        )
+            self.graph, self.evidence.accuracy, self.budget.max_drop, self.target, self.precision, self.progress,
+            self.until,
+        )  # fmt: skip
         chosen = sizes.choose()
         self.input_sizes = chosen.trials
         self._add(*chosen.refusals)
@@ -114,7 +121,7 @@ class Planner:
         sites = [site for technique in APPROXIMATE for site in self._find(technique) if self.budget.allows(site.needs)]
         if not sites:
             return
-        priced = alike.price_alike(self.graph, sites, self.precision, self.progress)
+        priced = alike.price_alike(self.graph, sites, self.precision, self.progress, until=self.until)
         self._add(*priced.refusals)
         now_ms = whatif.latency_ms(self.graph, self.precision)
         useful = []
@@ -124,9 +131,11 @@ class Planner:
                 useful.append(site)
             else:
                 self._add(site.refused(reason))
-        damage = sensitivity.damage(self.graph, useful, self.evidence.images(self.graph), self.progress)
+        damage = sensitivity.damage(self.graph, useful, self.evidence.images(self.graph), self.progress, self.until)
+        self._add(*(site.refused(whatif.NO_TIME) for site in useful if site not in damage))
         options = [
-            Option(site, priced.prices[site].saving_ms, self._saving_bytes(site), damage[site]) for site in useful
+            Option(site, priced.prices[site].saving_ms, self._saving_bytes(site), hurts)
+            for site, hurts in damage.items()
         ]
         need_bytes = self.target.excess_bytes(self.graph, self.precision)
         for option in choose(options, self._need_ms(now_ms, options, effort), need_bytes):
@@ -141,6 +150,8 @@ class Planner:
             return
         kept = 1.0
         for number in range(NARROWING_ROUNDS):
+            if self._is_over:
+                return
             now_ms = whatif.latency_ms(self.graph, self.precision)
             wanted_ms = self.target.wanted_ms()
             if wanted_ms is not None and now_ms > wanted_ms and not number:
@@ -163,6 +174,11 @@ class Planner:
             # They were chosen together and are told together.
             self.edits += [PlannedEdit(site, saved_ms / len(found.sites), 0.0) for site in found.sites]
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether planning has used its time."""
+        return time.monotonic() >= self.until
+
     def _kept_by_rewriting(self) -> float:
         """The share of its time that the network keeps when it is rewritten, which comes last but counts already."""
         price = whatif.compare(self.graph, self._rewrites().graph, self.precision)
@@ -170,7 +186,7 @@ class Planner:
 
     def _rewrites(self) -> ExactEdits:
         """Other ways to write what is left, as the runtime likes it; training sees the plain one."""
-        return ExactEdits(self.graph, REWRITES, self.precision, self.progress, self._objection).run()
+        return ExactEdits(self.graph, REWRITES, self.precision, self.progress, self._objection, self.until).run()
 
     def _objection(self, before: Graph, after: Graph) -> str | None:
         """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""

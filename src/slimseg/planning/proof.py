@@ -30,6 +30,7 @@ def prove(
     original: Graph, baselines: Baselines, best: Candidate, places: InPlace, run: Path, journal: Journal
 ) -> SlimResult:
     """Put the best candidate into the run's folder as `model`, and measure it beside the baselines."""
+    unchanged = best.path == baselines.float32.path
     final = (run / "model").with_suffix(best.path.suffix)
     runtime.copy(best.float_path, run / "model_float.tflite")
     runtime.copy(best.path, final)
@@ -40,6 +41,8 @@ def prove(
     best = replace(best, path=final)
     steps = _steps(baselines, best, places, run / WORK)
     latencies_ms = _side_by_side(timings, steps)
+    if unchanged:
+        latencies_ms[-1] = latencies_ms[0]  # one and the same file
     best = replace(best, speedup=ratios.speedup(latencies_ms[0], latencies_ms[-1]))
     whole = host.time_end_to_end(
         files, original.input_size, map_size(original), image=places.images[0], latencies_ms=latencies_ms
@@ -78,7 +81,7 @@ def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path)
     planned = (*best.plan.edits, *best.plan.rewrites)
     steps = []
     if baselines.start != baselines.float32.path:
-        steps.append(baselines.quantising(places.progress, None if planned else best.path))
+        steps.append(baselines.quantising(places.progress, None if planned else best.path, places.seconds))
     if planned:
         steps.append(places.time([*places.stages(planned, folder)[:-1], best.path]))
     return steady.in_line(steps)

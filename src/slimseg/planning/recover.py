@@ -21,15 +21,17 @@ from slimseg.planning.whatif import end_of_part
 from slimseg.progress import Progress
 from slimseg.techniques import Site
 from slimseg.training import distil
-from slimseg.training.batches import Batches
+from slimseg.training.batches import BATCH_SIZE, Batches
 from slimseg.training.data import Folder
 from slimseg.training.loop import Schedule, train
 from slimseg.training.normalisation import recalibrate
-from slimseg.training.precision import fastest
+from slimseg.training.precision import Pace, pace
 
 MIMIC_STEPS, DISTIL_STEPS = 150, 700
 MIMIC_SHARE = 0.2  # of the time, at most
 RECALIBRATION_BATCHES = 12
+_WITH_GRADIENTS = 3.0  # times as long as forward alone: about two more for the gradients
+Loss = Callable[[distil.Batch], Tensor]
 
 
 class Recovery:
@@ -63,52 +65,99 @@ class Recovery:
         self.changed = _changed(self.teacher, self.student)
         self.seed = seed
         self.progress = progress
+        self.paces: dict[str, Pace] = {}  # by phase of training
         self.checkpoints = checkpoints
         with_labels = budget.allows("labels") and folder.train.masks is not None
         size = original.input_size if large_teacher else self.student.input_size
         self.batches = iter(Batches(self.student, folder, with_labels, seed, size))
 
-    def mimic_blocks(self, until: float) -> None:
-        """Each new block alone learns what the old one gave; `until` is a `time.monotonic()`."""
-        self._recalibrate()
+    def leg_s(self) -> float:
+        """About how long mimicry and a first leg take in full, from steps of it; 0 where that cannot be told."""
+        distil.freeze_except(self.student, lambda layer: layer in self.changed)
+        step_s = self._pace(self._distil_loss(), "distil").step_s
+        self.student.module.zero_grad(set_to_none=True)
+        return (MIMIC_STEPS + DISTIL_STEPS) * (step_s or 0.0)
+
+    def mimic_blocks(self, until: float) -> int:
+        """Each new block alone learns what the old one gave; `until` is a `time.monotonic()`.
+
+        Returns:
+            How many steps were made.
+        """
+        self.recalibrate()
         if not self.pairs:
-            return
+            return 0
         new = {node.name for node in self.student.layers()} - {node.name for node in self.teacher.layers()}
         new |= {layer for planned in self.plan.edits for layer in planned.site.layers}
         distil.freeze_except(self.student, lambda layer: layer in new)
         loss = distil.mimic_loss(self.teacher, self.student, self.pairs)
-        self._train(loss, "mimicking blocks", "mimic", MIMIC_STEPS, MIMIC_SHARE * (until - time.monotonic()))
-        self._recalibrate()
+        steps = self._train(loss, "mimicking blocks", "mimic", MIMIC_STEPS, MIMIC_SHARE * (until - time.monotonic()))
+        self.recalibrate()
+        return steps
 
-    def distil_whole(self, until: float, leg: int = 0) -> None:
+    def distil_whole(self, until: float, leg: int = 0) -> int:
         """The whole learns what the original thinks: `leg` after leg, each twice as long as the one before.
 
         A leg is a cosine of the learning rate of its own, which ends at the latest at `until`.
+
+        Returns:
+            How many steps were made.
         """
         distil.freeze_except(self.student, lambda layer: layer in self.changed)
-        features = [pair.target for pair in self.pairs]
-        loss = distil.distil_loss(self.teacher, self.student, features, distil.Weights(), self.large)
-        self._train(loss, "distilling", f"distil{leg}", DISTIL_STEPS << leg, until - time.monotonic())
+        return self._train(
+            self._distil_loss(), "distilling", f"distil{leg}", DISTIL_STEPS << leg, until - time.monotonic()
+        )
 
-    def _train(self, loss: Callable[[distil.Batch], Tensor], what: str, name: str, steps: int, seconds: float) -> None:
+    def _distil_loss(self) -> Loss:
+        features = [pair.target for pair in self.pairs]
+        return distil.distil_loss(self.teacher, self.student, features, distil.Weights(), self.large)
+
+    def _train(self, loss: Loss, what: str, name: str, steps: int, seconds: float) -> int:
         if seconds <= 0 or not any(each.requires_grad for each in self.student.module.parameters()):
-            return
-        schedule = Schedule(steps, time_limit_s=seconds, precision=fastest(loss, next(self.batches)))
+            return 0
+        schedule = Schedule(
+            steps, time_limit_s=seconds, precision=self._pace(loss, name.rstrip("0123456789")).precision
+        )
         self.student.module.zero_grad(set_to_none=True)
         checkpoint = self.checkpoints / f"{name}.ckpt" if self.checkpoints else None
         learn = partial(train, self.student.module, loss, self.batches, schedule, self.progress, what)
         try:
-            learn(checkpoint, self.seed)
+            log = learn(checkpoint, self.seed)
         except ModelError:
             if checkpoint is None or not checkpoint.is_file():
                 raise
             self.progress.say(f"{what}: {checkpoint} is damaged, so that this part of the training starts over")
             checkpoint.unlink()
-            learn(checkpoint, self.seed)
+            log = learn(checkpoint, self.seed)
+        return max(log.steps, int(checkpoint is not None and checkpoint.is_file()))  # those before a kill count
 
-    def _recalibrate(self) -> None:
+    def _pace(self, loss: Loss, phase: str) -> Pace:
+        """Measured once for all legs."""
+        if phase not in self.paces:
+            self.paces[phase] = pace(loss, next(self.batches))
+        return self.paces[phase]
+
+    def recalibrate(self) -> None:
+        """Measure the statistics of batch norm anew: where an edit changed what comes before, they are others."""
         images = (batch.images for batch in islice(self.batches, RECALIBRATION_BATCHES))
         recalibrate(self.student.module, images, lambda layer: layer in self.changed)
+
+
+def expected_leg_s(original: Graph, images: Tensor, pixels: float, kept: float) -> float:
+    """About how long mimicry and a first leg will take, before there is a plan.
+
+    Args:
+        images: a few preprocessed images (N, 3, H, W) for the original.
+        pixels: the share of them that the student's input will have.
+        kept: the share of the computation for one pixel that the student will have kept.
+    """
+    with torch.inference_mode():
+        original(images[:1])
+        started = time.perf_counter()
+        original(images)
+    forward_s = (time.perf_counter() - started) / len(images)
+    step_s = BATCH_SIZE * forward_s * pixels * (1 + _WITH_GRADIENTS * kept)
+    return (MIMIC_STEPS + DISTIL_STEPS) * step_s
 
 
 def _teacher(original: Graph, size: tuple[int, int]) -> Graph:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
 import torch
@@ -16,16 +18,21 @@ from slimseg.techniques import Site, named
 
 
 @torch.inference_mode()
-def damage(graph: Graph, sites: Sequence[Site], images: Tensor, progress: Progress) -> dict[Site, float]:
+def damage(
+    graph: Graph, sites: Sequence[Site], images: Tensor, progress: Progress, until: float = math.inf
+) -> dict[Site, float]:
     """Percent of pixels (0-100) that change class, by site, over preprocessed `images` (N, 3, H, W).
 
-    What comes before an edit is computed once and handed to every edited network.
+    What comes before an edit is computed once and handed to every edited network. Sites whose turn would come after
+    `until`, a `time.monotonic()`, are left out.
     """
     names = [node.name for node in graph.layers()]
     output, known = Features(graph.module, names)(images.contiguous(memory_format=torch.channels_last))
     before = classes(graph, output)
     result = {}
     for site in progress.track(sites, "measuring sensitivity"):
+        if time.monotonic() >= until:
+            break
         edited = named(site.technique).apply(graph, site)
         changed = _downstream(graph, site)
         given = {name: value for name, value in known.items() if name not in changed}

@@ -8,6 +8,7 @@ network would not have is not timed.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from slimseg.techniques import Site, named
 Precision = Literal["float32", "int8", "ncnn"]  # of a `.tflite`; or ncnn's own, weights in 16 bits
 SECONDS_PER_FILE = 0.25
 WHOLE = "whole"  # the network itself among the files of a pricing
+NO_TIME = "not timed: the share of the time limit that is for planning was used"
 _FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
@@ -94,19 +96,27 @@ def price(
     progress: Progress,
     threads: int = 1,
     seconds_per_file: float | None = None,
+    until: float = math.inf,
 ) -> Priced:
-    """Time every site's part of the network before and after its edit."""
+    """Time every site's part of the network before and after its edit, as far as there is time: until `until`, a
+    `time.monotonic()`."""
     refusals: list[Refusal] = []
     with scratch.folder() as folder:
         files = _Files(folder, precision)
         pairs: dict[Site, tuple[Path, Path]] = {}
         for site in progress.track(sites, "writing what-ifs"):
+            if time.monotonic() >= until:
+                refusals.append(Refusal(site.technique, site.layers[0], NO_TIME))
+                continue
             try:
                 pairs[site] = _pair(graph, site, files)
             except (SlimsegError, ValueError) as error:
                 refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be written: {error}"))
         prices: dict[Site, Price] = {}
         for before, afters in progress.track(_by_before(pairs), "timing what-ifs"):
+            if time.monotonic() >= until:
+                refusals += [Refusal(site.technique, site.layers[0], NO_TIME) for site in afters]
+                continue
             timed = _timed(before, afters, threads, seconds_per_file or SECONDS_PER_FILE)
             whole = before == files.written.get(WHOLE)
             prices |= {site: replace(each, whole=whole) for site, each in timed.items() if isinstance(each, Price)}

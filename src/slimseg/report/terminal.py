@@ -85,6 +85,7 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
     parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
     if result.budget:
         parts += [_budget(result), ""]
+    parts += _forms(result)
     parts.append(_edits(result.edits))
     parts += tables.disturbance(result.disturbed)
     parts += _refusals(result.refusals, verbose)
@@ -177,6 +178,25 @@ def _budget(result: SlimResult) -> Group:
         mark = ("✓ ", "green") if check.met else ("✗ ", "bold red")
         lines.append(Text.assemble("  ", mark, wording.budget_sentence(check)))
     return Group(*lines)
+
+
+def _forms(result: SlimResult) -> list[RenderableType]:
+    """All that was compared as it would be deployed, and which of it is the result."""
+    if not result.forms:
+        return []
+    labelled = result.baseline.miou is not None
+    rows = tables.table("Compared", "Input", "Size", "Speed", "mIoU" if labelled else "Agreed", "Budget")
+    for form in result.forms:
+        rows.add_row(
+            tables.shortened(f"{form.form}{' ✓' if form.chosen else ''}", 30),
+            units.shape(form.input_size),
+            units.size(form.size_bytes),
+            units.times(form.speedup),
+            units.percent(form.miou if labelled else form.agreement),
+            "met" if form.budget_met else "missed",
+            style="bold" if form.chosen else None,
+        )
+    return [rows, ""]
 
 
 def _edits(edits: tuple[AppliedEdit, ...]) -> RenderableType:
