@@ -1,0 +1,2 @@
+def show(count):
+    return 0
