@@ -137,12 +137,12 @@ def _param_tokens(random: Random, data: bytes) -> bytes:
 
 
 FORMATS = {
-    "tflite": Format(0.26, (models.tflite_mutated,), _network),
-    "onnx": Format(0.26, (models.onnx_mutated,), _network),
+    "tflite": Format(0.28, (models.tflite_mutated,), _network),
+    "onnx": Format(0.29, (models.onnx_mutated,), _network),
     "pt2": Format(0.24, (documents.zip_mutated,), _network),
-    "weights": Format(0.08, (_pickle_or_header,), _weights),
+    "weights": Format(0.06, (_pickle_or_header,), _weights),
     "image": Format(0.08, (_png_header,), _images),
-    "h5": Format(0.03, (_h5_content,), _network),
-    "keras": Format(0.03, (documents.zip_mutated, _keras_weights), _network),
+    "h5": Format(0.015, (_h5_content,), _network),
+    "keras": Format(0.015, (documents.zip_mutated, _keras_weights), _network),
     "ncnn": Format(0.02, (_param_tokens,), _ncnn),
 }

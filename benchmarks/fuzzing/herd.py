@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -22,6 +23,11 @@ START_S = 180.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def search_path() -> str:
+    """Where a new process finds slimseg and these files."""
+    return os.pathsep.join([str(Path(__file__).parents[1]), *(entry for entry in sys.path if entry)])
+
+
 class Worker:
     """One process with a folder of its own."""
 
@@ -34,8 +40,13 @@ class Worker:
         """End the process and what it started."""
         process, self.process = self.process, None
         if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)  # its own session: itself and its children
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its own session: itself and its children
             process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # what was still to be written to it
+                    if pipe is not None:
+                        pipe.close()
 
     def tried(self, name: str) -> dict[str, Any]:
         """What became of one mutant, as `Outcome` in JSON; "signal" or "hang" where the process had to be replaced."""
@@ -60,10 +71,9 @@ class Worker:
 
     def _running(self) -> subprocess.Popen[str]:
         if self.process is None:
-            path = os.pathsep.join([str(Path(__file__).parents[1]), *(entry for entry in sys.path if entry)])
             self.process = subprocess.Popen(
                 self.arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+                env={**os.environ, "PYTHONPATH": search_path()}, start_new_session=True,
             )  # fmt: skip
             if not self._line(START_S):
                 raise RuntimeError("a worker did not start")
