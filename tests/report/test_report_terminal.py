@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from slimseg.report import palette, terminal, units
+from slimseg.report import palette, terminal, units, wording
 from slimseg.results import Diagnosis, Evaluation, Profile, SlimResult
 
 
@@ -109,3 +109,17 @@ def test_colours_are_distinct() -> None:
     for count in (2, 11, 40):
         colours = palette.colours([f"class {index}" for index in range(count)])
         assert len({tuple(colour) for colour in colours.tolist()}) == count
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "said", "in_a_column"),
+    [
+        (25, "4.00× smaller", "4.00×"), (179, "1.79× larger", "1.79× larger"), (100, "1.00× smaller", "1.00×"),
+    ],
+)  # fmt: skip
+def test_a_larger_file_is_never_called_smaller(
+    slim_result: SlimResult, size_bytes: int, said: str, in_a_column: str
+) -> None:
+    before, after = (replace(slim_result.baseline, size_bytes=each) for each in (100, size_bytes))
+    assert wording.size_change(before, after) == said
+    assert wording.size_gain(before, after) == in_a_column

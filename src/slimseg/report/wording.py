@@ -77,8 +77,9 @@ def size_change(before: ModelSummary, after: ModelSummary) -> str:
 
 
 def size_gain(before: ModelSummary, after: ModelSummary) -> str:
-    """The same for a column of gains, where only a loss is named: "3.92×", "1.96× larger"."""
-    return size_change(before, after).removesuffix(" smaller")
+    """The same for a column of gains, where only a loss is named: "3.92×", "1.96× larger", "1.00×" of equal sizes."""
+    change = size_change(before, after)
+    return "1.00×" if change.startswith("1.00×") else change.removesuffix(" smaller")
 
 
 def weights_change(result: SlimResult) -> str:
