@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -61,3 +62,14 @@ def test_is_written_whole(slim_result: SlimResult, before: Profile, after: Profi
     path = tmp_path / "report.html"
     write_report(slim_result, path, before, after)
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+
+
+def test_a_network_that_computes_nothing_has_a_page(slim_result: SlimResult, before: Profile) -> None:
+    """Its file hands the image through: nothing in it takes time."""
+    empty = replace(before, layers=())
+    assert headline(slim_result) in render_report(slim_result, empty, empty)
+
+
+def test_the_original_is_called_what_it_is(slim_result: SlimResult, before: Profile, after: Profile) -> None:
+    result = replace(slim_result, baseline=replace(slim_result.baseline, weights="float16"))
+    assert "Original, float16" in render_report(result, before, after)

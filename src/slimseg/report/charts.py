@@ -100,7 +100,7 @@ def waterfall(result: SlimResult) -> list[Step]:
     What no edit accounts for (quantisation, and edits that change each other's worth) is a step of its own.
     """
     now = result.baseline.latency_ms
-    steps = [Step("Original, float32", "", "total", now, 0.0, None, "")]
+    steps = [Step(f"Original, {result.baseline.weights}", "", "total", now, 0.0, None, "")]
     for edit in result.edits:
         after = now - edit.realised_saving_ms
         kind = "saving" if edit.realised_saving_ms >= 0 else "loss"
