@@ -106,6 +106,7 @@ def test_the_users_file_is_the_baseline(done: SlimResult, source: Path) -> None:
     run = Path(done.run)
     names = {path.name for path in run.iterdir()}
     assert names == {
+        ".slimseg.json",
         "model.tflite",
         "model.pt2",
         "result.json",
@@ -152,7 +153,7 @@ def test_an_edit_that_the_check_objects_to_is_undone_alone(monkeypatch: pytest.M
     cheap = whatif.Price(2.0, 1.0)
     monkeypatch.setattr(whatif, "compare", lambda *_: cheap)
     monkeypatch.setattr(whatif, "latency_ms", lambda *_: 2.0)
-    price = lambda graph, sites, *_: whatif.Priced(dict.fromkeys(sites, cheap), ())  # noqa: E731
+    price = lambda graph, sites, *_, **__: whatif.Priced(dict.fromkeys(sites, cheap), ())  # noqa: E731
     monkeypatch.setattr(exact.alike, "price_alike", price)
 
     def no_sigmoid(before: Graph, after: Graph) -> str | None:

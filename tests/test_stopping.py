@@ -22,8 +22,8 @@ ENDLESS = """
 import sys, time
 from slimseg.stopping import keeping, listening
 with listening(), keeping(lambda: "All is well.") :
-    print("working", flush=True)
     try:
+        print("working", flush=True)
         while True:
             time.sleep(0.01)
     finally:
@@ -33,9 +33,18 @@ with listening(), keeping(lambda: "All is well.") :
 """
 
 
+def interruptible() -> None:
+    """In the new process: a shell that starts jobs in its background has them ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def begun(*arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", ENDLESS, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
@@ -121,7 +130,7 @@ def test_an_export_that_is_stopped_runs_again(pt2: Path, tmp_path: Path, number:
         str(out),
     ]
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=interruptible)
     while not list(out.glob(".slimseg/new/*")):
         assert process.poll() is None, "it ended before it wrote anything"
         time.sleep(0.002)

@@ -65,7 +65,7 @@ def test_native_output_does_not_disturb_the_protocol(child: Child) -> None:
 
 
 def test_the_last_words_are_quoted(child: Child) -> None:
-    with pytest.raises(RuntimeFailure, match=r"it printed: .*Thread 0x"):
+    with pytest.raises(RuntimeFailure, match=r"it printed: .*_run_module_as_main"):
         child.call("faulthandler:_fatal_error_c_thread")
 
 
