@@ -547,6 +547,7 @@ class Provenance(Result):
     budget: tuple[BudgetCheck, ...] = ()  # of the run
     budget_met: bool | None = None  # None: there was no budget
     verdict: str = ""  # on the budget, in a sentence
+    source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
 
 
 UNKNOWN = Provenance()

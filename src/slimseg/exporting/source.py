@@ -70,7 +70,8 @@ def _opened(model: Graph | str | Path) -> Source:
     run = proven.run_of(graph.origins[0].path) if graph.origins else None
     if run is not None:
         return Source(graph, _of_file(graph), proven.read(run), run)
-    provenance = Provenance(sources=tuple(each.told for each in graph.origins))
+    told = str(graph.source_check) if graph.source_check.runtime else ""
+    provenance = Provenance(sources=tuple(each.told for each in graph.origins), source_check=told)
     return Source(graph, _of_file(graph), provenance)
 
 

@@ -36,6 +36,7 @@ def load(
     output_kind: str | None = None,
     output: str | int | None = None,
     name: str = "model",
+    verify: bool = False,
 ) -> Graph:
     """Open a trained network as a Graph, and run it once to see that it does.
 
@@ -54,24 +55,29 @@ def load(
         output: of a network with several outputs the one to use, by its name or number. Default: what is called `out`
             or `logits`, else the map with the most pixels; a note says which.
         name: what to call an nn.Module.
+        verify: compare the outputs with those of the source's own runtime, which `Graph.source_check` then tells.
 
     Raises:
-        ModelError: it cannot be opened, or it opens and cannot run, in one sentence.
+        ModelError: it cannot be opened, it opens and cannot run, or it gives other outputs than its source's own
+            runtime does, in one sentence.
     """
     from slimseg.frontends import torch as torch_frontend
+    from slimseg.frontends.source_check import check
     from slimseg.frontends.trial_run import run_once
 
     if isinstance(model, str | Path):
-        graph = _open(str(model), input_size, weights, output)
+        graph, source = _open(str(model), input_size, weights, output)
         graph.origins = _origins(str(model), weights)
     else:
         if input_size is None:
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
-        graph = torch_frontend.from_module(model, _checked(input_size), name, output)
+        graph, source = torch_frontend.from_module(model, _checked(input_size), name, output), model
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     guess = graph.guess if mean is None and std is None else ""
     graph.notes = (*graph.notes, *filter(None, (in_bytes(mean, std)[2], guess)))
     run_once(graph, str(model) if isinstance(model, str | Path) else name)
+    if verify:
+        graph.source_check = check(graph, source)
     return graph
 
 
@@ -132,19 +138,21 @@ def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[in
 
 def _open(
     model: str, input_size: tuple[int, int] | None, weights: str | Path | None, output: str | int | None
-) -> Graph:
+) -> tuple[Graph, Path | nn.Module]:
+    """The Graph, and what it came from: the file, or the module that the user's function returned."""
     from slimseg.frontends import torch as torch_frontend
 
     path = Path(model)
     if path.suffix.lower() in FILES:
         if weights is not None:
             raise ModelError(f"{model} has its weights inside: leave --weights out")
-        return _open_file(path, None if input_size is None else _checked(input_size), output)
+        return _open_file(path, None if input_size is None else _checked(input_size), output), path
     if ":" in model and not path.exists():
         if input_size is None:
             raise ModelError(f"{model} needs an input size: give --input-size HEIGHTxWIDTH")
         module = torch_frontend.from_factory(model, Path(weights) if weights else None)
-        return torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2], output)
+        graph = torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2], output)
+        return graph, module
     if not path.exists():
         raise ModelError(f"{model} does not exist: give a model file ({', '.join(FILES)}) or file.py:function")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):

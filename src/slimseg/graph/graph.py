@@ -18,6 +18,7 @@ from slimseg.graph import invariants, shapes
 from slimseg.graph.description import Description
 from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
+from slimseg.graph.source_check import SourceCheck
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Weights = Literal["float32", "float16"]
@@ -47,6 +48,8 @@ class Graph:
         self.source: Path | None = None  # the deployable file that it was opened from, if it was one
         self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
         self.weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
+        self.is_quantised = False  # whether it was opened from a file of integers, with its weights de-quantised
+        self.source_check = SourceCheck(reason="load was not asked to, with verify=True")
         self.guess = ""  # what its preprocessing was taken from, where nobody says it
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         # By node: how much each of its output channels matters, measured on images; empty where nothing was.

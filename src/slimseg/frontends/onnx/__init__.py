@@ -76,6 +76,7 @@ class _Opener:
         graph.description = Description(self._preprocessing(), output_kind=output_kind(graph))
         graph.weights = self.model.weights
         graph.notes = tuple(self.builder.notes)
+        graph.is_quantised = any("QuantizeLinear" in node.op for node in self.model.nodes)
         return graph
 
     def _image(self) -> Value:

@@ -51,6 +51,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
         raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)})") from error
+    graph.is_quantised = described.integer
     graph.weights = "float16" if "float16" in described.weights else "float32"
     if described.description is not None:
         graph.description = described.description
