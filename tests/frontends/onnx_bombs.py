@@ -53,7 +53,7 @@ def one_weight_for_all(path: Path) -> None:
 
 
 def made_of_itself(path: Path) -> None:
-    """The output is an Identity of itself."""
+    """The output is an Identity of itself, which makes a second value of that name."""
     write(path, [node("Relu", "x", "y"), node("Identity", "y", "y")])
 
 
@@ -83,8 +83,8 @@ BOMBS: dict[str, Callable[[Path], None]] = {
     "scales of each place": of([node("DequantizeLinear", "q scale", "f", axis=0),
                                 node("ReduceMax", "f", "m", keepdims=0), node("Add", "x m")],
                                q=np.zeros((1, 1 << 16), np.int8), scale=np.ones(1 << 16, np.float32)),
-    "one name for all": of([node("Relu", "x" if not n else f"v{n - 1}", f"v{n}", node_name="/same/Relu")
-                            for n in range(9000)] + [node("Relu", "v8999")]),
+    "one name for all": of([*chain("Relu", "x", 3000, node_name="/same/Relu"), node("Relu", "v2999")]),
+    "many layers": of([*chain("Relu", "x", 9000), node("Relu", "v8999")]),
     "long names": of([node("Relu", "x" if not n else f"v{n - 1}", f"v{n}", node_name="onnx::" + "_" * 5000 + "!")
                       for n in range(500)] + [node("Relu", "v499", "y", node_name="/a/a." * 40_000)]),
     "long values": of([node("Conv", "x " + "/weight" * 30_000, "y")],

@@ -14,7 +14,7 @@ import tflite_bombs
 
 MOST_MEGABYTES = 700  # on top of what Python and torch take
 OPENED = {
-    "alike_names", "made of itself", "tiles", "long names", "long values", "many parts", "layers_of_one_class",
+    "alike_names", "tiles", "one name for all", "long names", "long values", "many parts", "layers_of_one_class",
 }  # fmt: skip
 RUN = """
 import json, resource, sys

@@ -3,6 +3,7 @@
 Nothing in the file is executed, and no other program reads it (pnnx was tried first: see docs/architecture.md).
 
     reader, tensors   bytes -> plain nodes and numpy constants, bounded
+    order             each operator behind those whose values it reads
     constants         what depends on constants only is worked out
     builder           the graph so far; transposes are remembered, not written
     handlers          the table; convolution, pooling, arithmetic, ... behind it
@@ -19,10 +20,11 @@ import numpy as np
 from onnx import TensorProto
 from torch import fx
 
-from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line
+from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line, printable
 from slimseg.frontends.onnx import constants, spellings
 from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value
 from slimseg.frontends.onnx.handlers import HANDLERS
+from slimseg.frontends.onnx.order import ordered
 from slimseg.frontends.onnx.reader import Input, Model, Node, read
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.frontends.outputs import Output, choose
@@ -67,7 +69,7 @@ class _Opener:
 
     def graph(self, output: str | int | None) -> Graph:
         image = self._image()
-        for node in self.model.nodes:
+        for node in ordered(self.model):
             self._visit(node)
         result = self._result(output)
         self.builder.graph.output(result)
@@ -98,9 +100,7 @@ class _Opener:
     def _visit(self, node: Node) -> None:
         if not any(name in self.builder.consumers or name in self.model.outputs for name in node.outputs):
             return
-        if any(name and name not in self.values for name in node.inputs):
-            raise ModelError(f"{self.model.path} is damaged: the operator {node} reads a value that nothing makes")
-        inputs = [self.values[name] if name else None for name in node.inputs]
+        inputs = [self._given(node, name) if name else None for name in node.inputs]
         results: Sequence[Value | Array]
         if node.op in ("Shape", "Size") and isinstance(inputs[0], Value):
             # Only the shape matters, which is known: an array of it that takes no memory.
@@ -110,6 +110,14 @@ class _Opener:
         else:
             results = self._layer(node, inputs)
         self.values.update(zip(node.outputs, results, strict=False))
+
+    def _given(self, node: Node, name: str) -> Value | Array:
+        if name not in self.values:  # it has a maker, so it is a further result of that: a dropout's mask, say
+            raise UnknownOperator(
+                f"{self.model.path}: the operator {node} reads {printable(name[:100])!r}, which is not the first "
+                "result of its operator and which slimseg cannot rebuild: replace it before the export"
+            )
+        return self.values[name]
 
     def _constants(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Array, ...]:
         with self._named(node):
@@ -160,7 +168,7 @@ class _Opener:
         source = made.get(name)
         while source is not None and source.op in ("Squeeze", "Unsqueeze", "Identity"):
             name = source.inputs[0]
-            source = made.pop(name, None)  # only once: a name that is made of itself would have no end
+            source = made.get(name)
         value = self.values[name]
         assert isinstance(value, Value)
         return self._plain(value, source)

@@ -107,10 +107,13 @@ class Builder:
             raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:
             raise ModelError(f"{self.model.path}: the operator {source} gives {shape}, too many values for a phone")
-        if len(shape) > MAX_RANK or len(self._names) > MAX_LAYERS:
+        if len(shape) > MAX_RANK:
             raise ModelError(
-                f"{self.model.path}: the operator {source} makes more layers or dimensions than any network has"
+                f"{self.model.path}: the operator {source} gives {len(shape)} dimensions, more than the {MAX_RANK} "
+                "that slimseg opens"
             )
+        if len(self._names) > MAX_LAYERS:
+            raise ModelError(f"{self.model.path} becomes more than the {MAX_LAYERS} layers that slimseg opens")
         name = self._names.new("_".join(filter(None, (layer_name(source), suffix))))
         target = self._shared.setdefault(key, name) if key is not None else name
         if target == name:

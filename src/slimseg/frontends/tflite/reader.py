@@ -125,8 +125,9 @@ class _Reader:
     def _operator(self, operator: Any) -> None:
         op = self.tensors.op_name(operator)
         indices = [int(index) for index in operator.inputs] if operator.inputs is not None else []
-        inputs = tuple(self._given(index) if index >= 0 else None for index in indices)
         outputs = [int(index) for index in operator.outputs]
+        self._require_places(op, indices, outputs)
+        inputs = tuple(self._given(index) if index >= 0 else None for index in indices)
         output_shapes = tuple(self.tensors.shape(index) for index in outputs)
         if not any(isinstance(value, Value) for value in inputs):
             folded = constants.fold(op, inputs, operator.builtinOptions, output_shapes[0], self.work)  # type: ignore[arg-type]
@@ -153,6 +154,15 @@ class _Reader:
         for index, value in zip(outputs, results if isinstance(results, tuple) else (results,), strict=False):
             self._check(call, value, self.tensors.shape(index))
             self.values[index] = value
+
+    def _require_places(self, op: str, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """The runtime crashes on results written over a constant, and refuses most that are written over an input."""
+        for index in outputs:
+            data = self.model.buffers[self.main.tensors[index].buffer].data
+            if index in inputs or (data is not None and len(data)):
+                over = "its own input" if index in inputs else "a constant"
+                name = self._tensor_name(index)
+                raise ModelError(f"is damaged: the operator {op} writes its result {name} over {over}")
 
     def _check(self, call: Call, value: Value, shape: tuple[int, ...]) -> None:
         """What we built makes what the file says it makes: if not, one of the two is wrong."""
