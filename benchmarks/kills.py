@@ -3,20 +3,23 @@
     python benchmarks/kills.py [--kills 200] [--seed 0] [--commands slim,export] [--out results/kills.json]
 
 A small network and drawn images. Every command is first run undisturbed, for the time that it takes. A try starts it in
-a folder of its own, sends it SIGKILL, SIGINT or SIGTERM at a moment drawn from that time, gives it again (and every
-fourth time kills that one, too) and looks at:
+a folder of its own, ends it, gives it again and ends that one, too, four times in a row, each at another kind of moment
+(`MOMENTS`) with SIGKILL, SIGINT, SIGTERM or SIGHUP, and then lets it run. SIGINT goes to children, too, as Ctrl-C does.
+It looks at:
 
 - the end: exit code 0 or 3 (3: a budget that is not met), and the files of the undisturbed run, each of which opens;
 - what was there before, where a command writes over something: it opens at every moment in between;
-- what is left: no hidden files, no temporary folders, no processes;
-- after SIGINT or SIGTERM: one sentence, no traceback, exit code 130 or 143.
+- what is left: no hidden files, no temporary folders, no processes, and of those no later than seconds after a kill;
+- after all but SIGKILL: one sentence, no traceback, exit code 128 + the signal's number.
 
-About 8 seconds a try on an idle machine of 2 cores. Exit code 1 where a try fails; what it printed is shown then.
+Only a kill that met a living process counts. `demo`, which takes minutes, is tried where it is named in --commands.
+10 to 60 seconds a kill on 2 cores that are free. Exit code 1 where a try fails; what it printed is shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -37,11 +40,15 @@ from torch import nn
 
 from slimseg import load
 from slimseg.frontends import archive
+from slimseg.runtimes.coreml import structure
 from slimseg.runtimes.litert import file, session
 
 SIZE = 32
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-PATIENCE_S = 300.0
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MOMENTS = ("start-up", "first second", "anywhere", "anywhere")  # "start-up": before it has written or made anything
+PATIENCE_S = 1200.0
+CHILDREN_S = 20.0  # to notice that their parent is dead
 CARDS = ("model_card.json", "model_card.md")
 RUN = ("model.tflite", "model.pt2", "result.json", "report.html", "profile_before.json", "profile_after.json")
 
@@ -55,14 +62,24 @@ class Command:
     files: tuple[str, ...]
     prepare: Callable[[Path], None] = lambda _: None
     always: tuple[str, ...] = ()  # open at every moment
+    kills: int = len(MOMENTS)  # in a row
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill of a living process: `after_s` from its start, or from the first trace of it."""
+
+    moment: str
+    signal: str
+    after_s: float
+    there: tuple[str, ...]  # what was in the folder that the command fills
 
 
 @dataclass
 class Try:
     command: str
     number: int
-    signal: str = ""
-    after_s: float = 0.0
+    kills: list[Kill] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -100,12 +117,16 @@ COMMANDS = (
         slim("--needs", "nothing", "--to", "tflite"),
         tuple(f"run/{name}" for name in (*RUN, "export/model.tflite", *(f"export/{card}" for card in CARDS))),
     ),
+    Command("export coreml", ("export", "network.pt2", "--out", "app", "--to", "coreml"), ("app/model.mlpackage",)),
     Command("export", EXPORT, tuple(f"app/{name}" for name in APP)),
     Command("export over", EXPORT, tuple(f"app/{name}" for name in APP), earlier_export),
     Command("quantize", QUANTIZE, ("int8.tflite",), earlier_file, ("int8.tflite",)),
     Command("quantize train", (*QUANTIZE, "--train", "2s"), ("int8.tflite",)),
     Command("profile", ("profile", "earlier.tflite", "--csv", "layers.csv", "--trace", "trace.json"), ("layers.csv",)),
+    Command("diagnose", ("diagnose", "earlier.tflite"), ()),
+    Command("evaluate", ("evaluate", "earlier.tflite", "--data", "images"), ()),
 )
+LONG = (Command("demo", ("demo", "--out", "run"), tuple(f"run/{name}" for name in RUN), kills=1),)
 
 
 def prepare(folder: Path) -> None:
@@ -140,76 +161,129 @@ class Bench:
         self.source.mkdir()
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
+        self.place = folder / "try"
         self.seed = seed
         prepare(self.source)
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, tuple[float, float]] = {}  # until the first trace, and from then on
 
     def try_(self, command: Command, number: int) -> Try:
-        """One kill, or two."""
+        """Some kills in a row, then the end."""
         done = Try(command.name, number)
         draw = random.Random(f"{self.seed} {command.name} {number}")
-        place = Path(shutil.copytree(self.source, self.folder / "try"))
-        try:
-            command.prepare(place)
-            if command.name not in self.seconds:
-                self.seconds[command.name] = self._undisturbed(command, place, done)
-                shutil.rmtree(place)
-                shutil.copytree(self.source, place)
-                command.prepare(place)
-            for _ in range(2 if number % 4 == 3 else 1):
-                self._killed(command, place, draw, done)
-            self._undisturbed(command, place, done)
-            return done
-        finally:
-            shutil.rmtree(place)
+        if command.name not in self.seconds:
+            self.seconds[command.name] = self._whole(command, done)
+        self._anew(command)
+        for moment in draw.sample(MOMENTS, command.kills):
+            self._killed(command, moment, draw, done)
+        self._ended(command, self._start(command), done)
+        return done
 
-    def _killed(self, command: Command, place: Path, draw: random.Random, done: Try) -> None:
+    def _anew(self, command: Command) -> None:
+        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.copytree(self.source, self.place)
+        command.prepare(self.place)
+
+    def _whole(self, command: Command, done: Try) -> tuple[float, float]:
+        """The seconds of an undisturbed run, until its first trace and from then on."""
+        self._anew(command)
+        started = time.monotonic()
+        process = self._start(command)
+        self._await_trace(process, self._traces())
+        begun = time.monotonic()
+        self._ended(command, process, done)
+        return begun - started, time.monotonic() - begun
+
+    def _killed(self, command: Command, moment: str, draw: random.Random, done: Try) -> None:
         number = draw.choice(SIGNALS)
-        after_s = draw.uniform(0.02, 1.0) * self.seconds[command.name]
-        done.signal, done.after_s = number.name, after_s
-        process = self._start(command, place)
-        try:
+        until_s, from_s = self.seconds[command.name]
+        longest_s = {"start-up": until_s, "first second": min(1.0, from_s), "anywhere": from_s}[moment]
+        after_s = draw.uniform(0.0, longest_s)
+        before = self._traces()
+        process = self._start(command)
+        if moment != "start-up":
+            self._await_trace(process, before)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after_s)
-            out, told = process.communicate()
-        except subprocess.TimeoutExpired:
-            process.send_signal(number)
-            out, told = process.communicate(timeout=PATIENCE_S)
+        if process.poll() is None:
+            done.kills.append(Kill(moment, number.name, after_s, self._there()))
+            (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        out, told = process.communicate(timeout=PATIENCE_S)
+        if process.returncode not in (0, 3, -number, 128 + number):
+            done.faults.append(f"{number.name}: exit code {process.returncode}: {(told + out)[-600:]}")
         if process.returncode == 128 + number and "Stopped." not in told:
             done.faults.append(f"{number.name}: no sentence: {told[-300:]}")
-        if number != signal.SIGKILL and "Traceback" in told + out:
+        if number in HEARD and "Traceback" in told + out:
             done.faults.append(f"{number.name}: a traceback: {told[-600:]}")
-        done.faults += [f"{name} does not open after the kill" for name in command.always if not opens(place / name)]
-        if not whole(place / "app"):
+        done.faults += [f"{name} does not open after the kill" for name in command.always if not self._opens(name)]
+        done.faults += self._alive()
+        if not whole(self.place / "app"):
             done.faults.append("the card speaks of other files than are there")
 
-    def _undisturbed(self, command: Command, place: Path, done: Try) -> float:
-        """Runs it to its end and checks all that it leaves; gives the seconds that it took."""
-        started = time.monotonic()
-        process = self._start(command, place)
+    def _ended(self, command: Command, process: subprocess.Popen[str], done: Try) -> None:
+        """Waits for its end and checks all that it leaves."""
         out, told = process.communicate(timeout=PATIENCE_S)
         if process.returncode not in (0, 3):
             done.faults.append(f"given again: exit code {process.returncode}: {(told + out)[-600:]}")
-        done.faults += [f"{name} does not open" for name in command.files if not opens(place / name)]
-        if not whole(place / "app"):
+        if not out.strip():
+            done.faults.append("given again: it says nothing")
+        done.faults += [f"{name} does not open" for name in command.files if not self._opens(name)]
+        if not whole(self.place / "app"):
             done.faults.append("at the end the card speaks of other files than are there")
-        hidden = [path for path in place.rglob(".*") if path.name != ".slimseg.json"]
-        left = [*hidden, *place.rglob("work"), *self.temporary.iterdir()]
+        hidden = [path for path in self.place.rglob(".*") if path.name != ".slimseg.json"]
+        left = [*hidden, *self.place.rglob("work"), *self.temporary.iterdir()]
         done.faults += [f"left behind: {path.relative_to(self.folder)}" for path in left]
         for path in self.temporary.iterdir():
             shutil.rmtree(path, ignore_errors=True)
-        done.faults += [f"a process lives on: {pid}" for pid in processes_with(str(self.temporary))]
-        return time.monotonic() - started
+        done.faults += self._alive()
 
-    def _start(self, command: Command, place: Path) -> subprocess.Popen[str]:
+    def _alive(self) -> list[str]:
+        """Processes of a dead command that are still there when they should have noticed."""
+        until = time.monotonic() + CHILDREN_S
+        while (alive := processes_with(str(self.temporary))) and time.monotonic() < until:
+            time.sleep(0.05)
+        return [f"a process lives on: {pid}" for pid in alive]
+
+    def _start(self, command: Command) -> subprocess.Popen[str]:
         environment = {**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
-        arguments = [sys.executable, "-m", "slimseg", *command.arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(arguments, cwd=place, stdout=pipe, stderr=pipe, text=True, env=environment)
+        return subprocess.Popen(
+            [sys.executable, "-m", "slimseg", *command.arguments],
+            cwd=self.place,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C goes to a command and its children, and not to this process
+            preexec_fn=heard,
+        )
+
+    def _traces(self) -> dict[str, int]:
+        """When anything was made or removed in each of the folders that commands write to."""
+        folders = (self.temporary, self.place, *(self.place / name for name in ("run", "app", "run-scenes")))
+        return {folder.name: folder.stat().st_mtime_ns for folder in folders if folder.is_dir()}
+
+    def _await_trace(self, process: subprocess.Popen[str], before: dict[str, int]) -> None:
+        while process.poll() is None and self._traces() == before:
+            time.sleep(0.002)
+
+    def _there(self) -> tuple[str, ...]:
+        folders = (self.place / "run", self.place / "run" / "work", self.place / "app")
+        return tuple(sorted(path.name for folder in folders if folder.is_dir() for path in folder.iterdir()))
+
+    def _opens(self, name: str) -> bool:
+        return opens(self.place / name)
+
+
+def heard() -> None:
+    """In the new process: a shell that starts this benchmark in its background has it ignore some signals."""
+    for number in HEARD:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def opens(path: Path) -> bool:
     """Whether a file is there and whole."""
     try:
+        if path.suffix == ".mlpackage":
+            return structure.check(path).size_bytes > 0
         if path.suffix == ".json":
             return isinstance(json.loads(path.read_text()), dict)
         if path.suffix == ".tflite":
@@ -244,30 +318,39 @@ def processes_with(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="tries, over all commands in turn")
+    parser.add_argument("--kills", type=int, default=200, help="at least so many, over all commands in turn")
     parser.add_argument("--first", type=int, default=0, help="number of the first try: to go on, or to repeat one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--commands", help=f"some of: {', '.join(each.name for each in COMMANDS)}")
+    usual, long = (", ".join(each.name for each in commands) for commands in (COMMANDS, LONG))
+    parser.add_argument("--commands", help=f"some of: {usual}; and, tried only where they are named here: {long}")
     parser.add_argument("--out", type=Path, help="write every try as JSON, too")
     arguments = parser.parse_args()
     names = arguments.commands.split(",") if arguments.commands else [each.name for each in COMMANDS]
-    commands = [each for each in COMMANDS if each.name in names]
-    tries = []
+    commands = [each for each in (*COMMANDS, *LONG) if each.name in names]
+    if unknown := set(names) - {each.name for each in commands}:
+        parser.error(f"no such command: {', '.join(sorted(unknown))}")
+    tries: list[Try] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         bench = Bench(Path(folder), arguments.seed)
-        for number in range(arguments.first, arguments.first + arguments.kills):
-            done = bench.try_(commands[number % len(commands)], number // len(commands))
-            tries.append(done)
-            verdict = "; ".join(done.faults) or "ok"
-            print(f"{number} {done.command}: {done.signal} after {done.after_s:.2f} s: {verdict}", flush=True)
-    failed = [each for each in tries if each.faults]
+        number = arguments.first
+        while sum(len(each.kills) for each in tries) < arguments.kills:
+            tries.append(bench.try_(commands[number % len(commands)], number // len(commands)))
+            print(f"{number} {told(tries[-1])}", flush=True)
+            if arguments.out:
+                arguments.out.write_text(json.dumps([asdict(each) for each in tries], indent=1) + "\n")
+            number += 1
     for name in names:
         own = [each for each in tries if each.command == name]
-        print(f"{name}: {len(own)} killed, {sum(bool(each.faults) for each in own)} failed")
-    print(f"{len(tries)} tries, {len(failed)} failed")
-    if arguments.out:
-        arguments.out.write_text(json.dumps([asdict(each) for each in tries], indent=1) + "\n")
+        print(f"{name}: {sum(len(each.kills) for each in own)} kills, {sum(bool(each.faults) for each in own)} failed")
+    failed = sum(bool(each.faults) for each in tries)
+    print(f"{sum(len(each.kills) for each in tries)} kills in {len(tries)} tries, of which {failed} failed")
     sys.exit(bool(failed))
+
+
+def told(done: Try) -> str:
+    """One line."""
+    kills = (f"{each.signal} {each.after_s:.2f} s into {each.moment}" for each in done.kills)
+    return f"{done.command}: {', '.join(kills)}: {'; '.join(done.faults) or 'ok'}"
 
 
 if __name__ == "__main__":

@@ -59,3 +59,12 @@ def test_the_next_process_clears_what_a_dead_one_left(place: Path) -> None:
         assert {each.name for each in place.iterdir()} == {mine.parent.name, "slimseg-scratch-of-mine"}
         use()  # another process, whose start clears as well
         assert mine.is_dir()
+
+
+def test_temporary_files_of_libraries_go_there_for_a_while(place: Path) -> None:
+    with scratch.for_libraries():
+        made = Path(tempfile.mkdtemp())
+        assert made.is_relative_to(place)
+        assert made.parents[1].name.startswith("slimseg-scratch-")
+    assert not made.exists()
+    assert Path(tempfile.mkdtemp()).parent == place

@@ -35,6 +35,21 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def for_libraries() -> Iterator[None]:
+    """Within the block, what any library of this process makes with `tempfile` goes into a folder of this kind.
+
+    Only for calls of libraries that make temporary files of their own and would leave them where the process is killed.
+    """
+    before = tempfile.tempdir
+    with folder() as path:
+        tempfile.tempdir = str(path)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def root() -> Path:
     """The folder of this process that holds all others."""
     return _root(os.getpid(), Path(tempfile.gettempdir()))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from slimseg import load, models
+from slimseg.disk import scratch
 from slimseg.errors import ModelError, OutputError, Unsupported, UserError
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
@@ -54,6 +57,25 @@ def wide() -> Graph:
 @pytest.fixture(scope="module")
 def uncompressed(wide: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return writer.write(wide, tmp_path_factory.mktemp("wide") / "plain.mlpackage").path
+
+
+def test_what_coremltools_makes_for_itself_goes_with_the_process(
+    small: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what lies in slimseg's own temporary folder is cleared after a kill; coremltools clears at its end alone."""
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def noted(*arguments: Any, **options: Any) -> str:
+        made.append(Path(make(*arguments, **options)))
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", noted)
+    writer.write(small, tmp_path / "small.mlpackage")
+    elsewhere = [path for path in made if not path.is_relative_to(tmp_path)]
+    assert elsewhere
+    assert all(path.is_relative_to(scratch.root()) for path in elsewhere)
+    assert not any(path.exists() for path in made)
 
 
 def last_convolution(graph: Graph) -> torch.fx.Node:

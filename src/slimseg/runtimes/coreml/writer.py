@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import fx
 
+from slimseg.disk import scratch
 from slimseg.errors import OutputError, Unsupported, one_line
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
@@ -105,7 +106,7 @@ def write(
     coremltools = package.require()
     folded = fold_scales(graph)
     _check(folded, sizes)
-    with _quiet():
+    with _quiet(), scratch.for_libraries():  # coremltools leaves packages in the system's temporary folder
         model = compressed(coremltools, _convert(coremltools, folded, precision, sizes, float32_layers), weights)
         metadata.describe(model, graph, (INPUT, output_name(graph)), palette, licence)
         target = _save(model, Path(path))
