@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,9 +66,60 @@ def test_native_output_does_not_disturb_the_protocol(child: Child) -> None:
     assert child.call("operator:add", 1, 2) == 3
 
 
-def test_the_last_words_are_quoted(child: Child) -> None:
-    with pytest.raises(RuntimeFailure, match=r"it printed: .*_run_module_as_main"):
-        child.call("faulthandler:_fatal_error_c_thread")
+def test_a_stack_is_quoted_from_its_first_lines(child: Child) -> None:
+    """They name the error and the newest calls."""
+    with pytest.raises(RuntimeFailure) as failed:
+        child.call("test_child:die_with_a_stack", 40)
+    said = str(failed.value)
+    assert "; it printed: Fatal Python error: Segmentation fault" in said
+    assert "(most recent call first): / File" in said
+    assert "in deeper" in said
+    assert "_run_module_as_main" not in said
+    assert said.endswith("...")
+    assert len(said) < 600
+
+
+def test_a_log_is_quoted_up_to_its_last_lines_and_the_stack_behind_it(child: Child) -> None:
+    with pytest.raises(RuntimeFailure) as failed:
+        child.call("test_child:log_and_die_with_a_stack")
+    said = str(failed.value)
+    assert "step 499 / free(): invalid pointer / Fatal Python error: Segmentation fault" in said
+    assert "step 400" not in said
+    assert len(said) < 1000
+
+
+def test_a_log_alone_is_quoted_up_to_its_last_lines(child: Child) -> None:
+    with pytest.raises(RuntimeFailure, match=r"; it printed: \.\.\..*step 499 / free\(\): invalid pointer$") as failed:
+        child.call("test_child:log_and_die")
+    assert len(str(failed.value)) < 600
+
+
+def die_with_a_stack(depth: int) -> None:
+    faulthandler.enable()
+    deeper(depth)
+
+
+def deeper(depth: int) -> None:
+    if depth:
+        deeper(depth - 1)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def write_log() -> None:
+    """As native code does: many lines, the last of which says what is wrong."""
+    for step in range(500):
+        os.write(2, f"step {step}\n".encode())
+    os.write(2, b"free(): invalid pointer\n")
+
+
+def log_and_die() -> None:
+    write_log()
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def log_and_die_with_a_stack() -> None:
+    write_log()
+    die_with_a_stack(40)
 
 
 def test_closing_ends_the_process() -> None:

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -34,7 +35,9 @@ from slimseg.errors import RuntimeFailure, SlimsegError
 
 _LENGTH = struct.Struct("<Q")
 _CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates announcing themselves, progress bars
-_LOG_TAIL = 400  # characters of native output quoted in an error
+# How Python's faulthandler begins what it prints of a crash; a stack follows, the newest call first.
+_STACK = re.compile(r"^Fatal Python error|\(most recent call first\)")
+_QUOTED = 400  # characters of native output in an error, and as many of a stack
 _LOG_LIMIT = 16 << 20  # bytes after which the log starts again
 
 
@@ -164,8 +167,18 @@ class Child:
         """What native code printed during this call, on one line; its chatter about delegates is left out."""
         assert self._log is not None
         lines = os.pread(self._log.fileno(), 1 << 20, start).decode(errors="replace").splitlines()
-        text = " / ".join(line.strip() for line in lines if line.strip() and not _CHATTER.search(line))
-        return f"; it printed: {text[-_LOG_TAIL:]}" if text else ""
+        text = _telling(line.strip() for line in lines if line.strip() and not _CHATTER.search(line))
+        return f"; it printed: {text}" if text else ""
+
+
+def _telling(lines: Iterable[str]) -> str:
+    """What tells most of a crash, on one line: the end of a log, and the beginning of the stack that follows it."""
+    lines = list(lines)
+    start = next((number for number, line in enumerate(lines) if _STACK.search(line)), len(lines))
+    log, stack = (" / ".join(part) for part in (lines[:start], lines[start:]))
+    log = log if len(log) <= _QUOTED else f"...{log[-_QUOTED:]}"
+    stack = stack if len(stack) <= _QUOTED else f"{stack[:_QUOTED]}..."
+    return " / ".join(filter(None, (log, stack)))
 
 
 def _environment() -> dict[str, str]:
