@@ -125,7 +125,11 @@ def _options(random: Random, model: Any) -> None:
 
 
 def _order(random: Random, model: Any) -> None:
-    operators = model.subgraphs[0].operators
+    _rearrange(random, model.subgraphs[0].operators)
+
+
+def _rearrange(random: Random, operators: list[Any]) -> None:
+    """Two change places, one comes again, or one goes."""
     at, other = (int(random.integers(len(operators))) for _ in range(2))
     kind = random.random()
     if kind < 0.4:
@@ -252,14 +256,7 @@ def _onnx_input(random: Random, model: Any) -> None:
 
 def _onnx_order(random: Random, model: Any) -> None:
     nodes = list(model.graph.node)
-    at, other = (int(random.integers(len(nodes))) for _ in range(2))
-    kind = random.random()
-    if kind < 0.4:
-        nodes[at], nodes[other] = nodes[other], nodes[at]
-    elif kind < 0.7:
-        nodes.insert(at, nodes[other])
-    elif len(nodes) > 1:
-        del nodes[at]
+    _rearrange(random, nodes)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
