@@ -1,14 +1,18 @@
-"""`slimseg ARGUMENTS` called in the tests' own process; the fixture `run` is such a call."""
+"""`slimseg ARGUMENTS` called in the tests' own process (the fixture `run` is such a call), and files to call it on."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from slimseg import cli
+from slimseg.frontends import archive
+from slimseg.graph.graph import Graph
+from slimseg.runtimes.litert import writer
 
 
 class Ran(NamedTuple):
@@ -31,3 +35,13 @@ def caller(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Ran(int(left.value.code or 0), captured.out, captured.err)
 
     return call
+
+
+def model_file(graph: Graph, folder: Path, suffix: str) -> Path:
+    """The network as a file of its own name: ".pt2" or ".tflite"."""
+    path = folder / f"{graph.name}{suffix}"
+    if suffix == ".pt2":
+        archive.write_graph(graph, path)
+    else:
+        writer.write(graph, path)
+    return path

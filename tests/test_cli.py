@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from command_line import Ran, Run
+from command_line import Ran, Run, model_file
 from PIL import Image
 from torch import nn
 
@@ -26,16 +26,12 @@ COMMANDS = ("profile", "diagnose", "slim", "quantize", "export", "evaluate", "de
 
 @pytest.fixture(scope="module")
 def pt2(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "shapes.pt2"
-    archive.write_graph(shapes_graph, path)
-    return path
+    return model_file(shapes_graph, tmp_path_factory.mktemp("models"), ".pt2")
 
 
 @pytest.fixture(scope="module")
 def tflite(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "shapes.tflite"
-    writer.write(shapes_graph, path)
-    return path
+    return model_file(shapes_graph, tmp_path_factory.mktemp("models"), ".tflite")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run
+from command_line import Run, model_file
 from torch import nn
 
 from slimseg.errors import OutputError
@@ -26,9 +26,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, quick_timing: None) -> None:
 
 @pytest.fixture(scope="module")
 def pt2(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "shapes.pt2"
-    archive.write_graph(shapes_graph, path)
-    return path
+    return model_file(shapes_graph, tmp_path_factory.mktemp("models"), ".pt2")
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Run
+from command_line import Run, model_file
 from PIL import Image
 from torch import nn
 
 import slimseg
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import writer
 
 
 class Bright(nn.Module):
@@ -40,16 +39,12 @@ def bright() -> Graph:
 
 @pytest.fixture(scope="module")
 def tflite(bright: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "bright.tflite"
-    writer.write(bright, path)
-    return path
+    return model_file(bright, tmp_path_factory.mktemp("models"), ".tflite")
 
 
 @pytest.fixture(scope="module")
 def pt2(bright: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "bright.pt2"
-    archive.write_graph(bright, path)
-    return path
+    return model_file(bright, tmp_path_factory.mktemp("models"), ".pt2")
 
 
 @pytest.fixture(scope="module")
