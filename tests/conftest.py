@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hurry
 import numpy as np
 import pytest
 import stopwatch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.planning import steady
-from slimseg.runtimes import benchmark
+from slimseg.runtimes import benchmark, child
 from slimseg.runtimes.litert import profiler as litert_profiler
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
@@ -50,8 +51,11 @@ def quick_timing() -> Iterator[None]:
         patch.setattr(benchmark, "time_files", stopwatch.time_files)
         patch.setattr(litert_profiler, "profile", stopwatch.profiler_of("litert"))
         patch.setattr(ncnn_profiler, "profile", stopwatch.profiler_of("ncnn"))
+        patch.setattr(child.Child, "_running", hurry.running)
+        child.shared().close()  # the next one is in a hurry
         patch.setattr(steady, "FEWEST_LOADS", 2)  # loads that are alike leave no error
         yield
+    child.shared().close()
 
 
 @pytest.fixture

@@ -435,6 +435,8 @@ def _load(
     )
     for note in graph.notes if say_notes else ():
         _note(f"{graph.name}: {note}")
+    if not graph.source_check.runtime:  # else the result says it
+        _note(f"{graph.name}: {graph.source_check}")
     return graph
 
 

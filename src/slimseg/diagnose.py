@@ -83,14 +83,15 @@ def diagnose(
     observed = (*observations.observe(profile), *guidelines(graph, times, profile.latency_ms))
     ordered = in_order([*findings, *observed])
     left_alone = (*refusals, *small, *priced.refusals)
-    return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes, disturbed)
+    check = str(graph.source_check)
+    return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes, check, disturbed)
 
 
 def _of_file(path: Path, note: str, threads: int) -> Diagnosis:
     """What the profile of a file says that cannot become a Graph."""
     profile, disturbed = _timed_again(path, runtime.of(path).profile(path, threads, RUNS), threads)
     findings = in_order(observations.observe(profile))
-    return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,), disturbed)
+    return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,), disturbed=disturbed)
 
 
 def _timed_again(

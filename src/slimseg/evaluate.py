@@ -252,7 +252,7 @@ class Evaluator:
         self.original = original
         self.progress = progress
         self.classes = original.description.classes or folder.classes
-        self.notes = folder.notes  # for the result
+        self.notes = (*original.notes, *folder.notes)  # for the result
         self.count = self._count()
         self.judge = Judge(folder.val, original.description, self.count, 1, progress, original.source)
 
@@ -272,7 +272,8 @@ class Evaluator:
         with scratch.folder() as work:
             path = work / f"original{runtime.named(on).suffix}"
             runtime.named(on).write(self.original, path)
-            self.notes = (*self.folder.notes, *self.judge.doubts(path, self.classes))
+            doubts = self.judge.doubts(path, self.classes)
+            self.notes = (*self.original.notes, *self.folder.notes, *doubts)
 
     def told(self) -> dict[str, Any]:
         """Which images it judges by, and what there is to know about them, as fields of a result."""

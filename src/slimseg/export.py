@@ -24,6 +24,7 @@ from slimseg.exporting.place import Place
 from slimseg.exporting.source import Source, open_source
 from slimseg.exporting.targets import Runtime, Target, parse
 from slimseg.exporting.written import Request, Written
+from slimseg.frontends import source_check
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
@@ -141,9 +142,10 @@ class _Job:
         self.references: dict[str, parity.Reference] = {}  # by kind of output
         self.disturbed: Disturbance | None = None
         self.classes = source.graph.description.classes or (folder.classes if folder else ())
-        self.notes = list(folder.notes if folder else ())
+        self.notes = [*source.graph.notes, *(folder.notes if folder else ())]
 
     def run(self, targets: Sequence[Target], app: Place, measure_heads: bool) -> ExportResult:
+        self.source = self._compared_with_its_own()
         tracked = self.progress.track(targets, "writing and checking")
         checked = [self._checked(target, app.scratch) for target in tracked]
         checked = self._timed(self._scored(checked))
@@ -171,6 +173,18 @@ class _Job:
             provenance=self._provenance,
             disturbed=self.disturbed,
         )
+
+    def _compared_with_its_own(self) -> Source:
+        """The source, whose masks are those that its own runtime gives for the images, where that can be asked.
+
+        Raises:
+            ModelError: they are others.
+        """
+        opened, told = self.source.opened, self.source.provenance
+        if opened is None or opened.own_runtime is None or opened.input_shape[1] != 3:
+            return self.source
+        check = source_check.on_images(opened, self.probes)
+        return replace(self.source, provenance=replace(told, source_check=str(check)))
 
     @cached_property
     def _provenance(self) -> Provenance:

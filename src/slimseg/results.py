@@ -289,6 +289,7 @@ class Diagnosis(Result):
     findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then what-ifs first, then largest saving first
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = ()  # what to know about how the model was opened or timed
+    source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
     disturbed: Disturbance | None = None
 
 
@@ -411,7 +412,8 @@ class SlimResult(Result):
     sources: tuple[SourceFile, ...] = ()  # what the network was opened from; empty for one that was given in memory
     data: str = ""  # folder of the images, absolute; empty where none were given
     validation_images: int = 0  # that mIoU and agreement were measured on
-    notes: tuple[str, ...] = ()  # how images were understood, whether the original makes sense, where time was short
+    source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
+    notes: tuple[str, ...] = ()  # how model and images were understood, whether they fit, where time was short
     disturbed: Disturbance | None = None
 
     @property

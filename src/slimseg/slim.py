@@ -23,7 +23,7 @@ from pathlib import Path
 
 from slimseg.errors import BudgetError, DataError, Unsupported
 from slimseg.evaluate import Evaluator
-from slimseg.frontends import load
+from slimseg.frontends import load, source_check
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import baselines, deploy, importance, in_place, run_folder
@@ -60,6 +60,7 @@ EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder on
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
 ROUNDING_COSTS = 0.3  # points, from which on the network is trained in 8 bits
 AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # a time limit from which on all those images are used; the least there are
+CHECKED_IMAGES = 4  # on which the network is compared with its source's own runtime
 TIMING_SHARE = 0.06  # of the time limit, at most: for every edit where it stands, planned and proven
 
 
@@ -100,6 +101,8 @@ def slim(
     progress = progress or Silent()
     folder = None if data is None else open_folder(data)
     evaluator = None if folder is None else _evaluator(folder, graph, progress)
+    if folder is not None and graph.own_runtime is not None and graph.input_shape[1] == 3:
+        graph.source_check = source_check.on_images(graph, folder.sample_images(CHECKED_IMAGES))
     asked = {
         "network": fingerprint(graph),
         "data": None if folder is None else [str(folder.path.absolute()), listed(folder)],

@@ -189,7 +189,8 @@ class _Exact:
             runtime=self.runtime.name,
             verdict=wording.verdict(checks),
             sources=tuple(each.told for each in self.original.origins),
-            **(self.evaluator.told() if self.evaluator else {}),
+            source_check=str(self.original.source_check),
+            **(self.evaluator.told() if self.evaluator else {"notes": self.original.notes}),
             disturbed=timed.seen.disturbance(),
         )
 

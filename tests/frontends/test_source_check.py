@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from onnx_files import node, weights, write
@@ -38,33 +39,110 @@ def source(request, tmp_path):
 
 
 def test_a_float_network_is_as_its_runtime_has_it(source):
-    graph = slimseg.load(*source, verify=True)
+    graph = slimseg.load(*source)
     checked = graph.source_check
     assert checked.runtime in ("LiteRT", "onnxruntime", "PyTorch")
     assert checked.relative_difference < 1e-4
     assert not checked.differing_percent
     assert graph.copy().source_check == checked
     with pytest.raises(ModelError, match=f"other outputs than {checked.runtime}"):
-        source_check.check(spoilt(graph), source[0])
+        source_check.attach(spoilt(graph), source[0])
+
+
+def test_images_are_compared_too(source):
+    graph = slimseg.load(*source)
+    images = [np.full((40, 40, 3), value, np.uint8) for value in (0, 90, 255)]
+    checked = source_check.on_images(graph, images)
+    assert (checked.images, checked.differing_percent) == (3, 0)
+    assert f"as {checked.runtime}'s on 3 images within" in str(checked)
+    with pytest.raises(ModelError, match="other outputs"):
+        source_check.on_images(spoilt(graph), images)
 
 
 def test_a_quantised_file_may_differ_and_says_how_much():
-    checked = slimseg.load(DATA / "squeeze_int8.tflite", verify=True).source_check
+    checked = slimseg.load(DATA / "squeeze_int8.tflite").source_check
     assert checked.differing_percent > 0
     assert "of another class" in str(checked)
 
 
 def test_a_function_of_the_users_is_compared_with_its_module(tmp_path):
     (tmp_path / "net.py").write_text("from torch import nn\ndef make(): return nn.Conv2d(3, 4, 3)\n")
-    checked = slimseg.load(f"{tmp_path / 'net.py'}:make", (24, 32), verify=True).source_check
+    checked = slimseg.load(f"{tmp_path / 'net.py'}:make", (24, 32)).source_check
     assert (checked.runtime, checked.differing_percent) == ("PyTorch", 0)
 
 
-def test_nothing_is_compared_unless_asked():
-    assert not slimseg.load(DATA / "gated_float.tflite").source_check.runtime
+def test_nothing_is_compared_where_nobody_wants_it():
+    graph = slimseg.load(DATA / "gated_float.tflite", verify=False)
+    assert not graph.source_check.runtime
+    assert graph.own_runtime is None
 
 
 def test_what_cannot_be_compared_is_said():
-    checked = slimseg.load(DATA / "planar_float.tflite", verify=True).source_check
-    assert "laid out otherwise" in str(checked)
+    checked = slimseg.load(DATA / "planar_float.tflite").source_check
+    assert "another size or layout" in str(checked)
     assert not checked.runtime
+
+
+def test_an_edited_network_is_no_longer_its_file():
+    graph = slimseg.load(DATA / "gated_float.tflite")
+    assert graph.source is not None
+    graph.refresh()
+    assert (graph.source, graph.own_runtime) == (None, None)
+    assert "changed after it was opened" in str(graph.source_check)
+
+
+class Redder(nn.Module):
+    """A mask of the pixels with more red than green, where one in 256 has as much of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(3, 1, 1)
+        with torch.no_grad():
+            self.score.weight.copy_(torch.tensor([1.0, -1.0, 0.0]).view(1, 3, 1, 1))
+            self.score.bias.zero_()
+
+    def forward(self, x):
+        return torch.clamp(self.score(x) * 1e7, 0, 1)
+
+
+def test_pixels_that_rounding_decides_are_no_mistake():
+    module = Redder().eval()
+    graph = slimseg.load(module, (64, 64)).copy()
+    with torch.no_grad():
+        module.score.bias.add_(2e-6)  # as much as the last bits of sums in another order
+    source_check.attach(graph, module)
+    assert graph.source_check.relative_difference == 1
+    assert 0 < graph.source_check.differing_percent < 1
+    with torch.no_grad():
+        module.score.bias.add_(0.1)
+    with pytest.raises(ModelError, match="other outputs"):
+        source_check.attach(graph, module)
+
+
+class Noisy(nn.Module):
+    """Dropout that was left on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return self.score(x) + (torch.rand(1) if not torch.compiler.is_compiling() else 0.0)
+
+
+def test_a_module_that_draws_numbers_is_not_compared():
+    graph = slimseg.load(nn.Conv2d(3, 2, 1), (16, 16))
+    source_check.attach(graph, Noisy().eval())
+    assert graph.source_check.reason == "it gives other outputs each time"
+
+
+def test_a_half_network_is_compared_in_halves():
+    graph = slimseg.load(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)).half().eval(), (24, 32))
+    assert graph.source_check.runtime == "PyTorch"
+    assert graph.source_check.relative_difference < 0.01
+
+
+def test_a_module_keeps_its_mode():
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).train()
+    slimseg.load(module, (16, 16))
+    assert module.training

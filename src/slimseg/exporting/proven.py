@@ -42,6 +42,7 @@ def read(folder: Path) -> Provenance:
             budget=budget,
             budget_met=all(check.met for check in budget),
             verdict=wording.verdict(budget),
+            source_check=str(raw.get("source_check", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder) from error

@@ -26,6 +26,7 @@ class Source:
     files: Mapping[str, Path] = field(default_factory=dict)  # "float32", "float16", "int8": those that there are
     provenance: Provenance = UNKNOWN
     run: Path | None = None  # of slim, whose result it is
+    opened: Graph | None = None  # with the output that it came with; None for the result of a run
 
     @property
     def precision(self) -> str:
@@ -65,14 +66,14 @@ def _opened(model: Graph | str | Path) -> Source:
             raise ModelError(
                 f"{path} is a folder, but not of a finished run of slimseg slim: give that, or a model file"
             )
-        return Source(load(path / "model.pt2"), _of_run(path), proven.read(path), path)
+        return Source(load(path / "model.pt2", verify=False), _of_run(path), proven.read(path), path)
     graph = model if isinstance(model, Graph) else load(model)
     run = proven.run_of(graph.origins[0].path) if graph.origins else None
     if run is not None:
         return Source(graph, _of_file(graph), proven.read(run), run)
-    told = str(graph.source_check) if graph.source_check.runtime else ""
+    told = str(graph.source_check)
     provenance = Provenance(sources=tuple(each.told for each in graph.origins), source_check=told)
-    return Source(graph, _of_file(graph), provenance)
+    return Source(graph, _of_file(graph), provenance, opened=graph)
 
 
 def _of_file(graph: Graph) -> dict[str, Path]:

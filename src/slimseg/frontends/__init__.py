@@ -36,7 +36,7 @@ def load(
     output_kind: str | None = None,
     output: str | int | None = None,
     name: str = "model",
-    verify: bool = False,
+    verify: bool = True,
 ) -> Graph:
     """Open a trained network as a Graph, and run it once to see that it does.
 
@@ -55,14 +55,15 @@ def load(
         output: of a network with several outputs the one to use, by its name or number. Default: what is called `out`
             or `logits`, else the map with the most pixels; a note says which.
         name: what to call an nn.Module.
-        verify: compare the outputs with those of the source's own runtime, which `Graph.source_check` then tells.
+        verify: compare the outputs with those of the source's own runtime, which takes a fraction of a second (Keras
+            some seconds); `Graph.source_check` tells how far they are apart, or why they were not compared.
 
     Raises:
         ModelError: it cannot be opened, it opens and cannot run, or it gives other outputs than its source's own
             runtime does, in one sentence.
     """
+    from slimseg.frontends import source_check
     from slimseg.frontends import torch as torch_frontend
-    from slimseg.frontends.source_check import check
     from slimseg.frontends.trial_run import run_once
 
     if isinstance(model, str | Path):
@@ -77,7 +78,7 @@ def load(
     graph.notes = (*graph.notes, *filter(None, (in_bytes(mean, std)[2], guess)))
     run_once(graph, str(model) if isinstance(model, str | Path) else name)
     if verify:
-        graph.source_check = check(graph, source)
+        source_check.attach(graph, source)
     return graph
 
 
@@ -100,7 +101,7 @@ def describe(
     description = file.read_description(path)
     if description is None:
         try:
-            description = load(path, output=output).description
+            description = load(path, output=output, verify=False).description
         except UnknownOperator:
             description = Description(guessed_preprocessing(path)[0])
     return _described(description, mean, std, channel_order, (), output_kind)

@@ -1,74 +1,153 @@
-"""An opened network is compared with its source's own runtime: a reader that misreads is told at once.
-
-.tflite     LiteRT, in the child process
-.onnx       onnxruntime where it is installed, in the child process
-nn.Module   the module itself, in PyTorch
-.pt2        its ATen calls one by one, in PyTorch: torch's own reader would import and unpickle what the file asks for
-.keras .h5  not compared: Keras executes what a file asks for
-"""
+"""An opened network is compared with its source's own runtime: a reader that misreads is told at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from slimseg.errors import ModelError, SlimsegError, Unsupported, one_line
-from slimseg.frontends import archive
+from slimseg.frontends import own_runtime
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
-from slimseg.graph.source_check import SourceCheck
-from slimseg.runtimes import child, host
+from slimseg.graph.source_check import OwnRuntime, SourceCheck
+from slimseg.runtimes import host
 
 Array = np.ndarray[Any, Any]
 TOLERANCE = 0.01  # of the largest value; rounding makes some 1e-5
+HALF_TOLERANCE = 0.1  # of a network that computes in 16 bits, whose rounding errors add up
 MASK_TOLERANCE_PERCENT = 1.0  # of the pixels, where nothing but a mask is given, in which scores may have been equal
-TIMEOUT_S = 20.0
+JUMPS_TOLERANCE_PERCENT = 1.0  # of the values, in a network that jumps (a threshold, an index of a maximum)
 MOST_WORK = 5 * 10**10  # multiply-accumulates: about two seconds
-_NHWC = (0, 2, 3, 1)
+_ROUNDING = 3e-6  # of the input, as strong as what float32 rounds off in a few layers
 
 
-def check(graph: Graph, source: Path | nn.Module) -> SourceCheck:
-    """Compare on noise. A quantised source was opened de-quantised: there a difference is no mistake.
+def attach(graph: Graph, source: Path | nn.Module) -> None:
+    """Give the graph its source's own runtime where there is one, and compare on noise. See `Graph.source_check`.
+
+    A quantised source was opened de-quantised: there a difference is no mistake.
 
     Raises:
         ModelError: the outputs of a float source are others than those of its own runtime.
     """
-    if not isinstance(source, nn.Module) and source.suffix.lower() in (".keras", ".h5"):
-        return SourceCheck(reason="Keras executes what such a file asks for")
-    if sum(costs.cost(graph, node).macs for node in graph.layers()) > MOST_WORK:
-        return SourceCheck(reason="it takes too long to run twice while it is opened")
-    image = _noise(graph)
-    with torch.no_grad():
-        own = graph(image)
     try:
-        runtime, outputs = _outputs(graph, source, image)
+        own = own_runtime.of(graph, source)
+    except Unsupported as error:
+        graph.source_check = SourceCheck(reason=str(error))
+        return
+    graph.own_runtime = own
+    if sum(costs.cost(graph, node).macs for node in graph.layers()) > MOST_WORK:
+        graph.source_check = SourceCheck(reason="it takes too long to run twice while it is opened")
+    else:
+        graph.source_check = check(graph, own, [_noise(graph)])
+
+
+def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
+    """Compare on RGB images (height, width, 3) of any size.
+
+    Raises:
+        ModelError: as for `attach`.
+    """
+    if graph.own_runtime is None:
+        return graph.source_check
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    inputs = [torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2).contiguous() for image in images]
+    return replace(check(graph, graph.own_runtime, inputs), images=len(images))
+
+
+def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceCheck:
+    """Compare on preprocessed NCHW images; what is told is the worst of them, and the pixels of all.
+
+    Raises:
+        ModelError: as for `attach`.
+    """
+    found = []
+    try:
+        for image, outputs in zip(images, own.outputs(images), strict=True):
+            with torch.no_grad():
+                compared = _nearest(graph(image), outputs, image)
+            if compared is None:
+                return SourceCheck(reason=f"{own.name} gives no output of the shape {graph.shape(graph.output)}")
+            if compared.departs(graph) and not graph.is_quantised:
+                if not _repeats(own, image, outputs):
+                    return SourceCheck(reason="it gives other outputs each time")
+                _refuse(graph, own, compared)
+            found.append(compared)
+    except ModelError:
+        raise
     except SlimsegError as error:
         return SourceCheck(reason=str(error))
     except Exception as error:  # whatever the user's own module raises
         return SourceCheck(reason=one_line(error))
-    found = [_compared(runtime, own, theirs) for output in outputs for theirs in _laid_out(output, own)]
-    if not found:
-        return SourceCheck(reason=f"{runtime} gives no output of the shape {tuple(own.shape)}")
-    result = min(found, key=lambda each: (each.relative_difference, each.differing_percent))
-    _require_equal(graph, result, own)
-    return result
+    worst = max(each.relative_difference for each in found)
+    return SourceCheck(own.name, worst, float(np.mean([each.differing_percent for each in found])))
 
 
-def _require_equal(graph: Graph, result: SourceCheck, own: Tensor) -> None:
-    is_mask = own.ndim == 3 and not own.is_floating_point()
-    differs = result.differing_percent > MASK_TOLERANCE_PERCENT if is_mask else result.relative_difference > TOLERANCE
-    if differs and not graph.is_quantised:
-        raise ModelError(
-            f"{graph.name} opens, but gives other outputs than {result.runtime} does (by up to "
-            f"{100 * result.relative_difference:.1f}% of the largest value, and another class for "
-            f"{result.differing_percent:.1f}% of the pixels): slimseg misreads one of its layers; please report it"
-        )
+@dataclass(frozen=True)
+class _Compared:
+    """One output of ours beside one of theirs, of the same shape."""
+
+    ours: Array  # NCHW, or (N, height, width) of a mask
+    theirs: Array
+    image: Tensor
+    is_mask: bool
+
+    @cached_property
+    def differences(self) -> Array:
+        """Of each value, over the largest value."""
+        largest = max(float(np.abs(self.theirs[np.isfinite(self.theirs)]).max(initial=0)), 1e-12)
+        both = np.isfinite(self.ours) & np.isfinite(self.theirs)
+        with np.errstate(invalid="ignore"):
+            differences = np.abs(self.ours - self.theirs) / largest
+        alike = (self.ours == self.theirs) | (np.isnan(self.ours) & np.isnan(self.theirs))
+        return np.where(both, differences, np.where(alike, 0.0, np.inf))
+
+    @property
+    def relative_difference(self) -> float:
+        return float(self.differences.max(initial=0))
+
+    @property
+    def differing_percent(self) -> float:
+        """Of the pixels: another class."""
+        return 100 * float((_classes(self.ours) != _classes(self.theirs)).mean())
+
+    def departs(self, graph: Graph) -> bool:
+        """Whether they differ in more than rounding."""
+        if self.is_mask:
+            return self.differing_percent > MASK_TOLERANCE_PERCENT
+        tolerance = TOLERANCE if graph.weights == "float32" else HALF_TOLERANCE
+        departing = self.differences > tolerance
+        if not departing.any():
+            return False
+        return 100 * float(departing.mean()) > JUMPS_TOLERANCE_PERCENT or not _jumps(graph, self, tolerance)
+
+
+def _jumps(graph: Graph, compared: _Compared, tolerance: float) -> bool:
+    """Whether rounding alone moves single values of the network that far, as at a threshold in it."""
+    draw = torch.randn(compared.image.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        moved = graph(compared.image * (1 + _ROUNDING * draw)).double().numpy()
+    return replace(compared, ours=moved, theirs=compared.ours).relative_difference > tolerance
+
+
+def _repeats(own: OwnRuntime, image: Tensor, outputs: list[Array]) -> bool:
+    """Whether the source's own runtime gives the same again."""
+    again = next(iter(own.outputs([image])))
+    return all(np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(outputs, again, strict=True))
+
+
+def _refuse(graph: Graph, own: OwnRuntime, compared: _Compared) -> None:
+    raise ModelError(
+        f"{graph.name} opens, but gives other outputs than {own.name} does (by up to "
+        f"{100 * compared.relative_difference:.1f}% of the largest value, and another class for "
+        f"{compared.differing_percent:.1f}% of the pixels): slimseg misreads one of its layers; please report it"
+    )
 
 
 def _noise(graph: Graph) -> Tensor:
@@ -76,110 +155,28 @@ def _noise(graph: Graph) -> Tensor:
     _, channels, height, width = graph.input_shape
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
     if channels == 3:
-        value = host.ImagePipeline(graph.description.preprocessing, (height, width))(pixels)
+        value = host.ImagePipeline(graph.description.preprocessing, graph.input_size)(pixels)
     else:
         value = (pixels / 255).astype(np.float32)
     return torch.from_numpy(value).permute(2, 0, 1)[None].contiguous()
 
 
-def _outputs(graph: Graph, source: Path | nn.Module, image: Tensor) -> tuple[str, list[Array]]:
-    """The runtime's name, and everything that it gives.
-
-    Raises:
-        Unsupported: it cannot be asked here; ModelError, RuntimeFailure: it refuses or crashes.
-    """
-    if isinstance(source, nn.Module):
-        return "PyTorch", [value.numpy() for value in _tensors(_eager(source, image))]
-    suffix = source.suffix.lower()
-    if suffix == ".pt2":
-        return "PyTorch", [value.numpy() for value in _called(source, image)]
-    if suffix == ".tflite":
-        return "LiteRT", [_litert(graph, source, image)]
-    if suffix == ".onnx":
-        if find_spec("onnxruntime") is None:
-            raise Unsupported("onnxruntime is not installed")
-        call = "slimseg.frontends.source_check:run_onnx"
-        return "onnxruntime", child.call(call, str(source), image.numpy(), timeout_s=TIMEOUT_S, about=source)
-    raise Unsupported(f"{source} has no runtime of its own")
+def _nearest(own: Tensor, outputs: Sequence[Array], image: Tensor) -> _Compared | None:
+    """Ours beside the likest of theirs; None where none has its shape."""
+    ours, is_mask = own.double().numpy(), own.ndim == 3 and not own.is_floating_point()
+    laid_out = (theirs for output in outputs for theirs in _laid_out(output, ours.shape))
+    found = [_Compared(ours, theirs.astype(np.float64), image, is_mask) for theirs in laid_out]
+    return min(found, key=lambda each: (each.relative_difference, each.differing_percent), default=None)
 
 
-def _eager(module: nn.Module, image: Tensor) -> Any:
-    was_training = module.training
-    try:
-        with torch.no_grad():
-            return module.eval()(image)
-    finally:
-        module.train(was_training)
-
-
-def _called(path: Path, image: Tensor) -> list[Tensor]:
-    """Every output of a `.pt2` file, whose ATen calls are run in their order."""
-    program, _ = archive.read_program(path)
-    values: dict[fx.Node, Any] = {node: parameter.tensor for node, parameter in program.parameters.items()}
-    values[program.image] = image.clone()  # a call may be in place
-    with torch.no_grad():
-        for node in program.graph.nodes:
-            if node.op == "call_function":
-                arguments = fx.node.map_arg((node.args, node.kwargs), lambda each: values[each])
-                values[node] = node.target(*arguments[0], **arguments[1])
-    return [values[node] for _, node in program.outputs if isinstance(values.get(node), Tensor)]
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)
-
-
-def _litert(graph: Graph, path: Path, image: Tensor) -> Array:
-    from slimseg.runtimes.litert import session
-
-    if graph.source is None:
-        raise Unsupported("its input or output is laid out otherwise than the network's here")
-    return session.predict(path, image.permute(0, 2, 3, 1).contiguous().numpy(), timeout_s=TIMEOUT_S)
-
-
-def run_onnx(path: str, image: Array) -> list[Array]:
-    """Every output of an `.onnx` file for an NCHW image. For the child."""
-    import onnxruntime  # type: ignore[import-untyped]
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-    is_nhwc = given.shape[1] != image.shape[1] and given.shape[3] == image.shape[1]
-    values = image.transpose(_NHWC) if is_nhwc else image
-    kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
-    kind = kinds.get(given.type, np.float32)
-    values = np.rint(values).clip(0, 255).astype(kind) if kind == np.uint8 else values.astype(kind)
-    results = session.run(None, {given.name: np.ascontiguousarray(values)})
-    return [np.asarray(value) for value in results if isinstance(value, np.ndarray)]
-
-
-def _laid_out(output: Array, own: Tensor) -> Iterator[Array]:
+def _laid_out(output: Array, shape: tuple[int, ...]) -> Iterator[Array]:
     """The output as ours lies: as it is, or in the other order of dimensions, or without dimensions of length 1."""
-    shape = tuple(own.shape)
     if output.shape == shape:
         yield output
     if output.ndim == 4 and tuple(output.shape[dim] for dim in (0, 3, 1, 2)) == shape:
         yield output.transpose(0, 3, 1, 2)
     elif output.shape != shape and tuple(n for n in output.shape if n > 1) == tuple(n for n in shape if n > 1):
         yield output.reshape(shape)
-
-
-def _compared(runtime: str, own: Tensor, theirs: Array) -> SourceCheck:
-    ours, other = own.double().numpy(), theirs.astype(np.float64)
-    largest = max(float(np.abs(other).max()), 1e-12)
-    difference = float(np.nan_to_num(np.abs(ours - other), nan=0.0, posinf=0.0).max()) / largest
-    if not np.array_equal(np.isfinite(ours), np.isfinite(other)):
-        difference = float("inf")
-    return SourceCheck(runtime, difference, 100 * float((_classes(ours) != _classes(other)).mean()))
 
 
 def _classes(values: Array) -> Array:

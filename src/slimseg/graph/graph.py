@@ -18,7 +18,7 @@ from slimseg.graph import invariants, shapes
 from slimseg.graph.description import Description
 from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
-from slimseg.graph.source_check import SourceCheck
+from slimseg.graph.source_check import OwnRuntime, SourceCheck
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Weights = Literal["float32", "float16"]
@@ -49,12 +49,13 @@ class Graph:
         self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
         self.weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
         self.is_quantised = False  # whether it was opened from a file of integers, with its weights de-quantised
-        self.source_check = SourceCheck(reason="load was not asked to, with verify=True")
+        self.own_runtime: OwnRuntime | None = None  # what runs the source that it was opened from, if that can be run
+        self.source_check = SourceCheck(reason="it was not opened from a file or module, or without verify")
         self.guess = ""  # what its preprocessing was taken from, where nobody says it
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         # By node: how much each of its output channels matters, measured on images; empty where nothing was.
         self.importance: Mapping[str, Tensor] = {}
-        self.refresh()
+        self._settle()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run on (N, channels, height, width), already preprocessed."""
@@ -117,9 +118,16 @@ class Graph:
     def refresh(self) -> None:
         """After an edit: drop dead nodes and unused modules, recompile, propagate shapes, check the invariants.
 
+        What it was opened from is then another network: no longer its file, nor what it is compared with.
+
         Raises:
             GraphError: an invariant does not hold.
         """
+        self.source, self.own_runtime = None, None
+        self.source_check = SourceCheck(reason="it was changed after it was opened")
+        self._settle()
+
+    def _settle(self) -> None:
         self.module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
         self.module.delete_all_unused_submodules()
         try:

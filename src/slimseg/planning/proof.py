@@ -68,6 +68,7 @@ def prove(
         runtime=best.budget.runtime,
         verdict=wording.verdict(best.checks),
         sources=tuple(each.told for each in original.origins),
+        source_check=str(original.source_check),
         disturbed=calm.of_all([*(timing.seen for timing in timings), *(step.seen for step in steps)]),
     )
 

@@ -20,6 +20,7 @@ def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
     """Everything but title and refusals; every finding by itself if `verbose`."""
     made: list[RenderableType] = [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
     made += tables.disturbance(diagnosis.disturbed)
+    made += tables.source_check(diagnosis.source_check)
     if not diagnosis.findings:
         return [*made, Text("\nNothing found that would make this network faster.")]
     made += _headline(headline(grouped(diagnosis.findings)))

@@ -32,6 +32,7 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
     parts += tables.disturbance(result.disturbed)
     where = f"masks compared on {card.images} images · " if card.images else ""
     parts += ["", Text(f"{where}took {units.duration(result.seconds)} · {card.host}", style="dim")]
+    parts += tables.source_check(card.provenance.source_check)
     if any(each.files for each in card.artefacts):
         parts.append(Text(f"{result.folder}/model_card.md says what an app has to do with them", style="bold"))
     else:

@@ -57,6 +57,11 @@ def disturbance(found: Disturbance | None) -> list[RenderableType]:
     return [] if found is None else [Text(f"note: {found.said}", style="yellow")]
 
 
+def source_check(sentence: str) -> list[RenderableType]:
+    """How the network as opened compares with its source's own runtime."""
+    return [Text(f"As it was opened: {sentence}", style="dim")] if sentence else []
+
+
 def show(console: Console | None, *parts: RenderableType) -> None:
     """Print; on an output that cannot carry Unicode, in its nearest ASCII."""
     out = console or PlainConsole()

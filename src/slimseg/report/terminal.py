@@ -92,6 +92,7 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
     parts.append(_files(result))
     took = f"took {units.duration(result.seconds)} on {result.host}"
     parts.append(Text(f"{wording.weights_change(result)} · {took}", style="dim"))
+    parts += tables.source_check(result.source_check)
     tables.show(console, *parts)
 
 

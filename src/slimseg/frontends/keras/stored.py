@@ -50,7 +50,12 @@ def read(path: str) -> Stored:
         import h5py  # noqa: F401
     except ImportError:
         raise ModelError(f"{path} needs h5py to be opened: pip install 'slimseg[keras]'") from None
-    _limit_memory(path)
+    limit_memory(path, 8 * SLACK_BYTES)
+    return contents(path)
+
+
+def contents(path: str) -> Stored:
+    """The same, where this process has its limit of memory already."""
     try:
         return _read_archive(path) if zipfile.is_zipfile(path) else _read_h5(path)
     except ModelError:
@@ -64,13 +69,13 @@ def read(path: str) -> Stored:
         raise ModelError(f"{path} is damaged ({reason}): save it again with model.save") from error
 
 
-def _limit_memory(path: str) -> None:
+def limit_memory(path: str, slack_bytes: int) -> None:
     """Some times the file's own size on top of what this process has: a damaged number in it can ask for any amount."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        wanted = pages * resource.getpagesize() + 6 * Path(path).stat().st_size + 8 * SLACK_BYTES
+        wanted = pages * resource.getpagesize() + 6 * Path(path).stat().st_size + slack_bytes
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard))
 

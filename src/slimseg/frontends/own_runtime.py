@@ -1,0 +1,176 @@
+"""The runtime that a source belongs to, asked what it makes of an image.
+
+.tflite     LiteRT, in the child process
+.onnx       onnxruntime where it is installed, in the child process
+.keras .h5  Keras where it is installed, in the child process, given only what keras/reference.py lets through
+nn.Module   the module itself, in PyTorch
+.pt2        its ATen calls one by one, in PyTorch: torch's own reader would import and unpickle what the file asks for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from slimseg.errors import Unsupported
+from slimseg.frontends import archive
+from slimseg.graph.graph import Graph
+from slimseg.graph.source_check import OwnRuntime
+from slimseg.runtimes import child
+
+Array = np.ndarray[Any, Any]
+TIMEOUT_S = 20.0
+KERAS_TIMEOUT_S = 60.0  # it takes some seconds to start
+_NHWC = (0, 2, 3, 1)
+
+
+def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
+    """The runtime for what `graph` was opened from.
+
+    Raises:
+        Unsupported: there is none here, in a sentence that says why.
+    """
+    if isinstance(source, nn.Module):
+        return Module(source)
+    suffix = source.suffix.lower()
+    if suffix == ".pt2":
+        return Program(source)
+    if suffix == ".tflite":
+        if graph.source is None:
+            raise Unsupported("the file's input or output is of another size or layout than the network's here")
+        return LiteRT(source)
+    runtime, package = (Onnx, "onnxruntime") if suffix == ".onnx" else (Keras, "keras")
+    if find_spec(package) is None:
+        raise Unsupported(f"{package} is not installed (pip install {package})")
+    return runtime(source)
+
+
+@dataclass(frozen=True)
+class Module:
+    """The user's own module."""
+
+    module: nn.Module
+    name: str = "PyTorch"
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
+        given = _floats(self.module.parameters())
+        for image in images:
+            was_training = self.module.training
+            try:
+                with torch.no_grad():
+                    value = self.module.eval()(image.to(given))
+            finally:
+                self.module.train(was_training)
+            yield [_array(each) for each in _tensors(value)]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A `.pt2` file, whose ATen calls are run in their order."""
+
+    path: Path
+    name: str = "PyTorch"
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
+        program, _ = archive.read_program(self.path)
+        weights = {node: parameter.tensor for node, parameter in program.parameters.items()}
+        given = _floats(weights.values())
+        for image in images:
+            values: dict[fx.Node, Any] = {**weights, program.image: image.to(given, copy=True)}  # calls may be in place
+            with torch.no_grad():
+                for node in program.graph.nodes:
+                    if node.op == "call_function":
+                        arguments = fx.node.map_arg((node.args, node.kwargs), lambda each: values[each])  # noqa: B023
+                        values[node] = node.target(*arguments[0], **arguments[1])
+            found = (values.get(node) for _, node in program.outputs)
+            yield [_array(value) for value in found if isinstance(value, Tensor)]
+
+
+@dataclass(frozen=True)
+class LiteRT:
+    """A `.tflite` file whose output is the network's."""
+
+    path: Path
+    name: str = "LiteRT"
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
+        from slimseg.runtimes.litert import session
+
+        for image in images:
+            yield [session.predict(self.path, _channels_last(image), timeout_s=TIMEOUT_S)]
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """An `.onnx` file."""
+
+    path: Path
+    name: str = "onnxruntime"
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
+        call = "slimseg.frontends.own_runtime:run_onnx"
+        for image in images:
+            yield child.call(call, str(self.path), image.numpy(), timeout_s=TIMEOUT_S, about=self.path)
+
+
+@dataclass(frozen=True)
+class Keras:
+    """A `.keras` or `.h5` file."""
+
+    path: Path
+    name: str = "Keras"
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
+        call = "slimseg.frontends.keras.reference:run"
+        with child.Child() as own:  # it limits its memory
+            for image in images:
+                yield own.call(call, str(self.path), _channels_last(image), timeout_s=KERAS_TIMEOUT_S, about=self.path)
+
+
+def run_onnx(path: str, image: Array) -> list[Array]:
+    """Every output of an `.onnx` file for an NCHW image. For the child."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    is_nhwc = given.shape[1] != image.shape[1] and given.shape[3] == image.shape[1]
+    values = image.transpose(_NHWC) if is_nhwc else image
+    kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
+    kind = kinds.get(given.type, np.float32)
+    values = np.rint(values).clip(0, 255).astype(kind) if kind == np.uint8 else values.astype(kind)
+    results = session.run(None, {given.name: np.ascontiguousarray(values)})
+    return [np.asarray(value) for value in results if isinstance(value, np.ndarray)]
+
+
+def _floats(parameters: Iterable[Tensor]) -> torch.dtype:
+    """What the network computes in: the precision of its first weights."""
+    return next((each.dtype for each in parameters if each.is_floating_point()), torch.float32)
+
+
+def _channels_last(image: Tensor) -> Array:
+    return image.permute(*_NHWC).contiguous().numpy()
+
+
+def _array(value: Tensor) -> Array:
+    return (value.float() if value.is_floating_point() else value).numpy()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors(each)
