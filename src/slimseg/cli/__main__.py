@@ -1,0 +1,5 @@
+"""`python -m slimseg.cli`."""
+
+from slimseg.cli import main
+
+main()

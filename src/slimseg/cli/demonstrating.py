@@ -1,0 +1,28 @@
+"""`slimseg demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimseg.cli.options import AsJson
+from slimseg.cli.showing import exit_by_budget, progress, show
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for the result.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Of the scenes and of training.")] = 0,
+    json: AsJson = False,
+) -> None:
+    """The main job on what ships inside: drawn street scenes and a small heavy network, offline, in a few minutes.
+
+    Example:  slimseg demo --out runs/demo
+    """
+    from slimseg.demo.demo import demo as run
+    from slimseg.report.terminal import show_slim
+
+    result = run(out, seed, progress())
+    show(result, json, lambda: show_slim(result))
+    exit_by_budget(result.budget_met)

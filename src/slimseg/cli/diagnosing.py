@@ -1,0 +1,52 @@
+"""`slimseg diagnose`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimseg.cli.opening import Opening, runtime_named
+from slimseg.cli.options import AsJson, Kind, Mean, Model, On, Order, Output, Size, Std, Threads, Verbose, Weights
+from slimseg.cli.showing import progress, show
+from slimseg.errors import UnknownOperator, UserError
+
+if TYPE_CHECKING:
+    from slimseg.graph.graph import Graph
+
+
+def diagnose(
+    model: Model,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    output: Output = None,
+    precision: Annotated[str | None, typer.Option(help="Price edits in float32 or int8. Default: the file's.")] = None,
+    runtime: On = None,
+    threads: Threads = 1,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """What could be saved, where, and what it takes: every finding timed before and after.
+
+    Example:  slimseg diagnose network.tflite
+    """
+    from slimseg.diagnose import diagnose as run
+    from slimseg.report.terminal import show_diagnosis
+
+    if precision not in (None, "float32", "int8"):
+        raise UserError(f"--precision {precision!r} must be float32 or int8")
+    if runtime_named(runtime) == "ncnn":
+        if precision == "int8":
+            raise UserError("--precision int8 is LiteRT's: on ncnn networks are timed in float32")
+        precision = "ncnn"
+    opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
+    try:
+        source: Graph | str = opening.load(say_notes=False)
+    except UnknownOperator:
+        source = model  # a .tflite can still be timed
+    result = run(source, precision, threads, progress())  # type: ignore[arg-type]
+    show(result, json, lambda: show_diagnosis(result, verbose=verbose))

@@ -1,0 +1,60 @@
+"""`slimseg evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from slimseg.cli.opening import Opening, runtime_named
+from slimseg.cli.options import (
+    AsJson,
+    Data,
+    Foreground,
+    Kind,
+    Mean,
+    Model,
+    On,
+    Order,
+    Output,
+    Size,
+    Std,
+    Threads,
+    Weights,
+)
+from slimseg.cli.showing import progress, show
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    foreground: Foreground = None,
+    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    output: Output = None,
+    runtime: On = None,
+    threads: Threads = 1,
+    json: AsJson = False,
+) -> None:
+    """mIoU, IoU by class and pixel accuracy of the deployed file. Preprocessing is inside files that slimseg wrote.
+
+    Example:  slimseg evaluate run/model.tflite --data images/
+    """
+    from slimseg.evaluate import evaluate as run
+    from slimseg.report.terminal import show_evaluation
+    from slimseg.runtimes.runtime import LITERT, is_deployed, of
+    from slimseg.training.data import open_folder
+
+    opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
+    on = runtime_named(runtime)
+    if is_deployed(model) and on in (None, of(model).name):
+        description = opening.describe() if of(model) is LITERT else None
+        result = run(model, open_folder(data, foreground), split, description, threads, progress(), output=output)
+    else:
+        result = run(opening.load(), open_folder(data, foreground), split, None, threads, progress(), on)
+    show(result, json, lambda: show_evaluation(result))

@@ -1,0 +1,33 @@
+"""Options that several commands have, as Typer reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL = typer.Argument(
+    help="A .tflite, .onnx, .keras, .h5 or .pt2 file, file.py:function or package.module:function.", metavar="MODEL"
+)
+Model = Annotated[str, MODEL]
+Data = Annotated[Path, typer.Option(help="Folder with train/val x images/masks, or images alone.")]
+Foreground = Annotated[
+    str | None,
+    typer.Option(
+        help="In masks of two classes, the value of the second; none: values are class indices, 255 ignored. Default: "
+        "255 where masks have only 0 and 255."
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help=".safetensors or .pth for file.py:function; never unpickled.")]
+Size = Annotated[str | None, typer.Option(help="Input size HEIGHTxWIDTH; a .pt2 knows its own.")]
+Mean = Annotated[str | None, typer.Option(help="Subtracted from each byte: one number or three, 127 or 124,116,104.")]
+Std = Annotated[str | None, typer.Option(help="Divides what is left: one number or three, in bytes, too.")]
+Order = Annotated[str | None, typer.Option(help="rgb or bgr.")]
+Output = Annotated[str | None, typer.Option("--output", help="Of several outputs, the one to use: name or number.")]
+Kind = Annotated[str | None, typer.Option(help="What the model gives: logits, probabilities or mask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
+On = Annotated[str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's, else litert.")]
+Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="Export a result outside its budget, too; its card says so.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]

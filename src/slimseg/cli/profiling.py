@@ -1,0 +1,53 @@
+"""`slimseg profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimseg.cli.opening import Opening, runtime_named
+from slimseg.cli.options import AsJson, Kind, Mean, Model, On, Order, Output, Size, Std, Threads, Weights
+from slimseg.cli.showing import progress, show
+
+
+def profile(
+    model: Model,
+    weights: Weights = None,
+    input_size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    channel_order: Order = None,
+    output_kind: Kind = None,
+    output: Output = None,
+    runtime: On = None,
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Profiled inferences.")] = 30,
+    top: Annotated[int, typer.Option(min=1, help="Layers to show.")] = 15,
+    statistics: Annotated[bool, typer.Option("--statistics", help="Every layer: first, average, min, max.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write every layer as a table, too.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write one run for chrome://tracing or Perfetto, too.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Where the time goes, layer by layer, on LiteRT or ncnn.
+
+    Example:  slimseg profile network.tflite --csv layers.csv --trace trace.json
+
+    On ncnn:  slimseg profile network.tflite --runtime ncnn
+    """
+    from slimseg.profile import profile as run
+    from slimseg.report.profile_files import write_csv, write_trace
+    from slimseg.report.terminal import show_profile
+    from slimseg.runtimes.runtime import is_deployed, of
+
+    opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
+    on = runtime_named(runtime)
+    with progress().console.status(f"profiling on {'ncnn' if on == 'ncnn' else 'LiteRT'}"):
+        own = is_deployed(model) and on in (None, of(model).name)
+        result = run(model if own else opening.load(), threads, runs, on)
+    if csv is not None:
+        write_csv(result, csv)
+    if trace is not None:
+        write_trace(result, trace)
+    show(result, json, lambda: show_profile(result, top=top, statistics=statistics))
