@@ -40,16 +40,17 @@ def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
     if isinstance(source, nn.Module):
         return Module(source)
     suffix = source.suffix.lower()
+    is_half = graph.weights != "float32"
     if suffix == ".pt2":
-        return Program(source)
+        return Program(source, is_half)
     if suffix == ".tflite":
         if graph.source is None:
             raise Unsupported("the file's input or output is of another size or layout than the network's here")
-        return LiteRT(source)
+        return LiteRT(source, is_half)
     runtime, package = (Onnx, "onnxruntime") if suffix == ".onnx" else (Keras, "keras")
     if find_spec(package) is None:
         raise Unsupported(f"{package} is not installed (pip install {package})")
-    return runtime(source)
+    return runtime(source, is_half)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Module:
 
     module: nn.Module
     name: str = "PyTorch"
+
+    @property
+    def is_half(self) -> bool:
+        return _floats(self.module.parameters()).itemsize < _floats(()).itemsize
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
         given = _floats(self.module.parameters())
@@ -76,6 +81,7 @@ class Program:
     """A `.pt2` file, whose ATen calls are run in their order."""
 
     path: Path
+    is_half: bool
     name: str = "PyTorch"
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
@@ -98,6 +104,7 @@ class LiteRT:
     """A `.tflite` file whose output is the network's."""
 
     path: Path
+    is_half: bool
     name: str = "LiteRT"
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
@@ -112,6 +119,7 @@ class Onnx:
     """An `.onnx` file."""
 
     path: Path
+    is_half: bool
     name: str = "onnxruntime"
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
@@ -125,6 +133,7 @@ class Keras:
     """A `.keras` or `.h5` file."""
 
     path: Path
+    is_half: bool
     name: str = "Keras"
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:

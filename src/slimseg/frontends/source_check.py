@@ -25,7 +25,7 @@ HALF_TOLERANCE = 0.1  # of a network that computes in 16 bits, whose rounding er
 MASK_TOLERANCE_PERCENT = 1.0  # of the pixels, where nothing but a mask is given, in which scores may have been equal
 JUMPS_TOLERANCE_PERCENT = 1.0  # of the values, in a network that jumps (a threshold, an index of a maximum)
 MOST_WORK = 5 * 10**10  # multiply-accumulates: about two seconds
-_ROUNDING = 3e-6  # of the input, as strong as what float32 rounds off in a few layers
+_ROUNDING = 1e-5  # of the input, as strong as what float32 rounds off in a few layers
 
 
 def attach(graph: Graph, source: Path | nn.Module) -> None:
@@ -74,7 +74,7 @@ def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceChec
                 compared = _nearest(graph(image), outputs, image)
             if compared is None:
                 return SourceCheck(reason=f"{own.name} gives no output of the shape {graph.shape(graph.output)}")
-            if compared.departs(graph) and not graph.is_quantised:
+            if compared.departs(graph, own.is_half) and not graph.is_quantised:
                 if not _repeats(own, image, outputs):
                     return SourceCheck(reason="it gives other outputs each time")
                 _refuse(graph, own, compared)
@@ -117,11 +117,11 @@ class _Compared:
         """Of the pixels: another class."""
         return 100 * float((_classes(self.ours) != _classes(self.theirs)).mean())
 
-    def departs(self, graph: Graph) -> bool:
+    def departs(self, graph: Graph, is_half: bool) -> bool:
         """Whether they differ in more than rounding."""
         if self.is_mask:
             return self.differing_percent > MASK_TOLERANCE_PERCENT
-        tolerance = TOLERANCE if graph.weights == "float32" else HALF_TOLERANCE
+        tolerance = HALF_TOLERANCE if is_half else TOLERANCE
         departing = self.differences > tolerance
         if not departing.any():
             return False

@@ -17,6 +17,10 @@ class OwnRuntime(Protocol):
     def name(self) -> str:
         """ "LiteRT", "onnxruntime", "PyTorch" or "Keras"."""
 
+    @property
+    def is_half(self) -> bool:
+        """Whether it computes in 16 bits."""
+
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[np.ndarray[Any, Any]]]:
         """For each preprocessed NCHW image everything that it gives, laid out as it has it.
 
