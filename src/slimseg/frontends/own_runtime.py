@@ -138,9 +138,9 @@ class Keras:
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
         call = "slimseg.frontends.keras.reference:run"
-        with child.Child() as own:  # it limits its memory
-            for image in images:
-                yield own.call(call, str(self.path), _channels_last(image), timeout_s=KERAS_TIMEOUT_S, about=self.path)
+        keras = child.shared("keras")  # it limits its memory, and takes seconds to start
+        for image in images:
+            yield keras.call(call, str(self.path), _channels_last(image), timeout_s=KERAS_TIMEOUT_S, about=self.path)
 
 
 def run_onnx(path: str, image: Array) -> list[Array]:

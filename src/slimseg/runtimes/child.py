@@ -214,17 +214,19 @@ def _ending(code: int | None) -> str:
     return f"exit status {code}"
 
 
-_shared: Child | None = None
-_shared_owner = 0  # process id: a forked worker must not talk on its parent's pipes
+_shared: dict[tuple[str, int], Child] = {}
 
 
-def shared() -> Child:
-    """The child that everything uses unless told otherwise; started by its first call, ended at exit."""
-    global _shared, _shared_owner
-    if _shared is None or _shared_owner != os.getpid():
-        _shared, _shared_owner = Child(), os.getpid()
-        atexit.register(_shared.close)
-    return _shared
+def shared(purpose: str = "") -> Child:
+    """The child that everything of one purpose uses; started by its first call, ended at exit.
+
+    LiteRT, ncnn and onnxruntime have the same one. A purpose of its own is for what changes the process for good.
+    """
+    key = purpose, os.getpid()  # a forked worker must not talk on its parent's pipes
+    if key not in _shared:
+        _shared[key] = Child()
+        atexit.register(_shared[key].close)
+    return _shared[key]
 
 
 def call(target: str, *args: Any, timeout_s: float | None = None, about: str | Path = "") -> Any:
