@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -357,3 +358,20 @@ def test_bad_images_are_found_before_anything_is_written(shapes_graph: Graph, tm
     with pytest.raises(DataError):
         slimseg.slim(shapes_graph, tmp_path / "images", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("entries", "kept"),
+    [
+        ([], "Nothing of it is kept in run"),
+        (["baselines"], "run keeps the baselines:"),
+        (["baselines", "untrained"], "run keeps the baselines and what needs no training:"),
+        (["baselines", "untrained", "plan", "mimicked"], "what needs no training, the plan and the blocks"),
+        (["baselines", "untrained", "plan", "mimicked", "distilled"], "the plan and 1 of 1 leg of training"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(entries: list[str], kept: str) -> None:
+    run = SimpleNamespace(
+        folder="run", claim=SimpleNamespace(is_finished=False), journal=SimpleNamespace(entries=entries)
+    )
+    assert kept in MODULE._kept(run, Budget())

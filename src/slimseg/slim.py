@@ -132,6 +132,8 @@ def _kept(run: RunFolder, budget: Budget) -> str:
         return f"{run.folder} holds the finished run."
     entries = [name.partition(" ")[0] for name in run.journal.entries]
     parts = ["the baselines"] if entries else []
+    if "untrained" in entries:
+        parts.append("what needs no training")
     plans, legs = entries.count("plan"), entries.count("distilled")
     if plans:
         parts.append("the plan" if plans == 1 else f"{plans} plans")
