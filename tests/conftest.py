@@ -45,17 +45,24 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="module")
-def quick_timing() -> Iterator[None]:
+def hurried() -> Iterator[None]:
+    """Profiles come from the fewest runs: for tests that read what runs where, and no times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child.Child, "_running", hurry.running)
+        child.shared().close()  # the next one is in a hurry
+        yield
+    child.shared().close()
+
+
+@pytest.fixture(scope="module")
+def quick_timing(hurried: None) -> Iterator[None]:
     """Times are those of `stopwatch`: the same on every machine, for tests of what is decided from times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "time_files", stopwatch.time_files)
         patch.setattr(litert_profiler, "profile", stopwatch.profiler_of("litert"))
         patch.setattr(ncnn_profiler, "profile", stopwatch.profiler_of("ncnn"))
-        patch.setattr(child.Child, "_running", hurry.running)
-        child.shared().close()  # the next one is in a hurry
         patch.setattr(steady, "FEWEST_LOADS", 2)  # loads that are alike leave no error
         yield
-    child.shared().close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from fuzzing import audit, documents, herd, seeds
 from fuzzing.formats import FORMATS
 from fuzzing.trials import Mutant, tried
 
-MUTANTS = {"tflite": 40, "onnx": 50, "pt2": 30, "weights": 10, "image": 30, "h5": 2, "keras": 2, "ncnn": 2}
+MUTANTS = {"tflite": 25, "onnx": 25, "pt2": 15, "weights": 8, "image": 20, "h5": 2, "keras": 2, "ncnn": 2}
 
 
 @pytest.fixture(scope="module")

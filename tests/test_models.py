@@ -18,6 +18,8 @@ from slimseg.graph import costs, edit
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import quantizer, writer
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 BLOCKS = get_args(models.Block)
 each_block = pytest.mark.parametrize("block", BLOCKS)
 

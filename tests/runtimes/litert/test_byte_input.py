@@ -21,6 +21,8 @@ from slimseg.runtimes.litert import file, profiler, session, writer
 from slimseg.runtimes.litert.quantizer import Io, quantize_int8
 from slimseg.techniques import image_input
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 SIZE = (24, 32)
 
 

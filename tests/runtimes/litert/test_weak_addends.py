@@ -13,6 +13,8 @@ from slimseg import load, profile
 from slimseg.runtimes.litert import file, quantizer, weak_addends, writer
 from slimseg.runtimes.litert.session import predict
 
+pytestmark = pytest.mark.usefixtures("hurried")
+
 SIZE = 24
 
 
