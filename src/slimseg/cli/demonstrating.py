@@ -16,7 +16,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the scenes and of training.")] = 0,
     json: AsJson = False,
 ) -> None:
-    """The main job on what ships inside: drawn street scenes and a small heavy network, offline, in a few minutes.
+    """The main job on what ships inside: drawn street scenes and a small heavy network, offline, in minutes.
 
     Example:  slimseg demo --out runs/demo
     """

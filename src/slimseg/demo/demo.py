@@ -16,7 +16,7 @@ from slimseg.stopping import keeping
 
 TRAIN_SCENES, VAL_SCENES = 160, 40
 COMMAND = "demo"  # whose folder the scenes are
-BUDGET = Budget(min_speedup=6, max_drop=2.0, time_limit_s=270)
+BUDGET = Budget(min_speedup=6, max_drop=2.0, time_limit_s=900)
 
 
 def demo(out: str | Path = "runs/demo", seed: int = 0, progress: Progress | None = None) -> SlimResult:

@@ -68,6 +68,8 @@ def cleaned(raw: Any) -> dict[str, Any]:
         Unsupported: it holds something else, or is of Keras 2.
     """
     name, config = raw.get("class_name"), raw.get("config")
+    if name == "Model":
+        raise Unsupported("it was saved by Keras 2")
     if name not in _MODELS or not isinstance(config, dict):
         raise Unsupported(f"Keras would have to execute its class {str(name)[:100]!r}")
     told = {key: _plain(config[key]) for key in ("name", "input_layers", "output_layers") if key in config}
