@@ -181,7 +181,7 @@ class _Job:
             ModelError: they are others.
         """
         opened, told = self.source.opened, self.source.provenance
-        if opened is None or opened.own_runtime is None or opened.input_shape[1] != 3:
+        if opened is None:
             return self.source
         check = source_check.on_images(opened, self.probes)
         return replace(self.source, provenance=replace(told, source_check=str(check)))

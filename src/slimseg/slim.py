@@ -101,7 +101,7 @@ def slim(
     progress = progress or Silent()
     folder = None if data is None else open_folder(data)
     evaluator = None if folder is None else _evaluator(folder, graph, progress)
-    if folder is not None and graph.own_runtime is not None and graph.input_shape[1] == 3:
+    if folder is not None:
         graph.source_check = source_check.on_images(graph, folder.sample_images(CHECKED_IMAGES))
     asked = {
         "network": fingerprint(graph),

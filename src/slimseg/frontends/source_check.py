@@ -49,12 +49,12 @@ def attach(graph: Graph, source: Path | nn.Module) -> None:
 
 
 def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
-    """Compare on RGB images (height, width, 3) of any size.
+    """Compare on RGB images (height, width, 3) of any size; what is known already, where that cannot be done.
 
     Raises:
         ModelError: as for `attach`.
     """
-    if graph.own_runtime is None:
+    if graph.own_runtime is None or graph.input_shape[1] != 3:
         return graph.source_check
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     inputs = [torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2).contiguous() for image in images]
