@@ -95,3 +95,22 @@ def test_edits_that_do_not_pay_are_reported(
     result = plan(shapes_graph, evidence, max_drop=0.0)
     assert result.edits == ()
     assert sum("1.000 ms before and 1.500 ms after" in refusal.reason for refusal in result.refusals) >= 6
+
+
+def test_less_is_asked_of_what_ifs_that_add_up_to_less_than_they_save_together(
+    shapes_graph: Graph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def each(graph: Graph, sites: Any, *_: Any) -> whatif.Priced:
+        return whatif.Priced({site: whatif.Price(2.0, 1.0) for site in sites if not site.whole}, ())
+
+    def edits(saved_by_each_ms: float) -> int:
+        kept = "slimseg.planning.planner.Planner._kept"
+        monkeypatch.setattr(kept, lambda _, applied: max(0.05, 1 - saved_by_each_ms * len(applied.edits) / 10))
+        result = plan(shapes_graph, evidence, Target(lambda: 7.0, None), max_drop=0.0)
+        return sum(edit.damage > 0 for edit in result.edits)
+
+    monkeypatch.setattr(whatif, "price", each)
+    monkeypatch.setattr(whatif, "latency_ms", lambda *_: 10.0)
+    assert edits(1.0) == 4  # 10 - 4 ms are below 7 / 1.07
+    assert edits(1.6) == 3  # of which four would save 6.4
+    assert edits(3.0) == 2

@@ -37,6 +37,8 @@ from slimseg.techniques import APPROXIMATE, HEADS, REWRITES, Site, Technique, na
 from slimseg.techniques.head import with_output
 
 NARROWING_ROUNDS = 4
+MILDER_ROUNDS = 5
+NEAR = 0.95  # of the latency that is allowed: a network that is this slow is not made slower
 WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
 
 
@@ -47,6 +49,15 @@ class Evidence:
     images: Callable[[Graph], Tensor]  # (N, 3, H, W) at the graph's input size
     accuracy: Callable[[Graph], float]  # mIoU where there are labels, else agreement with the original; 0-100
     importance: Callable[[Graph], Mapping[str, Tensor]]  # of channels, by node; see importance.py
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The graph with some edits, and those that could not be made."""
+
+    graph: Graph
+    edits: tuple[PlannedEdit, ...]
+    refusals: tuple[Refusal, ...]
 
 
 def _same_size(original: Graph, graph: Graph) -> Graph:
@@ -138,11 +149,33 @@ class Planner:
             for site, hurts in damage.items()
         ]
         need_bytes = self.target.excess_bytes(self.graph, self.precision)
-        for option in choose(options, self._need_ms(now_ms, options, effort), need_bytes):
-            try:
-                self._apply(PlannedEdit(option.site, option.saving_ms, option.damage))
-            except (Unsupported, GraphError) as error:
-                self._add(option.site.refused(f"another edit stands against it: {error}"))
+        self._take(self._approximations(options, now_ms, self._need_ms(now_ms, options, effort), need_bytes))
+
+    def _approximations(
+        self, options: Sequence[Option], now_ms: float, need_ms: float | None, need_bytes: int | None
+    ) -> Applied:
+        """The options to apply: where they save more together than their what-ifs say, less is asked of those."""
+        best = self._applied(choose(options, need_ms, need_bytes))
+        if not need_ms or not best.edits:
+            return best
+        kept, allowed = self._kept(best), 1 - need_ms / now_ms
+        low, high = 0.0, 1.0  # what is known to be too little and to be enough, in units of `need_ms`
+        for _ in range(MILDER_ROUNDS):
+            if kept >= NEAR * allowed or self._is_over:
+                break
+            asked = (low + high) / 2 if low else high * (1 - allowed) / (1 - kept)
+            milder = self._applied(choose(options, asked * need_ms, need_bytes))
+            of_milder = self._kept(milder)
+            if of_milder > allowed:
+                low = asked
+            else:
+                high, best, kept = asked, milder, of_milder
+        return best
+
+    def _kept(self, applied: Applied) -> float:
+        """The share of the whole network's latency that is left."""
+        price = whatif.compare(self.graph, applied.graph, self.precision)
+        return price.after_ms / price.before_ms
 
     def narrow(self) -> None:
         """Channels leave, the least important for what they save, until time and size are what was asked for."""
@@ -213,6 +246,22 @@ class Planner:
         found = technique.find(self.graph, {})
         self._add(*found.refusals)
         return list(found.sites)
+
+    def _applied(self, options: Sequence[Option]) -> Applied:
+        """The graph with these options, as far as they do not stand against each other."""
+        graph, edits, refusals = self.graph, [], []
+        for option in options:
+            try:
+                graph = named(option.site.technique).apply(graph, option.site)
+                edits.append(PlannedEdit(option.site, option.saving_ms, option.damage))
+            except (Unsupported, GraphError) as error:
+                refusals.append(option.site.refused(f"another edit stands against it: {error}"))
+        return Applied(graph, tuple(edits), tuple(refusals))
+
+    def _take(self, applied: Applied) -> None:
+        self.graph = applied.graph
+        self.edits += applied.edits
+        self._add(*applied.refusals)
 
     def _apply(self, planned: PlannedEdit) -> None:
         self.graph = named(planned.site.technique).apply(self.graph, planned.site)
