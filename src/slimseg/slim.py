@@ -425,7 +425,7 @@ class _Job:
                 self.folder, graph, self._some(IMPORTANCE_IMAGES), self.seed, self.progress
             ),
         )
-        until = self.time.planning_until()
+        until = self.time.planning_until() - self._timing_s  # every edit is timed where it stands, then
         planner = Planner(self.graph, self.budget, self.baselines.precision, target, evidence, self.progress, until)
         return planner.plan(effort)
 

@@ -59,6 +59,7 @@ class Recovery:
         torch.manual_seed(seed)
         self.teacher = _teacher(original, student.input_size)
         self.student = logits_of(student)  # the caller's student shares the layers
+        self.student.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.large = _teacher(original, original.input_size) if large_teacher else None
         self.plan = plan
         self.pairs = _pairs(self.teacher, self.student, plan)

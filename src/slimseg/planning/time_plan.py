@@ -17,7 +17,7 @@ from slimseg.report import units
 UNTRAINED_SHARE = 0.2  # of the time from there to the end of training
 PLANNING_SHARE = 0.4  # likewise
 TRAINING_ENDS = 0.9  # of the limit
-ENOUGH = 0.25  # of the steps of a first leg: training less than that recovers too little to be begun
+ENOUGH = 0.1  # of the steps of a first leg: training less than that recovers too little to be begun
 _MINUTE = 60
 
 
