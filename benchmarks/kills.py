@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,8 @@ from slimseg.runtimes.litert import file, session
 SIZE = 32
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-MOMENTS = ("start-up", "first second", "anywhere", "anywhere")  # "start-up": before it has written or made anything
+# Before it has written or made anything; after it began to fill its folder, before a run's first journal entry.
+MOMENTS = ("start-up", "first second", "anywhere", "anywhere")
 PATIENCE_S = 1200.0
 CHILDREN_S = 20.0  # to notice that their parent is dead
 CARDS = ("model_card.json", "model_card.md")
@@ -198,10 +199,11 @@ class Bench:
         until_s, from_s = self.seconds[command.name]
         longest_s = {"start-up": until_s, "first second": min(1.0, from_s), "anywhere": from_s}[moment]
         after_s = draw.uniform(0.0, longest_s)
-        before = self._traces()
+        own = {Path(file).parts[0] for file in command.files if "/" in file} if moment == "first second" else set()
+        before = self._traces(own)
         process = self._start(command)
-        if moment != "start-up":
-            self._await_trace(process, before)
+        while moment != "start-up" and process.poll() is None and self._traces(own) == before:
+            time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after_s)
         if process.poll() is None:
@@ -256,14 +258,11 @@ class Bench:
             preexec_fn=heard,
         )
 
-    def _traces(self) -> dict[str, int]:
-        """When anything was made or removed in each of the folders that commands write to."""
+    def _traces(self, only: Collection[str] = ()) -> dict[str, int]:
+        """When anything was made or removed in each of the folders that commands write to, or in `only` some."""
         folders = (self.temporary, self.place, *(self.place / name for name in ("run", "app", "run-scenes")))
-        return {folder.name: folder.stat().st_mtime_ns for folder in folders if folder.is_dir()}
-
-    def _await_trace(self, process: subprocess.Popen[str], before: dict[str, int]) -> None:
-        while process.poll() is None and self._traces() == before:
-            time.sleep(0.002)
+        found = {folder.name: folder.stat().st_mtime_ns for folder in folders if folder.is_dir()}
+        return {name: found[name] for name in found if not only or name in only}
 
     def _there(self) -> tuple[str, ...]:
         folders = (self.place / "run", self.place / "run" / "work", self.place / "app")
