@@ -1,8 +1,9 @@
-"""The input size: the most accurate one at which all that follows can reach the target (article, section 2).
+"""The input size: the most accurate one at which what follows reaches the target (article, section 2).
 
     accuracy   of the network at every size, not trained: it falls with the size
     time       of the whole network at every size: those that save none are refused
-    sketch     about what the plan will make of the network, timed at every size: it tells which can reach the target
+    sketch     about the most that edits can make of the network, timed at every size: where half of it is enough, the
+               target can be reached with little harm; else where all of it is
 
 Where no latency is asked for, or none of the sizes that are accurate enough reaches it, the fastest of them is taken.
 """
@@ -32,6 +33,9 @@ from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
 
 NARROWED = 0.8  # of its time that a network usually still has when channels leave it for the sake of time alone
+# What is asked of the edits that follow, as an exponent of the most that they can do. A size that is reached with half
+# of it is better: edits are taken from the least harmful on, and the last of them harm more than all before them.
+EFFORTS = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,18 @@ class InputSizes:
         if wanted_ms is None:
             return fastest
         sketch = whatif.price(self._sketch(), accurate, self.precision, self.progress).prices
-        # Channels that leave will take their part.
-        within = [site for site in sketch if sketch[site].after_ms * NARROWED <= wanted_ms]
-        if not within:
-            return fastest
-        chosen = max(within, key=lambda site: accuracies[site])
-        stays = next(iter(sketch.values())).before_ms * NARROWED <= wanted_ms
-        return None if stays and accuracies[chosen] < now else chosen
+        full_size = next(iter(sketch.values())).before_ms, next(iter(prices.values())).before_ms
+        for effort in EFFORTS:
+            within = [
+                site
+                for site in sketch
+                if _reached_ms(prices[site].after_ms, sketch[site].after_ms, effort) <= wanted_ms
+            ]
+            if within:
+                chosen = max(within, key=lambda site: accuracies[site])
+                stays = _reached_ms(full_size[1], full_size[0], effort) <= wanted_ms
+                return None if stays and accuracies[chosen] < now else chosen
+        return fastest
 
     def _sketch(self) -> Graph:
         """About what the plan will make of the network, quickly: its weights are of no use, its time tells.
@@ -132,6 +141,11 @@ class InputSizes:
             for site, price in prices.items()
         )
         return (before, *smaller)
+
+
+def _reached_ms(plain_ms: float, sketch_ms: float, effort: float) -> float:
+    """The latency that the edits of a plan lead to at that effort: at 1 the sketch's, and channels leave as well."""
+    return float(plain_ms * (NARROWED * sketch_ms / plain_ms) ** effort)
 
 
 def _applied(graph: Graph, site: Site) -> Graph | None:

@@ -37,8 +37,9 @@ from slimseg.techniques import APPROXIMATE, HEADS, REWRITES, Site, Technique, na
 from slimseg.techniques.head import with_output
 
 NARROWING_ROUNDS = 4
-MILDER_ROUNDS = 5
+ROUNDS = 6  # of choosing approximations and timing the whole with them
 NEAR = 0.95  # of the latency that is allowed: a network that is this slow is not made slower
+SURE_SHARE = 0.01  # of the latency: a smaller saving of a whole network is noise
 WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
 
 
@@ -154,22 +155,28 @@ class Planner:
     def _approximations(
         self, options: Sequence[Option], now_ms: float, need_ms: float | None, need_bytes: int | None
     ) -> Applied:
-        """The options to apply: where they save more together than their what-ifs say, less is asked of those."""
+        """The options to apply: where together they save another time than their what-ifs add up to, less or more is
+        asked of those, until the whole is about as quick as it has to be."""
         best = self._applied(choose(options, need_ms, need_bytes))
         if not need_ms or not best.edits:
             return best
-        kept, allowed = self._kept(best), 1 - need_ms / now_ms
-        low, high = 0.0, 1.0  # what is known to be too little and to be enough, in units of `need_ms`
-        for _ in range(MILDER_ROUNDS):
-            if kept >= NEAR * allowed or self._is_over:
-                break
-            asked = (low + high) / 2 if low else high * (1 - allowed) / (1 - kept)
-            milder = self._applied(choose(options, asked * need_ms, need_bytes))
-            of_milder = self._kept(milder)
-            if of_milder > allowed:
-                low = asked
+        allowed = 1 - need_ms / now_ms
+        tried, asked = best, 1.0  # of the sum of what-ifs, in units of `need_ms`
+        too_little, enough = 0.0, math.inf
+        for _ in range(ROUNDS):
+            kept = self._kept(tried)
+            if kept <= allowed:
+                best, enough = tried, asked
             else:
-                high, best, kept = asked, milder, of_milder
+                too_little = asked
+                best = tried if enough == math.inf else best
+            if NEAR * allowed <= kept <= allowed or self._is_over:
+                break
+            known_both = too_little and enough < math.inf
+            asked = (too_little + enough) / 2 if known_both else asked * (1 - allowed) / max(1 - kept, SURE_SHARE)
+            before, tried = tried, self._applied(choose(options, asked * need_ms, need_bytes))
+            if tried.edits == before.edits:
+                break
         return best
 
     def _kept(self, applied: Applied) -> float:
