@@ -14,12 +14,16 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.baselines import deployed_precision
 from slimseg.planning.budget import Budget
+from slimseg.planning.choose import Option
 from slimseg.planning.importance import measured
 from slimseg.planning.plan import Plan
 from slimseg.planning.planner import Evidence, Planner
 from slimseg.planning.target import Target
 from slimseg.progress import Silent
+from slimseg.techniques import Site
 from slimseg.techniques.head import with_output
+from slimseg.techniques.separable import Separable
+from slimseg.techniques.upsampling import Upsampling
 from slimseg.training.data import open_folder
 from slimseg.training.losses import at_size
 
@@ -97,20 +101,26 @@ def test_edits_that_do_not_pay_are_reported(
     assert sum("1.000 ms before and 1.500 ms after" in refusal.reason for refusal in result.refusals) >= 6
 
 
-def test_less_is_asked_of_what_ifs_that_add_up_to_less_than_they_save_together(
-    shapes_graph: Graph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("each_saves_ms", "taken"),
+    [
+        (1.0, 3),  # as the what-ifs say
+        (1.6, 2),  # three would save more than is needed
+        (3.1, 1),
+        (0.8, 4),  # three save less than is needed
+        (0.1, 5),  # all of them are too few
+    ],
+)
+def test_as_few_approximations_as_the_whole_needs(
+    shapes_graph: Graph, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, each_saves_ms: float, taken: int
 ) -> None:
-    def each(graph: Graph, sites: Any, *_: Any) -> whatif.Priced:
-        return whatif.Priced({site: whatif.Price(2.0, 1.0) for site in sites if not site.whole}, ())
-
-    def edits(saved_by_each_ms: float) -> int:
-        kept = "slimseg.planning.planner.Planner._kept"
-        monkeypatch.setattr(kept, lambda _, applied: max(0.05, 1 - saved_by_each_ms * len(applied.edits) / 10))
-        result = plan(shapes_graph, evidence, Target(lambda: 7.0, None), max_drop=0.0)
-        return sum(edit.damage > 0 for edit in result.edits)
-
-    monkeypatch.setattr(whatif, "price", each)
-    monkeypatch.setattr(whatif, "latency_ms", lambda *_: 10.0)
-    assert edits(1.0) == 4  # 10 - 4 ms are below 7 / 1.07
-    assert edits(1.6) == 3  # of which four would save 6.4
-    assert edits(3.0) == 2
+    sites: dict[tuple[str, ...], Site] = {}
+    for technique in (Upsampling(), Separable()):
+        for site in technique.find(shapes_graph, {}).sites:
+            sites.setdefault(site.layers, site)
+    assert len(sites) == 5
+    options = [Option(site, 1.0, 0, float(damage)) for damage, site in enumerate(sites.values(), 1)]
+    planner = Planner(shapes_graph, Budget(), "int8", ANY, evidence, Silent())
+    monkeypatch.setattr(Planner, "_kept", lambda _, applied: 1 - each_saves_ms * len(applied.edits) / 10)
+    chosen = planner._approximations(options, 10.0, 3.0, None)
+    assert [edit.damage for edit in chosen.edits] == [float(damage) for damage in range(1, taken + 1)]

@@ -1,8 +1,8 @@
 """From a network and a budget to the set of edits: exact ones, the input size, approximations, then fewer channels.
 
     heads        what leaves the network, where another form of it is faster and changes nothing
-    input size   the most accurate one at which all that follows can reach the target
-    approximate  the least harmful set of replaced layers
+    input size   the most accurate one at which what follows reaches the target without its most harmful edits
+    approximate  the least harmful set of replaced layers with which the whole, timed, is quick enough
     heads        again, of what they have become
     narrow       channels leave until the whole, written and timed, is as quick and as small as it has to be
     rewrite      exact edits of what is left; planned here, made after training
