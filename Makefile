@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# The tests start hundreds of processes: each would compile every module again where this is set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test smoke check lint format benchmark clean
 
 demo: $(INSTALLED)
