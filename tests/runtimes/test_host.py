@@ -18,11 +18,9 @@ from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import file, quantizer, writer
 
-RANDOM = np.random.default_rng(0)
-
 
 def image(height: int = 36, width: int = 48) -> np.ndarray:
-    return RANDOM.integers(0, 256, (height, width, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
@@ -55,7 +53,7 @@ def test_the_users_image_is_left_alone() -> None:
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 @pytest.mark.parametrize("batch", [True, False])
 def test_scores_are_resized_before_the_argmax(kind: str, batch: bool) -> None:
-    scores = RANDOM.standard_normal((9, 12, 5)).astype(np.float32)
+    scores = np.random.default_rng(0).standard_normal((9, 12, 5)).astype(np.float32)
     planes = torch.from_numpy(scores).permute(2, 0, 1)[None]
     wanted = F.interpolate(planes, (36, 48), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
     result = host.to_mask(scores[None] if batch else scores, (36, 48), kind)  # type: ignore[arg-type]
@@ -65,14 +63,14 @@ def test_scores_are_resized_before_the_argmax(kind: str, batch: bool) -> None:
 
 @pytest.mark.parametrize(("kind", "threshold"), [("logits", 0.0), ("probabilities", 0.5)])
 def test_one_channel_is_thresholded(kind: str, threshold: float) -> None:
-    scores = RANDOM.random((1, 6, 8, 1), np.float32) - (0.5 - threshold)
+    scores = np.random.default_rng(0).random((1, 6, 8, 1), np.float32) - (0.5 - threshold)
     assert np.array_equal(host.to_mask(scores, (6, 8), kind), scores[0, ..., 0] > threshold)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 6), (4, 6), (1, 4, 6, 1)])
 @pytest.mark.parametrize("size", [(8, 12), (2, 3), (7, 5), (4, 6)])
 def test_a_mask_is_resized_by_nearest_neighbour(shape: tuple[int, ...], size: tuple[int, int]) -> None:
-    mask = RANDOM.integers(0, 11, (4, 6))
+    mask = np.random.default_rng(0).integers(0, 11, (4, 6))
     wanted = F.interpolate(torch.from_numpy(mask).double()[None, None], size, mode="nearest-exact")[0, 0].numpy()
     result = host.to_mask(mask.reshape(shape).astype(np.int32), size, "mask")
     assert result.dtype == np.uint8
@@ -81,7 +79,7 @@ def test_a_mask_is_resized_by_nearest_neighbour(shape: tuple[int, ...], size: tu
 
 @pytest.mark.parametrize("shape", [(1, 1, 8, 3), (1, 8, 1, 3), (1, 8, 3)])
 def test_a_side_of_one_pixel_is_not_taken_for_the_batch(shape: tuple[int, ...]) -> None:
-    scores = RANDOM.standard_normal(shape).astype(np.float32)
+    scores = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     height, width = shape[-3], shape[-2]
     assert np.array_equal(host.to_mask(scores, (height, width), "logits"), scores.reshape(height, width, 3).argmax(-1))
 
@@ -131,16 +129,16 @@ def app_of(files: dict[str, Path], shape: tuple[int, ...], scale: float, kind: s
 @pytest.mark.parametrize(("kind", "scale", "threshold"), [("logits", 0.1, 3), ("probabilities", 1 / 16, 3 + 8)])
 @pytest.mark.parametrize("batch", [True, False])
 def test_one_quantised_channel(files: dict[str, Path], kind: str, scale: float, threshold: int, batch: bool) -> None:
-    values = RANDOM.integers(-128, 128, (1, 6, 8, 1)).astype(np.int8)
+    values = np.random.default_rng(0).integers(-128, 128, (1, 6, 8, 1)).astype(np.int8)
     app = app_of(files, values.shape, scale, kind)
     assert np.array_equal(app.mask(values if batch else values[0], (6, 8)), values[0, ..., 0] > threshold)
 
 
 def test_quantised_classes_are_compared_as_they_are(files: dict[str, Path]) -> None:
-    values = RANDOM.integers(-128, 128, (1, 6, 8, 5)).astype(np.int8)
+    values = np.random.default_rng(0).integers(-128, 128, (1, 6, 8, 5)).astype(np.int8)
     assert np.array_equal(app_of(files, values.shape, 0.1, "logits").mask(values, (6, 8)), values[0].argmax(-1))
 
 
 def test_integers_without_a_scale_are_classes(files: dict[str, Path]) -> None:
-    values = RANDOM.integers(0, 5, (1, 6, 8)).astype(np.int8)
+    values = np.random.default_rng(0).integers(0, 5, (1, 6, 8)).astype(np.int8)
     assert np.array_equal(app_of(files, values.shape, 0.0, "logits").mask(values, (6, 8)), values[0])
