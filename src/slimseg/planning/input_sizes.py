@@ -99,7 +99,7 @@ class InputSizes:
         if wanted_ms is None:
             return fastest
         sketch = whatif.price(self._sketch(), accurate, self.precision, self.progress).prices
-        full_size = next(iter(sketch.values())).before_ms, next(iter(prices.values())).before_ms
+        now_ms, sketch_ms = (next(iter(each.values())).before_ms for each in (prices, sketch))
         for effort in EFFORTS:
             within = [
                 site
@@ -108,7 +108,7 @@ class InputSizes:
             ]
             if within:
                 chosen = max(within, key=lambda site: accuracies[site])
-                stays = _reached_ms(full_size[1], full_size[0], effort) <= wanted_ms
+                stays = _reached_ms(now_ms, sketch_ms, effort) <= wanted_ms
                 return None if stays and accuracies[chosen] < now else chosen
         return fastest
 
