@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError
-from slimseg.graph import invariants, shapes
+from slimseg.graph import invariants, shapes, twins
 from slimseg.graph.description import Description
 from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
@@ -112,7 +112,7 @@ class Graph:
     def copy(self) -> Graph:
         """An independent copy: edits and training of one leave the other alone."""
         result = copy.copy(self)  # without __init__: what was legal stays legal, and a search copies hundreds of times
-        result.module = copy.deepcopy(self.module)
+        result.module = twins.twin(self.module)
         return result
 
     def refresh(self) -> None:
