@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from slimseg.graph.description import Description
 from slimseg.progress import Progress
@@ -43,7 +42,7 @@ class Seen:
 
     def doubts(self, description: Description, names: Sequence[str]) -> tuple[str, ...]:
         """Sentences on what makes no sense, with what may be the reason; empty where all is well."""
-        matrix: Counts = self.confusion.matrix.double().numpy()  # by class of the mask, by class of the network
+        matrix: Counts = self.confusion.matrix.astype(float)  # by class of the mask, by class of the network
         if self.labelled and not matrix.sum():
             return ("no pixel of the masks counts: all are 255, which is ignored",)
         told = self._one_class(names)
@@ -92,6 +91,8 @@ def kappa(matrix: Counts) -> float:
 
 def _relabelled(matrix: Counts, names: Sequence[str]) -> str:
     """Where the same masks fit well once classes are renumbered: which of them to look at."""
+    from scipy.optimize import linear_sum_assignment  # half a second, for a rare question
+
     truth, network = linear_sum_assignment(matrix, maximize=True)
     fits = matrix[truth, network].sum() / matrix.sum()
     commonest = matrix.sum(1).max() / matrix.sum()

@@ -18,16 +18,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from slimseg.disk import atomic
 from slimseg.errors import ModelError
 from slimseg.progress import Bar, Progress, Silent
 from slimseg.training import memory
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Batch = Any
 Loss = Callable[[Batch], Tensor]
@@ -175,7 +177,12 @@ def _elapsed(fabric: Fabric, started: float, schedule: Schedule) -> float:
 
 
 def _fabric(schedule: Schedule) -> Fabric:
-    """`torchrun` sets the world size; otherwise the best single device."""
+    """`torchrun` sets the world size; otherwise the best single device.
+
+    Fabric is imported where it is needed: it brings torch's compiler with it, which takes seconds.
+    """
+    from lightning_fabric import Fabric
+
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the arithmetic at every start
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")  # advice on settings that are chosen on purpose
