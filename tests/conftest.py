@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,9 @@ pytest_plugins = ("seeding",)
 # Examples are the same in every run, and none is judged by how long it takes.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
-torch.set_num_threads(1)  # small networks gain nothing from more, and lose much where tests share a machine
+# Small networks gain nothing from more threads, and lose much where tests share a machine: each waits for the others.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +52,9 @@ def hurried() -> Iterator[None]:
     """Profiles come from the fewest runs: for tests that read what runs where, and no times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child.Child, "_running", hurry.running)
-        child.shared().close()  # the next one is in a hurry
+        child.call("hurry:hurry")  # one that runs already goes on: what it imported takes seconds
         yield
-    child.shared().close()
+        child.call("hurry:take_time")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pickle
 import subprocess
+from types import ModuleType
+from typing import Any
 
 from slimseg.runtimes import calm, child, turns
 from slimseg.runtimes.litert import profiler as litert_profiler
@@ -14,6 +16,17 @@ from slimseg.runtimes.litert import roof
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
 _running = child.Child._running
+# As no time counts that is measured, nothing is run again because other work disturbed it.
+_HURRIED: list[tuple[ModuleType, str, Any]] = [
+    (calm, "PATIENCE_MS", 0.0),
+    (turns, "LONGER", 1),
+    (litert_profiler, "_MIN_S", 0.0),
+    (ncnn_profiler, "_MIN_S", 0.0),
+    (litert_profiler, "_PROBE_ROUNDS", 1),
+    (roof, "_CONVOLUTIONS", ((1, 32, 8), (3, 8, 8))),
+    (roof, "_ADDED", (1 << 8, 1 << 10)),
+]
+_USUAL = [(module, name, getattr(module, name)) for module, name, _ in _HURRIED]
 
 
 def running(process: child.Child) -> subprocess.Popen[bytes]:
@@ -28,9 +41,15 @@ def running(process: child.Child) -> subprocess.Popen[bytes]:
 
 
 def hurry() -> None:
-    """In the child: as no time counts that is measured, nothing is run again because other work disturbed it."""
-    calm.PATIENCE_MS = 0.0
-    turns.LONGER = 1
-    litert_profiler._MIN_S = ncnn_profiler._MIN_S = 0.0
-    litert_profiler._PROBE_ROUNDS = 1
-    roof._CONVOLUTIONS, roof._ADDED = ((1, 32, 8), (3, 8, 8)), (1 << 8, 1 << 10)
+    """In the child."""
+    _set(_HURRIED)
+
+
+def take_time() -> None:
+    """In the child: as without `hurry`."""
+    _set(_USUAL)
+
+
+def _set(values: list[tuple[ModuleType, str, Any]]) -> None:
+    for module, name, value in values:
+        setattr(module, name, value)
