@@ -63,6 +63,18 @@ def test_errors_are_one_printable_line():
     assert names[1] == "sky"
 
 
+def test_errors_are_of_a_length_that_can_be_read():
+    """Whatever a file calls its layers, in one word or in many; the file and what to do stand at the ends."""
+    for name in ("A" * 1_000_000, "A " * 500_000):
+        error = ModelError(f"/files/model.tflite: {name} is damaged: export it again")
+        assert str(error).startswith("/files/model.tflite: A")
+        assert str(error).endswith("is damaged: export it again")
+        assert len(str(error)) <= 1500
+        assert str(ModelError(str(error))) == str(error)  # as it comes back from a child process
+    plain = f"{'/folder' * 40}/model.tflite is damaged"
+    assert str(ModelError(plain)) == plain
+
+
 def test_json_stays_json():
     result = Evaluation("m", EVIL, "val", 1, 50.0, 60.0, {EVIL: 1.0, "\U000e0001é": 2.0})
     text = to_json(result)

@@ -16,6 +16,10 @@ A message is one sentence: what is wrong, with which file or layer, and what to 
 
 from __future__ import annotations
 
+import re
+
+_LONGEST_WORD, _LONGEST_SENTENCE = 300, 1500  # characters
+
 
 def printable(text: str) -> str:
     """`text` on one line, with a "?" for whatever a terminal would obey or not show.
@@ -31,6 +35,20 @@ def harmless(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
+def sentence(text: str) -> str:
+    """`printable`, and of a length that can be read: what is longer loses its middle, as both ends tell what it is.
+
+    A name in a model file may have a million letters.
+    """
+    words = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _both_ends(word[0], _LONGEST_WORD), printable(text))
+    return _both_ends(words, _LONGEST_SENTENCE)
+
+
+def _both_ends(text: str, length: int) -> str:
+    half = length // 2
+    return text if len(text) <= length else f"{text[: half - 1]}…{text[-half:]}"
+
+
 def one_line(error: BaseException) -> str:
     """The first line of what somebody else's error says, or the error's name where it says nothing."""
     if isinstance(error, RecursionError):
@@ -42,10 +60,10 @@ def one_line(error: BaseException) -> str:
 
 
 class SlimsegError(Exception):
-    """Root of everything slimseg raises on purpose. Messages quote files, so they are made printable here."""
+    """Root of everything slimseg raises on purpose. Messages quote files, so they are made readable here."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+        super().__init__(sentence(message))
 
 
 class UserError(SlimsegError):
