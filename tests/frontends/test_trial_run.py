@@ -76,6 +76,8 @@ def test_load_runs_the_network():
     [
         (ops.Resize((30000, 30000), "nearest"), "10.8 GB for one image by the layer big"),
         (nn.MaxPool2d(3001, 1, 1500), "operations for one image (big)"),
+        # What it crops again counts, too: it is made before.
+        (ops.CroppedConvTranspose2d(3, 3, 2, (1, 8192), crop=(0, 1023 * 8192 - 1022, 0, 0)), "103.1 GB for one image"),
     ],
 )
 def test_absurd_amounts_are_told_before_anything_runs(layer, said):

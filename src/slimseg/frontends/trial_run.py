@@ -83,13 +83,13 @@ def _require_modest(graph: Graph, source: str) -> tuple[int, int]:
     for node in graph.module.graph.nodes:
         if node.op in ("output", "get_attr"):
             continue
-        size = _bytes(node)
+        made = _bytes_made(graph, node)
         work += _work(graph, node)
-        alive += size
-        peak = max(peak, alive)
+        peak = max(peak, alive + made)
+        alive += _bytes(node)
         alive -= sum(_bytes(value) for value in {node, *node.all_input_nodes} if last_use[value] is node)
-        if size > LARGEST_VALUE_BYTES or peak > MOST_BYTES_AT_ONCE:
-            amount = f"{max(size, peak) / 1e9:.1f} GB"
+        if made > LARGEST_VALUE_BYTES or peak > MOST_BYTES_AT_ONCE:
+            amount = f"{max(made, peak) / 1e9:.1f} GB"
             raise ModelError(f"{source} needs {amount} for one image by the layer {node.name}: use a smaller input")
         if work > MOST_WORK:
             raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
@@ -105,6 +105,16 @@ def _bytes(node: fx.Node) -> int:
     return _values(node) * _BYTES_PER_VALUE
 
 
+def _bytes_made(graph: Graph, node: fx.Node) -> int:
+    """Of the output, and of what the layer makes and crops before it hands that on."""
+    layer = graph.layer(node)
+    if not isinstance(layer, ops.CroppedConvTranspose2d):
+        return _bytes(node)
+    _, channels, height, width = graph.shape(node)
+    left, right, top, bottom = layer.crop
+    return channels * (height + top + bottom) * (width + left + right) * _BYTES_PER_VALUE
+
+
 def _work(graph: Graph, node: fx.Node) -> int:
     """Multiply-accumulates, and for poolings what their windows read."""
     layer = graph.layer(node)
@@ -112,4 +122,4 @@ def _work(graph: Graph, node: fx.Node) -> int:
         return _values(node) * math.prod(pair(layer.kernel_size))
     if isinstance(layer, ops.Reduce | nn.AdaptiveAvgPool2d):
         return sum(map(_values, node.all_input_nodes))
-    return costs.cost(graph, node).macs + _values(node)
+    return costs.cost(graph, node).macs + _bytes_made(graph, node) // _BYTES_PER_VALUE
