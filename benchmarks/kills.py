@@ -187,9 +187,9 @@ class Bench:
     def _whole(self, command: Command, done: Try) -> tuple[float, float]:
         """The seconds of an undisturbed run, until its first trace and from then on."""
         self._anew(command)
-        started = time.monotonic()
+        before, started = self._traces(), time.monotonic()
         process = self._start(command)
-        self._await_trace(process, self._traces())
+        self._await_trace(process, before)
         begun = time.monotonic()
         self._ended(command, process, done)
         return begun - started, time.monotonic() - begun
@@ -202,8 +202,8 @@ class Bench:
         own = {Path(file).parts[0] for file in command.files if "/" in file} if moment == "first second" else set()
         before = self._traces(own)
         process = self._start(command)
-        while moment != "start-up" and process.poll() is None and self._traces(own) == before:
-            time.sleep(0.002)
+        if moment != "start-up":
+            self._await_trace(process, before, own)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after_s)
         if process.poll() is None:
@@ -257,6 +257,11 @@ class Bench:
             start_new_session=True,  # Ctrl-C goes to a command and its children, and not to this process
             preexec_fn=heard,
         )
+
+    def _await_trace(self, process: subprocess.Popen[str], before: dict[str, int], only: Collection[str] = ()) -> None:
+        """Until the process has written something, or is at its end."""
+        while process.poll() is None and self._traces(only) == before:
+            time.sleep(0.002)
 
     def _traces(self, only: Collection[str] = ()) -> dict[str, int]:
         """When anything was made or removed in each of the folders that commands write to, or in `only` some."""

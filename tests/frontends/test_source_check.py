@@ -119,6 +119,12 @@ def test_pixels_that_rounding_decides_are_no_mistake():
         source_check.attach(graph, module)
 
 
+def test_what_takes_too_much_memory_is_not_compared(monkeypatch):
+    monkeypatch.setattr(source_check, "check", lambda *_: pytest.fail("it ran"))
+    graph = slimseg.load(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Upsample(scale_factor=18)), (512, 512))
+    assert graph.source_check.reason == "it takes too much time or memory to run twice while it is opened"
+
+
 class Noisy(nn.Module):
     """Dropout that was left on."""
 

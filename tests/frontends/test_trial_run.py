@@ -84,6 +84,14 @@ def test_absurd_amounts_are_told_before_anything_runs(layer, said):
     assert said in refused(chain({"relu": nn.ReLU(), "big": layer}, (1024, 1024)))
 
 
+def test_memory_is_in_proportion_to_the_input_and_the_weights():
+    """A file of 2 kB and an image of 32x48 pixels, of which one side is padded by 90,000."""
+    layers = {"padded": ops.Pad((1, 1, 1, 90_000)), "up": nn.ConvTranspose2d(3, 8, 2, 2)}
+    assert "GB for an image of 32x48 pixels by the layer up: it is damaged" in refused(chain(layers, (32, 48)))
+    heavy = {"wide": nn.Conv2d(3, 8, 1), "up": nn.ConvTranspose2d(8, 8, 2, 2)}
+    run_once(chain(heavy, (1024, 2048)), "network.tflite")  # as much, of an image that explains it
+
+
 def test_values_that_are_alive_together_count_together():
     root, graph = nn.Module(), fx.Graph()
     root.add_module("enlarge", ops.Resize((4096, 4096), "nearest"))
@@ -93,10 +101,10 @@ def test_values_that_are_alive_together_count_together():
     joined = graph.create_node("call_module", "join", tuple(values), name="join")
     root.add_module("first", ops.Slice(1, 0, 1))
     graph.output(graph.create_node("call_module", "first", (joined,), name="first"))
-    said = refused(Graph(fx.GraphModule(root, graph), (1, 3, 8, 8)))
+    said = refused(Graph(fx.GraphModule(root, graph), (1, 3, 2048, 2048)))
     assert re.search(r"by the layer enlarged_2\d:", said)
 
 
 def test_a_large_network_is_run_on_shapes_only(monkeypatch):
     monkeypatch.setattr(trial_run, "noise", lambda graph: pytest.fail("it made values"))
-    run_once(chain({"relu": nn.ReLU(), "large": ops.Resize((8192, 8192), "nearest")}), "network.tflite")
+    run_once(chain({"relu": nn.ReLU(), "large": ops.Resize((8192, 8192), "nearest")}, (1024, 1024)), "network.tflite")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.errors import ModelError, SlimsegError, Unsupported, one_line
-from slimseg.frontends import own_runtime
+from slimseg.frontends import own_runtime, trial_run
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.graph.source_check import OwnRuntime, SourceCheck
@@ -42,8 +42,8 @@ def attach(graph: Graph, source: Path | nn.Module) -> None:
         graph.source_check = SourceCheck(reason=str(error))
         return
     graph.own_runtime = own
-    if sum(costs.cost(graph, node).macs for node in graph.layers()) > MOST_WORK:
-        graph.source_check = SourceCheck(reason="it takes too long to run twice while it is opened")
+    if trial_run.is_heavy(graph) or sum(costs.cost(graph, node).macs for node in graph.layers()) > MOST_WORK:
+        graph.source_check = SourceCheck(reason="it takes too much time or memory to run twice while it is opened")
     else:
         graph.source_check = check(graph, own, [_noise(graph)])
 

@@ -6,6 +6,7 @@ Before that its size is read off its shapes, since a file of a few bytes can ask
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import fx, nn
@@ -18,6 +19,8 @@ from slimseg.graph.shapes import Shape, pair
 
 LARGEST_VALUE_BYTES = 1 << 30  # the output of one layer: 64 channels at 2048x2048
 MOST_BYTES_AT_ONCE = 4 << 30  # of all values that are alive together
+MODEST_BYTES = 1 << 28  # at once: what takes more has an input or weights that explain it
+MOST_TIMES_WHAT_IS_THERE = 256  # the bytes of its input and weights; attention over an image takes about 20 times those
 MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
 # A network above either of these is only run on shapes, without values: at load it would take too much of the machine.
 _TRIAL_BYTES = 1 << 29
@@ -31,12 +34,18 @@ def run_once(graph: Graph, source: str) -> None:
     Raises:
         ModelError: it asks for absurd amounts of memory or work, or it does not run; the message names the layer.
     """
-    peak_bytes, work = _require_modest(graph, source)
-    if peak_bytes > _TRIAL_BYTES or work > _TRIAL_WORK:
+    _require_modest(graph, source)
+    if is_heavy(graph):
         with FakeTensorMode(allow_non_fake_inputs=True):
             _run(graph, source, torch.empty(graph.input_shape))
     else:
         _run(graph, source, noise(graph))
+
+
+def is_heavy(graph: Graph) -> bool:
+    """Whether one image takes so much memory or work that the network is not to be run while it is opened."""
+    *_, (_, _, peak_bytes, work) = _demands(graph)
+    return peak_bytes > _TRIAL_BYTES or work > _TRIAL_WORK
 
 
 def noise(graph: Graph) -> torch.Tensor:
@@ -74,8 +83,28 @@ class _Runner(fx.Interpreter):
         return super().run_node(n)
 
 
-def _require_modest(graph: Graph, source: str) -> tuple[int, int]:
-    """Bytes of values that are alive at once at the most, and multiply-accumulates of the whole network."""
+def _require_modest(graph: Graph, source: str) -> None:
+    proportionate = max(MODEST_BYTES, MOST_TIMES_WHAT_IS_THERE * _bytes_there(graph))
+    for node, made, peak, work in _demands(graph):
+        if made > LARGEST_VALUE_BYTES or peak > MOST_BYTES_AT_ONCE:
+            amount = f"{max(made, peak) / 1e9:.1f} GB"
+            raise ModelError(f"{source} needs {amount} for one image by the layer {node.name}: use a smaller input")
+        if peak > proportionate:
+            height, width = graph.input_size
+            said = f"{peak / 1e9:.1f} GB for an image of {height}x{width} pixels by the layer {node.name}"
+            raise ModelError(f"{source} needs {said}: it is damaged, or made to take memory")
+        if work > MOST_WORK:
+            raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
+
+
+def _bytes_there(graph: Graph) -> int:
+    """Of the input and of the weights."""
+    tensors = (*graph.module.parameters(), *graph.module.buffers())
+    return math.prod(graph.input_shape) * _BYTES_PER_VALUE + sum(each.nbytes for each in tensors)
+
+
+def _demands(graph: Graph) -> Iterator[tuple[fx.Node, int, int, int]]:
+    """Each value, the bytes that it takes to make, and of all up to it: bytes at once at the most, and the work."""
     last_use: dict[fx.Node, fx.Node] = {}
     for node in graph.module.graph.nodes:
         last_use.update(dict.fromkeys((node, *node.all_input_nodes), node))
@@ -88,12 +117,7 @@ def _require_modest(graph: Graph, source: str) -> tuple[int, int]:
         peak = max(peak, alive + made)
         alive += _bytes(node)
         alive -= sum(_bytes(value) for value in {node, *node.all_input_nodes} if last_use[value] is node)
-        if made > LARGEST_VALUE_BYTES or peak > MOST_BYTES_AT_ONCE:
-            amount = f"{max(made, peak) / 1e9:.1f} GB"
-            raise ModelError(f"{source} needs {amount} for one image by the layer {node.name}: use a smaller input")
-        if work > MOST_WORK:
-            raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
-    return peak, work
+        yield node, made, peak, work
 
 
 def _values(node: fx.Node) -> int:
