@@ -16,7 +16,7 @@ import pytest
 
 from slimseg.disk import scratch
 from slimseg.errors import ModelError, RuntimeFailure
-from slimseg.runtimes.child import Child
+from slimseg.runtimes.child import MOST_MEMORY_BYTES, Child
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,18 @@ def test_a_timeout_stops_the_child(child: Child) -> None:
         child.call("time:sleep", 3600, timeout_s=0.5)
     assert child.call("operator:add", 1, 2, timeout_s=600) == 3
     assert child.pid != first
+
+
+def take_memory(count: int) -> str:
+    bytearray(count)
+    return "taken"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+def test_a_child_does_not_take_the_whole_machine(child: Child) -> None:
+    assert child.call("test_child:take_memory", 1 << 20) == "taken"
+    with pytest.raises(RuntimeFailure, match="MemoryError"):
+        child.call("test_child:take_memory", MOST_MEMORY_BYTES + 1)
 
 
 def test_native_output_does_not_disturb_the_protocol(child: Child) -> None:

@@ -38,6 +38,7 @@ _CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates announcing 
 # How Python's faulthandler begins what it prints of a crash; a stack follows, the newest call first.
 _STACK = re.compile(r"^Fatal Python error|\(most recent call first\)")
 _QUOTED = 400  # characters of native output in an error, and as many of a stack
+MOST_MEMORY_BYTES = 8 << 30  # of a child: runtimes take more only where a file asks for absurd amounts
 _LOG_LIMIT = 16 << 20  # bytes after which the log starts again
 
 
@@ -282,9 +283,20 @@ def _end_with_parent(lifeline: int) -> None:
             os._exit(0)  # the parent was dead before the system was told
 
 
+def _limit_memory() -> None:
+    """What asks for more than `MOST_MEMORY_BYTES` fails here, and does not take the whole machine with it."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every system
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = MOST_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, MOST_MEMORY_BYTES)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
 def _serve(lifeline: int) -> None:
     """The child's loop: ends when the parent closes its end, or dies."""
     _end_with_parent(lifeline)
+    _limit_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)

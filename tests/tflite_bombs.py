@@ -194,10 +194,41 @@ def a_long_way_to_a_constant(path: Path, count: int = 3000) -> None:
     built(path, add)
 
 
+def a_stride_of_a_million(path: Path) -> None:
+    """A transposed convolution that would make, and crop, 20 million columns."""
+
+    def add(builder: ModelBuilder, value: int) -> int:
+        sides = builder.constant("sides", np.asarray([1, 16, 40, 4], np.int32))
+        weights = builder.constant("w", np.ones((4, 2, 2, 4), np.float32))
+        target = builder.tensor("y", (1, 16, 40, 4))
+        options = tflite.TransposeConvOptionsT()
+        options.strideH, options.strideW, options.padding = 2, 1 << 20, tflite.Padding.VALID
+        builder.operator(Op.TRANSPOSE_CONV, (sides, weights, value), target, options, Options.TransposeConvOptions)
+        return target
+
+    built(path, add, (1, 8, 20, 4))
+
+
+def windows_of_a_million(path: Path) -> None:
+    """A pooling of 32x32 pixels, each the maximum of a million."""
+
+    def add(builder: ModelBuilder, value: int) -> int:
+        target = builder.tensor("y", (1, 32, 32, 4))
+        options = tflite.Pool2DOptionsT()
+        options.strideH = options.strideW = 1
+        options.filterHeight = options.filterWidth = 1000
+        options.padding = tflite.Padding.SAME
+        builder.operator(Op.MAX_POOL_2D, (value,), target, options, Options.Pool2DOptions)
+        return target
+
+    built(path, add, (1, 32, 32, 4))
+
+
 BOMBS: dict[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
         one_table_for_all, graphs_of_graphs, one_name_for_all, operators_of_many_inputs, a_tensor_of_many_dimensions,
         one_weight_for_all, gathered, outer_products, tiles, alike_names, a_circle, a_long_way_to_a_constant,
+        a_stride_of_a_million, windows_of_a_million,
     )
 }  # fmt: skip
