@@ -24,8 +24,9 @@ MOST_TIMES_WHAT_IS_THERE = 256  # the bytes of its input and weights; attention 
 MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
 # A network above either of these is only run on shapes, without values: at load it would take too much of the machine.
 _TRIAL_BYTES = 1 << 29
-_TRIAL_WORK = 2 * 10**11
+_TRIAL_WORK = 10**11
 _BYTES_PER_VALUE = 4
+_MACS_PER_READ = 20  # a pooling reads a value in the time of so many multiply-accumulates of a convolution
 
 
 def run_once(graph: Graph, source: str) -> None:
@@ -140,10 +141,10 @@ def _bytes_made(graph: Graph, node: fx.Node) -> int:
 
 
 def _work(graph: Graph, node: fx.Node) -> int:
-    """Multiply-accumulates, and for poolings what their windows read."""
+    """Multiply-accumulates, or as many as take the time of what the windows of a pooling read."""
     layer = graph.layer(node)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
-        return _values(node) * math.prod(pair(layer.kernel_size))
+        return _MACS_PER_READ * _values(node) * math.prod(pair(layer.kernel_size))
     if isinstance(layer, ops.Reduce | nn.AdaptiveAvgPool2d):
         return sum(map(_values, node.all_input_nodes))
     return costs.cost(graph, node).macs + _bytes_made(graph, node) // _BYTES_PER_VALUE
