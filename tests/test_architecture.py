@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("graph",),
     ("disk",),
     ("results", "errors", "progress", "console", "stopping"),
-    ("ratios",),
+    ("ratios", "memory_bounds"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -22,8 +22,8 @@ from slimseg.frontends.aten.call import Parameter
 from slimseg.frontends.aten.effort import Allowance, Effort, bytes_of, without_data
 from slimseg.frontends.program import Program
 from slimseg.frontends.tree import labels_of
-from slimseg.frontends.trial_run import LARGEST_VALUE_BYTES
 from slimseg.graph.names import node_name
+from slimseg.memory_bounds import LARGEST_VALUE_BYTES
 
 MAJOR_VERSION = 8
 _LONGEST_TEXT = 200

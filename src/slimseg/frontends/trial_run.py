@@ -12,15 +12,12 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from slimseg import memory_bounds
 from slimseg.errors import ModelError, one_line
 from slimseg.graph import costs, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import Shape, pair
 
-LARGEST_VALUE_BYTES = 1 << 30  # the output of one layer: 64 channels at 2048x2048
-MOST_BYTES_AT_ONCE = 4 << 30  # of all values that are alive together
-MODEST_BYTES = 1 << 28  # at once: what takes more has an input or weights that explain it
-MOST_TIMES_WHAT_IS_THERE = 256  # the bytes of its input and weights; attention over an image takes about 20 times those
 MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
 # A network above either of these is only run on shapes, without values: at load it would take too much of the machine.
 _TRIAL_BYTES = 1 << 29
@@ -85,15 +82,11 @@ class _Runner(fx.Interpreter):
 
 
 def _require_modest(graph: Graph, source: str) -> None:
-    proportionate = max(MODEST_BYTES, MOST_TIMES_WHAT_IS_THERE * _bytes_there(graph))
+    there = _bytes_there(graph)
     for node, made, peak, work in _demands(graph):
-        if made > LARGEST_VALUE_BYTES or peak > MOST_BYTES_AT_ONCE:
-            amount = f"{max(made, peak) / 1e9:.1f} GB"
-            raise ModelError(f"{source} needs {amount} for one image by the layer {node.name}: use a smaller input")
-        if peak > proportionate:
-            height, width = graph.input_size
-            said = f"{peak / 1e9:.1f} GB for an image of {height}x{width} pixels by the layer {node.name}"
-            raise ModelError(f"{source} needs {said}: it is damaged, or made to take memory")
+        said = memory_bounds.excess(made, peak, there, graph.input_size, f"the layer {node.name}")
+        if said:
+            raise ModelError(f"{source} {said}")
         if work > MOST_WORK:
             raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import slimseg
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert import file, runnable
 from slimseg.runtimes.litert.profiler import profile
 
 
@@ -30,9 +30,15 @@ def test_an_input_without_a_size(size: tuple[int, ...], tmp_path: Path) -> None:
         profile(profile_zoo.resized(tmp_path / "dynamic.tflite", size), runs=3)
 
 
-def test_tensors_larger_than_memory(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="GB for the tensors of one operator"):
+def test_tensors_larger_than_any_network_has(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"480\.0 GB for one image"):
         profile(profile_zoo.resized(tmp_path / "huge.tflite", (1, 100_000, 100_000, 8)), runs=3)
+
+
+def test_tensors_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runnable, "_memory_bytes", lambda: 1 << 20)
+    with pytest.raises(ModelError, match="GB for the tensors of one operator"):
+        profile(profile_zoo.resized(tmp_path / "large.tflite", (1, 1000, 1000, 8)), runs=3)
 
 
 def test_an_input_of_text(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from slimseg.disk import atomic
 from slimseg.errors import ModelError, SlimsegError
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import bounds, compact, costs, windows
+from slimseg.runtimes.litert import arena, bounds, compact, costs, windows
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = b"slimseg"
@@ -116,6 +116,8 @@ def _described(model: Any, path: Path, size: int) -> File:
         for operator in graph.operators or []:
             if fault := windows.fault(tensors, operator):
                 raise ModelError(f"{path}: the operator {tensors.op_name(operator)} {fault}")
+        if excess := arena.excess(tensors, graph, size):
+            raise ModelError(f"{path} {excess}")
         return File(
             path=path,
             size_bytes=size,
