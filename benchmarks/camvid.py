@@ -26,7 +26,7 @@ from slimseg.evaluate import Evaluator
 from slimseg.graph import costs
 from slimseg.planning.budget import Budget, parse_size, parse_time
 from slimseg.progress import Silent, Terminal
-from slimseg.runtimes import benchmark, host
+from slimseg.runtimes import benchmark, end_to_end, host
 from slimseg.runtimes.litert import file, writer
 from slimseg.training.data import Folder, open_folder
 
@@ -135,7 +135,7 @@ def written_by_others(
 def measured(graph: slimseg.Graph, paths: list[Path], folder: Folder) -> list[dict[str, object]]:
     """A row for each of the files in `LABELS`, all timed in one run."""
     timings = benchmark.time_files(paths, seconds_per_file=8.0)
-    whole = host.time_end_to_end(paths, graph.input_size, graph.input_size)
+    whole = end_to_end.time_end_to_end(paths, graph.input_size, graph.input_size)
     evaluator = Evaluator(folder, graph, Silent())
     return [
         {

@@ -30,6 +30,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import benchmark, host, mask
 from slimseg.runtimes.litert import file, quantizer, writer
+from slimseg.runtimes.runtime import Ends
 from slimseg.training.data import open_folder, read_pair
 from slimseg.training.metrics import Confusion
 
@@ -216,7 +217,7 @@ def inputs(folder: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*IMAGE_SIZE, 3), np.uint8)
     small = host.resize_image(image, INPUT_SIZE)
     writer.write(graph, folder / "stem.tflite")
-    kinds: tuple[quantizer.Io, ...] = ("int8", "float32", "image")
+    kinds: tuple[Ends, ...] = ("int8", "float32", "image")
     for io in kinds:
         sample = host.ImagePipeline(preprocessing, INPUT_SIZE)(image)
         ranges = {graph.input.name: preprocessing.byte_range}

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from slimseg.planning.layer_times import at_latency
 from slimseg.results import Profile
-from slimseg.runtimes import benchmark, child, runtime
+from slimseg.runtimes import benchmark, child, registry
 from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert import profiler as litert_profiler
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
 ROUNDS = 9
@@ -50,8 +51,8 @@ class Operator(Protocol):
 
 def time_files(paths: Sequence[str | Path], threads: int = 1, *_: Any, **how: Any) -> tuple[benchmark.Timing, ...]:
     """In place of `benchmark.time_files`."""
-    options = how.get("options", benchmark.DEFAULTS)
-    each = options if isinstance(options, Sequence) else [options] * len(paths)
+    options = how.get("options")
+    each = options if isinstance(options, list | tuple) else [options] * len(paths)
     rounds = how.get("rounds") or ROUNDS
     times = [_latency_ms(Path(path), threads, own) for path, own in zip(paths, each, strict=True)]
     return tuple(benchmark.Timing.of(str(path), [ms] * rounds) for path, ms in zip(paths, times, strict=True))
@@ -74,7 +75,7 @@ def profiler_of(name: str) -> Callable[..., Profile]:
 
 def _latency_ms(path: Path, threads: int, options: Any) -> float:
     digest = hashlib.sha256(f"{options}".encode())
-    for each in runtime.of(path).files(path):
+    for each in registry.of(path).files(path):
         digest.update(each.read_bytes() if each.is_file() else b"")
     key = digest.hexdigest()
     if key not in _known_ms:
@@ -84,14 +85,14 @@ def _latency_ms(path: Path, threads: int, options: Any) -> float:
 
 
 def _operators_ms(path: Path) -> Iterable[float]:
-    if runtime.of(path) is runtime.LITERT:
+    if registry.of(path) is LITERT:
         return [_operator_ms(each, each.dtype) for each in file.operators(path)]
     layers = _profilers["ncnn"](path, 1, 1, within=child.shared()).layers
     return [_operator_ms(each, "float32") for each in layers if each.op != "Split"]
 
 
 def _dtypes(path: Path) -> dict[str, str]:
-    return {each.name: each.dtype for each in file.operators(path)} if runtime.of(path) is runtime.LITERT else {}
+    return {each.name: each.dtype for each in file.operators(path)} if registry.of(path) is LITERT else {}
 
 
 def _operator_ms(operator: Operator, dtype: str) -> float:

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("graph",),
     ("disk",),
     ("results", "errors", "progress", "console", "stopping"),
-    ("ratios", "memory_bounds"),
+    ("ratios", "memory_bounds", "deployment"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))

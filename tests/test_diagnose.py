@@ -15,9 +15,10 @@ from slimseg.diagnose import WORTH_SHARE, find_all
 from slimseg.errors import ModelError, UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.planning.own import file_precision, own_file
+from slimseg.planning.own import own_file
 from slimseg.results import Diagnosis, Finding
 from slimseg.runtimes.litert import file, quantizer, writer
+from slimseg.runtimes.litert.runtime import LITERT
 
 MODELS = Path(__file__).parents[1] / "../shared/models"
 
@@ -116,7 +117,7 @@ def test_a_quantised_file_is_priced_in_int8(tflite: Path, tmp_path: Path) -> Non
     path = tmp_path / "decoder.int8.tflite"
     shape = file.read(tflite).inputs[0].shape
     quantizer.quantize_int8(tflite, path, [np.random.default_rng(0).standard_normal(shape).astype(np.float32)])
-    assert (file_precision(tflite), file_precision(path)) == ("float32", "int8")
+    assert (LITERT.precision(tflite), LITERT.precision(path)) == ("float32", "int8")
     result = slimseg.diagnose(path)
     assert result.precision == "int8"
     assert any(each.technique == "transposed convolution to resize" for each in priced(result))
@@ -151,7 +152,7 @@ def test_an_operator_outside_the_vocabulary_leaves_the_profile(unknown: Path) ->
     fallen = next(each for each in result.findings if each.technique == "left to built-in kernels")
     assert "LOCAL_RESPONSE_NORMALIZATION" in fallen.reason
     with pytest.raises(UnknownOperator):  # LiteRT alone can run the file
-        slimseg.diagnose(unknown, "ncnn")
+        slimseg.diagnose(unknown, runtime="ncnn")
 
 
 def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from slimseg.planning.budget import Budget
 from slimseg.quantisation import timing
 from slimseg.report.terminal import show_slim
 from slimseg.results import QuantisationResult, SlimResult
-from slimseg.runtimes import runtime
 from slimseg.runtimes.litert import costs, file, quantizer
+from slimseg.runtimes.litert.runtime import LITERT
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,7 +33,7 @@ def half(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained shapes network, its weights rounded to float16."""
     graph, path = shapes_graph.copy(), tmp_path_factory.mktemp("models") / "half.tflite"
     graph.weights = "float16"
-    runtime.LITERT.write(graph, path)
+    LITERT.write(graph, path)
     assert file.read(path).weights == "float16"
     return path
 
@@ -136,7 +136,7 @@ def test_a_file_all_in_16_bits_stays_so(half: Path, tmp_path: Path) -> None:
     for technique in (techniques.named("transposed convolution to depth to space"), techniques.named(LAST)):
         while sites := technique.find(graph, {}).sites:
             graph = technique.apply(graph, sites[0])
-    runtime.LITERT.write(graph, path, "exact")
+    LITERT.write(graph, path, "exact")
     assert any(each.op == "DEPTH_TO_SPACE" for each in file.operators(path))
     assert file.read(path).weights == "float16"
     assert not wide_weights(path)
@@ -176,7 +176,7 @@ def test_a_file_with_weights_in_8_bits_is_not_made_four_times_as_large(half: Pat
 
 def write_wide(half: Path, folder: Path) -> Path:
     path = folder / "wide.tflite"
-    runtime.LITERT.write(slimseg.load(half), path, "full")
+    LITERT.write(slimseg.load(half), path, "full")
     return path
 
 

@@ -21,6 +21,7 @@ from torch import nn
 
 import slimseg
 from slimseg import ratios
+from slimseg.deployment import Deployment
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.planning import steady
@@ -251,7 +252,7 @@ def test_a_difference_within_its_error_is_none() -> None:
     noise = Finding("t", ("a",), "nothing", 1.0, 0.97, 10.0, "because", error_ms=0.02)
     assert not noise.is_measurable
     assert replace(noise, error_ms=0.01).is_measurable
-    found = Diagnosis("net", "float32", 10.0, (noise,), ())
+    found = Diagnosis("net", Deployment(), 10.0, (noise,), ())
     console = Console(file=io.StringIO(), width=80, color_system=None)
     terminal.show_diagnosis(found, verbose=True, console=console)
     assert "no measurable difference: within ±0.040 ms" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -17,8 +17,9 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import planner, recover
 from slimseg.planning.budget import Budget
 from slimseg.results import SlimResult
-from slimseg.runtimes import runtime
+from slimseg.runtimes import registry
 from slimseg.runtimes.ncnn import package
+from slimseg.runtimes.ncnn.runtime import NCNN
 from slimseg.techniques import input_size
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
@@ -96,15 +97,15 @@ def test_exact_edits_alone(head: OutputKind | None, tmp_path: Path) -> None:
 
 def test_profile_of_a_network_and_of_its_file(shapes_graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "model.param"
-    runtime.NCNN.write(shapes_graph, path)
+    NCNN.write(shapes_graph, path)
     for found in (slimseg.profile(shapes_graph, runs=3, on="ncnn"), slimseg.profile(path, runs=3)):
         assert found.runtime.startswith("ncnn")
         assert len(found.layers) > 5
 
 
 def test_diagnosis_differs_from_that_of_litert(shapes_graph: Graph) -> None:
-    found = slimseg.diagnose(shapes_graph, "ncnn")
-    assert found.precision == "ncnn"
+    found = slimseg.diagnose(shapes_graph, runtime="ncnn")
+    assert (found.runtime, found.precision) == ("ncnn", "float16")
     assert any(each.technique.startswith("transposed convolution") for each in found.findings)
 
 
@@ -115,6 +116,6 @@ def test_evaluation_of_a_network(shapes_graph: Graph, shapes: Path) -> None:
 
 def test_runtimes_that_there_are_not(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be one of litert, ncnn"):
-        runtime.named("coreml")
+        registry.named("coreml")
     with pytest.raises(ModelError, match="no file of a runtime"):
-        runtime.of(tmp_path / "model.onnx")
+        registry.of(tmp_path / "model.onnx")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import slimseg
+from slimseg.deployment import Deployment
 from slimseg.errors import DataError
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
@@ -159,7 +160,7 @@ def test_an_edit_that_the_check_objects_to_is_undone_alone(monkeypatch: pytest.M
     def no_sigmoid(before: Graph, after: Graph) -> str | None:
         return "no sigmoid, please" if any(after.layer_as(node, nn.Sigmoid) for node in after.layers()) else None
 
-    found = ExactEdits(graph, EXACT, "float32", Silent(), no_sigmoid).run()
+    found = ExactEdits(graph, EXACT, Deployment(), Silent(), no_sigmoid).run()
     assert any(refusal.reason.endswith("no sigmoid, please") for refusal in found.refusals)
     made = {edit.site.technique for edit in found.edits}
     assert named("transposed convolution to depth to space").name in made

@@ -18,7 +18,7 @@ from fuzzing import documents, models, plain, seeds
 from fuzzing.values import TEXTS, Random, chosen, integer
 from slimseg.errors import SlimsegError
 from slimseg.graph.graph import Graph
-from slimseg.runtimes import runtime
+from slimseg.runtimes.ncnn.runtime import NCNN
 from slimseg.training.data import read_image, read_mask
 
 Mutator = Callable[[Random, bytes], bytes]
@@ -68,10 +68,10 @@ def _images(path: Path) -> None:
 
 def _ncnn(path: Path) -> None:
     """Described, and run by ncnn in its child process."""
-    found = runtime.NCNN.read(path)
+    found = NCNN.read(path)
     height, width, channels = found.inputs[0].shape[1:]
     if 0 < height * width * channels < 1 << 22:
-        runtime.NCNN.predict(path, np.zeros((1, height, width, channels), np.float32))
+        NCNN.predict(path, np.zeros((1, height, width, channels), np.float32))
 
 
 def _pickle_or_header(random: Random, data: bytes) -> bytes:

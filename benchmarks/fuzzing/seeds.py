@@ -21,8 +21,8 @@ from torch.nn import functional as F
 import slimseg
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
-from slimseg.runtimes import runtime
 from slimseg.runtimes.litert import quantizer
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.ncnn import writer as ncnn_writer
 
 SIZE = (32, 48)
@@ -72,11 +72,11 @@ def _tflite(folder: Path) -> None:
     for path in DATA.glob("*.tflite"):
         (folder / path.name).write_bytes(path.read_bytes())
     made = graph()
-    runtime.LITERT.write(made, folder / "float.tflite")
+    LITERT.write(made, folder / "float.tflite")
     sample = np.random.default_rng(0).random((1, *SIZE, 3), np.float32)
     quantizer.quantize_int8(folder / "float.tflite", folder / "int8.tflite", [sample])
     made.weights = "float16"
-    runtime.LITERT.write(made, folder / "half.tflite")
+    LITERT.write(made, folder / "half.tflite")
 
 
 def _pt2(folder: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
 from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
@@ -12,12 +14,12 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import alike, observations, whatif
 from slimseg.planning.guidelines import guidelines
 from slimseg.planning.layer_times import at_latency, layer_times, part_ms
-from slimseg.planning.own import file_precision, own_file
+from slimseg.planning.own import own_file_for
 from slimseg.planning.sides import odd_sides
-from slimseg.planning.whatif import Precision, Price
+from slimseg.planning.whatif import Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Disturbance, Finding, Profile, Refusal
-from slimseg.runtimes import benchmark, calm, runtime
+from slimseg.runtimes import benchmark, calm, registry
 from slimseg.runtimes.calm import Seen
 from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
 
@@ -28,9 +30,10 @@ _NEEDS_ORDER = ("nothing", "images", "labels")
 
 def diagnose(
     model: Graph | str | Path,
-    precision: Precision | None = None,
+    precision: str | None = None,
     threads: int = 1,
     progress: Progress | None = None,
+    runtime: str | None = None,
 ) -> Diagnosis:
     """Find every site of every technique and time each, before and after, side by side on the runtime.
 
@@ -39,11 +42,12 @@ def diagnose(
 
     Args:
         model: an opened network, or whatever `load` opens by path.
-        precision: what the what-ifs are written in: "float32" or "int8" for LiteRT, or "ncnn"; what pays in one may
-            not in another.
-            Default: that of the file, float32 for sources that are no `.tflite`.
+        precision: what the what-ifs are written in, one of the runtime's precisions ("float32" or "int8" for LiteRT),
+            since what pays in one may not in another. Default: that of the file; of a source that is no runtime's file
+            that of float networks.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
+        runtime: "litert" (the default), "ncnn", or another in the registry.
 
     Returns:
         Findings by what they need (nothing, images, labels), then by saving; sites that gain nothing included, so
@@ -51,47 +55,52 @@ def diagnose(
 
     Raises:
         ModelError: the model cannot be opened.
+        UserError: there is no such runtime or precision, or the runtime is not installed.
         RuntimeFailure: the runtime refused it or crashed (in its child process).
     """
     progress = progress or Silent()
+    asked = registry.deployment(runtime, precision, threads)
+    its = registry.named(asked.runtime)
     try:
         graph = model if isinstance(model, Graph) else load(model)
     except UnknownOperator as error:
-        if precision == "ncnn" or Path(str(model)).suffix.lower() != ".tflite":
+        path = Path(str(model))
+        if not (registry.is_deployed(path) and registry.of(path) is its):
             raise  # nothing can be timed without a Graph
-        return _of_file(Path(str(model)), str(error), threads)
-    if precision == "ncnn":
-        runtime.named("ncnn")
-    own = own_file(graph)
-    native = "float32" if own is None else file_precision(own)
-    precision = precision or native
+        return _of_file(path, asked, str(error))
+    own = own_file_for(graph, its.name)
+    native = its.float_precision if own is None else its.precision(own)
+    deployment = asked if precision else replace(asked, precision=native)
     with scratch.folder() as folder:
-        path = (
-            own
-            if own is not None and precision == native
-            else whatif.written(graph, precision, folder / "model.tflite", io="float32")
-        )
-        profile = runtime.of(path).profile(path, threads, RUNS)
+        if own is not None and deployment.precision == native:
+            path = own
+        else:
+            path = whatif.written(graph, deployment, folder / "model", ends="float32")
+        profile = its.profile(path, threads, RUNS)
         times = layer_times(graph, profile)
         sites, refusals = find_all(graph, times)
-        worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
-        priced = alike.price_alike(graph, worth, precision, progress, threads)
+        worth, small = _worth_pricing(graph, sites, times, profile.latency_ms, deployment)
+        priced = alike.price_alike(graph, worth, deployment, progress)
         profile, disturbed = _timed_again(path, profile, threads, priced.seen)
     times = layer_times(graph, profile)
-    findings = [finding(graph, site, price, times, profile.latency_ms) for site, price in priced.prices.items()]
-    findings += odd_sides(graph, times, profile.latency_ms, precision, threads)
+    findings = [
+        finding(graph, site, price, times, profile.latency_ms, deployment) for site, price in priced.prices.items()
+    ]
+    findings += odd_sides(graph, times, profile.latency_ms, deployment)
     observed = (*observations.observe(profile), *guidelines(graph, times, profile.latency_ms))
     ordered = in_order([*findings, *observed])
     left_alone = (*refusals, *small, *priced.refusals)
     check = str(graph.source_check)
-    return Diagnosis(graph.name, precision, profile.latency_ms, ordered, left_alone, graph.notes, check, disturbed)
+    return Diagnosis(graph.name, deployment, profile.latency_ms, ordered, left_alone, graph.notes, check, disturbed)
 
 
-def _of_file(path: Path, note: str, threads: int) -> Diagnosis:
+def _of_file(path: Path, asked: Deployment, note: str) -> Diagnosis:
     """What the profile of a file says that cannot become a Graph."""
-    profile, disturbed = _timed_again(path, runtime.of(path).profile(path, threads, RUNS), threads)
+    its, threads = registry.of(path), asked.threads
+    profile, disturbed = _timed_again(path, its.profile(path, threads, RUNS), threads)
     findings = in_order(observations.observe(profile))
-    return Diagnosis(path.stem, file_precision(path), profile.latency_ms, findings, (), (note,), disturbed=disturbed)
+    timed = replace(asked, precision=its.precision(path))
+    return Diagnosis(path.stem, timed, profile.latency_ms, findings, (), (note,), disturbed=disturbed)
 
 
 def _timed_again(
@@ -115,13 +124,13 @@ def find_all(graph: Graph, times: LayerTimes) -> tuple[list[Site], list[Refusal]
 
 
 def _worth_pricing(
-    graph: Graph, sites: Sequence[Site], times: LayerTimes, latency_ms: float
+    graph: Graph, sites: Sequence[Site], times: LayerTimes, latency_ms: float, deployment: Deployment
 ) -> tuple[list[Site], list[Refusal]]:
     """The sites that take some time, alone or with all that are alike, and for each layer of the others a refusal."""
     worth: list[Site] = []
     small: dict[str, Refusal] = {}
-    for group in alike.groups(graph, sites):
-        taken = [_part_ms(graph, site, times) for site in group]
+    for group in alike.groups(graph, sites, deployment):
+        taken = [_part_ms(graph, site, times, deployment) for site in group]
         if None in taken or sum(each or 0.0 for each in taken) >= WORTH_SHARE * latency_ms:
             worth += group
         else:
@@ -130,19 +139,21 @@ def _worth_pricing(
     return worth, list(small.values())
 
 
-def _part_ms(graph: Graph, site: Site, times: LayerTimes) -> float | None:
+def _part_ms(graph: Graph, site: Site, times: LayerTimes, deployment: Deployment) -> float | None:
     """The measured time of the part of the network that a what-if of the site times."""
-    nodes = alike.part(graph, site)
+    nodes = alike.part(graph, site, deployment)
     return None if nodes is None else part_ms(times, [node.name for node in nodes])
 
 
-def finding(graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float) -> Finding:
+def finding(
+    graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float, deployment: Deployment
+) -> Finding:
     """A site with its price, at the pace of the profile.
 
     The part takes what it takes there, and afterwards as much less as the what-if says: both compare times of one run,
     so that a machine that slows down between the two bends neither.
     """
-    part = latency_ms if site.whole or price.whole else _part_ms(graph, site, times)
+    part = latency_ms if site.whole or price.whole else _part_ms(graph, site, times, deployment)
     before_ms = min(latency_ms, price.before_ms if part is None else part)
     pace = before_ms / price.before_ms if price.before_ms else 1.0
     return Finding(

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slimseg.deployment import DEFAULT_RUNTIME
 from slimseg.disk import scratch
 from slimseg.errors import DataError, ModelError
-from slimseg.frontends import chosen_output, describe
+from slimseg.frontends import describe, opens, with_one_output
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
@@ -21,9 +22,8 @@ from slimseg.planning import sensitivity
 from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
-from slimseg.results import Evaluation, RuntimeName
-from slimseg.runtimes import host, runtime
-from slimseg.runtimes.litert import file
+from slimseg.results import Evaluation
+from slimseg.runtimes import host, registry
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Confusion, Scores
@@ -39,7 +39,7 @@ def evaluate(
     description: Description | None = None,
     threads: int = 1,
     progress: Progress | None = None,
-    on: RuntimeName | None = None,
+    on: str | None = None,
     output: str | int | None = None,
 ) -> Evaluation:
     """mIoU, IoU by class and pixel accuracy of a file at the masks' own resolution, from one confusion matrix.
@@ -67,13 +67,16 @@ def evaluate(
         raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
     with scratch.folder() as work:
         if isinstance(model, Graph):
-            chosen = runtime.named(on or "litert")
+            chosen = registry.named(on or DEFAULT_RUNTIME)
             path = work / f"{model.name}{chosen.suffix}"
             chosen.write(model, path)
         else:
             path = Path(model)
-            if runtime.named(runtime.of(path).name) is runtime.LITERT:
-                path = _of_one_output(path, output, work, progress)
+            registry.named(registry.of(path).name)
+            if opens(path):
+                path, note = with_one_output(path, output, work)
+                if note:
+                    progress.say(f"{model}: {note}")
         means = description or _described(path)
         names = means.classes or folder.classes
         seen = _seen(path, part, means, class_count_of(path, means, names), threads, progress)
@@ -93,23 +96,11 @@ def evaluate(
     )
 
 
-def _of_one_output(path: Path, output: str | int | None, scratch: Path, progress: Progress) -> Path:
-    """The file itself, or a copy that gives nothing but the output to judge, as LiteRT hands out the first."""
-    place, note = chosen_output(path, output)
-    if note:
-        progress.say(f"{path}: {note}")
-    if place == 0:
-        return path
-    copy = scratch / path.name
-    copy.write_bytes(file.with_output(path.read_bytes(), place))
-    return copy
-
-
 def _described(path: Path) -> Description:
-    """What a file says of itself; a `.tflite` from elsewhere what its layers imply."""
-    if runtime.of(path) is runtime.LITERT:
+    """What a file says of itself; one from elsewhere what its layers imply, where they can be read."""
+    if opens(path):
         return describe(path)
-    said = runtime.of(path).read(path).description
+    said = registry.of(path).read(path).description
     if said is None:
         raise ModelError(f"{path} does not say what it wants and gives: export it with slimseg")
     return said
@@ -125,9 +116,9 @@ def class_count_of(path: Path, description: Description, names: tuple[str, ...])
     Raises:
         DataError: it gives a mask, and nobody names the classes.
     """
-    model = runtime.of(path).read(path)
+    model = registry.of(path).read(path)
     output = model.outputs[0]
-    if not output.shape:  # ncnn's files do not tell
+    if not output.shape:  # the files of some runtimes do not tell
         return len(names) if len(names) > 1 else _seen_classes(path, model, description)
     channels = _channels(output.shape, math.prod(model.inputs[0].shape[1:3]))
     is_mask = output.dtype in ("int32", "int64", "bool", "uint8", "int8") and not output.scale and channels == 1
@@ -142,7 +133,7 @@ def _seen_classes(path: Path, model: host.Described, description: Description) -
     """Of a file's output for a black image."""
     app = host.App(model, description)
     size = app.pipeline.size
-    (output,) = runtime.of(path).predict(path, app.prepare(np.zeros((*size, 3), np.uint8))[None])
+    (output,) = registry.of(path).predict(path, app.prepare(np.zeros((*size, 3), np.uint8))[None])
     scores = host.in_rows(output, size, path)
     return max(2, scores.shape[-1] if scores.ndim == 3 else 1)
 
@@ -174,7 +165,7 @@ def predictions(
     Raises:
         DataError: an image or mask cannot be used.
     """
-    app, predict = host.App(runtime.of(path).read(path), description), runtime.of(path).predict
+    app, predict = host.App(registry.of(path).read(path), description), registry.of(path).predict
     starts = range(0, len(split.images), BATCH)
     for start in progress.track(starts, f"evaluating {path.name}"):
         pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]
@@ -214,7 +205,7 @@ class Judge:
 
     def described(self, path: Path) -> Description:
         """What a file wants and gives."""
-        said = None if path == self.own else runtime.of(path).read(path).description
+        said = None if path == self.own else registry.of(path).read(path).description
         return said or self.description
 
     def doubts(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -265,13 +256,13 @@ class Evaluator:
         """Of a deployed file. The first file asked about becomes the reference for agreement."""
         return self.judge.accuracy(path)
 
-    def look_at_original(self, on: RuntimeName) -> None:
+    def look_at_original(self, on: str) -> None:
         """Find out whether the original makes sense on the images, before time is spent on it: see `notes`."""
         if self.original.input_shape[1] != 3:  # no image goes in
             return
         with scratch.folder() as work:
-            path = work / f"original{runtime.named(on).suffix}"
-            runtime.named(on).write(self.original, path)
+            path = work / f"original{registry.named(on).suffix}"
+            registry.named(on).write(self.original, path)
             doubts = self.judge.doubts(path, self.classes)
             self.notes = (*self.original.notes, *self.folder.notes, *doubts)
 

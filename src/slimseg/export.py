@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,10 @@ from typing import Any
 
 from slimseg.errors import DataError, SlimsegError, Unsupported
 from slimseg.evaluate import Judge
-from slimseg.exporting import advice, coreml, heads, ncnn, parity, place, proven, tflite
+from slimseg.exporting import advice, heads, parity, place, proven
 from slimseg.exporting.place import Place
 from slimseg.exporting.source import Source, open_source
-from slimseg.exporting.targets import Runtime, Target, parse
-from slimseg.exporting.written import Request, Written
+from slimseg.exporting.targets import Target, parse
 from slimseg.frontends import source_check
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
@@ -34,7 +33,8 @@ from slimseg.report import palette
 from slimseg.report.model_card import NO_LICENCE, model_card, write_card
 from slimseg.report.parity import write_overlay
 from slimseg.results import Artefact, Disturbance, ExportResult, HeadTrial, ModelCard, Parity, Provenance
-from slimseg.runtimes import benchmark, calm
+from slimseg.runtimes import benchmark, calm, registry
+from slimseg.runtimes.exporter import Request, Written
 from slimseg.training.data import Folder, Pixels, open_folder, say_notes
 from slimseg.training.doubts import say_doubts
 
@@ -42,17 +42,13 @@ CALIBRATION_IMAGES = 100
 PROBES = 8  # images to look at values with
 PARITY_IMAGES = 20
 SECONDS_PER_FILE = 2.0  # of timing
-_WRITERS: dict[Runtime, Callable[[Request], Written]] = {
-    "tflite": tflite.write,
-    "coreml": coreml.write,
-    "ncnn": ncnn.write,
-}
+EVERYTHING = "tflite,coreml,ncnn"
 
 
 def export(
     model: Graph | str | Path,
     out: str | Path,
-    to: str | Sequence[Target] = "tflite,coreml,ncnn",
+    to: str | Sequence[Target] = EVERYTHING,
     head: OutputKind | None = None,
     data: str | Path | Folder | None = None,
     *,
@@ -77,7 +73,7 @@ def export(
         images: how many of the validation images masks are compared on.
         licence: of the weights, in a sentence, for the card and the files.
         sizes: further input sizes (height, width) that the Core ML package is to take.
-        threads: of LiteRT and ncnn.
+        threads: of the runtimes that run here.
         anyway: export a run of `slim` that did not meet its budget, too; the card says so.
         progress: where to show progress; silent by default.
 
@@ -233,20 +229,20 @@ class _Job:
         folder = scratch / str(target).replace(":", "_")
         folder.mkdir()
         try:
-            written = _WRITERS[target.runtime](self._request(target, folder))
+            written = registry.EXPORTERS[target.name].export(self._request(target, folder))
             compared = self._compared(written)
         except DataError:
             raise  # the user's images are at fault, not this target
         except SlimsegError as error:
             self.progress.say(f"  {target}: {error}")
-            return _Checked(Artefact(target.runtime, (), reason=str(error)))
+            return _Checked(Artefact(target.name, (), reason=str(error)))
         if compared is None:
             return _Checked(written.artefact, written)
         picture = self._picture(written, compared)
         if compared.failed:
             reason = _departure(compared)
             self.progress.say(f"  {target}: {reason}")
-            failed = Artefact(target.runtime, (), reason=reason, picture=picture.name)
+            failed = Artefact(target.name, (), reason=reason, picture=picture.name)
             return _Checked(failed, parity=compared, picture=picture)
         measured = replace(_measured(written.artefact, compared), picture=picture.name)
         return _Checked(measured, written, compared, picture)
@@ -254,14 +250,17 @@ class _Job:
     def _request(self, target: Target, folder: Path) -> Request:
         names = palette.class_names(self.classes, len(self.classes) or class_count(self.source.graph))
         return Request(
-            target=target,
-            source=self.source,
+            graph=self.source.graph,
+            form=target.form,
+            stem=target.stem,
             folder=folder,
             images=self.calibration,
             probes=self.probes,
             palette=[palette.css(colour) for colour in palette.colours(names)],
             licence=self.licence,
             sizes=self.sizes,
+            files=self.source.files,
+            precision=self.source.precision,
         )
 
     @cached_property
@@ -318,7 +317,7 @@ class _Job:
         return self.references[kind]
 
     def _timed(self, checked: Sequence[_Checked]) -> list[_Checked]:
-        """With latencies, where files of LiteRT and ncnn run here: all in turns."""
+        """With latencies, where files run here: all in turns."""
         runs = [each for each in checked if each.written is not None and each.parity is not None]
         if not runs:
             return list(checked)
@@ -335,9 +334,6 @@ class _Job:
         ]
 
 
-_NAMES = {"litert": "LiteRT", "ncnn": "ncnn", "coreml": "Core ML"}
-
-
 def _departure(compared: Parity) -> str:
     """Why a float file is not delivered."""
     where = compared.departure
@@ -346,7 +342,7 @@ def _departure(compared: Parity) -> str:
 
 
 def _measured(artefact: Artefact, compared: Parity) -> Artefact:
-    agree, runtime = 100 - compared.disagreement_percent, _NAMES[compared.runtime]
+    agree, runtime = 100 - compared.disagreement_percent, registry.known(compared.runtime).brand
     run = f"{runtime} runs it: {agree:.2f}% of the pixels of {compared.images} images are as the network's."
     return replace(
         artefact,

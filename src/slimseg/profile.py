@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from slimseg.deployment import DEFAULT_RUNTIME
 from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.results import Profile, RuntimeName
-from slimseg.runtimes import runtime
-from slimseg.runtimes.litert import runnable
+from slimseg.results import Profile
+from slimseg.runtimes import child, registry
 
 
-def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: RuntimeName | None = None) -> Profile:
-    """Time every operator of a Graph or of a file: LiteRT's own profiler, or ncnn layer by layer.
+def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: str | None = None) -> Profile:
+    """Time every operator of a Graph or of a file: by the runtime's own profiler, or layer by layer.
 
     A Graph is written as a float file first; its layers are named after its nodes.
 
     Args:
-        model: a Graph, the path of a `.tflite` or `.param`, or whatever `load` opens by path.
+        model: a Graph, the path of a file of a runtime (`.tflite`, `.param`), or whatever `load` opens by path.
         threads: CPU threads of the runtime.
         runs: profiled inferences; times are medians over them.
-        on: the runtime; by default the one that the file is for, LiteRT for what is none's.
+        on: the runtime; by default the one that the file is for, and LiteRT for a Graph.
 
     Raises:
         ModelError: the model cannot be opened, or the runtime refuses the user's own file or crashes on it.
@@ -31,10 +31,10 @@ def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: Run
         RuntimeFailure: the runtime refused or crashed on a file that slimseg wrote, or ran out of time.
     """
     if isinstance(model, str | Path):
-        if runtime.is_deployed(model) and on in (None, runtime.of(model).name):
+        if registry.is_deployed(model) and on in (None, registry.of(model).name):
             return _given_file(Path(model), threads, runs)
         model = load(model)
-    chosen = runtime.named(on or "litert")
+    chosen = registry.named(on or DEFAULT_RUNTIME)
     with scratch.folder() as folder:
         path = folder / f"model{chosen.suffix}"
         chosen.write(model, path)
@@ -43,6 +43,6 @@ def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: Run
 
 def _given_file(path: Path, threads: int, runs: int) -> Profile:
     try:
-        return runtime.named(runtime.of(path).name).profile(path, threads, runs)
+        return registry.named(registry.of(path).name).profile(path, threads, runs)
     except RuntimeFailure as error:
-        raise runnable.blamed(error) from error
+        raise child.blamed(error) from error

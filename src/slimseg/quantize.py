@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from slimseg.deployment import Deployment
 from slimseg.disk import atomic, scratch
 from slimseg.errors import DataError, OutputError, SlimsegError, UserError
 from slimseg.evaluate import Judge, class_count_of
@@ -34,7 +35,7 @@ from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.runtimes import calm, child
 from slimseg.runtimes.litert import profiler
-from slimseg.runtimes.litert.quantizer import Io
+from slimseg.runtimes.runtime import Ends
 from slimseg.stopping import keeping
 from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder, say_notes
@@ -49,7 +50,7 @@ def quantize(
     out: str | Path,
     data: str | Path | Folder | None = None,
     scheme: str = AUTO,
-    io: Io = "float32",
+    io: Ends = "float32",
     ranges: str = AUTO,
     correct: corrections.Correct = "auto",
     keep_float: str | Sequence[str] = AUTO,
@@ -143,7 +144,7 @@ def _named_as_given(work: str, name: str) -> Iterator[None]:
 
 
 def _bench(
-    source: Source, folder: Folder | None, io: Io, count: int, threads: int, progress: Progress, work: Path
+    source: Source, folder: Folder | None, io: Ends, count: int, threads: int, progress: Progress, work: Path
 ) -> Bench:
     """Raises: DataError where an image or mask cannot be used."""
     if folder is None:
@@ -323,7 +324,7 @@ class _Job:
             fallbacks=profile.fallbacks,
             islands=profile.islands,
             seconds=time.monotonic() - self.started,
-            host=deploy.host_name(),
+            host=deploy.host_name(Deployment(precision="int8")),
             notes=tuple(self.notes),
             sensitivities=self.sensitivities,
             disturbed=disturbed,

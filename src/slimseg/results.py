@@ -1,4 +1,4 @@
-"""What every command returns: frozen, with units in the names. Imports nothing of ours but `ratios`.
+"""What every command returns: frozen, with units in the names. Imports nothing of ours but `ratios` and `deployment`.
 
 mIoU, IoU, accuracies and agreements are in percent (0-100), as the field quotes them. Times of one result are of one
 pace, and what is said of them (shares, savings, speed-ups) is computed from them: it cannot contradict them.
@@ -6,13 +6,13 @@ pace, and what is said of them (shares, savings, speed-ups) is computed from the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from slimseg import ratios
+from slimseg.deployment import USUAL, Deployment
 
 Needs = Literal["nothing", "images", "labels"]
-RuntimeName = Literal["litert", "ncnn"]  # the runtimes that run here
 
 
 class Result:
@@ -29,6 +29,8 @@ def _plain(value: Any) -> Any:
     """Results within results as dictionaries."""
     if isinstance(value, Result):
         return value.as_dict()
+    if isinstance(value, Deployment):
+        return asdict(value)
     if isinstance(value, tuple):
         return tuple(_plain(each) for each in value)
     if isinstance(value, dict):
@@ -283,14 +285,24 @@ class Refusal(Result):
 class Diagnosis(Result):
     """What could be saved in one network."""
 
+    computed = ("runtime", "precision")
+
     model: str
-    precision: str  # what was timed: "float32" or "int8"
+    deployment: Deployment  # what was timed
     latency_ms: float
     findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then what-ifs first, then largest saving first
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = ()  # what to know about how the model was opened or timed
     source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
     disturbed: Disturbance | None = None
+
+    @property
+    def runtime(self) -> str:
+        return self.deployment.runtime
+
+    @property
+    def precision(self) -> str:
+        return self.deployment.precision
 
 
 @dataclass(frozen=True)
@@ -363,9 +375,11 @@ class SourceFile(Result):
 class DeployedForm(Result):
     """One form of a network that was written, timed and judged as it would be deployed."""
 
+    computed = ("precision",)
+
     form: str  # "original", "exact edits", "plain int8", "192x256, int8", "trained", ...
     trained: bool  # False: its weights are the original's, as far as it still has them
-    precision: str  # "float32", "int8"; on ncnn "float16", which is how weights are stored
+    deployment: Deployment
     input_size: tuple[int, int]  # height, width
     speedup: float  # over the original in float32, timed in turns with it
     size_bytes: int
@@ -374,6 +388,10 @@ class DeployedForm(Result):
     drop: float  # points of mIoU lost; without labels, percent of pixels that changed class
     budget_met: bool
     chosen: bool
+
+    @property
+    def precision(self) -> str:
+        return self.deployment.precision
 
 
 @dataclass(frozen=True)
@@ -390,7 +408,7 @@ class InputSizeTrial(Result):
 class SlimResult(Result):
     """What `slimseg slim` made, beside what it started from; all latencies are of one pace."""
 
-    computed = ("speedup", "speedup_over_int8", "end_to_end_speedup")
+    computed = ("speedup", "speedup_over_int8", "end_to_end_speedup", "runtime")
 
     model: str
     run: str
@@ -405,7 +423,7 @@ class SlimResult(Result):
     host: str
     max_difference: float | None = None  # of exact edits, to the original's output on the images
     input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
-    runtime: RuntimeName = "litert"  # that all was timed on and the file is for
+    deployment: Deployment = USUAL  # what the deployed file is made for, and all was timed on
     exported: ExportResult | None = None  # the files for apps, where they were asked for in the same command
     forms: tuple[DeployedForm, ...] = ()  # all that were compared, those that need no training first
     verdict: str = ""  # whether the budget is met, and which bounds are missed, in a sentence
@@ -415,6 +433,10 @@ class SlimResult(Result):
     source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
     notes: tuple[str, ...] = ()  # how model and images were understood, whether they fit, where time was short
     disturbed: Disturbance | None = None
+
+    @property
+    def runtime(self) -> str:
+        return self.deployment.runtime
 
     @property
     def speedup(self) -> float:
@@ -505,7 +527,7 @@ class Port(Result):
 class Artefact(Result):
     """One exported file or package, or why there is none."""
 
-    target: Literal["tflite", "coreml", "ncnn"]
+    target: str  # "tflite", "coreml", "ncnn"
     files: tuple[str, ...]  # names within the folder, the one that is opened first in front; empty where it failed
     size_bytes: int = 0  # of all files together
     precision: str = ""  # "float32", "float16", "int8", ...

@@ -21,6 +21,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from slimseg.deployment import Deployment
 from slimseg.errors import BudgetError, DataError, Unsupported
 from slimseg.evaluate import Evaluator
 from slimseg.frontends import load, source_check
@@ -39,12 +40,11 @@ from slimseg.planning.run_folder import RunFolder
 from slimseg.planning.target import Target
 from slimseg.planning.time_plan import ENOUGH, TimePlan
 from slimseg.planning.untrained import Untrained, expected_shares
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
-from slimseg.runtimes import benchmark, runtime
+from slimseg.runtimes import benchmark, registry
 from slimseg.slim_exact import slim_exact
 from slimseg.stopping import keeping
 from slimseg.techniques import named
@@ -97,7 +97,7 @@ def slim(
         raise DataError(f"edits that need {budget.needs} need a folder of them: give --data, or --needs nothing")
     graph = model if isinstance(model, Graph) else load(model)
     _check_head(graph, budget)
-    runtime.named(budget.runtime)
+    registry.named(budget.runtime)
     progress = progress or Silent()
     folder = None if data is None else open_folder(data)
     evaluator = None if folder is None else _evaluator(folder, graph, progress)
@@ -199,8 +199,8 @@ class _Job:
         return self._proof(self._search(self._untrained()))
 
     def _baselines(self) -> None:
-        forms = "float32 and as plain int8" if self.budget.runtime == "litert" else "float32 on ncnn"
-        self.progress.say(f"Baselines: the original as {forms}")
+        its = registry.known(self.budget.runtime)
+        self.progress.say(f"Baselines: the original as {' and as plain '.join(its.precisions)} on {its.brand}")
         self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
         accuracy = self.evaluator.accuracy
         self.baselines = baselines.measured(
@@ -224,7 +224,7 @@ class _Job:
     def _proof(self, candidates: Sequence[Candidate]) -> SlimResult:
         best = max(candidates, key=lambda each: each.rank)
         self.progress.say(f"Proof: the deployed files side by side ({best.form})")
-        started, places = self.baselines.for_precision(best.precision), self._places(best.precision)
+        started, places = self.baselines.for_deployment(best.deployment), self._places(best.deployment)
         proven = prove(self.graph, started, best, places, self.out, self.journal)
         forms, told = [each.told(each is best) for each in candidates], self.evaluator.told()
         result = replace(
@@ -241,11 +241,11 @@ class _Job:
         write_run(result, original, examples, self.evaluator.classes)
         return result
 
-    def _places(self, precision: Precision) -> InPlace:
-        start = self.baselines.for_precision(precision).start
+    def _places(self, deployment: Deployment) -> InPlace:
+        start = self.baselines.for_deployment(deployment).start
         bounded = self.budget.max_size_bytes is not None
         seconds = min(in_place.SECONDS, self._timing_s)
-        return InPlace(self._asked(), start, self.calibration, precision, self.progress, bounded, seconds)
+        return InPlace(self._asked(), start, self.calibration, deployment, self.progress, bounded, seconds)
 
     @property
     def _timing_s(self) -> float:
@@ -350,15 +350,19 @@ class _Job:
         graph = student
         for each in plan.rewrites:
             graph = named(each.site.technique).apply(graph, each.site)
-        float_path, path = self.work / f"{name}_float.tflite", self.work / f"{name}.tflite"
+        float_path, path = self._paths(name)
         deploy.write_float(graph, float_path)
-        path = deploy.write_deployed(graph, path, self.calibration, self.baselines.precision)
+        path = deploy.write_deployed(graph, path, self.calibration, self.baselines.deployment)
         # The student goes on learning: this is what it was now.
         return self._candidate(plan, student.copy(), graph.copy(), float_path, path, form, trained)
 
+    def _paths(self, name: str) -> tuple[Path, Path]:
+        """Of a student's float file, and of the deployed one."""
+        return self.work / deploy.float_name(name), self.work / f"{name}{registry.known(self.budget.runtime).suffix}"
+
     def _rounding_costs(self, candidate: Candidate) -> bool:
         """Whether the same network in float32 is clearly more accurate than its int8 file."""
-        if self.baselines.precision != "int8":
+        if self.baselines.deployment.precision != "int8":
             return False
         real = replace(candidate, accuracy=self.evaluator.accuracy(candidate.float_path))
         return candidate.drop - real.drop >= ROUNDING_COSTS
@@ -378,7 +382,7 @@ class _Job:
             return
         learn = partial(training.train, qat.STEPS, seconds)
         self.journal.trained(f"trained in 8 bits {name}", training.network, learn)
-        float_path, path = self.work / f"{name}_8_bits_float.tflite", self.work / f"{name}_8_bits.tflite"
+        float_path, path = self._paths(f"{name}_8_bits")
         training.write(float_path, path)
         form = f"{candidate.form}, in 8 bits"
         yield self._candidate(candidate.plan, training.graph, training.graph, float_path, path, form, trained=True)
@@ -398,7 +402,7 @@ class _Job:
             speedup=benchmark.ratio(base, mine),
             original_accuracy=self.baselines.float32.accuracy,
             budget=self.budget,
-            precision=self.baselines.precision,
+            deployment=self.baselines.deployment,
             form=form,
             trained=trained,
         )
@@ -410,7 +414,7 @@ class _Job:
         if name in self.journal:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
-        plan = self._places(self.baselines.precision).paying(self._planned(effort))
+        plan = self._places(self.baselines.deployment).paying(self._planned(effort))
         for each in plan.edits:
             self.progress.say(f"  {each.site.technique}, {each.site.layers[0]}: {each.site.variant}")
         self.journal[name] = plan.as_dict()
@@ -426,7 +430,7 @@ class _Job:
             ),
         )
         until = self.time.planning_until() - self._timing_s  # every edit is timed where it stands, then
-        planner = Planner(self.graph, self.budget, self.baselines.precision, target, evidence, self.progress, until)
+        planner = Planner(self.graph, self.budget, self.baselines.deployment, target, evidence, self.progress, until)
         return planner.plan(effort)
 
     def _accuracy_at(self, graph: Graph) -> float:

@@ -26,17 +26,16 @@ from slimseg.planning import deploy, same_outputs, steady
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, same_kind
 from slimseg.planning.in_place import InPlace
-from slimseg.planning.own import file_precision, own_file
+from slimseg.planning.own import own_file_for
 from slimseg.planning.plan import Plan
 from slimseg.planning.same_outputs import IMAGES, TOLERANCE
 from slimseg.planning.steady import Steady
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress, Silent
 from slimseg.report import wording
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
-from slimseg.runtimes import host, runtime
-from slimseg.runtimes.litert import file
+from slimseg.runtimes import end_to_end, registry
+from slimseg.runtimes.runtime import Kept
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 
@@ -85,10 +84,10 @@ class _Exact:
         self.progress = progress
         self.work = work
         self.images = _images(graph, evaluator)
-        self.runtime = runtime.RUNTIMES[budget.runtime]
-        self.own = own_file(graph) if self.runtime is runtime.LITERT else None
+        self.runtime = registry.known(budget.runtime)
+        self.own = own_file_for(graph, self.runtime.name)
         self.source = self.own or out / f"original_float{self.runtime.suffix}"
-        self.kept: runtime.Kept = "exact" if self.own else "rounded"  # one's own 16 bits are not rounded further
+        self.kept: Kept = "exact" if self.own else "rounded"  # one's own 16 bits are not rounded further
 
     def run(self) -> SlimResult:
         if self.own is None:
@@ -98,10 +97,10 @@ class _Exact:
         return result
 
     def _search(self) -> _Deployed:
-        if self.own is not None and (reason := _in_8_bits(self.own)):
+        if self.own is not None and (reason := self._in_8_bits(self.own)):
             return self._unchanged(f"{reason}: give --data and --needs images")
         self.progress.say("Exact edits: every candidate timed before and after")
-        edits = ExactEdits(self.asked, EXACT, self._precision, self.progress, self._objection).run()
+        edits = ExactEdits(self.asked, EXACT, self.budget.deployment, self.progress, self._objection).run()
         plan = self._places.paying(Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals)))
         path = self.work / f"model{self.runtime.suffix}"
         self.runtime.write(plan.graph, path, self.kept)
@@ -125,7 +124,7 @@ class _Exact:
 
     @property
     def _places(self) -> InPlace:
-        return InPlace(self.asked, self._start, (), self._precision, self.progress, seconds=SECONDS)
+        return InPlace(self.asked, self._start, (), self.budget.deployment, self.progress, seconds=SECONDS)
 
     def _faster(self, path: Path) -> bool:
         source_ms, edited_ms = self._time([self.source, path], 0).latencies_ms
@@ -144,6 +143,14 @@ class _Exact:
         self.runtime.write(edited, after, "full")
         return same_outputs.of_files(before, after, self.images, self.asked)
 
+    def _in_8_bits(self, own: Path) -> str:
+        """Why exact edits leave a quantised file alone, or nothing."""
+        if self.runtime.precision(own) == "int8":
+            return "it computes in int8, and new layers need ranges"
+        if "int" in self.runtime.weights(own):
+            return "its weights are in 8 bits, and new layers would have theirs in 32"
+        return ""
+
     def _unchanged(self, reason: str, refusals: tuple[Refusal, ...] = ()) -> _Deployed:
         self.progress.say(f"Left as it is: {reason}")
         refused = (*refusals, Refusal("all edits", "all", reason))
@@ -160,7 +167,7 @@ class _Exact:
     def _measure(self, found: _Deployed) -> SlimResult:
         self.progress.say("Proof: the files side by side")
         final = self.out / f"model{self.runtime.suffix}"
-        runtime.copy(found.path, final)
+        registry.copy(found.path, final)
         files = (self.source, final)
         timed = self._proof(found, final)
         latencies_ms = (timed.latencies_ms[0], timed.latencies_ms[-1])
@@ -184,9 +191,9 @@ class _Exact:
             edits=_applied(found, timed),
             refusals=found.plan.refusals,
             seconds=time.monotonic() - self.started,
-            host=deploy.host_name(self.budget.runtime),
+            host=deploy.host_name(self.budget.deployment),
             max_difference=found.difference,
-            runtime=self.runtime.name,
+            deployment=self.budget.deployment,
             verdict=wording.verdict(checks),
             sources=tuple(each.told for each in self.original.origins),
             source_check=str(self.original.source_check),
@@ -202,16 +209,12 @@ class _Exact:
         stages = self._places.stages(found.plan.edits, self.work)
         return self._time([*before, *stages[:-1], final], SECONDS)
 
-    @property
-    def _precision(self) -> Precision:
-        return "ncnn" if self.runtime is runtime.NCNN else "float32"
-
     def _end_to_end(self, files: Sequence[Path], latencies_ms: Sequence[float]) -> Sequence[float]:
         if self.original.input_shape[1] != 3:  # no image goes in, so there is nothing around the network
             return latencies_ms
         size = self.original.input_size
         description = self.original.description
-        return host.time_end_to_end(files, size, size, description=description, latencies_ms=latencies_ms)
+        return end_to_end.time_end_to_end(files, size, size, description=description, latencies_ms=latencies_ms)
 
     def _checks(self, result: ModelSummary, speedup: float, difference: float) -> tuple[BudgetCheck, ...]:
         checks = [BudgetCheck("max_difference", f"at most {TOLERANCE:g}", f"{difference:.1e}", difference <= TOLERANCE)]
@@ -223,15 +226,6 @@ class _Exact:
         examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
         write_run(result, self.source, examples, classes)
-
-
-def _in_8_bits(own: Path) -> str:
-    """Why exact edits leave a quantised file alone, or nothing."""
-    if file_precision(own) == "int8":
-        return "it computes in int8, and new layers need ranges"
-    if "int" in file.read(own).weights:
-        return "its weights are in 8 bits, and new layers would have theirs in 32"
-    return ""
 
 
 def _images(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:

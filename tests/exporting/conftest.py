@@ -12,12 +12,12 @@ from torch import nn
 
 from slimseg.exporting.source import Source
 from slimseg.exporting.targets import parse
-from slimseg.exporting.written import Request
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.planning.probes import probe_images
+from slimseg.runtimes.exporter import Request
 from slimseg.training.data import Pixels
 
 SIZE = (32, 48)
@@ -49,7 +49,10 @@ def ask(graph: Graph, pictures: list[Pixels], tmp_path: Path) -> Ask:
         folder = tmp_path / target.replace(":", "_")
         folder.mkdir()
         images = pictures if with_images else []
-        return Request(parsed, wanted, folder, images, pictures, ["#000000"] * 4, "CC0.")
+        return Request(
+            wanted.graph, parsed.form, parsed.stem, folder, images, pictures, ["#000000"] * 4, "CC0.",
+            files=wanted.files, precision=wanted.precision,
+        )  # fmt: skip
 
     return made
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from slimseg.errors import UserError
-from slimseg.exporting import coreml
-from slimseg.exporting.written import Request
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.coreml import package
+from slimseg.runtimes.coreml import exporter, package
+from slimseg.runtimes.exporter import Request
 
 Ask = Callable[..., Request]
 SIZE = (32, 48)
@@ -24,7 +23,7 @@ with_coremltools = pytest.mark.skipif(not package.available(), reason="coremltoo
 @with_coremltools
 @pytest.mark.parametrize(("target", "precision"), [("coreml", "float16"), ("coreml:float32", "float32")])
 def test_ends_and_what_is_not_verified(ask: Ask, target: str, precision: str) -> None:
-    artefact = coreml.write(ask(target)).artefact
+    artefact = exporter.write(ask(target)).artefact
     assert artefact.precision == precision
     assert artefact.takes_pixels
     assert artefact.input is not None
@@ -38,25 +37,25 @@ def test_ends_and_what_is_not_verified(ask: Ask, target: str, precision: str) ->
 def test_layers_beyond_float16_are_named(ask: Ask, graph: Graph) -> None:
     with torch.no_grad():
         graph.module.get_submodule("layer_0").weight.mul_(1e5)
-    artefact = coreml.write(ask("coreml")).artefact
+    artefact = exporter.write(ask("coreml")).artefact
     assert "layers in float32" in artefact.precision
     assert any("outgrow float16" in sentence for sentence in artefact.remarks)
 
 
 @with_coremltools
 def test_drawn_images_are_said_to_be_drawn(ask: Ask) -> None:
-    artefact = coreml.write(ask("coreml", with_images=False)).artefact
+    artefact = exporter.write(ask("coreml", with_images=False)).artefact
     assert any("drawn images" in sentence for sentence in artefact.not_verified)
 
 
 def test_without_coremltools(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coremltools", None)
     with pytest.raises(UserError, match="coreml"):
-        coreml.write(ask("coreml"))
+        exporter.write(ask("coreml"))
 
 
 @with_coremltools
 def test_the_package_is_where_it_should_be(ask: Ask, tmp_path: Path) -> None:
-    written = coreml.write(ask("coreml"))
+    written = exporter.write(ask("coreml"))
     assert written.path.is_dir()
     assert written.path.name == "model.mlpackage"

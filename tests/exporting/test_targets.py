@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from slimseg.errors import UserError
-from slimseg.exporting.targets import FORMS, Target, parse
+from slimseg.exporting.targets import Target, parse
+from slimseg.runtimes import registry
 
 
 def test_targets_in_order() -> None:
@@ -28,7 +29,7 @@ def test_what_is_refused(text: str, told: str) -> None:
         parse(text)
 
 
-@pytest.mark.parametrize("text", [f"{runtime}:{form}" for runtime, forms in FORMS.items() for form in forms])
+@pytest.mark.parametrize("text", [f"{name}:{form}" for name, each in registry.EXPORTERS.items() for form in each.forms])
 def test_every_form_is_written_as_it_is_read(text: str) -> None:
     (target,) = parse(text)
     assert str(target) == text

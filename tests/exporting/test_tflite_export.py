@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from slimseg.errors import UserError
-from slimseg.exporting import tflite
 from slimseg.exporting.source import Source, open_source
-from slimseg.exporting.written import Request
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session, writer
+from slimseg.runtimes.exporter import Request
+from slimseg.runtimes.litert import exporter, file, session, writer
 from slimseg.runtimes.litert.tasks import client, has_task_metadata
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Pixels
@@ -35,7 +34,7 @@ def masks(path: Path, images: list[Pixels]) -> np.ndarray:
 def test_masks_are_the_networks(
     ask: Ask, graph: Graph, pictures: list[Pixels], target: str, least: float, graph_mask: GraphMask
 ) -> None:
-    written = tflite.write(ask(target))
+    written = exporter.write(ask(target))
     wanted = np.stack([graph_mask(graph, each) for each in pictures])
     assert np.mean(masks(written.path, pictures) == wanted) >= least
     assert written.artefact.for_mediapipe
@@ -47,13 +46,13 @@ def test_masks_are_the_networks(
 def test_mediapipe_itself_is_asked(ask: Ask) -> None:
     if not client.available():
         pytest.skip(f"mediapipe is not installed: {client.INSTALL}")
-    artefact = tflite.write(ask("tflite")).artefact
+    artefact = exporter.write(ask("tflite")).artefact
     assert any(sentence.startswith("MediaPipe") and "loads it" in sentence for sentence in artefact.verified)
 
 
 def test_normalisation_by_channel_is_folded_for_mediapipe(ask: Ask, graph: Graph, pictures: list[Pixels]) -> None:
     graph.description = replace(graph.description, preprocessing=Preprocessing.of((120, 110, 100), (60, 61, 62), "bgr"))
-    written = tflite.write(ask("tflite", graph))
+    written = exporter.write(ask("tflite", graph))
     assert written.artefact.for_mediapipe
     said = file.read_description(written.path)
     assert said is not None
@@ -76,27 +75,27 @@ def prepared(graph: Graph, image: Pixels) -> np.ndarray:
 def test_a_mask_is_delivered_without_mediapipe(
     ask: Ask, graph: Graph, pictures: list[Pixels], graph_mask: GraphMask
 ) -> None:
-    written = tflite.write(ask("tflite", with_output(graph, "mask")))
+    written = exporter.write(ask("tflite", with_output(graph, "mask")))
     assert not has_task_metadata(written.path.read_bytes())
     assert any("mask of class indices" in sentence for sentence in written.artefact.not_verified)
     assert np.mean(masks(written.path, pictures) == np.stack([graph_mask(graph, each) for each in pictures])) > 0.999
 
 
 def test_the_sources_own_file_is_taken(ask: Ask, graph: Graph, tmp_path: Path, pictures: list[Pixels]) -> None:
-    own = tflite.write(ask("tflite:int8")).path
+    own = exporter.write(ask("tflite:int8")).path
     source = open_source(own)
     assert source.precision == "int8"
-    written = tflite.write(ask("tflite", source))
+    written = exporter.write(ask("tflite", source))
     assert written.artefact.precision == "int8"
     assert np.array_equal(masks(own, pictures), masks(written.path, pictures))
 
 
 def test_int8_needs_images(ask: Ask) -> None:
     with pytest.raises(UserError, match="needs images"):
-        tflite.write(ask("tflite:int8", with_images=False))
+        exporter.write(ask("tflite:int8", with_images=False))
 
 
 def test_float_of_an_int8_file_is_written_anew(ask: Ask, graph: Graph) -> None:
-    source = open_source(tflite.write(ask("tflite:int8")).path)
-    written = tflite.write(ask("tflite:float32", Source(source.graph, source.files)))
+    source = open_source(exporter.write(ask("tflite:int8")).path)
+    written = exporter.write(ask("tflite:float32", Source(source.graph, source.files)))
     assert not file.read(written.path).integer

@@ -14,6 +14,7 @@ from slimseg.graph.description import Description
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import file, session, writer
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.tensors import TensorInfo
 
 Op, Options, Type = tflite.BuiltinOperator, tflite.BuiltinOptions, tflite.TensorType
 SIZE = (32, 40)
@@ -96,7 +97,7 @@ def test_every_command_feeds_bytes(run, tmp_path, shapes):
 @pytest.mark.parametrize("shape", [(1, *SIZE), (1, *SIZE, 1)])
 def test_masks_of_every_type(tmp_path, dtype, shape):
     described = file.read(bytes_in(tmp_path / "m.tflite", mask="int64"))
-    output = file.TensorInfo("mask", shape, np.dtype(dtype).name, 0.0, 0)
+    output = TensorInfo("mask", shape, np.dtype(dtype).name, 0.0, 0)
     mask = (np.arange(np.prod(shape)) % 2).reshape(shape)
     model = file.File(described.path, 0, (), described.inputs, (output,), Description(), 0)
     assert np.array_equal(host.App(model).mask(mask.astype(dtype), SIZE), mask.reshape(SIZE))
@@ -105,7 +106,7 @@ def test_masks_of_every_type(tmp_path, dtype, shape):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 def test_whole_numbers_as_scores(tmp_path, dtype):
     described = file.read(bytes_in(tmp_path / "m.tflite"))
-    output = file.TensorInfo("y", (1, *SIZE, 4), np.dtype(dtype).name, 0.0, 0)
+    output = TensorInfo("y", (1, *SIZE, 4), np.dtype(dtype).name, 0.0, 0)
     scores = np.random.default_rng(0).integers(0, 250, output.shape).astype(dtype)
     model = file.File(described.path, 0, (), described.inputs, (output,), Description(), 0)
     assert np.array_equal(host.App(model).mask(scores, SIZE), scores[0].argmax(-1))

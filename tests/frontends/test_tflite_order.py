@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as tflite
 import slimseg
 from slimseg.errors import ModelError
 from slimseg.graph.description import Description
-from slimseg.runtimes import runtime
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.schema import ModelBuilder
 
 SHAPE = (1, 8, 8, 4)
@@ -56,4 +56,4 @@ def test_a_tensor_that_is_written_again_holds_the_later_value(steps: tuple[str, 
     image = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     with torch.no_grad():
         ours = slimseg.load(path)(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(runtime.LITERT.predict(path, image), ours, atol=1e-5)
+    np.testing.assert_allclose(LITERT.predict(path, image), ours, atol=1e-5)

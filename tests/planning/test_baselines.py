@@ -15,8 +15,8 @@ from slimseg.planning.baselines import Baselines, deployed_precision
 from slimseg.planning.budget import Budget
 from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Silent
-from slimseg.runtimes import runtime
 from slimseg.runtimes.litert import file, quantizer
+from slimseg.runtimes.litert.runtime import LITERT
 
 SIZE = (32, 40)
 IMAGES = [np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)]
@@ -53,13 +53,13 @@ def measured(graph: Graph, folder: Path, budget: Budget) -> Baselines:
 def test_the_users_own_file_is_the_baseline(network: nn.Module, tmp_path: Path, weights: Weights) -> None:
     own, graph = tmp_path / "own.tflite", load(network, SIZE)
     graph.weights = weights
-    runtime.LITERT.write(graph, own)
+    LITERT.write(graph, own)
     small = measured(load(own), tmp_path, Budget(max_size_bytes=2_000))
     assert small.float32.path == own
     assert small.int8 is not None
-    assert (small.precision, file.read(small.start).weights) == ("int8", "int8")
+    assert (small.deployment.precision, file.read(small.start).weights) == ("int8", "int8")
     floats = measured(load(own), tmp_path / "exact", Budget(needs="nothing"))
-    assert (floats.float32.path, floats.precision) == (own, "float32")
+    assert (floats.float32.path, floats.deployment.precision) == (own, "float32")
     assert floats.start != own
     assert file.read(floats.start).weights == weights
 
@@ -67,15 +67,15 @@ def test_the_users_own_file_is_the_baseline(network: nn.Module, tmp_path: Path, 
 @pytest.mark.usefixtures("quick_timing")
 def test_an_int8_file_stays_int8_whatever_is_faster(network: nn.Module, tmp_path: Path) -> None:
     wide, own = tmp_path / "wide.tflite", tmp_path / "own.tflite"
-    runtime.LITERT.write(load(network, SIZE), wide)
+    LITERT.write(load(network, SIZE), wide)
     quantizer.quantize_int8(wide, own, [np.random.default_rng(0).random((1, *SIZE, 3), np.float32)])
     found = measured(load(own), tmp_path, Budget())
-    assert (found.float32.path, found.int8, found.precision, found.refusals) == (own, None, "int8", ())
+    assert (found.float32.path, found.int8, found.deployment.precision, found.refusals) == (own, None, "int8", ())
 
 
 @pytest.mark.usefixtures("quick_timing")
 def test_another_input_size_is_not_the_users_file(network: nn.Module, tmp_path: Path) -> None:
     own = tmp_path / "own.tflite"
-    runtime.LITERT.write(load(network, SIZE), own)
+    LITERT.write(load(network, SIZE), own)
     found = measured(load(own, (24, 40)), tmp_path, Budget())
     assert found.float32.path == tmp_path / "run" / "original_float.tflite"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
@@ -28,7 +29,7 @@ def make(shapes_graph: Graph, tmp_path: Path) -> Any:
     def candidate(accuracy: Accuracy, original: Accuracy = ORIGINAL, **budget: Any) -> Candidate:
         plan = Plan(shapes_graph, (), ())
         made = Budget(**budget)
-        return Candidate(plan, shapes_graph, shapes_graph, path, path, accuracy, 3.0, original, made)
+        return Candidate(plan, shapes_graph, shapes_graph, path, path, accuracy, 3.0, original, made, Deployment())
 
     return candidate
 

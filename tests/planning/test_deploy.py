@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
 from slimseg.progress import Silent
+from slimseg.runtimes import host
 from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.techniques import Site, named
 
 IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
@@ -30,7 +33,7 @@ def planned(graph: Graph) -> list[PlannedEdit]:
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_savings_add_up(shapes_graph: Graph, tmp_path: Path, precision: Any) -> None:
     edits = planned(shapes_graph)
-    stages = deploy.write_stages(shapes_graph, edits, tmp_path, IMAGES, precision, Silent())
+    stages = deploy.write_stages(shapes_graph, edits, tmp_path, IMAGES, Deployment(precision=precision), Silent())
     assert len(stages) == 2  # the original before them is there already
     kinds = [operator.op for operator in file.operators(stages[0])]
     assert kinds.count("TRANSPOSE_CONV") == 1  # the first edit is made
@@ -48,13 +51,13 @@ def test_savings_add_up(shapes_graph: Graph, tmp_path: Path, precision: Any) -> 
 
 
 def test_without_edits_there_is_nothing_to_add(shapes_graph: Graph, tmp_path: Path) -> None:
-    assert deploy.write_stages(shapes_graph, [], tmp_path, IMAGES, "float32", Silent()) == []
+    assert deploy.write_stages(shapes_graph, [], tmp_path, IMAGES, Deployment(), Silent()) == []
     assert deploy.realised([], [9.0]) == ()
 
 
 def test_int8_carries_the_description(shapes_graph: Graph, tmp_path: Path) -> None:
     deploy.write_float(shapes_graph, tmp_path / "float.tflite")
-    deploy.write_int8(shapes_graph, tmp_path / "float.tflite", tmp_path / "int8.tflite", IMAGES)
+    LITERT.quantise(tmp_path / "float.tflite", tmp_path / "int8.tflite", host.prepared(shapes_graph, IMAGES))
     assert file.read_description(tmp_path / "int8.tflite") == shapes_graph.description
     sizes = [(tmp_path / name).stat().st_size for name in ("float.tflite", "int8.tflite")]
     assert sizes[1] < sizes[0] / 2

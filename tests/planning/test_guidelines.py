@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimseg.deployment import Deployment
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.planning.guidelines import guidelines
@@ -80,10 +81,10 @@ def test_odd_sides_are_measured_per_pixel() -> None:
     net = nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
     graph = graph_of(net, (65, 65))
     times = {"layer_0": 2.0, "layer_2": 2.0}
-    (finding,) = odd_sides(graph, times, 5.0, "float32")
+    (finding,) = odd_sides(graph, times, 5.0, Deployment())
     assert finding.layers == ("layer_0", "layer_2")
     assert finding.basis == "what-if"
     assert "layer_0 at 33x33" in finding.reason
     assert 0.3 < finding.after_ms / finding.before_ms < 3  # time per pixel, not time
-    assert odd_sides(graph, times, 1000.0, "float32") == ()
-    assert odd_sides(graph_of(net, (64, 64)), times, 5.0, "float32") == ()
+    assert odd_sides(graph, times, 1000.0, Deployment()) == ()
+    assert odd_sides(graph_of(net, (64, 64)), times, 5.0, Deployment()) == ()

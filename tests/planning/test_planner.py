@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from slimseg.deployment import Deployment
 from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
@@ -26,6 +27,8 @@ from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
 from slimseg.training.data import open_folder
 from slimseg.training.losses import at_size
+
+INT8 = Deployment(precision="int8")
 
 ANY = Target(None, None)
 
@@ -59,7 +62,7 @@ def test_without_a_target_everything_that_pays(shapes_graph: Graph, evidence: Ev
     replaced = [layer for edit in result.edits for layer in edit.site.layers if edit.site.needs == "images"]
     assert len(replaced) == len(set(replaced))
     assert result.graph(torch.zeros(1, 3, *result.graph.input_size)).shape[1] == 3
-    assert whatif.latency_ms(result.graph, "int8") < whatif.latency_ms(shapes_graph, "int8")
+    assert whatif.latency_ms(result.graph, INT8) < whatif.latency_ms(shapes_graph, INT8)
 
 
 def test_exact_edits_only(shapes_graph: Graph, evidence: Evidence) -> None:
@@ -77,7 +80,7 @@ def test_a_target_within_reach_asks_for_little(shapes_graph: Graph, evidence: Ev
 def test_a_target_of_size_takes_parameters_away(shapes_graph: Graph, evidence: Evidence, tmp_path: Path) -> None:
     result = plan(shapes_graph, evidence, Target(lambda: 1e3, 30_000), max_drop=0.0)
     assert result.edits
-    assert whatif.written(result.graph, "int8", tmp_path / "small.tflite").stat().st_size <= 30_000
+    assert whatif.written(result.graph, INT8, tmp_path / "small.tflite").stat().st_size <= 30_000
 
 
 def test_the_head_stays_of_the_kind_asked_for(shapes_graph: Graph, evidence: Evidence) -> None:

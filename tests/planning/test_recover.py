@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import recover as recipe
 from slimseg.planning.budget import Budget
@@ -71,7 +72,7 @@ def run(
 
 def mimicry(original: Graph, student: Graph, plan: Plan, folder: Path) -> float:
     torch.manual_seed(0)
-    pairs = recipe._pairs(original, student, plan)
+    pairs = recipe._pairs(original, student, plan, Deployment())
     images = next(iter(Batches(student, open_folder(folder), False, 1, student.input_size))).images
     with torch.no_grad():
         return float(distil.mimic_loss(original, student, pairs)(distil.Batch(images)))

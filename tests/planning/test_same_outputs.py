@@ -12,7 +12,7 @@ from torch import nn
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.planning import same_outputs
-from slimseg.runtimes import runtime
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.techniques.head import with_output
 
 
@@ -60,7 +60,7 @@ def test_files_are_compared_on_their_runtime(kind: str, tmp_path: Path) -> None:
     graphs = [with_output(network(bias), kind) for bias in (-1e3, 1e3)]  # type: ignore[arg-type]
     paths = [tmp_path / f"{name}.tflite" for name in ("same", "other")]
     for graph, path in zip(graphs, paths, strict=True):
-        runtime.LITERT.write(graph, path, "full")
+        LITERT.write(graph, path, "full")
     images = same_outputs.drawn(graphs[0])
     assert same_outputs.of_files(paths[0], paths[0], images, graphs[0]) == 0
     assert same_outputs.of_files(paths[0], paths[1], images, graphs[0]) > 0.9

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.target import MARGIN, Target
+
+INT8 = Deployment(precision="int8")
 
 
 def test_the_latency_is_asked_for_each_time() -> None:
@@ -20,7 +23,7 @@ def test_the_latency_is_asked_for_each_time() -> None:
 
 
 def test_a_budgets_speed_is_a_share_of_the_original_files(shapes_graph: Graph, tmp_path: Path) -> None:
-    path = whatif.written(shapes_graph, "float32", tmp_path / "original.tflite")
+    path = whatif.written(shapes_graph, Deployment(), tmp_path / "original.tflite")
     target = Target.of(Budget(min_speedup=10.0, max_size_bytes=30_000), path)
     assert target.size_bytes == 30_000
     assert target.wanted_ms() == pytest.approx(whatif.file_latency_ms(path) / 10 / MARGIN, rel=0.7)
@@ -28,7 +31,7 @@ def test_a_budgets_speed_is_a_share_of_the_original_files(shapes_graph: Graph, t
 
 
 def test_bytes_too_many_are_those_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:
-    size = whatif.written(shapes_graph, "int8", tmp_path / "whole.tflite").stat().st_size
-    assert Target(None, 30_000).excess_bytes(shapes_graph, "int8") == pytest.approx(size - 30_000 / MARGIN, abs=64)
-    assert (Target(None, 1_000_000).excess_bytes(shapes_graph, "int8") or 0) < 0
-    assert Target(None, None).excess_bytes(shapes_graph, "int8") is None
+    size = whatif.written(shapes_graph, INT8, tmp_path / "whole.tflite").stat().st_size
+    assert Target(None, 30_000).excess_bytes(shapes_graph, INT8) == pytest.approx(size - 30_000 / MARGIN, abs=64)
+    assert (Target(None, 1_000_000).excess_bytes(shapes_graph, INT8) or 0) < 0
+    assert Target(None, None).excess_bytes(shapes_graph, INT8) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import zeros
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import sensitivity, time_plan, whatif
 from slimseg.planning.alike import price_alike
@@ -50,7 +51,7 @@ def test_the_limit_that_is_advised_is_enough(clock: list[float], training_s: flo
 
 def test_what_ifs_stop_when_time_is_over(shapes_graph: Graph) -> None:
     sites = Separable().find(shapes_graph, {}).sites
-    priced = price_alike(shapes_graph, sites, "float32", Silent(), until=LONG_AGO)
+    priced = price_alike(shapes_graph, sites, Deployment(), Silent(), until=LONG_AGO)
     assert priced.prices == {}
     assert len(priced.refusals) == len(sites)
     assert {refusal.reason for refusal in priced.refusals} == {whatif.NO_TIME}
@@ -64,7 +65,7 @@ def test_sensitivities_stop_when_time_is_over(shapes_graph: Graph) -> None:
 
 
 def test_exact_edits_stop_when_time_is_over(shapes_graph: Graph) -> None:
-    found = ExactEdits(shapes_graph, REWRITES, "float32", Silent(), same_kind, LONG_AGO).run()
+    found = ExactEdits(shapes_graph, REWRITES, Deployment(), Silent(), same_kind, LONG_AGO).run()
     assert (found.graph, found.edits) == (shapes_graph, [])
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
+from slimseg.deployment import Deployment, Precision
 from slimseg.errors import RuntimeFailure
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
@@ -15,6 +15,8 @@ from slimseg.progress import Silent
 from slimseg.runtimes import benchmark
 from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
+
+INT8 = Deployment(precision="int8")
 
 
 def site_of(graph: Graph, technique: str, layer: str, variant: str) -> Site:
@@ -27,14 +29,14 @@ def upsampling(shapes_graph: Graph) -> Site:
     return site_of(shapes_graph, "transposed convolution to resize", "up2", "1x1, bilinear")
 
 
-def written(graph: Graph, site: Site, precision: str, folder: Path) -> list[file.File]:
-    files = whatif._Files(folder, cast(whatif.Precision, precision))
+def written(graph: Graph, site: Site, deployment: Deployment, folder: Path) -> list[file.File]:
+    files = whatif._Files(folder, deployment)
     return [file.read(path) for path in whatif._pair(graph, site, files)]
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_site_has_a_price(shapes_graph: Graph, upsampling: Site, precision: str) -> None:
-    priced = whatif.price(shapes_graph, [upsampling], cast(whatif.Precision, precision), Silent())
+def test_a_site_has_a_price(shapes_graph: Graph, upsampling: Site, precision: Precision) -> None:
+    priced = whatif.price(shapes_graph, [upsampling], Deployment(precision=precision), Silent())
     price = priced.prices[upsampling]
     assert priced.refusals == ()
     assert 0 < price.after_ms < price.before_ms  # a quarter of the pixels and a sixteenth of the kernel
@@ -43,18 +45,18 @@ def test_a_site_has_a_price(shapes_graph: Graph, upsampling: Site, precision: st
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_files_are_of_the_wanted_precision_to_their_ends(
-    shapes_graph: Graph, upsampling: Site, precision: str, tmp_path: Path
+    shapes_graph: Graph, upsampling: Site, precision: Precision, tmp_path: Path
 ) -> None:
-    for part in written(shapes_graph, upsampling, precision, tmp_path):
+    for part in written(shapes_graph, upsampling, Deployment(precision=precision), tmp_path):
         assert (part.inputs[0].dtype, part.outputs[0].dtype) == (precision, precision)
         assert {"QUANTIZE", "DEQUANTIZE"}.isdisjoint(operator.op for operator in part.operators)
 
 
 def test_a_part_includes_what_is_fused_into_it(shapes_graph: Graph, tmp_path: Path) -> None:
     site = site_of(shapes_graph, "separable convolution", "middle_0", "rank 1")
-    end = shapes_graph.node(whatif.end_of_part(shapes_graph, site.target))
+    end = shapes_graph.node(whatif.end_of_part(shapes_graph, site.target, Deployment()))
     assert "relu" in type(shapes_graph.layer(end)).__name__.lower()
-    before, after = written(shapes_graph, site, "float32", tmp_path)
+    before, after = written(shapes_graph, site, Deployment(), tmp_path)
     assert [operator.op for operator in before.operators] == ["CONV_2D"]
     assert [operator.op for operator in after.operators] == ["DEPTHWISE_CONV_2D", "CONV_2D"]
     assert before.inputs[0].shape == after.inputs[0].shape == (1, 32, 40, 32)
@@ -63,7 +65,7 @@ def test_a_part_includes_what_is_fused_into_it(shapes_graph: Graph, tmp_path: Pa
 
 def test_what_changes_the_whole_is_timed_as_a_whole(shapes_graph: Graph, tmp_path: Path) -> None:
     size = named("input size").find(shapes_graph, {}).sites[-1]
-    before, after = written(shapes_graph, size, "float32", tmp_path)
+    before, after = written(shapes_graph, size, Deployment(), tmp_path)
     assert before.inputs[0].shape == (1, 128, 160, 3)
     height, width = map(int, size.variant.split("x"))
     assert after.inputs[0].shape == (1, height, width, 3)
@@ -71,7 +73,7 @@ def test_what_changes_the_whole_is_timed_as_a_whole(shapes_graph: Graph, tmp_pat
 
 
 def test_variants_share_the_file_before(shapes_graph: Graph, tmp_path: Path) -> None:
-    files = whatif._Files(tmp_path, "float32")
+    files = whatif._Files(tmp_path, Deployment())
     sites = [site_of(shapes_graph, "separable convolution", "middle_0", f"rank {rank}") for rank in (1, 2)]
     first, second = (whatif._pair(shapes_graph, site, files) for site in sites)
     assert first[0] == second[0]
@@ -80,7 +82,7 @@ def test_variants_share_the_file_before(shapes_graph: Graph, tmp_path: Path) -> 
 
 def test_a_site_that_is_not_there_is_refused_in_words(shapes_graph: Graph, upsampling: Site) -> None:
     gone = replace(upsampling, layers=("classify",), target="classify")
-    priced = whatif.price(shapes_graph, [gone, upsampling], "float32", Silent())
+    priced = whatif.price(shapes_graph, [gone, upsampling], Deployment(), Silent())
     assert list(priced.prices) == [upsampling]
     (refusal,) = priced.refusals
     assert refusal.layer == "classify"
@@ -94,13 +96,13 @@ def test_what_the_runtime_refuses_is_refused_in_words(
         raise RuntimeFailure("LiteRT crashed")
 
     monkeypatch.setattr(benchmark, "time_files", crash)
-    priced = whatif.price(shapes_graph, [upsampling], "float32", Silent())
+    priced = whatif.price(shapes_graph, [upsampling], Deployment(), Silent())
     assert priced.prices == {}
     assert "cannot be timed: LiteRT crashed" in priced.refusals[0].reason
 
 
 def test_int8_is_faster_than_float(shapes_graph: Graph) -> None:
-    assert 0 < whatif.latency_ms(shapes_graph, "int8") < whatif.latency_ms(shapes_graph, "float32")
+    assert 0 < whatif.latency_ms(shapes_graph, INT8) < whatif.latency_ms(shapes_graph, Deployment())
 
 
 def timed(*rounds_ms: float) -> benchmark.Timing:

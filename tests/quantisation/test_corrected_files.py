@@ -19,6 +19,7 @@ from slimseg.quantisation.bias_correction import bias_corrected
 from slimseg.quantisation.equalise import equalised
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import session
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.training.normalisation import recalibrate
 
 SIZE = (64, 64)
@@ -67,7 +68,7 @@ def masks(graph: Graph, folder: Path, precision: str) -> np.ndarray:
     path = folder / f"{precision}.tflite"
     deploy.write_float(graph, folder / "float.tflite")
     if precision == "int8":
-        deploy.write_int8(graph, folder / "float.tflite", path, CALIBRATION)
+        LITERT.quantise(folder / "float.tflite", path, host.prepared(graph, CALIBRATION))
     pipeline, runner = host.ImagePipeline(graph.description.preprocessing, SIZE), session.Session(path)
     return np.stack([runner.run(pipeline(image)[None])[0].argmax(-1) for image in OTHERS])
 

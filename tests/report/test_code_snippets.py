@@ -20,7 +20,8 @@ from slimseg.results import Artefact, ModelCard, Port
 from slimseg.runtimes import host
 from slimseg.runtimes.coreml.writer import TARGET
 from slimseg.runtimes.litert import file, session, writer
-from slimseg.runtimes.litert.quantizer import Io, quantize_int8
+from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.runtime import Ends
 from slimseg.techniques import head
 
 STUBS = Path(__file__).with_name("snippet_stubs")
@@ -121,7 +122,7 @@ def test_a_name_from_a_model_file_stays_text() -> None:
     assert "evil" not in re.sub(r"//[^\n]*", "", code)
 
 
-def network(path: Path, kind: OutputKind, io: Io | None, preprocessing: Preprocessing, classes: int) -> file.File:
+def network(path: Path, kind: OutputKind, io: Ends | None, preprocessing: Preprocessing, classes: int) -> file.File:
     torch.manual_seed(0)
     end = (nn.Sigmoid(),) if classes == 1 and kind == "probabilities" else ()
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, classes, 3, 1, 1), *end)
@@ -151,7 +152,7 @@ def picture() -> np.ndarray:
     ],
 )
 def test_java_computes_what_our_app_does(
-    tmp_path: Path, kind: OutputKind, io: Io | None, preprocessing: Preprocessing, classes: int
+    tmp_path: Path, kind: OutputKind, io: Ends | None, preprocessing: Preprocessing, classes: int
 ) -> None:
     """LiteRT itself is left out: its stand-in keeps what it is fed, and gives what LiteRT gave for our app's input."""
     model = network(tmp_path / "net.tflite", kind, io, preprocessing, classes)

@@ -14,12 +14,13 @@ from slimseg.errors import OutputError
 from slimseg.graph import edit
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.report.artefacts import tflite_artefact
 from slimseg.report.model_card import model_card, render_card, write_card
 from slimseg.results import Artefact, BudgetCheck, ModelCard, ModelSummary, Port, Provenance, SourceFile
 from slimseg.runtimes.litert import writer
-from slimseg.runtimes.litert.quantizer import Io, quantize_int8
+from slimseg.runtimes.litert.artefact import tflite_artefact
+from slimseg.runtimes.litert.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter
+from slimseg.runtimes.runtime import Ends
 
 DESCRIPTION = Description(Preprocessing.of(127, 128), ("road", "sky", "a|b\nc"), "logits")
 TFLITE = Artefact(
@@ -131,7 +132,7 @@ def test_json_says_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("io", "dtype", "pixels"), [(None, "float32", False), ("image", "uint8", True)])
-def test_what_a_file_says_of_itself(tmp_path: Path, io: Io | None, dtype: str, pixels: bool) -> None:
+def test_what_a_file_says_of_itself(tmp_path: Path, io: Ends | None, dtype: str, pixels: bool) -> None:
     graph = edit.trace(nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1)).eval(), (1, 3, 24, 32))
     graph.description = DESCRIPTION
     path = tmp_path / "net.tflite"

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from slimseg.deployment import Deployment
 from slimseg.report import findings, terminal
 from slimseg.results import Diagnosis, Finding, Needs, Refusal
 
@@ -74,7 +75,7 @@ def shown(diagnosis: Diagnosis, verbose: bool = False) -> str:
 @pytest.fixture
 def diagnosis() -> Diagnosis:
     refusals = tuple(Refusal("separable", f"layer{index}", f"reason {index}") for index in range(20))
-    return Diagnosis("net", "float32", 100.0, FINDINGS, refusals, ("the file was opened in a way",))
+    return Diagnosis("net", Deployment(), 100.0, FINDINGS, refusals, ("the file was opened in a way",))
 
 
 def test_a_screen(diagnosis: Diagnosis) -> None:
@@ -98,5 +99,5 @@ def test_verbose_leaves_nothing_out(diagnosis: Diagnosis) -> None:
 def test_a_diagnosis_of_hundreds_of_layers_fits_a_screen() -> None:
     many = [finding(f"technique {kind}", f"layer{index}", 1.0) for kind in range(6) for index in range(60)]
     refusals = tuple(Refusal("separable", f"layer{index}", "its channels are few") for index in range(300))
-    text = shown(Diagnosis("net", "float32", 100.0, tuple(many), refusals))
+    text = shown(Diagnosis("net", Deployment(), 100.0, tuple(many), refusals))
     assert len(text.splitlines()) < 60

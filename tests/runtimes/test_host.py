@@ -15,8 +15,10 @@ from slimseg.errors import ModelError
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes import host
+from slimseg.runtimes import end_to_end, host
 from slimseg.runtimes.litert import file, quantizer, writer
+from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.tensors import TensorInfo
 
 
 def image(height: int = 36, width: int = 48) -> np.ndarray:
@@ -91,7 +93,7 @@ def files(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> dict
     writer.write(shapes_graph, root / "float.tflite")
     pipeline = host.ImagePipeline(shapes_graph.description.preprocessing, shapes_graph.input_size)
     samples = [pipeline(image(128, 160)) for _ in range(2)]
-    kinds: tuple[quantizer.Io, ...] = ("float32", "image")
+    kinds: tuple[Ends, ...] = ("float32", "image")
     for io in kinds:
         quantizer.quantize_int8(root / "float.tflite", root / f"{io}.tflite", samples, io=io)
     return {path.stem: path for path in root.glob("*.tflite")}
@@ -99,15 +101,15 @@ def files(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 def test_end_to_end_of_every_kind_of_file(files: dict[str, Path]) -> None:
     pixels = image(128, 160)
-    quick = host.time_end_to_end(list(files.values()), (128, 160), (128, 160), image=pixels)
+    quick = end_to_end.time_end_to_end(list(files.values()), (128, 160), (128, 160), image=pixels)
     assert len(quick) == 3
     assert min(quick) > 0
-    (larger,) = host.time_end_to_end([files["image"]], (1024, 1280), (1024, 1280))
+    (larger,) = end_to_end.time_end_to_end([files["image"]], (1024, 1280), (1024, 1280))
     assert larger > 0
 
 
 def test_the_runtime_has_a_part_of_the_time(files: dict[str, Path]) -> None:
-    (found,) = host.time_in_app([files["float"]], image(256, 320), (1024, 1280), rounds=3)
+    (found,) = end_to_end.time_in_app([files["float"]], image(256, 320), (1024, 1280), rounds=3)
     assert 0 < found.runtime_ms < found.whole_ms
 
 
@@ -122,7 +124,7 @@ def test_a_file_that_says_nothing_of_itself(files: dict[str, Path]) -> None:
 def app_of(files: dict[str, Path], shape: tuple[int, ...], scale: float, kind: str) -> host.App:
     """Around a file that gives int8 of that shape, zero point 3."""
     found = file.read(files["image"])
-    output = file.TensorInfo("output", shape, "int8", scale, 3)
+    output = TensorInfo("output", shape, "int8", scale, 3)
     return host.App(replace(found, outputs=(output,)), Description(output_kind=kind))  # type: ignore[arg-type]
 
 

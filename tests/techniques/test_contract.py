@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from slimseg.blocks.convolution import ConvNorm
 from slimseg.blocks.residual import BasicBlock
+from slimseg.deployment import Deployment
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, invariants, ops
 from slimseg.graph.description import Description
@@ -350,7 +351,7 @@ def test_what_approximates_can_be_recovered(technique: Technique, name: str):
         if site.whole:
             continue  # it leaves nothing behind that could learn
         edited = technique.apply(original, site)
-        pair = distil.BlockPair(site.source, whatif.end_of_part(original, site.target))
+        pair = distil.BlockPair(site.source, whatif.end_of_part(original, site.target, Deployment()))
         value = distil.mimic_loss(original, edited, [pair])(distil.Batch(image(original)))
         assert value.isfinite()
         new = [node for node in edited.layers() if node.name not in old]

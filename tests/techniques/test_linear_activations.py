@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimseg.deployment import Deployment
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.planning import alike
@@ -123,4 +124,4 @@ def test_dozens_of_alike_activations_are_timed_as_one() -> None:
     block = [(nn.Conv2d(8, 8, 1), nn.Hardswish()) for _ in range(24)]
     graph = graph_of(nn.Sequential(*(layer for pair in block for layer in pair), nn.Conv2d(8, 4, 1)))
     assert len(sites(graph)) == 24
-    assert [len(group) for group in alike.groups(graph, sites(graph))] == [24]
+    assert [len(group) for group in alike.groups(graph, sites(graph), Deployment())] == [24]

@@ -9,7 +9,7 @@ import typer
 from slimseg.cli.opening import Opening, runtime_named
 from slimseg.cli.options import AsJson, Kind, Mean, Model, On, Order, Output, Size, Std, Threads, Verbose, Weights
 from slimseg.cli.showing import progress, show
-from slimseg.errors import UnknownOperator, UserError
+from slimseg.errors import UnknownOperator
 
 if TYPE_CHECKING:
     from slimseg.graph.graph import Graph
@@ -36,17 +36,13 @@ def diagnose(
     """
     from slimseg.diagnose import diagnose as run
     from slimseg.report.terminal import show_diagnosis
+    from slimseg.runtimes.registry import deployment
 
-    if precision not in (None, "float32", "int8"):
-        raise UserError(f"--precision {precision!r} must be float32 or int8")
-    if runtime_named(runtime) == "ncnn":
-        if precision == "int8":
-            raise UserError("--precision int8 is LiteRT's: on ncnn networks are timed in float32")
-        precision = "ncnn"
+    deployment(runtime_named(runtime), precision)  # a mistake is told before the model is opened
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     try:
         source: Graph | str = opening.load(say_notes=False)
     except UnknownOperator:
         source = model  # a .tflite can still be timed
-    result = run(source, precision, threads, progress())  # type: ignore[arg-type]
+    result = run(source, precision, threads, progress(), runtime)
     show(result, json, lambda: show_diagnosis(result, verbose=verbose))

@@ -46,14 +46,15 @@ def evaluate(
     Example:  slimseg evaluate run/model.tflite --data images/
     """
     from slimseg.evaluate import evaluate as run
+    from slimseg.frontends import opens
     from slimseg.report.terminal import show_evaluation
-    from slimseg.runtimes.runtime import LITERT, is_deployed, of
+    from slimseg.runtimes.registry import is_deployed, of
     from slimseg.training.data import open_folder
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
     if is_deployed(model) and on in (None, of(model).name):
-        description = opening.describe() if of(model) is LITERT else None
+        description = opening.describe() if opens(model) else None
         result = run(model, open_folder(data, foreground), split, description, threads, progress(), output=output)
     else:
         result = run(opening.load(), open_folder(data, foreground), split, None, threads, progress(), on)

@@ -12,7 +12,6 @@ from slimseg.errors import UserError
 if TYPE_CHECKING:  # nothing that takes long to import, so that --help is quick
     from slimseg.graph.description import Description
     from slimseg.graph.graph import Graph
-    from slimseg.results import RuntimeName
     from slimseg.training.data import Folder
 
 
@@ -88,11 +87,11 @@ def images(data: Path | None, foreground: str | None) -> Folder | None:
     return open_folder(data, foreground)
 
 
-def runtime_named(name: str | None) -> RuntimeName | None:
+def runtime_named(name: str | None) -> str | None:
     """The runtime that was asked for, if one was. Raises: UserError."""
     if name is None:
         return None
-    from slimseg.runtimes.runtime import named
+    from slimseg.runtimes.registry import named
 
     return named(name).name
 

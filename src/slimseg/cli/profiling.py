@@ -39,12 +39,13 @@ def profile(
     from slimseg.profile import profile as run
     from slimseg.report.profile_files import write_csv, write_trace
     from slimseg.report.terminal import show_profile
-    from slimseg.runtimes.runtime import is_deployed, of
+    from slimseg.runtimes.registry import DEFAULT, RUNTIMES, is_deployed, of
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
-    with progress().console.status(f"profiling on {'ncnn' if on == 'ncnn' else 'LiteRT'}"):
-        own = is_deployed(model) and on in (None, of(model).name)
+    own = is_deployed(model) and on in (None, of(model).name)
+    its = of(model) if own else RUNTIMES[on] if on else DEFAULT
+    with progress().console.status(f"profiling on {its.brand}"):
         result = run(model if own else opening.load(), threads, runs, on)
     if csv is not None:
         write_csv(result, csv)

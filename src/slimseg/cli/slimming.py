@@ -26,6 +26,7 @@ from slimseg.cli.options import (
     Weights,
 )
 from slimseg.cli.showing import exit_by_budget, note, print_json, progress
+from slimseg.deployment import DEFAULT_RUNTIME
 from slimseg.stopping import keeping
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def slim(
         needs=needs,  # type: ignore[arg-type]
         time_limit_s=parse_time(time_limit),
         head=head,  # type: ignore[arg-type]
-        runtime=runtime_named(runtime) or "litert",
+        runtime=runtime_named(runtime) or DEFAULT_RUNTIME,
     )
     targets = parse(to) if to else ()  # a mistake in it is told before the work
     folder = images(data, foreground)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from slimseg.exporting import heads
 from slimseg.results import UNKNOWN, Artefact, HeadTrial, Provenance
+from slimseg.runtimes import registry
 
-_NAMES = {"litert": "LiteRT", heads.INT8: "LiteRT in int8", "ncnn": "ncnn"}
 CLEARLY = 1.1  # times: less is not worth another library in the app
 MOST_LOST = 1.0  # points of mIoU that a file may lose to its network and still be recommended
 MOST_DIFFERENT = 5.0  # percent of pixels, without labels: rounding to 8 bits moves the borders between classes
 
 
 def recommend(artefacts: Sequence[Artefact], provenance: Provenance = UNKNOWN) -> str:
-    """For Android and for iOS, as far as there is something to choose.
+    """For each system, as far as there is something to choose.
 
     Nothing is recommended of a network that missed its budget, nor a file whose masks are clearly worse than the
     network's own.
@@ -23,7 +23,8 @@ def recommend(artefacts: Sequence[Artefact], provenance: Provenance = UNKNOWN) -
     if provenance.budget_met is False:
         return ""
     made = [each for each in artefacts if each.files and not _is_worse(each, provenance)]
-    return " ".join(sentence for sentence in (_android(made), _ios(made)) if sentence)
+    systems = dict.fromkeys(registry.EXPORTERS[each.target].system for each in made)
+    return " ".join(sentence for sentence in (_on(system, made) for system in sorted(systems)) if sentence)
 
 
 def _is_worse(artefact: Artefact, provenance: Provenance) -> bool:
@@ -36,34 +37,46 @@ def _is_worse(artefact: Artefact, provenance: Provenance) -> bool:
 
 
 def on_heads(trials: Sequence[HeadTrial], targets: Sequence[str]) -> tuple[str, ...]:
-    """Which form of the output each runtime is quickest with: measured, or stated for Core ML."""
-    measured = [f"{_NAMES[runtime]}: {sentence}." for runtime, sentence in heads.recommend(trials).items()]
-    stated = [f"Core ML: {heads.stated('coreml')}."] if trials and "coreml" in targets else []
-    return (*measured, *stated)
+    """Which form of the output each runtime is quickest with: measured, or stated of what cannot run here."""
+    measured = [f"{_named(runtime)}: {sentence}." for runtime, sentence in heads.recommend(trials).items()]
+    known = [each for target, each in registry.EXPORTERS.items() if target in targets and each.on_outputs and trials]
+    return (*measured, *(f"{each.brand}: {heads.stated(each.target)}." for each in known))
 
 
-def _android(made: Sequence[Artefact]) -> str:
-    litert, ncnn = (_fastest(made, target) for target in ("tflite", "ncnn"))
-    if litert is None or ncnn is None:
+def _named(trial: str) -> str:
+    """Of a runtime or a deployment, for people: "LiteRT in int8"."""
+    name, _, precision = trial.partition(" ")
+    return f"{registry.known(name).brand} in {precision}" if precision else registry.known(name).brand
+
+
+def _on(system: str, made: Sequence[Artefact]) -> str:
+    """For apps on one system: the only exporter that it has, or the quickest runtime of those that were timed."""
+    own = [each for each in made if registry.EXPORTERS[each.target].system == system]
+    exporter = registry.EXPORTERS[own[0].target]
+    if exporter.unrun:
+        files = " or ".join(f"`{each.files[0]}`" for each in own)
+        return f"{system}: {exporter.brand} ({files}), {exporter.reason}; it was not timed here."
+    fastest = [quickest for target in registry.EXPORTERS if (quickest := _fastest(own, target)) is not None]
+    if len(fastest) < 2:
         return ""
-    assert litert.latency_ms is not None
-    assert ncnn.latency_ms is not None
-    told = f"`{litert.files[0]}` took {litert.latency_ms:.2f} ms and `{ncnn.files[0]}` {ncnn.latency_ms:.2f} ms"
-    if litert.latency_ms > CLEARLY * ncnn.latency_ms:
-        return f"Android: ncnn ({told} in one run on this computer); time both on the phone, its processor is another."
-    why = "MediaPipe Tasks takes its file as it is" if litert.for_mediapipe else "it needs less code around it"
-    closer = "they are about as fast" if ncnn.latency_ms < CLEARLY * litert.latency_ms else "LiteRT was faster"
-    return f"Android: LiteRT ({told} in one run on this computer: {closer}, and {why})."
+    usual, *others = fastest
+    return _quicker(system, usual, min(others, key=lambda pair: pair[1]))
 
 
-def _fastest(made: Sequence[Artefact], target: str) -> Artefact | None:
-    timed = [each for each in made if each.target == target and each.latency_ms is not None]
-    return min(timed, key=lambda each: each.latency_ms or 0.0, default=None)
+def _fastest(made: Sequence[Artefact], target: str) -> tuple[Artefact, float] | None:
+    """Of a target's files that were timed, with its milliseconds."""
+    timed = [(each, each.latency_ms) for each in made if each.target == target and each.latency_ms is not None]
+    return min(timed, key=lambda pair: pair[1], default=None)
 
 
-def _ios(made: Sequence[Artefact]) -> str:
-    packages = [each for each in made if each.target == "coreml"]
-    if not packages:
-        return ""
-    files = " or ".join(f"`{each.files[0]}`" for each in packages)
-    return f"iOS: Core ML ({files}), the only one that reaches the Neural Engine; it was not timed here."
+def _quicker(system: str, usual: tuple[Artefact, float], other: tuple[Artefact, float]) -> str:
+    """The usual runtime's file, unless another one's is clearly quicker."""
+    (own, own_ms), (its, its_ms) = usual, other
+    own_brand, its_brand = (registry.EXPORTERS[each.target].brand for each in (own, its))
+    told = f"`{own.files[0]}` took {own_ms:.2f} ms and `{its.files[0]}` {its_ms:.2f} ms"
+    if own_ms > CLEARLY * its_ms:
+        advice = "time both on the phone, its processor is another"
+        return f"{system}: {its_brand} ({told} in one run on this computer); {advice}."
+    why = "MediaPipe Tasks takes its file as it is" if own.for_mediapipe else "it needs less code around it"
+    closer = "they are about as fast" if its_ms < CLEARLY * own_ms else f"{own_brand} was faster"
+    return f"{system}: {own_brand} ({told} in one run on this computer: {closer}, and {why})."

@@ -4,7 +4,7 @@
         difference = max |file − graph| / max |graph|
     the first above the tolerance departs; that before it is alike
 
-Writers call every tensor (LiteRT) or layer (ncnn) like the node whose value it holds, with scales and shifts folded and
+Writers call every tensor or layer like the node whose value it holds, with scales and shifts folded and
 the activation behind it fused, so those are compared that both have.
 """
 
@@ -22,11 +22,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.results import Departure
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import activations
-from slimseg.runtimes.litert import file as litert_file
-from slimseg.runtimes.ncnn import file as ncnn_file
-from slimseg.runtimes.ncnn import session as ncnn_session
+from slimseg.runtimes import host, registry
 from slimseg.training.data import Pixels
 
 TOLERANCE = 0.02  # of the layer's largest value: weights in 16 bits add up to about a hundredth
@@ -39,12 +35,12 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
 
     Args:
         graph: the network that the file was written from.
-        path: a `.tflite` or `.param` of slimseg.
+        path: a file of slimseg that runs here.
         image: RGB (height, width, 3), of any size.
         tolerance: the largest difference that still counts as alike, as a share of the layer's largest value.
 
     Raises:
-        Unsupported: the file shares no layer's name with the network, or is of another kind.
+        Unsupported: the file shares no layer's name with the network, or does not run here.
         ModelError, RuntimeFailure: it is damaged or refused.
     """
     folded = fold_scales(graph)
@@ -102,13 +98,6 @@ class _Kept(fx.Interpreter):
 
 def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Sequence[str], Values]:
     """Names of the file's layers, and what gives their values for the image, channels last."""
-    if path.suffix == ".tflite":
-        app = host.App(litert_file.read(path), graph.description)
-        sample = app.prepare(image)
-        return activations.names(path), lambda names: activations.values(path, sample, names)
-    if path.suffix == ".param":
-        described = ncnn_file.read(path)
-        sample = host.App(described, graph.description).prepare(image)
-        layers = [layer.name for layer in described.layers if len(layer.outputs) == 1]
-        return layers, lambda names: ncnn_session.values(path, sample, names)
-    raise Unsupported(f"{path} is neither a .tflite nor a .param file, so its layers cannot be looked at")
+    its = registry.running(path)
+    sample = host.App(its.read(path), graph.description).prepare(image)
+    return its.layer_names(path), lambda names: its.layer_values(path, sample, names)

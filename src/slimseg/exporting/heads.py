@@ -1,45 +1,37 @@
 """What is cheapest for an app that wants a class mask differs between runtimes: every form of the output, timed.
 
 Logits have to be read by the app, and resized and compared there; a mask in the file is small, but the runtime's
-argmax may be slow, and ncnn has none for pixels. So each form (`head_forms.py`) is written for each runtime, and all
+argmax may be slow, or it has none of every pixel. So each form (`head_forms.py`) is written for each runtime, and all
 are run in turns from the image's bytes to its mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure, Unsupported, UserError
 from slimseg.exporting import head_forms
+from slimseg.graph.description import OUTPUT_KINDS
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.progress import Progress, Silent
 from slimseg.results import HeadTrial
-from slimseg.runtimes import child, host
+from slimseg.runtimes import child, end_to_end, host, registry
 from slimseg.runtimes.host import Pixels
-from slimseg.runtimes.ncnn import writer as ncnn_writer
+from slimseg.runtimes.runtime import Runtime
 
 CHANGED_AT_MOST = 0.1  # percent of pixels that a form may change, and be recommended
 EQUAL = 0.02  # share of the time within which forms are equally fast
-INT8 = "litert int8"
 ROUNDS = 9
+INT8 = str(Deployment(precision="int8"))
 RANGES = 8  # images at most, as every form is quantised
-_NO_ARGMAX = "ncnn has no argmax of every pixel: its files end with the scores, and the app compares them"
-_STATED = {
-    "coreml": (
-        "Core ML runs on Apple's systems only, so nothing is timed here: by what is known of its operations "
-        "(docs/coreml.md) argmax runs on the Neural Engine but the M1 hands its integers to the CPU, and a last resize "
-        "is software on the M1, so take the mask where the network gives it without a last resize, else the scores "
-        "before that resize, and let Xcode's performance report decide"
-    )
-}
-Write = Callable[[Graph, Path], Path]
 
 
 def measured(
@@ -53,26 +45,29 @@ def measured(
     """Every form of the output on every runtime, timed in turns in one run, from `image` to its mask.
 
     Args:
-        runtimes: "litert" and "ncnn", one or both.
+        runtimes: names of runtimes that run here.
         image: RGB (h, w, 3); the mask has its size. One of the user's: borders between classes take time.
         images: RGB, for the ranges of int8, the first few are taken; without any int8 is not tried.
 
     Returns:
-        By runtime ("litert int8" with `images`), the network as it is first. What cannot be had has the reason.
+        By deployment (int8, too, with `images`), the network as it is first. What cannot be had has the reason.
 
     Raises:
-        UserError: an unknown runtime.
-        RuntimeFailure: ncnn is not installed, or a runtime refused a file.
+        UserError: an unknown runtime, or one that is not installed.
+        RuntimeFailure: a runtime refused a file.
     """
     progress = progress or Silent()
     with scratch.folder() as folder:
         made = []
-        for number, (runtime, write) in enumerate(_writers(runtimes, images).items()):
-            made += _made(graph, runtime, write, folder / str(number), progress)
+        for number, deployment in enumerate(_deployments(runtimes, bool(images))):
+            made += _made(graph, deployment, images[:RANGES], folder / str(number), progress)
         paths = [each.path for each in made if each.path is not None]
         progress.say("Timing every form of the output side by side")
-        times = dict(zip(paths, host.time_in_app(paths, image, image.shape[:2], threads, rounds=ROUNDS), strict=True))
-        looked = child.call("slimseg.exporting.heads:seen", paths, image, about=f"a form of {graph.name}")
+        times = dict(
+            zip(paths, end_to_end.time_in_app(paths, image, image.shape[:2], threads, rounds=ROUNDS), strict=True)
+        )
+        files = [(path, registry.of(path)) for path in paths]
+        looked = child.call("slimseg.exporting.heads:seen", files, image, about=f"a form of {graph.name}")
         outputs = dict(zip(paths, looked, strict=True))
     result = []
     for _, group in groupby(made, key=lambda each: each.runtime):
@@ -81,15 +76,16 @@ def measured(
     return tuple(result)
 
 
-def stated(runtime: str) -> str:
-    """One sentence on a runtime that cannot be run here.
+def stated(target: str) -> str:
+    """One sentence on a target whose files cannot be run here.
 
     Raises:
         UserError: nothing is known of it, or it is one to be measured.
     """
-    if runtime not in _STATED:
-        raise UserError(f"nothing is stated of the output on {runtime!r}, only of {', '.join(_STATED)}: measure it")
-    return _STATED[runtime]
+    known = {name: each.on_outputs for name, each in registry.EXPORTERS.items() if each.on_outputs}
+    if target not in known:
+        raise UserError(f"nothing is stated of the output on {target!r}, only of {', '.join(known)}: measure it")
+    return known[target]
 
 
 def best(trials: Sequence[HeadTrial]) -> dict[str, HeadTrial]:
@@ -152,53 +148,44 @@ class _Made:
     reason: str = ""
 
 
-def _writers(runtimes: Sequence[str], images: Sequence[Pixels]) -> Mapping[str, Write]:
-    """By runtime; LiteRT counts twice where images give int8 its ranges."""
-
-    def litert(graph: Graph, stem: Path) -> Path:
-        path = stem.with_suffix(".tflite")
-        deploy.write_deployed(graph, path, (), "float32")
-        return path
-
-    def int8(graph: Graph, stem: Path) -> Path:
-        path = stem.with_suffix(".tflite")
-        deploy.write_deployed(graph, path, images[:RANGES], "int8")
-        return path
-
-    def ncnn(graph: Graph, stem: Path) -> Path:
-        return ncnn_writer.write(graph, stem.parent, name=stem.name).param
-
-    both: dict[str, Write] = {"litert": litert, INT8: int8}
-    known: dict[str, dict[str, Write]] = {"litert": both if images else {"litert": litert}, "ncnn": {"ncnn": ncnn}}
-    unknown = [runtime for runtime in runtimes if runtime not in known]
+def _deployments(runtimes: Sequence[str], in_int8: bool) -> list[Deployment]:
+    """Of each runtime its float files, and those in int8 where they are wanted and it has them."""
+    unknown = [name for name in runtimes if name not in registry.RUNTIMES]
     if unknown:
-        raise UserError(f"the output's forms are measured on {' and '.join(known)}, not on {unknown[0]!r}")
-    return {name: write for runtime in runtimes for name, write in known[runtime].items()}
+        raise UserError(f"the output's forms are measured on {' and '.join(registry.RUNTIMES)}, not on {unknown[0]!r}")
+    found = [registry.named(name) for name in runtimes]
+    precisions = [
+        [each.float_precision, *(["int8"] if in_int8 and "int8" in each.precisions else [])] for each in found
+    ]
+    return [registry.deployment(its.name, each) for its, own in zip(found, precisions, strict=True) for each in own]
 
 
-def _made(graph: Graph, runtime: str, write: Write, folder: Path, progress: Progress) -> list[_Made]:
+def _made(
+    graph: Graph, deployment: Deployment, images: Sequence[Pixels], folder: Path, progress: Progress
+) -> list[_Made]:
     """Every form as a file; where the network as it is cannot be written, only that."""
     folder.mkdir()
-    if runtime == "ncnn":
-        graph = ncnn_writer.without_argmax(graph)
-    forms, refused = head_forms.forms(graph)
-    if runtime == "ncnn":
-        forms = {name: form for name, form in forms.items() if form.description.output_kind != "mask"}
-        refused["mask"] = _NO_ARGMAX
+    its, name = registry.named(deployment.runtime), str(deployment)
+    forms, refused = head_forms.forms(its.said(graph))
+    for kind in OUTPUT_KINDS:
+        if kind not in its.output_kinds:
+            forms = {form: made for form, made in forms.items() if made.description.output_kind != kind}
+            refused[kind] = its.without_kind
     result: list[_Made] = []
-    for number, (name, form) in enumerate(progress.track(list(forms.items()), f"writing forms for {runtime}")):
+    for number, (form, made) in enumerate(progress.track(list(forms.items()), f"writing forms for {name}")):
         try:
-            result.append(_Made(runtime, name, write(form, folder / f"form{number}")))
+            path = deploy.write_deployed(made, folder / f"form{number}", images, deployment)
+            result.append(_Made(name, form, path))
         except (Unsupported, RuntimeFailure) as error:
-            result.append(_Made(runtime, name, reason=str(error)))
+            result.append(_Made(name, form, reason=str(error)))
             if not number:
                 return result
-    return result + [_Made(runtime, kind, reason=reason) for kind, reason in refused.items()]
+    return result + [_Made(name, kind, reason=reason) for kind, reason in refused.items()]
 
 
-def seen(paths: Sequence[Path], image: Pixels) -> list[tuple[Pixels, int]]:
+def seen(files: Sequence[tuple[Path, Runtime]], image: Pixels) -> list[tuple[Pixels, int]]:
     """The mask of `image` that an app makes of each file, and the bytes that the runtime hands it. For the child."""
-    sessions = [host.session(path) for path in paths]  # kept: outputs lie in their memory
+    sessions = [runtime.open(path) for path, runtime in files]  # kept: outputs lie in their memory
     return [_seen(loaded, image) for loaded in sessions]
 
 
@@ -211,7 +198,7 @@ def _seen(loaded: host.Runnable, image: Pixels) -> tuple[Pixels, int]:
 def _trial(
     made: _Made,
     own: _Made,
-    times: Mapping[Path, host.EndToEnd],
+    times: Mapping[Path, end_to_end.EndToEnd],
     outputs: Mapping[Path, tuple[Pixels, int]],
 ) -> HeadTrial:
     """One form against its runtime's `own`, the network as it is."""

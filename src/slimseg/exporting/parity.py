@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slimseg.errors import SlimsegError, Unsupported
+from slimseg.errors import SlimsegError
 from slimseg.exporting import bisection
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
 from slimseg.planning.probes import probe_images
 from slimseg.results import Departure, Parity
-from slimseg.runtimes import host, runtime
-from slimseg.runtimes.ncnn import package as ncnn_package
+from slimseg.runtimes import host, registry
 from slimseg.training.data import IGNORED, Pixels, Split, read_pair
 from slimseg.training.doubts import Seen
 from slimseg.training.metrics import Confusion
@@ -81,7 +80,7 @@ def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:
     """Run a file on the reference's images.
 
     Raises:
-        Unsupported: it cannot be run here: ncnn is not installed, or it is Core ML's and this is not macOS.
+        Unsupported: it cannot be run here: the runtime is not installed, or is one of another system.
         ModelError, RuntimeFailure: it is damaged, or its runtime refuses it.
     """
     masks = masks_of(path, reference.images)
@@ -91,7 +90,7 @@ def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:
     failed = is_float and disagreement > FLOAT_TOLERANCE_PERCENT
     return Parity(
         file=path.name,
-        runtime=runtime.of(path).name,
+        runtime=registry.of(path).name,
         images=len(masks),
         disagreement_percent=disagreement,
         worst_image=reference.names[worst],
@@ -108,22 +107,12 @@ def masks_of(path: Path, images: Sequence[Pixels]) -> list[Pixels]:
     Raises:
         as `compare`.
     """
-    its = _runtime(path)
+    its = registry.running(path)
     app, result = host.App(its.read(path)), []
     for image in images:
         (output,) = its.predict(path, app.prepare(image)[None])
         result.append(app.mask(output, (image.shape[0], image.shape[1])))
     return result
-
-
-def _runtime(path: Path) -> runtime.Runtime:
-    """Raises: Unsupported."""
-    if path.suffix == ".mlpackage":
-        raise Unsupported(f"{path.name} is not run: Core ML runs on macOS and iOS only, where slimseg's tests run it")
-    its = runtime.of(path)
-    if its is runtime.NCNN and not ncnn_package.available():
-        raise Unsupported(f"{path.name} is not run, since ncnn is not installed here: {ncnn_package.INSTALL}")
-    return its
 
 
 def _departure(reference: Reference, path: Path, index: int) -> Departure | None:

@@ -137,6 +137,33 @@ def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[in
         raise ModelError(f"{path} {error}") from error
 
 
+def opens(path: str | Path) -> bool:
+    """Whether `load` knows such files, by the suffix."""
+    return Path(path).suffix.lower() in FILES
+
+
+def with_one_output(path: Path, output: str | int | None, folder: Path) -> tuple[Path, str]:
+    """A `.tflite` that gives one of its outputs alone, as runtimes hand out the first: the file, or a copy in `folder`.
+
+    Args:
+        output: its name or number; by default the likeliest.
+
+    Returns:
+        Its path, and what to tell of the other outputs.
+
+    Raises:
+        ModelError: the file is missing or damaged, or has no such output.
+    """
+    from slimseg.runtimes.litert import file
+
+    place, note = chosen_output(path, output)
+    if place == 0:
+        return path, note or ""
+    copy = folder / path.name
+    copy.write_bytes(file.with_output(path.read_bytes(), place))
+    return copy, note or ""
+
+
 def _open(
     model: str, input_size: tuple[int, int] | None, weights: str | Path | None, output: str | int | None
 ) -> tuple[Graph, Path | nn.Module]:
@@ -144,7 +171,7 @@ def _open(
     from slimseg.frontends import torch as torch_frontend
 
     path = Path(model)
-    if path.suffix.lower() in FILES:
+    if opens(path):
         if weights is not None:
             raise ModelError(f"{model} has its weights inside: leave --weights out")
         return _open_file(path, None if input_size is None else _checked(input_size), output), path

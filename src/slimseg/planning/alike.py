@@ -7,9 +7,10 @@ from collections.abc import Hashable, Sequence
 
 from torch import fx
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph, needed
 from slimseg.planning import whatif
-from slimseg.planning.whatif import Precision, Priced
+from slimseg.planning.whatif import Priced
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.techniques import Site
@@ -20,15 +21,14 @@ SECONDS_PER_FILE = 0.1  # a survey of hundreds; what is then applied is compared
 def price_alike(
     graph: Graph,
     sites: Sequence[Site],
-    precision: Precision,
+    deployment: Deployment,
     progress: Progress,
-    threads: int = 1,
     until: float = math.inf,
 ) -> Priced:
     """`whatif.price`, where sites that are alike share one measurement (and, if it failed, one reason)."""
-    alike = groups(graph, sites)
+    alike = groups(graph, sites, deployment)
     first = [group[0] for group in alike]
-    priced = whatif.price(graph, first, precision, progress, threads, SECONDS_PER_FILE, until)
+    priced = whatif.price(graph, first, deployment, progress, SECONDS_PER_FILE, until)
     failed = {(refusal.technique, refusal.layer): refusal.reason for refusal in priced.refusals}
     prices, refusals = {}, []
     for group in alike:
@@ -39,25 +39,25 @@ def price_alike(
     return Priced(prices, tuple(refusals))
 
 
-def groups(graph: Graph, sites: Sequence[Site]) -> list[list[Site]]:
+def groups(graph: Graph, sites: Sequence[Site], deployment: Deployment) -> list[list[Site]]:
     """The sites put together with those whose what-ifs are the same."""
     result: dict[Hashable, list[Site]] = {}
     for site in sites:
-        result.setdefault(signature(graph, site), []).append(site)
+        result.setdefault(signature(graph, site, deployment), []).append(site)
     return list(result.values())
 
 
-def part(graph: Graph, site: Site) -> list[fx.Node] | None:
+def part(graph: Graph, site: Site, deployment: Deployment) -> list[fx.Node] | None:
     """The nodes that a what-if of the site times, in order; None where that is the whole network."""
     if site.whole:
         return None
-    nodes = needed(graph.node(whatif.end_of_part(graph, site.target)), {graph.node(site.source)})
+    nodes = needed(graph.node(whatif.end_of_part(graph, site.target, deployment)), {graph.node(site.source)})
     return None if any(node.op == "placeholder" for node in nodes) else nodes
 
 
-def signature(graph: Graph, site: Site) -> Hashable:
+def signature(graph: Graph, site: Site, deployment: Deployment) -> Hashable:
     """Equal for two sites exactly where their what-ifs are the same but for the values of weights."""
-    nodes = part(graph, site)
+    nodes = part(graph, site, deployment)
     if nodes is None:
         return site
     source = graph.node(site.source)

@@ -1,5 +1,5 @@
-"""The original as it is deployed without slimseg: the user's own `.tflite`, else written as it came; and merely
-quantised to int8.
+"""The original as it is deployed without slimseg: the user's own file, else written as it came; and merely quantised
+to int8, where the runtime has that.
 
 A third file is the one that edits start from: the original in the precision that is shipped, as slimseg ships it.
 """
@@ -10,17 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimseg.deployment import Deployment, Precision
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, steady
 from slimseg.planning.budget import Budget
 from slimseg.planning.journal import Journal
-from slimseg.planning.own import file_precision, own_file
+from slimseg.planning.own import own_file_for
 from slimseg.planning.run_folder import WORK
 from slimseg.planning.steady import Steady
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import benchmark, runtime
+from slimseg.runtimes import benchmark, registry
+from slimseg.runtimes.runtime import Runtime
 
 WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
 QUANTISATION_SECONDS = 30.0  # of timing, at most, until it is known what quantisation alone saves
@@ -41,10 +42,10 @@ class Baselines:
     """The original's files, measured, and the precision to deploy."""
 
     float32: Baseline  # the user's own file, whatever it computes in; else in float32, its weights as they came
-    int8: Baseline | None  # None on ncnn, and where the user's own file is int8
-    start: Path  # in the deployed precision, before the first edit
+    int8: Baseline | None  # None where the runtime has no int8, and where the user's own file is int8
+    start: Path  # as it is deployed, before the first edit
     start_ms: float
-    precision: Precision
+    deployment: Deployment
     refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
 
     def quantising(
@@ -54,11 +55,11 @@ class Baselines:
         files = [self.float32.path, deployed or self.start]
         return steady.time_files(files, min(seconds, QUANTISATION_SECONDS), progress)
 
-    def for_precision(self, precision: Precision) -> Baselines:
-        """As they are for a file in that precision: one in float starts from the original itself."""
-        if precision == self.precision:
+    def for_deployment(self, deployment: Deployment) -> Baselines:
+        """As they are for a file of that deployment: one in float starts from the original itself."""
+        if deployment == self.deployment:
             return self
-        return replace(self, start=self.float32.path, start_ms=self.float32.latency_ms, precision=precision)
+        return replace(self, start=self.float32.path, start_ms=self.float32.latency_ms, deployment=deployment)
 
 
 def measured(
@@ -78,18 +79,20 @@ def measured(
         accuracy: of a deployed file.
         seconds: of timing, at most.
     """
-    if budget.runtime == "ncnn":
-        return _on_ncnn(graph, run, accuracy, journal)
-    own, work = own_file(graph), run / WORK
-    is_int8 = own is not None and file_precision(own) == "int8"
-    original = own or run / "original_float.tflite"
-    start_float = work / "start_float.tflite" if own else original
-    start_int8, plain = work / "start.tflite", run / "original_int8.tflite"
+    its, in_float = registry.named(budget.runtime), budget.deployment
+    if "int8" not in its.precisions:
+        return _in_float_alone(graph, its, in_float, run, accuracy, journal)
+    in_int8 = replace(in_float, precision="int8")
+    own, work = own_file_for(graph, its.name), run / WORK
+    is_int8 = own is not None and its.precision(own) == "int8"
+    original = own or run / f"original_float{its.suffix}"
+    start_float = work / f"start_float{its.suffix}" if own else original
+    start_int8, plain = work / f"start{its.suffix}", run / f"original_int8{its.suffix}"
     files = list(dict.fromkeys([original, start_int8] if is_int8 else [original, start_float, start_int8, plain]))
     if _ENTRY not in journal:
-        deploy.write_deployed(graph, start_int8, images, "int8")
+        deploy.write_deployed(graph, start_int8, images, in_int8)
         if not is_int8:
-            runtime.LITERT.write(graph, start_float)
+            its.write(graph, start_float)
             deploy.write_plain_int8(graph, plain, images)
         # The original and what edits start from side by side: that saving is to be known.
         count = files.index(start_int8) + 1
@@ -101,26 +104,34 @@ def measured(
         original, latencies_ms[original], accuracy(original)
     )  # first: others are compared with its masks
     if is_int8:
-        return Baselines(baseline, None, start_int8, latencies_ms[start_int8], "int8", ())
+        return Baselines(baseline, None, start_int8, latencies_ms[start_int8], in_int8, ())
     int8 = Baseline(plain, latencies_ms[plain], accuracy(plain))
-    given = Baselines(baseline, int8, start_int8, latencies_ms[start_int8], "int8", ())
+    given = Baselines(baseline, int8, start_int8, latencies_ms[start_int8], in_int8, ())
     float_ms = latencies_ms[start_float]
     if deployed_precision(budget, float_ms / int8.latency_ms, start_float.stat().st_size) == "int8":
         return given
     reason = f"measured {float_ms:.2f} ms in float32 and {int8.latency_ms:.2f} ms in int8: kept in float32"
     refusal = Refusal(deploy.QUANTISATION, "all", reason)
-    return replace(given, start=start_float, start_ms=float_ms, precision="float32", refusals=(refusal,))
+    return replace(given, start=start_float, start_ms=float_ms, deployment=in_float, refusals=(refusal,))
 
 
-def _on_ncnn(graph: Graph, run: Path, accuracy: Callable[[Path], deploy.Accuracy], journal: Journal) -> Baselines:
-    """ncnn's float file alone: the one that edits start from is the original itself."""
-    path = run / "original_float.param"
+def _in_float_alone(
+    graph: Graph,
+    its: Runtime,
+    deployment: Deployment,
+    run: Path,
+    accuracy: Callable[[Path], deploy.Accuracy],
+    journal: Journal,
+) -> Baselines:
+    """Of a runtime without int8: edits start from the original itself."""
+    path = own_file_for(graph, its.name) or run / f"original_float{its.suffix}"
     if _ENTRY not in journal:
-        deploy.write_deployed(graph, path, (), "ncnn")
+        if not path.is_file():
+            its.write(graph, path)
         (timing,) = benchmark.time_files([path])
-        journal.keep(_ENTRY, [timing.calm_ms], runtime.of(path).files(path))
+        journal.keep(_ENTRY, [timing.calm_ms], its.files(path))
     (latency_ms,) = journal[_ENTRY]
-    return Baselines(Baseline(path, latency_ms, accuracy(path)), None, path, latency_ms, "ncnn", ())
+    return Baselines(Baseline(path, latency_ms, accuracy(path)), None, path, latency_ms, deployment, ())
 
 
 def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> Precision:
@@ -130,6 +141,6 @@ def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> Precisi
     small enough, it is taken for that.
     """
     if budget.needs == "nothing":
-        return "float32"
+        return budget.deployment.precision
     needed = budget.max_size_bytes is not None and float_bytes > budget.max_size_bytes
-    return "int8" if needed or gain >= WORTH_QUANTISING else "float32"
+    return "int8" if needed or gain >= WORTH_QUANTISING else budget.deployment.precision

@@ -6,9 +6,11 @@ import math
 import re
 from dataclasses import dataclass
 
+from slimseg.deployment import DEFAULT_RUNTIME, Deployment
 from slimseg.errors import BudgetError
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
-from slimseg.results import Needs, RuntimeName
+from slimseg.results import Needs
+from slimseg.runtimes import registry
 
 NEEDS: tuple[Needs, ...] = ("nothing", "images", "labels")
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -31,10 +33,11 @@ class Budget:
     needs: Needs = "labels"
     time_limit_s: float = 45 * 60
     head: OutputKind | None = None
-    runtime: RuntimeName = "litert"
+    runtime: str = DEFAULT_RUNTIME
 
     def __post_init__(self) -> None:
-        """Raises BudgetError where a bound cannot be met by any file or contradicts another."""
+        """Raises BudgetError where a bound cannot be met by any file or contradicts another; UserError where
+        there is no such runtime."""
         if self.max_size_bytes is not None and self.max_size_bytes < 1000:
             raise BudgetError(
                 f"--max-size {self.max_size_bytes} bytes is smaller than any network: give for example 4MB"
@@ -45,6 +48,7 @@ class Budget:
             raise BudgetError(f"--max-drop {self.max_drop:g} must be between 0 and 100 points")
         if self.needs not in NEEDS:
             raise BudgetError(f"--needs {self.needs!r} must be one of {', '.join(NEEDS)}")
+        registry.known(self.runtime)
         if self.head is not None and self.head not in OUTPUT_KINDS:
             raise BudgetError(f"--head {self.head!r} must be one of {', '.join(OUTPUT_KINDS)}")
         if not self.time_limit_s >= SHORTEST_TIME_S:
@@ -54,6 +58,11 @@ class Budget:
                 f"--min-speedup {self.min_speedup:g} contradicts --needs nothing: exact edits alone "
                 "never give that much, allow --needs images"
             )
+
+    @property
+    def deployment(self) -> Deployment:
+        """Of the float network, on the runtime that everything is timed on and deployed for."""
+        return registry.deployment(self.runtime)
 
     def allows(self, needs: Needs) -> bool:
         return NEEDS.index(needs) <= NEEDS.index(self.needs)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, ranking
 from slimseg.planning.budget import Budget
-from slimseg.planning.own import file_precision
 from slimseg.planning.plan import Plan
-from slimseg.planning.whatif import Precision
 from slimseg.report import wording
 from slimseg.results import BudgetCheck, DeployedForm
-from slimseg.runtimes import runtime
+from slimseg.runtimes import registry
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Candidate:
     speedup: float  # times faster than the original in float32
     original_accuracy: deploy.Accuracy
     budget: Budget
-    precision: Precision = "int8"
+    deployment: Deployment
     form: str = "trained"  # what it is, in words
     trained: bool = True  # whether any weight was learnt
 
@@ -46,7 +45,7 @@ class Candidate:
         unit = "points of mIoU" if self.accuracy.miou is not None else "% of pixels changed"
         most, drop = self.budget.max_drop, self.drop
         accurate = BudgetCheck("max_drop", f"at most {most:g} {unit}", deploy.points(drop, most), drop <= most)
-        return (accurate, *deploy.size_and_speed(self.budget, runtime.size_bytes(self.path), self.speedup))
+        return (accurate, *deploy.size_and_speed(self.budget, registry.size_bytes(self.path), self.speedup))
 
     @property
     def holds(self) -> bool:
@@ -56,7 +55,7 @@ class Candidate:
     def rank(self) -> ranking.Rank:
         """The larger, the better for the budget."""
         ready = self.trained or all(edit.site.needs == "nothing" or edit.site.whole for edit in self.plan.edits)
-        return ranking.rank(self.budget, self.drop, self.speedup, runtime.size_bytes(self.path), ready)
+        return ranking.rank(self.budget, self.drop, self.speedup, registry.size_bytes(self.path), ready)
 
     @property
     def sentence(self) -> str:
@@ -70,10 +69,10 @@ class Candidate:
         return DeployedForm(
             form=self.form,
             trained=self.trained,
-            precision="float16" if self.precision == "ncnn" else file_precision(self.path),
+            deployment=replace(self.deployment, precision=registry.of(self.path).precision(self.path)),
             input_size=self.graph.input_size,
             speedup=self.speedup,
-            size_bytes=runtime.size_bytes(self.path),
+            size_bytes=registry.size_bytes(self.path),
             miou=self.accuracy.miou,
             agreement=self.accuracy.agreement,
             drop=self.drop,

@@ -13,19 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimseg import ratios
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
-from slimseg.errors import Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
-from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
-from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, RuntimeName
-from slimseg.runtimes import host, runtime
-from slimseg.runtimes.litert import quantizer
-from slimseg.techniques import Site, image_input, named
+from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
+from slimseg.runtimes import host, registry
+from slimseg.techniques import Site, named
 from slimseg.techniques.channels import Channels
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
@@ -33,46 +30,30 @@ QUANTISATION = "int8 quantisation"
 WRITING = "writing the file"  # of the user's own anew
 
 
+def float_name(stem: str) -> str:
+    """Of the file that has the network in float32, whatever it is deployed as."""
+    return f"{stem}_float{registry.DEFAULT.suffix}"
+
+
 def write_float(graph: Graph, path: Path) -> None:
-    """The graph as float32 `.tflite`, all its weights in 32 bits: the form to quantise."""
-    runtime.LITERT.write(graph, path, "full")
+    """The graph in float32 as the usual runtime has it, all its weights in 32 bits: the form to quantise."""
+    registry.DEFAULT.write(graph, path, "full")
 
 
 def write_plain_int8(graph: Graph, path: Path, images: Images) -> None:
     """The graph merely quantised, float at both ends, ranges measured on the user's images."""
+    its = registry.of(path)
     with scratch.folder() as folder:
         float_path = folder / path.name
-        write_float(graph, float_path)
-        write_int8(graph, float_path, path, images)
+        its.write(graph, float_path, "full")
+        its.quantise(float_path, path, host.prepared(graph, images))
 
 
-def write_int8(graph: Graph, float_path: Path, path: Path, images: Images, io: quantizer.Io = "float32") -> None:
-    """The int8 form of a file with its weights in 32 bits, ranges measured on the user's images."""
-    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-    quantizer.quantize_int8(float_path, path, [pipeline(image)[None] for image in images], io=io)
-
-
-def write_deployed(graph: Graph, path: Path, images: Images, precision: Precision) -> Path:
-    """The file that is shipped: in float, its weights in the precision that they came in, or int8 that takes RGB bytes
-    where the first layer can take the rest in.
-
-    Returns:
-        Its path, which is `path` but for the suffix of another runtime.
-    """
-    if precision == "ncnn":
-        return whatif.written(graph, precision, path)
-    if precision == "float32":
-        runtime.LITERT.write(graph, path)
-        return path
-    io: quantizer.Io = "image"
-    try:
-        graph = image_input.fold(graph)
-    except Unsupported:
-        io = "float32"
-    with scratch.folder() as folder:
-        float_path = folder / path.name
-        write_float(graph, float_path)
-        write_int8(graph, float_path, path, images, io)
+def write_deployed(graph: Graph, path: Path, images: Images, deployment: Deployment) -> Path:
+    """The file that is shipped (`Runtime.deploy`): its path, which is `path` with the suffix of the runtime."""
+    its = registry.known(deployment.runtime)
+    path = path.with_suffix(its.suffix)
+    its.deploy(graph, path, deployment.precision, images)
     return path
 
 
@@ -90,12 +71,12 @@ def summarise(graph: Graph, path: Path, latency_ms: float, end_to_end_ms: float,
         input_size=graph.input_size,
         latency_ms=latency_ms,
         end_to_end_ms=end_to_end_ms,
-        size_bytes=runtime.size_bytes(path),
+        size_bytes=registry.size_bytes(path),
         macs=cost.macs,
         params=cost.params,
         miou=accuracy.miou,
         agreement=accuracy.agreement,
-        weights=runtime.of(path).weights(path),
+        weights=registry.of(path).weights(path),
     )
 
 
@@ -117,9 +98,10 @@ def points(value: float, most: float = math.inf) -> str:
     return ratios.beside(value, most, 2)
 
 
-def host_name(on: RuntimeName = "litert") -> str:
+def host_name(deployment: Deployment) -> str:
     """Where and how files are timed, in words."""
-    return f"{platform.machine()}, {platform.system()}, {runtime.RUNTIMES[on].title}, 1 thread"
+    title, threads = registry.known(deployment.runtime).title, deployment.threads
+    return f"{platform.machine()}, {platform.system()}, {title}, {threads} thread{'s' * (threads > 1)}"
 
 
 def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
@@ -147,7 +129,12 @@ def _together(first: PlannedEdit, second: PlannedEdit) -> bool:
 
 
 def write_stages(
-    original: Graph, plan: Sequence[PlannedEdit], folder: Path, images: Images, precision: Precision, progress: Progress
+    original: Graph,
+    plan: Sequence[PlannedEdit],
+    folder: Path,
+    images: Images,
+    deployment: Deployment,
+    progress: Progress,
 ) -> list[Path]:
     """The edits made one group after another on the original: a file for every stage after it.
 
@@ -158,7 +145,7 @@ def write_stages(
     for number, group in enumerate(progress.track(grouped(plan), "writing every stage")):
         for edit in group:
             stage = named(edit.site.technique).apply(stage, edit.site)
-        paths.append(write_deployed(stage, folder / f"stage{number}.tflite", images[:1], precision))
+        paths.append(write_deployed(stage, folder / f"stage{number}", images[:1], deployment))
     return paths
 
 

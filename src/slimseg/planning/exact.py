@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from slimseg.deployment import Deployment
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.graph import Graph
 from slimseg.planning import alike, whatif
-from slimseg.planning.whatif import Precision, Price
+from slimseg.planning.whatif import Price
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.techniques import Site, Technique, named
@@ -49,7 +50,7 @@ class ExactEdits:
         self,
         graph: Graph,
         techniques: Sequence[Technique],
-        precision: Precision,
+        deployment: Deployment,
         progress: Progress,
         check: Check,
         until: float = math.inf,
@@ -57,7 +58,7 @@ class ExactEdits:
         """No round begins after `until`, a `time.monotonic()`, and what was not priced by then is refused."""
         self.graph = graph
         self.techniques = techniques
-        self.precision = precision
+        self.deployment = deployment
         self.progress = progress
         self.check = check
         self.until = until
@@ -93,7 +94,7 @@ class ExactEdits:
 
     def _price(self, sites: Sequence[Site]) -> dict[Site, Price]:
         """Prices of the sites that pay; the others are refused."""
-        priced = alike.price_alike(self.graph, sites, self.precision, self.progress, until=self.until)
+        priced = alike.price_alike(self.graph, sites, self.deployment, self.progress, until=self.until)
         self._add(priced.refusals)
         self._refused.update(_key(site) for site in sites if site not in priced.prices)
         pays = {}
@@ -107,7 +108,7 @@ class ExactEdits:
 
     def _whole_ms(self) -> float:
         if self._latency_ms is None:
-            self._latency_ms = whatif.latency_ms(self.graph, self.precision)
+            self._latency_ms = whatif.latency_ms(self.graph, self.deployment)
         return self._latency_ms
 
     def _apart(self, prices: dict[Site, Price]) -> list[PlannedEdit]:
@@ -144,7 +145,7 @@ class ExactEdits:
         reason = self.check(self.graph, after)
         if reason is not None:
             return reason
-        reason = whatif.compare(self.graph, after, self.precision).objection(SURE_OF_THE_WHOLE)
+        reason = whatif.compare(self.graph, after, self.deployment).objection(SURE_OF_THE_WHOLE)
         return reason and f"in the whole network: {reason}"
 
     def _refuse(self, site: Site, reason: str) -> None:

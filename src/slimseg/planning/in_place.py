@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs
@@ -19,7 +20,6 @@ from slimseg.planning import deploy, steady
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.plan import Plan
 from slimseg.planning.steady import Steady
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
 from slimseg.techniques.channels import Channels
 from slimseg.techniques.head import Head
@@ -68,7 +68,7 @@ class InPlace:
     asked: Graph
     start: Path
     images: deploy.Images
-    precision: Precision
+    deployment: Deployment
     progress: Progress
     size_is_bounded: bool = False
     seconds: float = SECONDS
@@ -107,7 +107,7 @@ class InPlace:
 
     def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
         """The file before the first edit and one after each group of edits."""
-        made = deploy.write_stages(self.asked, edits, folder, self.images, self.precision, self.progress)
+        made = deploy.write_stages(self.asked, edits, folder, self.images, self.deployment, self.progress)
         return [self.start, *made]
 
 

@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from slimseg.deployment import Deployment
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.target import Target
-from slimseg.planning.whatif import Precision, Price
+from slimseg.planning.whatif import Price
 from slimseg.planning.width import narrowing
 from slimseg.progress import Progress
 from slimseg.results import InputSizeTrial, Refusal
@@ -55,7 +56,7 @@ class InputSizes:
     accuracy: Callable[[Graph], float]  # in points, 0-100
     max_drop: float  # points that a smaller input may cost
     target: Target
-    precision: Precision
+    deployment: Deployment
     progress: Progress
     until: float = math.inf  # a `time.monotonic()`: sizes whose turn would come later are left out
 
@@ -64,7 +65,7 @@ class InputSizes:
         found = [technique.find(self.graph, {}) for technique in (InputAlignment(), InputSize())]
         now = self.accuracy(self.graph)
         accuracies = self._accuracies([site for each in found for site in each.sites], now)
-        priced = whatif.price(self.graph, list(accuracies), self.precision, self.progress)
+        priced = whatif.price(self.graph, list(accuracies), self.deployment, self.progress)
         objections = {site: price.objection() for site, price in priced.prices.items()}
         faster = {site: price for site, price in priced.prices.items() if objections[site] is None}
         chosen = self._best({site: accuracies[site] for site in faster}, faster, now)
@@ -98,7 +99,7 @@ class InputSizes:
         wanted_ms = self.target.wanted_ms()
         if wanted_ms is None:
             return fastest
-        sketch = whatif.price(self._sketch(), accurate, self.precision, self.progress).prices
+        sketch = whatif.price(self._sketch(), accurate, self.deployment, self.progress).prices
         now_ms, sketch_ms = (next(iter(each.values())).before_ms for each in (prices, sketch))
         for effort in EFFORTS:
             within = [
@@ -123,9 +124,9 @@ class InputSizes:
             for _, variants in groupby(sites, key=lambda site: site.layers[0]):
                 forms = [form for site in variants if (form := _applied(graph, site)) is not None]
                 graph = min([graph, *forms], key=lambda form: costs.total(form).macs)
-        need_bytes = self.target.excess_bytes(graph, self.precision)
+        need_bytes = self.target.excess_bytes(graph, self.deployment)
         if need_bytes is not None:
-            for site in narrowing(graph, self.precision, 0.0, need_bytes).sites:
+            for site in narrowing(graph, self.deployment, 0.0, need_bytes).sites:
                 graph = named(site.technique).apply(graph, site)
         return graph
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from slimseg.deployment import Deployment
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs, edit
 from slimseg.graph.graph import Graph
@@ -72,17 +73,17 @@ class Planner:
         self,
         original: Graph,
         budget: Budget,
-        precision: whatif.Precision,
+        deployment: Deployment,
         target: Target,
         evidence: Evidence,
         progress: Progress,
         until: float = math.inf,
     ) -> None:
-        """`precision` is the one that will be deployed; nothing new is measured after `until`, a `time.monotonic()`."""
+        """`deployment` is the one that plans are for; nothing new is measured after `until`, a `time.monotonic()`."""
         self.original = original
         self.graph = with_output(original, budget.head or original.description.output_kind)
         self.budget = budget
-        self.precision = precision
+        self.deployment = deployment
         self.target = target
         self.evidence = evidence
         self.progress = progress
@@ -109,7 +110,7 @@ class Planner:
 
     def exact(self) -> None:
         """Edits of the head that change no value, where they are measured to be faster; they cost nothing."""
-        heads = ExactEdits(self.graph, HEADS, self.precision, self.progress, same_kind, self.until).run()
+        heads = ExactEdits(self.graph, HEADS, self.deployment, self.progress, same_kind, self.until).run()
         self.graph = heads.graph
         self.edits += heads.edits
         self._add(*heads.refusals)
@@ -119,7 +120,7 @@ class Planner:
         if self._is_over:
             return
         sizes = InputSizes(
-            self.graph, self.evidence.accuracy, self.budget.max_drop, self.target, self.precision, self.progress,
+            self.graph, self.evidence.accuracy, self.budget.max_drop, self.target, self.deployment, self.progress,
             self.until,
         )  # fmt: skip
         chosen = sizes.choose()
@@ -133,9 +134,9 @@ class Planner:
         sites = [site for technique in APPROXIMATE for site in self._find(technique) if self.budget.allows(site.needs)]
         if not sites:
             return
-        priced = alike.price_alike(self.graph, sites, self.precision, self.progress, until=self.until)
+        priced = alike.price_alike(self.graph, sites, self.deployment, self.progress, until=self.until)
         self._add(*priced.refusals)
-        now_ms = whatif.latency_ms(self.graph, self.precision)
+        now_ms = whatif.latency_ms(self.graph, self.deployment)
         useful = []
         for site, price in priced.prices.items():
             reason = price.objection(SURE, WORTH_SHARE * now_ms)
@@ -149,7 +150,7 @@ class Planner:
             Option(site, priced.prices[site].saving_ms, self._saving_bytes(site), hurts)
             for site, hurts in damage.items()
         ]
-        need_bytes = self.target.excess_bytes(self.graph, self.precision)
+        need_bytes = self.target.excess_bytes(self.graph, self.deployment)
         self._take(self._approximations(options, now_ms, self._need_ms(now_ms, options, effort), need_bytes))
 
     def _approximations(
@@ -181,7 +182,7 @@ class Planner:
 
     def _kept(self, applied: Applied) -> float:
         """The share of the whole network's latency that is left."""
-        price = whatif.compare(self.graph, applied.graph, self.precision)
+        price = whatif.compare(self.graph, applied.graph, self.deployment)
         return price.after_ms / price.before_ms
 
     def narrow(self) -> None:
@@ -192,25 +193,25 @@ class Planner:
         for number in range(NARROWING_ROUNDS):
             if self._is_over:
                 return
-            now_ms = whatif.latency_ms(self.graph, self.precision)
+            now_ms = whatif.latency_ms(self.graph, self.deployment)
             wanted_ms = self.target.wanted_ms()
             if wanted_ms is not None and now_ms > wanted_ms and not number:
                 kept = self._kept_by_rewriting()
             need_ms = kept * now_ms - wanted_ms if wanted_ms is not None else 0.0
-            need_bytes = self.target.excess_bytes(self.graph, self.precision) or 0
+            need_bytes = self.target.excess_bytes(self.graph, self.deployment) or 0
             if need_ms <= 0 and need_bytes <= 0:
                 return
             if not number:
                 self.importance = self.evidence.importance(_same_size(self.original, self.graph))
                 self.graph = self.graph.copy()
                 self.graph.importance = self.importance
-            found = narrowing(self.graph, self.precision, need_ms / kept, need_bytes)
+            found = narrowing(self.graph, self.deployment, need_ms / kept, need_bytes)
             self._add(*found.refusals)
             if not found.sites:
                 return
             for site in found.sites:
                 self.graph = named(site.technique).apply(self.graph, site)
-            saved_ms = now_ms - whatif.latency_ms(self.graph, self.precision)
+            saved_ms = now_ms - whatif.latency_ms(self.graph, self.deployment)
             # They were chosen together and are told together.
             self.edits += [PlannedEdit(site, saved_ms / len(found.sites), 0.0) for site in found.sites]
 
@@ -221,12 +222,12 @@ class Planner:
 
     def _kept_by_rewriting(self) -> float:
         """The share of its time that the network keeps when it is rewritten, which comes last but counts already."""
-        price = whatif.compare(self.graph, self._rewrites().graph, self.precision)
+        price = whatif.compare(self.graph, self._rewrites().graph, self.deployment)
         return min(1.0, price.after_ms / price.before_ms)
 
     def _rewrites(self) -> ExactEdits:
         """Other ways to write what is left, as the runtime likes it; training sees the plain one."""
-        return ExactEdits(self.graph, REWRITES, self.precision, self.progress, self._objection, self.until).run()
+        return ExactEdits(self.graph, REWRITES, self.deployment, self.progress, self._objection, self.until).run()
 
     def _objection(self, before: Graph, after: Graph) -> str | None:
         """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""

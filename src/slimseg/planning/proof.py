@@ -19,7 +19,7 @@ from slimseg.planning.run_folder import WORK
 from slimseg.planning.steady import Steady
 from slimseg.report import wording
 from slimseg.results import AppliedEdit, SlimResult
-from slimseg.runtimes import benchmark, calm, host, runtime
+from slimseg.runtimes import benchmark, calm, end_to_end, registry
 
 SECONDS_PER_FILE = 2.5  # of timing
 _IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in"
@@ -32,8 +32,8 @@ def prove(
     """Put the best candidate into the run's folder as `model`, and measure it beside the baselines."""
     unchanged = best.path == baselines.float32.path
     final = (run / "model").with_suffix(best.path.suffix)
-    runtime.copy(best.float_path, run / "model_float.tflite")
-    runtime.copy(best.path, final)
+    registry.copy(best.float_path, run / deploy.float_name("model"))
+    registry.copy(best.path, final)
     archive.write_graph(best.student, run / "model.pt2")
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]
     files = [*(each.path for each in given), final]
@@ -44,7 +44,7 @@ def prove(
     if unchanged:
         latencies_ms[-1] = latencies_ms[0]  # one and the same file
     best = replace(best, speedup=ratios.speedup(latencies_ms[0], latencies_ms[-1]))
-    whole = host.time_end_to_end(
+    whole = end_to_end.time_end_to_end(
         files, original.input_size, map_size(original), image=places.images[0], latencies_ms=latencies_ms
     )
     accuracies = (*(each.accuracy for each in given), best.accuracy)
@@ -63,9 +63,9 @@ def prove(
         edits=_edits(baselines, best, steps),
         refusals=(*baselines.refusals, *best.plan.refusals),
         seconds=journal.seconds,
-        host=deploy.host_name(best.budget.runtime),
+        host=deploy.host_name(best.deployment),
         input_sizes=best.plan.input_sizes,
-        runtime=best.budget.runtime,
+        deployment=best.deployment,
         verdict=wording.verdict(best.checks),
         sources=tuple(each.told for each in original.origins),
         source_check=str(original.source_check),
@@ -121,13 +121,13 @@ def _before_edits(baselines: Baselines, found: Steady) -> AppliedEdit:
     pace = found.latencies_ms[0] / baselines.float32.latency_ms
     (realised_saving_ms,) = found.savings_ms
     errors_ms = found.known_errors_ms
-    quantised = baselines.int8 is not None and baselines.precision == "int8"
+    quantised = baselines.int8 is not None and baselines.deployment.precision == "int8"
     return AppliedEdit(
         technique=deploy.QUANTISATION if quantised else deploy.WRITING,
         layers=("all",),
-        needs="images" if baselines.precision == "int8" else "nothing",
+        needs="images" if baselines.deployment.precision == "int8" else "nothing",
         predicted_saving_ms=pace * (baselines.float32.latency_ms - baselines.start_ms),
         realised_saving_ms=realised_saving_ms,
-        reason=_IN_INT8 if baselines.precision == "int8" else _IN_FLOAT,
+        reason=_IN_INT8 if baselines.deployment.precision == "int8" else _IN_FLOAT,
         realised_error_ms=errors_ms[0] if errors_ms else None,
     )

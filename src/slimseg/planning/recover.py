@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slimseg.deployment import Deployment
 from slimseg.errors import ModelError
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
@@ -62,7 +63,7 @@ class Recovery:
         self.student.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.large = _teacher(original, original.input_size) if large_teacher else None
         self.plan = plan
-        self.pairs = _pairs(self.teacher, self.student, plan)
+        self.pairs = _pairs(self.teacher, self.student, plan, budget.deployment)
         self.changed = _changed(self.teacher, self.student)
         self.seed = seed
         self.progress = progress
@@ -170,7 +171,7 @@ def _teacher(original: Graph, size: tuple[int, int]) -> Graph:
     return logits_of(teacher)
 
 
-def _pairs(teacher: Graph, student: Graph, plan: Plan) -> list[distil.BlockPair]:
+def _pairs(teacher: Graph, student: Graph, plan: Plan, deployment: Deployment) -> list[distil.BlockPair]:
     """One per approximated block; exact edits have nothing to learn.
 
     A block whose result a later exact edit moved (a resize put behind the classifier) has no counterpart any more
@@ -178,7 +179,7 @@ def _pairs(teacher: Graph, student: Graph, plan: Plan) -> list[distil.BlockPair]
     """
     old, new = ({node.name for node in graph.module.graph.nodes} for graph in (teacher, student))
     known = (site for site in _approximated(plan) if site.source in old & new and site.target in old)
-    pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target)) for site in known]
+    pairs = [distil.BlockPair(site.source, end_of_part(teacher, site.target, deployment)) for site in known]
     inner = [pair for pair in dict.fromkeys(pairs) if pair.target in new and pair.target != student.output.name]
     return [pair for pair in inner if _same_width(teacher, student, pair)]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.planning.probes import probe_images
-from slimseg.runtimes import host, runtime
+from slimseg.runtimes import host, registry
 
 TOLERANCE = 1e-4  # of probabilities; of the largest logit; of the pixels of a mask
 IMAGES = 6
@@ -48,8 +48,8 @@ def _run(graph: Graph, images: NDArray[np.float32]) -> _Outputs:
 
 def _predict(path: Path, images: NDArray[np.float32], asked: Graph) -> _Outputs:
     """A file's outputs; masks where those were asked for, also of a runtime whose files end with scores."""
-    outputs = runtime.of(path).predict(path, images)
-    said = runtime.of(path).read(path).description
+    outputs = registry.of(path).predict(path, images)
+    said = registry.of(path).read(path).description
     if asked.description.output_kind != "mask" or said is None or said.output_kind == "mask":
         return outputs
     size = asked.input_size

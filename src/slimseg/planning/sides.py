@@ -11,13 +11,13 @@ from collections.abc import Mapping
 
 from torch import fx, nn
 
+from slimseg.deployment import Deployment
 from slimseg.errors import SlimsegError
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.planning import whatif
 from slimseg.planning.spent import Spent
-from slimseg.planning.whatif import Precision
 from slimseg.results import Finding
 
 STEP = 8
@@ -26,7 +26,7 @@ MEASURED = 2  # of the slowest
 
 
 def odd_sides(
-    graph: Graph, times: Mapping[str, float], latency_ms: float, precision: Precision, threads: int = 1
+    graph: Graph, times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> tuple[Finding, ...]:
     """One finding for all such layers, or none where there are none that take time; `times` by node."""
     odd = sorted((node for node in graph.layers() if _is_odd(graph, node)), key=lambda node: -times.get(node.name, 0.0))
@@ -36,7 +36,7 @@ def odd_sides(
     ratios = {}
     for node in odd[:MEASURED]:
         try:
-            ratios[node] = _time_per_pixel(graph, node, precision, threads)
+            ratios[node] = _time_per_pixel(graph, node, deployment)
         except SlimsegError:  # a part that cannot be written or run alone says nothing
             continue
     if not ratios:
@@ -60,7 +60,7 @@ def _is_odd(graph: Graph, node: fx.Node) -> bool:
     return min(sides) >= 2 * STEP and any(side % STEP for side in sides)
 
 
-def _time_per_pixel(graph: Graph, node: fx.Node, precision: Precision, threads: int) -> float:
+def _time_per_pixel(graph: Graph, node: fx.Node, deployment: Deployment) -> float:
     """Of the layer as it is, over that at the next multiples of 8."""
     alone = edit.extract(graph, producer(node).name, node.name)
     layer = graph.layer(node)
@@ -68,7 +68,7 @@ def _time_per_pixel(graph: Graph, node: fx.Node, precision: Precision, threads: 
     # Whatever the layer makes of a side, multiples of 8 times its stride give multiples of 8.
     down, across = pair(layer.stride) if isinstance(layer, nn.Conv2d) else (1, 1)
     even = edit.at_input_size(alone, (_up(height, STEP * down), _up(width, STEP * across)))
-    price = whatif.compare(alone, even, precision, threads)
+    price = whatif.compare(alone, even, deployment)
     return (price.before_ms / _pixels(alone)) / (price.after_ms / _pixels(even))
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.budget import Budget
-from slimseg.planning.whatif import Precision
-from slimseg.runtimes import runtime
+from slimseg.runtimes import registry
 
 MARGIN = 1.07  # aim this much past the speed-up and the size that are asked for: both are measured again in the end
 
@@ -38,10 +38,10 @@ class Target:
         """The latency to aim at now."""
         return self.latency_ms() / MARGIN if self.latency_ms is not None else None
 
-    def excess_bytes(self, graph: Graph, precision: Precision) -> int | None:
+    def excess_bytes(self, graph: Graph, deployment: Deployment) -> int | None:
         """Bytes that the file of this graph is too big; 0 or less where it is small enough."""
         if self.size_bytes is None:
             return None
         with scratch.folder() as folder:
-            path = whatif.written(graph, precision, folder / "whole.tflite")
-            return int(runtime.size_bytes(path) - self.size_bytes / MARGIN)
+            path = whatif.written(graph, deployment, folder / "whole")
+            return int(registry.size_bytes(path) - self.size_bytes / MARGIN)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from slimseg.deployment import Deployment
 from slimseg.errors import GraphError, SlimsegError, Unsupported
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
@@ -27,9 +28,8 @@ from slimseg.planning.candidate import Candidate
 from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.journal import Journal
 from slimseg.planning.plan import Plan
-from slimseg.planning.whatif import Precision
 from slimseg.progress import Progress
-from slimseg.runtimes import benchmark
+from slimseg.runtimes import benchmark, registry
 from slimseg.techniques import EXACT, Site, named
 from slimseg.techniques.input_size import InputSize
 
@@ -44,7 +44,7 @@ class _Form:
 
     name: str
     plan: Plan
-    precision: Precision
+    deployment: Deployment
     path: Path | None = None
     accuracy: deploy.Accuracy | None = None
 
@@ -89,34 +89,34 @@ class Untrained:
         """Those that cost nothing first; then by what they promise."""
         plain, base = Plan(self.asked, (), ()), self.baselines
         if self.is_original:
-            yield _Form(ORIGINAL, plain, self._full, base.float32.path, base.float32.accuracy)
-            if base.precision == "int8" and base.int8 is not None:
-                yield _Form("plain int8", plain, "int8", base.int8.path, base.int8.accuracy)
+            yield _Form(ORIGINAL, plain, self._float, base.float32.path, base.float32.accuracy)
+            if base.deployment.precision == "int8" and base.int8 is not None:
+                yield _Form("plain int8", plain, base.deployment, base.int8.path, base.int8.accuracy)
         else:
-            yield _Form(ORIGINAL, plain, self._full)
-        if base.precision == "int8":
-            yield _Form("int8 of an image's bytes", plain, "int8")
+            yield _Form(ORIGINAL, plain, self._float)
+        if base.deployment.precision == "int8":
+            yield _Form("int8 of an image's bytes", plain, base.deployment)
         exact = self._exact()
-        suffix = ", int8" if base.precision == "int8" else ""
+        suffix = ", int8" if base.deployment.precision == "int8" else ""
         edited = Plan(self.asked, (), (), exact)
         if exact:
-            yield _Form(f"exact edits{suffix}", edited, base.precision)
+            yield _Form(f"exact edits{suffix}", edited, base.deployment)
         for site in self._sizes():
             plan = self._at_size(site, exact)
-            yield _Form(f"{site.variant}{suffix}", plan, base.precision)
+            yield _Form(f"{site.variant}{suffix}", plan, base.deployment)
         if exact and base.int8 is not None and suffix:
-            yield _Form("exact edits", edited, "float32")
+            yield _Form("exact edits", edited, self._float)
 
     @property
-    def _full(self) -> Precision:
-        """The precision of the original."""
-        return "ncnn" if self.budget.runtime == "ncnn" else "float32"
+    def _float(self) -> Deployment:
+        """That of the original, unquantised."""
+        return self.budget.deployment
 
     def _exact(self) -> tuple[PlannedEdit, ...]:
         if _EXACT not in self.journal:
             half = (time.monotonic() + self.until) / 2  # the rest is for input sizes, and for judging
-            precision, progress = self.baselines.precision, self.progress
-            edits = ExactEdits(self.asked, EXACT, precision, progress, self._objection, half).run()
+            deployment, progress = self.baselines.deployment, self.progress
+            edits = ExactEdits(self.asked, EXACT, deployment, progress, self._objection, half).run()
             self.journal[_EXACT] = Plan(self.asked, (), (), tuple(edits.edits)).as_dict()
         return Plan.replayed(self.asked, self.journal[_EXACT]).rewrites
 
@@ -139,7 +139,7 @@ class Untrained:
 
     def _at_size(self, site: Site, exact: Sequence[PlannedEdit]) -> Plan:
         """The plan that brings the input to a size, with those of the exact edits that can be made there."""
-        price = whatif.price(self.asked, [site], self.baselines.precision, self.progress).prices.get(site)
+        price = whatif.price(self.asked, [site], self.baselines.deployment, self.progress).prices.get(site)
         resized, kept = InputSize().apply(self.asked, site), list[PlannedEdit]()
         graph = resized
         for each in exact:
@@ -171,12 +171,12 @@ class Untrained:
     def _written(self, form: _Form) -> dict[str, Any]:
         graph, (float_path, path) = _rewritten(form.plan), self._paths(form.name)
         deploy.write_float(graph, float_path)
-        path = form.path or deploy.write_deployed(graph, path, self.images, form.precision)
+        path = form.path or deploy.write_deployed(graph, path, self.images, form.deployment)
         accuracy, run = form.accuracy or self.accuracy(path), self.folder.parent
         return {
             "form": form.name,
             "plan": form.plan.as_dict(),
-            "precision": form.precision,
+            "deployment": asdict(form.deployment),
             "file": str(path.relative_to(run) if path.is_relative_to(run) else path.absolute()),
             "miou": accuracy.miou,
             "agreement": accuracy.agreement,
@@ -185,7 +185,8 @@ class Untrained:
     def _paths(self, name: str) -> tuple[Path, Path]:
         """Of a form's float file, and of the deployed one."""
         slug = "_".join(re.findall(r"[a-z0-9]+", name))
-        return self.folder / f"untrained_{slug}_float.tflite", self.folder / f"untrained_{slug}.tflite"
+        suffix = registry.known(self.budget.runtime).suffix
+        return self.folder / deploy.float_name(f"untrained_{slug}"), self.folder / f"untrained_{slug}{suffix}"
 
     def _replayed(self, told: Mapping[str, Any]) -> Candidate:
         plan = Plan.replayed(self.asked, told["plan"])
@@ -199,7 +200,7 @@ class Untrained:
             speedup=told["speedup"],
             original_accuracy=self.baselines.float32.accuracy,
             budget=self.budget,
-            precision=told["precision"],
+            deployment=Deployment(**told["deployment"]),
             form=told["form"],
             trained=False,
         )

@@ -1,7 +1,7 @@
 """What-if timing: the part of the network that an edit changes, before and after, timed side by side on the runtime.
 
-Both parts are written as small files of the wanted precision and run interleaved in one process, so that the
-machine's noise hits both alike. The files' inputs and outputs have that precision too: a conversion that the whole
+Both parts are written as small files of the wanted deployment and run interleaved in one process, so that the
+machine's noise hits both alike. The files' inputs and outputs have its precision, too: a conversion that the whole
 network would not have is not timed.
 """
 
@@ -13,27 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import stdev
-from typing import Literal
 
 import numpy as np
-from torch import fx, nn
+from torch import fx
 
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure, SlimsegError, Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import benchmark, calm, runtime
+from slimseg.runtimes import benchmark, calm, registry
 from slimseg.runtimes.calm import Seen
-from slimseg.runtimes.litert import quantizer
+from slimseg.runtimes.runtime import Ends
 from slimseg.techniques import Site, named
 
-Precision = Literal["float32", "int8", "ncnn"]  # of a `.tflite`; or ncnn's own, weights in 16 bits
 SECONDS_PER_FILE = 0.25
 WHOLE = "whole"  # the network itself among the files of a pricing
 NO_TIME = "not timed: the share of the time limit that is for planning was used"
-_FOLLOWS = (nn.BatchNorm2d, ops.Affine, nn.ReLU, nn.ReLU6)  # what the writer folds or fuses into the layer before it
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,8 @@ class Priced:
 def price(
     graph: Graph,
     sites: Sequence[Site],
-    precision: Precision,
+    deployment: Deployment,
     progress: Progress,
-    threads: int = 1,
     seconds_per_file: float | None = None,
     until: float = math.inf,
 ) -> Priced:
@@ -102,7 +99,7 @@ def price(
     `time.monotonic()`."""
     refusals: list[Refusal] = []
     with scratch.folder() as folder:
-        files = _Files(folder, precision)
+        files = _Files(folder, deployment)
         pairs: dict[Site, tuple[Path, Path]] = {}
         for site in progress.track(sites, "writing what-ifs"):
             if time.monotonic() >= until:
@@ -117,7 +114,7 @@ def price(
             if time.monotonic() >= until:
                 refusals += [Refusal(site.technique, site.layers[0], NO_TIME) for site in afters]
                 continue
-            timed = _timed(before, afters, threads, seconds_per_file or SECONDS_PER_FILE)
+            timed = _timed(before, afters, deployment.threads, seconds_per_file or SECONDS_PER_FILE)
             whole = before == files.written.get(WHOLE)
             prices |= {site: replace(each, whole=whole) for site, each in timed.items() if isinstance(each, Price)}
             refusals += [
@@ -150,12 +147,12 @@ def _timed(
     return {site: Price.of(first, each) for site, each in zip(afters, others, strict=True)}
 
 
-def compare(before: Graph, after: Graph, precision: Precision, threads: int = 1) -> Price:
+def compare(before: Graph, after: Graph, deployment: Deployment) -> Price:
     """Two whole networks, side by side."""
     with scratch.folder() as folder:
-        files = _Files(folder, precision)
+        files = _Files(folder, deployment)
         pair = [files.of(before, "before"), files.of(after, "after")]
-        timings = benchmark.time_files(pair, threads, 4 * SECONDS_PER_FILE)
+        timings = benchmark.time_files(pair, deployment.threads, 4 * SECONDS_PER_FILE)
     return Price.of(*timings)
 
 
@@ -165,10 +162,10 @@ def file_latency_ms(path: Path, threads: int = 1) -> float:
     return timing.calm_ms
 
 
-def latency_ms(graph: Graph, precision: Precision, threads: int = 1) -> float:
-    """Median latency of the whole network, written in that precision."""
+def latency_ms(graph: Graph, deployment: Deployment) -> float:
+    """Median latency of the whole network, written for that deployment."""
     with scratch.folder() as folder:
-        (timing,) = benchmark.time_files([_Files(folder, precision).of(graph, WHOLE)], threads)
+        (timing,) = benchmark.time_files([_Files(folder, deployment).of(graph, WHOLE)], deployment.threads)
     return timing.calm_ms
 
 
@@ -176,7 +173,7 @@ def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
     edited = named(site.technique).apply(graph, site)
     if site.whole:
         return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.variant}")
-    target = end_of_part(graph, site.target)
+    target = end_of_part(graph, site.target, files.deployment)
     try:
         before, after = edit.extract(graph, site.source, target), edit.extract(edited, site.source, target)
     except Unsupported:  # the part reads more than its source: only the whole tells
@@ -186,10 +183,11 @@ def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
     )
 
 
-def end_of_part(graph: Graph, target: str) -> str:
-    """The last node that the writer would fuse into the operator of `target`."""
+def end_of_part(graph: Graph, target: str, deployment: Deployment) -> str:
+    """The last node that the runtime would fuse into the operator of `target`."""
+    fuses = registry.known(deployment.runtime).fuses
     node: fx.Node = graph.node(target)
-    while (reader := only_consumer(node)) is not None and graph.layer_as(reader, _FOLLOWS) is not None:
+    while (reader := only_consumer(node)) is not None and (layer := graph.layer(reader)) and fuses(layer):
         node = reader
     return node.name
 
@@ -197,35 +195,34 @@ def end_of_part(graph: Graph, target: str) -> str:
 class _Files:
     """Writes each part once, however many edits compare themselves with it."""
 
-    def __init__(self, folder: Path, precision: Precision) -> None:
+    def __init__(self, folder: Path, deployment: Deployment) -> None:
         self.folder = folder
-        self.precision = precision
+        self.deployment = deployment
         self.written: dict[str, Path] = {}
 
     def of(self, graph: Graph, key: str) -> Path:
         if key not in self.written:
-            path = self.folder / f"{len(self.written)}.tflite"
-            self.written[key] = written(graph, self.precision, path)
+            path = self.folder / f"{len(self.written)}"
+            self.written[key] = written(graph, self.deployment, path)
         return self.written[key]
 
 
-def written(graph: Graph, precision: Precision, path: Path, io: quantizer.Io | None = None) -> Path:
-    """The graph as a file whose time and size are those of that precision; its ranges are of noise.
+def written(graph: Graph, deployment: Deployment, path: Path, ends: Ends | None = None) -> Path:
+    """The graph as a file whose time and size are those of that deployment; its ranges are of noise.
 
-    `path` is a `.tflite`; what is returned has the suffix of the precision's runtime. Inputs and outputs have the
-    precision, too, unless `io` says otherwise; a mask's file takes floats.
+    `path` gets the suffix of the runtime, and is returned. Inputs and outputs have the precision, too, unless `ends`
+    says otherwise; a mask's file takes floats.
     """
-    if precision == "ncnn":
-        path = path.with_suffix(runtime.NCNN.suffix)
-        runtime.NCNN.write(graph, path)
+    its = registry.known(deployment.runtime)
+    path = path.with_suffix(its.suffix)
+    if deployment.precision != "int8":
+        its.write(graph, path)
         return path
-    if precision == "float32":
-        runtime.LITERT.write(graph, path)
-        return path
-    runtime.LITERT.write(graph, path, "full")
     _, channels, height, width = graph.input_shape
     sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
-    result = path.with_suffix(".int8.tflite")
-    own: quantizer.Io = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
-    quantizer.quantize_int8(path, result, [sample], io=io or own)
-    return result
+    own: Ends = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
+    with scratch.folder() as folder:
+        float_path = folder / path.name
+        its.write(graph, float_path, "full")
+        its.quantise(float_path, path, [sample], ends or own)
+    return path

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from slimseg.deployment import Deployment
 from slimseg.disk import scratch
 from slimseg.graph import costs
 from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.layer_times import layer_times
-from slimseg.planning.whatif import Precision
 from slimseg.results import Refusal
-from slimseg.runtimes import runtime
+from slimseg.runtimes import registry
 from slimseg.techniques import Found
 from slimseg.techniques.channels import LEAST, STEP, Channels, site_of
 
@@ -67,7 +67,7 @@ class _Group:
         return sum(self.importance[gone : gone + self.step()])
 
 
-def narrowing(graph: Graph, precision: Precision, need_ms: float, need_bytes: int) -> Found:
+def narrowing(graph: Graph, deployment: Deployment, need_ms: float, need_bytes: int) -> Found:
     """A site for every group of channels that loses some, and a refusal for every group that cannot.
 
     What must be saved, `need_ms` and `need_bytes`, is of the network's own file, which is profiled here.
@@ -76,9 +76,9 @@ def narrowing(graph: Graph, precision: Precision, need_ms: float, need_bytes: in
     refusals = tuple(Refusal(Channels.name, group.root, group.fixed) for group in groups if group.fixed is not None)
     free = [group for group in groups if group.fixed is None and group.channels >= LEAST]
     with scratch.folder() as folder:
-        path = whatif.written(graph, precision, folder / "whole.tflite")
-        times = layer_times(graph, runtime.of(path).profile(path))
-        bytes_per_parameter = runtime.size_bytes(path) / costs.total(graph).params
+        path = whatif.written(graph, deployment, folder / "whole")
+        times = layer_times(graph, registry.of(path).profile(path))
+        bytes_per_parameter = registry.size_bytes(path) / costs.total(graph).params
     kept = widths(graph, free, times, need_ms, int(need_bytes / bytes_per_parameter))
     return Found(tuple(site_of(graph, group, kept[group.root]) for group in free if group.root in kept), refusals)
 

@@ -27,9 +27,9 @@ from slimseg.quantisation.schemes import Attempt
 from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
-from slimseg.runtimes import benchmark
-from slimseg.runtimes.litert import file, halves, quantizer, runnable
-from slimseg.runtimes.litert.quantizer import Io
+from slimseg.runtimes import benchmark, child
+from slimseg.runtimes.litert import file, halves, quantizer
+from slimseg.runtimes.runtime import Ends
 
 _MEMORY_BYTES = 2 << 30  # for all images that PyTorch runs a network on at once
 
@@ -99,7 +99,7 @@ class Bench:
     source: Source
     images: calibration.Images | None
     judge: Jury | None
-    io: Io
+    io: Ends
     threads: int
     progress: Progress
     scratch: Path
@@ -172,7 +172,7 @@ class Bench:
             own = self.source.original
             return beside_float(own, [path for path in paths if path != own], self.threads)
         except RuntimeFailure as error:
-            raise runnable.blamed(error) from error
+            raise child.blamed(error) from error
 
     def timed(self, trials: Sequence[Trial], original_ms: float, plain: Trial | None = None) -> list[Trial]:
         """With their times, at the pace at which the original takes `original_ms`.

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from slimseg.disk import scratch
 from slimseg.errors import Unsupported
+from slimseg.graph import image_input
 from slimseg.graph.graph import Graph
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Progress
@@ -30,7 +31,7 @@ from slimseg.quantisation import calibration, grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import byte_input, file, quantizer, writer
-from slimseg.techniques import image_input
+from slimseg.runtimes.runtime import Ends
 from slimseg.training import distil
 from slimseg.training.batches import Batches, translated
 from slimseg.training.data import Folder
@@ -76,7 +77,7 @@ class QuantisationAwareTraining:
         method: calibration.Method = "mse",
         teacher: Graph | None = None,
         weight_bits: int = 8,
-        io: quantizer.Io | None = None,
+        io: Ends | None = None,
     ) -> None:
         """`method` finds the ranges to start from.
 
@@ -163,13 +164,13 @@ class QuantisationAwareTraining:
         return [pipeline(image)[None] for image in self.images]
 
 
-def _taking_bytes(graph: Graph) -> tuple[Graph, quantizer.Io]:
+def _taking_bytes(graph: Graph) -> tuple[Graph, Ends]:
     try:
         return _of(graph, "image"), "image"
     except Unsupported:
         return _of(graph, "float32"), "float32"
 
 
-def _of(graph: Graph, io: quantizer.Io) -> Graph:
+def _of(graph: Graph, io: Ends) -> Graph:
     """Raises: Unsupported where it cannot take bytes, or cannot be written."""
     return file_form(image_input.fold(graph) if io == "image" else graph)

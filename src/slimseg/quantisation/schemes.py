@@ -10,7 +10,8 @@ from slimseg.errors import UserError
 from slimseg.planning.budget import Budget
 from slimseg.quantisation.calibration import METHODS, Method
 from slimseg.results import QuantisedFile
-from slimseg.runtimes.litert.quantizer import SCHEMES, STATIC, Io, Scheme
+from slimseg.runtimes.litert.quantizer import SCHEMES, STATIC, Scheme
+from slimseg.runtimes.runtime import Ends
 
 AUTO = "auto"
 TRAINED = "trained"  # the correction of a file that came out of quantisation-aware training
@@ -28,7 +29,7 @@ class Attempt:
     corrected: str = ""  # the correction of the network before
     keep_float: tuple[str, ...] = ()  # layers that are not quantised
 
-    def obstacle(self, io: Io, has_images: bool) -> str:
+    def obstacle(self, io: Ends, has_images: bool) -> str:
         """Why it cannot be made, or nothing."""
         if io != "float32" and self.scheme != "int8":
             return "takes and gives float32 only"

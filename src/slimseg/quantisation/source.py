@@ -11,13 +11,14 @@ from pathlib import Path
 
 from slimseg.errors import ModelError, Unsupported
 from slimseg.frontends import describe, load
+from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
-from slimseg.runtimes import host, runtime
+from slimseg.runtimes import host
 from slimseg.runtimes.litert import file, halves, quantizer, runnable
-from slimseg.runtimes.litert.quantizer import Io
-from slimseg.techniques import image_input
+from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.runtimes.runtime import Ends
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Source:
         return host.App(model).pipeline
 
 
-def open_source(model: Graph | str | Path, description: Description | None, io: Io, folder: Path) -> Source:
+def open_source(model: Graph | str | Path, description: Description | None, io: Ends, folder: Path) -> Source:
     """Write the files into `folder`.
 
     Args:
@@ -91,9 +92,9 @@ def _of_file(path: Path, description: Description | None, folder: Path, own: Pat
     return Source(str(path), own, in_32_bits, means, found.size_bytes)
 
 
-def _written(graph: Graph, io: Io, folder: Path, own: Path) -> Source:
+def _written(graph: Graph, io: Ends, folder: Path, own: Path) -> Source:
     in_32_bits = own if graph.weights == "float32" else folder / "float32.tflite"
-    runtime.LITERT.write(graph, own)
+    LITERT.write(graph, own)
     if in_32_bits is not own:
         deploy.write_float(graph, in_32_bits)
     quantizer.check(in_32_bits)

@@ -1,7 +1,7 @@
 """Code that runs one exported file in an app, with its names, sizes and types filled in.
 
-The templates lie in `snippets/`, one file each, named after runtime and language. A name that a template asks for and
-nobody gives is an error, so no hole can be left.
+The templates lie in `snippets/` of each runtime's folder, one file for each language. A name that a template
+asks for and that is not given is an error, so no hole can be left.
 """
 
 from __future__ import annotations
@@ -17,14 +17,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from slimseg.results import Artefact, ModelCard, Port
+from slimseg.runtimes import registry
 
 _LANGUAGES = {"kt": "kotlin", "java": "java", "swift": "swift", "cpp": "cpp"}
-_TITLES = {"mediapipe": "MediaPipe Tasks", "litert": "LiteRT", "coreml": "Core ML with Vision", "ncnn": "ncnn"}
-_OF_TARGET = {
-    "tflite": ("mediapipe.kt", "mediapipe.java", "litert.kt", "litert.java"),
-    "coreml": ("coreml.swift",),
-    "ncnn": ("ncnn.cpp",),
-}
 
 
 @dataclass(frozen=True)
@@ -50,21 +45,21 @@ def snippets(card: ModelCard) -> tuple[Snippet, ...]:
 
 
 def _names(artefact: Artefact) -> tuple[str, ...]:
-    names = _OF_TARGET[artefact.target]
+    names = tuple(registry.EXPORTERS[artefact.target].snippets)
     return names if artefact.for_mediapipe else tuple(name for name in names if not name.startswith("mediapipe"))
 
 
 def _snippet(card: ModelCard, artefact: Artefact, name: str) -> Snippet:
-    runtime, _, suffix = name.partition(".")
-    language = _LANGUAGES[suffix]
+    exporter = registry.EXPORTERS[artefact.target]
+    language = _LANGUAGES[name.rpartition(".")[2]]
     shown = {"cpp": "C++"}.get(language, language.capitalize())
-    code = _environment().get_template(name).render(_values(card, artefact))
-    return Snippet(f"{_TITLES[runtime]}, {shown}: `{artefact.files[0]}`", language, code)
+    code = _environment(exporter.package).get_template(name).render(_values(card, artefact))
+    return Snippet(f"{exporter.snippets[name]}, {shown}: `{artefact.files[0]}`", language, code)
 
 
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
     environment = Environment(
-        loader=PackageLoader("slimseg.report", "snippets"),
+        loader=PackageLoader(package, "snippets"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -112,12 +107,13 @@ def _values(card: ModelCard, artefact: Artefact) -> dict[str, Any]:
 
 def layout(artefact: Artefact, port: Port, input_size: tuple[int, int]) -> tuple[int, int, int]:
     """(height, width, channels) of an output; what is flat has the pixels of the input. A mask has one channel."""
-    sides = port.shape[1:] if artefact.target != "ncnn" and len(port.shape) > 2 else port.shape
+    layout = registry.EXPORTERS[artefact.target].layout
+    sides = port.shape[1:] if layout.startswith("N") and len(port.shape) > 2 else port.shape
     if artefact.output_kind == "mask" and len(sides) >= 2:
         flat = [side for side in sides if side != 1]
         return flat[-2], flat[-1], 1
     if len(sides) == 3:
-        return (sides[0], sides[1], sides[2]) if artefact.target == "tflite" else (sides[1], sides[2], sides[0])
+        return (sides[0], sides[1], sides[2]) if layout.endswith("C") else (sides[1], sides[2], sides[0])
     pixels = prod(input_size)
     if prod(port.shape) % pixels == 0:
         return *input_size, prod(port.shape) // pixels

@@ -7,8 +7,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from slimseg.report import tables, units, wording
-from slimseg.report.model_card import RUNTIMES
 from slimseg.results import Artefact, ExportResult
+from slimseg.runtimes import registry
 
 _FILE, _FOR = 26, 20
 
@@ -21,7 +21,7 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
     parts: list[RenderableType] = [title, "", _files(card.artefacts)]
     if card.provenance.budget_met is False:
         parts.insert(1, Text(f"{card.provenance.verdict} Exported all the same.", style="bold yellow"))
-    parts += [_indented(f"{RUNTIMES[each.target]}: {each.reason}", "red") for each in result.failed]
+    parts += [_indented(f"{registry.EXPORTERS[each.target].brand}: {each.reason}", "red") for each in result.failed]
     parts += [*_for_mediapipe(card.artefacts), *(_indented(each, "dim") for each in _open_points(card.artefacts))]
     parts += [_indented(f"note: {note}", "yellow") for note in result.notes]
     if card.recommendation:
@@ -56,7 +56,7 @@ def _files(artefacts: tuple[Artefact, ...]) -> RenderableType:
 
 
 def _row(artefact: Artefact, labelled: bool) -> tuple[RenderableType, ...]:
-    runtime = RUNTIMES[artefact.target]
+    runtime = registry.EXPORTERS[artefact.target].brand
     if not artefact.files:
         return Text("none", style="red"), runtime
     differ = "not run" if artefact.disagreement is None else f"{units.percent(artefact.disagreement, 2)}%"

@@ -16,9 +16,9 @@ from slimseg.report import palette, units, wording
 from slimseg.report.code_snippets import layout, snippets
 from slimseg.report.files import harmless_text, write_json, write_text
 from slimseg.results import UNKNOWN, Artefact, Disturbance, ModelCard, ModelSummary, Provenance
+from slimseg.runtimes import registry
 
 NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
-RUNTIMES = {"tflite": "LiteRT", "coreml": "Core ML", "ncnn": "ncnn"}
 
 
 FILES = ("model_card.md", "model_card.json")
@@ -106,7 +106,7 @@ def render_card(card: ModelCard) -> str:
         failed=[each for each in card.artefacts if not each.files],
         versions=_versions(card.provenance),
         has_miou=any(each.miou is not None for each in card.artefacts),
-        targets=RUNTIMES,
+        targets={name: each.brand for name, each in registry.EXPORTERS.items()},
         normalisation=_normalisation(card),
         output=lambda artefact: _output(card, artefact),
         input=lambda artefact: _input(card, artefact),

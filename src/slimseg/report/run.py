@@ -10,7 +10,7 @@ from slimseg.report.files import write_json
 from slimseg.report.html import write_report
 from slimseg.report.images import Example
 from slimseg.results import SlimResult
-from slimseg.runtimes import runtime
+from slimseg.runtimes import registry
 
 
 def write_run(result: SlimResult, original: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
@@ -20,7 +20,7 @@ def write_run(result: SlimResult, original: Path, examples: Sequence[Example], c
     """
     run = Path(result.run)
     files = ((original, result.baseline), (run / result.result.file, result.result))
-    before, after = (at_latency(runtime.of(path).profile(path), told.latency_ms) for path, told in files)
+    before, after = (at_latency(registry.of(path).profile(path), told.latency_ms) for path, told in files)
     write_json(before, run / "profile_before.json")
     write_json(after, run / "profile_after.json")
     write_report(result, run / "report.html", before=before, after=after, examples=examples, classes=classes)

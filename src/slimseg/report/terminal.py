@@ -23,12 +23,10 @@ from slimseg.results import (
     Refusal,
     SlimResult,
 )
+from slimseg.runtimes import registry
 
 _NAME = 24
-_FILES = {
-    "model.tflite": "the file to deploy",
-    "model.param": "the file to deploy, for ncnn",
-    "model.bin": "its weights",
+_BESIDE = {
     "model_float.tflite": "the same network in float32",
     "model.pt2": "the network for PyTorch, to train on",
     "result.json": "all numbers, for machines",
@@ -223,7 +221,9 @@ def _realised(edit: AppliedEdit) -> str:
 
 def _files(result: SlimResult) -> RenderableType:
     lines = Table.grid(padding=(0, 2))
-    for name, purpose in _FILES.items():
+    deployed, *weights = registry.of(result.result.file).files(Path(result.result.file))
+    files = {deployed.name: "the file to deploy", **{each.name: "its weights" for each in weights}, **_BESIDE}
+    for name, purpose in files.items():
         path = Path(result.run) / name
         if path.is_file():
             lines.add_row(Text(f"  {name}"), Text(units.size(path.stat().st_size)), Text(purpose, style="dim"))

@@ -4,8 +4,8 @@ Interleaving is what makes small differences believable: a slow second of the ma
 few microseconds are repeated within a round until the clock can see them. Rounds in which other work had the processor
 do not count (`calm.py`); where they are many, as many again are run.
 
-Files of LiteRT and of ncnn can be timed together. A run of ncnn is a fresh extractor, its input and its output, as an
-app has them; converting pixels is neither's.
+Files of several runtimes can be timed together. A run goes from the prepared input to the output, as in an app;
+converting pixels is not part of it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from slimseg.runtimes import calm, child
+from slimseg.runtimes import calm, child, registry
 from slimseg.runtimes.calm import Seen
-from slimseg.runtimes.litert.session import Session as LiteRTSession
-from slimseg.runtimes.ncnn.session import DEFAULTS, Options
-from slimseg.runtimes.ncnn.session import Session as NcnnSession
+from slimseg.runtimes.runtime import Runtime
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
 _MIN_ROUNDS = 7
@@ -92,9 +90,9 @@ def time_files(
     timeout_s: float | None = None,
     within: child.Child | None = None,
     most_rounds: int = 300,
-    options: Options | Sequence[Options] = DEFAULTS,
+    options: Any = None,
 ) -> tuple[Timing, ...]:
-    """Time every file, `.tflite` or ncnn's `.param`, all loaded and warmed up, in turns.
+    """Time every file, each on the runtime that its suffix names, all loaded and warmed up, in turns.
 
     Args:
         paths: any number of files; hundreds of tiny ones are cheap with a small `seconds_per_file`.
@@ -102,18 +100,19 @@ def time_files(
         rounds: an exact number of rounds in place of the time; disturbed ones are not repeated then.
         within: the child to run in; the shared one by default.
         most_rounds: how many are enough, whatever the time allows.
-        options: of ncnn's files; or one for every path, to compare options in one run.
+        options: of the files' runtimes (`Runtime.open`); or a list with one for every path, to compare them in one run.
 
     Raises:
         ModelError: a file is missing or damaged.
-        RuntimeFailure: ncnn is not installed, a runtime refused its file, crashed or ran out of time.
+        RuntimeFailure: a runtime is not installed, refused its file, crashed or ran out of time.
     """
     process = within or child.shared()
     names = [str(path) for path in paths]
     about = names[0] if len(names) == 1 else f"one of {len(names)} files timed together"
     target = "slimseg.runtimes.benchmark:measure"
-    each = [options] * len(names) if isinstance(options, Options) else list(options)
-    arguments = names, threads, seconds_per_file, rounds, most_rounds, each
+    each = list(options) if isinstance(options, list | tuple) else [options] * len(names)
+    files = [(name, registry.of(name), own) for name, own in zip(names, each, strict=True)]
+    arguments = files, threads, seconds_per_file, rounds, most_rounds
     result: tuple[Timing, ...] = process.call(target, *arguments, timeout_s=timeout_s, about=about)
     return result
 
@@ -124,16 +123,15 @@ def ratio(numerator: Timing, denominator: Timing) -> float:
 
 
 def measure(
-    names: list[str],
+    files: Sequence[tuple[str, Runtime, Any]],
     threads: int,
     seconds_per_file: float,
     rounds: int | None,
     most_rounds: int,
-    options: list[Options],
 ) -> tuple[Timing, ...]:
-    """What `time_files` runs in the child."""
-    sessions = [prepared(name, threads, own) for name, own in zip(names, options, strict=True)]
-    return in_turns(names, sessions, seconds_per_file, rounds, most_rounds, threads)
+    """What `time_files` runs in the child: `files` are paths, their runtimes and the options of those."""
+    sessions = [prepared(*file, threads) for file in files]
+    return in_turns([name for name, _, _ in files], sessions, seconds_per_file, rounds, most_rounds, threads)
 
 
 def in_turns(
@@ -200,10 +198,9 @@ def sample(session: Invocable, repeats: int, threads: int = 1) -> tuple[float, f
     return spent_ms / repeats, taken_ms / repeats
 
 
-def prepared(name: str, threads: int, options: Options = DEFAULTS) -> Invocable:
-    """A loaded session of the runtime that the file is for, with random inputs in place."""
-    ncnn = Path(name).suffix == ".param"
-    session = NcnnSession(name, threads, options) if ncnn else LiteRTSession(name, threads)
+def prepared(name: str, runtime: Runtime, options: Any = None, threads: int = 1) -> Invocable:
+    """A loaded session of a file, with random inputs in place."""
+    session = runtime.open(name, threads, options)
     session.set_random()
     return session
 

@@ -31,12 +31,13 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from slimseg.disk import scratch
-from slimseg.errors import RuntimeFailure, SlimsegError
+from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 
 _LENGTH = struct.Struct("<Q")
 _CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates announcing themselves, progress bars
 # How Python's faulthandler begins what it prints of a crash; a stack follows, the newest call first.
 _STACK = re.compile(r"^Fatal Python error|\(most recent call first\)")
+_FILES_FAULT = re.compile("the native runtime (refused|crashed)")  # it may also run out of time
 _QUOTED = 400  # characters of native output in an error, and as many of a stack
 MOST_MEMORY_BYTES = 8 << 30  # of a child: runtimes take more only where a file asks for absurd amounts
 _LOG_LIMIT = 16 << 20  # bytes after which the log starts again
@@ -190,6 +191,11 @@ def _environment() -> dict[str, str]:
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     environment["TMPDIR"] = str(scratch.root())
     return environment
+
+
+def blamed(error: RuntimeFailure) -> RuntimeFailure | ModelError:
+    """For a file that a user gave: what a runtime refuses or crashes on is the file's fault."""
+    return ModelError(str(error)) if _FILES_FAULT.search(str(error)) else error
 
 
 def _kill_after(

@@ -1,180 +1,146 @@
-"""The runtimes that run here, behind one interface. A network's file says by its suffix whose it is."""
+"""What slimseg asks of a runtime: everything that differs between runtimes is behind this class.
+
+A new runtime is a folder with a `Runtime` in its `runtime.py`, and one line in `registry.py`.
+"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
+from torch import nn
 
-from slimseg.disk import atomic
-from slimseg.errors import ModelError, UserError
+from slimseg.deployment import CPU, Precision
+from slimseg.disk import scratch
+from slimseg.errors import Unsupported
+from slimseg.graph import image_input
+from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
-from slimseg.results import Profile, RuntimeName
+from slimseg.results import Profile
 from slimseg.runtimes import child, host
+from slimseg.runtimes.exporter import Exporter
 
 # How a network's weights are stored: in the precision that they came in ("rounded" to it where an edit or training made
 # them), in that precision only where it rounds nothing ("exact"), or in 32 bits all ("full").
 Kept = Literal["rounded", "exact", "full"]
+# What an int8 file takes and gives: floats, 8-bit numbers, or an image's bytes in and floats out where that can be.
+Ends = Literal["float32", "int8", "image"]
 
 
-class Runtime(Protocol):
-    """What planning, evaluation and export ask of a runtime. Errors are those of its own modules."""
+class Session(host.Runnable, Protocol):
+    """A loaded file."""
 
-    name: RuntimeName
-    title: str  # for people
-    suffix: str  # of the file that stands for a network
+    def set_random(self) -> None:
+        """Put random numbers in place of the input: time must not depend on an image."""
 
+
+class Runtime(Exporter):
+    """A runtime that runs on this machine. Instances can be pickled: the child process gets them. Each has
+    a suffix of its own.
+
+    Errors are those of the runtime's own modules: ModelError for a damaged file, RuntimeFailure for one that is
+    refused, Unsupported for a network that cannot be written.
+    """
+
+    name: ClassVar[str]  # as users give it: `--runtime`, `Deployment.runtime`
+    title: ClassVar[str]  # with the processor, for people: "LiteRT CPU (XNNPACK)"
+    precisions: ClassVar[tuple[Precision, ...]]  # that networks are deployed in; the first is that of float networks
+    processors: ClassVar[tuple[str, ...]] = (CPU,)
+    output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # that its files can give
+    without_kind: ClassVar[str] = ""  # why it does not give the others
+
+    @property
+    def float_precision(self) -> Precision:
+        """That of a network that is not quantised."""
+        return self.precisions[0]
+
+    def missing(self) -> str:
+        """How to install what it needs; empty where everything is there."""
+        return ""
+
+    @abstractmethod
     def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
         """The network in float, as `path` and what belongs to it.
 
         "full" is for comparisons of numbers, and for what is still to be quantised.
         """
 
+    def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
+        """The int8 form of a file whose weights are in 32 bits.
+
+        Args:
+            samples: preprocessed inputs (1, height, width, channels), for the ranges of activations.
+            ends: what the file takes and gives.
+        """
+        raise Unsupported(f"{self.brand} has no int8 here: its networks are deployed in {self.float_precision}")
+
+    def deploy(self, graph: Graph, path: Path, precision: Precision, images: Sequence[host.Pixels] = ()) -> None:
+        """The file that is shipped: in float, its weights in the precision that they came in; or in int8, taking RGB
+        bytes where the first layer can take the normalisation in.
+
+        Args:
+            images: RGB (height, width, 3), for int8's ranges of activations.
+        """
+        if precision != "int8":
+            self.write(graph, path)
+            return
+        ends: Ends = "image"
+        try:
+            graph = image_input.fold(graph)
+        except Unsupported:
+            ends = "float32"
+        with scratch.folder() as folder:
+            float_path = folder / path.name
+            self.write(graph, float_path, "full")
+            self.quantise(float_path, path, host.prepared(graph, images), ends)
+
+    def fuses(self, layer: nn.Module) -> bool:
+        """Whether a layer becomes part of the operator before it, where that operator can take it."""
+        return False
+
+    def said(self, graph: Graph) -> Graph:
+        """What a file of the network computes: the network, or without what the runtime leaves to the app."""
+        return graph
+
+    @abstractmethod
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of a network, `path` first."""
 
+    @abstractmethod
     def read(self, path: Path) -> host.Described:
         """What a file says of itself."""
 
+    @abstractmethod
     def weights(self, path: Path) -> str:
         """In what a file stores its weights: "float32", "float16", "int8", or several of them, most first."""
 
+    @abstractmethod
+    def precision(self, path: Path) -> Precision:
+        """What a file is deployed in, as one of `precisions`."""
+
+    @abstractmethod
+    def open(self, path: str | Path, threads: int = 1, options: Any = None) -> Session:
+        """Load a file into this process.
+
+        Args:
+            options: the runtime's own, for benchmarks; None for its usual ones.
+        """
+
+    @abstractmethod
     def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
         """Inputs (N, height, width, 3) as `host.App.prepare` gives them, to outputs as `host.App.mask` takes them."""
 
+    @abstractmethod
+    def layer_names(self, path: Path) -> tuple[str, ...]:
+        """The layers whose values `layer_values` can tell, in order."""
+
+    @abstractmethod
+    def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        """What those layers give, channels last, for one input (height, width, 3) as `host.App.prepare` gives it."""
+
+    @abstractmethod
     def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
         """Where the time goes."""
-
-
-class _LiteRT:
-    name: RuntimeName = "litert"
-    title = "LiteRT CPU (XNNPACK)"
-    suffix = ".tflite"
-
-    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
-        from slimseg.runtimes.litert import writer
-
-        if graph.weights == "float32" or weights == "full":
-            writer.write(graph, path)
-        else:
-            writer.write(graph, path, "float16" if weights == "rounded" else "float16 where exact")
-
-    def files(self, path: Path) -> tuple[Path, ...]:
-        return (path,)
-
-    def read(self, path: Path) -> host.Described:
-        from slimseg.runtimes.litert import file
-
-        return file.read(path)
-
-    def weights(self, path: Path) -> str:
-        from slimseg.runtimes.litert import file
-
-        return file.read(path).weights
-
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
-        from slimseg.runtimes.litert import session
-
-        return session.predict(path, inputs, threads, raw=True)
-
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
-        from slimseg.runtimes.litert import profiler
-
-        return profiler.profile(path, threads, runs, within=within)
-
-
-class _Ncnn:
-    """Weights are stored in 16 bits, rounded, as an app would have them, unless all 32 are asked for; they are computed
-    with in 32 here."""
-
-    name: RuntimeName = "ncnn"
-    title = "ncnn CPU"
-    suffix = ".param"
-
-    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
-        from slimseg.runtimes.ncnn import writer
-
-        writer.write(graph, path.parent, "fp32" if weights == "full" else "fp16", path.stem)
-
-    def files(self, path: Path) -> tuple[Path, ...]:
-        return path, path.with_suffix(".bin")
-
-    def read(self, path: Path) -> host.Described:
-        from slimseg.runtimes.ncnn import file
-
-        return file.read(path)
-
-    def weights(self, path: Path) -> str:
-        from slimseg.runtimes.ncnn import file
-
-        return file.weights(path)
-
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
-        from slimseg.runtimes.ncnn import session
-
-        return session.predict(path, inputs, threads)
-
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
-        from slimseg.runtimes.ncnn import profiler
-
-        return profiler.profile(path, threads, runs, within=within)
-
-
-LITERT: Runtime = _LiteRT()
-NCNN: Runtime = _Ncnn()
-RUNTIMES: Mapping[RuntimeName, Runtime] = {"litert": LITERT, "ncnn": NCNN}
-
-
-def named(name: str) -> Runtime:
-    """The runtime of a name.
-
-    Raises:
-        UserError: there is none, or it is not installed.
-    """
-    for known, runtime in RUNTIMES.items():
-        if known == name:
-            if runtime is NCNN:
-                _require_ncnn()
-            return runtime
-    raise UserError(f"--runtime {name!r} must be one of {', '.join(RUNTIMES)}")
-
-
-def _require_ncnn() -> None:
-    from slimseg.runtimes.ncnn import package
-
-    if not package.available():
-        raise UserError(f"the ncnn package is not installed: {package.INSTALL}")
-
-
-def of(path: str | Path) -> Runtime:
-    """The runtime whose file it is.
-
-    Raises:
-        ModelError: nobody's.
-    """
-    suffix = Path(path).suffix.lower()
-    for runtime in RUNTIMES.values():
-        if suffix == runtime.suffix:
-            return runtime
-    raise ModelError(f"{path} is no file of a runtime: give a .tflite or a .param")
-
-
-def is_deployed(path: str | Path) -> bool:
-    """Whether a path is that of a runtime's file rather than of a network to be opened."""
-    return Path(path).suffix.lower() in {runtime.suffix for runtime in RUNTIMES.values()}
-
-
-def size_bytes(path: Path) -> int:
-    """Of all files of a network."""
-    return sum(each.stat().st_size for each in of(path).files(path))
-
-
-def copy(source: Path, target: Path) -> None:
-    """All files of a network under another name; each is replaced in one step, the one that stands for it last."""
-    pairs = list(zip(of(source).files(source), of(target).files(target), strict=True))
-    for old, new in reversed(pairs):
-        with old.open("rb") as stream, atomic.replacing(new) as copied:
-            shutil.copyfileobj(stream, copied)

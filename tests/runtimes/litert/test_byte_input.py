@@ -13,13 +13,14 @@ from torch import nn
 
 import slimseg
 from slimseg.errors import ModelError
-from slimseg.graph import edit
+from slimseg.graph import edit, image_input
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import file, profiler, session, writer
-from slimseg.runtimes.litert.quantizer import Io, quantize_int8
-from slimseg.techniques import image_input
+from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.tensors import quantise
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
@@ -38,7 +39,7 @@ def images(count: int = 4) -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8))
 
 
-def int8(graph: Graph, path: Path, io: Io, pictures: list[np.ndarray]) -> file.File:
+def int8(graph: Graph, path: Path, io: Ends, pictures: list[np.ndarray]) -> file.File:
     writer.write(graph, path.with_suffix(".float.tflite"))
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     quantize_int8(path.with_suffix(".float.tflite"), path, [pipeline(each) for each in pictures], io=io)
@@ -57,7 +58,7 @@ def test_the_bytes_are_the_input(tmp_path: Path, mean: float, std: float) -> Non
     app, picture = host.App(found), images()[0]
     assert app.prepare(picture) is picture
     value = host.ImagePipeline(preprocessing, SIZE)(picture)
-    assert np.array_equal(session.quantise(value, found.inputs[0]), picture)  # float callers get the same bytes
+    assert np.array_equal(quantise(value, found.inputs[0]), picture)  # float callers get the same bytes
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_file_that_nobody_described(shared: Path, tmp_path: Path) -> None:
 def test_quantised_inputs_by_table_are_those_of_the_formula(tmp_path: Path, mean: object, order: str) -> None:
     preprocessing = Preprocessing.of(mean, 60, order)  # type: ignore[arg-type]
     found = int8(network(preprocessing), tmp_path / "int8.tflite", "int8", images())
-    wanted = session.quantise(host.ImagePipeline(preprocessing, SIZE)(images()[0]), found.inputs[0])
+    wanted = quantise(host.ImagePipeline(preprocessing, SIZE)(images()[0]), found.inputs[0])
     got = host.App(found).prepare(images()[0])
     assert got.dtype == np.int8
     assert np.array_equal(got, wanted)

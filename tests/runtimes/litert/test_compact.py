@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
+from slimseg.runtimes import host
 from slimseg.runtimes.litert import compact, file
 from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.session import predict
 
 DATA = Path(__file__).parents[2] / "data"
@@ -32,7 +34,7 @@ def deployed(graph: Graph, folder: Path) -> tuple[Path, Path]:
     float_path, path = folder / "float.tflite", folder / "int8.tflite"
     image = np.random.default_rng(0).integers(0, 256, (*graph.input_size, 3), np.uint8)
     deploy.write_float(graph, float_path)
-    deploy.write_int8(graph, float_path, path, [image])
+    LITERT.quantise(float_path, path, host.prepared(graph, [image]))
     return float_path, path
 
 

@@ -10,6 +10,7 @@ from slimseg.errors import ModelError, OutputError
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.litert import file
+from slimseg.runtimes.tensors import TensorInfo
 
 
 def test_operators_and_costs(tiny: Path) -> None:
@@ -24,7 +25,7 @@ def test_operators_and_costs(tiny: Path) -> None:
 
 def test_inputs_outputs_and_totals(tiny: Path) -> None:
     found = file.read(str(tiny))
-    assert found.inputs == (file.TensorInfo("x", (1, 32, 32, 4), "float32", 0.0, 0),)
+    assert found.inputs == (TensorInfo("x", (1, 32, 32, 4), "float32", 0.0, 0),)
     assert found.outputs[0].shape == (1, 32, 32, 16)
     assert found.size_bytes == tiny.stat().st_size
     assert (found.params, found.macs) == (296, file.operators(tiny)[0].macs)

@@ -9,8 +9,8 @@ import pytest
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes.litert import session
-from slimseg.runtimes.litert.file import TensorInfo
 from slimseg.runtimes.litert.session import Session, predict
+from slimseg.runtimes.tensors import TensorInfo, dequantise, quantise
 
 
 def images(count: int) -> np.ndarray:
@@ -56,6 +56,6 @@ def test_wrong_inputs(tiny: Path, tmp_path: Path) -> None:
 
 def test_integers_round_trip() -> None:
     info = TensorInfo("x", (4,), "int8", 0.5, 3)
-    raw = session.quantise(np.array([0.0, 0.5, -100.0, 100.0], np.float32), info)
+    raw = quantise(np.array([0.0, 0.5, -100.0, 100.0], np.float32), info)
     np.testing.assert_array_equal(raw, np.array([3, 4, -128, 127], np.int8))
-    np.testing.assert_array_equal(session.dequantise(raw, info), np.array([0.0, 0.5, -65.5, 62.0], np.float32))
+    np.testing.assert_array_equal(dequantise(raw, info), np.array([0.0, 0.5, -65.5, 62.0], np.float32))

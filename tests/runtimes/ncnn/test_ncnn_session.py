@@ -13,7 +13,7 @@ from PIL import Image
 
 from slimseg import load, models
 from slimseg.errors import DataError, ModelError, RuntimeFailure
-from slimseg.runtimes import benchmark, child, host
+from slimseg.runtimes import benchmark, child, end_to_end, host
 from slimseg.runtimes.litert import session as litert_session
 from slimseg.runtimes.litert import writer as litert_writer
 from slimseg.runtimes.ncnn import file, profiler, session, writer
@@ -170,7 +170,7 @@ def test_both_runtimes_are_timed_end_to_end_in_one_run(small, tmp_path):
     larger = models.build(5, (64, 96), "residual", 2.0, mean=127, std=128)
     litert_writer.write(graph, tmp_path / "m.tflite")
     slow = writer.write(larger, tmp_path, name="larger")
-    times = host.time_end_to_end([small.param, tmp_path / "m.tflite", slow.param], (100, 130), (100, 130))
+    times = end_to_end.time_end_to_end([small.param, tmp_path / "m.tflite", slow.param], (100, 130), (100, 130))
     assert len(times) == 3
     assert 0 < times[0] < times[2]
     assert 0.02 < times[0] / times[1] < 50
@@ -180,7 +180,7 @@ def test_end_to_end_needs_a_size(small, tmp_path):
     (tmp_path / "open.param").write_text(small.param.read_text().replace("0=96 1=64 2=3", "", 1))
     (tmp_path / "open.bin").write_bytes(small.bin.read_bytes())
     with pytest.raises(ModelError, match=r"open.param takes \(1, 0, 0, 0\), not one"):
-        host.time_end_to_end([tmp_path / "open.param"], (64, 96), (64, 96))
+        end_to_end.time_end_to_end([tmp_path / "open.param"], (64, 96), (64, 96))
 
 
 def test_a_profile_without_a_size_is_refused(small, tmp_path):

@@ -34,7 +34,7 @@ def ranges(source: file.File) -> dict[str, tuple[float, float]]:
     if source.inputs[0].shape[-1] != 3 or not preprocessing.takes_bytes:
         raise ModelError(
             f"{source.path} cannot take bytes: it wants (byte - {preprocessing.mean}) / {preprocessing.std} in "
-            f"{preprocessing.channel_order}; fold that into its first convolution (techniques.image_input.fold)"
+            f"{preprocessing.channel_order}; fold that into its first convolution (graph.image_input.fold)"
         )
     return {source.inputs[0].name: preprocessing.byte_range}
 

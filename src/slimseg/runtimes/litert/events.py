@@ -21,6 +21,7 @@ from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.memory import PeakMemory
 from slimseg.runtimes.litert.session import random_input
 from slimseg.runtimes.litert.trace import Event
+from slimseg.runtimes.tensors import TensorInfo
 
 Handle = ctypes.c_void_p
 Array = np.ndarray[Any, Any]
@@ -185,7 +186,7 @@ class Recorder:
         self._call("GetTensorName", self._tensor(kind, index), ctypes.byref(name))
         return (name.value or b"").decode(errors="replace")
 
-    def _fill(self, buffer: Handle, tensor: file.TensorInfo) -> None:
+    def _fill(self, buffer: Handle, tensor: TensorInfo) -> None:
         """Uninitialised memory may hold denormals, which are slow."""
         value, size = np.ascontiguousarray(random_input(tensor)), ctypes.c_size_t()
         self._call("GetTensorBufferSize", buffer, ctypes.byref(size))

@@ -18,22 +18,12 @@ from slimseg.disk import atomic
 from slimseg.errors import ModelError, SlimsegError
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert import arena, bounds, compact, costs, windows
+from slimseg.runtimes.tensors import TensorInfo
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = b"slimseg"
 MAX_FILE_BYTES = 1 << 30
 _ARITHMETIC = frozenset({"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"})
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One input or output of a model."""
-
-    name: str
-    shape: tuple[int, ...]  # NHWC
-    dtype: str  # numpy's name
-    scale: float  # real = (integer - zero_point) * scale; 0.0: not quantised
-    zero_point: int
 
 
 @dataclass(frozen=True)

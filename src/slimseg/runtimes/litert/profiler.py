@@ -15,6 +15,7 @@ from slimseg.runtimes.benchmark import Invocable, Timing, prepared, sample, warm
 from slimseg.runtimes.calm import Seen
 from slimseg.runtimes.litert import file, roof, runnable, summary
 from slimseg.runtimes.litert.events import Recorder
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.trace import Trace
 from slimseg.runtimes.turns import Turns
 
@@ -118,10 +119,10 @@ def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()
         first_run_ms = plain.run()
         start = Start(plain.load_ms, plain.prepare_ms, first_run_ms, plain.peak_memory_bytes())
     with Recorder(path, threads) as recorder, scratch.folder() as folder:
-        session = prepared(name, threads)
+        session = prepared(name, LITERT, threads=threads)
         probes = _Probes(
             {
-                probe: prepared(str(written), threads)
+                probe: prepared(str(written), LITERT, threads=threads)
                 for precision in precisions
                 for written, probe in roof.write_probes(precision, folder).items()
             },

@@ -36,10 +36,10 @@ from slimseg.runtimes.litert import (
     tensor_names,
     weak_addends,
 )
+from slimseg.runtimes.runtime import Ends
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
-Io = Literal["float32", "int8", "image"]
 Scheme = Literal["float16", "dynamic", "weight-only", "int8", "int16x8"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be measured
@@ -54,7 +54,7 @@ def quantize(
     out_path: str | Path,
     scheme: Scheme,
     ranges: Ranges | None = None,
-    io: Io = "float32",
+    io: Ends = "float32",
     keep_float: Collection[str] = (),
     timeout_s: float | None = None,
     within: child.Child | None = None,
@@ -65,7 +65,7 @@ def quantize(
         ranges: (min, max) of every activation by tensor name; for the static schemes only.
         io: "float32" keeps float input and output, quantised and dequantised by the file itself; "int8" has int8 input
             and output; "image" takes the RGB bytes (uint8) as they are and gives int8, for a preprocessing that
-            `takes_bytes` (`techniques.image_input.fold` brings most networks there). int8 only but for "float32".
+            `takes_bytes` (`graph.image_input.fold` brings most networks there). int8 only but for "float32".
         keep_float: names of tensors; the operators that compute them stay in float32, between conversions.
 
     Raises:
@@ -93,7 +93,7 @@ def quantize_int8(
     float_path: str | Path,
     out_path: str | Path,
     samples: Sequence[Array],
-    io: Io = "float32",
+    io: Ends = "float32",
     ranges: Ranges | None = None,
     threads: int = 1,
     timeout_s: float | None = None,
@@ -167,7 +167,7 @@ def _not_finite(model: Any) -> str | None:
     return None
 
 
-def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Collection[str]) -> bytes:
+def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str]) -> bytes:
     """The quantised file's bytes. For the child."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -191,7 +191,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Col
     return file.pack(model)  # shares what the quantiser repeats
 
 
-def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Io, keep_float: Collection[str], path: Path) -> Any:
+def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str], path: Path) -> Any:
     """What ai-edge-quantizer makes of a file, as a `ModelT`."""
     _configure(worker, scheme, io, keep_float)
     calibration = {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ranges.items()}
@@ -201,7 +201,7 @@ def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Io, keep_float: 
     return file.parse(bytes(result.quantized_model), path)
 
 
-def _configure(worker: Any, scheme: Scheme, io: Io, keep_float: Collection[str]) -> None:
+def _configure(worker: Any, scheme: Scheme, io: Ends, keep_float: Collection[str]) -> None:
     """The recipe: of several that fit an operator the last counts.
 
     A regular expression is searched for in the names of the operator's outputs, each with a semicolon behind it.

@@ -8,10 +8,10 @@ import re
 import numpy as np
 
 from slimseg.errors import ModelError, RuntimeFailure
-from slimseg.runtimes.litert.file import File, TensorInfo
+from slimseg.runtimes.litert.file import File
+from slimseg.runtimes.tensors import TensorInfo
 
 _SPARED = 0.25  # of the machine's memory: the file is loaded twice, and inputs are made beside it
-_FILES = re.compile("the native runtime (refused|crashed)")  # `runtimes.child`'s words; it may also run out of time
 _UNRESOLVED = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)")
 
 
@@ -40,11 +40,6 @@ def explained(described: File, error: RuntimeFailure) -> RuntimeFailure | ModelE
         f"{described.path} has the custom operator {found[1]}, which neither LiteRT nor XNNPACK has a kernel for: "
         "export the model without it"
     )
-
-
-def blamed(error: RuntimeFailure) -> RuntimeFailure | ModelError:
-    """For a file that a user gave: what LiteRT refuses or crashes on is the file's fault."""
-    return ModelError(str(error)) if _FILES.search(str(error)) else error
 
 
 def _check_input(described: File, tensor: TensorInfo) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from slimseg.errors import DataError
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file
+from slimseg.runtimes.tensors import TensorInfo, dequantise, quantise
 
 Array = np.ndarray[Any, Any]
 _CHUNK_BYTES = 64 << 20  # of inputs or outputs per message to the child
@@ -69,29 +70,7 @@ class Session:
         return dequantise(self.run_raw(quantise(value, self.file.inputs[0])), self.file.outputs[0])
 
 
-def quantise(value: Array, info: file.TensorInfo) -> Array:
-    """Float32 to the tensor's own type."""
-    dtype = np.dtype(info.dtype)
-    if dtype.kind not in "iu":
-        return np.ascontiguousarray(value, dtype)
-    limits = np.iinfo(dtype)
-    stored = np.rint(value / info.scale) + info.zero_point if info.scale else np.rint(value)
-    result: Array = np.clip(stored, limits.min, limits.max).astype(dtype)
-    return result
-
-
-def dequantise(value: Array, info: file.TensorInfo) -> Array:
-    """The tensor's own type to float32; integers without a scale and booleans (a mask) stay as they are."""
-    if value.dtype.kind == "b":
-        return value.astype(np.uint8)
-    if value.dtype.kind not in "iu":
-        return value.astype(np.float32, copy=False)
-    if not info.scale:
-        return value
-    return (value.astype(np.float32) - info.zero_point) * np.float32(info.scale)
-
-
-def random_input(info: file.TensorInfo, seed: int = 0) -> Array:
+def random_input(info: TensorInfo, seed: int = 0) -> Array:
     """A normal input of the tensor's own shape and type: timing must not depend on an image."""
     value = np.random.default_rng(seed).standard_normal(info.shape, np.float32)
     if np.dtype(info.dtype).kind in "iu" and info.scale:

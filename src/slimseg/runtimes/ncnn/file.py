@@ -16,8 +16,8 @@ from pathlib import Path
 from slimseg.disk import atomic
 from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert.file import TensorInfo
 from slimseg.runtimes.ncnn.net import HALF_TAG, MAGIC
+from slimseg.runtimes.tensors import TensorInfo
 
 _MARK = b"slimseg\0"
 _ARRAY_KEY = -23300
@@ -60,12 +60,12 @@ class File:
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """The input as a `.tflite` would describe it: (1, height, width, channels), float32."""
-        return (TensorInfo(self.input_name, (1, *self.input_shape), "float32", 0.0, 0),)
+        return (TensorInfo(self.input_name, (1, *self.input_shape), "float32"),)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The output likewise, without a shape, which the files do not say."""
-        return (TensorInfo(self.output_name, (), "float32", 0.0, 0),)
+        return (TensorInfo(self.output_name, (), "float32"),)
 
 
 def read(path: str | Path) -> File:

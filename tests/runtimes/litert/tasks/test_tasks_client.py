@@ -14,14 +14,16 @@ from torch import nn
 
 import slimseg
 from slimseg.errors import RuntimeFailure
+from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import file, session, writer
-from slimseg.runtimes.litert.quantizer import Io, quantize_int8
+from slimseg.runtimes.litert.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter, with_task_metadata
-from slimseg.techniques import head, image_input
+from slimseg.runtimes.runtime import Ends
+from slimseg.techniques import head
 
 Segment = Callable[[bytes, np.ndarray], dict[str, Any]]
 Network = Callable[..., Graph]
@@ -35,7 +37,7 @@ def ours(path: Path, description: Description, images: np.ndarray) -> np.ndarray
     return np.stack([app.mask(output, images.shape[1:3]) for output in outputs])
 
 
-def saved(graph: Graph, path: Path, io: Io | None = None, images: np.ndarray | None = None) -> Path:
+def saved(graph: Graph, path: Path, io: Ends | None = None, images: np.ndarray | None = None) -> Path:
     """The graph's file, in float or int8."""
     writer.write(graph, path)
     if io is None or images is None:
@@ -47,7 +49,7 @@ def saved(graph: Graph, path: Path, io: Io | None = None, images: np.ndarray | N
 
 @pytest.mark.parametrize("io", [None, "int8", "image"])
 def test_masks_and_confidences(
-    network: Network, pictures: np.ndarray, segment: Segment, tmp_path: Path, io: Io | None
+    network: Network, pictures: np.ndarray, segment: Segment, tmp_path: Path, io: Ends | None
 ) -> None:
     graph = network()
     path = saved(graph, tmp_path / "net.tflite", io, pictures)
@@ -70,7 +72,7 @@ def test_probabilities_are_confidences_as_they_are(
 
 @pytest.mark.parametrize(("kind", "io"), [("logits", None), ("probabilities", "int8")])
 def test_one_channel_becomes_two_classes(
-    network: Network, pictures: np.ndarray, segment: Segment, tmp_path: Path, kind: Any, io: Io | None
+    network: Network, pictures: np.ndarray, segment: Segment, tmp_path: Path, kind: Any, io: Ends | None
 ) -> None:
     graph = network(1, kind, (nn.Sigmoid(),) if kind == "probabilities" else ())
     path = saved(graph, tmp_path / "net.tflite", io, pictures)
@@ -147,7 +149,7 @@ def camvid_unet(shared: Path) -> Graph:
 
 
 @pytest.mark.parametrize("io", [None, "image"])
-def test_street_scenes(shared: Path, camvid_unet: Graph, segment: Segment, tmp_path: Path, io: Io | None) -> None:
+def test_street_scenes(shared: Path, camvid_unet: Graph, segment: Segment, tmp_path: Path, io: Ends | None) -> None:
     graph = camvid_unet
     images = photographs(shared / "camvid" / "val" / "images", (96, 128), 3)
     path = saved(graph, tmp_path / "net.tflite", io, images)

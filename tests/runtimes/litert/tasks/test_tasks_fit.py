@@ -16,13 +16,14 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import file, session, writer
-from slimseg.runtimes.litert.quantizer import Io, quantize_int8
+from slimseg.runtimes.litert.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import fitted, with_task_metadata
+from slimseg.runtimes.runtime import Ends
 
 Network = Callable[..., Graph]
 
 
-def int8(graph: Graph, path: Path, images: np.ndarray, io: Io, bytes_range: bool = False) -> Path:
+def int8(graph: Graph, path: Path, images: np.ndarray, io: Ends, bytes_range: bool = False) -> Path:
     writer.write(graph, path.with_suffix(".float.tflite"))
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     ranges = {graph.input.name: graph.description.preprocessing.byte_range} if bytes_range else {}

@@ -88,7 +88,7 @@ def _check(source: Any, result: Any, description: Description, name: str) -> Non
         raise Unsupported(
             f"{name} wants (byte - {wanted.mean}) / {wanted.std} in {wanted.channel_order}, and MediaPipe's "
             "ImageSegmenter gives RGB with one mean and std: fold that into the first convolution "
-            "(techniques.image_input.fold)"
+            "(graph.image_input.fold)"
         )
     if len(source.shape) != 4 or source.shape[0] != 1 or source.shape[3] != 3:
         raise Unsupported(f"{name} takes {_shape(source)}, and MediaPipe's ImageSegmenter gives (1, height, width, 3)")

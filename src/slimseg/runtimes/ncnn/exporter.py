@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from slimseg.exporting.written import Request, Written
 from slimseg.graph.output import giving_map
 from slimseg.results import Artefact, Port
+from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.ncnn import package, writer
 
 _PRECISIONS = {"fp16": "float16 weights", "fp32": "float32"}
@@ -20,9 +20,9 @@ _ARITHMETIC = "It was computed in float32 here; phones with half precision (ARMv
 
 def write(request: Request) -> Written:
     """Raises: Unsupported, OutputError."""
-    storage = cast(Literal["fp16", "fp32"], request.target.form or "fp16")
-    graph = giving_map(request.source.graph)
-    made = writer.write(graph, request.folder, storage, request.target.stem)
+    storage = cast(Literal["fp16", "fp32"], request.form or "fp16")
+    graph = giving_map(request.graph)
+    made = writer.write(graph, request.folder, storage, request.stem)
     run = package.available()
     artefact = Artefact(
         target="ncnn",

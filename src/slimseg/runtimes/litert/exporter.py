@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimseg.errors import RuntimeFailure, Unsupported, UserError
-from slimseg.exporting.written import Request, Written
+from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
-from slimseg.report.artefacts import tflite_artefact
-from slimseg.runtimes import host, runtime
+from slimseg.runtimes import host
+from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert.artefact import tflite_artefact
+from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.tasks import client, for_image_segmenter
-from slimseg.techniques import image_input
 
 CLIENT_IMAGES = 4
 AGREEMENT = 99.0  # percent of pixels: MediaPipe resizes masks in its own way
@@ -28,13 +28,13 @@ AGREEMENT = 99.0  # percent of pixels: MediaPipe resizes masks in its own way
 
 def write(request: Request) -> Written:
     """Raises: UserError (int8 without images), Unsupported, ModelError, OutputError, RuntimeFailure."""
-    form = request.target.form or request.source.precision
+    form = request.form or request.precision
     plain = _plain(request, form)
-    description = file.read_description(plain) or request.source.graph.description
-    path = request.folder / f"{request.target.stem}.tflite"
+    description = file.read_description(plain) or request.graph.description
+    path = request.folder / f"{request.stem}.tflite"
     verified: list[str] = []
     not_verified = [_PHONE]
-    unchanged = form in request.source.files
+    unchanged = form in request.files
     try:
         content, folded = _for_mediapipe(request, plain, form, description)
         file.save(content, path)
@@ -48,7 +48,7 @@ def write(request: Request) -> Written:
         artefact = replace(artefact, precision="int8")
     artefact = replace(artefact, verified=tuple(verified), not_verified=tuple(not_verified))
     same_as = plain.name if unchanged else ""
-    return Written(artefact, path, request.source.graph, is_float=form != "int8", same_as=same_as)
+    return Written(artefact, path, request.graph, is_float=form != "int8", same_as=same_as)
 
 
 _PHONE = "It ran on this computer's processor, not on a phone."
@@ -56,16 +56,15 @@ _PHONE = "It ran on this computer's processor, not on a phone."
 
 def _plain(request: Request, form: str) -> Path:
     """The network's file in that form, as an app of ours would take it."""
-    source = request.source
-    if form in source.files:
-        return source.files[form]
+    if form in request.files:
+        return request.files[form]
     path = request.folder / f"plain_{form}.tflite"
     if form == "int8" and request.drawn:
         raise UserError("int8 needs images for the ranges of activations: give --data")
     if form == "int8":
-        deploy.write_deployed(source.graph, path, request.images, "int8")
+        LITERT.deploy(request.graph, path, "int8", request.images)
     else:
-        _write_float(source.graph, path, form)
+        _write_float(request.graph, path, form)
     return path
 
 
@@ -73,7 +72,7 @@ def _write_float(graph: Graph, path: Path, form: str) -> None:
     """In float32, the weights in 32 or in 16 bits, whatever they came in."""
     asked = graph.copy()
     asked.weights = "float16" if form == "float16" else "float32"
-    runtime.LITERT.write(asked, path)
+    LITERT.write(asked, path)
 
 
 def _for_mediapipe(request: Request, plain: Path, form: str, description: Description) -> tuple[bytes, bool]:
@@ -82,13 +81,13 @@ def _for_mediapipe(request: Request, plain: Path, form: str, description: Descri
     Raises:
         Unsupported: MediaPipe would refuse the network in any form, or make wrong masks of it.
     """
-    name, licence = request.source.graph.name, request.licence
+    name, licence = request.graph.name, request.licence
     try:
         return for_image_segmenter(plain.read_bytes(), description, name, licence), False
     except Unsupported:
         if form == "int8" or not _normalises_by_channel(description):
             raise
-        folded = image_input.fold(request.source.graph)
+        folded = image_input.fold(request.graph)
         path = request.folder / "folded.tflite"
         _write_float(folded, path, form)
         return for_image_segmenter(path.read_bytes(), folded.description, name, licence), True
@@ -109,7 +108,7 @@ def _client_says(path: Path, request: Request) -> str:
     """
     if not client.available():
         return f"It was not loaded by MediaPipe itself, which is not installed here: {client.INSTALL}."
-    size = request.source.graph.input_size
+    size = request.graph.input_size
     images = [host.resize_image(image, size) for image in request.probes[:CLIENT_IMAGES]]
     app = host.App(file.read(path))
     try:

@@ -11,8 +11,9 @@ from slimseg.errors import ModelError
 from slimseg.graph.description import Description
 from slimseg.results import Artefact, Port
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.tasks import has_task_metadata
+from slimseg.runtimes.tensors import TensorInfo, quantise
 
 
 def tflite_artefact(path: str | Path, description: Description | None = None, **measured: Any) -> Artefact:
@@ -49,8 +50,8 @@ def _takes_pixels(found: file.File, said: Description) -> bool:
     every = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
     pipeline = host.ImagePipeline(said.preprocessing, (1, 256))
     info = found.inputs[0]
-    return info.dtype == "uint8" and np.array_equal(session.quantise(pipeline.normalised(every), info), every)
+    return info.dtype == "uint8" and np.array_equal(quantise(pipeline.normalised(every), info), every)
 
 
-def _port(info: file.TensorInfo) -> Port:
+def _port(info: TensorInfo) -> Port:
     return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)

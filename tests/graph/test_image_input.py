@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from slimseg.errors import Unsupported
-from slimseg.graph import edit, ops
+from slimseg.graph import edit, image_input, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.host import ImagePipeline
-from slimseg.techniques import image_input
 
 SIZE = (11, 14)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)

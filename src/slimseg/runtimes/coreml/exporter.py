@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from slimseg.errors import Unsupported
-from slimseg.exporting.written import Request, Written
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import giving_map
 from slimseg.results import Artefact, Port
 from slimseg.runtimes import host
 from slimseg.runtimes.coreml import half_range, structure, writer
 from slimseg.runtimes.coreml.compression import WeightStorage
-from slimseg.training.data import Pixels
+from slimseg.runtimes.exporter import Request, Written
+from slimseg.runtimes.host import Pixels
 
 _PRECISIONS = {
     "float16": "float16",
@@ -36,11 +36,11 @@ _UNRUN = "Its numbers were not compared: Core ML runs on macOS and iOS only."
 
 def write(request: Request) -> Written:
     """Raises: Unsupported, OutputError, UserError (coremltools is not installed)."""
-    graph, form = giving_map(request.source.graph), request.target.form or "float16"
+    graph, form = giving_map(request.graph), request.form or "float16"
     wide = () if form == "float32" else half_range.overflowing(graph, _tensor(graph, request.probes))
     made = writer.write(
         graph,
-        request.folder / f"{request.target.stem}.mlpackage",
+        request.folder / f"{request.stem}.mlpackage",
         "float32" if form == "float32" else "float16",
         cast(WeightStorage, form) if form in ("palettised", "linear") else "float",
         sizes=request.sizes,

@@ -1,0 +1,34 @@
+"""Core ML, for iOS: packages are written and checked here, and run on Apple's systems alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from slimseg.runtimes.exporter import Exporter, Request, Written
+
+
+class CoreML(Exporter):
+    target = "coreml"
+    brand = "Core ML"
+    system = "iOS"
+    suffix = ".mlpackage"
+    forms = ("float16", "float32", "palettised", "linear")
+    layout = "NCHW"
+    snippets: ClassVar[Mapping[str, str]] = {"coreml.swift": "Core ML with Vision"}
+    unrun = "Core ML runs on macOS and iOS only, where slimseg's tests run it"
+    on_outputs = (
+        "Core ML runs on Apple's systems only, so nothing is timed here: by what is known of its operations "
+        "(docs/coreml.md) argmax runs on the Neural Engine but the M1 hands its integers to the CPU, and a last resize "
+        "is software on the M1, so take the mask where the network gives it without a last resize, else the scores "
+        "before that resize, and let Xcode's performance report decide"
+    )
+    reason = "the only one that reaches the Neural Engine"
+
+    def export(self, request: Request) -> Written:
+        from slimseg.runtimes.coreml import exporter
+
+        return exporter.write(request)
+
+
+COREML = CoreML()

@@ -1,0 +1,106 @@
+"""LiteRT on the CPU, as slimseg's usual runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from torch import nn
+
+from slimseg.deployment import Precision
+from slimseg.graph import ops
+from slimseg.graph.graph import Graph
+from slimseg.results import Profile
+from slimseg.runtimes import child, host
+from slimseg.runtimes.exporter import Request, Written
+from slimseg.runtimes.runtime import Ends, Kept, Runtime, Session
+
+
+class LiteRT(Runtime):
+    """Float files keep their weights as they came, in 32 or in 16 bits, and compute in 32."""
+
+    name = "litert"
+    brand = "LiteRT"
+    title = "LiteRT CPU (XNNPACK)"
+    suffix = ".tflite"
+    target = "tflite"
+    system = "Android"
+    forms = ("float32", "float16", "int8")
+    layout = "NHWC"
+    snippets: ClassVar[Mapping[str, str]] = {
+        "mediapipe.kt": "MediaPipe Tasks",
+        "mediapipe.java": "MediaPipe Tasks",
+        "litert.kt": "LiteRT",
+        "litert.java": "LiteRT",
+    }
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8")
+
+    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
+        from slimseg.runtimes.litert import writer
+
+        if graph.weights == "float32" or weights == "full":
+            writer.write(graph, path)
+        else:
+            writer.write(graph, path, "float16" if weights == "rounded" else "float16 where exact")
+
+    def export(self, request: Request) -> Written:
+        from slimseg.runtimes.litert import exporter
+
+        return exporter.write(request)
+
+    def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
+        from slimseg.runtimes.litert import quantizer
+
+        quantizer.quantize_int8(float_path, path, samples, io=ends)
+
+    def fuses(self, layer: nn.Module) -> bool:
+        return isinstance(layer, nn.BatchNorm2d | ops.Affine | nn.ReLU | nn.ReLU6)
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return (path,)
+
+    def read(self, path: Path) -> host.Described:
+        from slimseg.runtimes.litert import file
+
+        return file.read(path)
+
+    def weights(self, path: Path) -> str:
+        from slimseg.runtimes.litert import file
+
+        return file.read(path).weights
+
+    def precision(self, path: Path) -> Precision:
+        """What the convolutions of a `.tflite` compute in."""
+        from slimseg.runtimes.litert import file
+
+        return "int8" if any("int8" in each.dtype for each in file.operators(path) if each.macs) else "float32"
+
+    def open(self, path: str | Path, threads: int = 1, options: Any = None) -> Session:
+        from slimseg.runtimes.litert import session
+
+        return session.Session(path, threads)
+
+    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
+        from slimseg.runtimes.litert import session
+
+        return session.predict(path, inputs, threads, raw=True)
+
+    def layer_names(self, path: Path) -> tuple[str, ...]:
+        from slimseg.runtimes.litert import activations
+
+        return activations.names(path)
+
+    def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        from slimseg.runtimes.litert import activations
+
+        return activations.values(path, image, names)
+
+    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+        from slimseg.runtimes.litert import profiler
+
+        return profiler.profile(path, threads, runs, within=within)
+
+
+LITERT = LiteRT()

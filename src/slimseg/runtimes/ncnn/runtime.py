@@ -1,0 +1,106 @@
+"""ncnn on the CPU: an extra, and Android's other runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from torch import nn
+
+from slimseg.deployment import Precision
+from slimseg.graph import ops
+from slimseg.graph.description import OutputKind
+from slimseg.graph.graph import Graph
+from slimseg.results import Profile
+from slimseg.runtimes import child, host
+from slimseg.runtimes.exporter import Request, Written
+from slimseg.runtimes.ncnn import package
+from slimseg.runtimes.runtime import Kept, Runtime, Session
+
+
+class Ncnn(Runtime):
+    """Weights are stored in 16 bits, rounded, as an app would have them, unless all 32 are asked for; they are computed
+    with in 32 here. A class index is left to the app: ncnn's ArgMax is one number for a whole blob."""
+
+    name = "ncnn"
+    brand = "ncnn"
+    title = "ncnn CPU"
+    suffix = ".param"
+    target = "ncnn"
+    system = "Android"
+    forms = ("fp16", "fp32")
+    layout = "CHW"
+    snippets: ClassVar[Mapping[str, str]] = {"ncnn.cpp": "ncnn"}
+    precisions: ClassVar[tuple[Precision, ...]] = ("float16",)
+    output_kinds: ClassVar[tuple[OutputKind, ...]] = ("logits", "probabilities")
+    without_kind = "ncnn has no argmax of every pixel: its files end with the scores, and the app compares them"
+
+    def missing(self) -> str:
+        return "" if package.available() else package.INSTALL
+
+    def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
+        from slimseg.runtimes.ncnn import writer
+
+        writer.write(graph, path.parent, "fp32" if weights == "full" else "fp16", path.stem)
+
+    def export(self, request: Request) -> Written:
+        from slimseg.runtimes.ncnn import exporter
+
+        return exporter.write(request)
+
+    def fuses(self, layer: nn.Module) -> bool:
+        from slimseg.runtimes.ncnn import lowering
+
+        return isinstance(layer, nn.BatchNorm2d | ops.Affine) or bool(lowering.fused(layer))
+
+    def said(self, graph: Graph) -> Graph:
+        from slimseg.runtimes.ncnn import writer
+
+        return writer.without_argmax(graph)
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return path, path.with_suffix(".bin")
+
+    def read(self, path: Path) -> host.Described:
+        from slimseg.runtimes.ncnn import file
+
+        return file.read(path)
+
+    def weights(self, path: Path) -> str:
+        from slimseg.runtimes.ncnn import file
+
+        return file.weights(path)
+
+    def precision(self, path: Path) -> Precision:
+        """ncnn deploys one: half precision wherever a phone's processor has it."""
+        return self.float_precision
+
+    def open(self, path: str | Path, threads: int = 1, options: Any = None) -> Session:
+        from slimseg.runtimes.ncnn import session
+
+        return session.Session(path, threads, options or session.DEFAULTS)
+
+    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
+        from slimseg.runtimes.ncnn import session
+
+        return session.predict(path, inputs, threads)
+
+    def layer_names(self, path: Path) -> tuple[str, ...]:
+        from slimseg.runtimes.ncnn import file
+
+        return tuple(layer.name for layer in file.read(path).layers if len(layer.outputs) == 1)
+
+    def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        from slimseg.runtimes.ncnn import session
+
+        return session.values(path, image, names)
+
+    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+        from slimseg.runtimes.ncnn import profiler
+
+        return profiler.profile(path, threads, runs, within=within)
+
+
+NCNN = Ncnn()

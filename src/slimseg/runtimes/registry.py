@@ -1,0 +1,136 @@
+"""Which runtimes and exporters there are. This file alone names them; a file says by its suffix whose it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from slimseg.deployment import CPU, DEFAULT_RUNTIME, Deployment, Precision
+from slimseg.disk import atomic
+from slimseg.errors import ModelError, Unsupported, UserError
+from slimseg.runtimes.coreml.runtime import COREML
+from slimseg.runtimes.exporter import Exporter
+from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.runtimes.ncnn.runtime import NCNN
+from slimseg.runtimes.runtime import Runtime
+
+_runtimes: dict[str, Runtime] = {runtime.name: runtime for runtime in (LITERT, NCNN)}
+RUNTIMES: Mapping[str, Runtime] = MappingProxyType(_runtimes)
+_exporters: dict[str, Exporter] = {each.target: each for each in (LITERT, COREML, NCNN)}
+EXPORTERS: Mapping[str, Exporter] = MappingProxyType(_exporters)
+DEFAULT = RUNTIMES[DEFAULT_RUNTIME]
+
+
+def register(runtime: Runtime) -> None:
+    """Add a runtime of your own: every command takes its name then.
+
+    Raises:
+        ValueError: its name, its target or the suffix of its files is taken.
+    """
+    if runtime.name in _runtimes or runtime.target in _exporters:
+        raise ValueError(f"there is a runtime {runtime.name!r} or a target {runtime.target!r} already")
+    for other in _exporters.values():
+        if runtime.suffix == other.suffix:
+            raise ValueError(f"{runtime.name}: files with {runtime.suffix} are those of {other.brand}")
+    _runtimes[runtime.name] = _exporters[runtime.target] = runtime
+
+
+def unregister(name: str) -> None:
+    """Take a registered runtime out again."""
+    del _exporters[_runtimes.pop(name).target]
+
+
+def known(name: str) -> Runtime:
+    """The runtime of a name, whether it is installed or not.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _runtimes:
+        raise UserError(f"--runtime {name!r} must be one of {', '.join(_runtimes)}")
+    return _runtimes[name]
+
+
+def named(name: str) -> Runtime:
+    """The runtime of a name, ready to run.
+
+    Raises:
+        UserError: there is none, or it is not installed.
+    """
+    runtime = known(name)
+    if how := runtime.missing():
+        raise UserError(f"the {runtime.brand} package is not installed: {how}")
+    return runtime
+
+
+def deployment(runtime: str | None = None, precision: str | None = None, threads: int = 1) -> Deployment:
+    """What a user asks for, in the words of the command line; the runtime need not be installed.
+
+    Args:
+        runtime: LiteRT by default.
+        precision: by default that of the runtime's float networks.
+
+    Raises:
+        UserError: there is no such runtime, or it has no such precision.
+    """
+    its = known(runtime or DEFAULT_RUNTIME)
+    return Deployment(its.name, _precision(its, precision), CPU, threads=threads)
+
+
+def _precision(runtime: Runtime, asked: str | None) -> Precision:
+    if asked is None:
+        return runtime.float_precision
+    for precision in runtime.precisions:
+        if precision == asked:
+            return precision
+    raise UserError(f"--precision {asked!r}: {runtime.brand} has {' and '.join(runtime.precisions)}")
+
+
+def of(path: str | Path) -> Runtime:
+    """The runtime whose file it is.
+
+    Raises:
+        ModelError: it is a file of none.
+    """
+    suffix = Path(path).suffix.lower()
+    for runtime in _runtimes.values():
+        if suffix == runtime.suffix:
+            return runtime
+    suffixes = " or ".join(f"a {runtime.suffix}" for runtime in _runtimes.values())
+    raise ModelError(f"{path} is no file of a runtime: give {suffixes}")
+
+
+def running(path: Path) -> Runtime:
+    """The runtime that runs a file of an exporter, on this machine.
+
+    Raises:
+        Unsupported: there is none here, with the reason.
+    """
+    for exporter in _exporters.values():
+        if path.suffix.lower() == exporter.suffix:
+            if not isinstance(exporter, Runtime):
+                raise Unsupported(f"{path.name} is not run: {exporter.unrun}")
+            if how := exporter.missing():
+                raise Unsupported(f"{path.name} is not run, since {exporter.brand} is not installed here: {how}")
+            return exporter
+    raise Unsupported(f"{path.name} is not run: no runtime here has files with {path.suffix}")
+
+
+def is_deployed(path: str | Path) -> bool:
+    """Whether a path is that of a runtime's file rather than of a network to be opened."""
+    return Path(path).suffix.lower() in {runtime.suffix for runtime in _runtimes.values()}
+
+
+def size_bytes(path: Path) -> int:
+    """Of all files of a network."""
+    return sum(each.stat().st_size for each in of(path).files(path))
+
+
+def copy(source: Path, target: Path) -> None:
+    """All files of a network under another name; each is replaced in one step, the one that stands for it last."""
+    pairs = list(zip(of(source).files(source), of(target).files(target), strict=True))
+    for old, new in reversed(pairs):
+        with old.open("rb") as stream, atomic.replacing(new) as copied:
+            shutil.copyfileobj(stream, copied)
