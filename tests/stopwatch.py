@@ -19,7 +19,7 @@ from slimseg.results import Profile
 from slimseg.runtimes import benchmark, child, registry
 from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert import profiler as litert_profiler
-from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.runtimes.litert.runtime import LiteRT
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
 ROUNDS = 9
@@ -85,14 +85,14 @@ def _latency_ms(path: Path, threads: int, options: Any) -> float:
 
 
 def _operators_ms(path: Path) -> Iterable[float]:
-    if registry.of(path) is LITERT:
+    if isinstance(registry.of(path), LiteRT):
         return [_operator_ms(each, each.dtype) for each in file.operators(path)]
     layers = _profilers["ncnn"](path, 1, 1, within=child.shared()).layers
     return [_operator_ms(each, "float32") for each in layers if each.op != "Split"]
 
 
 def _dtypes(path: Path) -> dict[str, str]:
-    return {each.name: each.dtype for each in file.operators(path)} if registry.of(path) is LITERT else {}
+    return {each.name: each.dtype for each in file.operators(path)} if isinstance(registry.of(path), LiteRT) else {}
 
 
 def _operator_ms(operator: Operator, dtype: str) -> float:

@@ -15,13 +15,14 @@ from torch import nn
 
 from slimseg.deployment import CPU, Precision
 from slimseg.disk import scratch
-from slimseg.errors import Unsupported
+from slimseg.errors import Unsupported, UserError
 from slimseg.graph import image_input
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
-from slimseg.results import Profile
+from slimseg.results import Artefact, Port, Profile
 from slimseg.runtimes import child, host
-from slimseg.runtimes.exporter import Exporter
+from slimseg.runtimes.exporter import Exporter, Request, Written
+from slimseg.runtimes.tensors import TensorInfo
 
 # How a network's weights are stored: in the precision that they came in ("rounded" to it where an edit or training made
 # them), in that precision only where it rounds nothing ("exact"), or in 32 bits all ("full").
@@ -67,6 +68,29 @@ class Runtime(Exporter):
 
         "full" is for comparisons of numbers, and for what is still to be quantised.
         """
+
+    def export(self, request: Request) -> Written:
+        """The file as it is deployed, in one of `precisions`, with nothing further around it.
+
+        Raises:
+            UserError: int8 without images for its ranges.
+        """
+        precision = next((each for each in self.precisions if each == request.form), self.float_precision)
+        if precision == "int8" and request.drawn:
+            raise UserError("int8 needs images for the ranges of activations: give --data")
+        path = request.folder / f"{request.stem}{self.suffix}"
+        self.deploy(request.graph, path, precision, request.images)
+        files, found, said = self.files(path), self.read(path), self.said(request.graph)
+        artefact = Artefact(
+            target=self.target,
+            files=tuple(each.name for each in files),
+            size_bytes=sum(each.stat().st_size for each in files),
+            precision=precision,
+            input=_port(found.inputs[0]),
+            output=_port(found.outputs[0]),
+            output_kind=said.description.output_kind,
+        )
+        return Written(artefact, path, said, is_float=precision != "int8", others=files[1:])
 
     def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
         """The int8 form of a file whose weights are in 32 bits.
@@ -144,3 +168,7 @@ class Runtime(Exporter):
     @abstractmethod
     def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
         """Where the time goes."""
+
+
+def _port(info: TensorInfo) -> Port:
+    return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)
