@@ -26,7 +26,7 @@ class Deployment:
     threads: int = 1  # of the runtime
 
     def __str__(self) -> str:
-        """In words, as far as it is not what is usual: "ncnn", "litert int8"."""
+        """In words, as far as it is not what is usual: the runtime, and "int8"."""
         return f"{self.runtime} int8" if self.precision == "int8" else self.runtime
 
 

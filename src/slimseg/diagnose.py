@@ -42,12 +42,12 @@ def diagnose(
 
     Args:
         model: an opened network, or whatever `load` opens by path.
-        precision: what the what-ifs are written in, one of the runtime's precisions ("float32" or "int8" for LiteRT),
+        precision: what the what-ifs are written in, one of the runtime's precisions ("float32" or "int8", mostly),
             since what pays in one may not in another. Default: that of the file; of a source that is no runtime's file
             that of float networks.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
-        runtime: "litert" (the default), "ncnn", or another in the registry.
+        runtime: a name in `runtimes.registry`; by default that of `deployment.DEFAULT_RUNTIME`.
 
     Returns:
         Findings by what they need (nothing, images, labels), then by saving; sites that gain nothing included, so

@@ -53,7 +53,7 @@ def evaluate(
         description: preprocessing and kind of output; by default what the file says of itself or its layers imply.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
-        on: the runtime for a Graph, LiteRT by default; a file has its own.
+        on: the runtime for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file has its own.
         output: of a `.tflite` with several outputs the one to judge, by name or number; by default the likeliest.
 
     Raises:

@@ -42,13 +42,12 @@ CALIBRATION_IMAGES = 100
 PROBES = 8  # images to look at values with
 PARITY_IMAGES = 20
 SECONDS_PER_FILE = 2.0  # of timing
-EVERYTHING = "tflite,coreml,ncnn"
 
 
 def export(
     model: Graph | str | Path,
     out: str | Path,
-    to: str | Sequence[Target] = EVERYTHING,
+    to: str | Sequence[Target] | None = None,
     head: OutputKind | None = None,
     data: str | Path | Folder | None = None,
     *,
@@ -65,7 +64,8 @@ def export(
         model: an opened Graph, any file that `load` opens, or the folder of a finished run of `slim`, whose proven
             `model.tflite` is then the one that is exported.
         out: folder for the files, `model_card.md` and `.json`; one that an earlier export filled is written over.
-        to: runtimes with commas between, each perhaps with a form: "tflite,tflite:int8,ncnn,coreml:palettised".
+        to: targets with commas between, each perhaps with a form, as in "tflite,tflite:int8"; by default all in
+            `runtimes.registry.EXPORTERS`.
         head: "mask", "probabilities" or "logits"; by default as the network has it.
         data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: to compare
             masks on, for the ranges of int8 and of float16. Without one, drawn images have to do, and int8 cannot be
@@ -84,6 +84,7 @@ def export(
     Raises:
         UserError: what the user gave cannot be used, in one sentence; nothing is written.
     """
+    to = ",".join(registry.EXPORTERS) if to is None else to
     targets = parse(to) if isinstance(to, str) else tuple(to)
     source = open_source(model, head, anyway)
     folder, progress = None if data is None else open_folder(data), progress or Silent()

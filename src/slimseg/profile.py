@@ -23,7 +23,7 @@ def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: str
         model: a Graph, the path of a file of a runtime (`.tflite`, `.param`), or whatever `load` opens by path.
         threads: CPU threads of the runtime.
         runs: profiled inferences; times are medians over them.
-        on: the runtime; by default the one that the file is for, and LiteRT for a Graph.
+        on: the runtime; by default the one that the file is for, for a Graph `deployment.DEFAULT_RUNTIME`.
 
     Raises:
         ModelError: the model cannot be opened, or the runtime refuses the user's own file or crashes on it.

@@ -66,7 +66,7 @@ class Disturbance(Result):
 
 @dataclass(frozen=True)
 class Statistics(Result):
-    """Times of one thing over all profiled runs, as LiteRT's own summary has them."""
+    """Times of one thing over all profiled runs."""
 
     first_ms: float = 0.0
     average_ms: float = 0.0
@@ -517,7 +517,7 @@ class Port(Result):
     """One end of an exported file. real = (integer − zero_point) · scale, where `scale` is not 0."""
 
     name: str  # of the tensor, blob or feature
-    shape: tuple[int, ...]  # as the file has it: NHWC in .tflite, CHW in ncnn, NCHW in Core ML
+    shape: tuple[int, ...]  # as the file has it, in the `layout` of its exporter
     dtype: str  # numpy's name
     scale: float = 0.0
     zero_point: int = 0
@@ -527,7 +527,7 @@ class Port(Result):
 class Artefact(Result):
     """One exported file or package, or why there is none."""
 
-    target: str  # "tflite", "coreml", "ncnn"
+    target: str  # a name in `runtimes.registry.EXPORTERS`
     files: tuple[str, ...]  # names within the folder, the one that is opened first in front; empty where it failed
     size_bytes: int = 0  # of all files together
     precision: str = ""  # "float32", "float16", "int8", ...
@@ -550,7 +550,7 @@ class Artefact(Result):
 class HeadTrial(Result):
     """One form of a network's output on one runtime: what it costs an app that wants the mask, or why there is none."""
 
-    runtime: str  # "litert", "litert int8" or "ncnn"
+    runtime: str  # and its precision, where that is int8: a `Deployment` in words
     form: str  # e.g. "logits at 96x128"; the first of its runtime is the network as it is
     latency_ms: float = 0.0  # from the prepared input to the output
     end_to_end_ms: float = 0.0  # from RGB bytes to the class mask, both of the image's size
@@ -612,7 +612,7 @@ class Parity(Result):
     """How far a file's masks are from those of the network that it came from."""
 
     file: str
-    runtime: str  # "litert", "ncnn" or "coreml"
+    runtime: str  # a name in `runtimes.registry`
     images: int
     disagreement_percent: float  # of all pixels: another class than the network's
     worst_image: str

@@ -78,10 +78,10 @@ def slim(
         model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
         data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it; None where the
             budget needs nothing.
-        out: folder for `model.tflite` (int8; float32 where the budget needs nothing) or, for ncnn, `model.param` and
-            `model.bin`; beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It
-            must not hold anything yet but this very run: one that was stopped goes on, one that is finished stays as it
-            is and gives its result again.
+        out: folder for `model.tflite` (int8; float32 where the budget needs nothing), or the files of another runtime;
+            beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It must not hold
+            anything yet but this very run: one that was stopped goes on, one that is finished stays as it is and gives
+            its result again.
         budget: bounds on size, speed and accuracy, and on the time to spend.
         seed: of everything random.
         progress: where to show progress; silent by default.

@@ -10,8 +10,10 @@ import typer
 from slimseg.cli.opening import Opening, size
 from slimseg.cli.opening import images as folder_of
 from slimseg.cli.options import (
+    EVERYTHING,
     Anyway,
     AsJson,
+    CoreMLSizes,
     Foreground,
     Kind,
     Mean,
@@ -20,6 +22,7 @@ from slimseg.cli.options import (
     Size,
     Std,
     Threads,
+    To,
     Weights,
 )
 from slimseg.cli.showing import progress, show
@@ -30,22 +33,14 @@ def export(
         str, typer.Argument(help="A model file, file.py:function, or the folder of a run of slim.", metavar="MODEL")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the files and their model card.")],
-    to: Annotated[
-        str,
-        typer.Option(
-            help="tflite, coreml, ncnn, with commas between; each perhaps with a form: tflite:float32|float16|int8, "
-            "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
-        ),
-    ] = "tflite,coreml,ncnn",
+    to: To = EVERYTHING,
     data: Annotated[
         Path | None, typer.Option(help="Images, perhaps with masks, to compare on and to take int8 ranges from.")
     ] = None,
     foreground: Foreground = None,
     head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Images to compare masks on.")] = 20,
-    coreml_sizes: Annotated[
-        str | None, typer.Option(help="Further sizes HEIGHTxWIDTH,HEIGHTxWIDTH that the Core ML package takes.")
-    ] = None,
+    coreml_sizes: CoreMLSizes = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights, in a sentence, for card and files.")] = None,
     weights: Weights = None,
     input_size: Size = None,
@@ -58,9 +53,9 @@ def export(
     anyway: Anyway = False,
     json: AsJson = False,
 ) -> None:
-    """One network as files for LiteRT and MediaPipe Tasks, Core ML and ncnn: each compared with it, with a model card.
+    """One network as files for the runtimes of phones: each compared with it, with a model card.
 
-    Example:  slimseg export run/ --to tflite,coreml,ncnn --data images/ --out app/
+    Example:  slimseg export run/ --data images/ --out app/
     """
     from slimseg.export import export as run
     from slimseg.report.export import show_export

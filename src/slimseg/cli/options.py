@@ -31,3 +31,18 @@ On = Annotated[str | None, typer.Option("--runtime", help="litert or ncnn. Defau
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Export a result outside its budget, too; its card says so.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]
+EVERYTHING = "tflite,coreml,ncnn"
+To = Annotated[
+    str,
+    typer.Option(
+        help="Targets with commas between, each perhaps with a form: tflite:float32|float16|int8, "
+        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
+    ),
+]
+AlsoTo = Annotated[
+    str | None, typer.Option("--to", help=f"Export the result into OUT/export, too: {EVERYTHING}. See export --help.")
+]
+CoreMLSizes = Annotated[
+    str | None,
+    typer.Option("--coreml-sizes", help="Further sizes HEIGHTxWIDTH,HEIGHTxWIDTH that the Core ML package takes."),
+]

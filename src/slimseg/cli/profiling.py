@@ -30,11 +30,9 @@ def profile(
     trace: Annotated[Path | None, typer.Option(help="Write one run for chrome://tracing or Perfetto, too.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Where the time goes, layer by layer, on LiteRT or ncnn.
+    """Where the time goes, layer by layer, on a real runtime.
 
     Example:  slimseg profile network.tflite --csv layers.csv --trace trace.json
-
-    On ncnn:  slimseg profile network.tflite --runtime ncnn
     """
     from slimseg.profile import profile as run
     from slimseg.report.profile_files import write_csv, write_trace

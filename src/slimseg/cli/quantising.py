@@ -77,7 +77,7 @@ def quantize(
     budget = Budget(max_size_bytes=parse_size(max_size) if max_size else None, max_drop=max_drop)
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     own_file = model.lower().endswith(".tflite") and input_size is None and weights is None
-    own_file = own_file and chosen_output(model, output)[0] == 0  # LiteRT hands out the first
+    own_file = own_file and chosen_output(model, output)[0] == 0  # runtimes hand out the first
     source = model if own_file else opening.load()
     description = opening.describe() if own_file else None
     result = run(

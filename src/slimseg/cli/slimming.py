@@ -11,6 +11,7 @@ import typer
 
 from slimseg.cli.opening import Opening, images, runtime_named
 from slimseg.cli.options import (
+    AlsoTo,
     Anyway,
     AsJson,
     Foreground,
@@ -49,9 +50,7 @@ def slim(
     time_limit: Annotated[str, typer.Option(help="45m, 90s, 1h.")] = "45m",
     runtime: On = None,
     head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
-    to: Annotated[
-        str | None, typer.Option(help="Export the result into OUT/export, too: tflite,coreml,ncnn. See export --help.")
-    ] = None,
+    to: AlsoTo = None,
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,

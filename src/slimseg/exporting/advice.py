@@ -44,7 +44,7 @@ def on_heads(trials: Sequence[HeadTrial], targets: Sequence[str]) -> tuple[str, 
 
 
 def _named(trial: str) -> str:
-    """Of a runtime or a deployment, for people: "LiteRT in int8"."""
+    """Of a runtime or a deployment, for people: its brand, and "in int8"."""
     name, _, precision = trial.partition(" ")
     return f"{registry.known(name).brand} in {precision}" if precision else registry.known(name).brand
 

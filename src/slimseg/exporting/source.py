@@ -11,10 +11,11 @@ from slimseg.exporting import proven
 from slimseg.frontends import load
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
+from slimseg.planning import deploy
 from slimseg.planning.own import own_file
 from slimseg.report import wording
 from slimseg.results import UNKNOWN, Provenance
-from slimseg.runtimes.litert import file
+from slimseg.runtimes import registry
 from slimseg.techniques.head import with_output
 
 
@@ -83,14 +84,14 @@ def _of_file(graph: Graph) -> dict[str, Path]:
 
 def _of_run(folder: Path) -> dict[str, Path]:
     """The deployed file last: where it is in float32, it is the rewritten one."""
-    paths = [folder / name for name in ("model_float.tflite", "model.tflite")]
+    paths = [folder / deploy.float_name("model"), folder / f"model{registry.DEFAULT.suffix}"]
     return {precision(path): path for path in paths if path.is_file()}
 
 
 def precision(path: Path) -> str:
-    """ "int8" where a `.tflite` has integer weights; else "float16" or "float32", as most of them are stored."""
-    found = file.read(path)
-    return "int8" if found.integer else found.weights.partition(" ")[0]
+    """ "int8" where a file has integer weights; else "float16" or "float32", as most of them are stored."""
+    weights = registry.of(path).weights(path)
+    return "int8" if "int" in weights else weights.partition(" ")[0]
 
 
 def _with_head(source: Source, head: OutputKind | None) -> Source:

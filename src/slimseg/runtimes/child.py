@@ -227,7 +227,7 @@ _shared: dict[tuple[str, int], Child] = {}
 def shared(purpose: str = "") -> Child:
     """The child that everything of one purpose uses; started by its first call, ended at exit.
 
-    LiteRT, ncnn and onnxruntime have the same one. A purpose of its own is for what changes the process for good.
+    All runtimes have the same one. A purpose of its own is for what changes the process for good.
     """
     key = purpose, os.getpid()  # a forked worker must not talk on its parent's pipes
     if key not in _shared:

@@ -68,7 +68,7 @@ def time_in_app(
     """From the bytes of an RGB `image` (h, w, 3) to a class mask of `mask_size`, all files in turns, in the child.
 
     `paths` are files of any runtimes, in any mixture. What numpy takes to make the input stands in for what an app does
-    in C++ (0.13 ms for 256x320; `ncnn::Mat::from_pixels` with its normalisation takes 0.09). Scores are read where the
+    in C++ (0.13 ms for 256x320 here, 0.09 there). Scores are read where the
     runtime left them, as in an app.
 
     `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.

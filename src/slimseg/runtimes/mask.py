@@ -42,7 +42,7 @@ def bilinear_argmax(scores: Scores, size: tuple[int, int]) -> Pixels:
 def largest(scores: Scores) -> Pixels:
     """Index of the largest class, (h, w), of (h, w, classes); of classes that are equal the first.
 
-    Where the planes of classes lie one behind the other, as ncnn leaves them, they are compared plane by plane.
+    Where the planes of classes lie one behind the other, as some runtimes leave them, they are compared plane by plane.
     """
     if scores.strides[-1] < scores.strides[0]:
         return np.asarray(scores.argmax(-1), np.uint8)

@@ -69,7 +69,7 @@ def deployment(runtime: str | None = None, precision: str | None = None, threads
     """What a user asks for, in the words of the command line; the runtime need not be installed.
 
     Args:
-        runtime: LiteRT by default.
+        runtime: a name; `DEFAULT_RUNTIME` where none is given.
         precision: by default that of the runtime's float networks.
 
     Raises:
