@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,13 +209,13 @@ class Judge:
         said = None if path == self.own else registry.of(path).read(path).description
         return said or self.description
 
-    def doubts(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    def doubts(self, path: Path, names: Sequence[str], count: int = ENOUGH) -> tuple[str, ...]:
         """Whether the original makes sense at all on some of the images; the user is told at once where it doesn't.
 
         Raises: as `accuracy`.
         """
         description = self.described(path)
-        seen = _seen(path, self.split.spread(ENOUGH), description, self.classes, self.threads, self.progress)
+        seen = _seen(path, self.split.spread(count), description, self.classes, self.threads, self.progress)
         found = seen.doubts(description, names)
         say_doubts(found, self.progress)
         return found
@@ -245,7 +246,10 @@ class Evaluator:
         self.classes = original.description.classes or folder.classes
         self.notes = (*original.notes, *folder.notes)  # for the result
         self.count = self._count()
-        self.judge = Judge(folder.val, original.description, self.count, 1, progress, original.source)
+        self.judge = self._judge(folder.val)
+
+    def _judge(self, split: Split) -> Judge:
+        return Judge(split, self.original.description, self.count, 1, self.progress, self.original.source)
 
     def _count(self) -> int:
         if self.original.description.output_kind == "mask":
@@ -256,15 +260,31 @@ class Evaluator:
         """Of a deployed file. The first file asked about becomes the reference for agreement."""
         return self.judge.accuracy(path)
 
-    def look_at_original(self, on: str) -> None:
-        """Find out whether the original makes sense on the images, before time is spent on it: see `notes`."""
+    def look_at_original(self, on: str, count: int = ENOUGH) -> float:
+        """Find out whether the original makes sense on some of the images, before time is spent on it: see `notes`.
+
+        Returns:
+            Seconds that it takes to judge by one image.
+        """
         if self.original.input_shape[1] != 3:  # no image goes in
-            return
+            return 0.0
         with scratch.folder() as work:
             path = work / f"original{registry.named(on).suffix}"
             registry.named(on).write(self.original, path)
-            doubts = self.judge.doubts(path, self.classes)
-            self.notes = (*self.original.notes, *self.folder.notes, *doubts)
+            start = time.monotonic()
+            doubts = self.judge.doubts(path, self.classes, count)
+        self.notes = (*self.notes, *doubts)
+        return (time.monotonic() - start) / min(count, self.judge.count)
+
+    def judge_by(self, count: int) -> None:
+        """Judge by that many images, evenly spread, where there are more: all of them would take too long."""
+        total = self.judge.count
+        if count >= total:
+            return
+        self.judge = self._judge(self.folder.val.spread(count))
+        note = f"accuracy is judged on {count} of {total} images: --time-limit leaves no time for all of them"
+        self.progress.say(note)
+        self.notes = (*self.notes, note)
 
     def told(self) -> dict[str, Any]:
         """Which images it judges by, and what there is to know about them, as fields of a result."""

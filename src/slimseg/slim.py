@@ -38,7 +38,7 @@ from slimseg.planning.proof import prove
 from slimseg.planning.recover import Recovery, expected_leg_s
 from slimseg.planning.run_folder import RunFolder
 from slimseg.planning.target import Target
-from slimseg.planning.time_plan import ENOUGH, TimePlan
+from slimseg.planning.time_plan import ENOUGH, FEWEST_IMAGES, TimePlan
 from slimseg.planning.untrained import Untrained, expected_shares
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
@@ -51,6 +51,7 @@ from slimseg.techniques import named
 from slimseg.techniques.head import with_output
 from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder, say_notes
+from slimseg.training.doubts import ENOUGH as ENOUGH_TO_DOUBT
 
 CALIBRATION_IMAGES = 100
 PLANNING_IMAGES = 4  # for sensitivities
@@ -59,8 +60,8 @@ IMPORTANCE_IMAGES = 64  # for the channels
 EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
 LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
 ROUNDING_COSTS = 0.3  # points, from which on the network is trained in 8 bits
-AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # a time limit from which on all those images are used; the least there are
 CHECKED_IMAGES = 4  # on which the network is compared with its source's own runtime
+JUDGED = "judged"  # in the journal
 TIMING_SHARE = 0.06  # of the time limit, at most: for every edit where it stands, planned and proven
 
 
@@ -92,6 +93,7 @@ def slim(
     Raises:
         ModelError, DataError, BudgetError, OutputError: what the user gave cannot be used, in one sentence.
     """
+    began = time.monotonic()
     budget = budget or Budget()
     if data is None and budget.needs != "nothing":
         raise DataError(f"edits that need {budget.needs} need a folder of them: give --data, or --needs nothing")
@@ -110,20 +112,30 @@ def slim(
         "budget": asdict(budget),
         "seed": seed,
     }
+    prepared_s = time.monotonic() - began
     with run_folder.opened(Path(out), graph, asked) as run:
         if run.result is not None:
             progress.say(f"{out} holds this very run already: here is its result, nothing is done again")
             return run.result
         with keeping(lambda: _kept(run, budget)):
+            clock = TimePlan(run.journal.started - prepared_s, budget.time_limit_s)
             if evaluator is not None:
-                evaluator.look_at_original(budget.runtime)
+                image_s = evaluator.look_at_original(budget.runtime, clock.some(ENOUGH_TO_DOUBT))
+                evaluator.judge_by(_judged(run, clock, image_s))
             if folder is None or evaluator is None or budget.needs == "nothing":
-                result = slim_exact(graph, run.folder, budget, evaluator, progress)
+                result = slim_exact(graph, run.folder, budget, evaluator, progress, clock.ends)
             else:
                 memory.keep_freed()  # sensitivities and importance run in torch before the training does
-                result = _Job(graph, folder, run, budget, seed, evaluator).run()
+                result = _Job(graph, folder, run, budget, seed, evaluator, clock).run()
             run.finish()
     return result
+
+
+def _judged(run: RunFolder, clock: TimePlan, image_s: float) -> int:
+    """How many images accuracy is judged on: as many as there is time for, the same for all starts of a run."""
+    if JUDGED in run.journal:
+        return int(run.journal[JUDGED])
+    return max(FEWEST_IMAGES, clock.judged(image_s))
 
 
 def _kept(run: RunFolder, budget: Budget) -> str:
@@ -180,6 +192,7 @@ class _Job:
         budget: Budget,
         seed: int,
         evaluator: Evaluator,
+        clock: TimePlan,
     ) -> None:
         self.graph = graph
         self.folder = folder
@@ -189,7 +202,7 @@ class _Job:
         self.evaluator = evaluator
         self.progress = evaluator.progress
         self.journal = run.journal
-        self.time = TimePlan(run.journal.started, budget.time_limit_s)
+        self.time = clock
         self.work = run.work
 
     def run(self) -> SlimResult:
@@ -201,11 +214,15 @@ class _Job:
     def _baselines(self) -> None:
         its = registry.known(self.budget.runtime)
         self.progress.say(f"Baselines: the original as {' and as plain '.join(its.precisions)} on {its.brand}")
-        self.calibration = self.folder.sample_images(CALIBRATION_IMAGES, seed=self.seed)
+        self.calibration = self.folder.sample_images(self.time.some(CALIBRATION_IMAGES), seed=self.seed)
         accuracy = self.evaluator.accuracy
         self.baselines = baselines.measured(
-            self.graph, self.budget, self.out, self.calibration, accuracy, self.journal, self.progress, self._timing_s
-        )
+            self.graph, self.budget, self.out, self.calibration, accuracy, self.journal, self.progress, self._timing_s,
+            self.time.baselines_until,
+        )  # fmt: skip
+        self.time = replace(self.time, latency_s=self.baselines.float32.latency_ms / 1e3)
+        if JUDGED not in self.journal:
+            self.journal[JUDGED] = self.evaluator.judge.count
         for refusal in self.baselines.refusals:
             self.progress.say(f"int8 makes this network no faster ({refusal.reason})")
 
@@ -224,7 +241,7 @@ class _Job:
     def _proof(self, candidates: Sequence[Candidate]) -> SlimResult:
         best = max(candidates, key=lambda each: each.rank)
         self.progress.say(f"Proof: the deployed files side by side ({best.form})")
-        started, places = self.baselines.for_deployment(best.deployment), self._places(best.deployment)
+        started, places = self.baselines.for_deployment(best.deployment), self._places(best.deployment, self.time.ends)
         proven = prove(self.graph, started, best, places, self.out, self.journal)
         forms, told = [each.told(each is best) for each in candidates], self.evaluator.told()
         result = replace(
@@ -238,14 +255,14 @@ class _Job:
         )
         original = self.baselines.float32.path
         examples = self.evaluator.examples(original, self.out / result.result.file)
-        write_run(result, original, examples, self.evaluator.classes)
+        write_run(result, original, examples, self.evaluator.classes, max(0.0, self.time.ends - time.monotonic()))
         return result
 
-    def _places(self, deployment: Deployment) -> InPlace:
+    def _places(self, deployment: Deployment, until: float) -> InPlace:
         start = self.baselines.for_deployment(deployment).start
         bounded = self.budget.max_size_bytes is not None
         seconds = min(in_place.SECONDS, self._timing_s)
-        return InPlace(self._asked(), start, self.calibration, deployment, self.progress, bounded, seconds)
+        return InPlace(self._asked(), start, self.calibration, deployment, self.progress, bounded, seconds, until)
 
     @property
     def _timing_s(self) -> float:
@@ -414,22 +431,23 @@ class _Job:
         if name in self.journal:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
-        plan = self._places(self.baselines.deployment).paying(self._planned(effort))
+        until = self.time.planning_until()
+        planned = self._planned(effort, until - self._timing_s)  # every edit is timed where it stands, then
+        plan = self._places(self.baselines.deployment, until).paying(planned)
         for each in plan.edits:
             self.progress.say(f"  {each.site.technique}, {each.site.layers[0]}: {each.site.variant}")
         self.journal[name] = plan.as_dict()
         return plan
 
-    def _planned(self, effort: float) -> Plan:
+    def _planned(self, effort: float, until: float) -> Plan:
         target = Target.of(self.budget, self.baselines.float32.path)
         evidence = Evidence(
             images=lambda graph: self.evaluator.tensor(graph, PLANNING_IMAGES),
             accuracy=self._accuracy_at,
             importance=lambda graph: importance.measured_on(
-                self.folder, graph, self._some(IMPORTANCE_IMAGES), self.seed, self.progress
+                self.folder, graph, self.time.some(IMPORTANCE_IMAGES), self.seed, self.progress
             ),
         )
-        until = self.time.planning_until() - self._timing_s  # every edit is timed where it stands, then
         planner = Planner(self.graph, self.budget, self.baselines.deployment, target, evidence, self.progress, until)
         return planner.plan(effort)
 
@@ -438,12 +456,8 @@ class _Job:
         height, width = graph.input_size
         name = f"accuracy at {height}x{width}"
         if name not in self.journal:
-            self.journal[name] = self.evaluator.graph_accuracy(graph, self._some(SIZE_IMAGES))
+            self.journal[name] = self.evaluator.graph_accuracy(graph, self.time.some(SIZE_IMAGES))
         return float(self.journal[name])
-
-    def _some(self, images: int) -> int:
-        """Fewer images where there is little time."""
-        return max(FEWEST_IMAGES, round(images * min(1.0, self.budget.time_limit_s / AMPLE_S)))
 
     def _asked(self) -> Graph:
         return with_output(self.graph, self.budget.head or self.graph.description.output_kind)

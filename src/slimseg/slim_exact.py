@@ -8,6 +8,7 @@ source file ──> Graph ──> exact edits in rounds, each priced on the runt
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,19 +41,26 @@ from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 
 SECONDS = 40.0  # of timing, at most: of every edit where it stands, planned and again for the proof
+SEARCH_SHARE, PLACES_SHARE = 0.5, 0.4  # of the time that is left: to find edits, and to time them where they stand
 WRITING_SECONDS = 15.0  # of timing, at most, until it is known what writing the file anew saves by itself
 
 
 def slim_exact(
-    graph: Graph, out: Path, budget: Budget, evaluator: Evaluator | None = None, progress: Progress | None = None
+    graph: Graph,
+    out: Path,
+    budget: Budget,
+    evaluator: Evaluator | None = None,
+    progress: Progress | None = None,
+    ends: float = math.inf,
 ) -> SlimResult:
     """Make a network faster by exact edits alone, in the new folder `out`.
 
     Args:
         evaluator: the user's images, if there are any; outputs are compared on them, else on drawn ones.
+        ends: a `time.monotonic()` at which the run has to end; what is not tried or known by then is left as it is.
     """
     with scratch.folder() as work:
-        return _Exact(graph, out, budget, evaluator, progress or Silent(), work).run()
+        return _Exact(graph, out, budget, evaluator, progress or Silent(), work, ends).run()
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,17 @@ class _Exact:
     """One run, step by step."""
 
     def __init__(
-        self, graph: Graph, out: Path, budget: Budget, evaluator: Evaluator | None, progress: Progress, work: Path
+        self,
+        graph: Graph,
+        out: Path,
+        budget: Budget,
+        evaluator: Evaluator | None,
+        progress: Progress,
+        work: Path,
+        ends: float = math.inf,
     ) -> None:
         self.started = time.monotonic()
+        self.ends = ends
         self.original = graph
         self.asked = with_output(graph, budget.head or graph.description.output_kind)
         self.out = out
@@ -100,8 +116,11 @@ class _Exact:
         if self.own is not None and (reason := self._in_8_bits(self.own)):
             return self._unchanged(f"{reason}: give --data and --needs images")
         self.progress.say("Exact edits: every candidate timed before and after")
-        edits = ExactEdits(self.asked, EXACT, self.budget.deployment, self.progress, self._objection).run()
-        plan = self._places.paying(Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals)))
+        until = self._share(SEARCH_SHARE)
+        edits = ExactEdits(self.asked, EXACT, self.budget.deployment, self.progress, self._objection, until).run()
+        plan = self._places(self._share(PLACES_SHARE)).paying(
+            Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals))
+        )
         path = self.work / f"model{self.runtime.suffix}"
         self.runtime.write(plan.graph, path, self.kept)
         difference = self._changed(plan.graph)
@@ -110,7 +129,7 @@ class _Exact:
         anew = self._start != self.source
         if self.asked is self.original and not ((plan.edits or anew) and self._faster(path)):
             return self._unchanged("no edit makes the whole faster than the file is already", plan.refusals)
-        writing = self._time([self.source, self._start], WRITING_SECONDS) if anew else None
+        writing = self._time([self.source, self._start], WRITING_SECONDS, self._share(PLACES_SHARE)) if anew else None
         return _Deployed(path, plan, difference, writing)
 
     @cached_property
@@ -122,16 +141,20 @@ class _Exact:
         self.runtime.write(self.asked, path, self.kept)
         return path
 
-    @property
-    def _places(self) -> InPlace:
-        return InPlace(self.asked, self._start, (), self.budget.deployment, self.progress, seconds=SECONDS)
+    def _share(self, share: float) -> float:
+        """A `time.monotonic()`: when that share of the time that is left will be used."""
+        now = time.monotonic()
+        return now + share * max(0.0, self.ends - now)
+
+    def _places(self, until: float) -> InPlace:
+        return InPlace(self.asked, self._start, (), self.budget.deployment, self.progress, seconds=SECONDS, until=until)
 
     def _faster(self, path: Path) -> bool:
         source_ms, edited_ms = self._time([self.source, path], 0).latencies_ms
         return edited_ms < source_ms
 
-    def _time(self, paths: Sequence[Path], seconds: float) -> Steady:
-        return steady.time_files(paths, seconds, self.progress)
+    def _time(self, paths: Sequence[Path], seconds: float, until: float = math.inf) -> Steady:
+        return steady.time_files(paths, seconds, self.progress, until=until)
 
     def _changed(self, edited: Graph) -> float:
         """How much its outputs differ on the runtime, all weights in 32 bits: rounding is not the edits' doing."""
@@ -206,15 +229,18 @@ class _Exact:
         if found.path == self.source:
             return self._time([self.source, final], 0)
         before = [self.source] if found.writing else []
-        stages = self._places.stages(found.plan.edits, self.work)
-        return self._time([*before, *stages[:-1], final], SECONDS)
+        stages = self._places(self.ends).stages(found.plan.edits, self.work)
+        return self._time([*before, *stages[:-1], final], SECONDS, self._share(PLACES_SHARE))
 
     def _end_to_end(self, files: Sequence[Path], latencies_ms: Sequence[float]) -> Sequence[float]:
         if self.original.input_shape[1] != 3:  # no image goes in, so there is nothing around the network
             return latencies_ms
         size = self.original.input_size
         description = self.original.description
-        return end_to_end.time_end_to_end(files, size, size, description=description, latencies_ms=latencies_ms)
+        seconds = self._share(PLACES_SHARE) - time.monotonic()
+        return end_to_end.time_end_to_end(
+            files, size, size, description=description, latencies_ms=latencies_ms, seconds=seconds
+        )
 
     def _checks(self, result: ModelSummary, speedup: float, difference: float) -> tuple[BudgetCheck, ...]:
         checks = [BudgetCheck("max_difference", f"at most {TOLERANCE:g}", f"{difference:.1e}", difference <= TOLERANCE)]
@@ -225,7 +251,7 @@ class _Exact:
         final = self.out / result.result.file
         examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
-        write_run(result, self.source, examples, classes)
+        write_run(result, self.source, examples, classes, max(0.0, self.ends - time.monotonic()))
 
 
 def _images(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ A third file is the one that edits start from: the original in the precision tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,11 +50,15 @@ class Baselines:
     refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
 
     def quantising(
-        self, progress: Progress, deployed: Path | None = None, seconds: float = QUANTISATION_SECONDS
+        self,
+        progress: Progress,
+        deployed: Path | None = None,
+        seconds: float = QUANTISATION_SECONDS,
+        until: float = math.inf,
     ) -> Steady:
         """The original in float32 and the file that edits start from (or the `deployed` one), timed anew."""
         files = [self.float32.path, deployed or self.start]
-        return steady.time_files(files, min(seconds, QUANTISATION_SECONDS), progress)
+        return steady.time_files(files, min(seconds, QUANTISATION_SECONDS), progress, until=until)
 
     def for_deployment(self, deployment: Deployment) -> Baselines:
         """As they are for a file of that deployment: one in float starts from the original itself."""
@@ -71,6 +76,7 @@ def measured(
     journal: Journal,
     progress: Progress,
     seconds: float = QUANTISATION_SECONDS,
+    until: float = math.inf,
 ) -> Baselines:
     """The files in a run's folder, written and timed once for all starts of the run.
 
@@ -78,6 +84,7 @@ def measured(
         images: for the ranges of int8.
         accuracy: of a deployed file.
         seconds: of timing, at most.
+        until: a `time.monotonic()` at which timing ends, however little is known.
     """
     its, in_float = registry.named(budget.runtime), budget.deployment
     if "int8" not in its.precisions:
@@ -97,7 +104,7 @@ def measured(
         # The original and what edits start from side by side: that saving is to be known.
         count = files.index(start_int8) + 1
         most_s = min(seconds, QUANTISATION_SECONDS)
-        found = steady.time_files(files, most_s, progress, lambda now: steady.all_known(now.of(count)))
+        found = steady.time_files(files, most_s, progress, lambda now: steady.all_known(now.of(count)), until)
         journal.keep(_ENTRY, found.latencies_ms, files)
     latencies_ms = dict(zip(files, journal[_ENTRY], strict=True))
     baseline = Baseline(

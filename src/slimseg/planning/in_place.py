@@ -7,6 +7,7 @@ its place goes, and neighbours of one technique that cannot be told apart are to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,7 @@ class InPlace:
     progress: Progress
     size_is_bounded: bool = False
     seconds: float = SECONDS
+    until: float = math.inf  # a `time.monotonic()`: what is not known by then stays so
 
     def paying(self, plan: Plan) -> Plan:
         """The plan with its predictions corrected, without the edits that gain nothing where they stand."""
@@ -103,7 +105,7 @@ class InPlace:
 
     def time(self, stages: Sequence[Path]) -> Steady:
         """All stages, in turns, until every saving is known or the time for it is spent."""
-        return steady.time_files(stages, self.seconds, self.progress)
+        return steady.time_files(stages, self.seconds, self.progress, until=self.until)
 
     def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
         """The file before the first edit and one after each group of edits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from slimseg.results import AppliedEdit, SlimResult
 from slimseg.runtimes import benchmark, calm, end_to_end, registry
 
 SECONDS_PER_FILE = 2.5  # of timing
+SIDE_BY_SIDE_SHARE, STEPS_SHARE, END_TO_END_SHARE = 0.15, 0.35, 0.2  # of the time that is left for the proof
 _IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in"
 _IN_FLOAT = "scales and shifts folded into the layers before them, activations and pads fused"
 
@@ -29,7 +31,10 @@ _IN_FLOAT = "scales and shifts folded into the layers before them, activations a
 def prove(
     original: Graph, baselines: Baselines, best: Candidate, places: InPlace, run: Path, journal: Journal
 ) -> SlimResult:
-    """Put the best candidate into the run's folder as `model`, and measure it beside the baselines."""
+    """Put the best candidate into the run's folder as `model`, and measure it beside the baselines.
+
+    What is measured at all is measured in full where there is time until `places.until`, else as far as it goes.
+    """
     unchanged = best.path == baselines.float32.path
     final = (run / "model").with_suffix(best.path.suffix)
     registry.copy(best.float_path, run / deploy.float_name("model"))
@@ -37,16 +42,20 @@ def prove(
     archive.write_graph(best.student, run / "model.pt2")
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]
     files = [*(each.path for each in given), final]
-    timings = benchmark.time_files(files, seconds_per_file=SECONDS_PER_FILE)
+    left_s = max(0.0, places.until - time.monotonic())
+    timings = benchmark.time_files(
+        files, seconds_per_file=min(SECONDS_PER_FILE, SIDE_BY_SIDE_SHARE * left_s / len(files))
+    )
     best = replace(best, path=final)
-    steps = _steps(baselines, best, places, run / WORK)
+    steps = _steps(baselines, best, places, run / WORK, time.monotonic() + STEPS_SHARE * left_s)
     latencies_ms = _side_by_side(timings, steps)
     if unchanged:
         latencies_ms[-1] = latencies_ms[0]  # one and the same file
     best = replace(best, speedup=ratios.speedup(latencies_ms[0], latencies_ms[-1]))
     whole = end_to_end.time_end_to_end(
-        files, original.input_size, map_size(original), image=places.images[0], latencies_ms=latencies_ms
-    )
+        files, original.input_size, map_size(original), image=places.images[0], latencies_ms=latencies_ms,
+        seconds=END_TO_END_SHARE * left_s,
+    )  # fmt: skip
     accuracies = (*(each.accuracy for each in given), best.accuracy)
     graphs = (*([original] * len(given)), best.graph)
     baseline, *plain, result = (
@@ -73,7 +82,7 @@ def prove(
     )
 
 
-def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path) -> list[Steady]:
+def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path, until: float) -> list[Steady]:
     """All files on the way from the original to the deployed one: what is quantised, then every group of edits.
 
     Each step begins with the file that the one before ends with, and is timed for itself as long as it needs; it is
@@ -82,9 +91,9 @@ def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path)
     planned = (*best.plan.edits, *best.plan.rewrites)
     steps = []
     if baselines.start != baselines.float32.path:
-        steps.append(baselines.quantising(places.progress, None if planned else best.path, places.seconds))
+        steps.append(baselines.quantising(places.progress, None if planned else best.path, places.seconds, until))
     if planned:
-        steps.append(places.time([*places.stages(planned, folder)[:-1], best.path]))
+        steps.append(replace(places, until=until).time([*places.stages(planned, folder)[:-1], best.path]))
     return steady.in_line(steps)
 
 

@@ -90,12 +90,17 @@ def in_line(steps: Sequence[Steady]) -> list[Steady]:
 
 
 def time_files(
-    paths: Sequence[Path], seconds: float, progress: Progress, enough: Callable[[Steady], bool] = all_known
+    paths: Sequence[Path],
+    seconds: float,
+    progress: Progress,
+    enough: Callable[[Steady], bool] = all_known,
+    until: float = math.inf,
 ) -> Steady:
     """Time files in turns, loaded anew in a fresh process again and again until the seconds are spent.
 
     Args:
         enough: asked after every load whether what is known will do.
+        until: a `time.monotonic()` after which no load begins but the first, however few there are.
 
     Raises:
         ModelError, RuntimeFailure: as `benchmark.time_files`.
@@ -103,7 +108,10 @@ def time_files(
     start, loads, seen = time.monotonic(), list[tuple[float, ...]](), calm.NOTHING
     bar = progress.bar("timing", total=seconds)
     try:
-        while len(loads) < FEWEST_LOADS or not (_spent(start, seconds, bar) or enough(Steady.of_loads(loads))):
+        while not loads or (
+            time.monotonic() < until
+            and (len(loads) < FEWEST_LOADS or not (_spent(start, seconds, bar) or enough(Steady.of_loads(loads))))
+        ):
             timings = _load(paths)
             loads.append(tuple(quiet_ms(timing) for timing in timings))
             seen = sum((timing.seen for timing in timings), seen)

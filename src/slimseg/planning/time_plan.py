@@ -2,8 +2,10 @@
 
 what needs no training    up to a quarter of the limit, the baselines included
 planning                  up to two fifths of what is then left for plan and training
-training                  all else, until nine tenths of the limit
-writing and the proof     the last tenth
+training                  all else
+writing and the proof     the last tenth, or as long as a proof of so slow a network takes, up to a third
+
+Where the time is tiny, each of these measures less: fewer images, fewer loads, fewer rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +18,11 @@ from slimseg.report import units
 
 UNTRAINED_SHARE = 0.2  # of the time from there to the end of training
 PLANNING_SHARE = 0.4  # likewise
-TRAINING_ENDS = 0.9  # of the limit
+BASELINES_SHARE = 0.1  # of the limit, for timing the baselines
+JUDGING_SHARE = 0.05  # of the limit, for running the original over the images that accuracy is judged on
+PROOF_SHARE, MOST_FOR_PROOF = 0.1, 1 / 3  # of the limit
+PROOF_RUNS, PROOF_STARTS_S = 200, 15.0  # of the original, that a proof takes; and of starting processes
+AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # a limit from which on all images that help are used; the least there are
 ENOUGH = 0.1  # of the steps of a first leg: training less than that recovers too little to be begun
 _MINUTE = 60
 
@@ -27,10 +33,34 @@ class TimePlan:
 
     started: float
     limit_s: float
+    latency_s: float = 0.0  # of the original, once it is known
+
+    @property
+    def ends(self) -> float:
+        return self.started + self.limit_s
+
+    @property
+    def proof_s(self) -> float:
+        """Reserved for writing and the proof."""
+        needed = PROOF_STARTS_S + PROOF_RUNS * self.latency_s
+        return min(MOST_FOR_PROOF * self.limit_s, max(PROOF_SHARE * self.limit_s, needed))
+
+    @property
+    def baselines_until(self) -> float:
+        """Of timing the baselines, if it begins now."""
+        return time.monotonic() + BASELINES_SHARE * self.limit_s
+
+    def some(self, images: int) -> int:
+        """Fewer images where there is little time."""
+        return max(FEWEST_IMAGES, round(images * min(1.0, self.limit_s / AMPLE_S)))
+
+    def judged(self, image_s: float) -> int:
+        """How many images there is time to judge by, where the original takes `image_s` for each."""
+        return int(JUDGING_SHARE * self.limit_s / max(image_s, 1e-6))
 
     @property
     def training_until(self) -> float:
-        return self.started + TRAINING_ENDS * self.limit_s
+        return self.ends - self.proof_s
 
     @property
     def left_s(self) -> float:
@@ -53,7 +83,7 @@ class TimePlan:
     def enough_s(self, training_s: float) -> float:
         """A limit, in whole minutes, that leaves so much for training."""
         passed = time.monotonic() - self.started
-        needed = (training_s / (1 - PLANNING_SHARE) + passed) / TRAINING_ENDS
+        needed = (training_s / (1 - PLANNING_SHARE) + passed) / (1 - PROOF_SHARE)
         return _MINUTE * math.ceil(needed / _MINUTE)
 
     def too_short(self, leg_s: float, left_s: float, enough: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +13,33 @@ from slimseg.report.images import Example
 from slimseg.results import SlimResult
 from slimseg.runtimes import registry
 
+RUNS, FEWEST_RUNS = 50, 5
 
-def write_run(result: SlimResult, original: Path, examples: Sequence[Example], classes: Sequence[str]) -> None:
+
+def write_run(
+    result: SlimResult,
+    original: Path,
+    examples: Sequence[Example],
+    classes: Sequence[str],
+    seconds: float = math.inf,
+) -> None:
     """Profile the original file and the run's own, and write all four files into the run's folder.
 
-    `result.json` comes last: where it is, the run is complete.
+    `result.json` comes last: where it is, the run is complete. `seconds` are for the profiles, about: a slow network is
+    run less often then.
     """
     run = Path(result.run)
     files = ((original, result.baseline), (run / result.result.file, result.result))
-    before, after = (at_latency(registry.of(path).profile(path), told.latency_ms) for path, told in files)
+    before, after = (
+        at_latency(registry.of(path).profile(path, runs=_runs(told.latency_ms, seconds)), told.latency_ms)
+        for path, told in files
+    )
     write_json(before, run / "profile_before.json")
     write_json(after, run / "profile_after.json")
     write_report(result, run / "report.html", before=before, after=after, examples=examples, classes=classes)
     write_json(result, run / "result.json")
+
+
+def _runs(latency_ms: float, seconds: float) -> int:
+    """Profiled runs; each stands beside one without the profiler, and half the seconds are for the other file."""
+    return RUNS if seconds == math.inf else max(FEWEST_RUNS, min(RUNS, int(seconds / 4 / (latency_ms / 1e3))))

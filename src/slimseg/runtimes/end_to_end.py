@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from slimseg.runtimes.host import Pixels
 from slimseg.runtimes.runtime import Runtime
 
 ROUNDS = 15
+_FEWEST_ROUNDS = 3
 _REPEATS, _TURN_MS = 5, 20.0  # of a quick file within a round
 
 
@@ -43,6 +46,7 @@ def time_end_to_end(
     description: Description | None = None,
     image: Pixels | None = None,
     latencies_ms: Sequence[float] | None = None,
+    seconds: float = math.inf,
 ) -> tuple[float, ...]:
     """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
 
@@ -51,7 +55,7 @@ def time_end_to_end(
     as for `time_in_app`.
     """
     pixels = host.resize_image(_blurred() if image is None else image, image_size)
-    found = time_in_app(paths, pixels, mask_size, threads, description)
+    found = time_in_app(paths, pixels, mask_size, threads, description, seconds=seconds)
     if latencies_ms is None:
         return tuple(each.whole_ms for each in found)
     return tuple(each.at_latency(ms) for each, ms in zip(found, latencies_ms, strict=True))
@@ -64,12 +68,13 @@ def time_in_app(
     threads: int = 1,
     description: Description | None = None,
     rounds: int = ROUNDS,
+    seconds: float = math.inf,
 ) -> tuple[EndToEnd, ...]:
     """From the bytes of an RGB `image` (h, w, 3) to a class mask of `mask_size`, all files in turns, in the child.
 
     `paths` are files of any runtimes, in any mixture. What numpy takes to make the input stands in for what an app does
-    in C++ (0.13 ms for 256x320 here, 0.09 there). Scores are read where the
-    runtime left them, as in an app.
+    in C++ (0.13 ms for 256x320 here, 0.09 there). Scores are read where the runtime left them, as in an app. After
+    `seconds` no round begins, but for the first few.
 
     `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.
 
@@ -80,7 +85,7 @@ def time_in_app(
     target = "slimseg.runtimes.end_to_end:measure"
     names = [str(path) for path in paths]
     files = [(name, registry.of(name)) for name in names]
-    arguments = files, image, mask_size, threads, description, rounds
+    arguments = files, image, mask_size, threads, description, rounds, seconds
     result: tuple[EndToEnd, ...] = child.shared().call(target, *arguments, about=names[-1])
     return result
 
@@ -97,6 +102,7 @@ def measure(
     threads: int,
     other: Description | None,
     rounds: int = ROUNDS,
+    seconds: float = math.inf,
 ) -> tuple[EndToEnd, ...]:
     """What `time_in_app` runs in the child."""
     import torch
@@ -106,7 +112,10 @@ def measure(
     apps = [host.App(loaded.file, loaded.file.description or other) for loaded in sessions]
     samples = [_Samples([], []) for _ in apps]
     everyone, order = list(zip(sessions, apps, samples, strict=True)), random.Random(0)
+    until = time.monotonic() + seconds
     for number in range(rounds + 2):
+        if number >= 2 + _FEWEST_ROUNDS and time.monotonic() >= until:
+            break
         # A runtime may be 5% slower just after another, warmed up or not: that must not always be the same file.
         for loaded, app, own in order.sample(everyone, len(everyone)):
             # A video finds its caches as the last frame left them.
