@@ -88,4 +88,7 @@ def miou(graph: Graph, scratch: Path) -> dict[str, float]:
     plain, int8 = scratch / "accuracy.tflite", scratch / "accuracy.int8.tflite"
     writer.write(graph, plain)
     quantizer.quantize_int8(plain, int8, samples)
-    return {name: evaluate(path, SHARED / "camvid").miou or 0.0 for name, path in (("float32", plain), ("int8", int8))}
+    return {
+        name: evaluate(path, images=SHARED / "camvid").miou or 0.0
+        for name, path in (("float32", plain), ("int8", int8))
+    }

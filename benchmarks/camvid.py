@@ -114,7 +114,7 @@ def slimmed(graph: slimseg.Graph, options: argparse.Namespace) -> Path:
     )
     data = SHARED / "camvid"
     given = images_alone(data, ROOT / "runs" / "camvid_images_alone") if options.without_labels else data
-    slimseg.slim(graph, given, options.out, budget, progress=Terminal(Console(stderr=True)))
+    slimseg.slim(graph, images=given, out=options.out, budget=budget, progress=Terminal(Console(stderr=True)))
     return Path(options.out)
 
 

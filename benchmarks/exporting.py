@@ -65,7 +65,12 @@ def main() -> None:
         progress = Terminal(Console(stderr=True))
         with tempfile.TemporaryDirectory() as scratch:
             result = slimseg.export(
-                source, Path(scratch) / "app", TO, data=SHARED / folder, images=arguments.images, progress=progress
+                source,
+                out=Path(scratch) / "app",
+                to=TO,
+                images=SHARED / folder,
+                compared=arguments.images,
+                progress=progress,
             )
         show(path.stem, result)
         results[path.stem] = result.as_dict()

@@ -46,12 +46,12 @@ def main() -> None:
             needs="images",
         )
         given = images_alone(data, ROOT / "runs" / "portraits_alone")
-        slimseg.slim(graph, given, run, budget, progress=Terminal(Console(stderr=True)))
+        slimseg.slim(graph, images=given, out=run, budget=budget, progress=Terminal(Console(stderr=True)))
     result = json.loads((run / "result.json").read_text())
     rows = []
     for key, name in (("baseline", "as it came"), ("plain_int8", "its plain int8"), ("result", "slimseg slim")):
         summary = result[key]
-        evaluation = slimseg.evaluate(run / summary["file"], data)
+        evaluation = slimseg.evaluate(run / summary["file"], images=data)
         iou = next(value for label, value in evaluation.class_iou.items() if label not in ("class 0", "background"))
         rows.append(
             {

@@ -117,7 +117,7 @@ def measured(network: Network, counts: tuple[int, int | None], scratch: Path, ma
     progress = Terminal(Console(stderr=True))
     budget = Budget(max_drop=max_drop)
     result = slimseg.quantize(
-        model, scratch / "best.tflite", data, budget=budget, calibration_images=counts[0], progress=progress
+        model, out=scratch / "best.tflite", images=data, budget=budget, calibration_images=counts[0], progress=progress
     )
     best = best_int8(result)
     found: dict[str, Any] = {

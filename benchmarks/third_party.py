@@ -64,7 +64,9 @@ def study(path: Path, images: Path, out: Path) -> dict[str, Any]:
         before, after = benchmark.time_files([graph.source, back], seconds_per_file=5)
         row["source_ms"], row["written_over_source"] = before.median_ms, benchmark.ratio(after, before)
     run = out / f"{path.name}.slim"
-    result = slimseg.slim(graph, None, run, Budget(needs="nothing"), progress=Terminal(Console(stderr=True)))
+    result = slimseg.slim(
+        graph, images=None, out=run, budget=Budget(needs="nothing"), progress=Terminal(Console(stderr=True))
+    )
     slimmed = session.predict(run / "model.tflite", given)
     row["slim_speedup"], row["slim_difference"] = result.speedup, difference(own, slimmed)
     row["edits"] = [asdict(edit) for edit in result.edits]

@@ -36,7 +36,7 @@ def main() -> None:
     given = parser.parse_args()
     original = slimseg.load(given.file)
     student = original.copy()
-    before = slimseg.evaluate(given.file, given.data)
+    before = slimseg.evaluate(given.file, images=given.data)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         until = started + 60 * given.minutes
@@ -47,7 +47,7 @@ def main() -> None:
         while time.monotonic() < until:
             recovery.distil_whole(until, leg)
             leg += 1
-    after = slimseg.evaluate(student, given.data)
+    after = slimseg.evaluate(student, images=given.data)
     result = {
         "file": given.file.name,
         "seconds": time.monotonic() - started,

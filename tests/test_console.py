@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from ai_edge_litert import schema_py_generated as tflite
+from command_line import Run
 from rich.table import Table
 
-from slimseg.console import PlainConsole
-from slimseg.errors import ModelError
+from slimseg import cli
+from slimseg.console import OPTIONS, PlainConsole, as_options
+from slimseg.errors import BudgetError, ModelError
 from slimseg.graph.description import Description
 from slimseg.graph.names import Names, node_name
+from slimseg.planning.budget import Budget
 from slimseg.progress import Terminal
 from slimseg.report.files import to_json
 from slimseg.results import Evaluation
@@ -120,3 +124,20 @@ def test_the_command_line_obeys_no_file(run, tmp_path, shapes):
         assert ran.code == code, ran.err
         assert harmless(ran.out + ran.err)
     assert np.isfinite(json.loads(ran.out)["latency_ms"])
+
+
+def test_messages_of_the_library_name_options_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="`max_drop` 200 must be between"):
+        Budget(max_drop=200)
+    code, _, err = run("slim", "net.pt2", "--out", str(tmp_path / "run"), "--max-drop", "200", "--needs", "nothing")
+    assert (code, "--max-drop 200 must be between" in err) == (2, True)
+    assert (
+        as_options("give `images`, or `needs` nothing; `conv_1` stays")
+        == "give --data, or --needs nothing; `conv_1` stays"
+    )
+
+
+def test_every_option_that_messages_name_is_one() -> None:
+    commands = typer.main.get_command(cli.app).commands.values()  # type: ignore[attr-defined]
+    known = {option for command in commands for parameter in command.params for option in parameter.opts}
+    assert set(OPTIONS.values()) <= known

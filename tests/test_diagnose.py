@@ -96,7 +96,7 @@ def test_layers_that_take_no_time_are_counted_not_priced() -> None:
 
 
 def test_int8(tflite: Path) -> None:
-    found = slimseg.diagnose(tflite, "int8")
+    found = slimseg.diagnose(tflite, precision="int8")
     assert found.precision == "int8"
     assert not any("cannot be" in refusal.reason for refusal in found.refusals)
     assert priced(found)

@@ -59,7 +59,7 @@ def half(tmp_path: Path) -> Path:
 
 
 def test_a_constant_network(half: Path) -> None:
-    found = slimseg.evaluate(network([0.0, 0.0], [1.0, 0.0]), half)
+    found = slimseg.evaluate(network([0.0, 0.0], [1.0, 0.0]), images=half)
     # 15 rows of 16 pixels: 12 dark found, 4 light missed
     assert found.class_iou == {"dark": pytest.approx(75), "light": 0}
     assert found.miou == pytest.approx(37.5)
@@ -68,7 +68,7 @@ def test_a_constant_network(half: Path) -> None:
 
 
 def test_at_the_masks_own_resolution(half: Path) -> None:
-    found = slimseg.evaluate(network([-1.0, 1.0], [1.0, 0.0]), half)
+    found = slimseg.evaluate(network([-1.0, 1.0], [1.0, 0.0]), images=half)
     # light is found in 8 columns of 16, of which 4 are light: at 8x8 as at 16x16, the edge lies between pixels
     assert found.class_iou == {"dark": pytest.approx(100 * 8 / 12), "light": pytest.approx(50)}
     assert found.miou == pytest.approx((100 * 8 / 12 + 50) / 2)
@@ -76,7 +76,7 @@ def test_at_the_masks_own_resolution(half: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "weight", "bias"), [("logits", 2.0, -1.0), ("probabilities", 1.0, 0.0)])
 def test_one_channel_is_thresholded(half: Path, kind: str, weight: float, bias: float) -> None:
-    found = slimseg.evaluate(network([weight], [bias], output_kind=kind), half)
+    found = slimseg.evaluate(network([weight], [bias], output_kind=kind), images=half)
     assert found.class_iou == {"dark": pytest.approx(100 * 8 / 12), "light": pytest.approx(50)}
 
 
@@ -90,14 +90,14 @@ def test_logits_are_resized_before_the_decision_and_a_mask_after_it(tmp_path: Pa
     for kind in ("logits", "mask"):
         path = tmp_path / f"{kind}.tflite"
         writer.write(with_output(logits, kind), path)  # type: ignore[arg-type]
-        columns[kind] = slimseg.evaluate(path, root).class_iou["light"]
+        columns[kind] = slimseg.evaluate(path, images=root).class_iou["light"]
     assert columns["mask"] == pytest.approx(100)  # nearest neighbour: the same 4 columns
     assert columns["logits"] == pytest.approx(100 * 4 / 6)  # 1 more on both sides
 
 
 def test_a_class_that_occurs_nowhere_does_not_count(tmp_path: Path) -> None:
     zeros = np.zeros((8, 8), np.uint8)
-    found = slimseg.evaluate(network([0.0, 0.0], [1.0, 0.0]), folder(tmp_path / "data", zeros, zeros))
+    found = slimseg.evaluate(network([0.0, 0.0], [1.0, 0.0]), images=folder(tmp_path / "data", zeros, zeros))
     assert found.class_iou == {"dark": 100, "light": None}
     assert found.miou == 100
 
@@ -106,15 +106,15 @@ def test_preprocessing_comes_from_the_file_or_else_from_the_caller(half: Path, t
     graph = network([-1.0, 1.0], [0.0, 0.0], mean=127, std=128)  # type: ignore[arg-type]
     path = tmp_path / "brightness.tflite"
     writer.write(graph, path)
-    right = slimseg.evaluate(path, half).miou
+    right = slimseg.evaluate(path, images=half).miou
     assert right == pytest.approx((100 * 8 / 12 + 50) / 2)
     foreign = Description(Preprocessing.of(0, 255), ("dark", "light"))  # every pixel is light, then
-    assert slimseg.evaluate(path, half, description=foreign).miou < right
+    assert slimseg.evaluate(path, images=half, description=foreign).miou < right
     stripped = tmp_path / "foreign.tflite"
     stripped.write_bytes(path.read_bytes().replace(b"slimseg", b"gesmils"))
     assert file.read_description(stripped) is None
     own = Description(Preprocessing.of(127, 128))
-    found = slimseg.evaluate(stripped, half, description=own)
+    found = slimseg.evaluate(stripped, images=half, description=own)
     assert found.miou == pytest.approx(right)
     assert set(found.class_iou) == {"class 0", "class 1"}
 
@@ -124,24 +124,24 @@ def test_a_mask_alone_does_not_know_its_classes(half: Path, tmp_path: Path) -> N
     path = tmp_path / "mask.tflite"
     writer.write(with_output(graph, "mask"), path)
     with pytest.raises(DataError, match=r"classes\.txt"):
-        slimseg.evaluate(path, half)
+        slimseg.evaluate(path, images=half)
     (half / "classes.txt").write_text("dark\nlight\n")
-    assert slimseg.evaluate(path, half).class_iou["light"] == pytest.approx(50)
+    assert slimseg.evaluate(path, images=half).class_iou["light"] == pytest.approx(50)
 
 
 def test_what_cannot_be_evaluated(half: Path, tmp_path: Path) -> None:
     graph = network([0.0, 0.0], [1.0, 0.0])
     with pytest.raises(DataError, match="no split"):
-        slimseg.evaluate(graph, half, "test")
+        slimseg.evaluate(graph, images=half, split="test")
     with pytest.raises(DataError, match="no masks"):
-        slimseg.evaluate(graph, half / "val" / "images")
+        slimseg.evaluate(graph, images=half / "val" / "images")
     with pytest.raises(ModelError, match="cannot be opened"):
-        slimseg.evaluate(tmp_path / "none.tflite", half)
+        slimseg.evaluate(tmp_path / "none.tflite", images=half)
 
 
 def test_a_real_file_with_a_flat_output(shared: Path) -> None:
     own = Description(Preprocessing.of(0, 255), output_kind="probabilities")
-    found = slimseg.evaluate(shared / "models" / "prisma-net.tflite", shared / "portraits", description=own)
+    found = slimseg.evaluate(shared / "models" / "prisma-net.tflite", images=shared / "portraits", description=own)
     assert found.images == 50
     assert len(found.class_iou) == 2
     assert found.class_iou["person"] == pytest.approx(79, abs=1)  # as measured elsewhere, see shared/models/README.md

@@ -30,7 +30,7 @@ def exported(
     out = tmp_path_factory.mktemp("export") / "app"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "ROUNDS", 1)
-        return export(shapes_graph, out, ",".join(targets), data=shapes, images=4)
+        return export(shapes_graph, out=out, to=",".join(targets), images=shapes, compared=4)
 
 
 def test_every_file_is_there(exported: ExportResult) -> None:
@@ -83,7 +83,7 @@ def test_one_failure_leaves_the_others(
         raise UserError("the coremltools package is not there")
 
     monkeypatch.setattr(coreml, "require", refuse)
-    result = export(shapes_graph, tmp_path / "app", "coreml,tflite", head="logits")
+    result = export(shapes_graph, out=tmp_path / "app", to="coreml,tflite", head="logits")
     assert [each.target for each in result.failed] == ["coreml"]
     assert (tmp_path / "app" / "model.tflite").is_file()
     assert "not there" in (tmp_path / "app" / "model_card.md").read_text()
@@ -108,7 +108,7 @@ def test_a_float_file_that_differs_is_not_delivered(
         return serialise(other, storage)
 
     monkeypatch.setattr(writer, "serialise", wrong)
-    result = export(shapes_graph, tmp_path / "app", "ncnn,tflite", head="logits", data=shapes, images=2)
+    result = export(shapes_graph, out=tmp_path / "app", to="ncnn,tflite", head="logits", images=shapes, compared=2)
     (failed,) = result.failed
     assert "first layer that departs" in failed.reason
     assert not (tmp_path / "app" / "model.param").exists()
@@ -118,9 +118,9 @@ def test_a_float_file_that_differs_is_not_delivered(
 
 def test_an_export_can_be_repeated(shapes_graph: Graph, tmp_path: Path) -> None:
     for _ in range(2):
-        export(shapes_graph, tmp_path / "app", "tflite", head="logits")
+        export(shapes_graph, out=tmp_path / "app", to="tflite", head="logits")
     (tmp_path / "app" / "notes.txt").write_text("mine")
-    export(shapes_graph, tmp_path / "app", "tflite", head="logits")
+    export(shapes_graph, out=tmp_path / "app", to="tflite", head="logits")
     assert (tmp_path / "app" / "notes.txt").read_text() == "mine"
 
 
@@ -131,16 +131,16 @@ def test_nothing_is_left_where_nothing_could_be_exported(
         raise UserError("the coremltools package is not there")
 
     monkeypatch.setattr(coreml, "require", refuse)
-    result = export(shapes_graph, tmp_path / "new" / "app", "coreml", head="logits")
+    result = export(shapes_graph, out=tmp_path / "new" / "app", to="coreml", head="logits")
     assert [each.target for each in result.failed] == ["coreml"]
     assert not (tmp_path / "new").exists()
     show_export(result)
     printed = " ".join(capsys.readouterr().out.split())
     assert "Nothing was exported" in printed
     assert "model_card.md" not in printed
-    export(shapes_graph, tmp_path / "app", "tflite", head="logits")
+    export(shapes_graph, out=tmp_path / "app", to="tflite", head="logits")
     before = {path: path.read_bytes() for path in (tmp_path / "app").iterdir()}
-    export(shapes_graph, tmp_path / "app", "coreml", head="logits")
+    export(shapes_graph, out=tmp_path / "app", to="coreml", head="logits")
     assert {path: path.read_bytes() for path in (tmp_path / "app").iterdir()} == before
 
 
@@ -154,14 +154,14 @@ def test_an_error_on_the_way_leaves_what_was_there(
     module = import_module("slimseg.export")
     monkeypatch.setattr(module if at == "write_card" else module._Job, at, full)
     with pytest.raises(OutputError, match="full"):
-        export(shapes_graph, tmp_path / "app", "tflite", head="logits")
+        export(shapes_graph, out=tmp_path / "app", to="tflite", head="logits")
     assert not (tmp_path / "app").exists()
 
 
 def test_the_card_tells_of_the_source(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "shapes.pt2"
     archive.write_graph(shapes_graph, path)
-    card = export(load(path), tmp_path / "app", "tflite", head="logits", data=shapes, images=3).card
+    card = export(load(path), out=tmp_path / "app", to="tflite", head="logits", images=shapes, compared=3).card
     (source,) = card.provenance.sources
     assert source == SourceFile("shapes.pt2", path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
     assert card.provenance.original_miou == pytest.approx(card.artefacts[0].miou, abs=0.1)
@@ -180,13 +180,13 @@ def test_what_is_refused(
     shapes_graph: Graph, tmp_path: Path, to: str, head: str | None, error: type[Exception], told: str
 ) -> None:
     with pytest.raises(error, match=told):
-        export(shapes_graph, tmp_path / "app", to, head)  # type: ignore[arg-type]
+        export(shapes_graph, out=tmp_path / "app", to=to, head=head)  # type: ignore[arg-type]
     assert not (tmp_path / "app").exists()
 
 
 def test_places_and_sources_that_are_none(shapes_graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years")
     with pytest.raises(OutputError, match="not from an export"):
-        export(shapes_graph, tmp_path)
+        export(shapes_graph, out=tmp_path)
     with pytest.raises(ModelError, match="not of a finished run"):
-        export(tmp_path, tmp_path / "app")
+        export(tmp_path, out=tmp_path / "app")

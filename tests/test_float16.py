@@ -40,7 +40,7 @@ def half(shapes_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tried(half: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantisationResult:
-    return slimseg.quantize(half, tmp_path_factory.mktemp("out") / "best.tflite", shapes, ranges="mean")
+    return slimseg.quantize(half, out=tmp_path_factory.mktemp("out") / "best.tflite", images=shapes, ranges="mean")
 
 
 def test_quantize_takes_it_for_the_float_network_that_it_is(tried: QuantisationResult, half: Path) -> None:
@@ -56,7 +56,7 @@ def test_quantize_takes_it_for_the_float_network_that_it_is(tried: QuantisationR
 
 
 def test_asked_for_float16_it_is_handed_back_as_it_is(half: Path, tmp_path: Path) -> None:
-    result = slimseg.quantize(half, tmp_path / "again.tflite", scheme="float16")
+    result = slimseg.quantize(half, out=tmp_path / "again.tflite", scheme="float16")
     assert "the file as it is" in result.verdict
     assert file.read(tmp_path / "again.tflite").weights == "float16"
     assert result.chosen.size_bytes == pytest.approx(half.stat().st_size, rel=0.02)
@@ -67,7 +67,7 @@ def test_what_stays_in_float_stays_in_16_bits(half: Path, shapes: Path, tmp_path
     sizes = []
     for source in (half, write_wide(half, tmp_path)):
         result = slimseg.quantize(
-            source, tmp_path / "out.tflite", shapes,
+            source, out=tmp_path / "out.tflite", images=shapes,
             scheme="int8", ranges="mean", correct="none", keep_float=[largest.name],
         )  # fmt: skip
         sizes += [row.size_bytes for row in result.candidates if row.kept_float]
@@ -78,8 +78,8 @@ def test_what_stays_in_float_stays_in_16_bits(half: Path, shapes: Path, tmp_path
 def test_its_int8_file_is_that_of_the_same_numbers_in_32_bits(half: Path, shapes: Path, tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.tflite", tmp_path / "theirs.tflite"
     for source, out in ((half, ours), (write_wide(half, tmp_path), theirs)):
-        slimseg.quantize(source, out, shapes, scheme="int8", ranges="mean", correct="none")
-    assert slimseg.evaluate(ours, shapes).class_iou == slimseg.evaluate(theirs, shapes).class_iou
+        slimseg.quantize(source, out=out, images=shapes, scheme="int8", ranges="mean", correct="none")
+    assert slimseg.evaluate(ours, images=shapes).class_iou == slimseg.evaluate(theirs, images=shapes).class_iou
     assert ours.stat().st_size == pytest.approx(theirs.stat().st_size, rel=0.01)
 
 
@@ -87,7 +87,7 @@ def test_its_int8_file_is_that_of_the_same_numbers_in_32_bits(half: Path, shapes
 def test_export_keeps_the_precision_unless_asked_otherwise(
     half: Path, shapes: Path, tmp_path: Path, asked: str, weights: str
 ) -> None:
-    result = slimseg.export(half, tmp_path / "app", f"tflite{asked}", data=shapes)
+    result = slimseg.export(half, out=tmp_path / "app", to=f"tflite{asked}", images=shapes)
     (artefact,) = result.card.artefacts
     assert artefact.precision == weights
     assert file.read(tmp_path / "app" / artefact.files[0]).weights == weights
@@ -97,7 +97,7 @@ def test_export_keeps_the_precision_unless_asked_otherwise(
 
 
 def test_any_network_is_exported_in_float16_where_asked(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
-    result = slimseg.export(shapes_graph, tmp_path / "app", "tflite,tflite:float16", data=shapes)
+    result = slimseg.export(shapes_graph, out=tmp_path / "app", to="tflite,tflite:float16", images=shapes)
     wide, narrow = result.card.artefacts
     assert (wide.precision, narrow.precision) == ("float32", "float16")
     assert narrow.size_bytes < 0.6 * wide.size_bytes
@@ -106,7 +106,7 @@ def test_any_network_is_exported_in_float16_where_asked(shapes_graph: Graph, sha
 
 @pytest.fixture(scope="module")
 def edited(half: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
-    return slimseg.slim(half, None, tmp_path_factory.mktemp("run") / "out", Budget(needs="nothing"))
+    return slimseg.slim(half, images=None, out=tmp_path_factory.mktemp("run") / "out", budget=Budget(needs="nothing"))
 
 
 def test_exact_edits_keep_float16_weights(edited: SlimResult, half: Path) -> None:
@@ -115,7 +115,7 @@ def test_exact_edits_keep_float16_weights(edited: SlimResult, half: Path) -> Non
     assert edited.max_difference < 1e-4
     assert edited.baseline.size_bytes == half.stat().st_size
     assert edited.baseline.weights == "float16"
-    assert edited.result.size_bytes < 1.2 * half.stat().st_size
+    assert edited.after.size_bytes < 1.2 * half.stat().st_size
 
 
 def test_in_32_bits_is_only_what_came_so_and_would_be_rounded(edited: SlimResult, half: Path) -> None:
@@ -125,7 +125,7 @@ def test_in_32_bits_is_only_what_came_so_and_would_be_rounded(edited: SlimResult
     assert all(name.startswith("classify") for name in after)
     assert all(not np.array_equal(values.astype(np.float16), values) for values in after.values())
     assert set(np.concatenate([each.ravel() for each in after.values()])) <= {0, *before["classify"].ravel()}
-    assert edited.result.weights == "float16 and float32"
+    assert edited.after.weights == "float16 and float32"
 
 
 def test_a_file_all_in_16_bits_stays_so(half: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def wide_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_reports_tell_the_precision_of_weights(edited: SlimResult, capsys: pytest.CaptureFixture[str]) -> None:
-    assert json.loads((Path(edited.run) / "result.json").read_text())["result"]["weights"] == edited.result.weights
+    assert json.loads((Path(edited.run) / "result.json").read_text())["result"]["weights"] == edited.after.weights
     assert "weights in float16" in (Path(edited.run) / "report.html").read_text()
     show_slim(edited)
     assert "weights in float16" in capsys.readouterr().out
@@ -169,8 +169,8 @@ def test_reports_tell_the_precision_of_weights(edited: SlimResult, capsys: pytes
 def test_a_file_with_weights_in_8_bits_is_not_made_four_times_as_large(half: Path, tmp_path: Path) -> None:
     source = tmp_path / "weights.tflite"
     quantizer.quantize(write_wide(half, tmp_path), source, "weight-only")
-    result = slimseg.slim(source, None, tmp_path / "out", Budget(needs="nothing"))
-    assert result.result.size_bytes == result.baseline.size_bytes == source.stat().st_size
+    result = slimseg.slim(source, images=None, out=tmp_path / "out", budget=Budget(needs="nothing"))
+    assert result.after.size_bytes == result.baseline.size_bytes == source.stat().st_size
     assert any("weights are in 8 bits" in each.reason for each in result.refusals)
 
 

@@ -138,17 +138,17 @@ def diagnosis(loaded_machine: None, graph: Graph) -> Diagnosis:
 
 @pytest.fixture(scope="module")
 def slimmed(loaded_machine: None, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
-    return slimseg.slim(graph, None, tmp_path_factory.mktemp("slim") / "run", Budget(needs="nothing"))
+    return slimseg.slim(graph, images=None, out=tmp_path_factory.mktemp("slim") / "run", budget=Budget(needs="nothing"))
 
 
 @pytest.fixture(scope="module")
 def quantised(loaded_machine: None, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> QuantisationResult:
-    return slimseg.quantize(graph, tmp_path_factory.mktemp("quantised") / "small.tflite")
+    return slimseg.quantize(graph, out=tmp_path_factory.mktemp("quantised") / "small.tflite")
 
 
 @pytest.fixture(scope="module")
 def exported(loaded_machine: None, graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    return slimseg.export(graph, tmp_path_factory.mktemp("export") / "app", "tflite", images=2)
+    return slimseg.export(graph, out=tmp_path_factory.mktemp("export") / "app", to="tflite", compared=2)
 
 
 RESULTS = ("profile", "diagnosis", "slimmed", "quantised", "exported")

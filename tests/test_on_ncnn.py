@@ -42,15 +42,17 @@ def _quick(quick_timing: None) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def slimmed(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
     out = tmp_path_factory.mktemp("ncnn") / "run"
-    return slimseg.slim(shapes_graph, shapes, out, Budget(min_speedup=1.3, max_drop=60.0, runtime="ncnn"))
+    return slimseg.slim(
+        shapes_graph, images=shapes, out=out, budget=Budget(min_speedup=1.3, max_drop=60.0, runtime="ncnn")
+    )
 
 
 def test_a_run_leaves_ncnns_files(slimmed: SlimResult) -> None:
     run = Path(slimmed.run)
     assert {"model.param", "model.bin", "model.pt2", "result.json", "report.html"} <= {p.name for p in run.iterdir()}
     assert not (run / "model.tflite").exists()
-    assert slimmed.result.file == "model.param"
-    assert slimmed.result.size_bytes == sum((run / name).stat().st_size for name in ("model.param", "model.bin"))
+    assert slimmed.after.file == "model.param"
+    assert slimmed.after.size_bytes == sum((run / name).stat().st_size for name in ("model.param", "model.bin"))
     assert slimmed.plain_int8 is None
     assert slimmed.speedup > 1
     assert "ncnn" in slimmed.host
@@ -59,18 +61,18 @@ def test_a_run_leaves_ncnns_files(slimmed: SlimResult) -> None:
 
 
 def test_what_was_deployed_is_what_was_measured(slimmed: SlimResult, shapes: Path) -> None:
-    found = slimseg.evaluate(Path(slimmed.run) / "model.param", shapes)
-    assert found.miou == pytest.approx(slimmed.result.miou)
+    found = slimseg.evaluate(Path(slimmed.run) / "model.param", images=shapes)
+    assert found.miou == pytest.approx(slimmed.after.miou)
 
 
 def test_edits_add_up(slimmed: SlimResult) -> None:
     assert slimmed.edits
     saved = sum(each.realised_saving_ms for each in slimmed.edits)
-    assert 0.3 < saved / (slimmed.baseline.latency_ms - slimmed.result.latency_ms) < 3  # of two runs
+    assert 0.3 < saved / (slimmed.baseline.latency_ms - slimmed.after.latency_ms) < 3  # of two runs
 
 
 def test_a_run_is_exported(slimmed: SlimResult, tmp_path: Path) -> None:
-    result = slimseg.export(slimmed.run, tmp_path / "app", "ncnn", head="logits")
+    result = slimseg.export(slimmed.run, out=tmp_path / "app", to="ncnn", head="logits")
     assert not result.failed
 
 
@@ -86,7 +88,7 @@ def roundabout() -> Graph:
 @pytest.mark.parametrize("head", [None, "mask"])
 def test_exact_edits_alone(head: OutputKind | None, tmp_path: Path) -> None:
     budget = Budget(needs="nothing", head=head, runtime="ncnn")
-    result = slimseg.slim(roundabout(), None, tmp_path / "run", budget)
+    result = slimseg.slim(roundabout(), images=None, out=tmp_path / "run", budget=budget)
     assert {"model.param", "model.bin", "model.pt2"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert result.runtime == "ncnn"
     assert any(each.technique == "merged linear layers" for each in result.edits)
@@ -98,7 +100,7 @@ def test_exact_edits_alone(head: OutputKind | None, tmp_path: Path) -> None:
 def test_profile_of_a_network_and_of_its_file(shapes_graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "model.param"
     NCNN.write(shapes_graph, path)
-    for found in (slimseg.profile(shapes_graph, runs=3, on="ncnn"), slimseg.profile(path, runs=3)):
+    for found in (slimseg.profile(shapes_graph, runs=3, runtime="ncnn"), slimseg.profile(path, runs=3)):
         assert found.runtime.startswith("ncnn")
         assert len(found.layers) > 5
 
@@ -110,7 +112,7 @@ def test_diagnosis_differs_from_that_of_litert(shapes_graph: Graph) -> None:
 
 
 def test_evaluation_of_a_network(shapes_graph: Graph, shapes: Path) -> None:
-    own, other = (slimseg.evaluate(shapes_graph, shapes, on=name) for name in ("litert", "ncnn"))
+    own, other = (slimseg.evaluate(shapes_graph, images=shapes, runtime=name) for name in ("litert", "ncnn"))
     assert own.miou == pytest.approx(other.miou, abs=0.2)
 
 

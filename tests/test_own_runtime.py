@@ -27,7 +27,7 @@ def registered() -> Iterator[None]:
 
 
 def test_it_is_profiled(shapes_graph: Graph, tmp_path: Path) -> None:
-    assert slimseg.profile(shapes_graph, runs=3, on=NAME).threads == 2
+    assert slimseg.profile(shapes_graph, runs=3, runtime=NAME).threads == 2
     path = tmp_path / "shapes.lite2"
     registry.of(path).write(shapes_graph, path)
     assert slimseg.profile(path, runs=3).threads == 2  # its files are known by their suffix
@@ -36,7 +36,7 @@ def test_it_is_profiled(shapes_graph: Graph, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick_timing")
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_it_is_diagnosed(shapes_graph: Graph, precision: str) -> None:
-    found = slimseg.diagnose(shapes_graph, precision, runtime=NAME)
+    found = slimseg.diagnose(shapes_graph, precision=precision, runtime=NAME)
     assert (found.deployment.runtime, found.precision) == (NAME, precision)
     assert any(each.basis == "what-if" for each in found.findings)
     assert child.shared().call("two_threads:opened_so_far") > 0  # what-ifs ran in its sessions
@@ -44,13 +44,13 @@ def test_it_is_diagnosed(shapes_graph: Graph, precision: str) -> None:
 
 @pytest.mark.usefixtures("quick_timing")
 def test_a_network_is_slimmed_and_exported_for_it(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
-    result = slimseg.slim(shapes_graph, None, tmp_path / "run", Budget(needs="nothing", runtime=NAME))
-    assert (result.deployment.runtime, result.result.file) == (NAME, "model.lite2")
+    result = slimseg.slim(shapes_graph, images=None, out=tmp_path / "run", budget=Budget(needs="nothing", runtime=NAME))
+    assert (result.deployment.runtime, result.after.file) == (NAME, "model.lite2")
     assert "two threads" in result.host
     assert result.budget_met
     told = json.loads((tmp_path / "run" / "result.json").read_text())
     assert told["deployment"]["runtime"] == told["runtime"] == NAME
-    made = slimseg.export(tmp_path / "run", tmp_path / "app", "lite2,lite2:int8", data=shapes)
+    made = slimseg.export(tmp_path / "run", out=tmp_path / "app", to="lite2,lite2:int8", images=shapes)
     assert not made.failed
     assert [each.files for each in made.card.artefacts] == [("model.lite2",), ("model_int8.lite2",)]
     assert [each.runtime for each in made.parities] == [NAME, NAME]
@@ -61,8 +61,8 @@ def test_a_network_is_slimmed_and_exported_for_it(shapes_graph: Graph, shapes: P
 def test_its_files_are_evaluated(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "shapes.lite2"
     registry.of(path).write(shapes_graph, path)
-    found = [slimseg.evaluate(path, shapes), slimseg.evaluate(shapes_graph, shapes, on=NAME)]
-    assert found[0].miou == found[1].miou == slimseg.evaluate(shapes_graph, shapes).miou
+    found = [slimseg.evaluate(path, images=shapes), slimseg.evaluate(shapes_graph, images=shapes, runtime=NAME)]
+    assert found[0].miou == found[1].miou == slimseg.evaluate(shapes_graph, images=shapes).miou
 
 
 def test_names_and_suffixes_are_taken_once() -> None:
@@ -99,7 +99,7 @@ def test_without_it_nothing_knows_it(shapes_graph: Graph, tmp_path: Path) -> Non
 )
 def test_words_that_are_none_are_refused(shapes_graph: Graph, runtime: str, precision: str | None, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        slimseg.diagnose(shapes_graph, precision, runtime=runtime)
+        slimseg.diagnose(shapes_graph, precision=precision, runtime=runtime)
     if precision is None:
         with pytest.raises(UserError, match=told):
             Budget(runtime=runtime)

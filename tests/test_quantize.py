@@ -47,7 +47,7 @@ def folder(shapes: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tried(tflite: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> QuantisationResult:
-    return slimseg.quantize(tflite, tmp_path_factory.mktemp("out") / "best.tflite", shapes)
+    return slimseg.quantize(tflite, out=tmp_path_factory.mktemp("out") / "best.tflite", images=shapes)
 
 
 # What works
@@ -71,12 +71,12 @@ def test_everything_is_tried_and_measured(tried: QuantisationResult) -> None:
 def test_the_kept_file_is_the_row(tried: QuantisationResult, shapes: Path) -> None:
     path = Path(tried.file)
     assert path.stat().st_size == tried.chosen.size_bytes
-    assert slimseg.evaluate(path, shapes).miou == pytest.approx(tried.chosen.miou, abs=1e-9)
+    assert slimseg.evaluate(path, images=shapes).miou == pytest.approx(tried.chosen.miou, abs=1e-9)
     assert [each.name for each in path.parent.iterdir()] == ["best.tflite"]
 
 
 def test_without_images_schemes_without_ranges_are_left(tflite: Path, tmp_path: Path) -> None:
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite")
+    result = slimseg.quantize(tflite, out=tmp_path / "out.tflite")
     assert [row.scheme for row in result.candidates if row.was_made] == ["float16", "dynamic", "weight-only"]
     assert {row.reason for row in result.candidates if not row.was_made} == {
         "needs images for the ranges of activations"
@@ -86,13 +86,13 @@ def test_without_images_schemes_without_ranges_are_left(tflite: Path, tmp_path: 
 
 
 def test_images_for_ranges_are_counted_where_there_are_ranges(tflite: Path, shapes: Path, tmp_path: Path) -> None:
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite", shapes, scheme="float16")
+    result = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=shapes, scheme="float16")
     assert (result.calibration_images, result.validation_images) == (0, 6)
 
 
 def test_agreement_where_there_are_no_labels(tflite: Path, shapes: Path, tmp_path: Path) -> None:
     images = shapes / "train" / "images"
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite", images, scheme="int8", ranges="mse")
+    result = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=images, scheme="int8", ranges="mse")
     assert [(row.scheme, row.ranges) for row in result.candidates] == [("int8", "mse")]
     assert result.chosen.miou is None
     assert result.chosen.agreement is not None
@@ -104,7 +104,7 @@ def test_agreement_where_there_are_no_labels(tflite: Path, shapes: Path, tmp_pat
 @pytest.mark.parametrize("io", ["int8", "image"])
 def test_other_inputs_are_for_int8_alone(shapes_graph: Graph, shapes: Path, tmp_path: Path, io: str) -> None:
     """A Graph's normalisation goes into its first convolution where bytes go in."""
-    result = slimseg.quantize(shapes_graph, tmp_path / "out.tflite", shapes, ranges="mean", io=io)  # type: ignore[arg-type]
+    result = slimseg.quantize(shapes_graph, out=tmp_path / "out.tflite", images=shapes, ranges="mean", io=io)  # type: ignore[arg-type]
     assert [row.scheme for row in result.candidates if row.was_made] == ["int8"]
     found = file.read(result.file)
     assert found.inputs[0].dtype == ("uint8" if io == "image" else "int8")
@@ -135,7 +135,7 @@ def test_an_operator_that_slimseg_does_not_know(tflite: Path, shapes: Path, tmp_
     path.write_bytes(file.pack(model))
     with pytest.raises(ModelError, match="COS"):
         slimseg.load(path)
-    found = slimseg.quantize(path, tmp_path / "out.tflite", shapes, scheme="int8", ranges="minmax")
+    found = slimseg.quantize(path, out=tmp_path / "out.tflite", images=shapes, scheme="int8", ranges="minmax")
     assert next(each for each in file.operators(found.file) if each.op == "COS").dtype == "float32"
     assert found.islands or found.fallbacks
 
@@ -151,13 +151,13 @@ def test_a_scheme_that_fails_is_a_row(
         real(source, out, scheme, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(quantizer, "quantize", failing)
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite")
+    result = slimseg.quantize(tflite, out=tmp_path / "out.tflite")
     (row,) = [row for row in result.candidates if row.scheme == "dynamic"]
     assert not row.was_made
     assert row.reason == "dynamic_plain.tflite: the native runtime refused: something"
     assert result.chosen.was_made
     with pytest.raises(RuntimeFailure, match="something"):
-        slimseg.quantize(tflite, tmp_path / "other.tflite", scheme="dynamic")
+        slimseg.quantize(tflite, out=tmp_path / "other.tflite", scheme="dynamic")
     assert not (tmp_path / "other.tflite").exists()
 
 
@@ -166,20 +166,22 @@ def test_what_is_far_too_slow_is_not_judged(
 ) -> None:
     """16-bit activations have no kernels on XNNPACK; asked for alone, they are judged all the same."""
     monkeypatch.setattr(sys.modules["slimseg.quantize"], "PATIENCE_MS", 0.0)
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite", shapes, ranges="mean")
+    result = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=shapes, ranges="mean")
     slow = result.candidates[-1]
     assert slow.scheme == "int16x8"
     assert slow.speedup < 1 / timing.SLOW
     assert "slower than float32: accuracy not measured" in slow.reason
     assert slow.miou is None
-    alone = slimseg.quantize(tflite, tmp_path / "out.tflite", shapes, "int16x8")
+    alone = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=shapes, scheme="int16x8")
     assert alone.chosen.miou == pytest.approx(alone.baseline.miou, abs=0.5)
     assert "int16x8 (ranges by minmax) is slower than float32 on this runtime" in alone.verdict
 
 
 def test_a_budget_that_cannot_be_met(tflite: Path, shapes: Path, tmp_path: Path) -> None:
     budget = Budget(max_size_bytes=2000)
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite", shapes, "int8", ranges="mse", budget=budget)
+    result = slimseg.quantize(
+        tflite, out=tmp_path / "out.tflite", images=shapes, scheme="int8", ranges="mse", budget=budget
+    )
     assert not result.budget_met
     assert [check.met for check in result.budget] == [True, False]
     assert (tmp_path / "out.tflite").is_file()
@@ -275,10 +277,10 @@ def test_an_old_file_stays_until_the_new_one_is_whole(
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OutputError):
-        slimseg.quantize(tflite, out, scheme="float16")
+        slimseg.quantize(tflite, out=out, scheme="float16")
     assert out.read_text() == "precious"
     monkeypatch.undo()
-    slimseg.quantize(tflite, out, scheme="float16")
+    slimseg.quantize(tflite, out=out, scheme="float16")
     assert file.read(out).operators
     assert [path.name for path in tmp_path.iterdir()] == ["out.tflite"]
 
@@ -294,7 +296,7 @@ def test_models_that_cannot_be_quantised(quantize: Run, tflite: Path, shapes: Pa
     refused(quantize(tmp_path / "text.tflite", "--out", out), "text.tflite", "not a .tflite")
     for scheme in ("dynamic", "int8"):
         made = tmp_path / f"{scheme}.tflite"
-        slimseg.quantize(tflite, made, shapes, scheme)
+        slimseg.quantize(tflite, out=made, images=shapes, scheme=scheme)
         refused(quantize(made, "--data", shapes, "--out", out), made.name, "quantised already")
     assert not list(out.parent.iterdir())
 
@@ -304,7 +306,7 @@ def test_nan_weights(quantize: Run, shapes_net: nn.Module, shapes: Path, tmp_pat
     with torch.no_grad():
         next(spoilt.module.parameters())[0] = float("nan")
     with pytest.raises(ModelError, match="spoilt has NaN or infinite weights"):
-        slimseg.quantize(spoilt, tmp_path / "out.tflite", shapes)
+        slimseg.quantize(spoilt, out=tmp_path / "out.tflite", images=shapes)
     path = tmp_path / "spoilt.tflite"
     writer.write(spoilt, path)
     refused(quantize(path, "--data", shapes, "--out", tmp_path / "out.tflite"), "spoilt.tflite has NaN")
@@ -325,7 +327,7 @@ def test_pictures_of_any_mode_and_size_are_read(tflite: Path, folder: Path, tmp_
         path.unlink()
         picture.save(path.with_suffix(".tif"))
     images = folder / "train" / "images"
-    found = slimseg.quantize(tflite, tmp_path / "out.tflite", images, scheme="int8", ranges="mean")
+    found = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=images, scheme="int8", ranges="mean")
     assert found.calibration_images == 13
     assert found.chosen.agreement is not None
     assert found.chosen.agreement > 97
@@ -349,7 +351,7 @@ def test_pictures_of_one_colour(quantize: Run, tflite: Path, folder: Path, tmp_p
     paths = pictures(folder / "train" / "images")
     for path in paths[:3]:
         Image.new("RGB", (160, 128), (9, 9, 9)).save(path)
-    result = slimseg.quantize(tflite, tmp_path / "out.tflite", folder, scheme="int8", ranges="mean")
+    result = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=folder, scheme="int8", ranges="mean")
     assert result.calibration_images == 13
     assert "3 images of a single colour" in result.notes[0]
     for path in paths[3:]:
@@ -361,6 +363,6 @@ def test_pictures_of_one_colour(quantize: Run, tflite: Path, folder: Path, tmp_p
 
 def test_errors_are_of_their_kind(tflite: Path, shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        slimseg.quantize(tflite, tmp_path / "out.tflite", scheme="int8")
+        slimseg.quantize(tflite, out=tmp_path / "out.tflite", scheme="int8")
     with pytest.raises(UserError):
-        slimseg.quantize(tflite, tmp_path / "out.tflite", shapes, scheme="float16", io="image")
+        slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=shapes, scheme="float16", io="image")

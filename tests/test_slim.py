@@ -58,7 +58,9 @@ def _quick(quick_timing: None) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def done(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
     out = tmp_path_factory.mktemp("slim") / "run"
-    return slimseg.slim(shapes_graph, shapes, out, Budget(min_speedup=1.5, max_drop=20.0, max_size_bytes=SIZE))
+    return slimseg.slim(
+        shapes_graph, images=shapes, out=out, budget=Budget(min_speedup=1.5, max_drop=20.0, max_size_bytes=SIZE)
+    )
 
 
 @pytest.fixture
@@ -93,10 +95,10 @@ def test_training_in_8_bits_where_rounding_is_to_blame(
     monkeypatch.setattr(Candidate, "holds", False)  # so that the search goes on
     jobs = Jobs()
     budget = Budget(min_speedup=1.5)
-    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget, progress=jobs)
+    result = slimseg.slim(shapes_graph, images=shapes, out=tmp_path / "run", budget=budget, progress=jobs)
     assert sum("quantisation-aware" in name for name in jobs.names) == len(qat.PHASES)
     assert file.read(tmp_path / "run" / "model.tflite").inputs[0].dtype == "uint8"
-    assert result.result.miou is not None
+    assert result.after.miou is not None
 
 
 def images_alone(shapes: Path, folder: Path) -> Path:
@@ -114,10 +116,10 @@ def test_a_smaller_and_faster_network_with_proof(done: SlimResult) -> None:
     assert done.speedup > 1.5
     assert done.budget_met
     assert [check.name for check in done.budget] == ["max_drop", "max_size", "min_speedup"]
-    assert done.result.size_bytes == (run / "model.tflite").stat().st_size <= SIZE
-    assert done.result.miou is not None
+    assert done.after.size_bytes == (run / "model.tflite").stat().st_size <= SIZE
+    assert done.after.miou is not None
     assert done.baseline.miou is not None
-    assert done.result.miou > done.baseline.miou - 20
+    assert done.after.miou > done.baseline.miou - 20
 
 
 def test_result_json_has_what_is_promised(done: SlimResult) -> None:
@@ -147,7 +149,7 @@ def test_profiles_and_report(done: SlimResult) -> None:
     run = Path(done.run)
     before, after = (json.loads((run / f"profile_{when}.json").read_text()) for when in ("before", "after"))
     assert {layer["op"] for layer in before["layers"]} >= {"CONV_2D", "TRANSPOSE_CONV"}
-    assert after["size_bytes"] == done.result.size_bytes
+    assert after["size_bytes"] == done.after.size_bytes
     report = (run / "report.html").read_text()
     assert "<html" in report
     assert "https://" not in report.replace("https://www.w3.org", "")[:2000]
@@ -156,7 +158,7 @@ def test_profiles_and_report(done: SlimResult) -> None:
 def test_model_pt2_comes_back_with_its_description(done: SlimResult, shapes_graph: Graph) -> None:
     back = slimseg.load(Path(done.run) / "model.pt2")
     assert back.description == shapes_graph.description
-    assert back.input_size == done.result.input_size
+    assert back.input_size == done.after.input_size
     path = Path(done.run) / "model_float.tflite"
     assert file.read_description(path) == shapes_graph.description
     image = np.random.default_rng(0).standard_normal((1, *back.input_size, 3), np.float32)
@@ -167,7 +169,7 @@ def test_model_pt2_comes_back_with_its_description(done: SlimResult, shapes_grap
 
 def test_the_deployed_file_needs_nothing_more(done: SlimResult, shapes: Path) -> None:
     for name, summary in (("model.tflite", done.result), ("original_float.tflite", done.baseline)):
-        found = slimseg.evaluate(Path(done.run) / name, shapes)
+        found = slimseg.evaluate(Path(done.run) / name, images=shapes)
         assert found.miou == pytest.approx(summary.miou, abs=1e-9)
         assert tuple(found.class_iou) == ("ground", "disc", "box")
 
@@ -186,17 +188,17 @@ def test_a_run_that_was_killed_goes_on(shapes_graph: Graph, shapes: Path, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE._Job, "_deployed", killed)
         with pytest.raises(Killed):
-            slimseg.slim(shapes_graph, shapes, run, budget)
+            slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     assert not (run / "result.json").exists()
     with pytest.raises(OutputError, match="another seed"):
-        slimseg.slim(shapes_graph, shapes, run, budget, seed=1)
+        slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget, seed=1)
     before = {path.name: path.stat().st_mtime_ns for path in (run / "work").glob("*.safetensors")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE, "Planner", killed)
         patch.setattr(MODULE.Recovery, "mimic_blocks", killed)
         patch.setattr(MODULE.Recovery, "distil_whole", killed)
         patch.setattr(Candidate, "holds", True)  # or another leg would follow, on a machine where this one is too slow
-        result = slimseg.slim(shapes_graph, shapes, run, budget)
+        result = slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     assert before
     assert result.edits
     assert {path.name for path in run.iterdir()} >= RUN
@@ -206,7 +208,7 @@ def test_a_run_that_was_killed_goes_on(shapes_graph: Graph, shapes: Path, tmp_pa
 def test_a_run_is_never_written_over(done: SlimResult, shapes_graph: Graph, shapes: Path) -> None:
     before = {path: path.read_bytes() for path in Path(done.run).iterdir()}
     with pytest.raises(OutputError, match="not empty"):
-        slimseg.slim(shapes_graph, shapes, done.run)
+        slimseg.slim(shapes_graph, images=shapes, out=done.run)
     assert {path: path.read_bytes() for path in Path(done.run).iterdir()} == before
 
 
@@ -214,19 +216,21 @@ def test_a_finished_run_gives_its_result_again(done: SlimResult, shapes_graph: G
     """The same command after a death at its very end, or given twice: nothing is computed, nothing is touched."""
     before = {path: path.read_bytes() for path in Path(done.run).iterdir()}
     budget = Budget(min_speedup=1.5, max_drop=20.0, max_size_bytes=SIZE)
-    assert slimseg.slim(shapes_graph, shapes, done.run, budget) == done
+    assert slimseg.slim(shapes_graph, images=shapes, out=done.run, budget=budget) == done
     assert {path: path.read_bytes() for path in Path(done.run).iterdir()} == before
 
 
 @quick_plan
 def test_images_without_masks(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     folder = images_alone(shapes, tmp_path / "images")
-    result = slimseg.slim(shapes_graph, folder, tmp_path / "run", Budget(min_speedup=2.0, max_drop=20.0))
+    result = slimseg.slim(
+        shapes_graph, images=folder, out=tmp_path / "run", budget=Budget(min_speedup=2.0, max_drop=20.0)
+    )
     assert result.baseline.miou is None
-    assert result.result.miou is None
+    assert result.after.miou is None
     assert result.baseline.agreement == 100
-    assert result.result.agreement is not None
-    assert 80 <= result.result.agreement <= 100
+    assert result.after.agreement is not None
+    assert 80 <= result.after.agreement <= 100
     assert result.budget[0].wanted == "at most 20 % of pixels changed"
     assert result.speedup > 2
 
@@ -239,8 +243,8 @@ def test_needs_nothing_changes_no_value(
 
     monkeypatch.setattr(MODULE, "Recovery", trained)
     folder = images_alone(shapes, tmp_path / "images")
-    result = slimseg.slim(shapes_graph, folder, tmp_path / "run", Budget(needs="nothing"))
-    assert result.result.agreement == 100
+    result = slimseg.slim(shapes_graph, images=folder, out=tmp_path / "run", budget=Budget(needs="nothing"))
+    assert result.after.agreement == 100
     assert all(edit.needs == "nothing" for edit in result.edits)
     assert result.budget_met
 
@@ -249,7 +253,7 @@ def test_needs_nothing_changes_no_value(
 @pytest.mark.parametrize("head", ["mask", "probabilities"])
 def test_the_head_that_was_asked_for(shapes_graph: Graph, shapes: Path, tmp_path: Path, head: Any) -> None:
     budget = Budget(min_speedup=1.5, max_drop=30.0, head=head)
-    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget)
+    result = slimseg.slim(shapes_graph, images=shapes, out=tmp_path / "run", budget=budget)
     path = tmp_path / "run" / "model.tflite"
     described = file.read_description(path)
     assert described is not None
@@ -258,11 +262,11 @@ def test_the_head_that_was_asked_for(shapes_graph: Graph, shapes: Path, tmp_path
     if head == "mask":
         assert output.dtype.startswith("int")
     else:
-        image = np.zeros((1, *result.result.input_size, 3), np.float32)
+        image = np.zeros((1, *result.after.input_size, 3), np.float32)
         np.testing.assert_allclose(session.predict(path, image)[0].sum(-1), 1, atol=0.02)
-    assert result.result.miou is not None
-    assert result.result.miou > 60
-    assert slimseg.evaluate(path, shapes).miou == pytest.approx(result.result.miou)
+    assert result.after.miou is not None
+    assert result.after.miou > 60
+    assert slimseg.evaluate(path, images=shapes).miou == pytest.approx(result.after.miou)
 
 
 @quick_plan
@@ -271,7 +275,7 @@ def test_a_budget_out_of_reach_is_said_to_be_missed(
 ) -> None:
     monkeypatch.setattr(MODULE, "LEGS", 2)
     budget = Budget(min_speedup=10_000.0, max_size_bytes=1000, max_drop=0.0, time_limit_s=30)
-    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", budget)
+    result = slimseg.slim(shapes_graph, images=shapes, out=tmp_path / "run", budget=budget)
     assert not result.budget_met
     assert {check.name: check.met for check in result.budget} | {"max_drop": None} == {
         "max_drop": None,
@@ -285,8 +289,8 @@ def test_a_budget_out_of_reach_is_said_to_be_missed(
 def assert_worse_than_none(result: SlimResult) -> None:
     """The result is one of the forms that were compared, and accurate: the original is always among them."""
     (chosen,) = (form for form in result.forms if form.chosen)
-    assert chosen.size_bytes == result.result.size_bytes
-    assert (chosen.miou, chosen.agreement) == (result.result.miou, result.result.agreement)
+    assert chosen.size_bytes == result.after.size_bytes
+    assert (chosen.miou, chosen.agreement) == (result.after.miou, result.after.agreement)
     assert (chosen.speedup, chosen.budget_met) == (result.speedup, result.budget_met)
     assert any(form.form == "original" and form.drop == 0 for form in result.forms)
     assert chosen.drop <= 0.5  # beyond what these runs allow: nothing
@@ -310,11 +314,11 @@ def test_without_time_to_train_the_result_is_the_best_of_what_needs_none(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE._Job, "_search", killed)
         with pytest.raises(Killed):
-            slimseg.slim(shapes_graph, shapes, run, budget)
+            slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     monkeypatch.setattr(Untrained, "_measured", killed)
-    result = slimseg.slim(shapes_graph, shapes, run, budget)
+    result = slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     (note,) = (each for each in result.notes if "Recovering accuracy takes about" in each)
-    assert "edits that need it are left out; --time-limit" in note
+    assert "edits that need it are left out; `time_limit_s`" in note
     assert not any(form.trained for form in result.forms)
     assert result.forms[0].form == "original"
     assert (result.forms[0].speedup, result.forms[0].drop) == (1.0, 0.0)
@@ -338,7 +342,9 @@ def test_a_plan_that_was_never_trained_is_no_result_where_it_loses_too_much(
     monkeypatch.setattr(MODULE._Job, "_has_time_to_recover", lambda *_: True)
     monkeypatch.setattr(MODULE._Job, "_can_train", lambda *_: False)
     monkeypatch.setattr(Untrained, "_sizes", lambda _: ())
-    result = slimseg.slim(shapes_graph, shapes, tmp_path / "run", Budget(min_speedup=50.0, max_drop=0.0))
+    result = slimseg.slim(
+        shapes_graph, images=shapes, out=tmp_path / "run", budget=Budget(min_speedup=50.0, max_drop=0.0)
+    )
     (planned,) = (form for form in result.forms if form.form == "planned, not trained")
     assert not planned.trained
     assert planned.chosen == (planned.drop <= 0)
@@ -348,15 +354,15 @@ def test_a_plan_that_was_never_trained_is_no_result_where_it_loses_too_much(
 def test_a_head_that_cannot_be_had_is_said_at_once(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     graph = shapes_graph.copy()
     graph.description = type(graph.description)(output_kind="mask")
-    with pytest.raises(BudgetError, match="--head"):
-        slimseg.slim(graph, shapes, tmp_path / "run", Budget(head="probabilities"))
+    with pytest.raises(BudgetError, match="`head`"):
+        slimseg.slim(graph, images=shapes, out=tmp_path / "run", budget=Budget(head="probabilities"))
     assert not (tmp_path / "run").exists()
 
 
 def test_bad_images_are_found_before_anything_is_written(shapes_graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError):
-        slimseg.slim(shapes_graph, tmp_path / "images", tmp_path / "run")
+        slimseg.slim(shapes_graph, images=tmp_path / "images", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -61,14 +61,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
-    return slimseg.slim(source, None, tmp_path_factory.mktemp("run") / "out", NOTHING)
+    return slimseg.slim(source, images=None, out=tmp_path_factory.mktemp("run") / "out", budget=NOTHING)
 
 
 def test_faster_with_equal_outputs_and_no_data(done: SlimResult, source: Path) -> None:
     assert done.speedup > 1.2  # 1.6 on a quiet machine
     assert done.budget_met
     assert done.plain_int8 is done.speedup_over_int8 is None
-    assert done.result.miou is done.result.agreement is None
+    assert done.after.miou is done.after.agreement is None
     assert done.max_difference is not None
     assert done.max_difference < 1e-4
     techniques = {edit.technique for edit in done.edits}
@@ -116,7 +116,7 @@ def test_the_users_file_is_the_baseline(done: SlimResult, source: Path) -> None:
         "profile_after.json",
     }
     saved = sum(edit.realised_saving_ms for edit in done.edits)
-    assert saved == pytest.approx(done.baseline.latency_ms - done.result.latency_ms)
+    assert saved == pytest.approx(done.baseline.latency_ms - done.after.latency_ms)
     assert json.loads((run / "result.json").read_text())["plain_int8"] is None
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_faster_is_left_as_it_is(tmp_path: Path) -> None:
     graph = edit.trace(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()), (1, 3, 32, 32), "small")
     path = tmp_path / "small.tflite"
     writer.write(graph, path)
-    result = slimseg.slim(path, None, tmp_path / "run", NOTHING)
+    result = slimseg.slim(path, images=None, out=tmp_path / "run", budget=NOTHING)
     assert result.max_difference == 0.0 or result.speedup > 1
     assert (tmp_path / "run" / "report.html").is_file()
     if not result.edits:
@@ -133,8 +133,8 @@ def test_what_cannot_be_faster_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_images_are_asked_for_where_edits_need_them(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--needs nothing"):
-        slimseg.slim(source, None, tmp_path / "run", Budget(needs="images"))
+    with pytest.raises(DataError, match="`needs` nothing"):
+        slimseg.slim(source, images=None, out=tmp_path / "run", budget=Budget(needs="images"))
     assert not (tmp_path / "run").exists()
 
 
@@ -142,7 +142,9 @@ def test_another_kind_of_output(source: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 4, 4, 2, 1))
     graph = edit.trace(module, (1, 3, 64, 64), "logits")
-    result = slimseg.slim(graph, None, tmp_path / "run", Budget(needs="nothing", head="probabilities"))
+    result = slimseg.slim(
+        graph, images=None, out=tmp_path / "run", budget=Budget(needs="nothing", head="probabilities")
+    )
     out = session.predict(tmp_path / "run" / "model.tflite", np.zeros((1, 64, 64, 3), np.float32))
     np.testing.assert_allclose(out.sum(-1), 1, atol=1e-5)
     assert (tmp_path / "run" / "original_float.tflite").is_file()

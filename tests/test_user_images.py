@@ -81,7 +81,7 @@ def test_and_understood_by_export(run: Run, bright: Graph, tflite: Path, portrai
         "export", tflite, "--to", "tflite", "--data", portraits, "--out", tmp_path / "app", "--head", "logits", "--json"
     )
     found = json.loads(ran.out)
-    truth = slimseg.evaluate(bright, portraits).miou
+    truth = slimseg.evaluate(bright, images=portraits).miou
     assert found["parities"][0]["miou"] == pytest.approx(truth)
     assert any("255 is taken" in note for note in found["notes"])
 
@@ -90,7 +90,7 @@ def test_and_understood_by_quantize(run: Run, tflite: Path, portraits: Path, tmp
     out = tmp_path / "q.tflite"
     ran = run("quantize", tflite, "--data", portraits, "--scheme", "float16", "--out", out, "--json")
     found = json.loads(ran.out)
-    assert found["baseline"]["miou"] == pytest.approx(slimseg.evaluate(tflite, portraits).miou)
+    assert found["baseline"]["miou"] == pytest.approx(slimseg.evaluate(tflite, images=portraits).miou)
     assert any("255 is taken" in note for note in found["notes"])
 
 

@@ -1,13 +1,33 @@
-"""The terminal: text that comes from files is shown as it is written, and never obeyed."""
+"""The terminal: text of files is shown as it is written, and never obeyed; parameters of functions are options."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+
+# The library's messages name parameters of its functions, between backticks. Most options have the same name.
+_SAME = (
+    "anyway", "channel_order", "correct", "foreground", "head", "input_size", "io", "keep_float", "max_drop", "mean",
+    "min_speedup", "needs", "output", "output_kind", "precision", "ranges", "runtime", "scheme", "sensitivity", "std",
+    "to", "weights",
+)  # fmt: skip
+OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME} | {
+    "images": "--data",
+    "max_size_bytes": "--max-size",
+    "time_limit_s": "--time-limit",
+    "train_s": "--train",
+}
+_PARAMETER = re.compile(r"`([a-z_]+)`")
+
+
+def as_options(text: str) -> str:
+    """A message of the library in the words of the command line: `--max-size` for a `max_size_bytes` in backticks."""
+    return _PARAMETER.sub(lambda found: OPTIONS.get(found[1], found[0]), text)
 
 
 class PlainConsole(Console):

@@ -30,10 +30,11 @@ _NEEDS_ORDER = ("nothing", "images", "labels")
 
 def diagnose(
     model: Graph | str | Path,
+    *,
+    runtime: str | None = None,
     precision: str | None = None,
     threads: int = 1,
     progress: Progress | None = None,
-    runtime: str | None = None,
 ) -> Diagnosis:
     """Find every site of every technique and time each, before and after, side by side on the runtime.
 

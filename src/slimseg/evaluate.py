@@ -35,13 +35,14 @@ BATCH = 8  # images handed to the runtime at once
 
 def evaluate(
     model: Graph | str | Path,
-    data: str | Path | Folder,
+    *,
+    images: str | Path | Folder,
     split: str = "val",
+    runtime: str | None = None,
     description: Description | None = None,
+    output: str | int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
-    on: str | None = None,
-    output: str | int | None = None,
 ) -> Evaluation:
     """mIoU, IoU by class and pixel accuracy of a file at the masks' own resolution, from one confusion matrix.
 
@@ -49,18 +50,18 @@ def evaluate(
 
     Args:
         model: the path of a `.tflite` or `.param`, or a Graph, which is written in float first.
-        data: a folder with images and masks, or one that `open_folder` opened.
+        images: a folder with images and masks, or one that `open_folder` opened.
         split: "val" or "train".
         description: preprocessing and kind of output; by default what the file says of itself or its layers imply.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
-        on: the runtime for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file has its own.
+        runtime: for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file has its own.
         output: of a `.tflite` with several outputs the one to judge, by name or number; by default the likeliest.
 
     Raises:
         ModelError, DataError, UserError: what the user gave cannot be used, in one sentence.
     """
-    folder = open_folder(data)
+    folder = open_folder(images)
     progress = progress or Silent()
     say_notes(folder, progress)
     part = folder.split(split)
@@ -68,7 +69,7 @@ def evaluate(
         raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
     with scratch.folder() as work:
         if isinstance(model, Graph):
-            chosen = registry.named(on or DEFAULT_RUNTIME)
+            chosen = registry.named(runtime or DEFAULT_RUNTIME)
             path = work / f"{model.name}{chosen.suffix}"
             chosen.write(model, path)
         else:
@@ -282,7 +283,7 @@ class Evaluator:
         if count >= total:
             return
         self.judge = self._judge(self.folder.val.spread(count))
-        note = f"accuracy is judged on {count} of {total} images: --time-limit leaves no time for all of them"
+        note = f"accuracy is judged on {count} of {total} images: `time_limit_s` leaves no time for all of them"
         self.progress.say(note)
         self.notes = (*self.notes, note)
 

@@ -46,12 +46,12 @@ SECONDS_PER_FILE = 2.0  # of timing
 
 def export(
     model: Graph | str | Path,
+    *,
     out: str | Path,
+    images: str | Path | Folder | None = None,
     to: str | Sequence[Target] | None = None,
     head: OutputKind | None = None,
-    data: str | Path | Folder | None = None,
-    *,
-    images: int = PARITY_IMAGES,
+    compared: int = PARITY_IMAGES,
     licence: str = NO_LICENCE,
     sizes: Sequence[tuple[int, int]] = (),
     threads: int = 1,
@@ -67,10 +67,10 @@ def export(
         to: targets with commas between, each perhaps with a form, as in "tflite,tflite:int8"; by default all in
             `runtimes.registry.EXPORTERS`.
         head: "mask", "probabilities" or "logits"; by default as the network has it.
-        data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: to compare
+        images: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: to compare
             masks on, for the ranges of int8 and of float16. Without one, drawn images have to do, and int8 cannot be
             had of a float network.
-        images: how many of the validation images masks are compared on.
+        compared: on how many of the validation images masks are compared.
         licence: of the weights, in a sentence, for the card and the files.
         sizes: further input sizes (height, width) that the Core ML package is to take.
         threads: of the runtimes that run here.
@@ -87,10 +87,10 @@ def export(
     to = ",".join(registry.EXPORTERS) if to is None else to
     targets = parse(to) if isinstance(to, str) else tuple(to)
     source = open_source(model, head, anyway)
-    folder, progress = None if data is None else open_folder(data), progress or Silent()
+    folder, progress = None if images is None else open_folder(images), progress or Silent()
     if folder is not None:
         say_notes(folder, progress)
-    job = _Job(source, folder, images, licence, sizes, threads, progress)
+    job = _Job(source, folder, compared, licence, sizes, threads, progress)
     with place.opened(Path(out)) as app:
         return job.run(targets, app, measure_heads=head is None)
 
@@ -122,7 +122,7 @@ class _Job:
         self,
         source: Source,
         folder: Folder | None,
-        images: int,
+        compared: int,
         licence: str,
         sizes: Sequence[tuple[int, int]],
         threads: int,
@@ -135,7 +135,7 @@ class _Job:
         self.sizes = sizes
         self.threads = threads
         self.progress = progress
-        self.images = images
+        self.compared = compared
         self.references: dict[str, parity.Reference] = {}  # by kind of output
         self.disturbed: Disturbance | None = None
         self.classes = source.graph.description.classes or (folder.classes if folder else ())
@@ -309,7 +309,7 @@ class _Job:
         kind = said.description.output_kind
         if kind not in self.references:
             split = None if self.folder is None else self.folder.val
-            reference = parity.Reference(said, split, self.images)
+            reference = parity.Reference(said, split, self.compared)
             if not self.references:
                 doubts = reference.doubts(self.classes)
                 say_doubts(doubts, self.progress)

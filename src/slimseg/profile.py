@@ -14,7 +14,7 @@ from slimseg.results import Profile
 from slimseg.runtimes import child, registry
 
 
-def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: str | None = None) -> Profile:
+def profile(model: Graph | str | Path, *, runtime: str | None = None, threads: int = 1, runs: int = 50) -> Profile:
     """Time every operator of a Graph or of a file: by the runtime's own profiler, or layer by layer.
 
     A Graph is written as a float file first; its layers are named after its nodes.
@@ -23,7 +23,7 @@ def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: str
         model: a Graph, the path of a file of a runtime (`.tflite`, `.param`), or whatever `load` opens by path.
         threads: CPU threads of the runtime.
         runs: profiled inferences; times are medians over them.
-        on: the runtime; by default the one that the file is for, for a Graph `deployment.DEFAULT_RUNTIME`.
+        runtime: its name; by default the one that the file is for, for a Graph `deployment.DEFAULT_RUNTIME`.
 
     Raises:
         ModelError: the model cannot be opened, or the runtime refuses the user's own file or crashes on it.
@@ -31,10 +31,10 @@ def profile(model: Graph | str | Path, threads: int = 1, runs: int = 50, on: str
         RuntimeFailure: the runtime refused or crashed on a file that slimseg wrote, or ran out of time.
     """
     if isinstance(model, str | Path):
-        if registry.is_deployed(model) and on in (None, registry.of(model).name):
+        if registry.is_deployed(model) and runtime in (None, registry.of(model).name):
             return _given_file(Path(model), threads, runs)
         model = load(model)
-    chosen = registry.named(on or DEFAULT_RUNTIME)
+    chosen = registry.named(runtime or DEFAULT_RUNTIME)
     with scratch.folder() as folder:
         path = folder / f"model{chosen.suffix}"
         chosen.write(model, path)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from slimseg.console import as_options
 from slimseg.errors import printable
 
 Item = TypeVar("Item")
@@ -86,7 +87,7 @@ class Terminal:
                 bars.advance(task)
 
     def say(self, message: str) -> None:
-        self.console.print(Text(printable(message)), soft_wrap=True)  # names in it are no markup
+        self.console.print(Text(as_options(printable(message))), soft_wrap=True)  # names in it are no markup
 
     def bar(self, what: str, total: float) -> Bar:
         return _TerminalBar(self, what, total)

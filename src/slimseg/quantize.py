@@ -47,8 +47,9 @@ PATIENCE_MS = 60_000.0  # with the accuracy of a file that is not going to be ke
 
 def quantize(
     model: Graph | str | Path,
+    *,
     out: str | Path,
-    data: str | Path | Folder | None = None,
+    images: str | Path | Folder | None = None,
     scheme: str = AUTO,
     io: Ends = "float32",
     ranges: str = AUTO,
@@ -68,7 +69,7 @@ def quantize(
         model: an opened Graph, or the path of any file that `load` opens. A `.tflite` is quantised as it is and need
             not become a Graph: operators that slimseg does not know are no obstacle.
         out: the `.tflite` to write, replaced in one step at the end.
-        data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: ranges are
+        images: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: ranges are
             measured on images of train, accuracy on val. None: only schemes without ranges, and no accuracy.
         scheme: "float16", "dynamic", "weight-only", "int8", "int16x8", or "auto" for the best of all.
         io: what the file takes and gives: "float32"; "int8"; or "image", RGB bytes in and int8 out.
@@ -93,12 +94,12 @@ def quantize(
     attempts = schemes.attempts(scheme, ranges)
     corrections.check(correct, {attempt.scheme for attempt in attempts})
     kept = mixed_precision.wanted(keep_float, {attempt.scheme for attempt in attempts})
-    trained.check(train_s, data, {attempt.scheme for attempt in attempts})
+    trained.check(train_s, images, {attempt.scheme for attempt in attempts})
     _check_place(Path(out), model)
-    if data is None and all(attempt.ranges for attempt in attempts):
-        raise DataError(f"--scheme {scheme} needs images for the ranges of activations: give --data")
+    if images is None and all(attempt.ranges for attempt in attempts):
+        raise DataError(f"`scheme` {scheme} needs images for the ranges of activations: give `images`")
     name = model.name if isinstance(model, Graph) else str(model)
-    folder, progress = None if data is None else open_folder(data), progress or Silent()
+    folder, progress = None if images is None else open_folder(images), progress or Silent()
     memory.keep_freed()  # layers are run in torch one by one
     untouched = keeping(lambda: f"{out} was not written: the same command starts over.")
     with untouched, scratch.folder() as work, _named_as_given(str(work), name):
@@ -231,7 +232,7 @@ class _Job:
         bench, has_images = self.bench, self.bench.images is not None
         obstacles = {attempt: attempt.obstacle(bench.io, has_images) for attempt in attempts}
         if alone and (obstacle := obstacles[attempts[0]]):
-            raise UserError(f"--scheme {attempts[0].scheme} {obstacle}")
+            raise UserError(f"`scheme` {attempts[0].scheme} {obstacle}")
         methods = {attempt.ranges for attempt in attempts if attempt.ranges and not obstacles[attempt]}
         base = bench.base(bench.source.quantised_from, methods, is_ours=bench.source.written_from is not None)
         made = [
@@ -240,7 +241,7 @@ class _Job:
         ]
         if not any(trial.path for trial in made):
             failures = (trial.failure for trial in made if trial.failure)
-            raise next(failures, UserError("none of the schemes can be had: give --data, or --io float"))
+            raise next(failures, UserError("none of the schemes can be had: give `images`, or `io` float"))
         return made
 
     def _is_hopeless(self, row: QuantisedFile) -> bool:
@@ -264,7 +265,7 @@ class _Job:
             self.trials += corrections.tried(self.bench, graph, best.attempt, self.correct, self.baseline)
         except SlimsegError as error:
             if self.correct != AUTO:
-                raise UserError(f"--correct {self.correct} cannot be done: {error}") from error
+                raise UserError(f"`correct` {self.correct} cannot be done: {error}") from error
             self.notes.append(f"int8 was not corrected: {error}")
 
     def _try_mixed_precision(self) -> None:
@@ -293,7 +294,7 @@ class _Job:
         try:
             self.trials += trained.tried(self.bench, self.course, self.bench.source.graph(), best)
         except SlimsegError as error:
-            raise UserError(f"--train cannot be done: {error}") from error
+            raise UserError(f"`train_s` cannot be done: {error}") from error
 
     def _result(self, out: Path) -> QuantisationResult:
         """The best file, put in its place."""

@@ -435,20 +435,30 @@ class SlimResult(Result):
     disturbed: Disturbance | None = None
 
     @property
+    def before(self) -> ModelSummary:
+        """The network as it came: `baseline` for machines."""
+        return self.baseline
+
+    @property
+    def after(self) -> ModelSummary:
+        """What was made of it: `result` for machines."""
+        return self.result
+
+    @property
     def runtime(self) -> str:
         return self.deployment.runtime
 
     @property
     def speedup(self) -> float:
-        return ratios.speedup(self.baseline.latency_ms, self.result.latency_ms)
+        return ratios.speedup(self.before.latency_ms, self.after.latency_ms)
 
     @property
     def speedup_over_int8(self) -> float | None:
-        return None if self.plain_int8 is None else ratios.speedup(self.plain_int8.latency_ms, self.result.latency_ms)
+        return None if self.plain_int8 is None else ratios.speedup(self.plain_int8.latency_ms, self.after.latency_ms)
 
     @property
     def end_to_end_speedup(self) -> float:
-        return ratios.speedup(self.baseline.end_to_end_ms, self.result.end_to_end_ms)
+        return ratios.speedup(self.before.end_to_end_ms, self.after.end_to_end_ms)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,9 @@ TIMING_SHARE = 0.06  # of the time limit, at most: for every edit where it stand
 
 def slim(
     model: Graph | str | Path,
-    data: str | Path | Folder | None,
+    *,
     out: str | Path,
+    images: str | Path | Folder | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -77,8 +78,8 @@ def slim(
 
     Args:
         model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
-        data: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it; None where the
-            budget needs nothing.
+        images: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it; None where
+            the budget needs nothing.
         out: folder for `model.tflite` (int8; float32 where the budget needs nothing), or the files of another runtime;
             beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It must not hold
             anything yet but this very run: one that was stopped goes on, one that is finished stays as it is and gives
@@ -95,13 +96,13 @@ def slim(
     """
     began = time.monotonic()
     budget = budget or Budget()
-    if data is None and budget.needs != "nothing":
-        raise DataError(f"edits that need {budget.needs} need a folder of them: give --data, or --needs nothing")
+    if images is None and budget.needs != "nothing":
+        raise DataError(f"edits that need {budget.needs} need a folder of them: give `images`, or `needs` nothing")
     graph = model if isinstance(model, Graph) else load(model)
     _check_head(graph, budget)
     registry.named(budget.runtime)
     progress = progress or Silent()
-    folder = None if data is None else open_folder(data)
+    folder = None if images is None else open_folder(images)
     evaluator = None if folder is None else _evaluator(folder, graph, progress)
     if folder is not None:
         graph.source_check = source_check.on_images(graph, folder.sample_images(CHECKED_IMAGES))
@@ -178,7 +179,7 @@ def _check_head(graph: Graph, budget: Budget) -> None:
     try:
         with_output(graph, budget.head or graph.description.output_kind)
     except Unsupported as error:
-        raise BudgetError(f"--head {budget.head} cannot be had: {error}") from error
+        raise BudgetError(f"`head` {budget.head} cannot be had: {error}") from error
 
 
 class _Job:
@@ -254,7 +255,7 @@ class _Job:
             **{**told, "notes": (*told.get("notes", ()), *self._notes)},
         )
         original = self.baselines.float32.path
-        examples = self.evaluator.examples(original, self.out / result.result.file)
+        examples = self.evaluator.examples(original, self.out / result.after.file)
         write_run(result, original, examples, self.evaluator.classes, max(0.0, self.time.ends - time.monotonic()))
         return result
 

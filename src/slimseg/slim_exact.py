@@ -114,7 +114,7 @@ class _Exact:
 
     def _search(self) -> _Deployed:
         if self.own is not None and (reason := self._in_8_bits(self.own)):
-            return self._unchanged(f"{reason}: give --data and --needs images")
+            return self._unchanged(f"{reason}: give `images` and `needs` images")
         self.progress.say("Exact edits: every candidate timed before and after")
         until = self._share(SEARCH_SHARE)
         edits = ExactEdits(self.asked, EXACT, self.budget.deployment, self.progress, self._objection, until).run()
@@ -248,7 +248,7 @@ class _Exact:
 
     def _write(self, result: SlimResult) -> None:
         archive.write_graph(self.asked, self.out / "model.pt2")  # the plain form: that is the one to train
-        final = self.out / result.result.file
+        final = self.out / result.after.file
         examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
         write_run(result, self.source, examples, classes, max(0.0, self.ends - time.monotonic()))

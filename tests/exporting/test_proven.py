@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def slimmed(model: Path, shapes: Path, out: Path, **budget: int) -> Path:
-    slimseg.slim(model, shapes, out, Budget(needs="nothing", **budget))  # type: ignore[arg-type]
+    slimseg.slim(model, images=shapes, out=out, budget=Budget(needs="nothing", **budget))  # type: ignore[arg-type]
     return out
 
 
@@ -54,7 +54,7 @@ def missed(model: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_card_has_what_the_run_measured(met: Path, model: Path, shapes: Path, tmp_path: Path) -> None:
     targets = "tflite,ncnn" if ncnn.available() else "tflite"
-    result = export(met, tmp_path / "app", targets, data=shapes, images=2)
+    result = export(met, out=tmp_path / "app", to=targets, images=shapes, compared=2)
     told = json.loads((met / "result.json").read_text())
     assert told["verdict"] == "The budget is met."
     card = json.loads((tmp_path / "app" / "model_card.json").read_text())
@@ -71,21 +71,21 @@ def test_the_card_has_what_the_run_measured(met: Path, model: Path, shapes: Path
 
 
 def test_no_other_miou_without_the_images_of_the_run(met: Path, tmp_path: Path) -> None:
-    result = export(met, tmp_path / "app", "tflite")
+    result = export(met, out=tmp_path / "app", to="tflite")
     (own,) = result.card.artefacts
     assert own.miou == result.card.provenance.slimmed.miou  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["", "model.tflite", "model.pt2"])
 def test_a_missed_budget_is_not_exported(missed: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"outside its budget \(Size .*--anyway"):
-        export(missed / name, tmp_path / "app", "tflite")
+    with pytest.raises(UserError, match=r"outside its budget \(Size .*`anyway`"):
+        export(missed / name, out=tmp_path / "app", to="tflite")
     assert not (tmp_path / "app").exists()
 
 
 def test_a_missed_budget_is_exported_anyway_and_never_recommended(missed: Path, tmp_path: Path) -> None:
     targets = "tflite,ncnn" if ncnn.available() else "tflite"
-    result = export(missed, tmp_path / "app", targets, anyway=True)
+    result = export(missed, out=tmp_path / "app", to=targets, anyway=True)
     assert result.card.provenance.budget_met is False
     assert result.card.recommendation == ""
     text = (tmp_path / "app" / "model_card.md").read_text()
@@ -103,4 +103,4 @@ def test_a_damaged_result_is_one_sentence(met: Path, tmp_path: Path, text: str) 
     (tmp_path / "result.json").write_text(text)
     (tmp_path / "model.pt2").write_bytes((met / "model.pt2").read_bytes())
     with pytest.raises(ModelError, match=r"result\.json is damaged"):
-        export(tmp_path, tmp_path / "app", "tflite")
+        export(tmp_path, out=tmp_path / "app", to="tflite")

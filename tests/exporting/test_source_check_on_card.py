@@ -21,7 +21,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "data" / "gated_float.tflite"
 
 def test_the_card_names_the_runtime(tmp_path: Path, quick_timing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "ROUNDS", 1)
-    export(load(SOURCE), tmp_path / "app", "tflite")
+    export(load(SOURCE), out=tmp_path / "app", to="tflite")
     card = json.loads((tmp_path / "app" / "model_card.json").read_text())
     assert card["provenance"]["source_check"].startswith("outputs as LiteRT's on 8 images within ")
     assert card["provenance"]["source_check"] in (tmp_path / "app" / "model_card.md").read_text()
@@ -33,7 +33,7 @@ def test_a_network_that_was_misread_is_not_exported(tmp_path: Path) -> None:
     with torch.no_grad():
         next(graph.module.parameters()).mul_(1.5)
     with pytest.raises(ModelError, match="other outputs than LiteRT"):
-        export(graph, tmp_path / "app", "tflite")
+        export(graph, out=tmp_path / "app", to="tflite")
     assert not (tmp_path / "app").exists()
 
 
@@ -49,7 +49,7 @@ def test_an_edited_network_is_exported_as_it_is_now(
     with torch.no_grad():
         layer.weight.zero_()
     graph.refresh()
-    card = export(graph, tmp_path / "app", "tflite").card
+    card = export(graph, out=tmp_path / "app", to="tflite").card
     assert (tmp_path / "app" / "model.tflite").read_bytes() != source.read_bytes()
     assert "changed after it was opened" in card.provenance.source_check
     image = np.random.default_rng(0).standard_normal((1, *graph.input_size, 3), np.float32)

@@ -125,7 +125,7 @@ def test_a_network_for_any_size_needs_one(tmp_path):
     image = zoo.keras.Input((None, None, 3))
     model = zoo.with_random_weights(zoo.keras.Model(image, zoo.kl.Conv2D(2, 3, 2, padding="same")(image)))
     path = saved(model, tmp_path / "net.keras")
-    with pytest.raises(ModelError, match="--input-size"):
+    with pytest.raises(ModelError, match="`input_size`"):
         from_file(path)
     graph = from_file(path, (17, 32))
     batch = images(graph)

@@ -127,7 +127,7 @@ def test_zoo_is_said_in_the_vocabulary_as_torch_says_it(tmp_path: Path):
 def test_open_size_needs_one_and_takes_any(tmp_path: Path):
     path = tmp_path / "free.onnx"
     export("mobilenet", path, 17, free_size=True)
-    with pytest.raises(ModelError, match="--input-size"):
+    with pytest.raises(ModelError, match="`input_size`"):
         from_file(path)
     for size in ((64, 96), (65, 97)):
         graph = from_file(path, size)

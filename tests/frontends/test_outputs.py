@@ -90,7 +90,7 @@ def test_the_map_that_segments_is_used_and_any_other_can_be_named(tmp_path, kind
         chosen = slimseg.load(source, size, output=output)
         assert chosen.notes == ()
         torch.testing.assert_close(chosen(x), wanted[0])
-    with pytest.raises(ModelError, match=r"has no output 'depth': --output can be one of"):
+    with pytest.raises(ModelError, match=r"has no output 'depth': `output` can be one of"):
         slimseg.load(source, size, output="depth")
 
 
@@ -127,7 +127,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_onnx(onnx_file):
     assert "main is used" in slimseg.load(onnx_file).notes[0]
     assert slimseg.load(onnx_file, output="aux").shape(slimseg.load(onnx_file, output="aux").output)[1] == 5
-    with pytest.raises(ModelError, match=r"two\.onnx has no output 'x': --output can be one of aux .*, main"):
+    with pytest.raises(ModelError, match=r"two\.onnx has no output 'x': `output` can be one of aux .*, main"):
         slimseg.load(onnx_file, output="x")
 
 

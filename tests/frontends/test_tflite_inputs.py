@@ -81,7 +81,7 @@ def test_every_command_feeds_bytes(run, tmp_path, shapes):
     for split in ("train", "val"):
         (folder / split).mkdir(parents=True)
         (folder / split / "images").symlink_to(shapes / split / "images")
-    result = slimseg.export(path, tmp_path / "app", "tflite:float32", data=folder, images=4)
+    result = slimseg.export(path, out=tmp_path / "app", to="tflite:float32", images=folder, compared=4)
     assert result.parities[0].disagreement_percent < 0.1
     refused = run("quantize", path, "--data", folder, "--scheme", "float16", "--out", tmp_path / "q.tflite")
     assert refused.code == 2
@@ -116,6 +116,6 @@ def test_a_scale_taken_for_mean_and_std_is_called_a_guess(run, shapes):
     path = DATA / "deeplab_int8.tflite"
     (note,) = [note for note in slimseg.load(path).notes if "taken as mean" in note]
     assert "zero point" in note
-    assert "--mean and --std" in note
+    assert "`mean` and `std`" in note
     assert not [note for note in slimseg.load(path, mean=127.5, std=127.5).notes if "taken as mean" in note]
     assert "taken as mean" in run("evaluate", path, "--data", shapes).err

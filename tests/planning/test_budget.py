@@ -59,7 +59,7 @@ def test_no_times(text: str) -> None:
         ({"head": "heatmap"}, "--head"),
         ({"time_limit_s": 5.0}, "--time-limit"),
         ({"time_limit_s": math.nan}, "--time-limit"),
-        ({"needs": "nothing", "min_speedup": 16.0}, "contradicts --needs nothing"),
+        ({"needs": "nothing", "min_speedup": 16.0}, "contradicts `needs` nothing"),
     ],
 )
 def test_contradictions_are_one_sentence(bounds: dict[str, Any], option: str) -> None:

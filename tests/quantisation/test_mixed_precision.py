@@ -20,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("quick_timing")
 def test_the_worst_layers_stay_in_float(uneven: Graph, shapes: Path, tmp_path: Path) -> None:
     """As few as bring the loss within the budget."""
     out, budget = tmp_path / "out.tflite", Budget(max_drop=1.0)
-    result = slimseg.quantize(uneven, out, shapes, "int8", ranges="mean", correct="none", budget=budget)
+    result = slimseg.quantize(
+        uneven, out=out, images=shapes, scheme="int8", ranges="mean", correct="none", budget=budget
+    )
     assert result.budget_met
     assert result.chosen == result.candidates[-1], "the search ends where the budget holds"
     kept = result.chosen.kept_float
@@ -37,7 +39,9 @@ def test_the_worst_layers_stay_in_float(uneven: Graph, shapes: Path, tmp_path: P
 def test_a_file_of_somebody_else(uneven: Graph, shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "uneven.tflite"
     writer.write(uneven, path)
-    result = slimseg.quantize(path, tmp_path / "out.tflite", shapes, "int8", ranges="mean", correct="none")
+    result = slimseg.quantize(
+        path, out=tmp_path / "out.tflite", images=shapes, scheme="int8", ranges="mean", correct="none"
+    )
     assert result.budget_met
     assert result.chosen.kept_float
 
@@ -46,17 +50,26 @@ def test_layers_by_name(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> No
     path, out = tmp_path / "shapes.tflite", tmp_path / "out.tflite"
     writer.write(shapes_graph, path)
     name = file.read(path).operators[0].name
-    result = slimseg.quantize(path, out, shapes, "int8", ranges="mse", correct="none", keep_float=name)
+    result = slimseg.quantize(
+        path, out=out, images=shapes, scheme="int8", ranges="mse", correct="none", keep_float=name
+    )
     assert [row.kept_float for row in result.candidates] == [(), (name,)]
     assert not result.sensitivities
-    with pytest.raises(UserError, match=f"--keep-float {name}x: there is no such layer; {name} is nearest"):
-        slimseg.quantize(path, out, shapes, "int8", ranges="mse", keep_float=[f"{name}x"])
+    with pytest.raises(UserError, match=f"`keep_float` {name}x: there is no such layer; {name} is nearest"):
+        slimseg.quantize(path, out=out, images=shapes, scheme="int8", ranges="mse", keep_float=[f"{name}x"])
 
 
 def test_sensitivities_alone(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.tflite"
     result = slimseg.quantize(
-        shapes_graph, out, shapes, "int8", ranges="mse", correct="none", keep_float="none", sensitivity=True
+        shapes_graph,
+        out=out,
+        images=shapes,
+        scheme="int8",
+        ranges="mse",
+        correct="none",
+        keep_float="none",
+        sensitivity=True,
     )
     assert len(result.sensitivities) >= 7
     assert len(result.candidates) == 1
@@ -67,7 +80,7 @@ def test_names() -> None:
     assert mixed_precision.wanted("a, b,a", {"int8"}) == ("a", "b")
     with pytest.raises(UserError, match="names no layer"):
         mixed_precision.wanted(" , ", {"int8"})
-    with pytest.raises(UserError, match="makes no sense with --scheme float16"):
+    with pytest.raises(UserError, match="makes no sense with `scheme` float16"):
         mixed_precision.wanted("a", {"float16"})
 
 

@@ -39,7 +39,7 @@ def test_candidates() -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "ranges", "word"),
-    [("int3", "auto", "--scheme 'int3'"), ("int8", "kl", "--ranges 'kl'"), ("float16", "mse", "no ranges")],
+    [("int3", "auto", "`scheme` 'int3'"), ("int8", "kl", "`ranges` 'kl'"), ("float16", "mse", "no ranges")],
 )
 def test_names_that_make_no_sense(scheme: str, ranges: str, word: str) -> None:
     with pytest.raises(UserError, match=word):

@@ -23,11 +23,11 @@ def test_one_more_row(shapes_graph: Graph, shapes: Path, tmp_path: Path, io: str
     out = tmp_path / "trained.tflite"
     result = slimseg.quantize(
         shapes_graph,
-        out,
-        shapes,
-        "int8",
-        io,
-        "mean",
+        out=out,
+        images=shapes,
+        scheme="int8",
+        io=io,
+        ranges="mean",
         correct="none",
         train_s=3600.0,  # type: ignore[arg-type]
     )
@@ -40,8 +40,8 @@ def test_one_more_row(shapes_graph: Graph, shapes: Path, tmp_path: Path, io: str
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(shapes_graph: Graph, tmp_path: Path) -> None:
     out = tmp_path / "trained.tflite"
-    with pytest.raises(UserError, match="give --data"):
-        slimseg.quantize(shapes_graph, out, None, "auto", train_s=3600.0)
+    with pytest.raises(UserError, match="give `images`"):
+        slimseg.quantize(shapes_graph, out=out, images=None, scheme="auto", train_s=3600.0)
     with pytest.raises(UserError, match="it is for int8"):
-        slimseg.quantize(shapes_graph, out, tmp_path, "float16", train_s=3600.0)
+        slimseg.quantize(shapes_graph, out=out, images=tmp_path, scheme="float16", train_s=3600.0)
     assert not out.exists()

@@ -50,10 +50,10 @@ def test_small_things_in_a_large_background() -> None:
 def test_one_class_for_everything(truth: np.ndarray) -> None:
     (said,) = doubts(np.full_like(truth, 1), truth)
     assert (
-        "takes every pixel for road: check --mean (127,127,127 now), --std (128,128,128), --channel-order (rgb)" in said
+        "takes every pixel for road: check `mean` (127,127,127 now), `std` (128,128,128), `channel_order` (rgb)" in said
     )
     (said,) = doubts(np.full_like(truth, 2), None)
-    assert "takes every pixel for car: check --mean" in said
+    assert "takes every pixel for car: check `mean`" in said
 
 
 def test_no_better_than_guessing(truth: np.ndarray) -> None:

@@ -124,5 +124,5 @@ def test_names_of_classes_of_a_windows_editor(tmp_path: Path) -> None:
 
 def test_a_foreground_without_masks_is_a_mistake(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"--foreground is about masks, and .* has none"):
+    with pytest.raises(DataError, match=r"`foreground` is about masks, and .* has none"):
         data.open_folder(tmp_path, 255)

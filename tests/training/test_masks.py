@@ -121,14 +121,14 @@ def test_what_is_no_mask_says_why(tmp_path: Path) -> None:
 
 def test_soft_edges_are_one_sentence(tmp_path: Path) -> None:
     soft = np.array([[0, 255, 128, 64]], np.uint8)
-    with pytest.raises(DataError, match=r"m\.png has 2 values between 0 and 255 .*--foreground 255"):
+    with pytest.raises(DataError, match=r"m\.png has 2 values between 0 and 255 .*`foreground` 255"):
         read_mask(saved(tmp_path / "m.png", soft), 2)
     assert read_mask(tmp_path / "m.png", 2, Meaning(255, told=True)).tolist() == [[0, 1, 0, 0]]
 
 
 def test_another_foreground_is_offered(tmp_path: Path) -> None:
     wide = np.array([[0, 65_535]], np.uint16)
-    with pytest.raises(DataError, match=r"class 65535, but there are 2 classes .*give --foreground 65535"):
+    with pytest.raises(DataError, match=r"class 65535, but there are 2 classes .*give `foreground` 65535"):
         read_mask(saved(tmp_path / "m.png", wide), 2)
     assert read_mask(tmp_path / "m.png", 2, masks.as_foreground("65535")).tolist() == [[0, 1]]
 
@@ -141,7 +141,7 @@ def test_255_stays_ignored_beside_another_foreground(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["person", "-1", "65536", "1.5", ""])
 def test_a_foreground_is_a_value(given: str) -> None:
-    with pytest.raises(DataError, match="--foreground"):
+    with pytest.raises(DataError, match="`foreground`"):
         masks.as_foreground(given)
 
 
@@ -200,15 +200,15 @@ def test_the_user_has_the_last_word(tmp_path: Path) -> None:
 
 def test_a_foreground_that_no_mask_has(tmp_path: Path) -> None:
     root = folder(tmp_path, BINARY, BINARY)
-    with pytest.raises(DataError, match=r"--foreground 128 is in none of 2 masks of .*: they have 0, 255"):
+    with pytest.raises(DataError, match=r"`foreground` 128 is in none of 2 masks of .*: they have 0, 255"):
         data.open_folder(root, 128)
 
 
 def test_a_network_of_more_classes_does_not_fit_them(tmp_path: Path) -> None:
     root = folder(tmp_path, BINARY, BINARY)
-    with pytest.raises(DataError, match=r"only the values 0 and 255.* the network has 21: .*--foreground none"):
+    with pytest.raises(DataError, match=r"only the values 0 and 255.* the network has 21: .*`foreground` none"):
         data.check_split(data.open_folder(root).val, 21)
-    with pytest.raises(DataError, match=r"--foreground 255 is for masks of two classes"):
+    with pytest.raises(DataError, match=r"`foreground` 255 is for masks of two classes"):
         data.check_split(data.open_folder(root, "255").val, 21)
     data.check_split(data.open_folder(root, "none").val, 21)
 

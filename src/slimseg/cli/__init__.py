@@ -21,7 +21,7 @@ from slimseg.cli.exporting import export
 from slimseg.cli.profiling import profile
 from slimseg.cli.quantising import quantize
 from slimseg.cli.slimming import slim
-from slimseg.console import PlainConsole
+from slimseg.console import PlainConsole, as_options
 from slimseg.errors import SlimsegError, UserError
 from slimseg.stopping import listening
 
@@ -70,6 +70,6 @@ def _command(error: Any) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
+    line = as_options(" ".join(message.split()))
     PlainConsole(stderr=True).print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
     sys.exit(code)

@@ -44,5 +44,5 @@ def diagnose(
         source: Graph | str = opening.load(say_notes=False)
     except UnknownOperator:
         source = model  # a .tflite can still be timed
-    result = run(source, precision, threads, progress(), runtime)
+    result = run(source, precision=precision, threads=threads, progress=progress(), runtime=runtime)
     show(result, json, lambda: show_diagnosis(result, verbose=verbose))

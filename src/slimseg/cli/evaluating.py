@@ -55,7 +55,23 @@ def evaluate(
     on = runtime_named(runtime)
     if is_deployed(model) and on in (None, of(model).name):
         description = opening.describe() if opens(model) else None
-        result = run(model, open_folder(data, foreground), split, description, threads, progress(), output=output)
+        result = run(
+            model,
+            images=open_folder(data, foreground),
+            split=split,
+            description=description,
+            threads=threads,
+            progress=progress(),
+            output=output,
+        )
     else:
-        result = run(opening.load(), open_folder(data, foreground), split, None, threads, progress(), on)
+        result = run(
+            opening.load(),
+            images=open_folder(data, foreground),
+            split=split,
+            description=None,
+            threads=threads,
+            progress=progress(),
+            runtime=on,
+        )
     show(result, json, lambda: show_evaluation(result))

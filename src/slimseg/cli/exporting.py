@@ -66,11 +66,11 @@ def export(
     sizes = [size(each, "--coreml-sizes") for each in coreml_sizes.split(",")] if coreml_sizes else []
     result = run(
         source,
-        out,
-        to,
-        head,  # type: ignore[arg-type]
-        folder_of(data, foreground),
-        images=images,
+        out=out,
+        to=to,
+        head=head,  # type: ignore[arg-type]
+        images=folder_of(data, foreground),
+        compared=images,
         licence=licence or NO_LICENCE,
         sizes=sizes,
         threads=threads,

@@ -44,7 +44,7 @@ def profile(
     own = is_deployed(model) and on in (None, of(model).name)
     its = of(model) if own else RUNTIMES[on] if on else DEFAULT
     with progress().console.status(f"profiling on {its.brand}"):
-        result = run(model if own else opening.load(), threads, runs, on)
+        result = run(model if own else opening.load(), threads=threads, runs=runs, runtime=on)
     if csv is not None:
         write_csv(result, csv)
     if trace is not None:

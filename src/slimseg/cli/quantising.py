@@ -82,20 +82,20 @@ def quantize(
     description = opening.describe() if own_file else None
     result = run(
         source,
-        out,
-        images(data, foreground),
-        scheme,
-        _IO[io],
-        ranges,
-        correct,  # type: ignore[arg-type]
-        keep_float,
-        sensitivity,
-        parse_time(train) if train else 0.0,
-        budget,
-        calibration_images,
-        description,
-        threads,
-        progress(),
+        out=out,
+        images=images(data, foreground),
+        scheme=scheme,
+        io=_IO[io],
+        ranges=ranges,
+        correct=correct,  # type: ignore[arg-type]
+        keep_float=keep_float,
+        sensitivity=sensitivity,
+        train_s=parse_time(train) if train else 0.0,
+        budget=budget,
+        calibration_images=calibration_images,
+        description=description,
+        threads=threads,
+        progress=progress(),
     )
     show(result, json, lambda: show_quantisation(result, verbose=verbose))
     exit_by_budget(result.budget_met)

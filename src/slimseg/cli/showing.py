@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.text import Text
 
-from slimseg.console import PlainConsole
+from slimseg.console import PlainConsole, as_options
 
 if TYPE_CHECKING:
     from slimseg.progress import Terminal
@@ -32,7 +32,7 @@ def print_json(result: Result) -> None:
 
 
 def note(text: str) -> None:
-    PlainConsole(stderr=True).print(Text.assemble(("note: ", "bold yellow"), text), soft_wrap=True)
+    PlainConsole(stderr=True).print(Text.assemble(("note: ", "bold yellow"), as_options(text)), soft_wrap=True)
 
 
 def progress() -> Terminal:

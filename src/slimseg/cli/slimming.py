@@ -89,7 +89,7 @@ def slim(
     targets = parse(to) if to else ()  # a mistake in it is told before the work
     folder = images(data, foreground)
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
-    result = run(opening.load(), folder, out, budget, seed, progress())
+    result = run(opening.load(), images=folder, out=out, budget=budget, seed=seed, progress=progress())
     if not json:
         show_slim(result, verbose=verbose)
     exported = None
@@ -113,4 +113,4 @@ def _exported(out: Path, targets: Sequence[Target], folder: Folder | None, anywa
     from slimseg.export import export
 
     with keeping(lambda: f"{out} holds the finished run: the same command goes on with its export."):
-        return export(out, out / "export", targets, data=folder, anyway=anyway, progress=progress())
+        return export(out, out=out / "export", to=targets, images=folder, anyway=anyway, progress=progress())

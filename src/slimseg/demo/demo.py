@@ -36,7 +36,7 @@ def demo(out: str | Path = "runs/demo", seed: int = 0, progress: Progress | None
     _draw(images, seed, progress)
     model, size = network.load_trained(), network.INPUT_SIZE
     graph = load(model, size, mean=network.MEAN, std=network.STD, classes=scenes.CLASSES, name="demo")
-    return slim(graph, images, run, BUDGET, seed, progress)
+    return slim(graph, images=images, out=run, budget=BUDGET, seed=seed, progress=progress)
 
 
 def _draw(images: Path, seed: int, progress: Progress) -> None:

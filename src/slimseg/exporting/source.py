@@ -52,11 +52,11 @@ def open_source(model: Graph | str | Path, head: OutputKind | None = None, anywa
         UserError: that output cannot be had from it, or the run did not meet its budget.
     """
     if head is not None and head not in OUTPUT_KINDS:
-        raise UserError(f"--head {head!r} must be one of {', '.join(OUTPUT_KINDS)}")
+        raise UserError(f"`head` {head!r} must be one of {', '.join(OUTPUT_KINDS)}")
     source = _opened(model)
     if source.run is not None and not (source.provenance.budget_met or anyway):
         missed = wording.missed(source.provenance.budget)
-        raise UserError(f"{source.run} is outside its budget ({missed}): give --anyway to export it all the same")
+        raise UserError(f"{source.run} is outside its budget ({missed}): give `anyway` to export it all the same")
     return _with_head(source, head)
 
 
@@ -100,4 +100,4 @@ def _with_head(source: Source, head: OutputKind | None) -> Source:
     try:
         return replace(source, graph=with_output(source.graph, head), files={})
     except Unsupported as error:
-        raise UserError(f"--head {head} cannot be had: {error}") from error
+        raise UserError(f"`head` {head} cannot be had: {error}") from error

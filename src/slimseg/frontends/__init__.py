@@ -173,11 +173,11 @@ def _open(
     path = Path(model)
     if opens(path):
         if weights is not None:
-            raise ModelError(f"{model} has its weights inside: leave --weights out")
+            raise ModelError(f"{model} has its weights inside: leave `weights` out")
         return _open_file(path, None if input_size is None else _checked(input_size), output), path
     if ":" in model and not path.exists():
         if input_size is None:
-            raise ModelError(f"{model} needs an input size: give --input-size HEIGHTxWIDTH")
+            raise ModelError(f"{model} needs an input size: give `input_size` HEIGHTxWIDTH")
         module = torch_frontend.from_factory(model, Path(weights) if weights else None)
         graph = torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2], output)
         return graph, module
@@ -185,7 +185,7 @@ def _open(
         raise ModelError(f"{model} does not exist: give a model file ({', '.join(FILES)}) or file.py:function")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise ModelError(
-            f"{model} holds weights without a network: give file.py:function that builds it, and --weights {model}"
+            f"{model} holds weights without a network: give file.py:function that builds it, and `weights` {model}"
         )
     known = ", ".join(FILES)
     raise ModelError(f"{model} is no model that slimseg opens: give a model file ({known}) or file.py:function")

@@ -40,12 +40,12 @@ def choose(outputs: Sequence[Output], wanted: str | int | None = None) -> tuple[
     if wanted is not None:
         index = _wanted(names, str(wanted))
         if index is None:
-            raise ModelError(f"has no output {str(wanted)!r}: --output can be one of {listed}")
+            raise ModelError(f"has no output {str(wanted)!r}: `output` can be one of {listed}")
         return index, None
     index = max(range(len(outputs)), key=lambda each: (*_rank(outputs[each]), -each))
     if len(outputs) == 1:
         return index, None
-    return index, f"it has {len(outputs)} outputs ({listed}): {names[index]} is used, --output NAME takes another"
+    return index, f"it has {len(outputs)} outputs ({listed}): {names[index]} is used, `output` NAME takes another"
 
 
 def _wanted(names: Sequence[str], wanted: str) -> int | None:

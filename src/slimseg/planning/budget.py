@@ -40,23 +40,23 @@ class Budget:
         there is no such runtime."""
         if self.max_size_bytes is not None and self.max_size_bytes < 1000:
             raise BudgetError(
-                f"--max-size {self.max_size_bytes} bytes is smaller than any network: give for example 4MB"
+                f"`max_size_bytes` {self.max_size_bytes} bytes is smaller than any network: give for example 4MB"
             )
         if self.min_speedup is not None and not (math.isfinite(self.min_speedup) and self.min_speedup >= 1):
-            raise BudgetError(f"--min-speedup {self.min_speedup:g} must be a number of at least 1")
+            raise BudgetError(f"`min_speedup` {self.min_speedup:g} must be a number of at least 1")
         if not (math.isfinite(self.max_drop) and 0 <= self.max_drop <= 100):
-            raise BudgetError(f"--max-drop {self.max_drop:g} must be between 0 and 100 points")
+            raise BudgetError(f"`max_drop` {self.max_drop:g} must be between 0 and 100 points")
         if self.needs not in NEEDS:
-            raise BudgetError(f"--needs {self.needs!r} must be one of {', '.join(NEEDS)}")
+            raise BudgetError(f"`needs` {self.needs!r} must be one of {', '.join(NEEDS)}")
         registry.known(self.runtime)
         if self.head is not None and self.head not in OUTPUT_KINDS:
-            raise BudgetError(f"--head {self.head!r} must be one of {', '.join(OUTPUT_KINDS)}")
+            raise BudgetError(f"`head` {self.head!r} must be one of {', '.join(OUTPUT_KINDS)}")
         if not self.time_limit_s >= SHORTEST_TIME_S:
-            raise BudgetError(f"--time-limit {self.time_limit_s:g}s is too short: give at least {SHORTEST_TIME_S:g}s")
+            raise BudgetError(f"`time_limit_s` {self.time_limit_s:g}s is too short: give at least {SHORTEST_TIME_S:g}s")
         if self.needs == "nothing" and (self.min_speedup or 1) > 8:
             raise BudgetError(
-                f"--min-speedup {self.min_speedup:g} contradicts --needs nothing: exact edits alone "
-                "never give that much, allow --needs images"
+                f"`min_speedup` {self.min_speedup:g} contradicts `needs` nothing: exact edits alone "
+                "never give that much, allow `needs` images"
             )
 
     @property
@@ -76,7 +76,7 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in _SIZE_UNITS:
-        raise BudgetError(f"--max-size {text!r} is no size: give for example 4MB or 900kB")
+        raise BudgetError(f"`max_size_bytes` {text!r} is no size: give for example 4MB or 900kB")
     return int(float(match[1]) * _SIZE_UNITS[match[2].lower()])
 
 
@@ -88,5 +88,5 @@ def parse_time(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
     if not match:
-        raise BudgetError(f"--time-limit {text!r} is no time: give for example 45m, 90s or 1h")
+        raise BudgetError(f"`time_limit_s` {text!r} is no time: give for example 45m, 90s or 1h")
     return float(match[1]) * _TIME_UNITS[match[2]]

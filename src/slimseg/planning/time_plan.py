@@ -89,8 +89,8 @@ class TimePlan:
     def too_short(self, leg_s: float, left_s: float, enough: bool) -> str:
         """What the user is told where a leg of training takes longer than there is time for it."""
         follows = "it is cut short" if enough else "edits that need it are left out"
+        limit, left = units.duration(self.limit_s), units.duration(left_s)
         return (
-            f"Recovering accuracy takes about {units.duration(leg_s)}, and --time-limit {units.duration(self.limit_s)} "
-            f"leaves {units.duration(left_s)} for it: {follows}; --time-limit {self.enough_s(leg_s) / _MINUTE:.0f}m "
-            "would be enough"
+            f"Recovering accuracy takes about {units.duration(leg_s)}, and `time_limit_s` {limit} leaves {left} for "
+            f"it: {follows}; `time_limit_s` {self.enough_s(leg_s) / _MINUTE:.0f}m would be enough"
         )

@@ -34,9 +34,9 @@ ENOUGH_CHANGED = 0.5  # percent of pixels, where there are no labels: at borders
 def check(correct: str, schemes: set[str]) -> None:
     """Raises: UserError for an unknown name, or one that is given although nothing becomes int8."""
     if correct not in CORRECTIONS:
-        raise UserError(f"--correct {correct!r} must be one of {', '.join(CORRECTIONS)}")
+        raise UserError(f"`correct` {correct!r} must be one of {', '.join(CORRECTIONS)}")
     if correct not in (AUTO, "none") and "int8" not in schemes:
-        raise UserError(f"--correct {correct} makes no sense with --scheme {'/'.join(sorted(schemes))}: it is for int8")
+        raise UserError(f"`correct` {correct} makes no sense with `scheme` {'/'.join(sorted(schemes))}: it is for int8")
 
 
 def is_enough(baseline: QuantisedFile, row: QuantisedFile) -> bool:

@@ -45,11 +45,11 @@ def attempts(scheme: str, ranges: str) -> tuple[Attempt, ...]:
         UserError: an unknown name, or ranges for a scheme that has none.
     """
     if scheme not in (AUTO, *SCHEMES):
-        raise UserError(f"--scheme {scheme!r} must be one of {', '.join((AUTO, *SCHEMES))}")
+        raise UserError(f"`scheme` {scheme!r} must be one of {', '.join((AUTO, *SCHEMES))}")
     if ranges not in (AUTO, *METHODS):
-        raise UserError(f"--ranges {ranges!r} must be one of {', '.join((AUTO, *METHODS))}")
+        raise UserError(f"`ranges` {ranges!r} must be one of {', '.join((AUTO, *METHODS))}")
     if ranges != AUTO and scheme in SCHEMES and scheme not in STATIC:
-        raise UserError(f"--ranges {ranges} makes no sense with --scheme {scheme}, whose activations have no ranges")
+        raise UserError(f"`ranges` {ranges} makes no sense with `scheme` {scheme}, whose activations have no ranges")
     wanted = SCHEMES if scheme == AUTO else [each for each in SCHEMES if each == scheme]
     return tuple(attempt for each in wanted for attempt in _attempts(each, ranges))
 

@@ -32,9 +32,9 @@ class Course:
 def check(seconds: float, data: object, schemes: set[str]) -> None:
     """Raises: UserError for training without images, or of what does not become int8."""
     if seconds and data is None:
-        raise UserError("--train needs images to learn from: give --data")
+        raise UserError("`train_s` needs images to learn from: give `images`")
     if seconds and "int8" not in schemes:
-        raise UserError(f"--train makes no sense with --scheme {'/'.join(sorted(schemes))}: it is for int8")
+        raise UserError(f"`train_s` makes no sense with `scheme` {'/'.join(sorted(schemes))}: it is for int8")
 
 
 def tried(bench: Bench, course: Course, teacher: Graph, best: Trial) -> list[Trial]:

@@ -99,8 +99,8 @@ def waterfall(result: SlimResult) -> list[Step]:
 
     What no edit accounts for (quantisation, and edits that change each other's worth) is a step of its own.
     """
-    now = result.baseline.latency_ms
-    steps = [Step(f"Original, {result.baseline.weights}", "", "total", now, 0.0, None, "")]
+    now = result.before.latency_ms
+    steps = [Step(f"Original, {result.before.weights}", "", "total", now, 0.0, None, "")]
     for edit in result.edits:
         after = now - edit.realised_saving_ms
         kind = "saving" if edit.realised_saving_ms >= 0 else "loss"
@@ -109,8 +109,8 @@ def waterfall(result: SlimResult) -> list[Step]:
         hint = f"{edit.reason} Layers: {', '.join(edit.layers)}"
         steps.append(Step(label, layers, kind, now, after, edit.predicted_saving_ms, hint))
         now = after
-    final = result.result.latency_ms
-    if abs(now - final) > 0.005 * result.baseline.latency_ms:
+    final = result.after.latency_ms
+    if abs(now - final) > 0.005 * result.before.latency_ms:
         hint = "Whatever is not measured as an edit of its own: edits that interact, and the machine."
         steps.append(Step("interaction", "whole network", "rest", now, final, None, hint))
     return [*steps, Step("Slimmed", "", "total", final, 0.0, None, "")]

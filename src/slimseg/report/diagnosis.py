@@ -18,7 +18,7 @@ _VARIANTS = 3  # named beside the best one
 
 def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
     """Everything but title and refusals; every finding by itself if `verbose`."""
-    made: list[RenderableType] = [Text(f"note: {note}", style="yellow") for note in diagnosis.notes]
+    made: list[RenderableType] = [tables.note(note) for note in diagnosis.notes]
     made += tables.disturbance(diagnosis.disturbed)
     made += tables.source_check(diagnosis.source_check)
     if not diagnosis.findings:

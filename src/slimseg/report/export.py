@@ -6,6 +6,7 @@ from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from slimseg.console import as_options
 from slimseg.report import tables, units, wording
 from slimseg.results import Artefact, ExportResult
 from slimseg.runtimes import registry
@@ -23,7 +24,7 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
         parts.insert(1, Text(f"{card.provenance.verdict} Exported all the same.", style="bold yellow"))
     parts += [_indented(f"{registry.EXPORTERS[each.target].brand}: {each.reason}", "red") for each in result.failed]
     parts += [*_for_mediapipe(card.artefacts), *(_indented(each, "dim") for each in _open_points(card.artefacts))]
-    parts += [_indented(f"note: {note}", "yellow") for note in result.notes]
+    parts += [_indented(tables.note(note).plain, "yellow") for note in result.notes]
     if card.recommendation:
         parts += ["", Text(card.recommendation)]
     if card.heads:
@@ -90,4 +91,4 @@ def _open_points(artefacts: tuple[Artefact, ...]) -> list[str]:
 
 
 def _indented(text: str, style: str) -> RenderableType:
-    return Padding(Text(text, style=style), (0, 0, 0, 2))
+    return Padding(Text(as_options(text), style=style), (0, 0, 0, 2))

@@ -108,14 +108,14 @@ def render_report(
 
 def _files(result: SlimResult) -> list[tuple[str, ModelSummary]]:
     int8 = [] if result.plain_int8 is None else [("Merely quantised to int8", result.plain_int8)]
-    return [("Original", result.baseline), *int8, ("Slimmed", result.result)]
+    return [("Original", result.before), *int8, ("Slimmed", result.after)]
 
 
 def _gains(result: SlimResult) -> list[tuple[str, ModelSummary, float, float]]:
     """(against what, its numbers, speed-up of the network, of the whole from image to mask)."""
-    gains = [("Slimmed against original", result.baseline, result.speedup, result.end_to_end_speedup)]
+    gains = [("Slimmed against original", result.before, result.speedup, result.end_to_end_speedup)]
     if result.plain_int8 is not None and result.speedup_over_int8 is not None:
-        over = ratios.speedup(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
+        over = ratios.speedup(result.plain_int8.end_to_end_ms, result.after.end_to_end_ms)
         gains.append(("Slimmed against int8", result.plain_int8, result.speedup_over_int8, over))
     return gains
 

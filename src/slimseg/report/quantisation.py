@@ -6,6 +6,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from slimseg.console import as_options
 from slimseg.report import tables, units, wording
 from slimseg.results import Fallback, Island, LayerSensitivity, QuantisationResult, QuantisedFile
 
@@ -30,7 +31,7 @@ def show_quantisation(result: QuantisationResult, *, verbose: bool = False, cons
     parts += _kept_in_float(result.chosen)
     parts += _sensitivities(result.sensitivities, result.chosen, verbose)
     parts += _off_the_delegate(result.fallbacks, result.islands)
-    parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
+    parts += [tables.note(note) for note in result.notes]
     parts += tables.disturbance(result.disturbed)
     parts += ["", Text.assemble((result.file, "bold"), f"  {units.size(result.chosen.size_bytes)}"), _facts(result)]
     tables.show(console, *parts)
@@ -71,7 +72,7 @@ def _speed(row: QuantisedFile) -> Text:
 def _reasons(candidates: tuple[QuantisedFile, ...]) -> list[RenderableType]:
     """Once for all rows of one scheme that share it."""
     said = dict.fromkeys((_scheme(row), row.reason) for row in candidates if row.reason)
-    return [Text(f"  {scheme}: {reason}", style="dim") for scheme, reason in said]
+    return [Text(f"  {scheme}: {as_options(reason)}", style="dim") for scheme, reason in said]
 
 
 def _kept_in_float(chosen: QuantisedFile) -> list[RenderableType]:

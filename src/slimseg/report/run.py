@@ -29,7 +29,7 @@ def write_run(
     run less often then.
     """
     run = Path(result.run)
-    files = ((original, result.baseline), (run / result.result.file, result.result))
+    files = ((original, result.before), (run / result.after.file, result.after))
     before, after = (
         at_latency(registry.of(path).profile(path, runs=_runs(told.latency_ms, seconds)), told.latency_ms)
         for path, told in files

@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from slimseg.console import PlainConsole
+from slimseg.console import PlainConsole, as_options
 from slimseg.results import Disturbance
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -26,6 +26,11 @@ def bar(fraction: float, width: int, style: str = "cyan") -> Text:
         eighths = 1  # something is never drawn as nothing
     full, part = divmod(eighths, 8)
     return Text(("█" * full + (_EIGHTHS[part] if part else "")).ljust(width), style=style)
+
+
+def note(text: str) -> Text:
+    """What is to be known about a result, on a line of its own."""
+    return Text(f"note: {as_options(text)}", style="yellow")
 
 
 def table(*columns: str, numbers_from: int = 1) -> Table:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slimseg import ratios
+from slimseg.console import as_options
 from slimseg.report import palette, tables, units, wording
 from slimseg.report.diagnosis import parts as findings_of
 from slimseg.report.profile import parts as profile_parts
@@ -80,7 +81,7 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
         _comparison(result),
         "",
     ]
-    parts += [Text(f"note: {note}", style="yellow") for note in result.notes]
+    parts += [tables.note(note) for note in result.notes]
     if result.budget:
         parts += [_budget(result), ""]
     parts += _forms(result)
@@ -121,7 +122,9 @@ def _refusals(refusals: tuple[Refusal, ...], verbose: bool) -> list[RenderableTy
 
 def _refused(group: wording.RefusalGroup, count: int, more: str = "") -> Text:
     return Text.assemble(
-        (f"{count:>3}× ", "cyan"), f"{wording.technique_name(group.technique)}: ", (group.reason + more, "dim")
+        (f"{count:>3}× ", "cyan"),
+        f"{wording.technique_name(group.technique)}: ",
+        (as_options(group.reason) + more, "dim"),
     )
 
 
@@ -130,18 +133,18 @@ def _indented(text: str) -> RenderableType:
 
 
 def _comparison(result: SlimResult) -> Table:
-    labelled = result.baseline.miou is not None
+    labelled = result.before.miou is not None
     accuracy = "mIoU" if labelled else "Agreed"
     rows = tables.table("", "Input", "Size", "Latency", "End to\nend", accuracy, "MACs", "Params")
-    rows.add_row("original", *_summary(result.baseline, labelled))
+    rows.add_row("original", *_summary(result.before, labelled))
     if result.plain_int8 is not None:
         rows.add_row("merely int8", *_summary(result.plain_int8, labelled))
-    rows.add_row("slimmed", *_summary(result.result, labelled), style="bold green")
+    rows.add_row("slimmed", *_summary(result.after, labelled), style="bold green")
     rows.add_section()
-    rows.add_row("against original", *_gain(result.baseline, result.result, result.speedup, result.end_to_end_speedup))
+    rows.add_row("against original", *_gain(result.before, result.after, result.speedup, result.end_to_end_speedup))
     if result.plain_int8 is not None and result.speedup_over_int8 is not None:
-        over_int8 = ratios.speedup(result.plain_int8.end_to_end_ms, result.result.end_to_end_ms)
-        rows.add_row("against int8", *_gain(result.plain_int8, result.result, result.speedup_over_int8, over_int8))
+        over_int8 = ratios.speedup(result.plain_int8.end_to_end_ms, result.after.end_to_end_ms)
+        rows.add_row("against int8", *_gain(result.plain_int8, result.after, result.speedup_over_int8, over_int8))
     return rows
 
 
@@ -183,7 +186,7 @@ def _forms(result: SlimResult) -> list[RenderableType]:
     """All that was compared as it would be deployed, and which of it is the result."""
     if not result.forms:
         return []
-    labelled = result.baseline.miou is not None
+    labelled = result.before.miou is not None
     rows = tables.table("Compared", "Input", "Size", "Speed", "mIoU" if labelled else "Agreed", "Budget")
     for form in result.forms:
         rows.add_row(
@@ -221,7 +224,7 @@ def _realised(edit: AppliedEdit) -> str:
 
 def _files(result: SlimResult) -> RenderableType:
     lines = Table.grid(padding=(0, 2))
-    deployed, *weights = registry.of(result.result.file).files(Path(result.result.file))
+    deployed, *weights = registry.of(result.after.file).files(Path(result.after.file))
     files = {deployed.name: "the file to deploy", **{each.name: "its weights" for each in weights}, **_BESIDE}
     for name, purpose in files.items():
         path = Path(result.run) / name

@@ -60,11 +60,11 @@ def technique_name(technique: str) -> str:
 
 def headline(result: SlimResult) -> str:
     """The whole result in one line: speed, size, accuracy."""
-    size_ratio = units.quotient(result.baseline.size_bytes, result.result.size_bytes)
+    size_ratio = units.quotient(result.before.size_bytes, result.after.size_bytes)
     parts = [_ratio(result.speedup, "faster", "slower")]
     if abs(size_ratio - 1) > SAME_SIZE:
         parts.append(_ratio(size_ratio, "smaller", "larger"))
-    if accuracy := accuracy_change(result.baseline, result.result):
+    if accuracy := accuracy_change(result.before, result.after):
         parts.append(accuracy)
     elif result.max_difference is not None:
         parts.append("equal outputs" if result.max_difference <= EQUAL else "outputs that differ")
@@ -84,7 +84,7 @@ def size_gain(before: ModelSummary, after: ModelSummary) -> str:
 
 def weights_change(result: SlimResult) -> str:
     """In what the weights are stored, before and after: "weights in float16", "weights in float16 → int8"."""
-    before, after = result.baseline.weights, result.result.weights
+    before, after = result.before.weights, result.after.weights
     return f"weights in {before}" if before == after else f"weights in {before} → {after}"
 
 

@@ -49,7 +49,7 @@ def known(name: str) -> Runtime:
         UserError: there is none.
     """
     if name not in _runtimes:
-        raise UserError(f"--runtime {name!r} must be one of {', '.join(_runtimes)}")
+        raise UserError(f"`runtime` {name!r} must be one of {', '.join(_runtimes)}")
     return _runtimes[name]
 
 
@@ -85,7 +85,7 @@ def _precision(runtime: Runtime, asked: str | None) -> Precision:
     for precision in runtime.precisions:
         if precision == asked:
             return precision
-    raise UserError(f"--precision {asked!r}: {runtime.brand} has {' and '.join(runtime.precisions)}")
+    raise UserError(f"`precision` {asked!r}: {runtime.brand} has {' and '.join(runtime.precisions)}")
 
 
 def of(path: str | Path) -> Runtime:

@@ -77,7 +77,7 @@ class Runtime(Exporter):
         """
         precision = next((each for each in self.precisions if each == request.form), self.float_precision)
         if precision == "int8" and request.drawn:
-            raise UserError("int8 needs images for the ranges of activations: give --data")
+            raise UserError("int8 needs images for the ranges of activations: give `images`")
         path = request.folder / f"{request.stem}{self.suffix}"
         self.deploy(request.graph, path, precision, request.images)
         files, found, said = self.files(path), self.read(path), self.said(request.graph)

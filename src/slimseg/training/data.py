@@ -128,7 +128,7 @@ def _understood(folder: Folder, told: Meaning | None) -> Folder:
     """The folder with what its masks stand for: what the user says, else what the masks say together."""
     labelled = [split for split in (folder.train, folder.val) if split.masks is not None]
     if not labelled and told:
-        raise DataError(f"--foreground is about masks, and {folder.path} has none: leave it out, or add masks")
+        raise DataError(f"`foreground` is about masks, and {folder.path} has none: leave it out, or add masks")
     if not labelled:
         return folder
     paths = [path for split in labelled for path in split.spread(LOOKED_AT // len(labelled)).masks or ()]

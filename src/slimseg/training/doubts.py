@@ -111,7 +111,7 @@ def _reasons(description: Description) -> str:
     used = description.preprocessing
     mean, std = (",".join(f"{value:g}" for value in each) for each in (used.mean, used.std))
     return (
-        f": check --mean ({mean} now), --std ({std}), --channel-order ({used.channel_order}), --output-kind "
+        f": check `mean` ({mean} now), `std` ({std}), `channel_order` ({used.channel_order}), `output_kind` "
         f"({description.output_kind}), the order of the classes, and the masks"
     )
 

@@ -83,11 +83,11 @@ def _beyond(path: Path, values: Values, wrong: int, known: int, classes: int | N
         between = f"{len(seen) - 2} value{'s' * (len(seen) > 3)} between 0 and 255"
         return (
             f"{path} has {between} ({wrong} for one), as soft edges leave: make all of its pixels 0 or 255, or give "
-            "--foreground 255, which counts all that is not 255 as background"
+            "`foreground` 255, which counts all that is not 255 as background"
         )
     there_are = f"at most {known}" if classes is None else f"{known}"
     message = f"{path} has class {wrong}, but there are {there_are} classes (0-{known - 1}, 255 ignored)"
-    return f"{message}: give --foreground {wrong} if that is the second class" if classes == 2 else message
+    return f"{message}: give `foreground` {wrong} if that is the second class" if classes == 2 else message
 
 
 def _binary(path: Path, values: Values, classes: int | None, meaning: Meaning) -> Pixels:
@@ -100,8 +100,8 @@ def _binary(path: Path, values: Values, classes: int | None, meaning: Meaning) -
         if others.size:
             raise DataError(
                 f"{path} has the value {int(others.flat[0])}, but other masks only 0 and {meaning.foreground}, so that "
-                f"{meaning.foreground} was taken for the second of two classes: give --foreground "
-                f"{meaning.foreground}, or --foreground none for class indices with 255 ignored"
+                f"{meaning.foreground} was taken for the second of two classes: give `foreground` "
+                f"{meaning.foreground}, or `foreground` none for class indices with 255 ignored"
             )
     elif meaning.foreground != IGNORED:
         found[values == IGNORED] = IGNORED
@@ -110,10 +110,10 @@ def _binary(path: Path, values: Values, classes: int | None, meaning: Meaning) -
 
 def _not_two(path: Path, classes: int, meaning: Meaning) -> str:
     if meaning.told:
-        return f"--foreground {meaning.foreground} is for masks of two classes, but the network has {classes}: leave it"
+        return f"`foreground` {meaning.foreground} is for masks of two classes, but the network has {classes}: leave it"
     return (
         f"{path} and all other masks have only the values 0 and {meaning.foreground}, as for two classes, but the "
-        f"network has {classes}: give masks of class indices, or --foreground none if 255 is to be ignored"
+        f"network has {classes}: give masks of class indices, or `foreground` none if 255 is to be ignored"
     )
 
 
@@ -142,7 +142,7 @@ def foreground_of(paths: Iterable[Path]) -> int | None:
             return None
     if seen == {WHITE}:
         raise DataError(
-            f"{last} and all other masks are 255 in every pixel, which is ignored: give class indices, or --foreground "
+            f"{last} and all other masks are 255 in every pixel, which is ignored: give class indices, or `foreground` "
             "255 if that is the second of two classes"
         )
     return WHITE if WHITE in seen else None
@@ -154,7 +154,7 @@ def notes(folder: Path, meaning: Meaning) -> list[str]:
         return []
     return [
         f"the masks in {folder} have only the values 0 and {meaning.foreground}, so that {meaning.foreground} is taken "
-        f"for the second of two classes: --foreground {meaning.foreground} says so, --foreground none ignores it"
+        f"for the second of two classes: `foreground` {meaning.foreground} says so, `foreground` none ignores it"
     ]
 
 
@@ -169,7 +169,7 @@ def require_somewhere(paths: Sequence[Path], foreground: int) -> None:
     if seen:
         values = ", ".join(str(value) for value in sorted(seen)[:_SAID]) + (", ..." if len(seen) > _SAID else "")
         raise DataError(
-            f"--foreground {foreground} is in none of {len(paths)} masks of {paths[0].parent}: they have {values}"
+            f"`foreground` {foreground} is in none of {len(paths)} masks of {paths[0].parent}: they have {values}"
         )
 
 
@@ -186,7 +186,7 @@ def as_foreground(text: str | int) -> Meaning:
     except ValueError:
         value = -1
     if not 0 <= value <= LARGEST:
-        raise DataError(f"--foreground {text} is no value of a mask: give a number from 0 to {LARGEST}, or none")
+        raise DataError(f"`foreground` {text} is no value of a mask: give a number from 0 to {LARGEST}, or none")
     return Meaning(value, told=True)
 
 

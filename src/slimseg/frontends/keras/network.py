@@ -52,7 +52,7 @@ def _input_shape(layer: Layer, input_size: tuple[int, int] | None) -> tuple[int,
         raise ModelError(f"the network takes a tensor of shape {raw}, not one (height, width, channels) image")
     if raw[1] is None or raw[2] is None:
         if input_size is None:
-            raise ModelError("the network takes images of any size: give --input-size HEIGHTxWIDTH")
+            raise ModelError("the network takes images of any size: give `input_size` HEIGHTxWIDTH")
         raw = [raw[0], raw[1] or input_size[0], raw[2] or input_size[1], raw[3]]
     if not all(isinstance(side, int) and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in raw[1:]):
         raise ModelError(f"the network takes images of {raw[1:]}, which are none")

@@ -217,7 +217,7 @@ def _image_shape(
     if channels is None:
         raise ModelError(f"{path} leaves the number of its input's channels open: export it with that fixed")
     if (height is None or width is None) and input_size is None:
-        raise ModelError(f"{path} leaves its input's height and width open: give --input-size HEIGHTxWIDTH")
+        raise ModelError(f"{path} leaves its input's height and width open: give `input_size` HEIGHTxWIDTH")
     wanted_height, wanted_width = input_size or (0, 0)
     height, width = height or wanted_height, width or wanted_width
     if height * width * channels > 1 << 26:

@@ -111,7 +111,7 @@ def _remarked(found: structure.Structure, wide: Sequence[str]) -> tuple[str, ...
 def _range(request: Request, form: str) -> tuple[str, ...]:
     if form == "float32" or not request.drawn:
         return ()
-    return ("Whether values fit float16 was looked at on drawn images only: give --data.",)
+    return ("Whether values fit float16 was looked at on drawn images only: give `images`.",)
 
 
 def _few(names: Sequence[str]) -> str:

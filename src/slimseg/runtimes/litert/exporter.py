@@ -60,7 +60,7 @@ def _plain(request: Request, form: str) -> Path:
         return request.files[form]
     path = request.folder / f"plain_{form}.tflite"
     if form == "int8" and request.drawn:
-        raise UserError("int8 needs images for the ranges of activations: give --data")
+        raise UserError("int8 needs images for the ranges of activations: give `images`")
     if form == "int8":
         LITERT.deploy(request.graph, path, "int8", request.images)
     else:
