@@ -2,8 +2,9 @@
 
     graph = slimseg.load("network.pt2", mean=127, std=128)
     slimseg.diagnose(graph)                                  # what could be saved, each finding timed
-    slimseg.slim(graph, "images/", "run/", slimseg.Budget(min_speedup=16))  # edit, recover, quantise, prove
-    slimseg.export("run/", "app/", "tflite,coreml,ncnn")     # files for phones, each checked, with a model card
+    budget = slimseg.Budget(min_speedup=16)
+    slimseg.slim(graph, images="images/", out="run/", budget=budget)  # edit, recover, quantise, prove
+    slimseg.export("run/", out="app/", images="images/")     # files for phones, each checked, with a model card
 
 The names below are the whole public API. They are imported on first use, so that `import slimseg` is instant.
 """
