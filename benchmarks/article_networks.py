@@ -13,7 +13,7 @@ from article_claims import FASTER, Case
 from torch import nn
 
 import slimseg
-from slimseg.evaluate import evaluate
+from slimseg.commands.evaluate import evaluate
 from slimseg.graph.edit import append, at_input_size
 from slimseg.graph.graph import Graph
 from slimseg.graph.ops import Resize

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import slimseg
-from slimseg.evaluate import Evaluator
+from slimseg.commands.evaluate import Evaluator
 from slimseg.graph import costs
 from slimseg.planning.budget import Budget, parse_size, parse_time
 from slimseg.progress import Silent, Terminal

@@ -39,7 +39,6 @@ from PIL import Image
 from torch import nn
 
 from slimseg import load
-from slimseg.frontends import archive
 from slimseg.runtimes.coreml import structure
 from slimseg.runtimes.litert import file, session
 
@@ -138,7 +137,7 @@ def prepare(folder: Path) -> None:
         nn.ConvTranspose2d(16, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 2, 1),
     )  # fmt: skip
     graph = load(nn.Sequential(*layers).eval(), (SIZE, SIZE), mean=127, std=128, name="network")
-    archive.write_graph(graph, folder / "network.pt2")
+    graph.save(folder / "network.pt2")
     command = [sys.executable, "-m", "slimseg", "quantize", "network.pt2", "--scheme", "float16", "--out"]
     subprocess.run([*command, "earlier.tflite"], cwd=folder, check=True, capture_output=True)
     draw = np.random.default_rng(0)

@@ -30,8 +30,8 @@ from rich.table import Table
 from trained import trained
 
 import slimseg
-from slimseg.demo import scenes
-from slimseg.evaluate import predictions
+from slimseg.commands.evaluate import predictions
+from slimseg.demonstration import scenes
 from slimseg.graph.graph import Graph
 from slimseg.planning.budget import Budget
 from slimseg.progress import Silent, Terminal

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from slimseg.commands.evaluate import Evaluator
 from slimseg.errors import SlimsegError
-from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.progress import Silent
 from slimseg.quantisation.calibration import Ranges, choose, observe

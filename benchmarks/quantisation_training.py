@@ -29,8 +29,8 @@ from rich.table import Table
 from torch import nn
 from trained import trained
 
-from slimseg.demo import scenes
-from slimseg.evaluate import Evaluator
+from slimseg.commands.evaluate import Evaluator
+from slimseg.demonstration import scenes
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.progress import Silent

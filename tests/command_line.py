@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pytest
 
 from slimseg import cli
-from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import writer
 
@@ -41,7 +40,7 @@ def model_file(graph: Graph, folder: Path, suffix: str) -> Path:
     """The network as a file of its own name: ".pt2" or ".tflite"."""
     path = folder / f"{graph.name}{suffix}"
     if suffix == ".pt2":
-        archive.write_graph(graph, path)
+        graph.save(path)
     else:
         writer.write(graph, path)
     return path

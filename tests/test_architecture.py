@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "slimseg"
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "__main__", "cli", "demo"),
-    ("profile", "diagnose", "slim", "slim_exact", "quantize", "export", "evaluate", "models"),
+    ("__init__", "__main__", "cli", "demonstration"),
+    ("commands", "models"),
     ("planning", "quantisation", "exporting", "training", "report"),
     ("techniques", "runtimes", "frontends"),
     ("blocks",),

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from slimseg.errors import RuntimeFailure, Unsupported
-from slimseg.frontends import archive, load
+from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import file, writer
 
@@ -125,7 +125,7 @@ def test_evaluate(run: Run, tflite: Path, pt2: Path, shapes: Path) -> None:
 
 def test_slim_in_a_process_of_its_own(shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.pt2"
-    archive.write_graph(load(nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ConvTranspose2d(8, 3, 4, 4)), (64, 80)), path)
+    load(nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.ConvTranspose2d(8, 3, 4, 4)), (64, 80)).save(path)
     options = ["--data", str(shapes), "--out", str(tmp_path / "run"), "--needs", "nothing", "--json"]
     command = [sys.executable, "-c", QUICKLY, "slim", str(path), *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

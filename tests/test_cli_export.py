@@ -14,7 +14,7 @@ from torch import nn
 
 from slimseg.errors import OutputError
 from slimseg.exporting import heads
-from slimseg.frontends import archive, load
+from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.ncnn import package
 
@@ -34,7 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with nearly nothing to price."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.Upsample(scale_factor=4), nn.Conv2d(8, 3, 1))
     path = tmp_path_factory.mktemp("models") / "small.pt2"
-    archive.write_graph(load(module, (64, 80)), path)
+    load(module, (64, 80)).save(path)
     return path
 
 
@@ -128,7 +128,7 @@ def test_slim_and_its_export_are_one_json(run: Run, pt2: Path, tmp_path: Path, m
     def failing(*_: Any, **__: Any) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(import_module("slimseg.export"), "export", failing)
+    monkeypatch.setattr(import_module("slimseg.commands.export"), "export", failing)
     code, out, err = run(*given, "--out", tmp_path / "other")
     assert (code, json.loads(out)["exported"]) == (2, None)
     assert "the disk is full" in err

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import nn
 
 import slimseg
-from slimseg.diagnose import WORTH_SHARE, find_all
+from slimseg.commands.diagnose import WORTH_SHARE, find_all
 from slimseg.errors import ModelError, UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph

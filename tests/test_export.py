@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from slimseg.commands.export import export
 from slimseg.errors import ModelError, OutputError, UserError
-from slimseg.export import export
 from slimseg.exporting import heads
-from slimseg.frontends import archive, load
+from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.report.export import show_export
 from slimseg.results import ExportResult, SourceFile
@@ -151,7 +151,7 @@ def test_an_error_on_the_way_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OutputError("the disk is full")
 
-    module = import_module("slimseg.export")
+    module = import_module("slimseg.commands.export")
     monkeypatch.setattr(module if at == "write_card" else module._Job, at, full)
     with pytest.raises(OutputError, match="full"):
         export(shapes_graph, out=tmp_path / "app", to="tflite", head="logits")
@@ -160,7 +160,7 @@ def test_an_error_on_the_way_leaves_what_was_there(
 
 def test_the_card_tells_of_the_source(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     path = tmp_path / "shapes.pt2"
-    archive.write_graph(shapes_graph, path)
+    shapes_graph.save(path)
     card = export(load(path), out=tmp_path / "app", to="tflite", head="logits", images=shapes, compared=3).card
     (source,) = card.provenance.sources
     assert source == SourceFile("shapes.pt2", path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())

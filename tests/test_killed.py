@@ -18,7 +18,7 @@ import torch
 from command_line import Run
 from torch import nn
 
-from slimseg.frontends import archive, load
+from slimseg.frontends import load
 from slimseg.results import Profile
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file
@@ -45,7 +45,7 @@ def _profiled_in_one_child(quick_timing: None, monkeypatch: pytest.MonkeyPatch) 
 def network(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 3, 1), nn.ReLU()
-    archive.write_graph(load(nn.Sequential(*layers).eval(), (16, 16), name="network"), tmp_path / "network.pt2")
+    load(nn.Sequential(*layers).eval(), (16, 16), name="network").save(tmp_path / "network.pt2")
     return tmp_path / "network.pt2"
 
 

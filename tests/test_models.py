@@ -13,7 +13,6 @@ from torch.nn import functional as F
 import slimseg
 from slimseg import models
 from slimseg.errors import ModelError
-from slimseg.frontends.archive import write_graph
 from slimseg.graph import costs, edit
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import quantizer, writer
@@ -46,7 +45,7 @@ def test_shapes_and_channels(block, stride):
 def test_saved_and_opened_again(block, tmp_path):
     torch.manual_seed(0)
     graph = models.build(["a", "b"], (64, 64), block, 0.5, std=64)
-    write_graph(graph, tmp_path / "model.pt2")
+    graph.save(tmp_path / "model.pt2")
     again = slimseg.load(tmp_path / "model.pt2")
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(again(x), graph(x))

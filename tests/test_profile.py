@@ -10,7 +10,6 @@ import pytest
 
 import slimseg
 from slimseg.errors import ModelError
-from slimseg.frontends import archive
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.report.files import to_json
@@ -43,7 +42,7 @@ def test_a_graph_has_its_nodes_for_layers(shapes_graph: Graph) -> None:
 
 
 def test_a_path_is_loaded(shapes_graph: Graph, tmp_path: Path) -> None:
-    archive.write_graph(shapes_graph, tmp_path / "network.pt2")
+    shapes_graph.save(tmp_path / "network.pt2")
     result = slimseg.profile(tmp_path / "network.pt2", runs=5)
     check(result)
     assert result.model == "network"
@@ -63,11 +62,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
             slimseg.profile(tmp_path / name)
 
 
-def test_the_function_is_not_hidden_by_its_module() -> None:
-    module = import_module("slimseg.profile")
+def test_public_names() -> None:
+    module = import_module("slimseg.commands.profile")
     assert callable(slimseg.profile)
     assert module.profile is slimseg.profile
     with pytest.raises(AttributeError, match="has no attribute 'prophile'"):
         _ = slimseg.prophile  # type: ignore[attr-defined]
+    assert dir(slimseg) == sorted(slimseg.__all__)
     for name in slimseg.__all__:
         assert hasattr(slimseg, name)

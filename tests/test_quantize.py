@@ -165,7 +165,7 @@ def test_what_is_far_too_slow_is_not_judged(
     tflite: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """16-bit activations have no kernels on XNNPACK; asked for alone, they are judged all the same."""
-    monkeypatch.setattr(sys.modules["slimseg.quantize"], "PATIENCE_MS", 0.0)
+    monkeypatch.setattr(sys.modules["slimseg.commands.quantize"], "PATIENCE_MS", 0.0)
     result = slimseg.quantize(tflite, out=tmp_path / "out.tflite", images=shapes, ranges="mean")
     slow = result.candidates[-1]
     assert slow.scheme == "int16x8"

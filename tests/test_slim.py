@@ -33,7 +33,7 @@ from slimseg.techniques import input_size
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
 
-MODULE = import_module("slimseg.slim")  # `slimseg.slim` is the function
+MODULE = import_module("slimseg.commands.slim")  # `slimseg.slim` is the function
 SIZE = 32_000  # the plain int8 file has 45 kB: edits are needed
 RUN = {
     "model.tflite",

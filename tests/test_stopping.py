@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from slimseg.frontends import archive, load
+from slimseg.frontends import load
 from slimseg.stopping import Stopped, keeping, listening
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no signals as here")
@@ -107,7 +107,7 @@ def pt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "network.pt2"
     layers = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.ConvTranspose2d(8, 3, 2, 2)
     torch.manual_seed(0)
-    archive.write_graph(load(nn.Sequential(*layers).eval(), (32, 32), name="network"), path)
+    load(nn.Sequential(*layers).eval(), (32, 32), name="network").save(path)
     return path
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import nn
 
 import slimseg
-from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 
 
@@ -112,7 +111,7 @@ def test_a_foreground_needs_masks(run: Run, tflite: Path, tmp_path: Path) -> Non
 
 def test_masks_for_two_classes_do_not_fit_three(run: Run, portraits: Path, tmp_path: Path) -> None:
     path = tmp_path / "three.pt2"
-    archive.write_graph(slimseg.load(nn.Conv2d(3, 3, 1), (16, 16)), path)
+    slimseg.load(nn.Conv2d(3, 3, 1), (16, 16)).save(path)
     for command in (["evaluate"], ["slim", "--out", tmp_path / "run"]):
         ran = run(command[0], path, "--data", portraits, *command[1:])
         assert ran.code == 2

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slimseg
-from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
@@ -80,7 +79,7 @@ def _tflite(folder: Path) -> None:
 
 
 def _pt2(folder: Path) -> None:
-    archive.write_graph(graph(), folder / "ours.pt2")
+    graph().save(folder / "ours.pt2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its future
         program = torch.export.export(network(), (torch.zeros(1, 3, *SIZE),))

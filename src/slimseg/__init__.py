@@ -11,44 +11,63 @@ The names below are the whole public API. They are imported on first use, so tha
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slimseg import models as models
-    from slimseg.demo import demo as demo
-    from slimseg.diagnose import diagnose as diagnose
+    from slimseg.commands.diagnose import diagnose as diagnose
+    from slimseg.commands.evaluate import evaluate as evaluate
+    from slimseg.commands.export import export as export
+    from slimseg.commands.profile import profile as profile
+    from slimseg.commands.quantize import quantize as quantize
+    from slimseg.commands.slim import slim as slim
+    from slimseg.demonstration.demo import demo as demo
+    from slimseg.deployment import Deployment as Deployment
     from slimseg.errors import SlimsegError as SlimsegError
-    from slimseg.evaluate import evaluate as evaluate
-    from slimseg.export import export as export
     from slimseg.frontends import load as load
+    from slimseg.graph.description import Description as Description
     from slimseg.graph.graph import Graph as Graph
+    from slimseg.graph.preprocessing import Preprocessing as Preprocessing
     from slimseg.planning.budget import Budget as Budget
-    from slimseg.profile import profile as profile
-    from slimseg.quantize import quantize as quantize
-    from slimseg.slim import slim as slim
+    from slimseg.progress import Progress as Progress
+    from slimseg.results import Diagnosis as Diagnosis
+    from slimseg.results import Evaluation as Evaluation
+    from slimseg.results import ExportResult as ExportResult
+    from slimseg.results import Profile as Profile
+    from slimseg.results import QuantisationResult as QuantisationResult
+    from slimseg.results import SlimResult as SlimResult
 
 __version__ = "0.1.0"
 
+_COMMANDS = ("diagnose", "evaluate", "export", "profile", "quantize", "slim")
+_RESULTS = ("Diagnosis", "Evaluation", "ExportResult", "Profile", "QuantisationResult", "SlimResult")
 _HOMES = {
+    **{name: f"slimseg.commands.{name}" for name in _COMMANDS},
+    **dict.fromkeys(_RESULTS, "slimseg.results"),
     "Budget": "slimseg.planning.budget",
+    "Deployment": "slimseg.deployment",
+    "Description": "slimseg.graph.description",
     "Graph": "slimseg.graph.graph",
+    "Preprocessing": "slimseg.graph.preprocessing",
+    "Progress": "slimseg.progress",
     "SlimsegError": "slimseg.errors",
-    "demo": "slimseg.demo.demo",
-    "diagnose": "slimseg.diagnose",
-    "evaluate": "slimseg.evaluate",
-    "export": "slimseg.export",
+    "demo": "slimseg.demonstration.demo",
     "load": "slimseg.frontends",
-    "profile": "slimseg.profile",
-    "quantize": "slimseg.quantize",
-    "slim": "slimseg.slim",
 }
-_MODULES = ("models",)
 __all__ = [
     "Budget",
+    "Deployment",
+    "Description",
+    "Diagnosis",
+    "Evaluation",
+    "ExportResult",
     "Graph",
+    "Preprocessing",
+    "Profile",
+    "Progress",
+    "QuantisationResult",
+    "SlimResult",
     "SlimsegError",
     "__version__",
     "demo",
@@ -63,24 +82,15 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """Keeps `slimseg.profile` the function, although the file `profile.py` has the same name.
-
-    Importing a submodule binds it in its package; for the public names that binding is left out.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _MODULES:
-            return import_module(f"slimseg.{name}")
-        if name not in _HOMES:
-            raise AttributeError(f"module 'slimseg' has no attribute {name!r}")
-        value = getattr(import_module(_HOMES[name]), name)
-        super().__setattr__(name, value)
-        return value
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for."""
+    if name == "models":
+        return import_module("slimseg.models")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'slimseg' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return __all__

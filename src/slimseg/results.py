@@ -7,6 +7,7 @@ pace, and what is said of them (shares, savings, speed-ups) is computed from the
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from typing import Any, ClassVar, Literal
 
 from slimseg import ratios
@@ -18,11 +19,31 @@ Needs = Literal["nothing", "images", "labels"]
 class Result:
     """Base of all results: one JSON shape for machines, what is computed of the fields included."""
 
-    computed: ClassVar[tuple[str, ...]] = ()  # properties that machines are told, too
+    computed: ClassVar[tuple[str, ...]] = ()  # properties that machines get, too
+    headline: ClassVar[tuple[str, ...]] = ()  # what a person sees first, at a prompt and in a notebook
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts())
+        return f"{type(self).__name__}({facts}, ...)"
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._facts())
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [(name, _brief(getattr(self, name))) for name in self.headline]
 
     def as_dict(self) -> dict[str, Any]:
         names = [field.name for field in fields(self)]  # type: ignore[arg-type]
         return {name: _plain(getattr(self, name)) for name in (*names, *self.computed)}
+
+
+def _brief(value: Any) -> str:
+    """A value in a few characters; of many things how many there are."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{len(value)} of them" if isinstance(value, tuple) else repr(value)
 
 
 def _plain(value: Any) -> Any:
@@ -190,9 +211,11 @@ class Island(Result):
         return ratios.share(self.conversion_ms, self.whole_ms)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile(Result):
     """Where the time of one file goes. All times are at the pace of runs without the profiler."""
+
+    headline = ("model", "runtime", "latency_ms", "size_bytes", "layers")
 
     computed = ("unattributed_ms", "initialisation_ms")
 
@@ -281,9 +304,11 @@ class Refusal(Result):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis(Result):
     """What could be saved in one network."""
+
+    headline = ("model", "runtime", "precision", "latency_ms", "findings")
 
     computed = ("runtime", "precision")
 
@@ -305,9 +330,11 @@ class Diagnosis(Result):
         return self.deployment.precision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Result):
     """Accuracy of the deployed file on a split, at the masks' own resolution, from one confusion matrix."""
+
+    headline = ("model", "data", "split", "images", "miou", "pixel_accuracy")
 
     model: str
     data: str
@@ -404,9 +431,11 @@ class InputSizeTrial(Result):
     chosen: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SlimResult(Result):
     """What `slimseg slim` made, beside what it started from; all latencies are of one pace."""
+
+    headline = ("model", "run", "speedup", "miou_before", "miou_after", "budget_met", "edits")
 
     computed = ("speedup", "speedup_over_int8", "end_to_end_speedup", "runtime")
 
@@ -433,6 +462,14 @@ class SlimResult(Result):
     source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
     notes: tuple[str, ...] = ()  # how model and images were understood, whether they fit, where time was short
     disturbed: Disturbance | None = None
+
+    @property
+    def miou_before(self) -> float | None:
+        return self.before.miou
+
+    @property
+    def miou_after(self) -> float | None:
+        return self.after.miou
 
     @property
     def before(self) -> ModelSummary:
@@ -498,9 +535,11 @@ class LayerSensitivity(Result):
     changed_percent: float  # of pixels, when it alone is quantised
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantisationResult(Result):
     """What `slimseg quantize` tried, measured and chose."""
+
+    headline = ("model", "file", "verdict", "budget_met", "candidates")
 
     model: str
     file: str
@@ -632,9 +671,11 @@ class Parity(Result):
     departure: Departure | None = None  # of a file that failed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExportResult(Result):
     """What `slimseg export` wrote, and how far each file is from the network it came from."""
+
+    headline = ("folder", "parities", "failed")
 
     computed = ("disturbed",)
 

@@ -11,10 +11,9 @@ import pytest
 from torch import nn
 
 import slimseg
+from slimseg.commands.export import export
 from slimseg.errors import ModelError, UserError
-from slimseg.export import export
 from slimseg.exporting import heads, proven
-from slimseg.frontends import archive
 from slimseg.planning.budget import Budget
 from slimseg.runtimes.ncnn import package as ncnn
 
@@ -22,7 +21,7 @@ from slimseg.runtimes.ncnn import package as ncnn
 @pytest.fixture(autouse=True, scope="module")
 def _quick(quick_timing: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("slimseg.export"), "SECONDS_PER_FILE", 0.03)
+        patch.setattr(import_module("slimseg.commands.export"), "SECONDS_PER_FILE", 0.03)
         patch.setattr(heads, "ROUNDS", 1)
         yield
 
@@ -33,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.Upsample(scale_factor=4), nn.Conv2d(8, 3, 1)), (64, 80)
     )
     path = tmp_path_factory.mktemp("model") / "small.pt2"
-    archive.write_graph(graph, path)
+    graph.save(path)
     return path
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from slimseg.commands.export import export
 from slimseg.errors import ModelError
-from slimseg.export import export
 from slimseg.exporting import heads
 from slimseg.frontends import load
 from slimseg.runtimes.litert import session

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 import slimseg
 from slimseg.errors import ModelError, OutputError
-from slimseg.frontends import archive
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
@@ -99,7 +98,7 @@ def test_round_trip(small, tmp_path):
         small, mean=(1, 2, 3), std=4, channel_order="bgr", classes=("a", "b"), output_kind="probabilities"
     )
     assert graph.description == Description(Preprocessing((1, 2, 3), (4, 4, 4), "bgr"), ("a", "b"), "probabilities")
-    archive.write_graph(graph, tmp_path / "again.pt2")
+    graph.save(tmp_path / "again.pt2")
     again = slimseg.load(tmp_path / "again.pt2")
     assert again.description == graph.description
     x = torch.randn(graph.input_shape)
@@ -110,7 +109,7 @@ def test_round_trip(small, tmp_path):
 
 def test_a_place_that_cannot_be_written(small, tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
-        archive.write_graph(slimseg.load(small), tmp_path / "absent" / "m.pt2")
+        slimseg.load(small).save(tmp_path / "absent" / "m.pt2")
 
 
 def test_another_input_size(small):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from slimseg.commands.evaluate import Evaluator
 from slimseg.deployment import Deployment
-from slimseg.evaluate import Evaluator
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.baselines import deployed_precision

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slimseg import models
-from slimseg.demo import scenes
+from slimseg.demonstration import scenes
 from slimseg.graph.channel_flow import depthwise
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from slimseg.evaluate import predictions
+from slimseg.commands.evaluate import predictions
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.progress import Silent

@@ -47,3 +47,14 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
     with pytest.raises(OutputError, match=r"result\.json cannot be written"):
         files.write_text("{}", tmp_path / "result.json")
+
+
+def test_results_are_readable_at_a_prompt_and_in_a_notebook(slim_result: SlimResult) -> None:
+    shown = repr(slim_result)
+    assert shown.startswith("SlimResult(model=")
+    assert f"speedup={slim_result.speedup:.4g}" in shown
+    assert f"edits={len(slim_result.edits)} of them" in shown
+    assert len(shown) < 300
+    evil = replace(slim_result, model="<script>")
+    assert "&lt;script&gt;" in evil._repr_html_()
+    assert "<script>" not in evil._repr_html_()

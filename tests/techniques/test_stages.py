@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import slimseg
 from slimseg.blocks.convolution import ConvNorm
 from slimseg.blocks.residual import BasicBlock
-from slimseg.demo.network import INPUT_SIZE, MEAN, STD, load_trained
-from slimseg.demo.scenes import render
+from slimseg.demonstration.network import INPUT_SIZE, MEAN, STD, load_trained
+from slimseg.demonstration.scenes import render
 from slimseg.errors import Unsupported
 from slimseg.graph import costs, edit
 from slimseg.graph.features import Features

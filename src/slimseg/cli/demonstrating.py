@@ -20,7 +20,7 @@ def demo(
 
     Example:  slimseg demo --out runs/demo
     """
-    from slimseg.demo.demo import demo as run
+    from slimseg.demonstration.demo import demo as run
     from slimseg.report.terminal import show_slim
 
     result = run(out, seed, progress())

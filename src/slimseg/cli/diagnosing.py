@@ -34,7 +34,7 @@ def diagnose(
 
     Example:  slimseg diagnose network.tflite
     """
-    from slimseg.diagnose import diagnose as run
+    from slimseg.commands.diagnose import diagnose as run
     from slimseg.report.terminal import show_diagnosis
     from slimseg.runtimes.registry import deployment
 

@@ -45,7 +45,7 @@ def evaluate(
 
     Example:  slimseg evaluate run/model.tflite --data images/
     """
-    from slimseg.evaluate import evaluate as run
+    from slimseg.commands.evaluate import evaluate as run
     from slimseg.frontends import opens
     from slimseg.report.terminal import show_evaluation
     from slimseg.runtimes.registry import is_deployed, of

@@ -57,7 +57,7 @@ def export(
 
     Example:  slimseg export run/ --data images/ --out app/
     """
-    from slimseg.export import export as run
+    from slimseg.commands.export import export as run
     from slimseg.report.export import show_export
     from slimseg.report.model_card import NO_LICENCE
 

@@ -34,7 +34,7 @@ def profile(
 
     Example:  slimseg profile network.tflite --csv layers.csv --trace trace.json
     """
-    from slimseg.profile import profile as run
+    from slimseg.commands.profile import profile as run
     from slimseg.report.profile_files import write_csv, write_trace
     from slimseg.report.terminal import show_profile
     from slimseg.runtimes.registry import DEFAULT, RUNTIMES, is_deployed, of

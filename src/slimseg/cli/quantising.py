@@ -67,9 +67,9 @@ def quantize(
 
     Exit code 3: the file is there, but outside the budget.
     """
+    from slimseg.commands.quantize import quantize as run
     from slimseg.frontends import chosen_output
     from slimseg.planning.budget import Budget, parse_size, parse_time
-    from slimseg.quantize import quantize as run
     from slimseg.report.quantisation import show_quantisation
 
     if io not in _IO:

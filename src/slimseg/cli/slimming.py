@@ -71,11 +71,11 @@ def slim(
 
     Exit code 3: the result is there, but outside the budget; --to then exports it only with --anyway.
     """
+    from slimseg.commands.slim import slim as run
     from slimseg.exporting.targets import parse
     from slimseg.planning.budget import Budget, parse_size, parse_time
     from slimseg.report.export import show_export
     from slimseg.report.terminal import show_slim
-    from slimseg.slim import slim as run
 
     budget = Budget(
         max_size_bytes=parse_size(max_size) if max_size else None,
@@ -110,7 +110,7 @@ def slim(
 
 def _exported(out: Path, targets: Sequence[Target], folder: Folder | None, anyway: bool) -> ExportResult:
     """The finished run in `out` as files for apps."""
-    from slimseg.export import export
+    from slimseg.commands.export import export
 
     with keeping(lambda: f"{out} holds the finished run: the same command goes on with its export."):
         return export(out, out=out / "export", to=targets, images=folder, anyway=anyway, progress=progress())

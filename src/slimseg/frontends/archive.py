@@ -6,8 +6,6 @@ the tensors are taken from their bytes, the program from its JSON (`frontends/se
 
 from __future__ import annotations
 
-import io
-import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,16 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slimseg.disk import atomic
 from slimseg.errors import ModelError, SlimsegError, one_line
 from slimseg.frontends import serialized
 from slimseg.frontends.aten.effort import Allowance
 from slimseg.frontends.bounded import Entries, json_of
 from slimseg.frontends.program import Program
 from slimseg.graph.description import Description
-from slimseg.graph.graph import Graph
+from slimseg.graph.saving import DESCRIPTION_FILE
 
-DESCRIPTION_FILE = "slimseg.json"
 _MODEL = "models/model.json"
 _CONFIGS = {"data/weights": "model_weights_config.json", "data/constants": "model_constants_config.json"}
 # By their numbers in the format.
@@ -148,18 +144,3 @@ def _description(entries: Entries) -> Description | None:
         return Description.from_json(entries.read(name).decode())
     except ModelError as error:
         raise ModelError(f"{entries.path}: {error}") from error
-
-
-def write_graph(graph: Graph, path: Path) -> None:
-    """Save a Graph as a `.pt2` that `read_program` opens, atomically.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        example = torch.zeros(graph.input_shape)
-        program = torch.export.export(graph.module.eval(), (example,))
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer, extra_files={DESCRIPTION_FILE: graph.description.to_json()})
-    atomic.write(buffer.getbuffer(), path)

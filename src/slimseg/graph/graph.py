@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError
-from slimseg.graph import invariants, shapes, twins
+from slimseg.graph import invariants, saving, shapes, twins
 from slimseg.graph.description import Description
 from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
@@ -60,6 +60,22 @@ class Graph:
     def __call__(self, x: Tensor) -> Tensor:
         """Run on (N, channels, height, width), already preprocessed."""
         return self.module(x)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """What it is at a glance: "<Graph camvid_unet: 352x480, 23 layers, 5.86 million parameters, logits>"."""
+        height, width = self.input_size
+        params = sum(each.numel() for each in self.module.parameters())
+        layers = sum(1 for _ in self.layers())
+        kind = self.description.output_kind
+        return f"<Graph {self.name}: {height}x{width}, {layers} layers, {params / 1e6:.3g} million parameters, {kind}>"
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a `.pt2` that `slimseg.load` opens, and PyTorch too; what was there is replaced in one step.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        saving.save(self, Path(path))
 
     @property
     def input_size(self) -> tuple[int, int]:

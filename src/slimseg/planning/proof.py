@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimseg import ratios
-from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import map_size
 from slimseg.planning import deploy, steady
@@ -39,7 +38,7 @@ def prove(
     final = (run / "model").with_suffix(best.path.suffix)
     registry.copy(best.float_path, run / deploy.float_name("model"))
     registry.copy(best.path, final)
-    archive.write_graph(best.student, run / "model.pt2")
+    best.student.save(run / "model.pt2")
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]
     files = [*(each.path for each in given), final]
     left_s = max(0.0, places.until - time.monotonic())

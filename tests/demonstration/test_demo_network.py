@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from slimseg import load
-from slimseg.demo import network
-from slimseg.demo.scenes import CLASSES, render
+from slimseg.demonstration import network
+from slimseg.demonstration.scenes import CLASSES, render
 from slimseg.graph.costs import total
 
 # measured on these 12 scenes: mIoU 85.7, the least class (person) 46.7; on 60 scenes 86.5 and 54.8
 BAR_MIOU, BAR_CLASS = 80.0, 35.0
-weights = resources.files("slimseg.demo").joinpath(network.WEIGHTS)
+weights = resources.files("slimseg.demonstration").joinpath(network.WEIGHTS)
 
 
 def test_shapes_and_cost() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slimseg.demo import train
+from slimseg.demonstration import train
 
 
 def test_a_short_training_lowers_the_loss(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from slimseg.demo.canvas import OVERSAMPLING, Canvas, decode, encode, in_air
-from slimseg.demo.classes import Label
-from slimseg.demo.texture import Array, noise
-from slimseg.demo.world import Camera, Generator, Light, Thing
+from slimseg.demonstration.canvas import OVERSAMPLING, Canvas, decode, encode, in_air
+from slimseg.demonstration.classes import Label
+from slimseg.demonstration.texture import Array, noise
+from slimseg.demonstration.world import Camera, Generator, Light, Thing
 
 Point = tuple[float, float, float]
 LABELS = {"tree": Label.VEGETATION, "car": Label.CAR, "person": Label.PERSON, "sign": Label.SIGN}

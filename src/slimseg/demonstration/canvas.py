@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from slimseg.demo.classes import Label
-from slimseg.demo.texture import Array
-from slimseg.demo.world import Camera, Light
+from slimseg.demonstration.classes import Label
+from slimseg.demonstration.texture import Array
+from slimseg.demonstration.world import Camera, Light
 
 OVERSAMPLING = 3  # sprites are drawn this much larger and averaged, so that their edges are smooth
 

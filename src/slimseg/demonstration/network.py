@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from slimseg.demo.classes import CLASSES
+from slimseg.demonstration.classes import CLASSES
 
 INPUT_SIZE = (192, 256)
 MEAN = STD = 127.5
@@ -65,7 +65,7 @@ def build() -> nn.Module:
 
 def load_trained() -> nn.Module:
     """The network with the weights that ship in the package, in eval mode."""
-    data = resources.files("slimseg.demo").joinpath(WEIGHTS).read_bytes()
+    data = resources.files("slimseg.demonstration").joinpath(WEIGHTS).read_bytes()
     model = build()
     model.load_state_dict(load(data))  # copies into float32 and int64, whatever the file holds
     return model.eval()

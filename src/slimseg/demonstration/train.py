@@ -1,4 +1,4 @@
-"""How the demo's weights were made: `python -m slimseg.demo.train [--scenes 480] [--out weights.safetensors]`.
+"""How the demo's weights were made: `python -m slimseg.demonstration.train [--scenes 480] [--out weights.safetensors]`.
 
 First at half the resolution, where a step costs a quarter, then at full. About ten minutes of one CPU core
 (OMP_NUM_THREADS=1); the weights that ship score mIoU 86.5 on 60 scenes that were not trained on (seeds 0-59).
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimseg.demo import network, scenes
+from slimseg.demonstration import network, scenes
 
 BATCH = 8
 PHASES = ((0.5, 900, 4e-3), (1.0, 220, 1e-3))  # scale, steps, learning rate

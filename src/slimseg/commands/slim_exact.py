@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimseg import ratios
+from slimseg.commands.evaluate import Evaluator
 from slimseg.disk import scratch
-from slimseg.evaluate import Evaluator
-from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy, same_outputs, steady
 from slimseg.planning.budget import Budget
@@ -247,7 +246,7 @@ class _Exact:
         return (*checks, *deploy.size_and_speed(self.budget, result.size_bytes, speedup))
 
     def _write(self, result: SlimResult) -> None:
-        archive.write_graph(self.asked, self.out / "model.pt2")  # the plain form: that is the one to train
+        self.asked.save(self.out / "model.pt2")  # the plain form: that is the one to train
         final = self.out / result.after.file
         examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes

@@ -21,9 +21,10 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from slimseg.commands.evaluate import Evaluator
+from slimseg.commands.slim_exact import slim_exact
 from slimseg.deployment import Deployment
 from slimseg.errors import BudgetError, DataError, Unsupported
-from slimseg.evaluate import Evaluator
 from slimseg.frontends import load, source_check
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
@@ -45,7 +46,6 @@ from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
 from slimseg.runtimes import benchmark, registry
-from slimseg.slim_exact import slim_exact
 from slimseg.stopping import keeping
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output

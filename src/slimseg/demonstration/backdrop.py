@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from slimseg.demo.canvas import Canvas, in_air
-from slimseg.demo.classes import Label
-from slimseg.demo.texture import Array, hashed, noise, smooth_noise, stripe, stripes
-from slimseg.demo.world import FAR_M, Building, Camera, Light, Street
+from slimseg.demonstration.canvas import Canvas, in_air
+from slimseg.demonstration.classes import Label
+from slimseg.demonstration.texture import Array, hashed, noise, smooth_noise, stripe, stripes
+from slimseg.demonstration.world import FAR_M, Building, Camera, Light, Street
 
 
 def paint_sky(canvas: Canvas, camera: Camera, light: Light, salt: float) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from slimseg.demo.texture import Array
+from slimseg.demonstration.texture import Array
 
 Generator = np.random.Generator
 Kind = Literal["tree", "car", "person", "sign"]

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slimseg.commands.evaluate import Judge
 from slimseg.errors import DataError, SlimsegError, Unsupported
-from slimseg.evaluate import Judge
 from slimseg.exporting import advice, heads, parity, place, proven
 from slimseg.exporting.place import Place
 from slimseg.exporting.source import Source, open_source

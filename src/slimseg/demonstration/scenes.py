@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from slimseg.demo import backdrop, sprites
-from slimseg.demo.canvas import Canvas
-from slimseg.demo.classes import CLASSES, PALETTE
-from slimseg.demo.texture import Array
-from slimseg.demo.world import sample_camera, sample_light, sample_street
+from slimseg.demonstration import backdrop, sprites
+from slimseg.demonstration.canvas import Canvas
+from slimseg.demonstration.classes import CLASSES, PALETTE
+from slimseg.demonstration.texture import Array
+from slimseg.demonstration.world import sample_camera, sample_light, sample_street
 from slimseg.errors import OutputError
 
 __all__ = ["CLASSES", "PALETTE", "SIZE", "render", "write_folder"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slimseg.demo import network, scenes
+from slimseg.commands.slim import slim
+from slimseg.demonstration import network, scenes
 from slimseg.disk import claim
 from slimseg.errors import OutputError
 from slimseg.frontends import load
 from slimseg.planning.budget import Budget
 from slimseg.progress import Progress, Silent
 from slimseg.results import SlimResult
-from slimseg.slim import slim
 from slimseg.stopping import keeping
 
 TRAIN_SCENES, VAL_SCENES = 160, 40

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from slimseg.commands.evaluate import Judge, class_count_of
 from slimseg.deployment import Deployment
 from slimseg.disk import atomic, scratch
 from slimseg.errors import DataError, OutputError, SlimsegError, UserError
-from slimseg.evaluate import Judge, class_count_of
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy

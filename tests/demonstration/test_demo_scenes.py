@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slimseg.demo.classes import Label
-from slimseg.demo.scenes import CLASSES, PALETTE, SIZE, render, write_folder
+from slimseg.demonstration.classes import Label
+from slimseg.demonstration.scenes import CLASSES, PALETTE, SIZE, render, write_folder
 from slimseg.errors import OutputError
 
 

@@ -1,0 +1,1 @@
+"""One command each, its story top to bottom."""
