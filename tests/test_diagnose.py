@@ -166,6 +166,6 @@ def test_transposed_convolutions_of_foreign_files_are_found(name: str) -> None:
     if not (MODELS / name).exists():
         pytest.skip("the shared models are not here")
     graph = load(MODELS / name)
-    sites, _ = find_all(graph, {})
+    sites, _ = find_all(graph)
     layers = {layer for site in sites if "transposed" in site.technique for layer in site.layers}
     assert sum(isinstance(graph.layer(graph.node(layer)), nn.ConvTranspose2d) for layer in layers) >= 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slimseg.disk import scratch
@@ -19,7 +19,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Disturbance, Finding, Profile, Refusal
 from slimseg.runtimes import benchmark, calm, runtime
 from slimseg.runtimes.calm import Seen
-from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
+from slimseg.techniques import DIAGNOSED, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
 RUNS = 15
@@ -73,7 +73,7 @@ def diagnose(
         )
         profile = runtime.of(path).profile(path, threads, RUNS)
         times = layer_times(graph, profile)
-        sites, refusals = find_all(graph, times)
+        sites, refusals = find_all(graph)
         worth, small = _worth_pricing(graph, sites, times, profile.latency_ms)
         priced = alike.price_alike(graph, worth, precision, progress, threads)
         profile, disturbed = _timed_again(path, profile, threads, priced.seen)
@@ -108,14 +108,14 @@ def _timed_again(
     return at_latency(profile, min(profile.latency_ms, timing.calm_ms)), disturbed
 
 
-def find_all(graph: Graph, times: LayerTimes) -> tuple[list[Site], list[Refusal]]:
+def find_all(graph: Graph) -> tuple[list[Site], list[Refusal]]:
     """All sites and refusals of all techniques."""
-    found = [technique.find(graph, times) for technique in DIAGNOSED]
+    found = [technique.find(graph) for technique in DIAGNOSED]
     return [site for each in found for site in each.sites], [refusal for each in found for refusal in each.refusals]
 
 
 def _worth_pricing(
-    graph: Graph, sites: Sequence[Site], times: LayerTimes, latency_ms: float
+    graph: Graph, sites: Sequence[Site], times: Mapping[str, float], latency_ms: float
 ) -> tuple[list[Site], list[Refusal]]:
     """The sites that take some time, alone or with all that are alike, and for each layer of the others a refusal."""
     worth: list[Site] = []
@@ -130,13 +130,13 @@ def _worth_pricing(
     return worth, list(small.values())
 
 
-def _part_ms(graph: Graph, site: Site, times: LayerTimes) -> float | None:
+def _part_ms(graph: Graph, site: Site, times: Mapping[str, float]) -> float | None:
     """The measured time of the part of the network that a what-if of the site times."""
     nodes = alike.part(graph, site)
     return None if nodes is None else part_ms(times, [node.name for node in nodes])
 
 
-def finding(graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float) -> Finding:
+def finding(graph: Graph, site: Site, price: Price, times: Mapping[str, float], latency_ms: float) -> Finding:
     """A site with its price, at the pace of the profile.
 
     The part takes what it takes there, and afterwards as much less as the what-if says: both compare times of one run,

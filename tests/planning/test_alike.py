@@ -24,7 +24,7 @@ def graph_of(*layers: nn.Module) -> Graph:
 
 
 def sites(graph: Graph, technique: str = "separable convolution") -> list[Site]:
-    return list(named(technique).find(graph, {}).sites)
+    return list(named(technique).find(graph).sites)
 
 
 def test_same_settings_and_shapes_are_alike() -> None:

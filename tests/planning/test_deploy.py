@@ -21,7 +21,7 @@ IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
 def planned(graph: Graph) -> list[PlannedEdit]:
     edits = []
     for technique, layer in (("transposed convolution to resize", "up2"), ("separable convolution", "middle_0")):
-        site = next(site for site in named(technique).find(graph, {}).sites if layer in site.layers)
+        site = next(site for site in named(technique).find(graph).sites if layer in site.layers)
         edits.append(PlannedEdit(site, 0.5, 0.0))
         graph = named(technique).apply(graph, site)
     return edits

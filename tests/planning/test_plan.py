@@ -30,7 +30,7 @@ def made(original: Graph) -> Plan:
     torch.manual_seed(1)
     graph = original.copy()
     upsampling = named("transposed convolution to resize")
-    sites = [upsampling.find(graph, {}).sites[0]]
+    sites = [upsampling.find(graph).sites[0]]
     graph = upsampling.apply(graph, sites[0])
     importance = {}
     for node in original.layers():

@@ -18,7 +18,7 @@ from slimseg.techniques import Site, named
 
 
 def site_of(graph: Graph, technique: str, layer: str, variant: str) -> Site:
-    sites = named(technique).find(graph, {}).sites
+    sites = named(technique).find(graph).sites
     return next(site for site in sites if layer in site.layers and site.variant == variant)
 
 
@@ -62,7 +62,7 @@ def test_a_part_includes_what_is_fused_into_it(shapes_graph: Graph, tmp_path: Pa
 
 
 def test_what_changes_the_whole_is_timed_as_a_whole(shapes_graph: Graph, tmp_path: Path) -> None:
-    size = named("input size").find(shapes_graph, {}).sites[-1]
+    size = named("input size").find(shapes_graph).sites[-1]
     before, after = written(shapes_graph, size, "float32", tmp_path)
     assert before.inputs[0].shape == (1, 128, 160, 3)
     height, width = map(int, size.variant.split("x"))

@@ -42,7 +42,7 @@ def graph_of(net: nn.Module) -> Graph:
 
 
 def sites(graph: Graph) -> dict[str, Site]:
-    return {site.variant: site for site in named(NAME).find(graph, {}).sites}
+    return {site.variant: site for site in named(NAME).find(graph).sites}
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_what_others_read_stays_whole() -> None:
     ],
 )
 def test_refusals(net, reason: str) -> None:
-    found = named(NAME).find(graph_of(net()), {})
+    found = named(NAME).find(graph_of(net()))
     assert found.sites == ()
     assert reason in found.refusals[0].reason
 
 
 def test_added_instead_of_concatenated_before_a_larger_kernel() -> None:
     graph = graph_of(Pyramid(3))
-    found = {site.variant: site for site in named(LINKED).find(graph, {}).sites}
+    found = {site.variant: site for site in named(LINKED).find(graph).sites}
     assert set(found) == {"16 channels", "8 channels"}
     site = found["16 channels"]
     assert {"up1", "up2", "up3", "join", "mix"} == set(site.layers)
@@ -126,6 +126,6 @@ def test_added_channels_are_the_best_ones() -> None:
     assert layer is not None
     with torch.no_grad():
         layer.weight.copy_(torch.einsum("orhw,ri->oihw", torch.randn(7, 8, 3, 3), torch.randn(8, 38)))
-    (site,) = (site for site in named(LINKED).find(graph, {}).sites if site.variant == "8 channels")
+    (site,) = (site for site in named(LINKED).find(graph).sites if site.variant == "8 channels")
     x = torch.randn(1, 3, *SIZE)
     torch.testing.assert_close(named(LINKED).apply(graph, site)(x), graph(x), atol=1e-3, rtol=1e-3)

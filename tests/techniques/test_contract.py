@@ -273,7 +273,7 @@ def built(name: str) -> Graph:
 
 @cache
 def found(technique: Technique, name: str) -> Found:
-    return technique.find(built(name), {})
+    return technique.find(built(name))
 
 
 def image(graph: Graph) -> Tensor:
@@ -385,7 +385,7 @@ def test_sites_can_be_applied_one_after_another(technique: Technique, name: str)
 def test_all_techniques_together(name: str):
     result = built(name)
     for technique in DIAGNOSED:
-        sites = technique.find(result, {}).sites
+        sites = technique.find(result).sites
         if sites:
             result = technique.apply(result, sites[-1])
     assert invariants.violations(result.module) == []
@@ -401,10 +401,10 @@ def test_a_site_that_is_not_there_is_refused(technique: Technique):
 
 
 def test_shared_and_grouped_layers_are_refused_by_name():
-    refusals = {each.layer: each.reason for each in named("separable convolution").find(graph(Network()), {}).refusals}
+    refusals = {each.layer: each.reason for each in named("separable convolution").find(graph(Network())).refusals}
     assert "shared with shared_2" in refusals["shared"]
     assert "4 groups" in " ".join(refusals.values())
-    (refusal,) = named("transposed convolution to resize").find(graph(Network()), {}).refusals
+    (refusal,) = named("transposed convolution to resize").find(graph(Network())).refusals
     assert (refusal.layer, "2 groups" in refusal.reason) == ("grouped", True)
 
 
@@ -414,7 +414,7 @@ def test_exact_edits_until_none_is_left(technique: Technique, name: str):
     """An edit may bring forth another; there is an end to it, and it is still the same function."""
     result = original = built(name)
     for _ in range(60):
-        sites = [site for site in technique.find(result, {}).sites if not changes_the_output(site)]
+        sites = [site for site in technique.find(result).sites if not changes_the_output(site)]
         if not sites:
             break
         result = technique.apply(result, sites[0])
@@ -432,4 +432,4 @@ def test_a_network_of_300_layers_has_a_site_in_every_block():
         nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1), nn.PReLU(8)) for _ in range(100)
     ]
     deep = graph(nn.Sequential(nn.Conv2d(3, 8, 1), *blocks))
-    assert sum(len(technique.find(deep, {}).sites) for technique in EXACT) >= 200
+    assert sum(len(technique.find(deep).sites) for technique in EXACT) >= 200

@@ -20,7 +20,7 @@ def graph_of(*layers: nn.Module, size: tuple[int, int] = (128, 160)) -> Graph:
 
 
 def sites(graph: Graph) -> list[Site]:
-    return list(named(NAME).find(graph, {}).sites)
+    return list(named(NAME).find(graph).sites)
 
 
 def runs(graph: Graph) -> list[tuple[str, ...]]:
@@ -90,7 +90,7 @@ def test_a_value_that_others_read_ends_a_run() -> None:
 
 def test_shared_weights_are_refused() -> None:
     layer = nn.Conv2d(3, 3, 3, padding=1)
-    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer), {})
+    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer))
     assert found.sites == ()
     assert "shared" in found.refusals[0].reason
 

@@ -20,7 +20,7 @@ def graph_of(*layers: nn.Module) -> Graph:
 
 
 def sites(graph: Graph) -> dict[str, Site]:
-    return {site.variant: site for site in named(NAME).find(graph, {}).sites}
+    return {site.variant: site for site in named(NAME).find(graph).sites}
 
 
 def up(mode: str = "bilinear") -> ops.Resize:
@@ -68,7 +68,7 @@ def test_a_second_resize_can_follow() -> None:
     graph = graph_of(
         ops.Resize((32, 48)), nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(), up(), nn.Conv2d(8, 4, 1), nn.ReLU(),
     )  # fmt: skip
-    found = list(named(NAME).find(graph, {}).sites)
+    found = list(named(NAME).find(graph).sites)
     assert [site.layers[0] for site in found] == ["layer_1", "layer_4"]
     for site in found:
         graph = named(NAME).apply(graph, site)

@@ -65,12 +65,12 @@ def image() -> Tensor:
 
 def sites(network: Graph) -> dict[str, Site]:
     """Those of the first stage, by variant."""
-    found = TECHNIQUE.find(network, {}).sites
+    found = TECHNIQUE.find(network).sites
     return {site.variant: site for site in found if site.target == found[0].target}
 
 
 def refusals(network: Graph) -> tuple[Refusal, ...]:
-    return TECHNIQUE.find(network, {}).refusals
+    return TECHNIQUE.find(network).refusals
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -193,7 +193,7 @@ REFUSED = {
 @pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
 def test_refusals(make, reason):
     network = make()
-    found = TECHNIQUE.find(network, {})
+    found = TECHNIQUE.find(network)
     assert not found.sites
     assert reason in " ".join(each.reason for each in found.refusals)
 

@@ -50,7 +50,7 @@ def name(graph: Graph) -> str:
 
 def _bare(graph: Graph) -> Graph:
     """The logits, or what comes nearest to them."""
-    for site in TwoClassSoftmax().find(graph, {}).sites:
+    for site in TwoClassSoftmax().find(graph).sites:
         if site.variant == ONE_KEPT:
             graph = TwoClassSoftmax().apply(graph, site)  # exact, and one logit can be had from it
     try:
@@ -71,7 +71,7 @@ def _reduced(graph: Graph) -> Graph:
     """Without the resizes at its end, in front of the classifier or behind it."""
     technique = Head()
     while True:
-        sites = technique.find(graph, {}).sites
+        sites = technique.find(graph).sites
         last = [site for site in sites if site.variant in (RESIZE_LATE, REDUCED) and site.target == graph.output.name]
         if not last:
             return graph

@@ -79,7 +79,7 @@ class ExactEdits:
     def _find(self) -> list[Site]:
         sites = []
         for technique in self.techniques:
-            found = technique.find(self.graph, {})
+            found = technique.find(self.graph)
             self._add(found.refusals)
             sites += [site for site in found.sites if _key(site) not in self._refused]
         return [site for site in sites if not site.whole or self._possible(site)]

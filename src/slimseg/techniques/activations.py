@@ -21,7 +21,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 _Spelling = tuple[str, nn.Module, fx.Node, tuple[fx.Node, ...]]  # name, layer, source, nodes that it replaces
 
@@ -34,7 +34,7 @@ class ActivationSpelling:
     needs: Needs = "nothing"
     paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -22,7 +22,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 STEP = 8
 _ANY_CHANNELS: tuple[type[nn.Module], ...] = (
@@ -43,7 +43,7 @@ class PaddedChannels:
     needs: Needs = "nothing"
     paper = "the article, section 2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         return _find(graph, self.name, self.needs, up=True)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
@@ -58,7 +58,7 @@ class FewerChannels:
     needs: Needs = "images"
     paper = _PAPER
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         return _find(graph, self.name, self.needs, up=False)
 
     def apply(self, graph: Graph, site: Site) -> Graph:

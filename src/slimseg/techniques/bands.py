@@ -23,7 +23,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.channelwise import is_channelwise, repeated
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 BANDS = 2
 FEW_CHANNELS = 8  # half of the 16 float lanes of the widest registers
@@ -39,7 +39,7 @@ class Bands:
     needs: Needs = "nothing"
     paper = "the article, section 2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         taken: set[fx.Node] = set()

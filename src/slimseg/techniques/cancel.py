@@ -26,7 +26,7 @@ from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.activations import bounds
 from slimseg.techniques.channelwise import is_channelwise, rearranged
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 IDLE = "left out"
 JOINED = "made one"
@@ -47,7 +47,7 @@ class Cancel:
     needs: Needs = "nothing"
     paper = "the article, section 2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         idle = _idle(graph)

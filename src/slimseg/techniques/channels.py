@@ -17,7 +17,7 @@ from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_imp
 from slimseg.graph.graph import Graph
 from slimseg.graph.region import region
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 STEP = 8
 LEAST = 16  # channels below which nothing is cut
@@ -31,7 +31,7 @@ class Channels:
     needs: Needs = "images"
     paper = "Molchanov et al., Importance Estimation for Neural Network Pruning, 2019, eq. 8"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for group in channel_groups(graph):

@@ -25,7 +25,7 @@ from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.region import region
 from slimseg.graph.shapes import Shape, pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 APART = "a convolution for each"
 BEFORE_RESIZE = "before the resize"
@@ -53,7 +53,7 @@ class ConcatToSum:
     needs: Needs = "nothing"
     paper = "Xie et al., SegFormer, 2021, section 3.2; Ma et al., ShuffleNet V2, 2018, section 2 (G4)"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node, reader, layer in joined(graph):

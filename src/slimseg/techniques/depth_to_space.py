@@ -21,7 +21,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.channelwise import rearranged, tail
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 WIDEST = 256  # channels; beyond that the zeros cost more than the moving
 
@@ -34,7 +34,7 @@ class LateDepthToSpace:
     needs: Needs = "nothing"
     paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         taken: set[str] = set()

@@ -28,7 +28,7 @@ from slimseg.results import Needs, Refusal
 from slimseg.techniques.cascade import can_be_cascade, cascade
 from slimseg.techniques.channelwise import tail
 from slimseg.techniques.low_resolution import at_fraction, fits, is_dilated, part_behind
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 NO_HOLES = "no holes"
 CASCADE = "cascade"
@@ -45,7 +45,7 @@ class Dilation:
     needs: Needs = "images"
     paper = "Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, 2016, eq. 1"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -21,7 +21,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 POOLED = "half resolution"
 STRIDED = "stride 2"
@@ -41,7 +41,7 @@ class FullResolution:
     needs: Needs = "images"
     paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for run in _runs(graph):

@@ -21,7 +21,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 TOGETHER = (2, 4)  # groups that become one: so many times the MACs, beyond which zeros do not pay
 FEW_CHANNELS = 16  # of a depthwise convolution: what one register of the widest kind holds
@@ -35,7 +35,7 @@ class FewerGroups:
     needs: Needs = "nothing"
     paper = "Ma et al., ShuffleNet V2, 2018, section 2 (G2)"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -23,7 +23,7 @@ from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.output import giving_map
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 RESIZE_LATE = "resize behind the classifier"
 REDUCED = "reduced size"
@@ -39,7 +39,7 @@ class Head:
     needs: Needs = "nothing"
     paper = "the article, section 3.4 (5)"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites = []
         refusals: list[Refusal] = []
         output = graph.output

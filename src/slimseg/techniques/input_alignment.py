@@ -13,7 +13,7 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 STEPS = (32, 8)  # what the strides of most encoders divide; what kernels work on
 NEAR = 0.05  # how far a side may move
@@ -27,7 +27,7 @@ class InputAlignment:
     needs: Needs = "images"
     paper = "the article, section 2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for size in neighbours(graph.input_size):

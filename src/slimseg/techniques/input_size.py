@@ -14,7 +14,7 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 STEPS = (8, 16, 32)
 SMALLEST_SIDE = 64
@@ -30,7 +30,7 @@ class InputSize:
     needs: Needs = "images"
     paper = "the article, section 2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for size in candidates(graph.input_size, needed_step(graph)):

@@ -23,7 +23,7 @@ from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.channelwise import is_channelwise
 from slimseg.techniques.low_resolution import keeps_size
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 POINTWISE = "1x1 layers first"
 EVERY = "all layers first"
@@ -37,7 +37,7 @@ class LateResize:
     needs: Needs = "images"
     paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -24,7 +24,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 _Made = Callable[[], nn.Module]
 # What is replaced: its name in a sentence, and what stands for it.
@@ -50,7 +50,7 @@ class LinearActivations:
     needs: Needs = "images"
     paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         last = _last(graph)

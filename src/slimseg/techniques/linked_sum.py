@@ -23,7 +23,7 @@ from slimseg.graph.region import region
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.concat_to_sum import joined, parts_of, refusal_of, sum_of
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 STEP = 8
 PARTS = (2, 4)  # of the channels that are kept: a half, a quarter
@@ -37,7 +37,7 @@ class LinkedSum:
     needs: Needs = "images"
     paper = "Chaurasia and Culurciello, LinkNet, 2017, section III"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node, reader, layer in joined(graph):

@@ -22,7 +22,7 @@ from slimseg.graph.fold import host, scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 SCALE = "scale into the layer behind"
 POINTWISE = "with the 1x1 convolution behind"
@@ -37,7 +37,7 @@ class Merging:
     needs: Needs = "nothing"
     paper = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, 2021, section 3.3"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

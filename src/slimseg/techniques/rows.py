@@ -16,7 +16,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, fold, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 FEW_CHANNELS = 32  # more fill a kernel's registers by themselves
 
@@ -29,7 +29,7 @@ class RowConstants:
     needs: Needs = "nothing"
     paper = "the article, section 2"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

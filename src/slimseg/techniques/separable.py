@@ -28,7 +28,7 @@ from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.low_rank import low_rank, macs, ranks_worth_trying
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 RANKS = (1, 2)
 MIN_CHANNELS = 8
@@ -45,7 +45,7 @@ class Separable:
         "Kim et al., Compression of Deep Convolutional Neural Networks, 2016, eq. 3"
     )
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

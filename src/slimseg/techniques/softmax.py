@@ -26,7 +26,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 ONE_KEPT = "sigmoid of the difference"
 BOTH_KEPT = "sigmoid of both differences"
@@ -43,7 +43,7 @@ class TwoClassSoftmax:
     needs: Needs = "nothing"
     paper = "the article, section 3.4 (5)"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -34,7 +34,7 @@ from slimseg.graph.moments import moments
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.matching import match
 from slimseg.techniques.stage_search import Stage, between, macs, spatial, stages
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Site, dimensions
 
 MIN_CHANNELS = 8
 MIN_SHARE = 0.01  # of the network's MACs: less is not worth training a block for
@@ -54,7 +54,7 @@ class StageBlocks:
         "Sandler et al., MobileNetV2, 2018, table 1"
     )
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         whole = costs.total(graph).macs

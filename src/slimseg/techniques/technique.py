@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,8 +9,6 @@ from torch import fx
 
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-
-LayerTimes = Mapping[str, float]  # milliseconds by node name; empty where nothing was profiled
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Technique(Protocol):
     needs: Needs
     paper: str
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
-        """Every site, in every variant worth timing. `times` may be empty."""
+    def find(self, graph: Graph) -> Found:
+        """Every site, in every variant worth timing."""
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         """A new graph with the edit; weights start from the best approximation of those replaced.

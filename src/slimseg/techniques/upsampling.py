@@ -34,7 +34,7 @@ from slimseg.graph.ops import CroppedConvTranspose2d, ResizeMode
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.separable import factorise
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Site
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Upsampling:
     needs: Needs = "images"
     paper = "Odena et al., Deconvolution and Checkerboard Artifacts, 2016"
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
