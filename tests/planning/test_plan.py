@@ -85,6 +85,18 @@ def test_the_original_is_left_alone(original: Graph, made: Plan) -> None:
         torch.testing.assert_close(values, before[name], atol=0, rtol=0)
 
 
+def test_a_plan_is_the_same_in_other_words(original: Graph, made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run used to make another edit, or none, where a sentence had been reworded since it began."""
+    values = written(made)
+    for kind in {type(each.site.settings) for each in made.edits}:
+        monkeypatch.setattr(kind, "words", property(lambda _: "reworded"))
+    again = Plan.replayed(original, values)
+    assert again.edits == made.edits
+    assert str(again.graph.module.graph) == str(made.graph.module.graph)
+    fewer = replace(again, rewrites=()).without(original, [replace(made.edits[-1].site, reason="reworded")])
+    assert fewer.edits == made.edits[:-1]
+
+
 def test_a_plan_of_nothing(original: Graph) -> None:
     again = Plan.replayed(original, written(Plan(original, (), ())))
     assert (again.edits, again.refusals, again.rewrites, again.importance) == ((), (), (), {})

@@ -15,6 +15,7 @@ from slimseg.progress import Silent
 from slimseg.runtimes import benchmark
 from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
+from slimseg.techniques.separable import Factors
 
 
 def site_of(graph: Graph, technique: str, layer: str, variant: str) -> Site:
@@ -75,6 +76,16 @@ def test_variants_share_the_file_before(shapes_graph: Graph, tmp_path: Path) -> 
     sites = [site_of(shapes_graph, "separable convolution", "middle_0", f"rank {rank}") for rank in (1, 2)]
     first, second = (whatif._pair(shapes_graph, site, files) for site in sites)
     assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
+def test_variants_in_the_same_words_have_files_of_their_own(
+    shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = whatif._Files(tmp_path, "float32")
+    sites = [site_of(shapes_graph, "separable convolution", "middle_0", f"rank {rank}") for rank in (1, 2)]
+    monkeypatch.setattr(Factors, "words", property(lambda _: "reworded"))
+    first, second = (whatif._pair(shapes_graph, site, files) for site in sites)
     assert first[1] != second[1]
 
 

@@ -10,8 +10,8 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.channel_groups import channel_groups, group_importance
 from slimseg.graph.graph import Graph
-from slimseg.techniques.channels import LEAST, Channels, site_of
-from slimseg.techniques.technique import Site
+from slimseg.techniques.channels import LEAST, Channels, Width, site_of
+from slimseg.techniques.technique import Settings, Site
 
 SHAPE = (1, 3, 16, 16)
 
@@ -63,13 +63,15 @@ def test_few_channels_are_left_alone_and_obstacles_are_told() -> None:
     assert "layer_1, DepthToSpace" in refusal.reason
 
 
-@pytest.mark.parametrize("variant", ["32 to 32", "32 to 0", "32 to 40", "24 to 8", "32 to x", "", "32 to -8"])
-def test_a_site_that_is_not_there(variant: str) -> None:
-    site = Site(Channels.name, ("layer_0",), "input_1", "layer_2", "images", "", variant)
+@pytest.mark.parametrize(
+    "settings", [Width(32, 32), Width(32, 0), Width(32, 40), Width(24, 8), Settings(), Width(32, -8)], ids=repr
+)
+def test_a_site_that_is_not_there(settings: Settings) -> None:
+    site = Site(Channels.name, ("layer_0",), "input_1", "layer_2", "images", "", settings)
     with pytest.raises(Unsupported, match="layer_0"):
         Channels().apply(net(), site)
     with pytest.raises(Unsupported, match="layer_9"):
-        Channels().apply(net(), Site(Channels.name, ("layer_9",), "input_1", "layer_2", "images", "", "32 to 8"))
+        Channels().apply(net(), Site(Channels.name, ("layer_9",), "input_1", "layer_2", "images", "", Width(32, 8)))
 
 
 def test_half_the_channels_of_a_trained_network_are_a_smaller_network_of_the_same_kind(shapes_graph: Graph) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.techniques import Site, named
+from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.concat_to_sum import APART, BEFORE_RESIZE
 
 NAME = "sum instead of concatenation"
@@ -41,8 +41,8 @@ def graph_of(net: nn.Module) -> Graph:
     return edit.trace(net.eval(), (1, 3, *SIZE), "net")
 
 
-def sites(graph: Graph) -> dict[str, Site]:
-    return {site.variant: site for site in named(NAME).find(graph).sites}
+def sites(graph: Graph) -> dict[Settings, Site]:
+    return {site.settings: site for site in named(NAME).find(graph).sites}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_pyramid_is_mixed_before_it_is_resized(mode: str, coordinates: str) ->
 def test_a_larger_kernel_stays_behind_the_resize() -> None:
     graph = graph_of(Pyramid(3))
     (site,) = sites(graph).values()
-    assert site.variant == APART
+    assert site.settings == APART
     x = torch.randn(1, 3, *SIZE)
     torch.testing.assert_close(named(NAME).apply(graph, site)(x), graph(x), atol=1e-5, rtol=1e-5)
 

@@ -10,9 +10,9 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import writer
-from slimseg.techniques import Site, named
+from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.cascade import cascade
-from slimseg.techniques.dilation import CASCADE, NO_HOLES
+from slimseg.techniques.dilation import CASCADE, NO_HOLES, Form
 
 NAME = "convolution without dilation"
 
@@ -22,8 +22,8 @@ def graph_of(*layers: nn.Module) -> Graph:
     return edit.trace(nn.Sequential(*layers).eval(), (1, 8, 24, 32), "net")
 
 
-def site_of(graph: Graph, variant: str = NO_HOLES) -> Site:
-    (site,) = (site for site in named(NAME).find(graph).sites if site.variant == variant)
+def site_of(graph: Graph, settings: Settings = NO_HOLES) -> Site:
+    (site,) = (site for site in named(NAME).find(graph).sites if site.settings == settings)
     return site
 
 
@@ -182,7 +182,7 @@ def test_pooling_commutes_with_a_dilated_convolution() -> None:
     torch.manual_seed(0)
     graph = edit.trace(nn.Sequential(nn.Conv2d(8, 6, 3, padding=4, dilation=4)).eval(), (1, 8, 48, 64), "net")
     for n in (2, 4):
-        edited = named(NAME).apply(graph, site_of(graph, f"1/{n} resolution"))
+        edited = named(NAME).apply(graph, site_of(graph, Form("low resolution", n)))
         before_resize = edited.module.get_submodule(edited.output.args[0].target)
         x = torch.randn(1, 8, 48, 64)
         pooled = nn.functional.avg_pool2d(x, n)
@@ -220,8 +220,8 @@ def test_a_dilated_stage_is_one_part() -> None:
 
 def test_variants_say_what_they_need() -> None:
     graph = graph_of(nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.ReLU())
-    needs = {site.variant: site.needs for site in named(NAME).find(graph).sites}
-    assert needs == {NO_HOLES: "labels", CASCADE: "images", "1/2 resolution": "images"}
+    needs = {site.settings: site.needs for site in named(NAME).find(graph).sites}
+    assert needs == {NO_HOLES: "labels", CASCADE: "images", Form("low resolution", 2): "images"}
 
 
 def test_odd_maps_are_pooled_where_the_runtime_pools_alike() -> None:

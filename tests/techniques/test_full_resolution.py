@@ -10,6 +10,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.techniques import Site, named
+from slimseg.techniques.full_resolution import STRIDED
 
 NAME = "full resolution"
 
@@ -99,6 +100,6 @@ def test_a_run_that_begins_with_an_activation_has_no_stride() -> None:
     graph = graph_of(nn.MaxPool2d(3, 1, 1), nn.ReLU(), nn.Conv2d(3, 8, 3, padding=1))
     (site,) = sites(graph)
     assert site.variant == "half resolution"
-    wrong = Site(site.technique, site.layers, site.source, site.target, "images", "", "stride 2")
+    wrong = Site(site.technique, site.layers, site.source, site.target, "images", "", STRIDED)
     with pytest.raises(Unsupported):
         named(NAME).apply(graph, wrong)

@@ -20,7 +20,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.moments import Moments
 from slimseg.results import Refusal
 from slimseg.techniques.matching import noise
-from slimseg.techniques.stages import VARIANTS, StageBlocks
+from slimseg.techniques.stages import BUILDERS, StageBlocks
 from slimseg.techniques.technique import Site
 from slimseg.training import losses
 
@@ -73,7 +73,7 @@ def refusals(network: Graph) -> tuple[Refusal, ...]:
     return TECHNIQUE.find(network).refusals
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BUILDERS)
 @pytest.mark.parametrize("make", [double, residual_stage])
 def test_shape_and_cost(make, variant):
     network = make()
@@ -87,7 +87,7 @@ def test_shape_and_cost(make, variant):
     assert edited(image()).isfinite().all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BUILDERS)
 def test_it_learns_to_mimic_the_old_stage(trained, variant):
     """It starts no farther than the features' own mean and spread, and 40 steps leave a fraction of that."""
     network, images = trained
@@ -114,7 +114,7 @@ def test_it_learns_to_mimic_the_old_stage(trained, variant):
     assert error() < 0.5 * before, "on images that it was not trained on"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BUILDERS)
 def test_it_starts_nearer_than_a_block_with_random_weights(trained, variant, monkeypatch):
     network, images = trained
     site = sites(network)[variant]

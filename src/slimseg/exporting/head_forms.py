@@ -51,7 +51,7 @@ def name(graph: Graph) -> str:
 def _bare(graph: Graph) -> Graph:
     """The logits, or what comes nearest to them."""
     for site in TwoClassSoftmax().find(graph).sites:
-        if site.variant == ONE_KEPT:
+        if site.settings == ONE_KEPT:
             graph = TwoClassSoftmax().apply(graph, site)  # exact, and one logit can be had from it
     try:
         return with_output(graph, "logits")
@@ -72,7 +72,7 @@ def _reduced(graph: Graph) -> Graph:
     technique = Head()
     while True:
         sites = technique.find(graph).sites
-        last = [site for site in sites if site.variant in (RESIZE_LATE, REDUCED) and site.target == graph.output.name]
+        last = [site for site in sites if site.settings in (RESIZE_LATE, REDUCED) and site.target == graph.output.name]
         if not last:
             return graph
         graph = technique.apply(graph, last[0])

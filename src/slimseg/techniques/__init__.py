@@ -24,7 +24,7 @@ from slimseg.techniques.separable import Separable
 from slimseg.techniques.shortcut import Shortcut
 from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.stages import StageBlocks
-from slimseg.techniques.technique import Found, Site, Technique
+from slimseg.techniques.technique import Found, Settings, Site, Technique
 from slimseg.techniques.transposed import Transposed
 from slimseg.techniques.upsampling import Upsampling
 
@@ -78,6 +78,7 @@ __all__ = [
     "REWRITES",
     "TECHNIQUES",
     "Found",
+    "Settings",
     "Site",
     "Technique",
     "named",

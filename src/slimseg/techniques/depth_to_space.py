@@ -21,7 +21,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.channelwise import rearranged, tail
-from slimseg.techniques.technique import Found, Site
+from slimseg.techniques.technique import Found, Settings, Site
 
 WIDEST = 256  # channels; beyond that the zeros cost more than the moving
 
@@ -33,6 +33,7 @@ class LateDepthToSpace:
     section = "3.2"
     needs: Needs = "nothing"
     paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
+    settings = Settings
 
     def find(self, graph: Graph) -> Found:
         sites: list[Site] = []

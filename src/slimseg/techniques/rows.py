@@ -16,7 +16,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, fold, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, Site
+from slimseg.techniques.technique import Found, Settings, Site
 
 FEW_CHANNELS = 32  # more fill a kernel's registers by themselves
 
@@ -28,6 +28,7 @@ class RowConstants:
     section = "2"
     needs: Needs = "nothing"
     paper = "the article, section 2"
+    settings = Settings
 
     def find(self, graph: Graph) -> Found:
         sites: list[Site] = []

@@ -16,7 +16,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, needed
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 
 class Shortcut:
@@ -26,6 +26,7 @@ class Shortcut:
     section = "3.4"
     needs: Needs = "images"
     paper = "Veit et al., Residual Networks Behave Like Ensembles of Relatively Shallow Networks, 2016, section 4.1"
+    settings = Settings
 
     def find(self, graph: Graph) -> Found:
         sites: list[Site] = []

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -34,13 +36,25 @@ from slimseg.graph.moments import moments
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.matching import match
 from slimseg.techniques.stage_search import Stage, between, macs, spatial, stages
-from slimseg.techniques.technique import Found, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 MIN_CHANNELS = 8
 MIN_SHARE = 0.01  # of the network's MACs: less is not worth training a block for
 MAX_MACS = 0.4  # of the stage's
 EXPANSIONS = (6, 4, 3, 2, 1)
 EXPANDED_MACS = 0.25  # of the stage's
+
+
+Kind = Literal["residual", "shuffle", "inverted residual"]
+
+
+@dataclass(frozen=True)
+class Blocks(Settings):
+    kind: Kind
+
+    @property
+    def words(self) -> str:
+        return self.kind
 
 
 class StageBlocks:
@@ -53,6 +67,7 @@ class StageBlocks:
         "He et al., Deep Residual Learning, 2016, figure 5; Ma et al., ShuffleNet V2, 2018, figure 3; "
         "Sandler et al., MobileNetV2, 2018, table 1"
     )
+    settings = Blocks
 
     def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
@@ -63,42 +78,43 @@ class StageBlocks:
             if reason:
                 refusals.append(Refusal(self.name, stage.layers[0].name, reason))
                 continue
-            variants = {variant: self._variant(graph, stage, variant) for variant in VARIANTS}
-            found = [each for each in variants.values() if isinstance(each, Site)]
+            tried = {kind: self._site(graph, stage, Blocks(kind)) for kind in BUILDERS}
+            found = [each for each in tried.values() if isinstance(each, Site)]
             if not found:
-                reason = "; ".join(f"{variant}: {why}" for variant, why in variants.items())
+                reason = "; ".join(f"{kind}: {why}" for kind, why in tried.items())
                 refusals.append(Refusal(self.name, stage.layers[0].name, reason))
             sites += found
         return Found(tuple(sites), tuple(refusals))
 
-    def _variant(self, graph: Graph, stage: Stage, variant: str) -> Site | str:
+    def _site(self, graph: Graph, stage: Stage, blocks: Blocks) -> Site | str:
         """The site, or why there is none."""
         before = macs(graph, stage)
         try:
             with torch.device("meta"):
-                after = _macs(graph, stage, VARIANTS[variant](graph, stage))
+                after = _macs(graph, stage, BUILDERS[blocks.kind](graph, stage))
         except ValueError as error:
             return str(error)
         if after > MAX_MACS * before:
             return f"the blocks would have {after / before:.0%} of the stage's MACs"
-        blocks = f"{_count(stage)} {variant} block{'s' if _count(stage) > 1 else ''}"
+        several = f"{_count(stage)} {blocks.words} block{'s' if _count(stage) > 1 else ''}"
         reason = (
             f"stage of {stage.convolutions} spatial convolutions, {dimensions(graph, stage.source)} to "
-            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {blocks}"
+            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {several}"
         )
         names = tuple(node.name for node in stage.layers)
-        return Site(self.name, names, stage.source.name, stage.target.name, self.needs, reason, variant)
+        return Site(self.name, names, stage.source.name, stage.target.name, self.needs, reason, blocks)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         stage = between(graph, site.source, site.target)
-        if site.variant not in VARIANTS or stage is None or {node.name for node in stage.layers} != set(site.layers):
+        blocks = site.settings_as(Blocks)
+        if stage is None or {node.name for node in stage.layers} != set(site.layers):
             raise Unsupported(f"{site.source} to {site.target} is no stage that {self.name} could replace")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)  # whoever prices, judges and takes the edit sees the same one
             try:
-                block = VARIANTS[site.variant](graph, stage)
+                block = BUILDERS[blocks.kind](graph, stage)
             except ValueError as error:
-                raise Unsupported(f"{site.target} cannot end in a {site.variant} block: {error}") from error
+                raise Unsupported(f"{site.target} cannot end in a {blocks.words} block: {error}") from error
         ending = stage.target if _activation(graph, stage) is None else producer(stage.target)
         old = edit.extract(graph, site.source, ending.name)
         match(block, old, moments(graph, stage.source))
@@ -142,7 +158,7 @@ def _inverted_of(graph: Graph, stage: Stage, expansion: int) -> nn.Module:
     return nn.Sequential(*blocks) if activation is None else nn.Sequential(*blocks, activation())
 
 
-VARIANTS: dict[str, Callable[[Graph, Stage], nn.Module]] = {
+BUILDERS: dict[Kind, Callable[[Graph, Stage], nn.Module]] = {
     "residual": _residual,
     "shuffle": _shuffle,
     "inverted residual": _inverted,
