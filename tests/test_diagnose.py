@@ -71,7 +71,7 @@ def test_numbers_agree_with_each_other(found: Diagnosis) -> None:
         assert (finding.share > 0) == (finding.saving_ms > 0)
         assert finding.before_ms > 0
         assert finding.reason
-        assert finding.section
+        assert finding.paper
         if finding.layers_ms is not None:
             assert 0 < finding.layers_ms < found.latency_ms
     assert all(finding.after_ms > 0 for finding in priced(found))

@@ -154,7 +154,7 @@ def finding(graph: Graph, site: Site, price: Price, times: Mapping[str, float], 
         whole_ms=latency_ms,
         reason=site.reason,
         variant=site.variant,
-        section=named(site.technique).section,
+        paper=named(site.technique).paper,
         layers_ms=part_ms(times, list(site.layers)),
         error_ms=None if price.error_ms is None else pace * price.error_ms,
     )

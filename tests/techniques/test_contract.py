@@ -376,7 +376,6 @@ def assert_equal(before: Graph, after: Graph) -> None:
 @pytest.mark.parametrize("technique", DIAGNOSED, ids=lambda each: each.name)
 def test_it_says_what_it_is(technique: Technique):
     assert technique.name
-    assert technique.section
     assert technique.paper
     assert technique.needs in NEEDS
     assert named(technique.name) is technique

@@ -1,4 +1,7 @@
-"""The article's techniques, in the order in which they are tried: what asks least of the user first."""
+"""The techniques, in the order in which they are tried: what asks least of the user first.
+
+"The article", whose sections the techniques name, is `technique.ARTICLE`.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,6 @@ class ActivationSpelling:
     """Gives activations the name that the runtime knows them by."""
 
     name = "activation spelling"
-    section = "3.4"
     needs: Needs = "nothing"
     paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
     settings = Spelling

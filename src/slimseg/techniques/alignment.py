@@ -23,7 +23,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, Settings, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 STEP = 8
 _ANY_CHANNELS: tuple[type[nn.Module], ...] = (
@@ -50,9 +50,8 @@ class PaddedChannels:
     """Fills channels up to the next multiple of 8 with zeros."""
 
     name = "channels padded to a multiple of 8"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
     settings = Width
 
     def find(self, graph: Graph) -> Found:
@@ -66,7 +65,6 @@ class FewerChannels:
     """Leaves out the channels above the last multiple of 8."""
 
     name = "channels cut to a multiple of 8"
-    section = "3.4"
     needs: Needs = "images"
     paper = _PAPER
     settings = Width

@@ -23,7 +23,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.channelwise import is_channelwise, repeated
-from slimseg.techniques.technique import Found, Settings, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 BANDS = 2
 FEW_CHANNELS = 8  # half of the 16 float lanes of the widest registers
@@ -35,9 +35,8 @@ class Bands:
     """Lets stages of few channels work on two bands at once."""
 
     name = "bands as channels"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
     settings = Settings
 
     def find(self, graph: Graph) -> Found:

@@ -28,7 +28,7 @@ from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.activations import bounds
 from slimseg.techniques.channelwise import is_channelwise, rearranged
-from slimseg.techniques.technique import Found, Settings, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 _Idle = tuple[str, fx.Node]  # why, the node whose value stands for that of the idle one
 _Joined = tuple[str, tuple[fx.Node, ...], fx.Node, nn.Module]  # why, nodes, source, the block that replaces them
@@ -55,9 +55,8 @@ class Cancel:
     """Takes out layers whose work is not needed."""
 
     name = "idle layers"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
     settings = Removal
 
     def find(self, graph: Graph) -> Found:

@@ -39,7 +39,6 @@ class Channels:
     """Leaves out channels, in groups that hang together."""
 
     name = "channels left out"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Molchanov et al., Importance Estimation for Neural Network Pruning, 2019, eq. 8"
     settings = Width

@@ -59,7 +59,6 @@ class ConcatToSum:
     """Takes convolutions of concatenated maps apart."""
 
     name = "sum instead of concatenation"
-    section = "3.4"
     needs: Needs = "nothing"
     paper = "Xie et al., SegFormer, 2021, section 3.2; Ma et al., ShuffleNet V2, 2018, section 2 (G4)"
     settings = Order

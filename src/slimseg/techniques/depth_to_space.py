@@ -30,7 +30,6 @@ class LateDepthToSpace:
     """Moves depth to space behind channelwise layers and 1x1 convolutions."""
 
     name = "depth to space last"
-    section = "3.2"
     needs: Needs = "nothing"
     paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
     settings = Settings

@@ -53,7 +53,6 @@ class Dilation:
     """Takes the holes out of dilated convolutions."""
 
     name = "convolution without dilation"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, 2016, eq. 1"
     settings = Form

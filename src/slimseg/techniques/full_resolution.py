@@ -49,7 +49,6 @@ class FullResolution:
     """Moves runs of layers down to half their resolution."""
 
     name = "full resolution"
-    section = "3"
     needs: Needs = "images"
     paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
     settings = Halving

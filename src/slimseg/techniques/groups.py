@@ -40,7 +40,6 @@ class FewerGroups:
     """Fills the zeros of group convolutions in."""
 
     name = "fewer groups"
-    section = "3.4"
     needs: Needs = "nothing"
     paper = "Ma et al., ShuffleNet V2, 2018, section 2 (G2)"
     settings = Groups

@@ -25,7 +25,7 @@ from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.output import giving_map
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, Settings, Site, dimensions
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site, dimensions
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ class Head:
     """Moves work out of the end of the network, as far as the wanted output allows."""
 
     name = "head"
-    section = "3.4"
     needs: Needs = "nothing"
-    paper = "the article, section 3.4 (5)"
+    paper = f"{ARTICLE}, section 3.4 (5)"
     settings = End
 
     def find(self, graph: Graph) -> Found:

@@ -14,7 +14,7 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.input_size import Size, size_of
-from slimseg.techniques.technique import Found, Site
+from slimseg.techniques.technique import ARTICLE, Found, Site
 
 STEPS = (32, 8)  # what the strides of most encoders divide; what kernels work on
 NEAR = 0.05  # how far a side may move
@@ -24,9 +24,8 @@ class InputAlignment:
     """Brings an input of odd sides to the nearest even ones."""
 
     name = "input size in multiples of 8"
-    section = "2"
     needs: Needs = "images"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
     settings = Size
 
     def find(self, graph: Graph) -> Found:

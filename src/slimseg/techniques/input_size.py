@@ -16,7 +16,7 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, Settings, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 STEPS = (8, 16, 32)
 SMALLEST_SIDE = 64
@@ -38,9 +38,8 @@ class InputSize:
     """Feeds the network a smaller image."""
 
     name = "input size"
-    section = "2"
     needs: Needs = "images"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
     settings = Size
 
     def find(self, graph: Graph) -> Found:

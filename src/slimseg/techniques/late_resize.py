@@ -44,7 +44,6 @@ class LateResize:
     """Lets the layers behind a resize work before it."""
 
     name = "resize behind what follows it"
-    section = "3.2"
     needs: Needs = "images"
     paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
     settings = First

@@ -58,7 +58,6 @@ class LinearActivations:
     """Replaces activations that are curved, or that the runtime computes as a layer of their own."""
 
     name = "linear activation"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
     settings = Replacement

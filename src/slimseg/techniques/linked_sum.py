@@ -42,7 +42,6 @@ class LinkedSum:
     """Replaces concatenation and k×k convolution by 1x1s, a sum and a k×k convolution of fewer channels."""
 
     name = "added instead of concatenated"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Chaurasia and Culurciello, LinkNet, 2017, section III"
     settings = Rank

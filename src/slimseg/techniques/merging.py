@@ -45,7 +45,6 @@ class Merging:
     """Merges what is linear into one convolution."""
 
     name = "merged linear layers"
-    section = "2"
     needs: Needs = "nothing"
     paper = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, 2021, section 3.3"
     settings = Merge

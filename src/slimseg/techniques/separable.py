@@ -50,7 +50,6 @@ class Separable:
     """Replaces k×k convolutions, k > 1."""
 
     name = "separable convolution"
-    section = "3.1"
     needs: Needs = "images"
     paper = (
         "Howard et al., MobileNets, 2017, section 3.1; Guo et al., Network Decoupling, 2018, eq. 5; "

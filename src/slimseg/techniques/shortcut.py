@@ -23,7 +23,6 @@ class Shortcut:
     """Leaves out the branches of residual sums."""
 
     name = "residual branch left out"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Veit et al., Residual Networks Behave Like Ensembles of Relatively Shallow Networks, 2016, section 4.1"
     settings = Settings

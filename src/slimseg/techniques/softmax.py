@@ -28,7 +28,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, Settings, Site, dimensions
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site, dimensions
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -55,9 +55,8 @@ class TwoClassSoftmax:
     """Softmax of two classes as a sigmoid of their difference, argmax on what it needs."""
 
     name = "softmax and argmax"
-    section = "3.4"
     needs: Needs = "nothing"
-    paper = "the article, section 3.4 (5)"
+    paper = f"{ARTICLE}, section 3.4 (5)"
     settings = Form
 
     def find(self, graph: Graph) -> Found:

@@ -61,7 +61,6 @@ class StageBlocks:
     """Replaces whole stages by blocks of another kind."""
 
     name = "stage to blocks"
-    section = "3.3"
     needs: Needs = "images"
     paper = (
         "He et al., Deep Residual Learning, 2016, figure 5; Ma et al., ShuffleNet V2, 2018, figure 3; "

@@ -11,6 +11,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
 
+ARTICLE = "Accelerating mobile Semantic Segmentation models (Deep Learning on Medium)"
 Kind = TypeVar("Kind", bound="Settings")
 
 
@@ -74,12 +75,11 @@ class Found:
 
 
 class Technique(Protocol):
-    """One technique of the article; implementations hold no state."""
+    """One technique; implementations hold no state."""
 
     name: str
-    section: str  # of the article
     needs: Needs
-    paper: str
+    paper: str  # where to read on; a finding tells it
 
     @property
     def settings(self) -> type[Settings]:

@@ -50,7 +50,6 @@ class Transposed:
     """Rewrites transposed convolutions as what they are."""
 
     name = "transposed convolution to depth to space"
-    section = "3.2"
     needs: Needs = "nothing"
     paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
     settings = Form

@@ -61,7 +61,6 @@ class Upsampling:
     """Replaces transposed convolutions that enlarge by a whole number."""
 
     name = "transposed convolution to resize"
-    section = "3.2"
     needs: Needs = "images"
     paper = "Odena et al., Deconvolution and Checkerboard Artifacts, 2016"
     settings = Variant
