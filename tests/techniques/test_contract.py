@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimseg import techniques
 from slimseg.blocks.convolution import ConvNorm
 from slimseg.blocks.residual import BasicBlock
 from slimseg.errors import Unsupported
@@ -380,6 +383,15 @@ def test_it_says_what_it_is(technique: Technique):
     assert technique.needs in NEEDS
     assert named(technique.name) is technique
     assert any(technique.name in techniques for techniques in SITES.values()), "no graph here has a site"
+
+
+def test_the_folder_lists_the_techniques():
+    folder = Path(techniques.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")}
+    own = {Path(inspect.getfile(type(technique))).stem for technique in DIAGNOSED}
+    assert files - own == {"__init__", "technique", "image_input"}  # the last is an edit that an export asks for
+    for path in (folder / "algebra").glob("*.py"):
+        assert "slimseg.techniques." not in path.read_text().replace("slimseg.techniques.algebra.", ""), path
 
 
 def test_every_pair_with_a_site_is_tested():

@@ -11,7 +11,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import writer
 from slimseg.techniques import Settings, Site, named
-from slimseg.techniques.cascade import cascade
+from slimseg.techniques.algebra.cascade import cascade
 from slimseg.techniques.dilation import CASCADE, NO_HOLES, Form
 
 NAME = "convolution without dilation"

@@ -10,7 +10,7 @@ from torch import nn
 
 from slimseg.graph import edit
 from slimseg.techniques import named
-from slimseg.techniques.low_rank import low_rank
+from slimseg.techniques.algebra.low_rank import low_rank
 from slimseg.techniques.separable import factorise
 
 

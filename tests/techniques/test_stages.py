@@ -19,7 +19,7 @@ from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.graph.moments import Moments
 from slimseg.results import Refusal
-from slimseg.techniques.matching import noise
+from slimseg.techniques.algebra.matching import noise
 from slimseg.techniques.stages import BUILDERS, StageBlocks
 from slimseg.techniques.technique import Site
 from slimseg.training import losses

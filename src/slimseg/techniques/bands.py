@@ -22,7 +22,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import is_channelwise, repeated
+from slimseg.techniques.algebra.channelwise import is_channelwise, repeated
 from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 BANDS = 2

@@ -27,7 +27,7 @@ from slimseg.graph.fold import scale_and_shift
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.activations import bounds
-from slimseg.techniques.channelwise import is_channelwise, rearranged
+from slimseg.techniques.algebra.channelwise import is_channelwise, rearranged
 from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 _Idle = tuple[str, fx.Node]  # why, the node whose value stands for that of the idle one

@@ -20,7 +20,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import rearranged, tail
+from slimseg.techniques.algebra.channelwise import rearranged, tail
 from slimseg.techniques.technique import Found, Settings, Site
 
 WIDEST = 256  # channels; beyond that the zeros cost more than the moving

@@ -2,8 +2,8 @@
 
     Given   y = W ∗_d x,  W of shape (O, I, k, k), dilation d > 1, padding p
     Result  y ≈ W ∗ x,    dilation 1, padding p − (d − 1)(k − 1) / 2: same weights, MACs and shape     "no holes"
-    Result  y ≈ V ∗ (D ∗ x),  a depthwise kernel first: the same receptive field, see cascade.py       "cascade"
-    Result  y ≈ U(W ∗_{d/n} P(x)),  P pools by n, U resizes back, see low_resolution.py                "1/n resolution"
+    Result  y ≈ V ∗ (D ∗ x),  a depthwise kernel first: the same receptive field, see algebra/cascade.py  "cascade"
+    Result  y ≈ U(W ∗_{d/n} P(x)),  P pools by n, U resizes back, see algebra/low_resolution.py        "1/n resolution"
 
 Padding by a layer of its own before the convolution counts as the convolution's. Of the first the receptive field
 shrinks from d(k − 1) + 1 to k pixels a side, which only training with labels makes up for, and all that the what-if
@@ -26,9 +26,9 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.cascade import can_be_cascade, cascade
-from slimseg.techniques.channelwise import tail
-from slimseg.techniques.low_resolution import at_fraction, fits, is_dilated, part_behind
+from slimseg.techniques.algebra.cascade import can_be_cascade, cascade
+from slimseg.techniques.algebra.channelwise import tail
+from slimseg.techniques.algebra.low_resolution import at_fraction, fits, is_dilated, part_behind
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 FRACTIONS = (2, 3, 4)

@@ -23,8 +23,8 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import is_channelwise
-from slimseg.techniques.low_resolution import keeps_size
+from slimseg.techniques.algebra.channelwise import is_channelwise
+from slimseg.techniques.algebra.low_resolution import keeps_size
 from slimseg.techniques.technique import Found, Settings, Site
 
 

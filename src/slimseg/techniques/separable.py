@@ -2,7 +2,7 @@
 
     Given   y = W ∗ x,   W of shape (O, I, k, k), any stride and dilation, one group
     Result  y ≈ Σ_r P_r · (D_r ∗ x),   D_r depthwise (I, 1, k, k), P_r pointwise (O, I, 1, 1), r = 1..R    "rank R"
-    Result  y ≈ U · (G ∗ (Vᵀ · x)),    fewer channels around a full G, see low_rank.py               "1x1, r to s, 1x1"
+    Result  y ≈ U · (G ∗ (Vᵀ · x)),    fewer channels around a full G, see algebra/low_rank.py       "1x1, r to s, 1x1"
 
 For each input channel i the slice W[:, i] is an O × k² matrix; its truncated singular value decomposition gives the
 R pairs nearest to it in the least-squares sense (Guo et al., "Network Decoupling", 2018, eq. 5; R = k² is exact):
@@ -27,7 +27,7 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.low_rank import Ranks, low_rank, macs, ranks_worth_trying
+from slimseg.techniques.algebra.low_rank import Ranks, low_rank, macs, ranks_worth_trying
 from slimseg.techniques.technique import Found, Settings, Site
 
 RANKS = (1, 2)

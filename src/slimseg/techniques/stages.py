@@ -8,8 +8,8 @@
       "inverted residual"   MobileNetV2's, as wide as a quarter of the stage's MACs allows    Sandler et al., 2018
 
 No weights of g follow from those of f in closed form, but for its last layer: that is fitted to f on noise of the mean
-and variance that the weights before the stage tell of (matching.py). The rest is for training: g mimics y on images
-(Romero et al., "FitNets", 2015, stage by stage).
+and variance that the weights before the stage tell of (algebra/matching.py). The rest is for training: g mimics y on
+images (Romero et al., "FitNets", 2015, stage by stage).
 
 Stages of depthwise convolutions are left alone. Measured on camvid_unet's encoder of inverted residuals: after 60 steps
 of mimicry half as many blocks still miss 0.7 to 1.0 of the features' variance, where those of its decoder, of full
@@ -34,8 +34,8 @@ from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.moments import moments
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.matching import match
-from slimseg.techniques.stage_search import Stage, between, macs, spatial, stages
+from slimseg.techniques.algebra.matching import match
+from slimseg.techniques.algebra.stage_search import Stage, between, macs, spatial, stages
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 MIN_CHANNELS = 8

@@ -30,7 +30,7 @@ from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import repeated, tail
+from slimseg.techniques.algebra.channelwise import repeated, tail
 from slimseg.techniques.technique import Found, Settings, Site
 
 
