@@ -72,7 +72,7 @@ def test_numbers_agree_with_each_other(found: Diagnosis) -> None:
         assert (finding.share > 0) == (finding.saving_ms > 0)
         assert finding.before_ms > 0
         assert finding.reason
-        assert finding.section
+        assert finding.paper
         if finding.layers_ms is not None:
             assert 0 < finding.layers_ms < found.latency_ms
     assert all(finding.after_ms > 0 for finding in priced(found))
@@ -167,6 +167,6 @@ def test_transposed_convolutions_of_foreign_files_are_found(name: str) -> None:
     if not (MODELS / name).exists():
         pytest.skip("the shared models are not here")
     graph = load(MODELS / name)
-    sites, _ = find_all(graph, {})
+    sites, _ = find_all(graph)
     layers = {layer for site in sites if "transposed" in site.technique for layer in site.layers}
     assert sum(isinstance(graph.layer(graph.node(layer)), nn.ConvTranspose2d) for layer in layers) >= 4

@@ -134,7 +134,7 @@ def test_a_file_all_in_16_bits_stays_so(half: Path, tmp_path: Path) -> None:
     for value in graph.module.parameters():
         value.data = value.data.half().float()
     for technique in (techniques.named("transposed convolution to depth to space"), techniques.named(LAST)):
-        while sites := technique.find(graph, {}).sites:
+        while sites := technique.find(graph).sites:
             graph = technique.apply(graph, sites[0])
     LITERT.write(graph, path, "exact")
     assert any(each.op == "DEPTH_TO_SPACE" for each in file.operators(path))

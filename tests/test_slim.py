@@ -336,7 +336,7 @@ def test_a_plan_that_was_never_trained_is_no_result_where_it_loses_too_much(
     shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if planning had used the time: what was planned stays among the forms that were compared, no more."""
-    site = Separable().find(shapes_graph, {}).sites[-1]
+    site = Separable().find(shapes_graph).sites[-1]
     plan = Plan(Separable().apply(shapes_graph, site), (PlannedEdit(site, 1.0, 50.0),), ())
     monkeypatch.setattr(MODULE._Job, "_plan", lambda *_: plan)
     monkeypatch.setattr(MODULE._Job, "_has_time_to_recover", lambda *_: True)

@@ -275,7 +275,7 @@ class Finding(Result):
     whole_ms: float  # the latency of the network
     reason: str
     variant: str = ""  # of the technique on these layers; variants of one site exclude each other
-    section: str = ""  # of the article
+    paper: str = ""  # where to read on about the technique
     layers_ms: float | None = None  # what the layers took in the profile of the whole network, if it tells
     basis: Literal["what-if", "profile"] = "what-if"
     error_ms: float | None = None  # standard error of the saving, where enough rounds were timed

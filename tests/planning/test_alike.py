@@ -13,7 +13,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.planning import alike
 from slimseg.progress import Silent
-from slimseg.techniques import Site, named
+from slimseg.techniques import Settings, Site, named
+from slimseg.techniques.separable import Factors
 
 
 def convolution(channels: int = 16, **settings: object) -> nn.Conv2d:
@@ -25,14 +26,22 @@ def graph_of(*layers: nn.Module) -> Graph:
 
 
 def sites(graph: Graph, technique: str = "separable convolution") -> list[Site]:
-    return list(named(technique).find(graph, {}).sites)
+    return list(named(technique).find(graph).sites)
 
 
 def test_same_settings_and_shapes_are_alike() -> None:
     graph = graph_of(convolution(), nn.ReLU(), convolution(), nn.ReLU(), convolution(), nn.ReLU())
     groups = alike.groups(graph, sites(graph), Deployment())
-    assert [len(group) for group in groups] == [3] * len({site.variant for site in sites(graph)})
-    assert all(len({site.variant for site in group}) == 1 for group in groups)
+    assert [len(group) for group in groups] == [3] * len({site.settings for site in sites(graph)})
+    assert all(len({site.settings for site in group}) == 1 for group in groups)
+
+
+def test_settings_tell_variants_apart_not_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(convolution(), nn.ReLU(), convolution(), nn.ReLU())
+    groups = alike.groups(graph, sites(graph), Deployment())
+    monkeypatch.setattr(Factors, "words", property(lambda _: "reworded"))
+    assert alike.groups(graph, sites(graph), Deployment()) == groups
+    assert len(groups) > 2
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_one_measurement_serves_all_that_are_alike() -> None:
 def test_a_reason_serves_all_that_are_alike() -> None:
     graph = graph_of(convolution(), nn.ReLU(), convolution(), nn.ReLU())
     wrong = [
-        Site(site.technique, site.layers, site.source, site.target, "images", "", "rank x")
+        Site(site.technique, site.layers, site.source, site.target, "images", "", Settings())
         for site in sites(graph)
         if site.variant == "rank 1"
     ]

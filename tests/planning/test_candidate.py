@@ -64,7 +64,7 @@ def test_a_near_miss_of_the_drop_counts_less_than_a_far_one_of_the_speed(make: A
 
 
 def test_a_plan_that_was_never_trained_must_keep_the_drop(make: Any, shapes_graph: Graph) -> None:
-    site = named("separable convolution").find(shapes_graph, {}).sites[0]
+    site = named("separable convolution").find(shapes_graph).sites[0]
     plan = Plan(shapes_graph, (PlannedEdit(site, 1.0, 1.0),), ())
     trained = replace(make(Accuracy(58.8, None), max_drop=1.0), plan=plan)
     raw = replace(trained, trained=False)

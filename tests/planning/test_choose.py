@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
@@ -9,12 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimseg.planning.choose import NEARLY, Option, choose
-from slimseg.techniques import Site
+from slimseg.techniques import Settings, Site
+
+
+@dataclass(frozen=True)
+class Variant(Settings):
+    name: str
 
 
 def option(layers: str, ms: float, damage: float = 0.0, size: int = 0, variant: str = "") -> Option:
     """One letter, one layer."""
-    return Option(Site("t", tuple(layers), layers[0], layers[-1], "images", "", variant), ms, size, damage)
+    return Option(Site("t", tuple(layers), layers[0], layers[-1], "images", "", Variant(variant)), ms, size, damage)
 
 
 def allowed(options: tuple[Option, ...]) -> bool:

@@ -16,7 +16,8 @@ from slimseg.progress import Silent
 from slimseg.runtimes import host
 from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.runtime import LITERT
-from slimseg.techniques import Site, named
+from slimseg.techniques import Settings, Site, named
+from slimseg.techniques.groups import Groups
 
 IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
 
@@ -24,7 +25,7 @@ IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
 def planned(graph: Graph) -> list[PlannedEdit]:
     edits = []
     for technique, layer in (("transposed convolution to resize", "up2"), ("separable convolution", "middle_0")):
-        site = next(site for site in named(technique).find(graph, {}).sites if layer in site.layers)
+        site = next(site for site in named(technique).find(graph).sites if layer in site.layers)
         edits.append(PlannedEdit(site, 0.5, 0.0))
         graph = named(technique).apply(graph, site)
     return edits
@@ -77,9 +78,24 @@ def test_points(value: float, told: str) -> None:
     assert deploy.points(value) == told
 
 
+def test_settings_tell_exact_edits_apart_not_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Groups, "words", property(lambda _: "reworded"))
+    plan = [
+        PlannedEdit(Site("fewer groups", (layer,), "x", layer, "nothing", "", Groups(number)), 0.1, 0.0)
+        for layer, number in (("a", 2), ("b", 2), ("c", 4))
+    ]
+    assert [[each.site.layers[0] for each in group] for group in deploy.grouped(plan)] == [["a", "b"], ["c"]]
+
+
+class Fused(Settings):
+    @property
+    def words(self) -> str:
+        return "fused"
+
+
 def test_alike_exact_edits_are_one_line() -> None:
     def edit(technique: str, layer: str, needs: Any, saving_ms: float) -> PlannedEdit:
-        return PlannedEdit(Site(technique, (layer,), "x", layer, needs, f"at {layer}", "fused"), saving_ms, 0.0)
+        return PlannedEdit(Site(technique, (layer,), "x", layer, needs, f"at {layer}", Fused()), saving_ms, 0.0)
 
     plan = [
         edit("activations", "a", "nothing", 0.1),

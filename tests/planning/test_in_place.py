@@ -47,7 +47,7 @@ class Loud(Answered):
 @pytest.fixture
 def plan(shapes_graph: Graph) -> Plan:
     technique = named("separable convolution")
-    site = next(site for site in technique.find(shapes_graph, {}).sites if "middle_0" in site.layers)
+    site = next(site for site in technique.find(shapes_graph).sites if "middle_0" in site.layers)
     return Plan(technique.apply(shapes_graph, site), (PlannedEdit(site, 0.5, 0.0),), ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from slimseg.errors import OutputError
+import slimseg
+from slimseg.errors import OutputError, UserError
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -61,6 +63,32 @@ def test_what_was_asked_for_must_be_the_same(tmp_path: Path, change: dict[str, A
 def test_a_condition_that_is_gone_is_named_too(tmp_path: Path) -> None:
     Journal(tmp_path, {**CONDITIONS, "teacher": None})["plan"] = 1
     with pytest.raises(OutputError, match="another teacher:"):
+        Journal(tmp_path, CONDITIONS)
+
+
+def test_a_run_of_another_version_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(slimseg, "__version__", "0.0.9")
+        Journal(tmp_path, {**CONDITIONS, "seed": 3})["plan"] = 1
+    told = rf"unfinished run of slimseg 0\.0\.9, and this is {slimseg.__version__}: go on with that version, or give "
+    with pytest.raises(OutputError, match=told) as refusal:
+        Journal(tmp_path, CONDITIONS)  # whatever else is asked for now
+    assert isinstance(refusal.value, UserError)  # exit code 2
+
+
+def test_entries_of_another_form_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "FORM", 1)
+        Journal(tmp_path, CONDITIONS)["plan"] = 1
+    told = rf"run of slimseg {slimseg.__version__}, .* \(its journal has form 1, here it is {journal.FORM}\)"
+    with pytest.raises(OutputError, match=told):
+        Journal(tmp_path, CONDITIONS)
+
+
+def test_a_journal_without_a_version_is_an_earlier_one(tmp_path: Path) -> None:
+    entry = {"name": "plan", "value": 1, "files": {}, "seconds": 3.0}
+    (tmp_path / FILE).write_text(f"{json.dumps(CONDITIONS)}\n{json.dumps(entry)}\n")
+    with pytest.raises(OutputError, match="unfinished run of an earlier slimseg, and this is"):
         Journal(tmp_path, CONDITIONS)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.channel_groups import channel_groups
 from slimseg.graph.graph import Graph
 from slimseg.planning.exact import PlannedEdit
+from slimseg.planning.journal import FORM
 from slimseg.planning.plan import Plan
-from slimseg.results import Refusal
-from slimseg.techniques import named
+from slimseg.results import InputSizeTrial, Refusal
+from slimseg.techniques import DIAGNOSED, Site, named
 from slimseg.techniques.channels import Channels, site_of
 
 
@@ -30,7 +32,7 @@ def made(original: Graph) -> Plan:
     torch.manual_seed(1)
     graph = original.copy()
     upsampling = named("transposed convolution to resize")
-    sites = [upsampling.find(graph, {}).sites[0]]
+    sites = [upsampling.find(graph).sites[0]]
     graph = upsampling.apply(graph, sites[0])
     importance = {}
     for node in original.layers():
@@ -83,6 +85,29 @@ def test_the_original_is_left_alone(original: Graph, made: Plan) -> None:
     assert original.importance == {}
     for name, values in original.module.state_dict().items():
         torch.testing.assert_close(values, before[name], atol=0, rtol=0)
+
+
+def test_a_plan_is_the_same_in_other_words(original: Graph, made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run used to make another edit, or none, where a sentence had been reworded since it began."""
+    values = written(made)
+    for kind in {type(each.site.settings) for each in made.edits}:
+        monkeypatch.setattr(kind, "words", property(lambda _: "reworded"))
+    again = Plan.replayed(original, values)
+    assert again.edits == made.edits
+    assert str(again.graph.module.graph) == str(made.graph.module.graph)
+    fewer = replace(again, rewrites=()).without(original, [replace(made.edits[-1].site, reason="reworded")])
+    assert fewer.edits == made.edits[:-1]
+
+
+def test_another_form_of_what_is_written_has_another_number() -> None:
+    """A run that was begun before would otherwise end in a traceback: count `journal.FORM` up, then pin both anew."""
+    settings = sorted({technique.settings for technique in DIAGNOSED}, key=repr)
+    names = [
+        (kind.__qualname__, [(each.name, str(each.type)) for each in fields(kind)])
+        for kind in (PlannedEdit, Site, Refusal, InputSizeTrial, *settings)
+    ]
+    written_in = (FORM, hashlib.sha256(repr(names).encode()).hexdigest()[:12])
+    assert written_in == (2, "3ceff287f4f1")
 
 
 def test_a_plan_of_nothing(original: Graph) -> None:

@@ -119,7 +119,7 @@ def test_as_few_approximations_as_the_whole_needs(
 ) -> None:
     sites: dict[tuple[str, ...], Site] = {}
     for technique in (Upsampling(), Separable()):
-        for site in technique.find(shapes_graph, {}).sites:
+        for site in technique.find(shapes_graph).sites:
             sites.setdefault(site.layers, site)
     assert len(sites) == 5
     options = [Option(site, 1.0, 0, float(damage)) for damage, site in enumerate(sites.values(), 1)]

@@ -44,7 +44,7 @@ def planned(graph: Graph, *wanted: tuple[str, str]) -> Plan:
         site = next(
             site
             for technique in techniques
-            for site in technique.find(graph, {}).sites
+            for site in technique.find(graph).sites
             if layer in site.layers and site.variant == variant
         )
         graph = named(site.technique).apply(graph, site)

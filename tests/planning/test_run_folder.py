@@ -15,6 +15,7 @@ from slimseg.disk.claim import NOTE, PRIVATE
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
 from slimseg.planning import run_folder
+from slimseg.planning.journal import FILE
 from slimseg.planning.run_folder import WORK
 
 ASKED: dict[str, Any] = {"budget": {"max_drop": 1.0}, "seed": 0}
@@ -79,12 +80,27 @@ def test_an_unfinished_run_goes_on(graph: Graph, tmp_path: Path, monkeypatch: py
 
 def test_another_version_is_named(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed(graph, tmp_path, monkeypatch, "plan")
-    state = tmp_path / NOTE
-    state.write_text(json.dumps({**json.loads(state.read_text()), "version": "0.0.1"}))
+    journal = tmp_path / WORK / FILE
+    begun, *entries = journal.read_text().splitlines()
+    journal.write_text("\n".join([json.dumps({**json.loads(begun), "slimseg": "0.0.1"}), *entries]))
     told = rf"unfinished run of slimseg 0\.0\.1, and this is {slimseg.__version__}: "
     with pytest.raises(OutputError, match=told), run_folder.opened(tmp_path, graph, ASKED):
         pass
     assert (tmp_path / WORK).is_dir()
+
+
+def test_another_version_that_notes_more_is_named_too(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its note of the folder cannot be read then, and the journal used to be read as if it were this version's."""
+    with monkeypatch.context() as patch:
+        patch.setattr(slimseg, "__version__", "9.9")
+        killed(graph, tmp_path, monkeypatch, "plan")
+    note = tmp_path / NOTE
+    note.write_text(json.dumps({**json.loads(note.read_text()), "device": "phone"}))
+    with pytest.raises(OutputError, match=r"run of slimseg 9\.9"), run_folder.opened(tmp_path, graph, ASKED):
+        pass
+    assert (tmp_path / WORK / FILE).is_file()
 
 
 def test_a_run_of_the_time_before_versions_is_named(graph: Graph, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def images() -> Tensor:
 
 
 def sites(graph: Graph) -> list[Site]:
-    return [site for technique in TECHNIQUES for site in technique.find(graph, {}).sites if not site.whole]
+    return [site for technique in TECHNIQUES for site in technique.find(graph).sites if not site.whole]
 
 
 def test_equals_the_comparison_of_whole_networks(shapes_graph: Graph) -> None:
@@ -35,7 +35,7 @@ def test_equals_the_comparison_of_whole_networks(shapes_graph: Graph) -> None:
 def test_an_exact_edit_does_none(shapes_graph: Graph) -> None:
     upsampling = next(site for site in sites(shapes_graph) if "up2" in site.layers and site.needs == "images")
     edited = named(upsampling.technique).apply(shapes_graph, upsampling)
-    exact = [site for site in named("head").find(edited, {}).sites if not site.whole]
+    exact = [site for site in named("head").find(edited).sites if not site.whole]
     assert exact
     damage = sensitivity.damage(edited, exact, images(), Silent())
     assert max(damage.values()) < 0.02

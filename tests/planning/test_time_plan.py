@@ -50,7 +50,7 @@ def test_the_limit_that_is_advised_is_enough(clock: list[float], training_s: flo
 
 
 def test_what_ifs_stop_when_time_is_over(shapes_graph: Graph) -> None:
-    sites = Separable().find(shapes_graph, {}).sites
+    sites = Separable().find(shapes_graph).sites
     priced = price_alike(shapes_graph, sites, Deployment(), Silent(), until=LONG_AGO)
     assert priced.prices == {}
     assert len(priced.refusals) == len(sites)
@@ -58,7 +58,7 @@ def test_what_ifs_stop_when_time_is_over(shapes_graph: Graph) -> None:
 
 
 def test_sensitivities_stop_when_time_is_over(shapes_graph: Graph) -> None:
-    sites = Separable().find(shapes_graph, {}).sites[:2]
+    sites = Separable().find(shapes_graph).sites[:2]
     images = zeros(1, 3, *shapes_graph.input_size)
     assert sensitivity.damage(shapes_graph, sites, images, Silent(), LONG_AGO) == {}
     assert len(sensitivity.damage(shapes_graph, sites, images, Silent())) == 2

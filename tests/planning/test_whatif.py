@@ -15,12 +15,13 @@ from slimseg.progress import Silent
 from slimseg.runtimes import benchmark
 from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
+from slimseg.techniques.separable import Factors
 
 INT8 = Deployment(precision="int8")
 
 
 def site_of(graph: Graph, technique: str, layer: str, variant: str) -> Site:
-    sites = named(technique).find(graph, {}).sites
+    sites = named(technique).find(graph).sites
     return next(site for site in sites if layer in site.layers and site.variant == variant)
 
 
@@ -64,7 +65,7 @@ def test_a_part_includes_what_is_fused_into_it(shapes_graph: Graph, tmp_path: Pa
 
 
 def test_what_changes_the_whole_is_timed_as_a_whole(shapes_graph: Graph, tmp_path: Path) -> None:
-    size = named("input size").find(shapes_graph, {}).sites[-1]
+    size = named("input size").find(shapes_graph).sites[-1]
     before, after = written(shapes_graph, size, Deployment(), tmp_path)
     assert before.inputs[0].shape == (1, 128, 160, 3)
     height, width = map(int, size.variant.split("x"))
@@ -77,6 +78,16 @@ def test_variants_share_the_file_before(shapes_graph: Graph, tmp_path: Path) -> 
     sites = [site_of(shapes_graph, "separable convolution", "middle_0", f"rank {rank}") for rank in (1, 2)]
     first, second = (whatif._pair(shapes_graph, site, files) for site in sites)
     assert first[0] == second[0]
+    assert first[1] != second[1]
+
+
+def test_variants_in_the_same_words_have_files_of_their_own(
+    shapes_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = whatif._Files(tmp_path, Deployment())
+    sites = [site_of(shapes_graph, "separable convolution", "middle_0", f"rank {rank}") for rank in (1, 2)]
+    monkeypatch.setattr(Factors, "words", property(lambda _: "reworded"))
+    first, second = (whatif._pair(shapes_graph, site, files) for site in sites)
     assert first[1] != second[1]
 
 

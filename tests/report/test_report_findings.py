@@ -17,8 +17,8 @@ def finding(
     layers_ms: float | None = 10.0, basis: str = "what-if",
 ) -> Finding:  # fmt: skip
     return Finding(
-        technique, (layer,), needs, before, before - saving, 100.0, f"because of {layer}", variant, "3",
-        layers_ms, basis,  # type: ignore[arg-type]
+        technique, (layer,), needs, before, before - saving, 100.0, f"because of {layer}", variant,
+        f"{technique} by X, 2016", layers_ms, basis,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def test_a_screen(diagnosis: Diagnosis) -> None:
     assert "1 more site gains nothing" in text
     assert "tried without gain: alignment" in text
     assert "at most" in text
+    assert text.count("see separable by X, 2016") == 1  # not once for every site
     assert "note: the file was opened in a way" in text
     assert "20× separable: reason 0; 19 other reasons" in text
 

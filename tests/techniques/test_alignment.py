@@ -33,7 +33,7 @@ def run(graph: Graph) -> Tensor:
 
 
 def sites(graph: Graph, technique: str) -> list[Site]:
-    return list(named(technique).find(graph, {}).sites)
+    return list(named(technique).find(graph).sites)
 
 
 MIDDLES = {
@@ -100,7 +100,7 @@ def test_the_smallest_filters_go() -> None:
 )
 def test_what_would_have_to_change_with_it_is_refused(technique: str, layers: list[nn.Module], reason: str) -> None:
     graph = graph_of(*layers)
-    found = named(technique).find(graph, {})
+    found = named(technique).find(graph)
     assert not any(site.layers[0] == "layer_0" for site in found.sites)
     assert any(refusal.layer == "layer_0" and reason in refusal.reason for refusal in found.refusals)
 
@@ -117,6 +117,6 @@ class Shared(nn.Module):
 @pytest.mark.parametrize("technique", [PADDED, CUT])
 def test_shared_weights_are_refused(technique: str) -> None:
     graph = edit.trace(Shared().eval(), (1, 8, 16, 20), "net")
-    found = named(technique).find(graph, {})
+    found = named(technique).find(graph)
     assert found.sites == ()
     assert all("shared" in refusal.reason for refusal in found.refusals)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.techniques import Site, named
+from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.concat_to_sum import APART, BEFORE_RESIZE
 
 NAME = "sum instead of concatenation"
@@ -41,8 +41,8 @@ def graph_of(net: nn.Module) -> Graph:
     return edit.trace(net.eval(), (1, 3, *SIZE), "net")
 
 
-def sites(graph: Graph) -> dict[str, Site]:
-    return {site.variant: site for site in named(NAME).find(graph, {}).sites}
+def sites(graph: Graph) -> dict[Settings, Site]:
+    return {site.settings: site for site in named(NAME).find(graph).sites}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_pyramid_is_mixed_before_it_is_resized(mode: str, coordinates: str) ->
 def test_a_larger_kernel_stays_behind_the_resize() -> None:
     graph = graph_of(Pyramid(3))
     (site,) = sites(graph).values()
-    assert site.variant == APART
+    assert site.settings == APART
     x = torch.randn(1, 3, *SIZE)
     torch.testing.assert_close(named(NAME).apply(graph, site)(x), graph(x), atol=1e-5, rtol=1e-5)
 
@@ -101,14 +101,14 @@ def test_what_others_read_stays_whole() -> None:
     ],
 )
 def test_refusals(net, reason: str) -> None:
-    found = named(NAME).find(graph_of(net()), {})
+    found = named(NAME).find(graph_of(net()))
     assert found.sites == ()
     assert reason in found.refusals[0].reason
 
 
 def test_added_instead_of_concatenated_before_a_larger_kernel() -> None:
     graph = graph_of(Pyramid(3))
-    found = {site.variant: site for site in named(LINKED).find(graph, {}).sites}
+    found = {site.variant: site for site in named(LINKED).find(graph).sites}
     assert set(found) == {"16 channels", "8 channels"}
     site = found["16 channels"]
     assert {"up1", "up2", "up3", "join", "mix"} == set(site.layers)
@@ -126,6 +126,6 @@ def test_added_channels_are_the_best_ones() -> None:
     assert layer is not None
     with torch.no_grad():
         layer.weight.copy_(torch.einsum("orhw,ri->oihw", torch.randn(7, 8, 3, 3), torch.randn(8, 38)))
-    (site,) = (site for site in named(LINKED).find(graph, {}).sites if site.variant == "8 channels")
+    (site,) = (site for site in named(LINKED).find(graph).sites if site.variant == "8 channels")
     x = torch.randn(1, 3, *SIZE)
     torch.testing.assert_close(named(LINKED).apply(graph, site)(x), graph(x), atol=1e-3, rtol=1e-3)

@@ -10,9 +10,9 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import writer
-from slimseg.techniques import Site, named
-from slimseg.techniques.cascade import cascade
-from slimseg.techniques.dilation import CASCADE, NO_HOLES
+from slimseg.techniques import Settings, Site, named
+from slimseg.techniques.algebra.cascade import cascade
+from slimseg.techniques.dilation import CASCADE, NO_HOLES, Form
 
 NAME = "convolution without dilation"
 
@@ -22,8 +22,8 @@ def graph_of(*layers: nn.Module) -> Graph:
     return edit.trace(nn.Sequential(*layers).eval(), (1, 8, 24, 32), "net")
 
 
-def site_of(graph: Graph, variant: str = NO_HOLES) -> Site:
-    (site,) = (site for site in named(NAME).find(graph, {}).sites if site.variant == variant)
+def site_of(graph: Graph, settings: Settings = NO_HOLES) -> Site:
+    (site,) = (site for site in named(NAME).find(graph).sites if site.settings == settings)
     return site
 
 
@@ -55,20 +55,20 @@ def test_shape_and_weights_stay(kernel, stride, padding, dilation, groups, bias)
 
 
 def test_a_kernel_of_one_has_no_holes() -> None:
-    assert named(NAME).find(graph_of(nn.Conv2d(8, 8, 1, dilation=3)), {}).sites == ()
+    assert named(NAME).find(graph_of(nn.Conv2d(8, 8, 1, dilation=3))).sites == ()
 
 
 @pytest.mark.parametrize("padding", [0, 1])
 def test_without_padding_to_give_back_there_is_no_counterpart(padding: int) -> None:
     graph = graph_of(nn.Conv2d(8, 8, 3, padding=padding, dilation=4))
-    found = named(NAME).find(graph, {})
+    found = named(NAME).find(graph)
     assert found.sites == ()
     assert "padding" in found.refusals[0].reason
 
 
 def test_shared_weights_are_refused() -> None:
     layer = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
-    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer), {})
+    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer))
     assert found.sites == ()
     assert all("shared" in refusal.reason for refusal in found.refusals)
 
@@ -166,7 +166,7 @@ def aspp(rates: tuple[int, ...] = (2, 4, 6), size: tuple[int, int] = (24, 32)) -
 
 def test_all_branches_of_aspp_are_pooled_once() -> None:
     graph = edit.trace(aspp().eval(), (1, 8, 24, 32), "net")
-    together = [site for site in named(NAME).find(graph, {}).sites if len(site.layers) > 4]
+    together = [site for site in named(NAME).find(graph).sites if len(site.layers) > 4]
     assert [site.variant for site in together] == ["1/2 resolution", "1/4 resolution"]
     assert {(site.source, site.target) for site in together} == {("stem", "mix_1")}
     edited = named(NAME).apply(graph, together[0])
@@ -182,7 +182,7 @@ def test_pooling_commutes_with_a_dilated_convolution() -> None:
     torch.manual_seed(0)
     graph = edit.trace(nn.Sequential(nn.Conv2d(8, 6, 3, padding=4, dilation=4)).eval(), (1, 8, 48, 64), "net")
     for n in (2, 4):
-        edited = named(NAME).apply(graph, site_of(graph, f"1/{n} resolution"))
+        edited = named(NAME).apply(graph, site_of(graph, Form("low resolution", n)))
         before_resize = edited.module.get_submodule(edited.output.args[0].target)
         x = torch.randn(1, 8, 48, 64)
         pooled = nn.functional.avg_pool2d(x, n)
@@ -212,7 +212,7 @@ class Stage(nn.Module):
 
 def test_a_dilated_stage_is_one_part() -> None:
     graph = edit.trace(Stage().eval(), (1, 8, 24, 32), "net")
-    part = max((site for site in named(NAME).find(graph, {}).sites), key=lambda site: len(site.layers))
+    part = max((site for site in named(NAME).find(graph).sites), key=lambda site: len(site.layers))
     assert {"blocks_0_0", "blocks_0_2", "adds_0", "blocks_1_2", "adds_1"} <= set(part.layers)
     edited = named(NAME).apply(graph, part)
     assert edited.shape(edited.output) == graph.shape(graph.output)
@@ -220,8 +220,8 @@ def test_a_dilated_stage_is_one_part() -> None:
 
 def test_variants_say_what_they_need() -> None:
     graph = graph_of(nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.ReLU())
-    needs = {site.variant: site.needs for site in named(NAME).find(graph, {}).sites}
-    assert needs == {NO_HOLES: "labels", CASCADE: "images", "1/2 resolution": "images"}
+    needs = {site.settings: site.needs for site in named(NAME).find(graph).sites}
+    assert needs == {NO_HOLES: "labels", CASCADE: "images", Form("low resolution", 2): "images"}
 
 
 def test_odd_maps_are_pooled_where_the_runtime_pools_alike() -> None:
@@ -229,7 +229,7 @@ def test_odd_maps_are_pooled_where_the_runtime_pools_alike() -> None:
     layer = nn.Conv2d(8, 8, 3, padding=12, dilation=12)
     for side, fractions in ((17, ["1/2 resolution", "1/3 resolution"]), (24, ["1/2 resolution", "1/4 resolution"])):
         graph = edit.trace(nn.Sequential(layer).eval(), (1, 8, side, side), "net")
-        lowered = [site for site in named(NAME).find(graph, {}).sites if "resolution" in site.variant]
+        lowered = [site for site in named(NAME).find(graph).sites if "resolution" in site.variant]
         assert [site.variant for site in lowered] == fractions
         for site in lowered:
             edited = named(NAME).apply(graph, site)

@@ -18,7 +18,7 @@ UP = "transposed convolution to depth to space"
 
 def made(technique: str, graph: Graph, variant: str | None = None) -> Graph:
     """The graph after the first site (of that variant), checked for equal values."""
-    sites = named(technique).find(graph, {}).sites
+    sites = named(technique).find(graph).sites
     site = next(site for site in sites if variant in (None, site.variant))
     result = named(technique).apply(graph, site)
     x = torch.randn(graph.input_shape, generator=torch.Generator().manual_seed(1))
@@ -60,7 +60,7 @@ CROPS = (None, (0, 1, 0, 1), (1, 0, 0, 1))
 def test_every_geometry_of_a_transposed_convolution(kernel: int, stride: int) -> None:
     for padding, extra, crop in itertools.product((0, 1), (0, 1), CROPS):
         graph = transposed(kernel, stride, padding, extra, crop)
-        found = None if graph is None else named(UP).find(graph, {})
+        found = None if graph is None else named(UP).find(graph)
         if graph is None or found is None or found.refusals:
             continue
         for site in found.sites:
@@ -68,7 +68,7 @@ def test_every_geometry_of_a_transposed_convolution(kernel: int, stride: int) ->
     if kernel < stride:
         graph = transposed(kernel, stride, 0, 0, None)
         assert graph is not None
-        (refusal,) = named(UP).find(graph, {}).refusals
+        (refusal,) = named(UP).find(graph).refusals
         assert "leaves gaps" in refusal.reason
 
 
@@ -76,7 +76,7 @@ def test_a_kernel_as_wide_as_its_stride_becomes_a_1x1_convolution() -> None:
     graph = traced(nn.ConvTranspose2d(3, 4, 2, 2), nn.ReLU())
     result = made(UP, graph)
     assert kinds(result) == ["Conv2d", "ReLU", "DepthToSpace"]
-    assert [site.variant for site in named(UP).find(graph, {}).sites] == ["one convolution"]
+    assert [site.variant for site in named(UP).find(graph).sites] == ["one convolution"]
     convolution = result.layer_as(next(result.layers()), nn.Conv2d)
     assert convolution is not None
     assert (convolution.kernel_size, convolution.out_channels) == ((1, 1), 16)
@@ -127,7 +127,7 @@ def test_both_classes_and_the_order_of_argmax() -> None:
     nearest = traced(nn.Conv2d(3, 5, 1), ops.Resize((18, 24), "nearest"), ops.ArgMax())
     early = kinds(made("softmax and argmax", nearest))
     assert early.index("ArgMax") < early.index("Resize")
-    bilinear = named("softmax and argmax").find(traced(nn.Conv2d(3, 5, 1), ops.Resize((18, 24)), ops.ArgMax()), {})
+    bilinear = named("softmax and argmax").find(traced(nn.Conv2d(3, 5, 1), ops.Resize((18, 24)), ops.ArgMax()))
     assert bilinear.sites == ()
     assert "mixes pixels" in bilinear.refusals[0].reason
 
@@ -174,7 +174,7 @@ def test_what_is_no_such_spelling_is_left_alone() -> None:
         [ops.Affine(None, torch.tensor(2.0)), nn.ReLU6(), ops.Affine(torch.tensor(1 / 6), None)],
     ):  # fmt: skip
         layers[0].apply(lambda each: nn.init.uniform_(each.weight) if isinstance(each, nn.PReLU) else None)
-        assert named("activation spelling").find(traced(*layers), {}).sites == ()
+        assert named("activation spelling").find(traced(*layers)).sites == ()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_layers_that_do_something_stay() -> None:
         [ops.Pad((1, 1, 1, 1)), ops.Pad((-1, 0, 0, 0))],
         [ops.Transpose((0, 2, 3, 1)), ops.Reshape((1, 3, 8, 9), channels_last=False)],
     ):
-        assert named("idle layers").find(traced(*layers, nn.Tanh()), {}).sites == ()
+        assert named("idle layers").find(traced(*layers, nn.Tanh())).sites == ()
 
 
 def test_merged_layers() -> None:
@@ -209,7 +209,7 @@ def test_merged_layers() -> None:
     assert kinds(made("merged linear layers", chain)) == ["Conv2d"]
     before = traced(nn.ReLU(), norm, nn.Conv2d(3, 4, 3, groups=1))
     assert kinds(made("merged linear layers", before)) == ["ReLU", "Conv2d"]
-    padded = named("merged linear layers").find(traced(nn.ReLU(), norm, nn.Conv2d(3, 4, 3, padding=1)), {})
+    padded = named("merged linear layers").find(traced(nn.ReLU(), norm, nn.Conv2d(3, 4, 3, padding=1)))
     assert padded.sites == ()
     assert "pads with zeros" in padded.refusals[0].reason
     scale_alone = traced(ops.Affine(torch.tensor(0.1), None), nn.ConvTranspose2d(3, 4, 3, 2, 1))
@@ -222,7 +222,7 @@ def test_bands_overlap_by_what_the_stage_sees() -> None:
     result = made("bands as channels", graph)
     wide = next(node for node in result.layers() if result.shape(node)[1] == 8)
     assert result.shape(wide)[2] == 32 + 3
-    (site,) = named("bands as channels").find(graph, {}).sites
+    (site,) = named("bands as channels").find(graph).sites
     other = traced(nn.Conv2d(3, 4, 1), *(nn.Tanh() for _ in range(4)), shape=(1, 3, 64, 8))
     with pytest.raises(Unsupported):
         named("bands as channels").apply(other, site)

@@ -10,6 +10,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.techniques import Site, named
+from slimseg.techniques.full_resolution import STRIDED
 
 NAME = "full resolution"
 
@@ -20,7 +21,7 @@ def graph_of(*layers: nn.Module, size: tuple[int, int] = (128, 160)) -> Graph:
 
 
 def sites(graph: Graph) -> list[Site]:
-    return list(named(NAME).find(graph, {}).sites)
+    return list(named(NAME).find(graph).sites)
 
 
 def runs(graph: Graph) -> list[tuple[str, ...]]:
@@ -90,7 +91,7 @@ def test_a_value_that_others_read_ends_a_run() -> None:
 
 def test_shared_weights_are_refused() -> None:
     layer = nn.Conv2d(3, 3, 3, padding=1)
-    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer), {})
+    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer))
     assert found.sites == ()
     assert "shared" in found.refusals[0].reason
 
@@ -99,6 +100,6 @@ def test_a_run_that_begins_with_an_activation_has_no_stride() -> None:
     graph = graph_of(nn.MaxPool2d(3, 1, 1), nn.ReLU(), nn.Conv2d(3, 8, 3, padding=1))
     (site,) = sites(graph)
     assert site.variant == "half resolution"
-    wrong = Site(site.technique, site.layers, site.source, site.target, "images", "", "stride 2")
+    wrong = Site(site.technique, site.layers, site.source, site.target, "images", "", STRIDED)
     with pytest.raises(Unsupported):
         named(NAME).apply(graph, wrong)

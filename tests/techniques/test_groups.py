@@ -48,7 +48,7 @@ def test_equal_in_any_divisor(groups: int, together: int, inputs: int, outputs: 
 )
 def test_variants(layer: nn.Conv2d, variants: list[str]) -> None:
     graph = graph_of(layer, nn.ReLU())
-    found = named(NAME).find(graph, {})
+    found = named(NAME).find(graph)
     assert [site.variant for site in found.sites] == variants
     for site in found.sites:
         torch.testing.assert_close(named(NAME).apply(graph, site)(x := torch.randn(1, 24, 12, 16)), graph(x))
@@ -56,7 +56,7 @@ def test_variants(layer: nn.Conv2d, variants: list[str]) -> None:
 
 def test_a_depthwise_convolution_of_few_channels_may_be_one_group() -> None:
     graph = graph_of(nn.Conv2d(8, 8, 3, padding=1, groups=8), channels=8)
-    (site,) = named(NAME).find(graph, {}).sites
+    (site,) = named(NAME).find(graph).sites
     edited = named(NAME).apply(graph, site)
     x = torch.randn(1, 8, 12, 16)
     torch.testing.assert_close(edited(x), graph(x))
@@ -66,6 +66,6 @@ def test_a_depthwise_convolution_of_few_channels_may_be_one_group() -> None:
 
 def test_shared_weights_are_refused() -> None:
     layer = nn.Conv2d(24, 24, 3, padding=1, groups=2)
-    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer), {})
+    found = named(NAME).find(graph_of(layer, nn.ReLU(), layer))
     assert found.sites == ()
     assert "shared" in found.refusals[0].reason

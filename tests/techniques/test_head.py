@@ -51,9 +51,9 @@ def test_the_reduced_size_stands_on_the_late_resize():
     layers = (nn.Conv2d(3, 16, 1), ops.Resize((12, 16), "bilinear"), nn.Conv2d(16, 3, 1))
     graph = edit.trace(nn.Sequential(*layers).eval(), (1, 3, *SIZE))
     head = Head()
-    (late,) = [site for site in head.find(graph, {}).sites if site.variant == RESIZE_LATE]
+    (late,) = [site for site in head.find(graph).sites if site.settings == RESIZE_LATE]
     moved = head.apply(graph, late)
-    (reduced,) = [site for site in head.find(moved, {}).sites if site.variant == REDUCED]
+    (reduced,) = [site for site in head.find(moved).sites if site.settings == REDUCED]
     result = head.apply(moved, reduced)
     assert result.shape(result.output) == (1, 3, *SIZE)
     with pytest.raises(Unsupported, match="not the end"):

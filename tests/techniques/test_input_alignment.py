@@ -51,7 +51,7 @@ class Lab(nn.Module):
 @pytest.mark.parametrize(("side", "wanted"), [(129, 128), (65, 64), (161, 160)])
 def test_resizes_follow_the_strides(side: int, wanted: int) -> None:
     graph = load(Lab(side).eval(), (side, side))
-    sites = named(NAME).find(graph, {}).sites
+    sites = named(NAME).find(graph).sites
     site = next(site for site in sites if site.variant == f"{wanted}x{wanted}")
     even = named(NAME).apply(graph, site)
     assert even.input_size == (wanted, wanted)
@@ -67,6 +67,6 @@ def test_what_fits_no_other_size_says_why() -> None:
             y = self.encoder(x)
             return F.interpolate(y, size=(100, 100), mode="bilinear")
 
-    found = named(NAME).find(load(Fixed(129).eval(), (129, 129)), {})
+    found = named(NAME).find(load(Fixed(129).eval(), (129, 129)))
     assert found.sites == ()
     assert "no counterpart" in found.refusals[0].reason

@@ -8,7 +8,7 @@ from torch import nn
 
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.techniques import Site, named
+from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.late_resize import EVERY, POINTWISE
 
 NAME = "resize behind what follows it"
@@ -19,8 +19,8 @@ def graph_of(*layers: nn.Module) -> Graph:
     return edit.trace(nn.Sequential(nn.Conv2d(3, 16, 1), *layers).eval(), (1, 3, 16, 24), "net")
 
 
-def sites(graph: Graph) -> dict[str, Site]:
-    return {site.variant: site for site in named(NAME).find(graph, {}).sites}
+def sites(graph: Graph) -> dict[Settings, Site]:
+    return {site.settings: site for site in named(NAME).find(graph).sites}
 
 
 def up(mode: str = "bilinear") -> ops.Resize:
@@ -32,7 +32,7 @@ def test_a_chain_of_1x1s_is_nearly_the_same(mode: str, most: float) -> None:
     norm = nn.BatchNorm2d(12)
     graph = graph_of(up(mode), nn.Conv2d(16, 12, 1), norm, nn.ReLU(), nn.Conv2d(12, 5, 1))
     (site,) = sites(graph).values()
-    assert (site.variant, site.layers[0], site.target) == (POINTWISE, "layer_1", "layer_5")
+    assert (site.settings, site.layers[0], site.target) == (POINTWISE, "layer_1", "layer_5")
     edited = named(NAME).apply(graph, site)
     x = torch.nn.functional.interpolate(torch.randn(2, 3, 4, 6), (16, 24), mode="bilinear")
     error = (edited(x) - graph(x)).square().mean() / graph(x).var()
@@ -44,7 +44,7 @@ def test_a_chain_of_1x1s_is_nearly_the_same(mode: str, most: float) -> None:
 def test_larger_kernels_are_a_variant() -> None:
     graph = graph_of(up(), nn.Conv2d(16, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
     found = sites(graph)
-    assert {variant: site.target for variant, site in found.items()} == {POINTWISE: "layer_3", EVERY: "layer_6"}
+    assert {settings: site.target for settings, site in found.items()} == {POINTWISE: "layer_3", EVERY: "layer_6"}
     for site in found.values():
         assert named(NAME).apply(graph, site).shape(graph.output) == (1, 2, 64, 96)
 
@@ -68,7 +68,7 @@ def test_a_second_resize_can_follow() -> None:
     graph = graph_of(
         ops.Resize((32, 48)), nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(), up(), nn.Conv2d(8, 4, 1), nn.ReLU(),
     )  # fmt: skip
-    found = list(named(NAME).find(graph, {}).sites)
+    found = list(named(NAME).find(graph).sites)
     assert [site.layers[0] for site in found] == ["layer_1", "layer_4"]
     for site in found:
         graph = named(NAME).apply(graph, site)

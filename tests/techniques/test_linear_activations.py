@@ -24,7 +24,7 @@ def graph_of(net: nn.Module) -> Graph:
 
 
 def sites(graph: Graph) -> list[Site]:
-    return list(named(NAME).find(graph, {}).sites)
+    return list(named(NAME).find(graph).sites)
 
 
 MAKERS = {kind: kind for kind in REPLACED} | {
@@ -96,7 +96,7 @@ def test_shared_activations_are_refused() -> None:
     act = nn.PReLU(8)
     graph = graph_of(nn.Sequential(nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 8, 1)))
     assert sites(graph) == []
-    assert all("shared" in refusal.reason for refusal in named(NAME).find(graph, {}).refusals)
+    assert all("shared" in refusal.reason for refusal in named(NAME).find(graph).refusals)
 
 
 def test_recovery_fits_the_scale_and_the_shift() -> None:

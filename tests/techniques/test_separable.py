@@ -10,7 +10,7 @@ from torch import nn
 
 from slimseg.graph import edit
 from slimseg.techniques import named
-from slimseg.techniques.low_rank import low_rank
+from slimseg.techniques.algebra.low_rank import low_rank
 from slimseg.techniques.separable import factorise
 
 
@@ -98,7 +98,7 @@ def test_low_rank_is_a_stationary_point():
 def test_few_variants_with_ranks_in_multiples_of_8():
     torch.manual_seed(0)
     net = edit.trace(nn.Sequential(nn.Conv2d(3, 40, 1), nn.Conv2d(40, 72, 3, padding=1)).eval(), (1, 3, 16, 16), "net")
-    sites = named("separable convolution").find(net, {}).sites
+    sites = named("separable convolution").find(net).sites
     assert [site.variant for site in sites] == [
         "rank 1",
         "rank 2",

@@ -48,11 +48,11 @@ def graph() -> Graph:
 
 
 def site(graph: Graph, target: str) -> Site:
-    return next(each for each in Shortcut().find(graph, {}).sites if each.target == target)
+    return next(each for each in Shortcut().find(graph).sites if each.target == target)
 
 
 def test_residual_sums_are_found_and_no_others(graph: Graph) -> None:
-    found = Shortcut().find(graph, {})
+    found = Shortcut().find(graph)
     assert {(each.source, each.target) for each in found.sites} == {("stem", "sum1"), ("sum1", "sum2")}
     assert [each.layer for each in found.refusals] == ["sum4"]
     assert "read elsewhere" in found.refusals[0].reason

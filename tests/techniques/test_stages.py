@@ -19,8 +19,8 @@ from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.graph.moments import Moments
 from slimseg.results import Refusal
-from slimseg.techniques.matching import noise
-from slimseg.techniques.stages import VARIANTS, StageBlocks
+from slimseg.techniques.algebra.matching import noise
+from slimseg.techniques.stages import BUILDERS, StageBlocks
 from slimseg.techniques.technique import Site
 from slimseg.training import losses
 
@@ -65,15 +65,15 @@ def image() -> Tensor:
 
 def sites(network: Graph) -> dict[str, Site]:
     """Those of the first stage, by variant."""
-    found = TECHNIQUE.find(network, {}).sites
+    found = TECHNIQUE.find(network).sites
     return {site.variant: site for site in found if site.target == found[0].target}
 
 
 def refusals(network: Graph) -> tuple[Refusal, ...]:
-    return TECHNIQUE.find(network, {}).refusals
+    return TECHNIQUE.find(network).refusals
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BUILDERS)
 @pytest.mark.parametrize("make", [double, residual_stage])
 def test_shape_and_cost(make, variant):
     network = make()
@@ -87,7 +87,7 @@ def test_shape_and_cost(make, variant):
     assert edited(image()).isfinite().all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BUILDERS)
 def test_it_learns_to_mimic_the_old_stage(trained, variant):
     """It starts no farther than the features' own mean and spread, and 40 steps leave a fraction of that."""
     network, images = trained
@@ -114,7 +114,7 @@ def test_it_learns_to_mimic_the_old_stage(trained, variant):
     assert error() < 0.5 * before, "on images that it was not trained on"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BUILDERS)
 def test_it_starts_nearer_than_a_block_with_random_weights(trained, variant, monkeypatch):
     network, images = trained
     site = sites(network)[variant]
@@ -193,7 +193,7 @@ REFUSED = {
 @pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
 def test_refusals(make, reason):
     network = make()
-    found = TECHNIQUE.find(network, {})
+    found = TECHNIQUE.find(network)
     assert not found.sites
     assert reason in " ".join(each.reason for each in found.refusals)
 

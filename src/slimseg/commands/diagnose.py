@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Disturbance, Finding, Profile, Refusal
 from slimseg.runtimes import benchmark, calm, registry
 from slimseg.runtimes.calm import Seen
-from slimseg.techniques import DIAGNOSED, LayerTimes, Site, named
+from slimseg.techniques import DIAGNOSED, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
 RUNS = 15
@@ -79,7 +79,7 @@ def diagnose(
             path = whatif.written(graph, deployment, folder / "model", ends="float32")
         profile = its.profile(path, threads, RUNS)
         times = layer_times(graph, profile)
-        sites, refusals = find_all(graph, times)
+        sites, refusals = find_all(graph)
         worth, small = _worth_pricing(graph, sites, times, profile.latency_ms, deployment)
         priced = alike.price_alike(graph, worth, deployment, progress)
         profile, disturbed = _timed_again(path, profile, threads, priced.seen)
@@ -118,14 +118,14 @@ def _timed_again(
     return at_latency(profile, min(profile.latency_ms, timing.calm_ms)), disturbed
 
 
-def find_all(graph: Graph, times: LayerTimes) -> tuple[list[Site], list[Refusal]]:
+def find_all(graph: Graph) -> tuple[list[Site], list[Refusal]]:
     """All sites and refusals of all techniques."""
-    found = [technique.find(graph, times) for technique in DIAGNOSED]
+    found = [technique.find(graph) for technique in DIAGNOSED]
     return [site for each in found for site in each.sites], [refusal for each in found for refusal in each.refusals]
 
 
 def _worth_pricing(
-    graph: Graph, sites: Sequence[Site], times: LayerTimes, latency_ms: float, deployment: Deployment
+    graph: Graph, sites: Sequence[Site], times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> tuple[list[Site], list[Refusal]]:
     """The sites that take some time, alone or with all that are alike, and for each layer of the others a refusal."""
     worth: list[Site] = []
@@ -140,14 +140,14 @@ def _worth_pricing(
     return worth, list(small.values())
 
 
-def _part_ms(graph: Graph, site: Site, times: LayerTimes, deployment: Deployment) -> float | None:
+def _part_ms(graph: Graph, site: Site, times: Mapping[str, float], deployment: Deployment) -> float | None:
     """The measured time of the part of the network that a what-if of the site times."""
     nodes = alike.part(graph, site, deployment)
     return None if nodes is None else part_ms(times, [node.name for node in nodes])
 
 
 def finding(
-    graph: Graph, site: Site, price: Price, times: LayerTimes, latency_ms: float, deployment: Deployment
+    graph: Graph, site: Site, price: Price, times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> Finding:
     """A site with its price, at the pace of the profile.
 
@@ -166,7 +166,7 @@ def finding(
         whole_ms=latency_ms,
         reason=site.reason,
         variant=site.variant,
-        section=named(site.technique).section,
+        paper=named(site.technique).paper,
         layers_ms=part_ms(times, list(site.layers)),
         error_ms=None if price.error_ms is None else pace * price.error_ms,
     )

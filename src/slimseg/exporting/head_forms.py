@@ -50,8 +50,8 @@ def name(graph: Graph) -> str:
 
 def _bare(graph: Graph) -> Graph:
     """The logits, or what comes nearest to them."""
-    for site in TwoClassSoftmax().find(graph, {}).sites:
-        if site.variant == ONE_KEPT:
+    for site in TwoClassSoftmax().find(graph).sites:
+        if site.settings == ONE_KEPT:
             graph = TwoClassSoftmax().apply(graph, site)  # exact, and one logit can be had from it
     try:
         return with_output(graph, "logits")
@@ -71,8 +71,8 @@ def _reduced(graph: Graph) -> Graph:
     """Without the resizes at its end, in front of the classifier or behind it."""
     technique = Head()
     while True:
-        sites = technique.find(graph, {}).sites
-        last = [site for site in sites if site.variant in (RESIZE_LATE, REDUCED) and site.target == graph.output.name]
+        sites = technique.find(graph).sites
+        last = [site for site in sites if site.settings in (RESIZE_LATE, REDUCED) and site.target == graph.output.name]
         if not last:
             return graph
         graph = technique.apply(graph, last[0])

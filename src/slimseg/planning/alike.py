@@ -73,7 +73,7 @@ def signature(graph: Graph, site: Site, deployment: Deployment) -> Hashable:
     edited = tuple(position.get(graph.node(name), -1) for name in site.layers)
     # A node that something else reads as well may stand against fusing.
     read = tuple(len(node.users) for node in nodes)
-    return site.technique, site.variant, graph.shape(source), layers, edited, read
+    return site.technique, site.settings, graph.shape(source), layers, edited, read
 
 
 def _settings(graph: Graph, node: fx.Node) -> Hashable:

@@ -125,7 +125,7 @@ def _together(first: PlannedEdit, second: PlannedEdit) -> bool:
     if second.with_previous or first.site.technique == Channels.name:
         return True
     exact = first.site.needs == second.site.needs == "nothing"
-    return exact and first.site.variant == second.site.variant
+    return exact and first.site.settings == second.site.settings
 
 
 def write_stages(
@@ -198,7 +198,7 @@ def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float, error_ms: 
 
 
 def _reason(group: Sequence[PlannedEdit], largest: Site) -> str:
-    if len({edit.site.variant for edit in group}) > 1:
+    if len({edit.site.settings for edit in group}) > 1:
         return ", ".join(f"{edit.site.layers[0]} {edit.site.variant}" for edit in group)
     others = f"; {len(group) - 1} more like it" if len(group) > 1 else ""
     return (f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason) + others

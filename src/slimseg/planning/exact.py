@@ -20,7 +20,7 @@ from slimseg.planning import alike, whatif
 from slimseg.planning.whatif import Price
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.techniques import Site, Technique, named
+from slimseg.techniques import Settings, Site, Technique, named
 
 Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
 SURE = 0.75  # of the rounds that an edit must win to be no noise
@@ -64,7 +64,7 @@ class ExactEdits:
         self.until = until
         self.edits: list[PlannedEdit] = []
         self.refusals: list[Refusal] = []
-        self._refused: set[tuple[str, tuple[str, ...], str]] = set()
+        self._refused: set[tuple[str, tuple[str, ...], Settings]] = set()
         self._latency_ms: float | None = None
 
     def run(self) -> ExactEdits:
@@ -80,7 +80,7 @@ class ExactEdits:
     def _find(self) -> list[Site]:
         sites = []
         for technique in self.techniques:
-            found = technique.find(self.graph, {})
+            found = technique.find(self.graph)
             self._add(found.refusals)
             sites += [site for site in found.sites if _key(site) not in self._refused]
         return [site for site in sites if not site.whole or self._possible(site)]
@@ -120,7 +120,7 @@ class ExactEdits:
                 taken.update(site.layers)
                 chosen.append(PlannedEdit(site, price.saving_ms, 0.0))
         # Alike ones follow one another, so that they are measured and told together in the end.
-        return sorted(chosen, key=lambda edit: (edit.site.technique, edit.site.variant))
+        return sorted(chosen, key=lambda edit: (edit.site.technique, repr(edit.site.settings)))
 
     def _make(self, edits: Sequence[PlannedEdit]) -> None:
         after, made = self.graph, []
@@ -163,5 +163,5 @@ def same_kind(before: Graph, after: Graph) -> str | None:
     return f"it would give {after.description.output_kind} instead of {before.description.output_kind}"
 
 
-def _key(site: Site) -> tuple[str, tuple[str, ...], str]:
-    return site.technique, site.layers, site.variant
+def _key(site: Site) -> tuple[str, tuple[str, ...], Settings]:
+    return site.technique, site.layers, site.settings

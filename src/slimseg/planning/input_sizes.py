@@ -62,7 +62,7 @@ class InputSizes:
 
     def choose(self) -> ChosenSize:
         """The size to take; the network itself is left alone."""
-        found = [technique.find(self.graph, {}) for technique in (InputAlignment(), InputSize())]
+        found = [technique.find(self.graph) for technique in (InputAlignment(), InputSize())]
         now = self.accuracy(self.graph)
         accuracies = self._accuracies([site for each in found for site in each.sites], now)
         priced = whatif.price(self.graph, list(accuracies), self.deployment, self.progress)
@@ -120,7 +120,7 @@ class InputSizes:
         """
         graph = self.graph
         for technique in (Upsampling(), Separable()):
-            sites = technique.find(graph, {}).sites
+            sites = technique.find(graph).sites
             for _, variants in groupby(sites, key=lambda site: site.layers[0]):
                 forms = [form for site in variants if (form := _applied(graph, site)) is not None]
                 graph = min([graph, *forms], key=lambda form: costs.total(form).macs)

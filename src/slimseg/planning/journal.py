@@ -1,10 +1,11 @@
 """What a run has done so far, kept in its folder, so that a run that was killed goes on where it stopped.
 
-    work/journal.jsonl     what the run was asked for, then one entry a line, in the order in which they were made
+    work/journal.jsonl     who began it and what it was asked for, then one entry a line, in the order in which they
+                           were made
     work/*.safetensors     the weights after each phase of training
 
 An entry counts if its line is whole, the files that it speaks of are as they were, and so is everything before it: a
-run goes on from the last one that counts. It only goes on under the same conditions.
+run goes on from the last one that counts. It only goes on under the same conditions, with the same version of slimseg.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
+import slimseg
 from slimseg.disk import atomic
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
 from slimseg.training.data import Folder
 
 FILE = "journal.jsonl"
+FORM = 2  # of the entries; to be counted up when entries that were written before can no longer be read
 
 
 class Journal:
@@ -36,7 +39,7 @@ class Journal:
         """Open or begin the journal in `folder`.
 
         Raises:
-            OutputError: the run there was asked for something else.
+            OutputError: the run there was asked for something else, or begun by another version of slimseg.
         """
         self.path = folder / FILE
         self.conditions = json.loads(json.dumps(conditions))
@@ -50,10 +53,11 @@ class Journal:
         """Everything up to the first line that does not count; the seconds that the run had taken by then."""
         seconds = 0.0
         lines = _whole_lines(self.path)
-        conditions = next(lines, None)
-        if not isinstance(conditions, dict):
+        begun = next(lines, None)
+        if not isinstance(begun, dict):
             return seconds
-        self._check(conditions)
+        self._check_version(begun)
+        self._check(begun["asked"])
         for line in lines:
             try:
                 name, value, files, taken_s = str(line["name"]), line["value"], dict(line["files"]), line["seconds"]
@@ -65,6 +69,22 @@ class Journal:
             self.entries[name] = value
             self._lines.append(json.dumps(line))
         return seconds
+
+    @property
+    def _begun(self) -> dict[str, Any]:
+        """The first line."""
+        return {"slimseg": slimseg.__version__, "form": FORM, "asked": self.conditions}
+
+    def _check_version(self, begun: dict[str, Any]) -> None:
+        version, form = begun.get("slimseg"), begun.get("form")
+        if (version, form) == (slimseg.__version__, FORM):
+            return
+        wrote = "an earlier slimseg" if version is None else f"slimseg {version}"
+        forms = f" (its journal has form {form}, here it is {FORM})" if version == slimseg.__version__ else ""
+        raise OutputError(
+            f"{self.path.parent.parent} holds an unfinished run of {wrote}, and this is {slimseg.__version__}{forms}: "
+            "go on with that version, or give another folder"
+        )
 
     def _check(self, conditions: dict[str, Any]) -> None:
         if conditions != self.conditions:
@@ -92,7 +112,7 @@ class Journal:
             atomic.settle(path)
             digests[os.path.relpath(path, self.path.parent)] = _digest(path)
         line = json.dumps({"name": name, "value": value, "files": digests, "seconds": self.seconds})
-        lines = [json.dumps(self.conditions), *self._lines, line]
+        lines = [json.dumps(self._begun), *self._lines, line]
         atomic.write("".join(f"{each}\n" for each in lines).encode(), self.path)
         self._lines.append(line)
         self.entries[name] = value

@@ -69,5 +69,11 @@ def _made(original: Graph, edits: Sequence[PlannedEdit], importance: Mapping[str
 
 
 def _edit(values: Mapping[str, Any]) -> PlannedEdit:
-    site = Site(**{**values["site"], "layers": tuple(values["site"]["layers"])})
-    return PlannedEdit(**{**values, "site": site})
+    site = values["site"]
+    settings = named(site["technique"]).settings(**_with_tuples(site["settings"]))
+    return PlannedEdit(**{**values, "site": Site(**_with_tuples({**site, "settings": settings}))})
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where a site and its settings have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

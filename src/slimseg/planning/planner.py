@@ -251,7 +251,7 @@ class Planner:
         return costs.total(self.graph).params - costs.total(named(site.technique).apply(self.graph, site)).params
 
     def _find(self, technique: Technique) -> list[Site]:
-        found = technique.find(self.graph, {})
+        found = technique.find(self.graph)
         self._add(*found.refusals)
         return list(found.sites)
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import slimseg
 from slimseg.disk import atomic, claim
 from slimseg.disk.claim import Claim, State
 from slimseg.errors import OutputError
 from slimseg.graph.graph import Graph
-from slimseg.planning.journal import FILE, Journal
+from slimseg.planning.journal import Journal
 from slimseg.report.files import read_json
 from slimseg.results import SlimResult
 
@@ -94,11 +93,6 @@ def _check(out: Path, asked: dict[str, Any]) -> None:
         raise OutputError(
             f"{out} holds a finished run that was asked for something else, so it is not empty: "
             "give another folder for the run"
-        )
-    if not state.finished and state.version != slimseg.__version__ and (out / WORK / FILE).exists():
-        raise OutputError(
-            f"{out} holds an unfinished run of slimseg {state.version}, and this is {slimseg.__version__}: "
-            "go on with that version, or give another folder"
         )
 
 

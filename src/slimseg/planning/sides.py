@@ -19,6 +19,7 @@ from slimseg.graph.shapes import pair
 from slimseg.planning import whatif
 from slimseg.planning.spent import Spent
 from slimseg.results import Finding
+from slimseg.techniques.technique import ARTICLE
 
 STEP = 8
 WORTH_SHARE = 0.05  # of the latency, that such layers have to take
@@ -49,7 +50,9 @@ def odd_sides(
         f"next multiples: {told}"
     )
     found = Spent([node.name for node in odd], spent, after, latency_ms)
-    return (found.finding(f"sides that are no multiple of {STEP}", reason, section="2", basis="what-if"),)
+    return (
+        found.finding(f"sides that are no multiple of {STEP}", reason, paper=f"{ARTICLE}, section 2", basis="what-if"),
+    )
 
 
 def _is_odd(graph: Graph, node: fx.Node) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slimseg.results import Finding, Needs
+from slimseg.techniques.technique import ARTICLE
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Spent:
         name: str,
         reason: str,
         needs: Needs = "images",
-        section: str = "3.4",
+        paper: str = f"{ARTICLE}, section 3.4",
         basis: Literal["what-if", "profile"] = "profile",
     ) -> Finding:
         """With the basis "profile" an upper bound, which no edit has confirmed."""
@@ -35,7 +36,7 @@ class Spent:
             after_ms=self.after_ms,
             whole_ms=self.whole_ms,
             reason=reason,
-            section=section,
+            paper=paper,
             layers_ms=self.before_ms,
             basis=basis,
         )

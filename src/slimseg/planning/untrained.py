@@ -131,7 +131,7 @@ class Untrained:
         if not self.budget.allows("images"):
             return ()
         least, accurate = self.sizes(self.asked) - self.budget.max_drop, list[Site]()
-        for site in InputSize().find(self.asked, {}).sites:
+        for site in InputSize().find(self.asked).sites:
             if time.monotonic() >= self.until or self.sizes(InputSize().apply(self.asked, site)) < least:
                 break
             accurate.append(site)

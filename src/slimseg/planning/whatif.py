@@ -172,14 +172,14 @@ def latency_ms(graph: Graph, deployment: Deployment) -> float:
 def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
     edited = named(site.technique).apply(graph, site)
     if site.whole:
-        return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.variant}")
+        return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.settings}")
     target = end_of_part(graph, site.target, files.deployment)
     try:
         before, after = edit.extract(graph, site.source, target), edit.extract(edited, site.source, target)
     except Unsupported:  # the part reads more than its source: only the whole tells
-        return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.layers} {site.variant}")
+        return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.layers} {site.settings}")
     return files.of(before, f"{site.source} {target}"), files.of(
-        after, f"{site.technique} {site.layers} {site.variant}"
+        after, f"{site.technique} {site.layers} {site.settings}"
     )
 
 

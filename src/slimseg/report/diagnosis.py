@@ -59,7 +59,7 @@ def _groups(findings: Sequence[Finding]) -> list[RenderableType]:
 
 
 def _group(group: TechniqueGroup) -> RenderableType:
-    """One technique: what all its sites save, and the largest of them in words."""
+    """One technique: what all its sites save, the largest of them in words, and where to read on."""
     first = group.sites[0]
     text = _what(first.best)
     text.append(f"  {_before_after(first.best)}\n")
@@ -72,6 +72,8 @@ def _group(group: TechniqueGroup) -> RenderableType:
     idle = len(group.sites) - len(group.gaining)
     if idle:
         text.append(f"\n{idle} more {'site gains' if idle == 1 else 'sites gain'} nothing")
+    if first.best.paper:
+        text.append(f"\nsee {first.best.paper}", style="dim")
     return _row(group.saving_ms, group.share, text)
 
 

@@ -1,4 +1,7 @@
-"""The article's techniques, in the order in which they are tried: what asks least of the user first."""
+"""The techniques, in the order in which they are tried: what asks least of the user first.
+
+"The article", whose sections the techniques name, is `technique.ARTICLE`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from slimseg.techniques.separable import Separable
 from slimseg.techniques.shortcut import Shortcut
 from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.stages import StageBlocks
-from slimseg.techniques.technique import Found, LayerTimes, Site, Technique
+from slimseg.techniques.technique import Found, Settings, Site, Technique
 from slimseg.techniques.transposed import Transposed
 from slimseg.techniques.upsampling import Upsampling
 
@@ -78,7 +81,7 @@ __all__ = [
     "REWRITES",
     "TECHNIQUES",
     "Found",
-    "LayerTimes",
+    "Settings",
     "Site",
     "Technique",
     "named",

@@ -13,6 +13,8 @@ All are equal for every number. Howard et al., "Searching for MobileNetV3", 2019
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import fx, nn
@@ -21,20 +23,30 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
-_Spelling = tuple[str, nn.Module, fx.Node, tuple[fx.Node, ...]]  # name, layer, source, nodes that it replaces
+Activation = Literal["hard-swish", "hard sigmoid", "ReLU", "ReLU6", "leaky ReLU"]
+_Spelling = tuple[Activation, nn.Module, fx.Node, tuple[fx.Node, ...]]  # name, layer, source, nodes that it replaces
+
+
+@dataclass(frozen=True)
+class Spelling(Settings):
+    activation: Activation
+
+    @property
+    def words(self) -> str:
+        return self.activation
 
 
 class ActivationSpelling:
     """Gives activations the name that the runtime knows them by."""
 
     name = "activation spelling"
-    section = "3.4"
     needs: Needs = "nothing"
     paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
+    settings = Spelling
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -49,13 +61,14 @@ class ActivationSpelling:
             names = tuple(each.name for each in nodes)
             shape = dimensions(graph, node)
             reason = f"{' and '.join(names)} of {shape} values {'are' if names[1:] else 'is'} a {name}"
-            sites.append(Site(self.name, names, source.name, node.name, self.needs, reason, name))
+            sites.append(Site(self.name, names, source.name, node.name, self.needs, reason, Spelling(name)))
         return Found(tuple(sites), tuple(refusals))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
+        wanted = site.settings_as(Spelling).activation
         spelling = _spelling(graph, graph.node(site.target))
-        if spelling is None or spelling[0] != site.variant:
-            raise Unsupported(f"{site.target} is not the end of a {site.variant}")
+        if spelling is None or spelling[0] != wanted:
+            raise Unsupported(f"{site.target} is not the end of a {wanted}")
         _, layer, source, _ = spelling
         return edit.replace(graph, [source.name], site.target, nn.Sequential(layer))
 
@@ -143,13 +156,15 @@ def _clipped(graph: Graph, node: fx.Node) -> _Spelling | None:
         joint = max(limits[0], min(limits[1], inner[0])), max(limits[0], min(limits[1], inner[1]))
         if joint in _CLIPS:
             limits, nodes = joint, (before, node)
-    name, kind = _CLIPS.get(limits, ("", nn.Identity))
-    if not name or (len(nodes) == 1 and isinstance(graph.layer(node), kind)):
+    if limits not in _CLIPS:
+        return None
+    name, kind = _CLIPS[limits]
+    if len(nodes) == 1 and isinstance(graph.layer(node), kind):
         return None
     return name, kind(), producer(nodes[0]), nodes
 
 
-_CLIPS: dict[tuple[float, float], tuple[str, type[nn.Module]]] = {
+_CLIPS: dict[tuple[float, float], tuple[Activation, type[nn.Module]]] = {
     (0.0, math.inf): ("ReLU", nn.ReLU),
     (0.0, 6.0): ("ReLU6", nn.ReLU6),
 }

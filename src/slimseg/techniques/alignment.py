@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,7 +23,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 STEP = 8
 _ANY_CHANNELS: tuple[type[nn.Module], ...] = (
@@ -35,15 +36,25 @@ _FULL = (nn.Conv2d, nn.ConvTranspose2d)
 _PAPER = "Li et al., Pruning Filters for Efficient ConvNets, 2017, section 3.1"
 
 
+@dataclass(frozen=True)
+class Width(Settings):
+    before: int  # channels
+    after: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.before} to {self.after} channels"
+
+
 class PaddedChannels:
     """Fills channels up to the next multiple of 8 with zeros."""
 
     name = "channels padded to a multiple of 8"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
+    settings = Width
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         return _find(graph, self.name, self.needs, up=True)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
@@ -54,11 +65,11 @@ class FewerChannels:
     """Leaves out the channels above the last multiple of 8."""
 
     name = "channels cut to a multiple of 8"
-    section = "3.4"
     needs: Needs = "images"
     paper = _PAPER
+    settings = Width
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         return _find(graph, self.name, self.needs, up=False)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
@@ -84,18 +95,18 @@ def _find(graph: Graph, technique: str, needs: Needs, up: bool) -> Found:
             + (f"{wanted - channels} of zeros make them {wanted}" if up else f"{wanted} would fill whole registers")
         )
         names = tuple(each.name for each in run)
-        sites.append(
-            Site(technique, names, producer(node).name, names[-1], needs, reason, f"{channels} to {wanted} channels")
-        )
+        sites.append(Site(technique, names, producer(node).name, names[-1], needs, reason, Width(channels, wanted)))
     return Found(tuple(sites), tuple(refusals))
 
 
 def _apply(graph: Graph, site: Site, up: bool) -> Graph:
     run = [graph.node(name) for name in site.layers]
-    first = _full(graph, run[0])
+    first, width = _full(graph, run[0]), site.settings_as(Width)
     if first is None or first.out_channels % STEP == 0 or len(run) < 2 or _refusal(graph, run, up):
         raise Unsupported(f"{site.layers[0]} is no convolution whose channels could be a multiple of {STEP}")
-    kept = _kept(first, _wanted(first.out_channels, up))
+    if width != Width(first.out_channels, _wanted(first.out_channels, up)):
+        raise Unsupported(f"{site.layers[0]} has {first.out_channels} channels, not {width.before}")
+    kept = _kept(first, width.after)
     layers = [copy.deepcopy(graph.layer(node)) for node in run]
     block = [_with_outputs(layers[0], kept), *(_with_channels(layer, kept) for layer in layers[1:-1])]
     return edit.replace(graph, [site.source], site.target, nn.Sequential(*block, _with_inputs(layers[-1], kept)))

@@ -22,8 +22,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import is_channelwise, repeated
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.algebra.channelwise import is_channelwise, repeated
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 BANDS = 2
 FEW_CHANNELS = 8  # half of the 16 float lanes of the widest registers
@@ -35,11 +35,11 @@ class Bands:
     """Lets stages of few channels work on two bands at once."""
 
     name = "bands as channels"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
+    settings = Settings
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         taken: set[fx.Node] = set()

@@ -15,6 +15,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import fx, nn
@@ -25,11 +27,9 @@ from slimseg.graph.fold import scale_and_shift
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.activations import bounds
-from slimseg.techniques.channelwise import is_channelwise, rearranged
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.algebra.channelwise import is_channelwise, rearranged
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
-IDLE = "left out"
-JOINED = "made one"
 _Idle = tuple[str, fx.Node]  # why, the node whose value stands for that of the idle one
 _Joined = tuple[str, tuple[fx.Node, ...], fx.Node, nn.Module]  # why, nodes, source, the block that replaces them
 _NOT_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
@@ -39,15 +39,27 @@ _KEEPS_SIGN = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Removal(Settings):
+    form: Literal["idle", "joined"]
+
+    @property
+    def words(self) -> str:
+        return {"idle": "left out", "joined": "made one"}[self.form]
+
+
+IDLE, JOINED = Removal("idle"), Removal("joined")
+
+
 class Cancel:
     """Takes out layers whose work is not needed."""
 
     name = "idle layers"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
+    settings = Removal
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         idle = _idle(graph)
@@ -72,9 +84,10 @@ class Cancel:
         return Found(tuple(sites), tuple(refusals))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
-        if site.variant == IDLE and (idle := _idle(graph)):
+        removal = site.settings_as(Removal)
+        if removal == IDLE and (idle := _idle(graph)):
             return _without(graph, idle)
-        joined = _joined(graph, graph.node(site.target)) if site.variant == JOINED else None
+        joined = _joined(graph, graph.node(site.target)) if removal == JOINED else None
         if joined is None or tuple(node.name for node in joined[1]) != site.layers:
             raise Unsupported(f"{site.target} is not idle")
         return edit.replace(graph, [site.source], site.target, joined[3])

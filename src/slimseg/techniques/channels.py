@@ -12,26 +12,38 @@ of Fang et al., "DepGraph: Towards Any Structural Pruning", 2023. C' is a multip
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from slimseg.errors import Unsupported
 from slimseg.graph.channel_groups import ChannelGroup, channel_groups, group_importance, without
 from slimseg.graph.graph import Graph
 from slimseg.graph.region import region
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 STEP = 8
 LEAST = 16  # channels below which nothing is cut
+
+
+@dataclass(frozen=True)
+class Width(Settings):
+    before: int  # channels
+    after: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.before} to {self.after}"
 
 
 class Channels:
     """Leaves out channels, in groups that hang together."""
 
     name = "channels left out"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Molchanov et al., Importance Estimation for Neural Network Pruning, 2019, eq. 8"
+    settings = Width
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for group in channel_groups(graph):
@@ -45,11 +57,11 @@ class Channels:
         return Found(tuple(sites), tuple(refusals))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
-        before, _, after = site.variant.partition(" to ")
+        width = site.settings_as(Width)
         group = next((each for each in channel_groups(graph) if each.root == site.layers[0]), None)
-        if group is None or str(group.channels) != before or not after.isdecimal() or group.fixed is not None:
-            raise Unsupported(f"{site.layers[0]} has no {before} channels that could become {after}")
-        leaving = max(0, group.channels - int(after))
+        if group is None or group.channels != width.before or group.fixed is not None:
+            raise Unsupported(f"{site.layers[0]} has no {width.before} channels that could become {width.after}")
+        leaving = max(0, group.channels - width.after)
         return without(graph, group, group_importance(graph, group).argsort(stable=True)[:leaving].tolist())
 
 
@@ -65,5 +77,5 @@ def site_of(graph: Graph, group: ChannelGroup, kept: int) -> Site:
         target,
         Channels.needs,
         f"{reason}, which {readers}",
-        f"{group.channels} to {kept}",
+        Width(group.channels, kept),
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import fx, nn
 
@@ -25,10 +26,19 @@ from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.region import region
 from slimseg.graph.shapes import Shape, pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
-APART = "a convolution for each"
-BEFORE_RESIZE = "before the resize"
+
+@dataclass(frozen=True)
+class Order(Settings):
+    form: Literal["apart", "before resize"]
+
+    @property
+    def words(self) -> str:
+        return {"apart": "a convolution for each", "before resize": "before the resize"}[self.form]
+
+
+APART, BEFORE_RESIZE = Order("apart"), Order("before resize")
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,11 @@ class ConcatToSum:
     """Takes convolutions of concatenated maps apart."""
 
     name = "sum instead of concatenation"
-    section = "3.4"
     needs: Needs = "nothing"
     paper = "Xie et al., SegFormer, 2021, section 3.2; Ma et al., ShuffleNet V2, 2018, section 2 (G4)"
+    settings = Order
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node, reader, layer in joined(graph):
@@ -69,7 +79,7 @@ class ConcatToSum:
         resized = [part.resize for part in parts if part.resize is not None]
         values = " and ".join(dimensions(graph, node) for node in concat.all_input_nodes)
         reason = f"{concat.name} copies {values} together, only for {reader.name} to sum over them: sum its parts"
-        variants: list[tuple[str, list[fx.Node], str]] = [(APART, [], reason)]
+        variants: list[tuple[Order, list[fx.Node], str]] = [(APART, [], reason)]
         if resized:
             channels = sum(graph.shape(node)[1] for node in resized)
             reason = (
@@ -78,10 +88,10 @@ class ConcatToSum:
             )
             variants.append((BEFORE_RESIZE, resized, reason))
         sites = []
-        for variant, resizes, reason in variants:
+        for order, resizes, reason in variants:
             names = tuple(node.name for node in (*dict.fromkeys(resizes), concat, reader))
             source, _ = region(graph, names)
-            sites.append(Site(self.name, names, source, reader.name, self.needs, reason, variant))
+            sites.append(Site(self.name, names, source, reader.name, self.needs, reason, order))
         return sites
 
     def apply(self, graph: Graph, site: Site) -> Graph:
@@ -91,9 +101,9 @@ class ConcatToSum:
         if layer is None or graph.layer_as(concat, ops.Concat) is None or refusal_of(graph, concat, reader, layer):
             raise Unsupported(f"{site.target} is no convolution of concatenated maps")
         parts = parts_of(graph, concat, layer)
-        if site.variant == APART:
+        if site.settings_as(Order) == APART:
             parts = [Part(part.resize or part.value, part.columns) for part in parts]
-        elif site.variant != BEFORE_RESIZE or not any(part.resize for part in parts):
+        elif not any(part.resize for part in parts):
             raise Unsupported(f"nothing that {concat.name} reads is resized just for {site.target}")
         sources = [part.value.name for part in parts]
         return edit.replace(graph, sources, site.target, sum_of(graph, parts, layer))

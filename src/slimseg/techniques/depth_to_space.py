@@ -20,8 +20,8 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import rearranged, tail
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.algebra.channelwise import rearranged, tail
+from slimseg.techniques.technique import Found, Settings, Site
 
 WIDEST = 256  # channels; beyond that the zeros cost more than the moving
 
@@ -30,11 +30,11 @@ class LateDepthToSpace:
     """Moves depth to space behind channelwise layers and 1x1 convolutions."""
 
     name = "depth to space last"
-    section = "3.2"
     needs: Needs = "nothing"
     paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
+    settings = Settings
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         taken: set[str] = set()

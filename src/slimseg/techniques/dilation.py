@@ -2,8 +2,8 @@
 
     Given   y = W ∗_d x,  W of shape (O, I, k, k), dilation d > 1, padding p
     Result  y ≈ W ∗ x,    dilation 1, padding p − (d − 1)(k − 1) / 2: same weights, MACs and shape     "no holes"
-    Result  y ≈ V ∗ (D ∗ x),  a depthwise kernel first: the same receptive field, see cascade.py       "cascade"
-    Result  y ≈ U(W ∗_{d/n} P(x)),  P pools by n, U resizes back, see low_resolution.py                "1/n resolution"
+    Result  y ≈ V ∗ (D ∗ x),  a depthwise kernel first: the same receptive field, see algebra/cascade.py  "cascade"
+    Result  y ≈ U(W ∗_{d/n} P(x)),  P pools by n, U resizes back, see algebra/low_resolution.py        "1/n resolution"
 
 Padding by a layer of its own before the convolution counts as the convolution's. Of the first the receptive field
 shrinks from d(k − 1) + 1 to k pixels a side, which only training with labels makes up for, and all that the what-if
@@ -16,7 +16,8 @@ Convolution", 2017, section 3.
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import fx, nn
 
@@ -25,27 +26,38 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.cascade import can_be_cascade, cascade
-from slimseg.techniques.channelwise import tail
-from slimseg.techniques.low_resolution import at_fraction, fits, is_dilated, part_behind
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.algebra.cascade import can_be_cascade, cascade
+from slimseg.techniques.algebra.channelwise import tail
+from slimseg.techniques.algebra.low_resolution import at_fraction, fits, is_dilated, part_behind
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
-NO_HOLES = "no holes"
-CASCADE = "cascade"
 FRACTIONS = (2, 3, 4)
 SMALLEST = 4  # pixels a side of what is left
 WAY_UP = 12  # nodes before a dilated convolution among which its stage is looked for
+
+
+@dataclass(frozen=True)
+class Form(Settings):
+    form: Literal["no holes", "cascade", "low resolution"]
+    divisor: int = 1  # of the resolution
+
+    @property
+    def words(self) -> str:
+        return f"1/{self.divisor} resolution" if self.form == "low resolution" else self.form
+
+
+NO_HOLES, CASCADE = Form("no holes"), Form("cascade")
 
 
 class Dilation:
     """Takes the holes out of dilated convolutions."""
 
     name = "convolution without dilation"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, 2016, eq. 1"
+    settings = Form
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -96,20 +108,21 @@ class Dilation:
     def _lowered(self, graph: Graph, source: fx.Node, part: list[fx.Node], n: int, what: str) -> Site:
         names = tuple(node.name for node in part)
         reason = f"{what}: on means of {n}x{n} pixels it reads neighbours, and has {n * n}x fewer places to compute"
-        return Site(self.name, names, source.name, names[-1], "images", reason, f"1/{n} resolution")
+        return Site(self.name, names, source.name, names[-1], "images", reason, Form("low resolution", n))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
-        if fraction := re.fullmatch(r"1/(\d+) resolution", site.variant):
-            return _lowered(graph, site, int(fraction[1]))
+        wanted = site.settings_as(Form)
+        if wanted.form == "low resolution":
+            return _lowered(graph, site, wanted.divisor)
         node = graph.node(site.target)
         layer = graph.layer_as(node, nn.Conv2d)
         if layer is None or not is_dilated(layer):
             raise Unsupported(f"{site.target} is no dilated convolution that could do without")
-        if site.variant == CASCADE and can_be_cascade(layer):
+        if wanted == CASCADE and can_be_cascade(layer):
             return edit.replace(graph, [site.source], site.target, cascade(layer))
-        amounts = _padding(graph, node, layer) if site.variant == NO_HOLES else None
+        amounts = _padding(graph, node, layer) if wanted == NO_HOLES else None
         if amounts is None:
-            raise Unsupported(f"{site.target} is no dilated convolution that could do without ({site.variant})")
+            raise Unsupported(f"{site.target} is no dilated convolution that could do without ({wanted.words})")
         return edit.replace(graph, [site.source], site.target, _without_holes(layer, amounts))
 
 

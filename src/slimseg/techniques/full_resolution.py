@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import fx, nn
 
@@ -21,10 +23,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Settings, Site
 
-POOLED = "half resolution"
-STRIDED = "stride 2"
 SMALLEST_SIDE = 64  # below this there is little to win at any resolution
 # Layers that keep the size and do not care about it.
 _POINTWISE: tuple[type[nn.Module], ...] = (
@@ -33,15 +33,27 @@ _POINTWISE: tuple[type[nn.Module], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Halving(Settings):
+    form: Literal["pooled", "strided"]
+
+    @property
+    def words(self) -> str:
+        return {"pooled": "half resolution", "strided": "stride 2"}[self.form]
+
+
+POOLED, STRIDED = Halving("pooled"), Halving("strided")
+
+
 class FullResolution:
     """Moves runs of layers down to half their resolution."""
 
     name = "full resolution"
-    section = "3"
     needs: Needs = "images"
     paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
+    settings = Halving
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for run in _runs(graph):
@@ -49,11 +61,11 @@ class FullResolution:
             if shared:
                 refusals.append(Refusal(self.name, run[0].name, f"its weights are shared with {shared}"))
                 continue
-            variants = (POOLED, STRIDED) if _first_convolution(graph, run) is not None else (POOLED,)
-            sites.extend(self._site(graph, run, variant) for variant in variants)
+            forms = (POOLED, STRIDED) if _first_convolution(graph, run) is not None else (POOLED,)
+            sites.extend(self._site(graph, run, form) for form in forms)
         return Found(tuple(sites), tuple(refusals))
 
-    def _site(self, graph: Graph, run: list[fx.Node], variant: str) -> Site:
+    def _site(self, graph: Graph, run: list[fx.Node], form: Halving) -> Site:
         _, _, height, width = graph.shape(run[-1])
         channels = [graph.shape(node)[1] for node in (producer(run[0]), *_convolutions(graph, run))]
         layers = f"{len(channels) - 1} convolutions" if len(channels) > 2 else "a convolution"
@@ -63,15 +75,16 @@ class FullResolution:
             "quarter of the pixels"
         )
         names = tuple(node.name for node in run)
-        return Site(self.name, names, producer(run[0]).name, names[-1], self.needs, reason, variant)
+        return Site(self.name, names, producer(run[0]).name, names[-1], self.needs, reason, form)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         run = [graph.node(name) for name in site.layers]
-        if site.variant not in (POOLED, STRIDED) or not all(_keeps_size(graph, node) for node in run):
-            raise Unsupported(f"{site.target} does not end a run of layers that could work at {site.variant}")
+        form = site.settings_as(Halving)
+        if not all(_keeps_size(graph, node) for node in run):
+            raise Unsupported(f"{site.target} does not end a run of layers that could work at {form.words}")
         layers = [copy.deepcopy(graph.layer(node)) for node in run]
         first: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)]
-        if site.variant == STRIDED:
+        if form == STRIDED:
             if not isinstance(layers[0], nn.Conv2d):
                 raise Unsupported(f"{site.layers[0]} is no convolution that could have a stride")
             layers[0], first = _strided(layers[0]), []

@@ -12,7 +12,7 @@ tried with few channels, as one group.
 from __future__ import annotations
 
 import copy
-import re
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,21 +21,30 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 TOGETHER = (2, 4)  # groups that become one: so many times the MACs, beyond which zeros do not pay
 FEW_CHANNELS = 16  # of a depthwise convolution: what one register of the widest kind holds
+
+
+@dataclass(frozen=True)
+class Groups(Settings):
+    number: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.number} group{'s' if self.number > 1 else ''}"
 
 
 class FewerGroups:
     """Fills the zeros of group convolutions in."""
 
     name = "fewer groups"
-    section = "3.4"
     needs: Needs = "nothing"
     paper = "Ma et al., ShuffleNet V2, 2018, section 2 (G2)"
+    settings = Groups
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -54,15 +63,15 @@ class FewerGroups:
             f"{node.name} to {dimensions(graph, node)} works in {layer.groups} groups of {inside} channels each: zeros "
             f"between them make {groups if groups > 1 else 'one'} of {layer.in_channels // groups}"
         )
-        name, variant = node.name, f"{groups} groups" if groups > 1 else "1 group"
-        return Site(self.name, (name,), producer(node).name, name, self.needs, reason, variant)
+        name = node.name
+        return Site(self.name, (name,), producer(node).name, name, self.needs, reason, Groups(groups))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         layer = graph.layer_as(graph.node(site.target), nn.Conv2d)
-        wanted = re.fullmatch(r"(\d+) groups?", site.variant)
-        if layer is None or wanted is None or int(wanted[1]) not in _worth_trying(layer):
-            raise Unsupported(f"{site.target} is no convolution that could work in {site.variant}")
-        return edit.replace(graph, [site.source], site.target, nn.Sequential(in_groups(layer, int(wanted[1]))))
+        wanted = site.settings_as(Groups)
+        if layer is None or wanted.number not in _worth_trying(layer):
+            raise Unsupported(f"{site.target} is no convolution that could work in {wanted.words}")
+        return edit.replace(graph, [site.source], site.target, nn.Sequential(in_groups(layer, wanted.number)))
 
 
 def in_groups(layer: nn.Conv2d, groups: int) -> nn.Conv2d:

@@ -13,7 +13,9 @@ Which of them apply depends on what the user asked for: logits, probabilities or
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from dataclasses import replace as with_fields
+from typing import Literal
 
 from torch import fx, nn
 
@@ -23,23 +25,36 @@ from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.output import giving_map
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site, dimensions
 
-RESIZE_LATE = "resize behind the classifier"
-REDUCED = "reduced size"
-NO_SOFTMAX = "logits instead of probabilities"
-NO_ARGMAX = "logits instead of a mask"
+
+@dataclass(frozen=True)
+class End(Settings):
+    form: Literal["resize late", "reduced", "no softmax", "no argmax"]
+
+    @property
+    def words(self) -> str:
+        return {
+            "resize late": "resize behind the classifier",
+            "reduced": "reduced size",
+            "no softmax": "logits instead of probabilities",
+            "no argmax": "logits instead of a mask",
+        }[self.form]
+
+
+RESIZE_LATE, REDUCED, NO_SOFTMAX, NO_ARGMAX = End("resize late"), End("reduced"), End("no softmax"), End("no argmax")
+_LEFT_OUT: dict[End, type[nn.Module]] = {NO_SOFTMAX: nn.Softmax, NO_ARGMAX: ops.ArgMax, REDUCED: ops.Resize}
 
 
 class Head:
     """Moves work out of the end of the network, as far as the wanted output allows."""
 
     name = "head"
-    section = "3.4"
     needs: Needs = "nothing"
-    paper = "the article, section 3.4 (5)"
+    paper = f"{ARTICLE}, section 3.4 (5)"
+    settings = End
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites = []
         refusals: list[Refusal] = []
         output = graph.output
@@ -66,8 +81,8 @@ class Head:
         sites.extend(self._late_resizes(graph, refusals))
         return Found(tuple(sites), tuple(refusals))
 
-    def _whole(self, node: fx.Node, variant: str, reason: str) -> Site:
-        return Site(self.name, (node.name,), producer(node).name, node.name, self.needs, reason, variant, whole=True)
+    def _whole(self, node: fx.Node, end: End, reason: str) -> Site:
+        return Site(self.name, (node.name,), producer(node).name, node.name, self.needs, reason, end, whole=True)
 
     def _late_resizes(self, graph: Graph, refusals: list[Refusal]) -> list[Site]:
         sites = []
@@ -104,14 +119,13 @@ class Head:
         return sites
 
     def apply(self, graph: Graph, site: Site) -> Graph:
-        if site.variant == RESIZE_LATE:
+        end, output = site.settings_as(End), graph.output
+        if end == RESIZE_LATE:
             return _resize_late(graph, *site.layers)
-        ends = {NO_SOFTMAX: nn.Softmax, NO_ARGMAX: ops.ArgMax, REDUCED: ops.Resize}
-        output = graph.output
-        if site.variant not in ends or output.name != site.target or not graph.layer_as(output, ends[site.variant]):
+        if output.name != site.target or not graph.layer_as(output, _LEFT_OUT[end]):
             # without the edit before it, the classifier itself may have this name
-            raise Unsupported(f"{site.target} is not the end of {graph.name} that {site.variant} leaves out")
-        return _without_end(graph, graph.description.output_kind if site.variant == REDUCED else "logits")
+            raise Unsupported(f"{site.target} is not the end of {graph.name} that {end.words} leaves out")
+        return _without_end(graph, graph.description.output_kind if end == REDUCED else "logits")
 
 
 def with_output(graph: Graph, kind: OutputKind) -> Graph:

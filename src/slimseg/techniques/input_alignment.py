@@ -13,7 +13,8 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.input_size import Size, size_of
+from slimseg.techniques.technique import ARTICLE, Found, Site
 
 STEPS = (32, 8)  # what the strides of most encoders divide; what kernels work on
 NEAR = 0.05  # how far a side may move
@@ -23,11 +24,11 @@ class InputAlignment:
     """Brings an input of odd sides to the nearest even ones."""
 
     name = "input size in multiples of 8"
-    section = "2"
     needs: Needs = "images"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
+    settings = Size
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for size in neighbours(graph.input_size):
@@ -46,13 +47,13 @@ class InputAlignment:
             f"{before} is no multiple of {step}, and its maps get odd heights and widths "
             f"({_maps(graph.input_size)}): {after} gives {_maps(size)}"
         )
-        return Site(self.name, (name,), name, graph.output.name, self.needs, reason, after, whole=True)
+        return Site(self.name, (name,), name, graph.output.name, self.needs, reason, Size(*size), whole=True)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
-        sides = site.variant.split("x")
-        if len(sides) != 2 or (int(sides[0]), int(sides[1])) not in neighbours(graph.input_size):
-            raise Unsupported(f"an input of {site.variant} is no neighbour of {graph.name}'s")
-        return edit.at_input_size(graph, (int(sides[0]), int(sides[1])))
+        size = size_of(site)
+        if size not in neighbours(graph.input_size):
+            raise Unsupported(f"an input of {size[0]}x{size[1]} is no neighbour of {graph.name}'s")
+        return edit.at_input_size(graph, size)
 
 
 def neighbours(size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -10,11 +10,13 @@ kernels work on 8 pixels at a time.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 STEPS = (8, 16, 32)
 SMALLEST_SIDE = 64
@@ -22,15 +24,25 @@ PERCENTS = (90, 80, 70, 60, 50, 45, 40, 30)  # of each side
 ASPECT_TOLERANCE = 0.1  # how far width / height may move
 
 
+@dataclass(frozen=True)
+class Size(Settings):
+    height: int  # pixels
+    width: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
 class InputSize:
     """Feeds the network a smaller image."""
 
     name = "input size"
-    section = "2"
     needs: Needs = "images"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
+    settings = Size
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for size in candidates(graph.input_size, needed_step(graph)):
@@ -47,7 +59,7 @@ class InputSize:
         share = size[0] * size[1] / (height * width)
         reason = f"{size[0]}x{size[1]} instead of {height}x{width}: {share:.0%} of the pixels in every layer"
         source = graph.input.name
-        return Site(self.name, (source,), source, graph.output.name, self.needs, reason, f"{size[0]}x{size[1]}", True)
+        return Site(self.name, (source,), source, graph.output.name, self.needs, reason, Size(*size), whole=True)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         return edit.at_input_size(graph, size_of(site))
@@ -55,8 +67,8 @@ class InputSize:
 
 def size_of(site: Site) -> tuple[int, int]:
     """Height and width that a site brings the input to."""
-    height, _, width = site.variant.partition("x")
-    return int(height), int(width)
+    size = site.settings_as(Size)
+    return size.height, size.width
 
 
 def needed_step(graph: Graph) -> int:

@@ -14,6 +14,8 @@ Zhao et al., "ICNet for Real-Time Semantic Segmentation", 2018, section 3.2: the
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import fx, nn
 
@@ -21,23 +23,32 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import is_channelwise
-from slimseg.techniques.low_resolution import keeps_size
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.algebra.channelwise import is_channelwise
+from slimseg.techniques.algebra.low_resolution import keeps_size
+from slimseg.techniques.technique import Found, Settings, Site
 
-POINTWISE = "1x1 layers first"
-EVERY = "all layers first"
+
+@dataclass(frozen=True)
+class First(Settings):
+    layers: Literal["pointwise", "every"]  # that may come before the resize
+
+    @property
+    def words(self) -> str:
+        return {"pointwise": "1x1 layers first", "every": "all layers first"}[self.layers]
+
+
+POINTWISE, EVERY = First("pointwise"), First("every")
 
 
 class LateResize:
     """Lets the layers behind a resize work before it."""
 
     name = "resize behind what follows it"
-    section = "3.2"
     needs: Needs = "images"
     paper = "Zhao et al., ICNet for Real-Time Semantic Segmentation, 2018, section 3.2"
+    settings = First
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -46,13 +57,13 @@ class LateResize:
             if other := edit.shared_with(graph, node):
                 refusals.append(Refusal(self.name, node.name, f"its layer is shared with {other}"))
                 continue
-            chains = {variant: _chain(graph, node, variant) for variant in (POINTWISE, EVERY)}
+            chains = {first: _chain(graph, node, first) for first in (POINTWISE, EVERY)}
             if chains[EVERY] == chains[POINTWISE]:
                 del chains[EVERY]
-            sites += [self._site(graph, node, chain, variant) for variant, chain in chains.items() if chain]
+            sites += [self._site(graph, node, chain, first) for first, chain in chains.items() if chain]
         return Found(tuple(sites), tuple(refusals))
 
-    def _site(self, graph: Graph, resize: fx.Node, chain: list[fx.Node], variant: str) -> Site:
+    def _site(self, graph: Graph, resize: fx.Node, chain: list[fx.Node], first: First) -> Site:
         names = tuple(node.name for node in (resize, *chain))
         before, after = graph.shape(producer(resize)), graph.shape(resize)
         fewer, left = after[2] * after[3] / (before[2] * before[3]), graph.shape(chain[-1])[1]
@@ -60,22 +71,22 @@ class LateResize:
             f"{resize.name} enlarges {before[2]}x{before[3]} before {len(chain)} layers up to {names[-1]}: in front "
             f"they have {fewer:.1f}x fewer pixels, and of {after[1]} channels to enlarge {left} are left"
         )
-        return Site(self.name, names, producer(resize).name, names[-1], self.needs, reason, variant)
+        return Site(self.name, names, producer(resize).name, names[-1], self.needs, reason, first)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         resize = graph.node(site.layers[0])
-        chain = _chain(graph, resize, site.variant) if _enlarges(graph, resize) else []
+        chain = _chain(graph, resize, site.settings_as(First)) if _enlarges(graph, resize) else []
         if tuple(node.name for node in chain) != site.layers[1:] or not chain:
             raise Unsupported(f"{site.layers[0]} is no resize that {site.target} could come before")
         layers = [copy.deepcopy(graph.module.get_submodule(str(node.target))) for node in (*chain, resize)]
         return edit.replace(graph, [site.source], site.target, nn.Sequential(*layers))
 
 
-def _chain(graph: Graph, resize: fx.Node, variant: str) -> list[fx.Node]:
+def _chain(graph: Graph, resize: fx.Node, first: First) -> list[fx.Node]:
     """The layers to put first: up to where the fewest channels are left, with what works on those channels."""
     run: list[fx.Node] = []
     node = only_consumer(resize)
-    while node is not None and node.op == "call_module" and _may_come_first(graph, node, variant):
+    while node is not None and node.op == "call_module" and _may_come_first(graph, node, first):
         run.append(node)
         node = only_consumer(node)
     channels = [graph.shape(resize)[1], *(graph.shape(each)[1] for each in run)]
@@ -86,12 +97,12 @@ def _chain(graph: Graph, resize: fx.Node, variant: str) -> list[fx.Node]:
     return [] if exact or not any(graph.layer_as(each, nn.Conv2d) for each in run) else run
 
 
-def _may_come_first(graph: Graph, node: fx.Node, variant: str) -> bool:
+def _may_come_first(graph: Graph, node: fx.Node, first: First) -> bool:
     if len(graph.shape(node)) != 4 or edit.shared_with(graph, node):
         return False
     layer = graph.layer(node)
     if isinstance(layer, nn.Conv2d):
-        return keeps_size(layer) and (variant == EVERY or layer.kernel_size == (1, 1))
+        return keeps_size(layer) and (first == EVERY or layer.kernel_size == (1, 1))
     return is_channelwise(graph, node)
 
 

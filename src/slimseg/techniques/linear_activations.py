@@ -16,6 +16,8 @@ Howard et al., "Searching for MobileNetV3", 2019, section 5.2, replaces the same
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import fx, nn
@@ -24,7 +26,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 _Made = Callable[[], nn.Module]
 # What is replaced: its name in a sentence, and what stands for it.
@@ -39,18 +41,28 @@ REPLACED: dict[type[nn.Module], tuple[str, _Made]] = {
     nn.Sigmoid: ("sigmoid", nn.Hardsigmoid),
     nn.Tanh: ("tanh", nn.Hardtanh),
 }
-_NAMES: dict[_Made, str] = {nn.ReLU: "ReLU", nn.Hardsigmoid: "hard sigmoid", nn.Hardtanh: "hard tanh"}
+Linear = Literal["ReLU", "hard sigmoid", "hard tanh"]
+_NAMES: dict[_Made, Linear] = {nn.ReLU: "ReLU", nn.Hardsigmoid: "hard sigmoid", nn.Hardtanh: "hard tanh"}
+
+
+@dataclass(frozen=True)
+class Replacement(Settings):
+    activation: Linear
+
+    @property
+    def words(self) -> str:
+        return self.activation
 
 
 class LinearActivations:
     """Replaces activations that are curved, or that the runtime computes as a layer of their own."""
 
     name = "linear activation"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Howard et al., Searching for MobileNetV3, 2019, section 5.2"
+    settings = Replacement
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         last = _last(graph)
@@ -76,14 +88,15 @@ class LinearActivations:
         reason = f"{what} of {shape} values is a pass over them of its own: {gain}"
         return Site(
             self.name, layers, (producer(host) if host is not None else before).name, node.name, self.needs, reason,
-            result,
+            Replacement(result),
         )  # fmt: skip
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         node = graph.node(site.target)
         kind = _kind(graph, node)
-        if kind is None or node is _last(graph):
-            raise Unsupported(f"{site.target} is no activation that {self.name} could replace")
+        wanted = site.settings_as(Replacement)
+        if kind is None or node is _last(graph) or wanted != Replacement(_NAMES[REPLACED[kind][1]]):
+            raise Unsupported(f"{site.target} is no activation that {self.name} ({wanted.words}) could replace")
         block = nn.Sequential(*_free_constants(graph, node), REPLACED[kind][1]())
         return edit.replace(graph, [producer(_gate(graph, node) or node).name], site.target, block)
 

@@ -11,7 +11,7 @@ LinkNet (Chaurasia and Culurciello, 2017) builds decoders like this, skips added
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -23,21 +23,30 @@ from slimseg.graph.region import region
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.concat_to_sum import joined, parts_of, refusal_of, sum_of
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 STEP = 8
 PARTS = (2, 4)  # of the channels that are kept: a half, a quarter
+
+
+@dataclass(frozen=True)
+class Rank(Settings):
+    channels: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.channels} channels"
 
 
 class LinkedSum:
     """Replaces concatenation and k×k convolution by 1x1s, a sum and a k×k convolution of fewer channels."""
 
     name = "added instead of concatenated"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Chaurasia and Culurciello, LinkNet, 2017, section III"
+    settings = Rank
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node, reader, layer in joined(graph):
@@ -58,17 +67,17 @@ class LinkedSum:
             f"sums of those need {_full(layer) / _macs(layer, rank):.1f}x fewer MACs"
         )
         source, _ = region(graph, names)
-        return Site(self.name, names, source, reader.name, self.needs, reason, f"{rank} channels")
+        return Site(self.name, names, source, reader.name, self.needs, reason, Rank(rank))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         reader = graph.node(site.target)
-        layer, rank = graph.layer_as(reader, nn.Conv2d), re.fullmatch(r"(\d+) channels", site.variant)
+        layer, rank = graph.layer_as(reader, nn.Conv2d), site.settings_as(Rank)
         concat = producer(reader)
-        if layer is None or rank is None or int(rank[1]) not in _ranks(layer):
-            raise Unsupported(f"{site.target} is no convolution that could do with {site.variant}")
+        if layer is None or rank.channels not in _ranks(layer):
+            raise Unsupported(f"{site.target} is no convolution that could do with {rank.words}")
         if graph.layer_as(concat, ops.Concat) is None or refusal_of(graph, concat, reader, layer):
             raise Unsupported(f"{site.target} is no convolution of concatenated maps")
-        first, second = factorised(layer, int(rank[1]))
+        first, second = factorised(layer, rank.channels)
         parts = parts_of(graph, concat, first)
         block = sum_of(graph, parts, first)
         output = block.graph.output_node()

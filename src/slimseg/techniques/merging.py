@@ -12,6 +12,8 @@ W is depthwise or narrow; it pays where maps are large and channels few, because
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,29 +24,39 @@ from slimseg.graph.fold import host, scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Settings, Site
 
-SCALE = "scale into the layer behind"
-POINTWISE = "with the 1x1 convolution behind"
 MOST_MACS = 5.0  # a merged layer of more times the MACs of the two is not priced
+
+
+@dataclass(frozen=True)
+class Merge(Settings):
+    form: Literal["scale", "pointwise"]
+
+    @property
+    def words(self) -> str:
+        return {"scale": "scale into the layer behind", "pointwise": "with the 1x1 convolution behind"}[self.form]
+
+
+SCALE, POINTWISE = Merge("scale"), Merge("pointwise")
 
 
 class Merging:
     """Merges what is linear into one convolution."""
 
     name = "merged linear layers"
-    section = "2"
     needs: Needs = "nothing"
     paper = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, 2021, section 3.3"
+    settings = Merge
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
-            run, variant = _run(graph, node)
+            run, merge = _run(graph, node)
             if len(run) < 2:
                 continue
-            refusal = _refusal(graph, run, variant)
+            refusal = _refusal(graph, run, merge)
             if refusal:
                 refusals.append(Refusal(self.name, node.name, refusal))
                 continue
@@ -53,19 +65,20 @@ class Merging:
                 f"{names[0]} of {'x'.join(map(str, graph.shape(node)[1:]))} and {names[-1]} have no activation between "
                 "them: one layer does both, and what lies between is never written"
             )
-            sites.append(Site(self.name, names, producer(node).name, names[-1], self.needs, reason, variant))
+            sites.append(Site(self.name, names, producer(node).name, names[-1], self.needs, reason, merge))
         return Found(tuple(sites), tuple(refusals))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         node = graph.node(site.layers[0])
-        run, variant = _run(graph, node)
-        if tuple(each.name for each in run) != site.layers or len(run) < 2 or _refusal(graph, run, variant):
+        run, merge = _run(graph, node)
+        there = tuple(each.name for each in run) == site.layers and merge == site.settings_as(Merge) and len(run) > 1
+        if not there or _refusal(graph, run, merge):
             raise Unsupported(f"{site.layers[0]} and {site.target} are no linear layers in a row")
-        merged = _scaled_inputs(graph, run) if variant == SCALE else _composed(graph, run)
+        merged = _scaled_inputs(graph, run) if merge == SCALE else _composed(graph, run)
         return edit.replace(graph, [site.source], site.target, nn.Sequential(merged))
 
 
-def _run(graph: Graph, node: fx.Node) -> tuple[list[fx.Node], str]:
+def _run(graph: Graph, node: fx.Node) -> tuple[list[fx.Node], Merge]:
     """The layers that become one, in order, and in which of the two ways; fewer than two where there is nothing."""
     if graph.layer_as(node, (nn.BatchNorm2d, ops.Affine)) is not None:
         reader = only_consumer(node)
@@ -141,12 +154,12 @@ def _dense(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     return full
 
 
-def _refusal(graph: Graph, run: list[fx.Node], variant: str) -> str | None:
+def _refusal(graph: Graph, run: list[fx.Node], merge: Merge) -> str | None:
     for node in run:
         if other := edit.shared_with(graph, node):
             return f"{node.name} shares its layer with {other}"
     first, last = graph.layer(run[0]), graph.layer(run[-1])
-    if variant == SCALE:
+    if merge == SCALE:
         constants = scale_and_shift(graph, run[0])
         shifts = constants is not None and bool(torch.any(constants[1] != 0))
         if shifts and isinstance(last, nn.ConvTranspose2d):

@@ -16,7 +16,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, fold, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 FEW_CHANNELS = 32  # more fill a kernel's registers by themselves
 
@@ -25,11 +25,11 @@ class RowConstants:
     """Spells PReLU, scales and shifts of few channels with a constant for every value of a row."""
 
     name = "constants per row"
-    section = "2"
     needs: Needs = "nothing"
-    paper = "the article, section 2"
+    paper = f"{ARTICLE}, section 2"
+    settings = Settings
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -2,7 +2,7 @@
 
     Given   y = W ∗ x,   W of shape (O, I, k, k), any stride and dilation, one group
     Result  y ≈ Σ_r P_r · (D_r ∗ x),   D_r depthwise (I, 1, k, k), P_r pointwise (O, I, 1, 1), r = 1..R    "rank R"
-    Result  y ≈ U · (G ∗ (Vᵀ · x)),    fewer channels around a full G, see low_rank.py               "1x1, r to s, 1x1"
+    Result  y ≈ U · (G ∗ (Vᵀ · x)),    fewer channels around a full G, see algebra/low_rank.py       "1x1, r to s, 1x1"
 
 For each input channel i the slice W[:, i] is an O × k² matrix; its truncated singular value decomposition gives the
 R pairs nearest to it in the least-squares sense (Guo et al., "Network Decoupling", 2018, eq. 5; R = k² is exact):
@@ -16,7 +16,7 @@ depthwise convolutions move many bytes for few MACs, which is where the second f
 from __future__ import annotations
 
 import math
-import re
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -27,25 +27,37 @@ from slimseg.graph import edit
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.low_rank import low_rank, macs, ranks_worth_trying
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.algebra.low_rank import Ranks, low_rank, macs, ranks_worth_trying
+from slimseg.techniques.technique import Found, Settings, Site
 
 RANKS = (1, 2)
 MIN_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Factors(Settings):
+    """Either a number of depthwise + pointwise pairs, or the channels before and behind the core between two 1x1."""
+
+    pairs: int = 0
+    ranks: Ranks | None = None
+
+    @property
+    def words(self) -> str:
+        return f"rank {self.pairs}" if self.ranks is None else f"1x1, {self.ranks[0]} to {self.ranks[1]}, 1x1"
 
 
 class Separable:
     """Replaces k×k convolutions, k > 1."""
 
     name = "separable convolution"
-    section = "3.1"
     needs: Needs = "images"
     paper = (
         "Howard et al., MobileNets, 2017, section 3.1; Guo et al., Network Decoupling, 2018, eq. 5; "
         "Kim et al., Compression of Deep Convolutional Neural Networks, 2016, eq. 3"
     )
+    settings = Factors
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -62,19 +74,17 @@ class Separable:
     def apply(self, graph: Graph, site: Site) -> Graph:
         node = graph.node(site.target)
         convolution = graph.layer_as(node, nn.Conv2d)
-        block = None if convolution is None or convolution.groups != 1 else _block(convolution, site.variant)
-        if block is None:
-            raise Unsupported(f"{site.target} is no convolution that {self.name} ({site.variant}) could replace")
-        return edit.replace(graph, [site.source], site.target, block)
+        factors = site.settings_as(Factors)
+        if convolution is None or convolution.groups != 1:
+            raise Unsupported(f"{site.target} is no convolution that {self.name} ({factors.words}) could replace")
+        return edit.replace(graph, [site.source], site.target, _block(convolution, factors))
 
 
-def _block(convolution: nn.Conv2d, variant: str) -> nn.Module | None:
-    """What stands for a convolution; None where the variant is none of the two forms."""
-    if rank := re.fullmatch(r"rank (\d+)", variant):
-        return factorise(convolution, int(rank[1]))
-    if ranks := re.fullmatch(r"1x1, (\d+) to (\d+), 1x1", variant):
-        return low_rank(convolution, (int(ranks[1]), int(ranks[2])))
-    return None
+def _block(convolution: nn.Conv2d, factors: Factors) -> nn.Module:
+    """What stands for a convolution."""
+    if factors.ranks is None:
+        return factorise(convolution, factors.pairs)
+    return low_rank(convolution, factors.ranks)
 
 
 def factorise(convolution: nn.Conv2d, rank: int) -> SeparableConv2d:
@@ -113,22 +123,22 @@ def _sites(technique: str, graph: Graph, node: fx.Node, convolution: nn.Conv2d) 
     return [
         Site(
             technique, (node.name,), producer(node).name, node.name, "images",
-            f"{what}: {full / needed:.1f}x fewer MACs as {form}", variant,
+            f"{what}: {full / needed:.1f}x fewer MACs as {form}", factors,
         )
-        for variant, form, needed in _forms(convolution) if needed < full
+        for factors, form, needed in _forms(convolution) if needed < full
     ]  # fmt: skip
 
 
-def _forms(convolution: nn.Conv2d) -> list[tuple[str, str, int]]:
-    """(variant, in words, MACs per output pixel) of every form worth timing."""
+def _forms(convolution: nn.Conv2d) -> list[tuple[Factors, str, int]]:
+    """(settings, in words, MACs per output pixel) of every form worth timing."""
     kernel = math.prod(pair(convolution.kernel_size))
     pair_macs = convolution.in_channels * (kernel + convolution.out_channels)
     pairs = [
-        (f"rank {rank}", "depthwise + pointwise" + (f", {rank} pairs" if rank > 1 else ""), rank * pair_macs)
+        (Factors(rank), "depthwise + pointwise" + (f", {rank} pairs" if rank > 1 else ""), rank * pair_macs)
         for rank in RANKS
     ]
     narrow = [
-        (f"1x1, {r} to {s}, 1x1", f"{r} to {s} channels between two 1x1", macs(convolution, (r, s)))
+        (Factors(ranks=(r, s)), f"{r} to {s} channels between two 1x1", macs(convolution, (r, s)))
         for r, s in ranks_worth_trying(convolution)
     ]
     return [*pairs, *narrow]

@@ -16,18 +16,18 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, needed
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 
 class Shortcut:
     """Leaves out the branches of residual sums."""
 
     name = "residual branch left out"
-    section = "3.4"
     needs: Needs = "images"
     paper = "Veit et al., Residual Networks Behave Like Ensembles of Relatively Shallow Networks, 2016, section 4.1"
+    settings = Settings
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():

@@ -17,6 +17,8 @@ A bilinear resize mixes neighbours before they are compared and does not trade p
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,24 +28,38 @@ from slimseg.graph import edit, ops
 from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.technique import ARTICLE, Found, Settings, Site, dimensions
 
-ONE_KEPT = "sigmoid of the difference"
-BOTH_KEPT = "sigmoid of both differences"
-COMPARED = "argmax without softmax"
-BEFORE_RESIZE = "argmax before the resize"
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+@dataclass(frozen=True)
+class Form(Settings):
+    form: Literal["one kept", "both kept", "compared", "before resize"]
+
+    @property
+    def words(self) -> str:
+        return {
+            "one kept": "sigmoid of the difference",
+            "both kept": "sigmoid of both differences",
+            "compared": "argmax without softmax",
+            "before resize": "argmax before the resize",
+        }[self.form]
+
+
+ONE_KEPT, BOTH_KEPT = Form("one kept"), Form("both kept")
+COMPARED, BEFORE_RESIZE = Form("compared"), Form("before resize")
 
 
 class TwoClassSoftmax:
     """Softmax of two classes as a sigmoid of their difference, argmax on what it needs."""
 
     name = "softmax and argmax"
-    section = "3.4"
     needs: Needs = "nothing"
-    paper = "the article, section 3.4 (5)"
+    paper = f"{ARTICLE}, section 3.4 (5)"
+    settings = Form
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -65,8 +81,8 @@ class TwoClassSoftmax:
             f", which {chain[0].name} can give" if chain else ""
         )
         source = producer(chain[0] if chain else softmax).name
-        variant = ONE_KEPT if cut is not None else BOTH_KEPT
-        return Site(self.name, names, source, names[-1], self.needs, reason, variant)
+        form = ONE_KEPT if cut is not None else BOTH_KEPT
+        return Site(self.name, names, source, names[-1], self.needs, reason, form)
 
     def _compared(self, graph: Graph, node: fx.Node) -> list[Site]:
         before = producer(node)
@@ -98,22 +114,22 @@ class TwoClassSoftmax:
         return edit.replace(graph, [site.source], site.target, self._block(graph, site))
 
     def _block(self, graph: Graph, site: Site) -> nn.Module:
-        layers = [graph.node(name) for name in site.layers]
-        if site.variant in (ONE_KEPT, BOTH_KEPT):
+        layers, form = [graph.node(name) for name in site.layers], site.settings_as(Form)
+        if form in (ONE_KEPT, BOTH_KEPT):
             softmax = next((node for node in layers if _is_two_class_softmax(graph, node)), None)
             if softmax is not None:
                 return _sigmoid(graph, softmax)
         last = layers[-1]
-        if site.variant == COMPARED and graph.layer_as(last, ops.ArgMax) and _keeps_order(graph, producer(last)):
+        if form == COMPARED and graph.layer_as(last, ops.ArgMax) and _keeps_order(graph, producer(last)):
             return nn.Sequential(ops.ArgMax())
         resize = graph.layer_as(layers[0], ops.Resize)
-        if site.variant == BEFORE_RESIZE and resize is not None and resize.mode != "bilinear":
+        if form == BEFORE_RESIZE and resize is not None and resize.mode != "bilinear":
             low, high = graph.shape(producer(layers[0])), graph.shape(layers[0])
             return nn.Sequential(
                 ops.ArgMax(), ops.Reshape((1, 1, *low[2:])), ops.Cast("float32"), copy.deepcopy(resize),
                 ops.Cast("int32"), ops.Reshape((1, *high[2:])),
             )  # fmt: skip
-        raise Unsupported(f"{site.target} does not end in a {site.variant}")
+        raise Unsupported(f"{site.target} does not end in a {form.words}")
 
 
 def _sigmoid(graph: Graph, softmax: fx.Node) -> nn.Module:

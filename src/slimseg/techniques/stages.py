@@ -8,8 +8,8 @@
       "inverted residual"   MobileNetV2's, as wide as a quarter of the stage's MACs allows    Sandler et al., 2018
 
 No weights of g follow from those of f in closed form, but for its last layer: that is fitted to f on noise of the mean
-and variance that the weights before the stage tell of (matching.py). The rest is for training: g mimics y on images
-(Romero et al., "FitNets", 2015, stage by stage).
+and variance that the weights before the stage tell of (algebra/matching.py). The rest is for training: g mimics y on
+images (Romero et al., "FitNets", 2015, stage by stage).
 
 Stages of depthwise convolutions are left alone. Measured on camvid_unet's encoder of inverted residuals: after 60 steps
 of mimicry half as many blocks still miss 0.7 to 1.0 of the features' variance, where those of its decoder, of full
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -32,9 +34,9 @@ from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.moments import moments
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.matching import match
-from slimseg.techniques.stage_search import Stage, between, macs, spatial, stages
-from slimseg.techniques.technique import Found, LayerTimes, Site, dimensions
+from slimseg.techniques.algebra.matching import match
+from slimseg.techniques.algebra.stage_search import Stage, between, macs, spatial, stages
+from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 MIN_CHANNELS = 8
 MIN_SHARE = 0.01  # of the network's MACs: less is not worth training a block for
@@ -43,18 +45,30 @@ EXPANSIONS = (6, 4, 3, 2, 1)
 EXPANDED_MACS = 0.25  # of the stage's
 
 
+Kind = Literal["residual", "shuffle", "inverted residual"]
+
+
+@dataclass(frozen=True)
+class Blocks(Settings):
+    kind: Kind
+
+    @property
+    def words(self) -> str:
+        return self.kind
+
+
 class StageBlocks:
     """Replaces whole stages by blocks of another kind."""
 
     name = "stage to blocks"
-    section = "3.3"
     needs: Needs = "images"
     paper = (
         "He et al., Deep Residual Learning, 2016, figure 5; Ma et al., ShuffleNet V2, 2018, figure 3; "
         "Sandler et al., MobileNetV2, 2018, table 1"
     )
+    settings = Blocks
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         whole = costs.total(graph).macs
@@ -63,42 +77,43 @@ class StageBlocks:
             if reason:
                 refusals.append(Refusal(self.name, stage.layers[0].name, reason))
                 continue
-            variants = {variant: self._variant(graph, stage, variant) for variant in VARIANTS}
-            found = [each for each in variants.values() if isinstance(each, Site)]
+            tried = {kind: self._site(graph, stage, Blocks(kind)) for kind in BUILDERS}
+            found = [each for each in tried.values() if isinstance(each, Site)]
             if not found:
-                reason = "; ".join(f"{variant}: {why}" for variant, why in variants.items())
+                reason = "; ".join(f"{kind}: {why}" for kind, why in tried.items())
                 refusals.append(Refusal(self.name, stage.layers[0].name, reason))
             sites += found
         return Found(tuple(sites), tuple(refusals))
 
-    def _variant(self, graph: Graph, stage: Stage, variant: str) -> Site | str:
+    def _site(self, graph: Graph, stage: Stage, blocks: Blocks) -> Site | str:
         """The site, or why there is none."""
         before = macs(graph, stage)
         try:
             with torch.device("meta"):
-                after = _macs(graph, stage, VARIANTS[variant](graph, stage))
+                after = _macs(graph, stage, BUILDERS[blocks.kind](graph, stage))
         except ValueError as error:
             return str(error)
         if after > MAX_MACS * before:
             return f"the blocks would have {after / before:.0%} of the stage's MACs"
-        blocks = f"{_count(stage)} {variant} block{'s' if _count(stage) > 1 else ''}"
+        several = f"{_count(stage)} {blocks.words} block{'s' if _count(stage) > 1 else ''}"
         reason = (
             f"stage of {stage.convolutions} spatial convolutions, {dimensions(graph, stage.source)} to "
-            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {blocks}"
+            f"{dimensions(graph, stage.target)}: {before / after:.1f}x fewer MACs as {several}"
         )
         names = tuple(node.name for node in stage.layers)
-        return Site(self.name, names, stage.source.name, stage.target.name, self.needs, reason, variant)
+        return Site(self.name, names, stage.source.name, stage.target.name, self.needs, reason, blocks)
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         stage = between(graph, site.source, site.target)
-        if site.variant not in VARIANTS or stage is None or {node.name for node in stage.layers} != set(site.layers):
+        blocks = site.settings_as(Blocks)
+        if stage is None or {node.name for node in stage.layers} != set(site.layers):
             raise Unsupported(f"{site.source} to {site.target} is no stage that {self.name} could replace")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)  # whoever prices, judges and takes the edit sees the same one
             try:
-                block = VARIANTS[site.variant](graph, stage)
+                block = BUILDERS[blocks.kind](graph, stage)
             except ValueError as error:
-                raise Unsupported(f"{site.target} cannot end in a {site.variant} block: {error}") from error
+                raise Unsupported(f"{site.target} cannot end in a {blocks.words} block: {error}") from error
         ending = stage.target if _activation(graph, stage) is None else producer(stage.target)
         old = edit.extract(graph, site.source, ending.name)
         match(block, old, moments(graph, stage.source))
@@ -142,7 +157,7 @@ def _inverted_of(graph: Graph, stage: Stage, expansion: int) -> nn.Module:
     return nn.Sequential(*blocks) if activation is None else nn.Sequential(*blocks, activation())
 
 
-VARIANTS: dict[str, Callable[[Graph, Stage], nn.Module]] = {
+BUILDERS: dict[Kind, Callable[[Graph, Stage], nn.Module]] = {
     "residual": _residual,
     "shuffle": _shuffle,
     "inverted residual": _inverted,

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import fx
 
+from slimseg.errors import Unsupported
 from slimseg.graph.graph import Graph
 from slimseg.results import Needs, Refusal
 
-LayerTimes = Mapping[str, float]  # milliseconds by node name; empty where nothing was profiled
+ARTICLE = "Accelerating mobile Semantic Segmentation models (Deep Learning on Medium)"
+Kind = TypeVar("Kind", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an edit needs to know beside its layers: which of the technique's forms, how many channels, ...
+
+    A technique whose sites have variants has a subclass, with one field for each setting: text, numbers, None or tuples
+    of these, so that a journal can hold them. `words` is made from the fields; nothing is read out of it.
+    """
+
+    @property
+    def words(self) -> str:
+        """The variant as findings quote it: "rank 2", "192x256"; empty where there is only one."""
+        return ""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place where a technique can act, in one variant of it.
+    """One place where a technique can act, and the settings of one variant; variants of one layer exclude each other.
 
     The edit replaces `layers`; the part of the network from the value of `source` to that of `target` is what
     changes and what a what-if times. `target` keeps its name and shape in the edited graph, unless `whole`.
@@ -27,9 +42,24 @@ class Site:
     source: str
     target: str
     needs: Needs
-    reason: str
-    variant: str = ""  # "rank 2", "bilinear 1x1", "192x256"; variants of one layer exclude each other
+    reason: str = field(compare=False)  # words; what the edit is follows from the other fields
+    settings: Settings = Settings()
     whole: bool = False  # changes the whole network (its input or output), not a part
+
+    @property
+    def variant(self) -> str:
+        """The settings in words, for people."""
+        return self.settings.words
+
+    def settings_as(self, kind: type[Kind]) -> Kind:
+        """The settings, where they are of this kind.
+
+        Raises:
+            Unsupported: they are of another technique.
+        """
+        if not isinstance(self.settings, kind):
+            raise Unsupported(f"{self.layers[0]}: {self.settings} are no settings of {self.technique}")
+        return self.settings
 
     def refused(self, reason: str) -> Refusal:
         """This site, left alone after all; its variant is told with the reason."""
@@ -45,15 +75,18 @@ class Found:
 
 
 class Technique(Protocol):
-    """One technique of the article; implementations hold no state."""
+    """One technique; implementations hold no state."""
 
     name: str
-    section: str  # of the article
     needs: Needs
-    paper: str
+    paper: str  # where to read on; a finding tells it
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
-        """Every site, in every variant worth timing. `times` may be empty."""
+    @property
+    def settings(self) -> type[Settings]:
+        """The kind of settings that its sites have."""
+
+    def find(self, graph: Graph) -> Found:
+        """Every site, in every variant worth timing."""
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         """A new graph with the edit; weights start from the best approximation of those replaced.

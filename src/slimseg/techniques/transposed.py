@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,23 +30,31 @@ from slimseg.graph.fold import scale_and_shift, scaled
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
-from slimseg.techniques.channelwise import repeated, tail
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.algebra.channelwise import repeated, tail
+from slimseg.techniques.technique import Found, Settings, Site
 
-FLIPPED = "flipped kernel"
-ONE = "one convolution"
-EACH = "a convolution per phase"
+
+@dataclass(frozen=True)
+class Form(Settings):
+    form: Literal["flipped", "one", "each"]
+
+    @property
+    def words(self) -> str:
+        return {"flipped": "flipped kernel", "one": "one convolution", "each": "a convolution per phase"}[self.form]
+
+
+FLIPPED, ONE, EACH = Form("flipped"), Form("one"), Form("each")
 
 
 class Transposed:
     """Rewrites transposed convolutions as what they are."""
 
     name = "transposed convolution to depth to space"
-    section = "3.2"
     needs: Needs = "nothing"
     paper = "Shi et al., Is the deconvolution layer the same as a convolutional layer?, 2016"
+    settings = Form
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -56,10 +65,10 @@ class Transposed:
             if refusal:
                 refusals.append(Refusal(self.name, node.name, refusal))
             else:
-                sites.extend(self._site(graph, node, layer, variant) for variant in _variants(graph, node, layer))
+                sites.extend(self._site(graph, node, layer, form) for form in _forms(graph, node, layer))
         return Found(tuple(sites), tuple(refusals))
 
-    def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, variant: str) -> Site:
+    def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, form: Form) -> Site:
         (rows, columns), (stride, _) = layer.kernel_size, layer.stride
         _, _, height, width = graph.shape(node)
         what = (
@@ -73,20 +82,21 @@ class Transposed:
         }
         names = (node.name, *(each.name for each in tail(graph, node)))
         return Site(
-            self.name, names, producer(node).name, names[-1], self.needs, f"{what}: {how[variant]}", variant
+            self.name, names, producer(node).name, names[-1], self.needs, f"{what}: {how[form]}", form
         )  # fmt: skip
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         node = graph.node(site.layers[0])
         layer = graph.layer_as(node, nn.ConvTranspose2d)
-        if layer is None or _refusal(graph, node, layer) or site.variant not in _variants(graph, node, layer):
-            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
+        form = site.settings_as(Form)
+        if layer is None or _refusal(graph, node, layer) or form not in _forms(graph, node, layer):
+            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {form.words!r}")
         rows, columns = _axes(graph, node, layer)
         layer, rest = _with_scales(graph, layer, [graph.node(name) for name in site.layers[1:]])
         activations = [graph.module.get_submodule(str(each.target)) for each in rest]
-        form = _Phases if site.variant == EACH else _Joint
+        rewritten = _Phases if form == EACH else _Joint
         return edit.replace(
-            graph, [site.source], site.target, _Rewritten(form(layer, rows, columns, activations), rows, columns)
+            graph, [site.source], site.target, _Rewritten(rewritten(layer, rows, columns, activations), rows, columns)
         )
 
 
@@ -216,7 +226,7 @@ def _axes(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> tuple[Axis,
     return rows, columns
 
 
-def _variants(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> tuple[str, ...]:
+def _forms(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> tuple[Form, ...]:
     if layer.stride[0] == 1:
         return (FLIPPED,)
     alike = all(

@@ -34,33 +34,38 @@ from slimseg.graph.ops import CroppedConvTranspose2d, ResizeMode
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.separable import factorise
-from slimseg.techniques.technique import Found, LayerTimes, Site
+from slimseg.techniques.technique import Found, Settings, Site
 
 
 @dataclass(frozen=True)
-class Variant:
+class Variant(Settings):
     kernel_size: int
     mode: ResizeMode
     separable: bool = False
 
+    @property
+    def words(self) -> str:
+        kernel = f"{'separable ' if self.separable else ''}{self.kernel_size}x{self.kernel_size}"
+        return f"{kernel}, {self.mode.removesuffix('-exact')}"
 
-VARIANTS = {
-    "3x3, bilinear": Variant(3, "bilinear"),
-    "separable 3x3, bilinear": Variant(3, "bilinear", separable=True),
-    "1x1, bilinear": Variant(1, "bilinear"),
-    "3x3, nearest": Variant(3, "nearest-exact"),
-}
+
+VARIANTS = (
+    Variant(3, "bilinear"),
+    Variant(3, "bilinear", separable=True),
+    Variant(1, "bilinear"),
+    Variant(3, "nearest-exact"),
+)
 
 
 class Upsampling:
     """Replaces transposed convolutions that enlarge by a whole number."""
 
     name = "transposed convolution to resize"
-    section = "3.2"
     needs: Needs = "images"
     paper = "Odena et al., Deconvolution and Checkerboard Artifacts, 2016"
+    settings = Variant
 
-    def find(self, graph: Graph, times: LayerTimes) -> Found:
+    def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
@@ -74,7 +79,7 @@ class Upsampling:
                 sites.extend(self._site(graph, node, layer, variant) for variant in VARIANTS)
         return Found(tuple(sites), tuple(refusals))
 
-    def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, variant: str) -> Site:
+    def _site(self, graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d, variant: Variant) -> Site:
         _, _, height, width = graph.shape(node)
         layers = tuple(each.name for each in _chain(graph, node))
         reason = (
@@ -86,9 +91,9 @@ class Upsampling:
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         layer = graph.layer_as(graph.node(site.layers[0]), nn.ConvTranspose2d)
-        if layer is None or site.variant not in VARIANTS:
-            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {site.variant!r}")
-        variant = VARIANTS[site.variant]
+        variant = site.settings_as(Variant)
+        if layer is None:
+            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {variant.words!r}")
         activation = None
         for name in site.layers[1:]:
             constants = _constants(graph, graph.node(name))

@@ -27,7 +27,7 @@ from torch import fx, nn
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
-from slimseg.techniques.channelwise import is_channelwise
+from slimseg.techniques.algebra.channelwise import is_channelwise
 
 _JOINS = (ops.Add, ops.Subtract, ops.Multiply, ops.Maximum, ops.Minimum, ops.Concat)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimseg.graph.shapes import pair
-from slimseg.techniques.low_resolution import keeps_size
+from slimseg.techniques.algebra.low_resolution import keeps_size
 
 MOST_TAPS = 25  # of the depthwise kernel; larger ones take longer than the holes
 TURNS = 10

@@ -11,7 +11,7 @@ from slimseg.blocks.inverted_residual import InvertedResidual
 from slimseg.blocks.residual import BasicBlock
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.techniques.stage_search import Stage, between, stages
+from slimseg.techniques.algebra.stage_search import Stage, between, stages
 
 
 def graph(module: nn.Module, size: tuple[int, int] = (32, 48), channels: int = 3) -> Graph:
