@@ -44,28 +44,28 @@ def test_no_times(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "option"),
+    ("bounds", "named"),
     [
-        ({"max_size_bytes": 10}, "--max-size"),
-        ({"max_size_bytes": 0}, "--max-size"),
-        ({"min_speedup": 0.5}, "--min-speedup"),
-        ({"min_speedup": -3.0}, "--min-speedup"),
-        ({"min_speedup": math.inf}, "--min-speedup"),
-        ({"min_speedup": math.nan}, "--min-speedup"),
-        ({"max_drop": -0.1}, "--max-drop"),
-        ({"max_drop": 101.0}, "--max-drop"),
-        ({"max_drop": math.nan}, "--max-drop"),
-        ({"needs": "everything"}, "--needs"),
-        ({"head": "heatmap"}, "--head"),
-        ({"time_limit_s": 5.0}, "--time-limit"),
-        ({"time_limit_s": math.nan}, "--time-limit"),
+        ({"max_size_bytes": 10}, "`max_size_bytes`"),
+        ({"max_size_bytes": 0}, "`max_size_bytes`"),
+        ({"min_speedup": 0.5}, "`min_speedup`"),
+        ({"min_speedup": -3.0}, "`min_speedup`"),
+        ({"min_speedup": math.inf}, "`min_speedup`"),
+        ({"min_speedup": math.nan}, "`min_speedup`"),
+        ({"max_drop": -0.1}, "`max_drop`"),
+        ({"max_drop": 101.0}, "`max_drop`"),
+        ({"max_drop": math.nan}, "`max_drop`"),
+        ({"needs": "everything"}, "`needs`"),
+        ({"head": "heatmap"}, "`head`"),
+        ({"time_limit_s": 5.0}, "`time_limit_s`"),
+        ({"time_limit_s": math.nan}, "`time_limit_s`"),
         ({"needs": "nothing", "min_speedup": 16.0}, "contradicts `needs` nothing"),
     ],
 )
-def test_contradictions_are_one_sentence(bounds: dict[str, Any], option: str) -> None:
+def test_contradictions_are_one_sentence(bounds: dict[str, Any], named: str) -> None:
     with pytest.raises(BudgetError) as caught:
         Budget(**bounds)
-    assert option in str(caught.value)
+    assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
@@ -53,7 +54,7 @@ def plan(shapes_graph: Graph) -> Plan:
 
 @pytest.mark.parametrize(("kind", "said"), [(Answered, "-0.100"), (Doubtful, "0.040 ms, give or take 0.030 ms")])
 def test_an_edit_that_saves_no_time_goes(shapes_graph: Graph, plan: Plan, kind: type[InPlace], said: str) -> None:
-    kept = kind(shapes_graph, Path("start.tflite"), [], "int8", Silent()).paying(plan)
+    kept = kind(shapes_graph, Path("start.tflite"), [], Deployment(precision="int8"), Silent()).paying(plan)
     assert kept.edits == ()
     assert "where it stands" in kept.refusals[0].reason
     assert said in kept.refusals[0].reason
@@ -63,13 +64,15 @@ def test_an_edit_that_saves_no_time_goes(shapes_graph: Graph, plan: Plan, kind: 
 def test_a_small_saving_that_is_sure_counts_and_a_large_one_in_doubt(
     shapes_graph: Graph, plan: Plan, kind: type[InPlace]
 ) -> None:
-    kept = kind(shapes_graph, Path("start.tflite"), [], "int8", Silent()).paying(plan)
+    kept = kind(shapes_graph, Path("start.tflite"), [], Deployment(precision="int8"), Silent()).paying(plan)
     assert [each.site for each in kept.edits] == [each.site for each in plan.edits]
     assert kept.refusals == ()
 
 
 def test_it_stays_where_the_size_is_bounded_and_it_saves_bytes(shapes_graph: Graph, plan: Plan) -> None:
-    places = Answered(shapes_graph, Path("start.tflite"), [], "int8", Silent(), size_is_bounded=True)
+    places = Answered(
+        shapes_graph, Path("start.tflite"), [], Deployment(precision="int8"), Silent(), size_is_bounded=True
+    )
     assert [each.site for each in places.paying(plan).edits] == [each.site for each in plan.edits]
 
 
@@ -125,5 +128,5 @@ def test_channels_are_one_group_and_stay(shapes_graph: Graph) -> None:
 
 def test_without_edits_nothing_is_timed(shapes_graph: Graph) -> None:
     plan = Plan(shapes_graph, (), ())
-    places = InPlace(shapes_graph, Path("start.tflite"), [], "int8", Silent())
+    places = InPlace(shapes_graph, Path("start.tflite"), [], Deployment(precision="int8"), Silent())
     assert places.paying(plan) == plan

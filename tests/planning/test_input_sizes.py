@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
 from slimseg.planning import whatif
 from slimseg.planning.input_sizes import ChosenSize, InputSizes
@@ -21,7 +22,7 @@ ANY = Target(None, None)
 def choose(
     graph: Graph, max_drop: float, target: Target = ANY, accuracy: Callable[[Graph], float] = lambda graph: 50.0
 ) -> ChosenSize:
-    return InputSizes(graph, accuracy, max_drop, target, "int8", Silent()).choose()
+    return InputSizes(graph, accuracy, max_drop, target, Deployment(precision="int8"), Silent()).choose()
 
 
 def height(graph: Graph) -> float:

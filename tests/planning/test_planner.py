@@ -123,7 +123,7 @@ def test_as_few_approximations_as_the_whole_needs(
             sites.setdefault(site.layers, site)
     assert len(sites) == 5
     options = [Option(site, 1.0, 0, float(damage)) for damage, site in enumerate(sites.values(), 1)]
-    planner = Planner(shapes_graph, Budget(), "int8", ANY, evidence, Silent())
+    planner = Planner(shapes_graph, Budget(), INT8, ANY, evidence, Silent())
     monkeypatch.setattr(Planner, "_kept", lambda _, applied: 1 - each_saves_ms * len(applied.edits) / 10)
     chosen = planner._approximations(options, 10.0, 3.0, None)
     assert [edit.damage for edit in chosen.edits] == [float(damage) for damage in range(1, taken + 1)]

@@ -75,7 +75,7 @@ def test_a_plan_without_time_is_the_network_as_it_is(shapes_graph: Graph) -> Non
 
     evidence = Evidence(lambda graph: zeros(1, 3, *graph.input_size), asked, asked)  # type: ignore[arg-type, return-value]
     target = Target(lambda: 1e-3, None)
-    planner = Planner(shapes_graph, Budget(min_speedup=8.0), "float32", target, evidence, Silent(), LONG_AGO)
+    planner = Planner(shapes_graph, Budget(min_speedup=8.0), Deployment(), target, evidence, Silent(), LONG_AGO)
     plan = planner.plan()
     assert plan.edits == plan.rewrites == plan.input_sizes == ()
     assert all(refusal.reason for refusal in plan.refusals)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slimseg.deployment import Deployment
 from slimseg.report.html import Example
 from slimseg.results import (
     AppliedEdit,
@@ -118,7 +119,7 @@ def full(after: Profile) -> Profile:
 def diagnosis() -> Diagnosis:
     return Diagnosis(
         model="camvid_unet.pt2",
-        precision="float32",
+        deployment=Deployment(),
         latency_ms=266.4,
         findings=(
             Finding("head", ("softmax",), "nothing", 8.4, 0.9, 266.4, "argmax replaces softmax: same mask."),

@@ -60,7 +60,7 @@ def test_no_better_than_guessing(truth: np.ndarray) -> None:
     drawn = np.random.default_rng(1).permutation(truth.ravel()).reshape(truth.shape)
     (said,) = doubts(drawn, truth)
     assert "where guessing gets" in said
-    assert "check --mean" in said
+    assert "check `mean`" in said
 
 
 def test_the_guesses() -> None:
