@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import ops
-from slimseg.graph.channel_flow import Flow, constants, depthwise, flow
-from slimseg.graph.channel_tracer import Channels
+from slimseg.graph.channel_flow import Flow, flow
+from slimseg.graph.channel_trace import Channels
 from slimseg.graph.graph import Graph
+from slimseg.graph.vocabulary.rules import constants
 
 _Places = Mapping[str, "tuple[int, ...] | None"]
 
@@ -194,7 +195,7 @@ def _positions(channels: Channels, value: Channels) -> tuple[int, ...] | None:
 def _cut_outputs(layer: nn.Module, dropped: list[int]) -> None:
     if isinstance(layer, nn.Linear):
         torch_pruning.prune_linear_out_channels(layer, dropped)
-    elif depthwise(layer):
+    elif ops.is_depthwise(layer):
         torch_pruning.prune_depthwise_conv_out_channels(layer, dropped)
     elif isinstance(layer, ops.CONVOLUTIONS):
         torch_pruning.prune_conv_out_channels(layer, dropped)
@@ -217,6 +218,7 @@ def _cut_inputs(layer: nn.Module, dropped: list[int]) -> None:
 
 
 def _cut_constants(layer: nn.Module, dropped: list[int]) -> None:
+    """A new layer whose constants are not all of the shape (..., C, H, W) needs a branch above."""
     for name, value in constants(layer).items():
         if value.dim() >= 3 and value.shape[-3] > 1:
             kept = [position for position in range(value.shape[-3]) if position not in set(dropped)]

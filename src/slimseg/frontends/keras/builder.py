@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from slimseg.errors import ModelError
 from slimseg.frontends.keras.stored import Array
 from slimseg.frontends.work import Work
-from slimseg.graph import ops, shapes
+from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, legal
 
 MAX_VALUES = 1 << 28  # of one tensor: more is no network, but a damaged number
@@ -115,7 +115,7 @@ class Builder:
             ModelError: the inputs do not fit the module.
         """
         try:
-            shape = shapes.shape_of(module, [value.shape for value in inputs])
+            shape = propagation.shape_of(module, [value.shape for value in inputs])
         except (ValueError, IndexError) as error:
             raise ModelError(f"layer {self._layer[1]} does not fit its input: {error}") from error
         if math.prod(shape) > MAX_VALUES or len(self._names) > MAX_NODES:

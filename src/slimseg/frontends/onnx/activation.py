@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -157,8 +158,10 @@ def quantize(call: Call) -> Value:
 _NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 
 
-class Erf(nn.Module):
-    """No part of the vocabulary: stands in the graph until `spellings` finds the GELU around it."""
+class Erf(ops.Unary):
+    """The vocabulary lacks this function: it stands in the graph until `spellings` finds the GELU around it."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.erf(x)
+    FUNCTIONS: ClassVar = {"erf": torch.erf}
+
+    def __init__(self) -> None:
+        super().__init__("erf")

@@ -19,7 +19,7 @@ from torch import fx, nn
 from slimseg.errors import ModelError, UnknownOperator, printable
 from slimseg.frontends.onnx.reader import Model, Node
 from slimseg.frontends.onnx.tensors import Array
-from slimseg.graph import ops, shapes
+from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, node_name
 
 LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
@@ -102,7 +102,7 @@ class Builder:
             ModelError: the inputs do not fit it.
         """
         try:
-            shape = shapes.shape_of(layer, [node.meta["shape"] for node in inputs])
+            shape = propagation.shape_of(layer, [node.meta["shape"] for node in inputs])
         except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
             raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:

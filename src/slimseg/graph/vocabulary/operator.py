@@ -1,0 +1,53 @@
+"""The record of an operator: all that slimseg knows of one class of the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from slimseg.graph.channel_trace import Channels, ChannelTrace
+from slimseg.graph.shapes import Shape
+
+ShapeRule = Callable[[Any, Sequence[Shape]], Shape]
+"""(layer, shapes of its inputs) to the shape of its output; ValueError where they do not fit the layer."""
+
+MacsRule = Callable[[Any, Sequence[Shape], Shape], int]
+"""(layer, shapes of its inputs, shape of its output) to multiply-accumulates."""
+
+ChannelRule = Callable[[ChannelTrace, fx.Node, Any], "Channels | None"]
+"""(trace, node, layer) to the channels of the node's value; None where the rule does not hold."""
+
+
+def no_macs(layer: nn.Module, inputs: Sequence[Shape], output: Shape) -> int:
+    """Of layers whose arithmetic is not counted, which is all but convolutions and linear layers."""
+    return 0
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One class of the vocabulary. What is left out is what is safe for a layer of which no more is known.
+
+    Args:
+        kind: the module's class; it holds for subclasses without a record of their own, too.
+        shape: the output's shape.
+        macs: multiply-accumulates at batch 1.
+        channels: which channels of its output are which of its inputs', and can only leave together with them
+            (`channel_flow`). None: all of them have to stay.
+        scales: the same for channels that can only be scaled together (`scale_flow`). None: none may be scaled.
+        never_negative: whether no output is below zero, whatever the input.
+    """
+
+    kind: type[nn.Module]
+    shape: ShapeRule
+    macs: MacsRule = no_macs
+    channels: ChannelRule | None = None
+    scales: ChannelRule | None = None
+    never_negative: bool = False
+
+
+def kinds(operators: Iterable[Operator]) -> tuple[type[nn.Module], ...]:
+    """The classes of some records, for `isinstance`."""
+    return tuple(operator.kind for operator in operators)

@@ -1,0 +1,27 @@
+"""Pooling: one number for each window of a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from slimseg.graph.shapes import Shape, pair
+from slimseg.graph.vocabulary.operator import Operator, kinds
+from slimseg.graph.vocabulary.rules import same_channels, window_counts
+
+
+def _windows_shape(layer: nn.MaxPool2d | nn.AvgPool2d, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0][:2], *window_counts(layer, shapes[0], getattr(layer, "dilation", 1)))
+
+
+def _adaptive_shape(layer: nn.AdaptiveAvgPool2d, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0][:2], *pair(layer.output_size))
+
+
+OPERATORS = (
+    Operator(nn.MaxPool2d, _windows_shape, channels=same_channels, scales=same_channels),
+    Operator(nn.AvgPool2d, _windows_shape, channels=same_channels, scales=same_channels),
+    Operator(nn.AdaptiveAvgPool2d, _adaptive_shape, channels=same_channels, scales=same_channels),
+)
+POOLINGS = kinds(OPERATORS)
