@@ -22,6 +22,7 @@ from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder, Storage
+from slimseg.runtimes.lowering import without_lowering
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,9 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
         Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
     """
     folded = fold_scales(graph)
-    unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
+    unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
     if unknown:
-        return _with_litert_torch(
-            graph, ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
-        )
+        return _with_litert_torch(graph, unknown)
     try:
         return _Writer(folded, storage).run()
     except Unsupported as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.coreml.lowering.step import Step, Var, cut
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var, cut
 
 _TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 _NUMBERS = {"float32": "fp32", "int32": "int32", "int64": "int32"}  # MIL has no wider integers
@@ -89,3 +89,17 @@ def space_to_depth(step: Step, layer: ops.SpaceToDepth) -> Var:
 
 def cast(step: Step, layer: ops.Cast) -> Var:
     return step.mb.cast(x=step.inputs[0], dtype=_NUMBERS[layer.dtype], name=step.name)
+
+
+LOWERINGS: Lowerings = {
+    ops.Concat: concat,
+    ops.Pad: pad,
+    ops.ArgMax: arg_max,
+    ops.Slice: slice_,
+    ops.Reshape: reshape,
+    ops.Transpose: transpose,
+    ops.Reduce: reduce,
+    ops.DepthToSpace: depth_to_space,
+    ops.SpaceToDepth: space_to_depth,
+    ops.Cast: cast,
+}

@@ -9,7 +9,7 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair
-from slimseg.runtimes.coreml.lowering.step import Step, Var
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
 
 
 def max_pool(step: Step, layer: nn.MaxPool2d) -> Var:
@@ -84,3 +84,10 @@ def _means(length: int, windows: int) -> np.ndarray[Any, Any]:
         start, stop = i * length // windows, -(-(i + 1) * length // windows)
         result[i, start:stop] = 1 / (stop - start)
     return result
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}

@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as tflite
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.runtimes.litert.lowering.step import (
+    Lowerings,
     Op,
     Options,
     Step,
@@ -170,3 +171,18 @@ def arg_max(builder: ModelBuilder, step: Step, layer: ops.ArgMax) -> int:
     target = builder.tensor(step.name, step.shape, np.int32)
     builder.operator(Op.ARG_MAX, (step.inputs[0], axis), target, options, Options.ArgMaxOptions)
     return target
+
+
+LOWERINGS: Lowerings = {
+    ops.Concat: concat,
+    ops.Pad: pad,
+    ops.Resize: resize,
+    ops.ArgMax: arg_max,
+    ops.Slice: slice_,
+    ops.Reshape: reshape,
+    ops.Transpose: transpose,
+    ops.Reduce: reduce,
+    ops.DepthToSpace: depth_to_space,
+    ops.SpaceToDepth: space_to_depth,
+    ops.Cast: cast,
+}

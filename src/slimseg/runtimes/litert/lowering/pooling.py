@@ -8,7 +8,7 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair, same_padding
-from slimseg.runtimes.litert.lowering.step import Op, Options, Step, pad_operator
+from slimseg.runtimes.litert.lowering.step import Lowerings, Op, Options, Step, pad_operator
 from slimseg.runtimes.litert.schema import ModelBuilder
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -108,3 +108,11 @@ def adaptive_average_pool(builder: ModelBuilder, step: Step, layer: nn.AdaptiveA
         raise Unsupported(f"{step.name}: {height}x{width} does not divide into {out_height}x{out_width} equal windows")
     window = (height // out_height, width // out_width)
     return _pool_operator(builder, step, Op.AVERAGE_POOL_2D, step.inputs[0], window, window)
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}
+FUSES: tuple[type[nn.Module], ...] = (nn.AvgPool2d, nn.MaxPool2d)

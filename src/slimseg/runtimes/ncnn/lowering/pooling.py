@@ -6,7 +6,7 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair
-from slimseg.runtimes.ncnn.lowering.step import Step, as_map
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map
 from slimseg.runtimes.ncnn.net import Net, Param
 
 MAX, AVERAGE = 0, 1
@@ -73,3 +73,10 @@ def adaptive_average_pool(net: Net, step: Step, layer: nn.AdaptiveAvgPool2d) -> 
 def global_pool(net: Net, step: Step, kind: int) -> int:
     """One number per channel. ncnn gives it flat, (C,); whatever needs a map makes it one."""
     return net.add("Pooling", step.name, (as_map(net, step),), step.shape[:1], {0: kind, _GLOBAL: 1})
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}

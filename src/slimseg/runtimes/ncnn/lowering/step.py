@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.runtimes.ncnn.net import Array, Net, Param, Weight
@@ -29,6 +29,9 @@ class Step:
     pad_value: float
     input_shapes: tuple[Shape, ...]  # torch's, without batch; the first before that padding
     shape: Shape
+
+
+Lowerings = dict[type[nn.Module], Callable[[Net, Step, Any], int]]
 
 
 def unbatched(shape: Sequence[int], name: str) -> Shape:
@@ -87,11 +90,6 @@ def constant(net: Net, name: str, values: Array) -> int:
     keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[values.ndim]
     shape = tuple(int(length) for length in values.shape)
     return net.add("MemoryData", name, (), shape, dict(zip(keys, shape, strict=True)), [Weight(values)])
-
-
-def weights(tensor: Tensor, order: Sequence[int] | None = None) -> Array:
-    value = tensor.detach().cpu().float()
-    return np.ascontiguousarray((value.permute(*order) if order else value).numpy(), np.float32)
 
 
 def volume(shape: Sequence[int]) -> int:
