@@ -19,13 +19,13 @@ from slimseg.frontends.keras.stored import Array
 from slimseg.frontends.work import Work
 from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, legal
+from slimseg.graph.orders import TO_NHWC, nhwc_shape
 
 MAX_VALUES = 1 << 28  # of one tensor: more is no network, but a damaged number
 MAX_NODES = 6_000  # and calls of layers and models
 MAX_STEPS = 5_000_000  # of reading: arguments of calls, instructions of lambdas
 _COPIES = 64  # of all weights: a layer that is called again has its weights copied once more
 _LONGEST_NAME = 200
-NCHW_OF_NHWC = (0, 2, 3, 1)  # where dimension i of NHWC is in NCHW
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,14 @@ class Value:
     @property
     def keras_shape(self) -> tuple[int, ...]:
         """As Keras sees it: NHWC."""
-        if len(self.shape) != 4:
-            return self.shape
-        return (self.shape[0], *self.shape[2:], self.shape[1])
+        return nhwc_shape(self.shape)
 
     def dim(self, axis: int) -> int:
         """torch's dimension for Keras's `axis`."""
         rank = len(self.shape)
         if not isinstance(axis, int) or not -rank <= axis < rank:
             raise ModelError(f"axis {axis} of a tensor of {rank} dimensions does not exist")
-        return NCHW_OF_NHWC[axis % rank] if rank == 4 else axis % rank
+        return TO_NHWC[axis % rank] if rank == 4 else axis % rank
 
 
 class Builder:

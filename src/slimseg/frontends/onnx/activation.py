@@ -14,6 +14,7 @@ from slimseg.frontends.onnx.arithmetic import stored
 from slimseg.frontends.onnx.builder import Call, Value, parameter
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops
+from slimseg.graph.vocabulary import is_never_negative
 
 
 def simple(build: Callable[[], nn.Module]) -> Callable[[Call], Value]:
@@ -149,13 +150,10 @@ def quantize(call: Call) -> Value:
         raise call.unknown("it has no single scale")
     kind = np.iinfo(np.uint8 if zero is None else zero.dtype)
     lowest = 0 if zero is None else int(zero.reshape(-1)[0])
-    if lowest != kind.min or isinstance(call.builder.layer(value.node), _NEVER_NEGATIVE):
+    if lowest != kind.min or is_never_negative(call.builder.layer(value.node)):
         return value
     highest = (kind.max - kind.min) * float(scale.reshape(-1)[0])
     return call.on(value, nn.ReLU6() if math.isclose(highest, 6, rel_tol=0.01) else nn.ReLU())
-
-
-_NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 
 
 class Erf(ops.Unary):

@@ -21,11 +21,12 @@ from slimseg.frontends.onnx.reader import Model, Node
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, node_name
+from slimseg.graph.orders import TO_NHWC
 
 LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
 MAX_LAYERS = 6_000  # one operator can be several
 MAX_RANK = 8
-NHWC = (0, 2, 3, 1)
+NHWC = TO_NHWC
 # How torch, Keras and Paddle call a layer's weights, behind the layer's own name.
 _ROLES = r"([/.](weight|bias|(depthwise_|pointwise_)?kernel|gamma|beta|alpha)|[._](weights|w_\d+|scale))(:0|/.*)?$"
 # What exporters call a value that has no name.

@@ -5,8 +5,9 @@
     arithmetic    of one tensor, of one with constants (batch norm, affine), of two
     pooling, resize, reduction, layout
 
-A new class is a record in one of these files (and the class itself, if torch has none), and a lowering for every
-runtime that can say it (`runtimes/*/lowering`). torch.nn has most classes; those it lacks stand before their records.
+A new class is a record in one of these files, and a lowering, or a refusal with its reason, for every runtime
+(`runtimes/*/lowering`). torch.nn has most classes; those that it lacks stand before their records, and `graph/ops.py`
+lists them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ OPERATORS: dict[type[nn.Module], Operator] = {
     for room in (convolution, activation, arithmetic, pooling, resize, reduction, layout)
     for operator in room.OPERATORS
 }
-ELEMENT_WISE = (
-    *activation.ACTIVATIONS,
-    *kinds(arithmetic.OPERATORS),
-)  # an output is made of the inputs at its place
+# The classes that make each output value of the input values at its place alone.
+ELEMENT_WISE = (*activation.ACTIVATIONS, *kinds(arithmetic.OPERATORS))
 
 
 def operator_of(layer: nn.Module | None) -> Operator | None:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from slimseg.graph.channel_trace import Channels, ChannelTrace
+from slimseg.graph.orders import TO_NCHW, nhwc
 from slimseg.graph.shapes import Shape
 from slimseg.graph.vocabulary.operator import Operator
 from slimseg.graph.vocabulary.rules import from_the_front, held_channels, same_channels, same_shape
@@ -87,11 +88,11 @@ class Reshape(nn.Module):
         batch = x.shape[0] if -1 in self.shape else -1
         if not self.channels_last:
             return x.reshape(batch, *self.shape[1:])
-        flat = x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+        flat = nhwc(x)
         if len(self.shape) != 4:
             return flat.reshape(batch, *self.shape[1:])
         channels, height, width = self.shape[1:]
-        return flat.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return flat.reshape(batch, height, width, channels).permute(TO_NCHW)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, channels_last={self.channels_last}"

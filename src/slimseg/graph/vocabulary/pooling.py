@@ -11,6 +11,22 @@ from slimseg.graph.vocabulary.operator import Operator, kinds
 from slimseg.graph.vocabulary.rules import same_channels, window_counts
 
 
+def reached_padding(
+    layer: nn.MaxPool2d | nn.AvgPool2d, size: Sequence[int], windows: Sequence[int]
+) -> list[tuple[int, int]]:
+    """(before, after) in height and width: what the windows reach of the layer's padding, or beyond it (ceil_mode).
+
+    Args:
+        size: height and width of the input in pixels.
+        windows: how many there are in height and width, the size of the output.
+    """
+    sides = zip(size, windows, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
+    return [
+        (before, max(0, (count - 1) * stride + kernel - length - before))
+        for length, count, kernel, stride, before in sides
+    ]
+
+
 def _windows_shape(layer: nn.MaxPool2d | nn.AvgPool2d, shapes: Sequence[Shape]) -> Shape:
     return (*shapes[0][:2], *window_counts(layer, shapes[0], getattr(layer, "dilation", 1)))
 

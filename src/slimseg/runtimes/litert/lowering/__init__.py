@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import nn
 
 from slimseg.runtimes.litert.lowering import activation, arithmetic, convolution, layout, pooling
-from slimseg.runtimes.litert.lowering.step import Fused, Lowerings, Step, nhwc
+from slimseg.runtimes.litert.lowering.step import Fused, Lowerings, Step
 from slimseg.runtimes.lowering import Refusals
 
 _ROOMS = (activation, arithmetic, convolution, layout, pooling)
@@ -20,4 +20,4 @@ REFUSALS: Refusals = {}
 FUSABLE: dict[type[nn.Module], int] = {nn.ReLU: Fused.RELU, nn.ReLU6: Fused.RELU6}
 FUSE_INTO = (*convolution.FUSES, *pooling.FUSES, *arithmetic.FUSES)
 
-__all__ = ["FUSABLE", "FUSE_INTO", "LOWERINGS", "REFUSALS", "Fused", "Step", "nhwc"]
+__all__ = ["FUSABLE", "FUSE_INTO", "LOWERINGS", "REFUSALS", "Fused", "Step"]

@@ -10,6 +10,7 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
+from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
 from slimseg.runtimes.litert.lowering.step import Lowerings, Op, Options, Step, pad_operator, slice_operator
 from slimseg.runtimes.litert.schema import ModelBuilder
@@ -21,7 +22,7 @@ def convolution(builder: ModelBuilder, step: Step, layer: nn.Conv2d) -> int:
         builder, step, layer.kernel_size, layer.stride, layer.dilation, layer.padding
     )  # fmt: skip
     depthwise = ops.is_depthwise(layer)
-    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+    order = (1, 2, 3, 0) if depthwise else TO_NHWC
     inputs = (
         source,
         builder.constant(f"{step.name}_weight", weights(layer.weight, order)),

@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 from torch import fx, nn
 
+from slimseg.graph.orders import TO_NCHW
 from slimseg.runtimes.litert.schema import ModelBuilder
 
 Op = tflite.BuiltinOperator
@@ -34,15 +35,10 @@ class Step:
 Lowerings = dict[type[nn.Module], Callable[[ModelBuilder, Step, Any], int]]
 
 
-def nhwc(shape: Sequence[int]) -> tuple[int, ...]:
-    """(N, C, H, W) to (N, H, W, C); other ranks stay."""
-    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else tuple(shape)
-
-
 def nhwc_dim(step: Step, dim: int) -> int:
     """Where a dimension of the node's input lies in the file."""
     rank = len(step.input_shapes[0])
-    return {0: 0, 1: 3, 2: 1, 3: 2}[dim % 4] if rank == 4 else dim % rank
+    return TO_NCHW[dim % rank] if rank == 4 else dim % rank
 
 
 def unary(builder: ModelBuilder, step: Step, code: int, options: Any = None, kind: int = 0, version: int = 1) -> int:
