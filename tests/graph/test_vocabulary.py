@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.channel_groups import channel_groups, without
 from slimseg.graph.vocabulary import ELEMENT_WISE, OPERATORS, Operator, is_never_negative, operator_of
-from slimseg.graph.vocabulary.rules import same_channels
+from slimseg.graph.vocabulary.rules import held_channels, same_channels, same_shape
 from slimseg.quantisation.scale_flow import scale_flow
 from slimseg.runtimes.litert import file, lowering, writer
 from slimseg.runtimes.litert.lowering.step import Op, Options, Step
@@ -89,6 +90,34 @@ def test_its_channels_leave_and_are_scaled_with_those_before_it():
     assert narrower.shape(narrower.node("layer_2")) == (1, 3, 8, 12)
     scales = scale_flow(graph)
     assert torch.equal(scales.values["layer_2"], scales.made["layer_0"])
+
+
+class Gains(nn.Module):
+    """A product with a gain of its own for each channel (C,)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain[:, None, None]
+
+
+def _cut_gains(layer: Gains, dropped: list[int]) -> None:
+    layer.gain = nn.Parameter(layer.gain.detach()[[k for k in range(len(layer.gain)) if k not in dropped]])
+
+
+def test_a_layer_loses_channels_by_its_own_rule_or_not_at_all(monkeypatch):
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), Gains(4), nn.Conv2d(4, 2, 1)).eval()
+    record = Operator(Gains, same_shape, channels=held_channels)
+    monkeypatch.setitem(OPERATORS, Gains, record)
+    graph = edit.trace(layers, (1, 3, 10, 12))
+    (group,) = channel_groups(graph)
+    with pytest.raises(Unsupported, match="layer_1 cannot lose channels: no rule takes them out of Gains"):
+        without(graph, group, [1])
+    monkeypatch.setitem(OPERATORS, Gains, replace(record, cut_outputs=_cut_gains))
+    narrower = without(graph, group, [1])
+    assert narrower(torch.zeros(1, 3, 10, 12)).shape == (1, 2, 8, 10)
 
 
 @pytest.mark.usefixtures("registered")

@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import nn
 
 from slimseg.graph.vocabulary import activation, arithmetic, convolution, layout, pooling, reduction, resize
-from slimseg.graph.vocabulary.operator import ChannelRule, MacsRule, Operator, ShapeRule, kinds
+from slimseg.graph.vocabulary.operator import ChannelRule, CutRule, MacsRule, Operator, ShapeRule, kinds
 
 OPERATORS: dict[type[nn.Module], Operator] = {
     operator.kind: operator
@@ -41,6 +41,7 @@ __all__ = [
     "ELEMENT_WISE",
     "OPERATORS",
     "ChannelRule",
+    "CutRule",
     "MacsRule",
     "Operator",
     "ShapeRule",

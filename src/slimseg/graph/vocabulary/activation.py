@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch_pruning
 from torch import Tensor, fx, nn
 
 from slimseg.graph.channel_trace import Channels, ChannelTrace
 from slimseg.graph.shapes import Shape
 from slimseg.graph.vocabulary.operator import Operator, kinds
-from slimseg.graph.vocabulary.rules import broadcast_shape, constant_channels, held_channels, same_channels, same_shape
+from slimseg.graph.vocabulary.rules import (
+    broadcast_shape,
+    constant_channels,
+    cut_constants,
+    held_channels,
+    same_channels,
+    same_shape,
+)
 
 
 class SpatialPReLU(nn.Module):
@@ -53,8 +61,20 @@ _PLAIN = (  # nothing learnt: they fit any number of channels
     Operator(nn.ELU, same_shape, channels=same_channels),
 )
 _LEARNT = (
-    Operator(nn.PReLU, _prelu_shape, channels=_prelu_channels, scales=same_channels),
-    Operator(SpatialPReLU, _spatial_prelu_shape, channels=constant_channels, scales=same_channels),
+    Operator(
+        nn.PReLU,
+        _prelu_shape,
+        channels=_prelu_channels,
+        scales=same_channels,
+        cut_outputs=torch_pruning.prune_prelu_out_channels,
+    ),
+    Operator(
+        SpatialPReLU,
+        _spatial_prelu_shape,
+        channels=constant_channels,
+        scales=same_channels,
+        cut_outputs=cut_constants,
+    ),
 )
 OPERATORS = (*_PLAIN, *_LEARNT, Operator(nn.Softmax, same_shape, never_negative=True))
 PLAIN_ACTIVATIONS = kinds(_PLAIN)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
+import torch_pruning
 from torch import Tensor, fx, nn
 
 from slimseg.graph.channel_trace import Channels, ChannelTrace
@@ -15,6 +16,7 @@ from slimseg.graph.vocabulary.rules import (
     broadcast_shape,
     constant_channels,
     constants,
+    cut_constants,
     held_channels,
     require_channels,
     same_channels,
@@ -163,7 +165,12 @@ def _product_scales(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Cha
 
 
 OPERATORS = (
-    Operator(nn.BatchNorm2d, _batch_norm_shape, channels=held_channels),
+    Operator(
+        nn.BatchNorm2d,
+        _batch_norm_shape,
+        channels=held_channels,
+        cut_outputs=torch_pruning.prune_batchnorm_out_channels,
+    ),
     Operator(Unary, same_shape, channels=same_channels),
     Operator(Add, broadcast_shape, channels=_pair_channels, scales=_sum_scales),
     Operator(Subtract, broadcast_shape, channels=_pair_channels, scales=_sum_scales),
@@ -171,5 +178,5 @@ OPERATORS = (
     Operator(Divide, broadcast_shape, channels=_pair_channels),
     Operator(Maximum, broadcast_shape, channels=_pair_channels, scales=_sum_scales),
     Operator(Minimum, broadcast_shape, channels=_pair_channels, scales=_sum_scales),
-    Operator(Affine, _affine_shape, channels=constant_channels),
+    Operator(Affine, _affine_shape, channels=constant_channels, cut_outputs=cut_constants),
 )

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch_pruning
 from torch import Tensor, fx, nn
 
 from slimseg.graph.channel_trace import Channels, ChannelTrace
 from slimseg.graph.shapes import Shape, pair
-from slimseg.graph.vocabulary.operator import Operator
+from slimseg.graph.vocabulary.operator import MacsRule, Operator, ShapeRule
 from slimseg.graph.vocabulary.rules import held_channels, require_channels, window_counts
 
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d)
@@ -111,9 +112,36 @@ def _linear_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Linear) -> Ch
     return _mixed(trace, node, layer) if len(trace.shape(node)) == 2 else None
 
 
+def _cut_outputs(layer: nn.Conv2d | nn.ConvTranspose2d, dropped: list[int]) -> None:
+    if is_depthwise(layer):
+        torch_pruning.prune_depthwise_conv_out_channels(layer, dropped)
+    else:
+        torch_pruning.prune_conv_out_channels(layer, dropped)
+
+
+def _convolution(kind: type[nn.Module], shape: ShapeRule, macs: MacsRule) -> Operator:
+    return Operator(
+        kind,
+        shape,
+        macs,
+        channels=_convolution_channels,
+        scales=_mixed,
+        cut_outputs=_cut_outputs,
+        cut_inputs=torch_pruning.prune_conv_in_channels,
+    )
+
+
 OPERATORS = (
-    Operator(nn.Conv2d, _convolution_shape, _convolution_macs, channels=_convolution_channels, scales=_mixed),
-    Operator(nn.ConvTranspose2d, _transposed_shape, _transposed_macs, channels=_convolution_channels, scales=_mixed),
-    Operator(CroppedConvTranspose2d, _cropped_shape, _transposed_macs, channels=_convolution_channels, scales=_mixed),
-    Operator(nn.Linear, _linear_shape, _linear_macs, channels=_linear_channels, scales=_linear_channels),
+    _convolution(nn.Conv2d, _convolution_shape, _convolution_macs),
+    _convolution(nn.ConvTranspose2d, _transposed_shape, _transposed_macs),
+    _convolution(CroppedConvTranspose2d, _cropped_shape, _transposed_macs),
+    Operator(
+        nn.Linear,
+        _linear_shape,
+        _linear_macs,
+        channels=_linear_channels,
+        scales=_linear_channels,
+        cut_outputs=torch_pruning.prune_linear_out_channels,
+        cut_inputs=torch_pruning.prune_linear_in_channels,
+    ),
 )

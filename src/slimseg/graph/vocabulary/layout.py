@@ -271,6 +271,11 @@ def _reshape_channels(trace: ChannelTrace, node: fx.Node, layer: Reshape) -> Cha
     return None if _reshape_scales(trace, node, layer) is None else held_channels(trace, node, layer)
 
 
+def _cut_reshape(layer: Reshape, dropped: list[int]) -> None:
+    batch, channels, *pixels = layer.shape
+    layer.shape = (batch, channels if channels == -1 else channels - len(dropped), *pixels)
+
+
 def _depth_to_space_scales(trace: ChannelTrace, node: fx.Node, layer: DepthToSpace) -> Channels:
     source, count = trace.source(node), trace.count(node)
     for start in range(count, len(source), count):
@@ -286,7 +291,7 @@ OPERATORS = (
     Operator(Concat, _concat_shape, channels=_concat_channels, scales=_concat_channels),
     Operator(Pad, _pad_shape, channels=_pad_channels, scales=_pad_scales),
     Operator(Slice, _slice_shape, channels=_slice_channels, scales=_slice_scales),
-    Operator(Reshape, _reshape_shape, channels=_reshape_channels, scales=_reshape_scales),
+    Operator(Reshape, _reshape_shape, channels=_reshape_channels, scales=_reshape_scales, cut_outputs=_cut_reshape),
     Operator(Transpose, _transpose_shape),
     Operator(DepthToSpace, _depth_to_space_shape, scales=_depth_to_space_scales),
     Operator(SpaceToDepth, _space_to_depth_shape, scales=_space_to_depth_scales),

@@ -20,6 +20,9 @@ MacsRule = Callable[[Any, Sequence[Shape], Shape], int]
 ChannelRule = Callable[[ChannelTrace, fx.Node, Any], "Channels | None"]
 """(trace, node, layer) to the channels of the node's value; None where the rule does not hold."""
 
+CutRule = Callable[[Any, list[int]], object]
+"""(layer, positions of its channels that leave): takes them out of the layer, in place."""
+
 
 def no_macs(layer: nn.Module, inputs: Sequence[Shape], output: Shape) -> int:
     """Of layers whose arithmetic is not counted, which is all but convolutions and linear layers."""
@@ -37,6 +40,8 @@ class Operator:
         channels: which channels of its output are which of its inputs', and can only leave together with them
             (`channel_flow`). None: all of them have to stay.
         scales: the same for channels that can only be scaled together (`scale_flow`). None: none may be scaled.
+        cut_outputs, cut_inputs: how output and input channels leave the layer, for those whose `channels` say that it
+            makes or reads some, or has something of its own for each.
         never_negative: whether no output is below zero, whatever the input.
     """
 
@@ -45,6 +50,8 @@ class Operator:
     macs: MacsRule = no_macs
     channels: ChannelRule | None = None
     scales: ChannelRule | None = None
+    cut_outputs: CutRule | None = None
+    cut_inputs: CutRule | None = None
     never_negative: bool = False
 
 

@@ -81,6 +81,15 @@ def constants(layer: nn.Module) -> dict[str, Tensor]:
     return {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
 
 
+def cut_constants(layer: nn.Module, dropped: list[int]) -> None:
+    """Take channels out of constants that broadcast to (C, H, W)."""
+    for name, value in constants(layer).items():
+        if value.dim() >= 3 and value.shape[-3] > 1:
+            kept = [position for position in range(value.shape[-3]) if position not in set(dropped)]
+            cut = value.detach().index_select(value.dim() - 3, torch.tensor(kept))
+            setattr(layer, name, nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut)
+
+
 def constant_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels | None:
     """As `same_channels` or `held_channels`: the layer's constants are single numbers, or broadcast to (C, H, W)."""
     before, after = (trace.shape(each) for each in (node.all_input_nodes[0], node))
