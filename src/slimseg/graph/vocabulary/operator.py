@@ -1,4 +1,4 @@
-"""The record of an operator: all that slimseg knows of one class of the vocabulary."""
+"""The record of an operator: what has to be known of a class before a Graph can call it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def no_macs(layer: nn.Module, inputs: Sequence[Shape], output: Shape) -> int:
 
 @dataclass(frozen=True)
 class Operator:
-    """One class of the vocabulary. What is left out is what is safe for a layer of which no more is known.
+    """One class of the vocabulary. A rule that is left out has a default that is safe for any layer.
 
     Args:
-        kind: the module's class; it holds for subclasses without a record of their own, too.
-        shape: the output's shape.
-        macs: multiply-accumulates at batch 1.
+        kind: the module's class. The record holds for subclasses that have none of their own, too.
+        shape: of the output.
+        macs: multiply-accumulates at batch 1; none by default.
         channels: which channels of its output are which of its inputs', and can only leave together with them
             (`channel_flow`). None: all of them have to stay.
         scales: the same for channels that can only be scaled together (`scale_flow`). None: none may be scaled.
