@@ -172,7 +172,7 @@ def test_an_edit_that_the_check_objects_to_is_undone_alone(monkeypatch: pytest.M
 
 def test_what_is_slower_in_the_whole_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whatif, "compare", lambda *_: whatif.Price(1.0, 1.1, wins=0.2))
-    found = ExactEdits(portrait(), EXACT, "float32", Silent(), same_kind).run()
+    found = ExactEdits(portrait(), EXACT, Deployment(), Silent(), same_kind).run()
     assert found.edits == []
     assert any("in the whole network" in refusal.reason for refusal in found.refusals)
 

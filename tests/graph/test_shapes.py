@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from slimseg.graph import ops, shapes
+from slimseg.errors import GraphError
+from slimseg.graph import edit, ops, propagation
 
 quick = settings(max_examples=100, deadline=None, derandomize=True)
 one_to_three = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -22,10 +23,10 @@ def agrees(layer: nn.Module, *inputs: tuple[int, ...]) -> None:
     except (RuntimeError, ValueError):
         expected = (0,)
     if min(expected) > 0:
-        assert shapes.shape_of(layer, inputs) == expected
+        assert propagation.shape_of(layer, inputs) == expected
     else:
         with pytest.raises(ValueError, match=r"left|fit|takes"):
-            shapes.shape_of(layer, inputs)
+            propagation.shape_of(layer, inputs)
 
 
 @quick
@@ -76,3 +77,15 @@ def test_layer(layer, inputs):
 def test_dimensions_are_counted_from_the_front(layer):
     with pytest.raises(ValueError, match="counted from the end"):
         layer()
+
+
+def test_a_layer_without_a_rule_has_no_shape():
+    with pytest.raises(GraphError, match="Mish is outside the vocabulary"):
+        propagation.shape_of(nn.Mish(), [(1, 4, 5, 5)])
+
+
+def test_a_graph_with_such_a_layer_names_it():
+    graph = edit.trace(nn.Sequential(nn.ReLU(), nn.ReLU()), (1, 3, 8, 8))
+    graph.module.add_module("layer_1", nn.Mish())
+    with pytest.raises(GraphError, match=r"layer_1.*Mish is outside the vocabulary"):
+        graph.refresh()

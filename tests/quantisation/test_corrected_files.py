@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from slimseg import models
 from slimseg.demonstration import scenes
-from slimseg.graph.channel_flow import depthwise
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer
+from slimseg.graph.ops import is_depthwise
 from slimseg.planning import deploy
 from slimseg.quantisation.bias_correction import bias_corrected
 from slimseg.quantisation.equalise import equalised
@@ -52,7 +52,7 @@ def spoilt(graph: Graph) -> Graph:
         layer, activation = result.layer(node), only_consumer(node)
         reader = only_consumer(activation) if activation is not None else None
         pointwise = result.layer_as(reader, nn.Conv2d)
-        if not depthwise(layer) or pointwise is None:
+        if not is_depthwise(layer) or pointwise is None:
             continue
         factors = 10 ** (3 * torch.rand(layer.out_channels) - 1.5)
         layer.weight.data *= factors.reshape(-1, 1, 1, 1)

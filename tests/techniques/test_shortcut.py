@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimseg.deployment import Deployment
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
@@ -90,6 +91,6 @@ def test_a_site_of_another_graph_is_refused(graph: Graph) -> None:
 
 def test_its_price_is_that_of_the_whole(graph: Graph, quick_timing: None) -> None:
     large = edit.at_input_size(graph, (256, 256))
-    priced = whatif.price(large, [site(large, "sum1")], "float32", Silent())
+    priced = whatif.price(large, [site(large, "sum1")], Deployment(), Silent())
     (price,) = priced.prices.values()
     assert price.saving_ms > 0

@@ -18,6 +18,7 @@ from slimseg.errors import DataError, ModelError
 from slimseg.frontends import describe, opens, with_one_output
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw
 from slimseg.graph.output import class_count
 from slimseg.planning import sensitivity
 from slimseg.planning.deploy import Accuracy
@@ -296,7 +297,7 @@ class Evaluator:
         """Preprocessed validation images (N, 3, H, W) at the graph's input size, spread over the split."""
         pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
         images = [pipeline(read_pair(self.folder.val, index)[0]) for index in self._spread(count)]
-        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return nchw(np.stack(images))
 
     def _spread(self, count: int) -> list[int]:
         total = len(self.folder.val.images)

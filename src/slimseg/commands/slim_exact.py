@@ -22,6 +22,7 @@ from slimseg import ratios
 from slimseg.commands.evaluate import Evaluator
 from slimseg.disk import scratch
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nhwc
 from slimseg.planning import deploy, same_outputs, steady
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import ExactEdits, same_kind
@@ -257,7 +258,7 @@ def _images(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:
     """Preprocessed images to compare outputs on (N, height, width, channels): the user's, else drawn ones."""
     if evaluator is None or graph.input_shape[1] != 3:
         return same_outputs.drawn(graph)
-    return np.ascontiguousarray(evaluator.tensor(graph, IMAGES).permute(0, 2, 3, 1).numpy())
+    return np.ascontiguousarray(nhwc(evaluator.tensor(graph, IMAGES)).numpy())
 
 
 def _applied(found: _Deployed, timed: Steady) -> tuple[AppliedEdit, ...]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimseg.demonstration import network, scenes
+from slimseg.graph.orders import nchw
 
 BATCH = 8
 PHASES = ((0.5, 900, 4e-3), (1.0, 220, 1e-3))  # scale, steps, learning rate
@@ -24,7 +25,7 @@ PHASES = ((0.5, 900, 4e-3), (1.0, 220, 1e-3))  # scale, steps, learning rate
 def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """`count` scenes: images (N, 3, H, W) uint8 and masks (N, H, W)."""
     pairs = [scenes.render(seed + index) for index in range(count)]
-    images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)
+    images = nchw(np.stack([image for image, _ in pairs]))
     return images, torch.from_numpy(np.stack([mask for _, mask in pairs])).long()
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, fx
 from slimseg.errors import Unsupported
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw, nhwc
 from slimseg.results import Departure
 from slimseg.runtimes import host, registry
 from slimseg.training.data import Pixels
@@ -76,7 +77,7 @@ def _of_graph(graph: Graph, image: Pixels, wanted: set[str]) -> dict[str, Array]
     watched = _Kept(graph.module, wanted)
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     with torch.inference_mode():
-        watched.run(torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2))
+        watched.run(nchw(pipeline(image)[None]))
     return watched.values
 
 
@@ -91,7 +92,7 @@ class _Kept(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.wanted and isinstance(value, Tensor):
-            last = value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+            last = nhwc(value)
             self.values[n.name] = last.float().numpy().copy()
         return value
 

@@ -15,6 +15,7 @@ import torch
 from slimseg.errors import SlimsegError
 from slimseg.exporting import bisection
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw, nhwc
 from slimseg.graph.output import class_count
 from slimseg.planning.probes import probe_images
 from slimseg.results import Departure, Parity
@@ -138,7 +139,7 @@ def _mask(graph: Graph, image: Pixels) -> Pixels:
     """The network's own mask, in the size of the image."""
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     with torch.inference_mode():
-        output = graph(torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2))
-    value = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
+        output = graph(nchw(pipeline(image)[None]))
+    value = nhwc(output)
     scores = host.in_rows(value.numpy()[0], graph.input_size, graph.name)
     return host.to_mask(scores, (image.shape[0], image.shape[1]), graph.description.output_kind)

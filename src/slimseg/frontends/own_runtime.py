@@ -22,13 +22,13 @@ from torch import Tensor, fx, nn
 from slimseg.errors import Unsupported
 from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nhwc
 from slimseg.graph.source_check import OwnRuntime
 from slimseg.runtimes import child
 
 Array = np.ndarray[Any, Any]
 TIMEOUT_S = 20.0
 KERAS_TIMEOUT_S = 60.0  # it takes some seconds to start
-_NHWC = (0, 2, 3, 1)
 
 
 def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
@@ -149,7 +149,7 @@ def _floats(parameters: Iterable[Tensor]) -> torch.dtype:
 
 
 def _channels_last(image: Tensor) -> Array:
-    return image.permute(*_NHWC).contiguous().numpy()
+    return nhwc(image).contiguous().numpy()
 
 
 def _array(value: Tensor) -> Array:

@@ -16,6 +16,7 @@ from slimseg.errors import ModelError, SlimsegError, Unsupported, one_line
 from slimseg.frontends import own_runtime, trial_run
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import TO_NCHW, nchw
 from slimseg.graph.source_check import OwnRuntime, SourceCheck
 from slimseg.runtimes import host
 
@@ -57,7 +58,7 @@ def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
     if graph.own_runtime is None or graph.input_shape[1] != 3:
         return graph.source_check
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-    inputs = [torch.from_numpy(pipeline(image))[None].permute(0, 3, 1, 2).contiguous() for image in images]
+    inputs = [nchw(pipeline(image)[None]).contiguous() for image in images]
     return replace(check(graph, graph.own_runtime, inputs), images=len(images))
 
 
@@ -173,8 +174,8 @@ def _laid_out(output: Array, shape: tuple[int, ...]) -> Iterator[Array]:
     """The output as ours lies: as it is, or in the other order of dimensions, or without dimensions of length 1."""
     if output.shape == shape:
         yield output
-    if output.ndim == 4 and tuple(output.shape[dim] for dim in (0, 3, 1, 2)) == shape:
-        yield output.transpose(0, 3, 1, 2)
+    if output.ndim == 4 and tuple(output.shape[dim] for dim in TO_NCHW) == shape:
+        yield output.transpose(TO_NCHW)
     elif output.shape != shape and tuple(n for n in output.shape if n > 1) == tuple(n for n in shape if n > 1):
         yield output.reshape(shape)
 

@@ -1,23 +1,23 @@
 """Channels that can only be left out together: what a residual sum, a concatenation or a depthwise layer ties.
 
-Which channels are one is followed in channel_flow.py; the layers are cut by torch-pruning (Fang et al., "DepGraph:
-Towards Any Structural Pruning", 2023).
+Which channels are one is followed in channel_flow.py; the layers are cut by the rules of the vocabulary, most of which
+are torch-pruning's (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import ops
-from slimseg.graph.channel_flow import Flow, constants, depthwise, flow
-from slimseg.graph.channel_tracer import Channels
+from slimseg.graph.channel_flow import Flow, flow
+from slimseg.graph.channel_trace import Channels
 from slimseg.graph.graph import Graph
+from slimseg.graph.vocabulary import CutRule, Operator, operator_of
 
 _Places = Mapping[str, "tuple[int, ...] | None"]
 
@@ -66,11 +66,10 @@ def without(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> Graph:
     if not 0 < len(leaving) < group.channels or not leaving <= set(range(group.channels)):
         raise Unsupported(f"{group.root} cannot lose {len(dropped)} of {group.channels} channels")
     result = graph.copy()
-    for side, cut in ((group.outputs, _cut_outputs), (group.inputs, _cut_inputs)):
+    for side, rule_of in ((group.outputs, _output_rule), (group.inputs, _input_rule)):
         for name, positions in side.items():
-            layer = result.layer(result.node(name))
-            assert layer is not None
-            cut(layer, [each for index, each in enumerate(positions) if index % group.channels in leaving])
+            places = [each for index, each in enumerate(positions) if index % group.channels in leaving]
+            _cut(result, name, rule_of, places)
     try:
         result.refresh()
     except GraphError as error:
@@ -191,37 +190,21 @@ def _positions(channels: Channels, value: Channels) -> tuple[int, ...] | None:
     return tuple(places[channel][time] for time in range(times.pop()) for channel in channels)
 
 
-def _cut_outputs(layer: nn.Module, dropped: list[int]) -> None:
-    if isinstance(layer, nn.Linear):
-        torch_pruning.prune_linear_out_channels(layer, dropped)
-    elif depthwise(layer):
-        torch_pruning.prune_depthwise_conv_out_channels(layer, dropped)
-    elif isinstance(layer, ops.CONVOLUTIONS):
-        torch_pruning.prune_conv_out_channels(layer, dropped)
-    elif isinstance(layer, nn.BatchNorm2d):
-        torch_pruning.prune_batchnorm_out_channels(layer, dropped)
-    elif isinstance(layer, nn.PReLU):
-        torch_pruning.prune_prelu_out_channels(layer, dropped)
-    elif isinstance(layer, ops.Reshape):
-        batch, channels, *pixels = layer.shape
-        layer.shape = (batch, channels if channels == -1 else channels - len(dropped), *pixels)
-    else:
-        _cut_constants(layer, dropped)
+def _output_rule(operator: Operator) -> CutRule | None:
+    return operator.cut_outputs
 
 
-def _cut_inputs(layer: nn.Module, dropped: list[int]) -> None:
-    if isinstance(layer, nn.Linear):
-        torch_pruning.prune_linear_in_channels(layer, dropped)
-    else:
-        torch_pruning.prune_conv_in_channels(layer, dropped)
+def _input_rule(operator: Operator) -> CutRule | None:
+    return operator.cut_inputs
 
 
-def _cut_constants(layer: nn.Module, dropped: list[int]) -> None:
-    for name, value in constants(layer).items():
-        if value.dim() >= 3 and value.shape[-3] > 1:
-            kept = [position for position in range(value.shape[-3]) if position not in set(dropped)]
-            cut = value.detach().index_select(value.dim() - 3, torch.tensor(kept))
-            setattr(layer, name, nn.Parameter(cut) if isinstance(value, nn.Parameter) else cut)
+def _cut(graph: Graph, name: str, rule_of: Callable[[Operator], CutRule | None], dropped: list[int]) -> None:
+    layer = graph.layer(graph.node(name))
+    operator = operator_of(layer)
+    rule = rule_of(operator) if operator is not None else None
+    if rule is None:
+        raise Unsupported(f"{name} cannot lose channels: no rule takes them out of {type(layer).__name__}")
+    rule(layer, dropped)
 
 
 def _output_layers(graph: Graph) -> set[str]:

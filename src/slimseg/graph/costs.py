@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from slimseg.graph.graph import Graph
+from slimseg.graph.vocabulary import operator_of
 
 BYTES_PER_VALUE = 4
 
@@ -48,11 +49,8 @@ def _size(node: fx.Node) -> int:
 
 
 def _macs(graph: Graph, node: fx.Node, layer: nn.Module | None) -> int:
-    if isinstance(layer, nn.Conv2d):
-        return math.prod(graph.shape(node)) * math.prod(layer.kernel_size) * layer.in_channels // layer.groups
-    if isinstance(layer, nn.ConvTranspose2d):
-        source = node.all_input_nodes[0]
-        return math.prod(graph.shape(source)) * math.prod(layer.kernel_size) * layer.out_channels // layer.groups
-    if isinstance(layer, nn.Linear):
-        return math.prod(graph.shape(node)) * layer.in_features
-    return 0
+    operator = operator_of(layer)
+    if operator is None:
+        return 0
+    inputs = [graph.shape(source) for source in node.args if isinstance(source, fx.Node)]
+    return operator.macs(layer, inputs, graph.shape(node))

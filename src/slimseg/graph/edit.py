@@ -13,14 +13,15 @@ from torch import Tensor, fx, nn
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.graph import Graph, needed, only_consumer, producer
 from slimseg.graph.names import unused
-from slimseg.graph.ops import VOCABULARY, Reshape, Resize
+from slimseg.graph.ops import Reshape, Resize
+from slimseg.graph.vocabulary import operator_of
 
 
 class _BlockTracer(fx.Tracer):
     """Traces a block down to modules of the vocabulary."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, VOCABULARY)
+        return operator_of(m) is not None
 
 
 def trace(block: nn.Module, input_shape: tuple[int, ...], name: str = "block") -> Graph:

@@ -17,6 +17,8 @@ from torch import Tensor, fx, nn
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.ops import MIXING, Affine, Mixing, Pad
 
+FOLDED: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)  # no folded graph has them
+
 
 def fold_scales(graph: Graph) -> Graph:
     """A copy in which every batch norm and affine layer that can is folded into the layer before it.

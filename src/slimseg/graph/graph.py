@@ -1,6 +1,6 @@
 """The one model representation: a torch.fx graph over a small vocabulary, with what the model means.
 
-Nodes are `call_module` of a class in `ops.VOCABULARY`; whatever else a source model contains stays as an opaque
+Nodes are `call_module` of a class in `vocabulary.OPERATORS`; whatever else a source model contains stays as an opaque
 `call_function` node. Activations are NCHW with batch 1. Every node carries its output shape in `meta["shape"]`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError
-from slimseg.graph import invariants, saving, shapes, twins
+from slimseg.graph import invariants, propagation, saving, twins
 from slimseg.graph.description import Description
 from slimseg.graph.origin import Origin
 from slimseg.graph.shapes import Shape
@@ -152,7 +152,7 @@ class Graph:
             raise GraphError(f"graph {self.name} is not legal: {str(error).splitlines()[0]}") from error
         self.module.recompile()
         self.module.eval()
-        shapes.propagate(self.module, self.input_shape)
+        propagation.propagate(self.module, self.input_shape)
         problems = invariants.violations(self.module)
         if problems:
             raise GraphError(f"graph {self.name} is not legal: {'; '.join(problems)}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from torch import fx, nn
 
-from slimseg.graph.ops import VOCABULARY
+from slimseg.graph.vocabulary import operator_of
 
 Invariant = Callable[[fx.GraphModule], Iterator[str]]
 
@@ -27,8 +27,9 @@ def one_output(module: fx.GraphModule) -> Iterator[str]:
 
 def modules_are_canonical(module: fx.GraphModule) -> Iterator[str]:
     for node in module.graph.nodes:
-        if node.op == "call_module" and not isinstance(module.get_submodule(str(node.target)), VOCABULARY):
-            yield f"{node.name} calls {type(module.get_submodule(str(node.target))).__name__}, outside the vocabulary"
+        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if layer is not None and operator_of(layer) is None:
+            yield f"{node.name} calls {type(layer).__name__}, outside the vocabulary"
         if node.op == "call_method":
             yield f"{node.name} calls a method of a tensor"
 

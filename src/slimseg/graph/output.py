@@ -7,19 +7,33 @@ from torch import Tensor, fx, nn
 from slimseg.graph import edit, ops
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.orders import TO_NCHW, TO_NHWC
 
-_TO_CHANNELS_LAST = (0, 2, 3, 1)
 _KEEPS_MEANING = (ops.Reshape, ops.Transpose, ops.Slice, ops.Cast, ops.Resize, ops.Pad)
 
 
 def output_kind(graph: Graph) -> OutputKind:
     """Logits, probabilities or mask, read off the last layers: what softmax, sigmoid or argmax give is what it says."""
-    node = graph.output
-    while (layer := graph.layer(node)) is not None and isinstance(layer, _KEEPS_MEANING):
-        node = producer(node)
+    layer = graph.layer(last_computed(graph))
     if isinstance(layer, ops.ArgMax):
         return "mask"
     return "probabilities" if isinstance(layer, nn.Softmax | nn.Sigmoid) else "logits"
+
+
+def last_computed(graph: Graph) -> fx.Node:
+    """The node that makes the values of the result; what follows only moves or resizes them."""
+    node = graph.output
+    while graph.layer_as(node, _KEEPS_MEANING) is not None:
+        node = producer(node)
+    return node
+
+
+def final_argmax(graph: Graph) -> fx.Node | None:
+    """The argmax at the end of the network, where only its shape and type change behind it."""
+    node = graph.output
+    while graph.layer_as(node, (ops.Reshape, ops.Cast, ops.Transpose)) is not None:
+        node = producer(node)
+    return node if graph.layer_as(node, ops.ArgMax) is not None else None
 
 
 def map_node(graph: Graph) -> fx.Node:
@@ -28,7 +42,7 @@ def map_node(graph: Graph) -> fx.Node:
     while len(graph.shape(node)) != 4 and graph.layer_as(node, (ops.Reshape, ops.Cast)) is not None:
         node = producer(node)
     last = graph.layer_as(node, ops.Transpose)
-    if node is not graph.output and last is not None and last.dims == _TO_CHANNELS_LAST:
+    if node is not graph.output and last is not None and last.dims == TO_NHWC:
         return producer(node)  # flattened as a file flattens it, in two steps
     return node
 
@@ -47,7 +61,7 @@ def as_map(graph: Graph, output: Tensor) -> Tensor:
     if len(shape) == 3:
         return output.reshape(-1, *shape[1:])
     channels, height, width = shape[1:]
-    return output.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+    return output.reshape(-1, height, width, channels).permute(TO_NCHW)
 
 
 def map_size(graph: Graph) -> tuple[int, int]:

@@ -27,18 +27,6 @@ from slimseg.techniques.technique import dimensions
 WORTH_SHARE = 0.01  # of the latency
 UNEQUAL = 4.0  # times as many channels on one side of a 1x1
 BRANCHES = 3
-_ELEMENT_WISE: tuple[type[nn.Module], ...] = (
-    *ops.ACTIVATIONS,
-    nn.BatchNorm2d,
-    ops.Unary,
-    ops.Add,
-    ops.Subtract,
-    ops.Multiply,
-    ops.Divide,
-    ops.Maximum,
-    ops.Minimum,
-    ops.Affine,
-)
 _BRANCHING = (*ops.CONVOLUTIONS, *ops.POOLINGS)
 
 
@@ -93,7 +81,7 @@ def _fragments(graph: Graph, timed: _Times, latency_ms: float) -> Finding | None
 
 
 def _element_wise(graph: Graph, timed: _Times, latency_ms: float) -> Finding | None:
-    nodes = _slowest_first(timed, [node for node in timed if isinstance(graph.layer(node), _ELEMENT_WISE)])
+    nodes = _slowest_first(timed, [node for node in timed if isinstance(graph.layer(node), ops.ELEMENT_WISE)])
     if not nodes:
         return None
     spent = _spent(timed, nodes, 0.0, latency_ms)

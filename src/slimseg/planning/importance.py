@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from slimseg.graph.channel_groups import filters
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.runtimes import host
@@ -52,7 +53,7 @@ def measured_on(folder: Folder, graph: Graph, images: int, seed: int, progress: 
     """`measured` on some images of a folder's training split."""
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     values = np.stack([pipeline(image) for image in folder.sample_images(images, seed=seed)])
-    batches = torch.split(torch.from_numpy(values).permute(0, 3, 1, 2), BATCH_SIZE)
+    batches = torch.split(nchw(values), BATCH_SIZE)
     return measured(graph, progress.track(batches, "measuring which channels matter"))
 
 

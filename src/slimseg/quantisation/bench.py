@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from slimseg.errors import OutputError, RuntimeFailure, SlimsegError
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw
 from slimseg.planning import deploy
 from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress
@@ -196,7 +196,7 @@ class Bench:
         """
         assert self.images is not None
         count = min(most, _MEMORY_BYTES // max(1, bytes_each))
-        return torch.from_numpy(np.stack(self.images.spread(max(1, count)))).permute(0, 3, 1, 2).contiguous()
+        return nchw(np.stack(self.images.spread(max(1, count)))).contiguous()
 
 
 def _beside(

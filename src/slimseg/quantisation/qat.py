@@ -25,6 +25,7 @@ from slimseg.disk import scratch
 from slimseg.errors import Unsupported
 from slimseg.graph import image_input
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw, nhwc
 from slimseg.planning.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration, grids
@@ -153,9 +154,9 @@ class QuantisationAwareTraining:
         found = []
         for image in images:
             with torch.no_grad():
-                inputs = torch.from_numpy(app.pipeline(image)[None]).permute(0, 3, 1, 2)
+                inputs = nchw(app.pipeline(image)[None])
                 output = self.network(inputs)
-            value = output.permute(0, 2, 3, 1) if output.ndim == 4 else output
+            value = nhwc(output)
             found.append(app.mask(value[0].numpy(), (image.shape[0], image.shape[1])))
         return found
 

@@ -56,10 +56,11 @@ def largest(scores: Scores) -> Pixels:
 
 def bilinear(scores: Scores, size: tuple[int, int]) -> NDArray[np.float32]:
     """(h, w, classes) to (*size, classes), half-pixel centres."""
-    import torch
     from torch.nn import functional as F
 
-    planes = torch.from_numpy(np.ascontiguousarray(scores, np.float32))[None].permute(0, 3, 1, 2)
+    from slimseg.graph.orders import nchw
+
+    planes = nchw(np.ascontiguousarray(scores, np.float32)[None])
     if planes.shape[2:] == tuple(size):
         return planes[0].permute(1, 2, 0).numpy()
     return F.interpolate(planes, size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0).numpy()

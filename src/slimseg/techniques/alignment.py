@@ -150,7 +150,7 @@ def _keeps_channels(graph: Graph, node: fx.Node) -> bool:
     """Whether the layer works on each channel alone."""
     layer = graph.layer(node)
     if isinstance(layer, nn.Conv2d):
-        return layer.groups == layer.in_channels == layer.out_channels > 1
+        return ops.is_depthwise(layer) and ops.keeps_channels_apart(layer)
     if isinstance(layer, ops.Pad):
         return not any(layer.channels)
     return isinstance(layer, (*_ANY_CHANNELS, nn.BatchNorm2d, nn.PReLU))

@@ -148,7 +148,7 @@ def _fits(graph: Graph, node: fx.Node) -> bool:
     layer = graph.layer(node)
     if isinstance(layer, nn.Conv2d):
         pointwise = layer.groups == 1 and layer.kernel_size == (1, 1)
-        depthwise = layer.groups == layer.in_channels == layer.out_channels
+        depthwise = ops.keeps_channels_apart(layer)
         return (pointwise or depthwise) and layer.stride == (1, 1) and not isinstance(layer.padding, str)
     if isinstance(layer, _JOINS):
         return len({graph.shape(each) for each in node.all_input_nodes}) == 1

@@ -25,6 +25,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.fold import scale_and_shift
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.vocabulary import is_never_negative
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.activations import bounds
 from slimseg.techniques.algebra.channelwise import is_channelwise, rearranged
@@ -32,7 +33,6 @@ from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 _Idle = tuple[str, fx.Node]  # why, the node whose value stands for that of the idle one
 _Joined = tuple[str, tuple[fx.Node, ...], fx.Node, nn.Module]  # why, nodes, source, the block that replaces them
-_NOT_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 _KEEPS_SIGN = (
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, ops.Resize, ops.Reshape, ops.Transpose, ops.Slice,
     ops.DepthToSpace, ops.SpaceToDepth,
@@ -144,8 +144,8 @@ def _is_not_negative(graph: Graph, node: fx.Node) -> bool:
         node = producer(node)
         layer = graph.layer(node)
     if isinstance(layer, ops.Concat | ops.Add | ops.Multiply):
-        return all(isinstance(graph.layer(source), _NOT_NEGATIVE) for source in node.all_input_nodes)
-    return isinstance(layer, _NOT_NEGATIVE) or (isinstance(layer, nn.Hardtanh) and layer.min_val >= 0)
+        return all(is_never_negative(graph.layer(source)) for source in node.all_input_nodes)
+    return is_never_negative(layer) or (isinstance(layer, nn.Hardtanh) and layer.min_val >= 0)
 
 
 def _undoes(graph: Graph, node: fx.Node) -> _Idle | None:

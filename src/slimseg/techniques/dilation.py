@@ -238,4 +238,4 @@ def _no_counterpart(layer: nn.Conv2d) -> str:
 
 
 def _kind(layer: nn.Conv2d) -> str:
-    return "depthwise convolution" if layer.groups == layer.in_channels > 1 else "convolution"
+    return "depthwise convolution" if ops.is_depthwise(layer) else "convolution"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimseg.errors import Unsupported
-from slimseg.graph import edit
+from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
@@ -94,11 +94,7 @@ def _with_zeros(weight: Tensor, groups: int, together: int) -> Tensor:
 
 def _worth_trying(layer: nn.Conv2d) -> list[int]:
     """Numbers of groups: a half, a quarter; one where they are few."""
-    if layer.groups == 1 or (_is_depthwise(layer) and layer.groups > FEW_CHANNELS):
+    if layer.groups == 1 or (ops.is_depthwise(layer) and layer.groups > FEW_CHANNELS):
         return []
     fewer = [layer.groups // together for together in TOGETHER if layer.groups % together == 0]
-    return [1] if _is_depthwise(layer) else fewer or ([1] if layer.groups == 3 else [])
-
-
-def _is_depthwise(layer: nn.Conv2d) -> bool:
-    return layer.groups == layer.in_channels > 1
+    return [1] if ops.is_depthwise(layer) else fewer or ([1] if layer.groups == 3 else [])

@@ -25,6 +25,7 @@ from torch import fx, nn
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.output import last_computed
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
@@ -65,7 +66,7 @@ class LinearActivations:
     def find(self, graph: Graph) -> Found:
         sites: list[Site] = []
         refusals: list[Refusal] = []
-        last = _last(graph)
+        last = last_computed(graph)
         for node in graph.layers():
             kind = _kind(graph, node)
             if kind is None or node is last:
@@ -95,7 +96,7 @@ class LinearActivations:
         node = graph.node(site.target)
         kind = _kind(graph, node)
         wanted = site.settings_as(Replacement)
-        if kind is None or node is _last(graph) or wanted != Replacement(_NAMES[REPLACED[kind][1]]):
+        if kind is None or node is last_computed(graph) or wanted != Replacement(_NAMES[REPLACED[kind][1]]):
             raise Unsupported(f"{site.target} is no activation that {self.name} ({wanted.words}) could replace")
         block = nn.Sequential(*_free_constants(graph, node), REPLACED[kind][1]())
         return edit.replace(graph, [producer(_gate(graph, node) or node).name], site.target, block)
@@ -141,11 +142,3 @@ def _free_constants(graph: Graph, node: fx.Node) -> list[nn.Module]:
         return []
     per_channel = (shape[1], *(1 for _ in shape[2:]))
     return [ops.Affine(nn.Parameter(torch.ones(per_channel)), nn.Parameter(torch.zeros(per_channel)))]
-
-
-def _last(graph: Graph) -> fx.Node:
-    """The node whose values are the result; what follows only moves them."""
-    node = graph.output
-    while graph.layer_as(node, (ops.Reshape, ops.Transpose, ops.Slice, ops.Cast, ops.Resize, ops.Pad)) is not None:
-        node = producer(node)
-    return node

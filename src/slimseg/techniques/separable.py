@@ -23,7 +23,7 @@ from torch import fx, nn
 
 from slimseg.blocks.separable import SeparableConv2d
 from slimseg.errors import Unsupported
-from slimseg.graph import edit
+from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
@@ -62,7 +62,7 @@ class Separable:
         refusals: list[Refusal] = []
         for node in graph.layers():
             convolution = graph.layer_as(node, nn.Conv2d)
-            if convolution is None or convolution.kernel_size == (1, 1) or _is_depthwise(convolution):
+            if convolution is None or convolution.kernel_size == (1, 1) or ops.is_depthwise(convolution):
                 continue
             refusal = _refusal(graph, node, convolution)
             if refusal:
@@ -153,7 +153,3 @@ def _refusal(graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> str | None:
         )
     other = edit.shared_with(graph, node)
     return f"its weights are shared with {other}" if other else None
-
-
-def _is_depthwise(convolution: nn.Conv2d) -> bool:
-    return convolution.groups == convolution.in_channels > 1

@@ -177,7 +177,7 @@ def _refusal(graph: Graph, stage: Stage, whole_macs: int) -> str | None:
     if any((layer := spatial(graph, node)) is not None and max(layer.dilation) > 1 for node in stage.layers):
         return "its dilated convolutions see further than a block would"
     convolutions = [layer for node in stage.layers if (layer := spatial(graph, node)) is not None]
-    if 2 * sum(layer.groups == layer.in_channels for layer in convolutions) > len(convolutions):
+    if 2 * sum(map(ops.is_depthwise, convolutions)) > len(convolutions):
         return "its spatial convolutions are depthwise already: fewer blocks would learn it badly"
     share = macs(graph, stage) / whole_macs
     if share < MIN_SHARE:

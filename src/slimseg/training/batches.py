@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.host import resize_image
 from slimseg.training import augment, distil
@@ -34,7 +35,7 @@ class Batches:
             images.append(resize_image(image, size))
             if with_labels and mask is not None:
                 masks.append(resized_mask(mask, size))
-        self.images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        self.images = nchw(np.stack(images))
         self.masks = torch.from_numpy(np.stack(masks)).long() if masks else None
         self.augment = augment.augmentation(size)
         # under `torchrun` every process draws its own

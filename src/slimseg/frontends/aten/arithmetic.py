@@ -64,7 +64,7 @@ def function(name: str) -> Callable[[Call], Layer]:
 
 
 def power(call: Call) -> Layer | None:
-    name = {2: "square", 0.5: "sqrt", -0.5: "rsqrt"}.get(call["exponent"])
+    name = ops.Unary.POWERS.get(call["exponent"])
     return function(name)(call) if name else None
 
 

@@ -112,12 +112,11 @@ def clip(b: Builder, x: Value, low: Any, high: Any, suffix: str = "") -> Value:
 
 
 def power(b: Builder, x: Value, exponent: Any, suffix: str = "") -> Value:
-    functions = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
     if _number(exponent) == 1:
         return x
-    if _number(exponent) not in functions:
+    if _number(exponent) not in ops.Unary.POWERS:
         raise ModelError(f"the power {exponent} has no counterpart in slimseg: give the .tflite instead")
-    return b.emit(ops.Unary(functions[_number(exponent)]), x, suffix=suffix)
+    return b.emit(ops.Unary(ops.Unary.POWERS[_number(exponent)]), x, suffix=suffix)
 
 
 def unary(function: str) -> Callable[..., Value]:

@@ -17,15 +17,15 @@ from torch import Tensor, fx, nn
 from slimseg.errors import ModelError
 from slimseg.frontends.keras.stored import Array
 from slimseg.frontends.work import Work
-from slimseg.graph import ops, shapes
+from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, legal
+from slimseg.graph.orders import TO_NHWC, nhwc_shape
 
 MAX_VALUES = 1 << 28  # of one tensor: more is no network, but a damaged number
 MAX_NODES = 6_000  # and calls of layers and models
 MAX_STEPS = 5_000_000  # of reading: arguments of calls, instructions of lambdas
 _COPIES = 64  # of all weights: a layer that is called again has its weights copied once more
 _LONGEST_NAME = 200
-NCHW_OF_NHWC = (0, 2, 3, 1)  # where dimension i of NHWC is in NCHW
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,14 @@ class Value:
     @property
     def keras_shape(self) -> tuple[int, ...]:
         """As Keras sees it: NHWC."""
-        if len(self.shape) != 4:
-            return self.shape
-        return (self.shape[0], *self.shape[2:], self.shape[1])
+        return nhwc_shape(self.shape)
 
     def dim(self, axis: int) -> int:
         """torch's dimension for Keras's `axis`."""
         rank = len(self.shape)
         if not isinstance(axis, int) or not -rank <= axis < rank:
             raise ModelError(f"axis {axis} of a tensor of {rank} dimensions does not exist")
-        return NCHW_OF_NHWC[axis % rank] if rank == 4 else axis % rank
+        return TO_NHWC[axis % rank] if rank == 4 else axis % rank
 
 
 class Builder:
@@ -115,7 +113,7 @@ class Builder:
             ModelError: the inputs do not fit the module.
         """
         try:
-            shape = shapes.shape_of(module, [value.shape for value in inputs])
+            shape = propagation.shape_of(module, [value.shape for value in inputs])
         except (ValueError, IndexError) as error:
             raise ModelError(f"layer {self._layer[1]} does not fit its input: {error}") from error
         if math.prod(shape) > MAX_VALUES or len(self._names) > MAX_NODES:

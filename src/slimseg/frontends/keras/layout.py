@@ -8,11 +8,11 @@ from itertools import accumulate
 from typing import Any
 
 from slimseg.errors import ModelError
-from slimseg.frontends.keras.builder import NCHW_OF_NHWC, Builder, Value
+from slimseg.frontends.keras.builder import Builder, Value
 from slimseg.graph import ops
 from slimseg.graph.ops import Coordinates, ResizeMode
+from slimseg.graph.orders import TO_NCHW, TO_NHWC
 
-NHWC_OF_NCHW = (0, 3, 1, 2)
 _MOST_PARTS = 4096  # of a split
 _MAX_PARTS = 8  # of a dimension that is reversed part by part: RGB as BGR
 
@@ -31,7 +31,7 @@ def reshape(b: Builder, x: Value, shape: Sequence[int | None], suffix: str = "")
     if tuple(sizes) == x.keras_shape:
         return x
     if len(sizes) == 4:
-        sizes = [sizes[axis] for axis in NHWC_OF_NCHW]
+        sizes = [sizes[axis] for axis in TO_NCHW]
     return b.emit(ops.Reshape(tuple(sizes)), x, suffix=suffix)
 
 
@@ -60,7 +60,7 @@ def transpose(b: Builder, x: Value, axes: Sequence[int], suffix: str = "") -> Va
         return x
     if len(axes) != 4:
         return b.emit(ops.Transpose(tuple(axes)), x, suffix=suffix)
-    return b.emit(ops.Transpose(tuple(NCHW_OF_NHWC[axes[axis]] for axis in NHWC_OF_NCHW)), x, suffix=suffix)
+    return b.emit(ops.Transpose(tuple(TO_NHWC[axes[axis]] for axis in TO_NCHW)), x, suffix=suffix)
 
 
 def concat(b: Builder, values: Sequence[Value], axis: int = -1, suffix: str = "") -> Value:

@@ -15,7 +15,7 @@ from slimseg.frontends.keras import arithmetic, layout
 from slimseg.frontends.keras.builder import Value
 from slimseg.frontends.keras.convolutions import same_padding
 from slimseg.frontends.keras.said import Said, pair
-from slimseg.graph import shapes
+from slimseg.graph import propagation
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -65,7 +65,7 @@ def _share(length: int, pad: tuple[int, int], window: int, step: int) -> np.ndar
 
 def _is_same(said: Said, module: nn.Module, stride: tuple[int, int]) -> bool:
     """Whether torch's ceil_mode gives as many windows as "same" has."""
-    given = shapes.shape_of(module, [said.x.shape])[2:]
+    given = propagation.shape_of(module, [said.x.shape])[2:]
     return given == tuple(-(-length // step) for length, step in zip(said.x.shape[2:], stride, strict=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from slimseg.frontends.onnx.arithmetic import stored
 from slimseg.frontends.onnx.builder import Call, Value, parameter
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops
+from slimseg.graph.vocabulary import is_never_negative
 
 
 def simple(build: Callable[[], nn.Module]) -> Callable[[Call], Value]:
@@ -148,17 +150,16 @@ def quantize(call: Call) -> Value:
         raise call.unknown("it has no single scale")
     kind = np.iinfo(np.uint8 if zero is None else zero.dtype)
     lowest = 0 if zero is None else int(zero.reshape(-1)[0])
-    if lowest != kind.min or isinstance(call.builder.layer(value.node), _NEVER_NEGATIVE):
+    if lowest != kind.min or is_never_negative(call.builder.layer(value.node)):
         return value
     highest = (kind.max - kind.min) * float(scale.reshape(-1)[0])
     return call.on(value, nn.ReLU6() if math.isclose(highest, 6, rel_tol=0.01) else nn.ReLU())
 
 
-_NEVER_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
+class Erf(ops.Unary):
+    """The vocabulary lacks this function: it stands in the graph until `spellings` finds the GELU around it."""
 
+    FUNCTIONS: ClassVar = {"erf": torch.erf}
 
-class Erf(nn.Module):
-    """No part of the vocabulary: stands in the graph until `spellings` finds the GELU around it."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.erf(x)
+    def __init__(self) -> None:
+        super().__init__("erf")

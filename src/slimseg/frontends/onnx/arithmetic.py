@@ -117,13 +117,12 @@ def _like(constant: Tensor, value: Tensor) -> Tensor:
 
 def power(call: Call) -> Value:
     exponent = call.constant(1)
-    functions = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
     number = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else float("nan")
     if number == 1:
         return call.value()
-    if number not in functions:
+    if number not in ops.Unary.POWERS:
         raise call.unknown("its exponent is none of 2, 1/2 and -1/2")
-    return call.on(call.value(), ops.Unary(functions[number]))
+    return call.on(call.value(), ops.Unary(ops.Unary.POWERS[number]))
 
 
 def instance_norm(call: Call) -> Value:

@@ -19,13 +19,14 @@ from torch import fx, nn
 from slimseg.errors import ModelError, UnknownOperator, printable
 from slimseg.frontends.onnx.reader import Model, Node
 from slimseg.frontends.onnx.tensors import Array
-from slimseg.graph import ops, shapes
+from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, node_name
+from slimseg.graph.orders import TO_NHWC
 
 LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
 MAX_LAYERS = 6_000  # one operator can be several
 MAX_RANK = 8
-NHWC = (0, 2, 3, 1)
+NHWC = TO_NHWC
 # How torch, Keras and Paddle call a layer's weights, behind the layer's own name.
 _ROLES = r"([/.](weight|bias|(depthwise_|pointwise_)?kernel|gamma|beta|alpha)|[._](weights|w_\d+|scale))(:0|/.*)?$"
 # What exporters call a value that has no name.
@@ -102,7 +103,7 @@ class Builder:
             ModelError: the inputs do not fit it.
         """
         try:
-            shape = shapes.shape_of(layer, [node.meta["shape"] for node in inputs])
+            shape = propagation.shape_of(layer, [node.meta["shape"] for node in inputs])
         except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
             raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:

@@ -13,6 +13,7 @@ from slimseg.frontends.onnx import constants
 from slimseg.frontends.onnx.builder import NHWC, Call, Value, parameter, plain
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops
+from slimseg.graph.orders import TO_NCHW
 
 MOST_REPEATED = 8  # rows that an edge or reflecting pad copies; more would be a graph of slices
 
@@ -69,7 +70,7 @@ def _is_wanted_nhwc(call: Call) -> bool:
     """Whether those who read the result take it for NHWC: they say so, or the network does and they do not object."""
     readers = call.builder.consumers.get(call.node.outputs[0], [])
     if any(node.op == "Transpose" for node in readers):
-        return any(tuple(node.attributes.get("perm", ())) == (0, 3, 1, 2) for node in readers)
+        return any(tuple(node.attributes.get("perm", ())) == TO_NCHW for node in readers)
     return call.builder.is_nhwc and not any(node.op in _NCHW_ONLY for node in readers)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from slimseg.frontends.onnx.builder import Call, Value, plain
 from slimseg.frontends.onnx.constants import axes_of
 from slimseg.frontends.onnx.convolution import Window, window
-from slimseg.graph import ops, shapes
+from slimseg.graph import ops, propagation
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -73,7 +73,7 @@ def _torch_pool(
         counts.append((-(-room // moves.stride[axis]) if ceil else room // moves.stride[axis]) + 1)
     layer = build(moves.padding, True)
     try:
-        same = shapes.shape_of(layer, [value.shape])[2:] == tuple(counts)
+        same = propagation.shape_of(layer, [value.shape])[2:] == tuple(counts)
     except ValueError:
         return None
     return layer if same else None

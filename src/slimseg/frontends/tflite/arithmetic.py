@@ -113,11 +113,10 @@ def squared_difference(call: Call) -> Value:
 
 
 def power(call: Call) -> Value:
-    names = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}
     exponent: Array = call.constant(1)
-    if exponent.size != 1 or float(exponent.reshape(-1)[0]) not in names:
+    if exponent.size != 1 or float(exponent.reshape(-1)[0]) not in ops.Unary.POWERS:
         raise call.unknown("raises to another power than 2, 0.5 or -0.5")
-    return call.result(ops.Unary(names[float(exponent.reshape(-1)[0])]), call.value())
+    return call.result(ops.Unary(ops.Unary.POWERS[float(exponent.reshape(-1)[0])]), call.value())
 
 
 def add_all(call: Call) -> Value:

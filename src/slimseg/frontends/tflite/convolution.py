@@ -10,6 +10,7 @@ from torch import nn
 
 from slimseg.frontends.tflite.value import Array, Call, Space, Value, filled, pad
 from slimseg.graph import ops
+from slimseg.graph.orders import TO_NCHW
 from slimseg.graph.shapes import same_padding
 
 _SAME = 0
@@ -21,7 +22,7 @@ def convolution(call: Call) -> Value:
     groups = channels // weight.shape[3] if weight.ndim == 4 and weight.shape[3] else 0
     if groups < 1 or groups * weight.shape[3] != channels or weight.shape[0] % groups:
         raise call.damaged(f"has weights of {weight.shape}, which do not fit {channels} channels")
-    return _convolved(call, weight.transpose(0, 3, 1, 2), groups)
+    return _convolved(call, weight.transpose(TO_NCHW), groups)
 
 
 def depthwise(call: Call) -> Value:

@@ -17,7 +17,7 @@ from slimseg.frontends.tflite.preprocessing import implied
 from slimseg.frontends.tflite.repeats import as_resizes
 from slimseg.frontends.tflite.value import NCHW, NHWC, Array, Call, Value, natural
 from slimseg.frontends.work import Work
-from slimseg.graph import ops, shapes
+from slimseg.graph import ops, propagation
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.names import Names, node_name
@@ -189,7 +189,7 @@ class _Reader:
         return self.values[index]
 
     def _emit(self, module: nn.Module, sources: Sequence[fx.Node], name: str) -> fx.Node:
-        shape = shapes.shape_of(module, [source.meta["shape"] for source in sources])
+        shape = propagation.shape_of(module, [source.meta["shape"] for source in sources])
         if int(np.prod(shape, dtype=np.int64)) > _LARGEST_VALUE:
             raise ModelError(f"makes a tensor of {shape} at {name}: more than any network for images needs")
         if len(self.names) > _MOST_LAYERS:

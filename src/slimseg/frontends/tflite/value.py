@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import ModelError, UnknownOperator
 from slimseg.graph import ops
+from slimseg.graph.orders import TO_NHWC
 
 Array = np.ndarray[Any, Any]
-NHWC, NCHW = (0, 2, 3, 1), (0, 1, 2, 3)  # for each dimension of the file's tensor, the node's dimension
+NHWC, NCHW = TO_NHWC, (0, 1, 2, 3)  # for each dimension of the file's tensor, the node's dimension
 Amounts = tuple[int, int, int, int]  # left, right, top, bottom
 
 

@@ -17,6 +17,7 @@ import torch
 
 from slimseg.errors import Unsupported
 from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw
 from slimseg.graph.output import giving_map
 from slimseg.results import Artefact, Port
 from slimseg.runtimes import host
@@ -69,7 +70,7 @@ def write(request: Request) -> Written:
 def _tensor(graph: Graph, images: Sequence[Pixels]) -> torch.Tensor:
     """Preprocessed images (N, 3, height, width)."""
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-    return torch.from_numpy(np.stack([pipeline(image) for image in images])).permute(0, 3, 1, 2)
+    return nchw(np.stack([pipeline(image) for image in images]))
 
 
 def _check(made: writer.Artefact, found: structure.Structure) -> None:

@@ -7,10 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from slimseg.graph import ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph, producer
-from slimseg.graph.output import class_count, map_node
+from slimseg.graph.output import class_count, final_argmax, map_node
 
 PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
 PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
@@ -55,11 +54,8 @@ def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence
 def class_labels(graph: Graph) -> list[str]:
     """The names of the classes, completed by numbers to as many as the network tells apart."""
     names = graph.description.classes
-    node = graph.output
-    while graph.layer_as(node, (ops.Reshape, ops.Cast, ops.Transpose)) is not None:
-        node = producer(node)
-    masked = graph.layer_as(node, ops.ArgMax) is not None
-    count = graph.shape(producer(node))[1] if masked else class_count(graph)
+    argmax = final_argmax(graph)
+    count = class_count(graph) if argmax is None else graph.shape(producer(argmax))[1]
     return [names[i] if i < len(names) else f"class {i}" for i in range(max(count, len(names)))]
 
 

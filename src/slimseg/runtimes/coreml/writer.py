@@ -36,6 +36,7 @@ from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, producer
 from slimseg.runtimes.coreml import lowering, metadata, package
 from slimseg.runtimes.coreml.compression import WeightStorage, compressed
+from slimseg.runtimes.lowering import without_lowering
 
 Precision = Literal["float16", "float32"]
 Size = tuple[int, int]  # height, width
@@ -131,10 +132,9 @@ def output_name(graph: Graph) -> str:
 
 
 def _check(graph: Graph, sizes: Sequence[Size]) -> None:
-    unknown = [node.name for node in graph.layers() if not lowering.writable(graph, node)]
+    unknown = without_lowering(graph, lowering.LOWERINGS, lowering.REFUSALS)
     if unknown:
-        more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
-        raise Unsupported(f"{graph.name} has layers that cannot be written for Core ML: {', '.join(unknown[:3])}{more}")
+        raise Unsupported(f"{graph.name} has layers that cannot be written for Core ML: {unknown}")
     if graph.input_shape[1] != 3:
         raise Unsupported(f"{graph.name} takes {graph.input_shape[1]} channels, and an image of Core ML has 3")
     if graph.output is graph.input:

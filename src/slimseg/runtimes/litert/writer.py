@@ -20,8 +20,10 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.orders import TO_NCHW, TO_NHWC, nhwc, nhwc_shape
 from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder, Storage
+from slimseg.runtimes.lowering import without_lowering
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,9 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
         Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
     """
     folded = fold_scales(graph)
-    unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
+    unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
     if unknown:
-        return _with_litert_torch(
-            graph, ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
-        )
+        return _with_litert_torch(graph, unknown)
     try:
         return _Writer(folded, storage).run()
     except Unsupported as error:
@@ -75,7 +75,7 @@ class _Writer:
 
     def run(self) -> Written:
         source = self.graph.input
-        self.tensors[source] = self.builder.tensor(source.name, lowering.nhwc(self.graph.input_shape))
+        self.tensors[source] = self.builder.tensor(source.name, nhwc_shape(self.graph.input_shape))
         for node in self.graph.layers():
             if node not in self.tensors and not is_padding_of_next(self.graph, node):
                 self._write(node)
@@ -95,8 +95,8 @@ class _Writer:
             name=last.name,
             fused=fused,
             padding=padding,
-            input_shapes=tuple(lowering.nhwc(self.graph.shape(source)) for source in sources),
-            shape=lowering.nhwc(self.graph.shape(last)),
+            input_shapes=tuple(nhwc_shape(self.graph.shape(source)) for source in sources),
+            shape=nhwc_shape(self.graph.shape(last)),
         )
         self.tensors[node] = self.tensors[last] = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
         self.covers[last.name] = (*pads, node.name, *((last.name,) if last is not node else ()))
@@ -119,7 +119,7 @@ class _Writer:
         if reshape is None or layer.stop - layer.start != 1:
             return False
         kept, dropped = self.graph.shape(node), self.graph.shape(reader)
-        order = (0, 2, 3, 1) if len(kept) == 4 else tuple(range(len(kept)))
+        order = TO_NHWC if len(kept) == 4 else tuple(range(len(kept)))
         in_file_order = reshape.channels_last or layer.dim == 1  # without channels both orders are one
         return in_file_order and dropped == tuple(kept[dim] for dim in order if dim != layer.dim)
 
@@ -160,5 +160,5 @@ class _Nhwc(nn.Module):
         self.module = module
 
     def forward(self, image: Tensor) -> Tensor:
-        result: Tensor = self.module(image.permute(0, 3, 1, 2))
-        return result.permute(0, 2, 3, 1) if result.ndim == 4 else result
+        result: Tensor = self.module(image.permute(TO_NCHW))
+        return nhwc(result)

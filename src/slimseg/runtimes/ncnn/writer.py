@@ -24,7 +24,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.output import output_kind
+from slimseg.graph.output import final_argmax, output_kind
+from slimseg.runtimes.lowering import without_lowering
 from slimseg.runtimes.ncnn import lowering
 from slimseg.runtimes.ncnn.file import save, with_description
 from slimseg.runtimes.ncnn.lowering import groups
@@ -105,24 +106,20 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
         Unsupported: a layer cannot be said in ncnn.
     """
     folded = fold_scales(without_argmax(graph))
-    unknown = [node.name for node in folded.layers() if not lowering.writable(folded, node)]
+    unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
     if not unknown:
         return _Writer(folded).run(storage)
-    more = f" and {len(unknown) - 3} more" if unknown[3:] else ""
-    names = ", ".join(unknown[:3]) + more
     raise Unsupported(
-        f"{graph.name} has layers that cannot be written for ncnn ({names}): export it to another runtime"
+        f"{graph.name} has layers that cannot be written for ncnn ({unknown}): export it to another runtime"
     )
 
 
 def without_argmax(graph: Graph) -> Graph:
     """The graph itself, or a copy that ends before its last layers if those only choose and shape the class indices."""
-    node = graph.output
-    while graph.layer_as(node, (ops.Reshape, ops.Cast, ops.Transpose)) is not None:
-        node = producer(node)
-    if graph.layer_as(node, ops.ArgMax) is None:
+    argmax = final_argmax(graph)
+    if argmax is None:
         return graph
-    result = edit.ending_at(graph, producer(node).name)
+    result = edit.ending_at(graph, producer(argmax).name)
     result.description = replace(graph.description, output_kind=output_kind(result))
     return result
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slimseg.graph.ops import keeps_channels_apart
 from slimseg.graph.shapes import pair
 from slimseg.techniques.algebra.low_resolution import keeps_size
 
@@ -29,7 +30,7 @@ TURNS = 10
 def can_be_cascade(layer: nn.Conv2d) -> bool:
     """One group or depthwise, stride 1, same size, and a depthwise kernel that is not too large."""
     rows, columns = _depthwise_size(layer)
-    whole_or_depthwise = layer.groups == 1 or layer.groups == layer.in_channels == layer.out_channels
+    whole_or_depthwise = layer.groups == 1 or keeps_channels_apart(layer)
     odd = all(taps % 2 == 1 for taps in (rows, columns, *pair(layer.kernel_size)))
     return whole_or_depthwise and odd and rows * columns <= MOST_TAPS and keeps_size(layer)
 

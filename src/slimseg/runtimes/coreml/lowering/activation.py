@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from slimseg.graph import ops
-from slimseg.runtimes.coreml.lowering.step import Step, Var, weights
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
+from slimseg.runtimes.lowering import weights
 
 
 def plain(operation: str) -> Callable[[Step, Any], Var]:
@@ -72,3 +73,21 @@ def hard_swish(step: Step, layer: nn.Hardswish) -> Var:
 def gelu(step: Step, layer: nn.GELU) -> Var:
     mode = "TANH_APPROXIMATION" if layer.approximate == "tanh" else "EXACT"
     return step.mb.gelu(x=step.inputs[0], mode=mode, name=step.name)
+
+
+LOWERINGS: Lowerings = {
+    nn.Softmax: softmax,
+    nn.ReLU: plain("relu"),
+    nn.ReLU6: plain("relu6"),
+    nn.Hardtanh: hard_tanh,
+    nn.LeakyReLU: leaky_relu,
+    nn.PReLU: prelu,
+    ops.SpatialPReLU: spatial_prelu,
+    nn.ELU: elu,
+    nn.Hardswish: hard_swish,
+    nn.Hardsigmoid: hard_sigmoid,
+    nn.SiLU: plain("silu"),
+    nn.Sigmoid: plain("sigmoid"),
+    nn.Tanh: plain("tanh"),
+    nn.GELU: gelu,
+}

@@ -8,7 +8,18 @@ from typing import Any
 import torch
 
 from slimseg.graph import ops
-from slimseg.runtimes.coreml.lowering.step import Step, Var, weights
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
+from slimseg.runtimes.lowering import spelling, weights
+
+_UNARY: dict[str, tuple[str, dict[str, float]]] = {  # MIL's operation, and what it is given beside the tensor
+    "abs": ("abs", {}),
+    "exp": ("exp", {}),
+    "log": ("log", {}),
+    "neg": ("mul", {"y": -1.0}),
+    "sqrt": ("sqrt", {}),
+    "rsqrt": ("rsqrt", {}),
+    "square": ("square", {}),
+}
 
 
 def binary(operation: str) -> Callable[[Step, Any], Var]:
@@ -17,9 +28,8 @@ def binary(operation: str) -> Callable[[Step, Any], Var]:
 
 
 def function(step: Step, layer: ops.Unary) -> Var:
-    if layer.function == "neg":
-        return step.mb.mul(x=step.inputs[0], y=-1.0, name=step.name)
-    return getattr(step.mb, layer.function)(x=step.inputs[0], name=step.name)
+    operation, settings = spelling(_UNARY, layer.function, step.node.name, "Core ML")
+    return getattr(step.mb, operation)(x=step.inputs[0], **settings, name=step.name)
 
 
 def affine(step: Step, layer: ops.Affine) -> Var:
@@ -38,3 +48,15 @@ def _broadcastable(value: torch.Tensor, step: Step) -> Any:
     if value.numel() == 1 and value.ndim <= len(step.input_shapes[0]):
         return float(value)
     return weights(value.reshape((1,) * (len(step.shape) - value.ndim) + tuple(value.shape)))
+
+
+LOWERINGS: Lowerings = {
+    ops.Unary: function,
+    ops.Add: binary("add"),
+    ops.Subtract: binary("sub"),
+    ops.Multiply: binary("mul"),
+    ops.Divide: binary("real_div"),
+    ops.Maximum: binary("maximum"),
+    ops.Minimum: binary("minimum"),
+    ops.Affine: affine,
+}

@@ -8,8 +8,10 @@ import numpy as np
 from torch import nn
 
 from slimseg.errors import Unsupported
+from slimseg.graph import ops
 from slimseg.graph.shapes import pair
-from slimseg.runtimes.coreml.lowering.step import Step, Var, cut, weights
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var, cut
+from slimseg.runtimes.lowering import weights
 
 
 def convolution(step: Step, layer: nn.Conv2d) -> Var:
@@ -76,3 +78,11 @@ def linear(step: Step, layer: nn.Linear) -> Var:
     if layer.bias is None:
         return result
     return step.mb.add(x=result, y=weights(layer.bias).reshape(1, 1, 1, -1), name=step.name)
+
+
+LOWERINGS: Lowerings = {
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    ops.CroppedConvTranspose2d: transposed_convolution,
+    nn.Linear: linear,
+}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.coreml.lowering.step import Step, Var, cut
+from slimseg.graph.orders import TO_NCHW, TO_NHWC
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var, cut
 
-_TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 _NUMBERS = {"float32": "fp32", "int32": "int32", "int64": "int32"}  # MIL has no wider integers
 _REDUCTIONS = {"mean": "reduce_mean", "sum": "reduce_sum", "max": "reduce_max", "min": "reduce_min"}
 
@@ -51,12 +51,12 @@ def reshape(step: Step, layer: ops.Reshape) -> Var:
     source, shape, wanted = step.inputs[0], step.input_shapes[0], step.shape
     turns = layer.channels_last and not (_one_order(shape) and _one_order(wanted))
     if turns and len(shape) == 4:
-        source = step.mb.transpose(x=source, perm=list(_TO_NHWC), name=step.named("channels_last"))
+        source = step.mb.transpose(x=source, perm=list(TO_NHWC), name=step.named("channels_last"))
     if not turns or len(wanted) != 4:
         return step.mb.reshape(x=source, shape=list(wanted), name=step.name)
-    flat = [wanted[dim] for dim in _TO_NHWC]
+    flat = [wanted[dim] for dim in TO_NHWC]
     made = step.mb.reshape(x=source, shape=flat, name=step.named("reshaped"))
-    return step.mb.transpose(x=made, perm=list(_TO_NCHW), name=step.name)
+    return step.mb.transpose(x=made, perm=list(TO_NCHW), name=step.name)
 
 
 def _one_order(shape: Sequence[int]) -> bool:
@@ -89,3 +89,17 @@ def space_to_depth(step: Step, layer: ops.SpaceToDepth) -> Var:
 
 def cast(step: Step, layer: ops.Cast) -> Var:
     return step.mb.cast(x=step.inputs[0], dtype=_NUMBERS[layer.dtype], name=step.name)
+
+
+LOWERINGS: Lowerings = {
+    ops.Concat: concat,
+    ops.Pad: pad,
+    ops.ArgMax: arg_max,
+    ops.Slice: slice_,
+    ops.Reshape: reshape,
+    ops.Transpose: transpose,
+    ops.Reduce: reduce,
+    ops.DepthToSpace: depth_to_space,
+    ops.SpaceToDepth: space_to_depth,
+    ops.Cast: cast,
+}

@@ -9,7 +9,8 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair
-from slimseg.runtimes.coreml.lowering.step import Step, Var
+from slimseg.graph.vocabulary.pooling import reached_padding
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
 
 
 def max_pool(step: Step, layer: nn.MaxPool2d) -> Var:
@@ -53,11 +54,8 @@ def _padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[int]:
     own = pair(layer.padding)
     if not layer.ceil_mode:
         return [own[0], own[0], own[1], own[1]]
-    result = []
-    sides = zip(step.input_shapes[0][2:], step.shape[2:], pair(layer.kernel_size), pair(layer.stride), own, strict=True)
-    for length, windows, kernel, stride, before in sides:
-        result += [before, max(0, (windows - 1) * stride + kernel - length - before)]
-    return result
+    reached = reached_padding(layer, step.input_shapes[0][2:], step.shape[2:])
+    return [amount for side in reached for amount in side]
 
 
 def adaptive_average_pool(step: Step, layer: nn.AdaptiveAvgPool2d) -> Var:
@@ -84,3 +82,10 @@ def _means(length: int, windows: int) -> np.ndarray[Any, Any]:
         start, stop = i * length // windows, -(-(i + 1) * length // windows)
         result[i, start:stop] = 1 / (stop - start)
     return result
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}

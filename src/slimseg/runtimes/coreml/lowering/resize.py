@@ -16,7 +16,7 @@ import torch
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.coreml.lowering.step import Step, Var, cut
+from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var, cut
 
 _SAMPLING = {"half_pixel": "UNALIGN_CORNERS", "align_corners": "STRICT_ALIGN_CORNERS", "asymmetric": "DEFAULT"}
 
@@ -102,3 +102,8 @@ def _stride(index: np.ndarray) -> int | None:
     """The even step between the indices, if there is one."""
     steps = set(np.diff(index).tolist()) or {1}
     return int(steps.pop()) if len(steps) == 1 and min(steps) > 0 else None
+
+
+LOWERINGS: Lowerings = {
+    ops.Resize: resize,
+}

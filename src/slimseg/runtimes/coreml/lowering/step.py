@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import fx, nn
 
 from slimseg.graph.shapes import Shape
@@ -34,8 +32,7 @@ class Step:
         return f"{self.name}_{part}"
 
 
-def weights(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    return np.ascontiguousarray(tensor.detach().cpu().float().numpy(), np.float32)
+Lowerings = dict[type[nn.Module], Callable[[Step, Any], Var]]
 
 
 def cut(step: Step, source: Var, begin: Sequence[int], end: Sequence[int], name: str | None = None) -> Var:

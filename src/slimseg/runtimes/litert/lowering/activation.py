@@ -12,8 +12,9 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.litert.lowering.step import Fused, Op, Options, Step, nhwc_dim, unary, weights
+from slimseg.runtimes.litert.lowering.step import Fused, Lowerings, Op, Options, Step, nhwc_dim, unary
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.lowering import weights
 
 
 def softmax(builder: ModelBuilder, step: Step, layer: nn.Softmax) -> int:
@@ -96,3 +97,21 @@ def gelu(builder: ModelBuilder, step: Step, layer: nn.GELU) -> int:
 def plain(code: int) -> Callable[[ModelBuilder, Step, Any], int]:
     """An operator without options on the node's inputs."""
     return lambda builder, step, layer: unary(builder, step, code)
+
+
+LOWERINGS: Lowerings = {
+    nn.Softmax: softmax,
+    nn.ReLU: plain(Op.RELU),
+    nn.ReLU6: plain(Op.RELU6),
+    nn.Hardtanh: hard_tanh,
+    nn.LeakyReLU: leaky_relu,
+    nn.PReLU: prelu,
+    ops.SpatialPReLU: spatial_prelu,
+    nn.ELU: elu,
+    nn.Hardswish: plain(Op.HARD_SWISH),
+    nn.Hardsigmoid: hard_sigmoid,
+    nn.SiLU: silu,
+    nn.Sigmoid: plain(Op.LOGISTIC),
+    nn.Tanh: plain(Op.TANH),
+    nn.GELU: gelu,
+}

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as tflite
+from torch import nn
 
 from slimseg.graph import ops
-from slimseg.runtimes.litert.lowering.step import Fused, Op, Options, Step, unary, weights
+from slimseg.runtimes.litert.lowering.step import Fused, Lowerings, Op, Options, Step, unary
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.lowering import spelling, weights
 
 _FUSED_BINARY = {
     ops.Add: (Op.ADD, tflite.AddOptionsT, Options.AddOptions),
@@ -43,7 +45,7 @@ def binary(builder: ModelBuilder, step: Step, layer: Any) -> int:
 
 
 def function(builder: ModelBuilder, step: Step, layer: ops.Unary) -> int:
-    return unary(builder, step, _UNARY[layer.function])
+    return unary(builder, step, spelling(_UNARY, layer.function, step.name, "TFLite"))
 
 
 def affine(builder: ModelBuilder, step: Step, layer: ops.Affine) -> int:
@@ -68,3 +70,16 @@ def _broadcastable(value: torch.Tensor) -> np.ndarray[Any, Any]:
     if value.ndim != 3:
         return weights(value.reshape(-1) if value.ndim == 0 else value)
     return weights(value.reshape(-1)) if value.shape[1:] == (1, 1) else weights(value, (1, 2, 0))
+
+
+LOWERINGS: Lowerings = {
+    ops.Unary: function,
+    ops.Add: binary,
+    ops.Subtract: binary,
+    ops.Divide: binary,
+    ops.Maximum: binary,
+    ops.Minimum: binary,
+    ops.Multiply: binary,
+    ops.Affine: affine,
+}
+FUSES: tuple[type[nn.Module], ...] = (*_FUSED_BINARY, ops.Affine)

@@ -9,24 +9,20 @@ from ai_edge_litert import schema_py_generated as tflite
 from torch import nn
 
 from slimseg.errors import Unsupported
+from slimseg.graph import ops
+from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
-from slimseg.runtimes.litert.lowering.step import (
-    Op,
-    Options,
-    Step,
-    pad_operator,
-    slice_operator,
-    weights,
-)
+from slimseg.runtimes.litert.lowering.step import Lowerings, Op, Options, Step, pad_operator, slice_operator
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.lowering import weights
 
 
 def convolution(builder: ModelBuilder, step: Step, layer: nn.Conv2d) -> int:
     source, padding = _spatial_padding(
         builder, step, layer.kernel_size, layer.stride, layer.dilation, layer.padding
     )  # fmt: skip
-    depthwise = layer.groups == layer.in_channels and layer.groups > 1
-    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+    depthwise = ops.is_depthwise(layer)
+    order = (1, 2, 3, 0) if depthwise else TO_NHWC
     inputs = (
         source,
         builder.constant(f"{step.name}_weight", weights(layer.weight, order)),
@@ -139,3 +135,12 @@ def linear(builder: ModelBuilder, step: Step, layer: nn.Linear) -> int:
         Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions, 5 if options.keepNumDims else 1
     )
     return target
+
+
+LOWERINGS: Lowerings = {
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    ops.CroppedConvTranspose2d: transposed_convolution,
+    nn.Linear: linear,
+}
+FUSES: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

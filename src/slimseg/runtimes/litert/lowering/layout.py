@@ -10,11 +10,12 @@ from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
+from slimseg.graph.orders import TO_NCHW, TO_NHWC
 from slimseg.runtimes.litert.lowering.step import (
+    Lowerings,
     Op,
     Options,
     Step,
-    nhwc,
     nhwc_dim,
     pad_operator,
     slice_operator,
@@ -22,7 +23,6 @@ from slimseg.runtimes.litert.lowering.step import (
 )
 from slimseg.runtimes.litert.schema import ModelBuilder
 
-_TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 _NUMBERS = {"float32": np.float32, "int32": np.int32, "int64": np.int64}
 
 
@@ -90,11 +90,11 @@ def reshape(builder: ModelBuilder, step: Step, layer: ops.Reshape) -> int:
         return _reshape_operator(builder, source, step.name, step.shape)
     if len(shape) == 4:
         planar = (shape[0], shape[3], shape[1], shape[2])
-        source = _transpose_operator(builder, source, f"{step.name}_planar", planar, _TO_NCHW)
+        source = _transpose_operator(builder, source, f"{step.name}_planar", planar, TO_NCHW)
     if len(step.shape) != 4:
         return _reshape_operator(builder, source, step.name, step.shape)
     source = _reshape_operator(builder, source, f"{step.name}_reshaped", layer.shape)
-    return _transpose_operator(builder, source, step.name, step.shape, _TO_NHWC)
+    return _transpose_operator(builder, source, step.name, step.shape, TO_NHWC)
 
 
 def _is_flat(shape: Sequence[int]) -> bool:
@@ -115,7 +115,7 @@ def _reshape_operator(builder: ModelBuilder, source: int, name: str, shape: Sequ
 def transpose(builder: ModelBuilder, step: Step, layer: ops.Transpose) -> int:
     dims: Sequence[int] = layer.dims
     if len(dims) == 4:
-        dims = [nhwc((0, 1, 2, 3)).index(dims[dim]) for dim in nhwc((0, 1, 2, 3))]
+        dims = [TO_NCHW[dims[dim]] for dim in TO_NHWC]
     return _transpose_operator(builder, step.inputs[0], step.name, step.shape, dims)
 
 
@@ -151,7 +151,7 @@ _REDUCTIONS = {"mean": Op.MEAN, "sum": Op.SUM, "max": Op.REDUCE_MAX, "min": Op.R
 
 def reduce(builder: ModelBuilder, step: Step, layer: ops.Reduce) -> int:
     dims = sorted(nhwc_dim(step, dim) for dim in layer.dims)
-    left = [dim for dim in (0, 2, 3, 1) if dim not in {each % 4 for each in layer.dims}]
+    left = [dim for dim in TO_NHWC if dim not in {each % 4 for each in layer.dims}]
     if len(step.input_shapes[0]) == 4 and not layer.keepdim and left != sorted(left):
         raise Unsupported(f"{step.name}: what a reduction over {layer.dims} leaves lies in another order in TFLite")
     axes = builder.constant(f"{step.name}_axes", np.asarray(dims, np.int32))
@@ -170,3 +170,18 @@ def arg_max(builder: ModelBuilder, step: Step, layer: ops.ArgMax) -> int:
     target = builder.tensor(step.name, step.shape, np.int32)
     builder.operator(Op.ARG_MAX, (step.inputs[0], axis), target, options, Options.ArgMaxOptions)
     return target
+
+
+LOWERINGS: Lowerings = {
+    ops.Concat: concat,
+    ops.Pad: pad,
+    ops.Resize: resize,
+    ops.ArgMax: arg_max,
+    ops.Slice: slice_,
+    ops.Reshape: reshape,
+    ops.Transpose: transpose,
+    ops.Reduce: reduce,
+    ops.DepthToSpace: depth_to_space,
+    ops.SpaceToDepth: space_to_depth,
+    ops.Cast: cast,
+}

@@ -8,7 +8,8 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair, same_padding
-from slimseg.runtimes.litert.lowering.step import Op, Options, Step, pad_operator
+from slimseg.graph.vocabulary.pooling import reached_padding
+from slimseg.runtimes.litert.lowering.step import Lowerings, Op, Options, Step, pad_operator
 from slimseg.runtimes.litert.schema import ModelBuilder
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -45,25 +46,15 @@ def _pool(
 ) -> int:
     """`same`: TFLite's SAME padding, which takes no part in the result, is meant where it is as wide."""
     kernel, stride = pair(layer.kernel_size), pair(layer.stride)
-    wanted = _pool_padding(step, layer)
+    wanted = reached_padding(layer, step.input_shapes[0][1:3], step.shape[1:3])
     source, padding = step.inputs[0], tflite.Padding.VALID
     if same and _is_same(step, layer):
         padding = tflite.Padding.SAME
-    elif wanted != ((0, 0), (0, 0)):
+    elif any(map(any, wanted)):
         _, height, width, channels = step.input_shapes[0]
         shape = (1, height + sum(wanted[0]), width + sum(wanted[1]), channels)
         source = pad_operator(builder, source, f"{step.name}_padded", shape, wanted, value)
     return _pool_operator(builder, step, code, source, kernel, stride, padding)
-
-
-def _pool_padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(before, after) in height and width: what the windows reach of the layer's padding, or beyond it (ceil_mode)."""
-    amounts = []
-    lengths = zip(step.input_shapes[0][1:3], step.shape[1:3], strict=True)
-    settings = zip(lengths, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
-    for (length, windows), kernel, stride, before in settings:
-        amounts.append((before, max(0, (windows - 1) * stride + kernel - length - before)))
-    return amounts[0], amounts[1]
 
 
 def _is_same(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
@@ -108,3 +99,11 @@ def adaptive_average_pool(builder: ModelBuilder, step: Step, layer: nn.AdaptiveA
         raise Unsupported(f"{step.name}: {height}x{width} does not divide into {out_height}x{out_width} equal windows")
     window = (height // out_height, width // out_width)
     return _pool_operator(builder, step, Op.AVERAGE_POOL_2D, step.inputs[0], window, window)
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}
+FUSES: tuple[type[nn.Module], ...] = (nn.AvgPool2d, nn.MaxPool2d)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from ai_edge_litert import schema_py_generated as tflite
 from torch import fx, nn
 
+from slimseg.graph.orders import TO_NCHW
 from slimseg.runtimes.litert.schema import ModelBuilder
 
 Op = tflite.BuiltinOperator
@@ -32,20 +32,13 @@ class Step:
     shape: tuple[int, ...]  # NHWC
 
 
-def nhwc(shape: Sequence[int]) -> tuple[int, ...]:
-    """(N, C, H, W) to (N, H, W, C); other ranks stay."""
-    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else tuple(shape)
+Lowerings = dict[type[nn.Module], Callable[[ModelBuilder, Step, Any], int]]
 
 
 def nhwc_dim(step: Step, dim: int) -> int:
     """Where a dimension of the node's input lies in the file."""
     rank = len(step.input_shapes[0])
-    return {0: 0, 1: 3, 2: 1, 3: 2}[dim % 4] if rank == 4 else dim % rank
-
-
-def weights(tensor: torch.Tensor, order: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
-    value = tensor.detach().cpu().float()
-    return np.ascontiguousarray((value.permute(*order) if order else value).numpy(), np.float32)
+    return TO_NCHW[dim % rank] if rank == 4 else dim % rank
 
 
 def unary(builder: ModelBuilder, step: Step, code: int, options: Any = None, kind: int = 0, version: int = 1) -> int:

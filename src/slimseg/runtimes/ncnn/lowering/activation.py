@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 
 from slimseg.graph import ops
+from slimseg.runtimes.lowering import weights
 from slimseg.runtimes.ncnn.lowering.arithmetic import BINARY
-from slimseg.runtimes.ncnn.lowering.step import Step, as_map, axis, constant, unary, weights
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, axis, constant, unary
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 LARGEST = 3.4028234e38
@@ -87,3 +88,21 @@ def gelu(net: Net, step: Step, layer: nn.GELU) -> int:
 def plain(kind: str) -> Callable[[Net, Step, Any], int]:
     """A layer without settings."""
     return lambda net, step, layer: unary(net, step, kind)
+
+
+LOWERINGS: Lowerings = {
+    nn.Softmax: softmax,
+    nn.ReLU: plain("ReLU"),
+    nn.ReLU6: hard_tanh,
+    nn.Hardtanh: hard_tanh,
+    nn.LeakyReLU: leaky_relu,
+    nn.PReLU: prelu,
+    ops.SpatialPReLU: spatial_prelu,
+    nn.ELU: elu,
+    nn.Hardswish: hard_swish,
+    nn.Hardsigmoid: hard_sigmoid,
+    nn.SiLU: plain("Swish"),
+    nn.Sigmoid: plain("Sigmoid"),
+    nn.Tanh: plain("TanH"),
+    nn.GELU: gelu,
+}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from slimseg.graph import ops
-from slimseg.runtimes.ncnn.lowering.step import Shape, Step, as_shape, constant, unary, weights
+from slimseg.runtimes.lowering import spelling, weights
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_shape, constant, unary
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 BINARY: dict[type[nn.Module], int] = {
@@ -47,7 +48,7 @@ def _aligned(net: Net, step: Step, number: int) -> int:
 
 
 def function(net: Net, step: Step, layer: ops.Unary) -> int:
-    return unary(net, step, "UnaryOp", {0: _UNARY[layer.function]})
+    return unary(net, step, "UnaryOp", {0: spelling(_UNARY, layer.function, step.name, "ncnn")})
 
 
 def affine(net: Net, step: Step, layer: ops.Affine) -> int:
@@ -96,3 +97,15 @@ def _with_blobs(net: Net, step: Step, layer: ops.Affine) -> int:
             "BinaryOp", step.name if last else f"{step.name}_scaled", (source, other), full, {0: BINARY[kind]}
         )
     return source
+
+
+LOWERINGS: Lowerings = {
+    ops.Unary: function,
+    ops.Add: binary,
+    ops.Subtract: binary,
+    ops.Multiply: binary,
+    ops.Divide: binary,
+    ops.Maximum: binary,
+    ops.Minimum: binary,
+    ops.Affine: affine,
+}

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from slimseg.errors import Unsupported
+from slimseg.graph import ops
 from slimseg.graph.shapes import pair
-from slimseg.runtimes.ncnn.lowering.step import Step, as_map, weights
+from slimseg.runtimes.lowering import weights
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 
@@ -39,7 +41,7 @@ def is_scale(layer: nn.Module) -> bool:
     """A depthwise 1x1 convolution: what a batch norm that nothing could take in was folded to."""
     return (
         isinstance(layer, nn.Conv2d)
-        and layer.groups == layer.in_channels == layer.out_channels
+        and ops.keeps_channels_apart(layer)
         and pair(layer.kernel_size) == pair(layer.stride) == (1, 1)
         and layer.padding in (0, (0, 0), "valid", "same")
     )
@@ -126,3 +128,11 @@ def _inner_product(net: Net, step: Step, weight: Tensor, bias: Tensor | None) ->
     values = [Weight(weights(weight), tagged=True)] + ([] if bias is None else [Weight(weights(bias))])
     shape = (*net.shape(step.inputs[0])[:-1], outputs)
     return net.add("InnerProduct", step.name, step.inputs, shape, params, values)
+
+
+LOWERINGS: Lowerings = {
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    ops.CroppedConvTranspose2d: transposed_convolution,
+    nn.Linear: linear,
+}

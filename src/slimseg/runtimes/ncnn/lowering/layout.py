@@ -8,7 +8,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.runtimes.ncnn.lowering.pooling import AVERAGE, MAX, global_pool
 from slimseg.runtimes.ncnn.lowering.resize import every
-from slimseg.runtimes.ncnn.lowering.step import Shape, Step, as_map, as_shape, axis, crop, volume
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_map, as_shape, axis, crop, volume
 from slimseg.runtimes.ncnn.net import Net, Param
 
 # Permute's orders: the source's dimensions in the result, innermost first (w is the last of torch's).
@@ -127,3 +127,16 @@ def reduce(net: Net, step: Step, layer: ops.Reduce) -> int:
     if not step.shape:
         raise Unsupported(f"{step.name}: it reduces everything to one number")
     return net.add("Reduction", step.name, (as_map(net, step),), step.shape, params)
+
+
+LOWERINGS: Lowerings = {
+    ops.Concat: concat,
+    ops.Pad: pad,
+    ops.Slice: slice_,
+    ops.Reshape: reshape,
+    ops.Transpose: transpose,
+    ops.Reduce: reduce,
+    ops.DepthToSpace: depth_to_space,
+    ops.SpaceToDepth: space_to_depth,
+    ops.Cast: cast,
+}

@@ -6,7 +6,8 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair
-from slimseg.runtimes.ncnn.lowering.step import Step, as_map
+from slimseg.graph.vocabulary.pooling import reached_padding
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map
 from slimseg.runtimes.ncnn.net import Net, Param
 
 MAX, AVERAGE = 0, 1
@@ -25,7 +26,7 @@ def average_pool(net: Net, step: Step, layer: nn.AvgPool2d) -> int:
         raise Unsupported(f"{step.name}: ncnn's average pooling has no divisor of its own")
     padding = pair(layer.padding)
     counted = layer.count_include_pad or padding == (0, 0)
-    beyond = [after > own for (_, after), own in zip(_sides(step, layer), padding, strict=True)]
+    beyond = [after > own for (_, after), own in zip(_padding(step, layer), padding, strict=True)]
     if layer.ceil_mode and any(beyond):
         # torch counts its own padding and not what a last window takes beyond it
         if layer.count_include_pad and padding != (0, 0):
@@ -34,18 +35,12 @@ def average_pool(net: Net, step: Step, layer: nn.AvgPool2d) -> int:
     return _pool(net, step, layer, AVERAGE, {_COUNT_PAD: int(counted)})
 
 
-def _sides(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[tuple[int, int]]:
-    """(before, after) in height and width: what the windows reach of the layer's padding, or beyond it (ceil_mode)."""
-    lengths = zip(step.input_shapes[0][1:], step.shape[1:], strict=True)
-    settings = zip(lengths, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
-    return [
-        (before, max(0, (windows - 1) * stride + kernel - length - before))
-        for (length, windows), kernel, stride, before in settings
-    ]
+def _padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[tuple[int, int]]:
+    return reached_padding(layer, step.input_shapes[0][1:], step.shape[1:])
 
 
 def _pool(net: Net, step: Step, layer: nn.MaxPool2d | nn.AvgPool2d, kind: int, more: dict[int, Param]) -> int:
-    (top, bottom), (left, right) = _sides(step, layer)
+    (top, bottom), (left, right) = _padding(step, layer)
     pads = {3: left, 13: top, 14: right, 15: bottom}
     return window(net, step, kind, pair(layer.kernel_size), pair(layer.stride), {**pads, **more})
 
@@ -73,3 +68,10 @@ def adaptive_average_pool(net: Net, step: Step, layer: nn.AdaptiveAvgPool2d) -> 
 def global_pool(net: Net, step: Step, kind: int) -> int:
     """One number per channel. ncnn gives it flat, (C,); whatever needs a map makes it one."""
     return net.add("Pooling", step.name, (as_map(net, step),), step.shape[:1], {0: kind, _GLOBAL: 1})
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}

@@ -19,7 +19,7 @@ import numpy as np
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.runtimes.ncnn.lowering.pooling import MAX
-from slimseg.runtimes.ncnn.lowering.step import Step, as_map, constant, crop
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, constant, crop
 from slimseg.runtimes.ncnn.net import Array, Net, Param
 
 _NEAREST, _BILINEAR = 1, 2
@@ -100,3 +100,8 @@ def every(net: Net, source: int, name: str, shape: Sequence[int], steps: tuple[i
     """Every so many rows and columns from the first: max pooling of single pixels."""
     params: dict[int, Param] = {0: MAX, 1: 1, 11: 1, 2: steps[1], 12: steps[0], 5: 1}
     return net.add("Pooling", name, (source,), shape, params)
+
+
+LOWERINGS: Lowerings = {
+    ops.Resize: resize,
+}

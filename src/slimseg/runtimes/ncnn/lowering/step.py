@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.runtimes.ncnn.net import Array, Net, Param, Weight
@@ -29,6 +29,9 @@ class Step:
     pad_value: float
     input_shapes: tuple[Shape, ...]  # torch's, without batch; the first before that padding
     shape: Shape
+
+
+Lowerings = dict[type[nn.Module], Callable[[Net, Step, Any], int]]
 
 
 def unbatched(shape: Sequence[int], name: str) -> Shape:
@@ -54,12 +57,17 @@ def axis(step: Step, dim: int, source: int = 0) -> int:
     return dim % rank - 1
 
 
+def _sides(shape: Shape) -> dict[int, Param]:
+    """A shape as the parameters of a layer that makes it."""
+    keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
+    return dict(zip(keys, shape, strict=True))
+
+
 def as_shape(net: Net, blob: int, shape: Shape, name: str) -> int:
     """The same values in another shape; nothing is added where the blob has it already."""
     if net.shape(blob) == shape:
         return blob
-    keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
-    return net.add("Reshape", name, (blob,), shape, dict(zip(keys, shape, strict=True)))
+    return net.add("Reshape", name, (blob,), shape, _sides(shape))
 
 
 def as_map(net: Net, step: Step, source: int = 0) -> int:
@@ -84,14 +92,8 @@ def crop(net: Net, source: int, name: str, begin: Sequence[int], shape: Shape) -
 
 def constant(net: Net, name: str, values: Array) -> int:
     """A blob of constants; `values` has the shape of a Mat."""
-    keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[values.ndim]
     shape = tuple(int(length) for length in values.shape)
-    return net.add("MemoryData", name, (), shape, dict(zip(keys, shape, strict=True)), [Weight(values)])
-
-
-def weights(tensor: Tensor, order: Sequence[int] | None = None) -> Array:
-    value = tensor.detach().cpu().float()
-    return np.ascontiguousarray((value.permute(*order) if order else value).numpy(), np.float32)
+    return net.add("MemoryData", name, (), shape, _sides(shape), [Weight(values)])
 
 
 def volume(shape: Sequence[int]) -> int:

@@ -1,0 +1,85 @@
+"""The channels of the values of a network, as numbers: equal numbers are one channel.
+
+    every channel                    a number
+    x = a + b, say                   two that turn out to be one are tied: a union-find
+    y = concat(a, b)                 the numbers of a, then those of b
+
+The rules of the vocabulary (graph/vocabulary) write into it, layer by layer; graph/channel_tracer.py walks the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import fx
+
+Channels = tuple[int, ...]  # the number of each channel of a value
+
+
+class ChannelTrace:
+    """What is known of the channels so far.
+
+    `values`: by node, (channels,) of its value. `made` and `read`: output and input channels by name of a layer that
+    mixes channels. `held`: channels of the layers that have something of their own for each (batch norm, depthwise,
+    PReLU, ...). `fixed`: channels that have to stay as they are, and why.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[fx.Node, Channels] = {}
+        self.made: dict[str, Channels] = {}
+        self.read: dict[str, Channels] = {}
+        self.held: dict[str, Channels] = {}
+        self.fixed: dict[int, str] = {}
+        self._tied: list[int] = []  # by channel, one that it is tied to
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """Of a node's value (NCHW)."""
+        return node.meta["shape"]  # type: ignore[no-any-return]
+
+    def source(self, node: fx.Node) -> Channels:
+        """The channels of the first value that a node reads."""
+        return self.values[node.all_input_nodes[0]]
+
+    def sources(self, node: fx.Node) -> list[Channels]:
+        """The channels of every value that a node reads; a value that it reads twice is there twice."""
+        return [self.values[source] for source in node.args if isinstance(source, fx.Node)]
+
+    def count(self, node: fx.Node) -> int:
+        """How many channels a node's value has."""
+        shape = node.meta.get("shape", ())
+        return shape[1] if len(shape) > 1 else 0
+
+    def new(self, count: int) -> Channels:
+        """So many channels that no layer had before."""
+        start = len(self._tied)
+        self._tied.extend(range(start, start + count))
+        return tuple(range(start, start + count))
+
+    def fix(self, channels: Channels, reason: str) -> Channels:
+        """Note that channels have to stay as they are; returns them."""
+        for channel in dict.fromkeys(channels):
+            self.fixed.setdefault(channel, reason)
+        return channels
+
+    def tie(self, first: Channels, second: Channels) -> None:
+        """Note that each channel of one value and its counterpart in the other are one."""
+        for one, other in zip(first, second, strict=True):
+            self._tied[self.root(other)] = self.root(one)
+
+    def root(self, channel: int) -> int:
+        """The one number of all channels that are tied to this."""
+        while self._tied[channel] != channel:
+            self._tied[channel] = self._tied[self._tied[channel]]
+            channel = self._tied[channel]
+        return channel
+
+    def roots(self, channels: Mapping[str, Channels]) -> dict[str, Channels]:
+        """The same with the root of every channel."""
+        return {name: tuple(map(self.root, value)) for name, value in channels.items()}
+
+    def fixed_roots(self) -> dict[int, str]:
+        """`fixed` by root; of several reasons the first."""
+        found: dict[int, str] = {}
+        for channel, reason in self.fixed.items():
+            found.setdefault(self.root(channel), reason)
+        return found

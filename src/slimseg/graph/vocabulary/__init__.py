@@ -1,0 +1,50 @@
+"""The vocabulary: one record for every class that a canonical node may call, with its rules for shape, costs, channels.
+
+    convolution   convolutions, transposed convolutions, linear layers
+    activation    functions of each value alone, softmax
+    arithmetic    of one tensor, of one with constants (batch norm, affine), of two
+    pooling, resize, reduction, layout
+
+A new class is a record in one of these files, and a lowering, or a refusal with its reason, for every runtime
+(`runtimes/*/lowering`). torch.nn has most classes; those that it lacks stand before their records, and `graph/ops.py`
+lists them.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from slimseg.graph.vocabulary import activation, arithmetic, convolution, layout, pooling, reduction, resize
+from slimseg.graph.vocabulary.operator import ChannelRule, CutRule, MacsRule, Operator, ShapeRule, kinds
+
+OPERATORS: dict[type[nn.Module], Operator] = {
+    operator.kind: operator
+    for room in (convolution, activation, arithmetic, pooling, resize, reduction, layout)
+    for operator in room.OPERATORS
+}
+# The classes that make each output value of the input values at its place alone.
+ELEMENT_WISE = (*activation.ACTIVATIONS, *kinds(arithmetic.OPERATORS))
+
+
+def operator_of(layer: nn.Module | None) -> Operator | None:
+    """The record of a layer's class or of the nearest class that it derives from; None outside the vocabulary."""
+    return next((OPERATORS[kind] for kind in type(layer).__mro__ if kind in OPERATORS), None)
+
+
+def is_never_negative(layer: nn.Module | None) -> bool:
+    """Whether no output of a layer is below zero, whatever its input."""
+    operator = operator_of(layer)
+    return operator is not None and operator.never_negative
+
+
+__all__ = [
+    "ELEMENT_WISE",
+    "OPERATORS",
+    "ChannelRule",
+    "CutRule",
+    "MacsRule",
+    "Operator",
+    "ShapeRule",
+    "is_never_negative",
+    "operator_of",
+]

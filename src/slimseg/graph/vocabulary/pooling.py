@@ -1,0 +1,43 @@
+"""Pooling: one number for each window of a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from slimseg.graph.shapes import Shape, pair
+from slimseg.graph.vocabulary.operator import Operator, kinds
+from slimseg.graph.vocabulary.rules import same_channels, window_counts
+
+
+def reached_padding(
+    layer: nn.MaxPool2d | nn.AvgPool2d, size: Sequence[int], windows: Sequence[int]
+) -> list[tuple[int, int]]:
+    """(before, after) in height and width: what the windows reach of the layer's padding, or beyond it (ceil_mode).
+
+    Args:
+        size: height and width of the input in pixels.
+        windows: how many there are in height and width, the size of the output.
+    """
+    sides = zip(size, windows, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
+    return [
+        (before, max(0, (count - 1) * stride + kernel - length - before))
+        for length, count, kernel, stride, before in sides
+    ]
+
+
+def _windows_shape(layer: nn.MaxPool2d | nn.AvgPool2d, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0][:2], *window_counts(layer, shapes[0], getattr(layer, "dilation", 1)))
+
+
+def _adaptive_shape(layer: nn.AdaptiveAvgPool2d, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0][:2], *pair(layer.output_size))
+
+
+OPERATORS = (
+    Operator(nn.MaxPool2d, _windows_shape, channels=same_channels, scales=same_channels),
+    Operator(nn.AvgPool2d, _windows_shape, channels=same_channels, scales=same_channels),
+    Operator(nn.AdaptiveAvgPool2d, _adaptive_shape, channels=same_channels, scales=same_channels),
+)
+POOLINGS = kinds(OPERATORS)
