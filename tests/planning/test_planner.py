@@ -46,7 +46,8 @@ def evidence(shapes_graph: Graph, shapes: Path) -> Evidence:
 
 def plan(graph: Graph, evidence: Evidence, target: Target = ANY, effort: float = 1.0, **budget: Any) -> Plan:
     made = Budget(**budget)
-    return Planner(graph, made, deployed_precision(made, 4.0, 0), target, evidence, Silent()).plan(effort)
+    deployment = replace(made.deployment, precision=deployed_precision(made, 4.0, 0))
+    return Planner(graph, made, deployment, target, evidence, Silent()).plan(effort)
 
 
 def techniques(result: Plan) -> set[str]:
