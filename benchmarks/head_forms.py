@@ -17,7 +17,7 @@ import torch
 
 import slimseg
 from slimseg.exporting import heads
-from slimseg.report import units
+from slimseg.report import head_choice, units
 from slimseg.training.data import read_image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -51,7 +51,7 @@ def main() -> None:
                     f"| {trial.changed_percent:.2f}% |",
                     flush=True,
                 )
-        sentences += [f"{graph.name}, {name}: {text}." for name, text in heads.recommend(trials).items()]
+        sentences += [f"{graph.name}, {name}: {text}." for name, text in head_choice.recommend(trials).items()]
     print("", *sentences, sep="\n")
 
 

@@ -16,6 +16,7 @@ from slimseg.errors import UserError
 from slimseg.exporting import heads
 from slimseg.exporting.head_forms import AS_IS
 from slimseg.graph.graph import Graph
+from slimseg.report import head_choice
 from slimseg.results import HeadTrial
 from slimseg.runtimes.ncnn.package import INSTALL, available
 from slimseg.techniques.head import with_output
@@ -41,7 +42,7 @@ def test_forms_on_litert(shapes_graph: Graph, image: np.ndarray) -> None:
     assert [trial.output_bytes for trial in trials] == [4 * 128 * 160 * each for each in (3, 3, 1)]
     assert [trial.changed_percent for trial in trials] == [0, 0, 0], "at the image's own size they are the same"
     assert all(0 < trial.latency_ms < trial.end_to_end_ms for trial in trials)
-    assert set(heads.recommend(trials)) == {"litert"}
+    assert set(head_choice.recommend(trials)) == {"litert"}
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_int8_is_tried_with_images(shapes_graph: Graph, image: np.ndarray) -> No
     runtimes = [trial.runtime for trial in trials if not trial.reason]
     assert runtimes == ["litert"] * 3 + [heads.INT8] * 3
     assert trials[3].output_bytes == 128 * 160 * 3
-    assert set(heads.best(trials)) == {"litert", heads.INT8}
+    assert set(head_choice.best(trials)) == {"litert", heads.INT8}
 
 
 @pytest.mark.skipif(not available(), reason=f"ncnn is not installed: {INSTALL}")
@@ -90,7 +91,7 @@ def test_both_runtimes_in_one_run(shapes_graph: Graph, image: np.ndarray) -> Non
     assert "no argmax" in ncnn[-1].reason
     assert ncnn[0].output_bytes == 3 * 4 * 128 * 160
     assert ncnn[1].changed_percent < 0.1
-    assert heads.recommend(trials).keys() == {"litert", "ncnn"}
+    assert head_choice.recommend(trials).keys() == {"litert", "ncnn"}
 
 
 def test_what_is_not_to_be_measured(shapes_graph: Graph, image: np.ndarray) -> None:
@@ -118,9 +119,9 @@ def test_what_is_not_to_be_measured(shapes_graph: Graph, image: np.ndarray) -> N
     ],
 )
 def test_the_fastest_form_that_keeps_the_mask(others: list[HeadTrial], wanted: str) -> None:
-    (sentence,) = heads.recommend([OWN, *others]).values()
+    (sentence,) = head_choice.recommend([OWN, *others]).values()
     assert wanted in sentence
 
 
 def test_a_runtime_without_files_is_left_out() -> None:
-    assert heads.best([replace(OWN, reason="cannot be said")]) == {}
+    assert head_choice.best([replace(OWN, reason="cannot be said")]) == {}

@@ -10,12 +10,12 @@ import pytest
 
 from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.deploy import Accuracy
 from slimseg.planning.exact import PlannedEdit
 from slimseg.planning.plan import Plan
+from slimseg.runtimes import deployed
 from slimseg.techniques import named
 
 ORIGINAL = Accuracy(60.0, 100.0)
@@ -75,7 +75,7 @@ def test_a_plan_that_was_never_trained_must_keep_the_drop(make: Any, shapes_grap
 
 def test_what_is_told_of_it(make: Any, shapes_graph: Graph, tmp_path: Path) -> None:
     candidate = make(Accuracy(58.5, 90.0))
-    deploy.write_float(shapes_graph, candidate.path)
+    deployed.write_float(shapes_graph, candidate.path)
     told = candidate.told(chosen=True)
     assert (told.form, told.trained, told.precision) == ("trained", True, "float32")
     assert (told.drop, told.budget_met, told.chosen) == (1.5, False, True)

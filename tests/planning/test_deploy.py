@@ -13,7 +13,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning import deploy
 from slimseg.planning.exact import PlannedEdit
 from slimseg.progress import Silent
-from slimseg.runtimes import host
+from slimseg.runtimes import deployed, host
 from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.techniques import Settings, Site, named
@@ -57,7 +57,7 @@ def test_without_edits_there_is_nothing_to_add(shapes_graph: Graph, tmp_path: Pa
 
 
 def test_int8_carries_the_description(shapes_graph: Graph, tmp_path: Path) -> None:
-    deploy.write_float(shapes_graph, tmp_path / "float.tflite")
+    deployed.write_float(shapes_graph, tmp_path / "float.tflite")
     LITERT.quantise(tmp_path / "float.tflite", tmp_path / "int8.tflite", host.prepared(shapes_graph, IMAGES))
     assert file.read_description(tmp_path / "int8.tflite") == shapes_graph.description
     sizes = [(tmp_path / name).stat().st_size for name in ("float.tflite", "int8.tflite")]
@@ -66,7 +66,7 @@ def test_int8_carries_the_description(shapes_graph: Graph, tmp_path: Path) -> No
 
 def test_a_summary_is_of_the_file(shapes_graph: Graph, tmp_path: Path) -> None:
     path = tmp_path / "float.tflite"
-    deploy.write_float(shapes_graph, path)
+    deployed.write_float(shapes_graph, path)
     summary = deploy.summarise(shapes_graph, path, 3.0, 5.0, deploy.Accuracy(60.0, 99.0))
     assert summary.size_bytes == path.stat().st_size
     assert (summary.latency_ms, summary.end_to_end_ms, summary.miou) == (3.0, 5.0, 60.0)

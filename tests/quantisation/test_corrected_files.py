@@ -14,10 +14,9 @@ from slimseg.demonstration import scenes
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer
 from slimseg.graph.ops import is_depthwise
-from slimseg.planning import deploy
 from slimseg.quantisation.bias_correction import bias_corrected
 from slimseg.quantisation.equalise import equalised
-from slimseg.runtimes import host
+from slimseg.runtimes import deployed, host
 from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.training.normalisation import recalibrate
@@ -66,7 +65,7 @@ def spoilt(graph: Graph) -> Graph:
 def masks(graph: Graph, folder: Path, precision: str) -> np.ndarray:
     """(images, H, W) of a file on images that it was not calibrated with."""
     path = folder / f"{precision}.tflite"
-    deploy.write_float(graph, folder / "float.tflite")
+    deployed.write_float(graph, folder / "float.tflite")
     if precision == "int8":
         LITERT.quantise(folder / "float.tflite", path, host.prepared(graph, CALIBRATION))
     pipeline, runner = host.ImagePipeline(graph.description.preprocessing, SIZE), session.Session(path)

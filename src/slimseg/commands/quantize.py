@@ -33,7 +33,7 @@ from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source, open_source
 from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
-from slimseg.runtimes import calm, child
+from slimseg.runtimes import calm, child, deployed
 from slimseg.runtimes.litert import profiler
 from slimseg.runtimes.runtime import Ends
 from slimseg.stopping import keeping
@@ -325,7 +325,7 @@ class _Job:
             fallbacks=profile.fallbacks,
             islands=profile.islands,
             seconds=time.monotonic() - self.started,
-            host=deploy.host_name(Deployment(precision="int8")),
+            host=deployed.host_name(Deployment(precision="int8")),
             notes=tuple(self.notes),
             sensitivities=self.sensitivities,
             disturbed=disturbed,

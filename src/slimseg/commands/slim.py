@@ -28,7 +28,7 @@ from slimseg.errors import BudgetError, DataError, Unsupported
 from slimseg.frontends import load, source_check
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.planning import baselines, deploy, importance, in_place, run_folder
+from slimseg.planning import baselines, importance, in_place, run_folder
 from slimseg.planning.budget import Budget
 from slimseg.planning.candidate import Candidate
 from slimseg.planning.in_place import InPlace
@@ -45,7 +45,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run
 from slimseg.results import SlimResult
-from slimseg.runtimes import benchmark, registry
+from slimseg.runtimes import benchmark, deployed, registry
 from slimseg.stopping import keeping
 from slimseg.techniques import named
 from slimseg.techniques.head import with_output
@@ -369,14 +369,14 @@ class _Job:
         for each in plan.rewrites:
             graph = named(each.site.technique).apply(graph, each.site)
         float_path, path = self._paths(name)
-        deploy.write_float(graph, float_path)
-        path = deploy.write_deployed(graph, path, self.calibration, self.baselines.deployment)
+        deployed.write_float(graph, float_path)
+        path = deployed.write_deployed(graph, path, self.calibration, self.baselines.deployment)
         # The student goes on learning: this is what it was now.
         return self._candidate(plan, student.copy(), graph.copy(), float_path, path, form, trained)
 
     def _paths(self, name: str) -> tuple[Path, Path]:
         """Of a student's float file, and of the deployed one."""
-        return self.work / deploy.float_name(name), self.work / f"{name}{registry.known(self.budget.runtime).suffix}"
+        return self.work / deployed.float_name(name), self.work / f"{name}{registry.known(self.budget.runtime).suffix}"
 
     def _rounding_costs(self, candidate: Candidate) -> bool:
         """Whether the same network in float32 is clearly more accurate than its int8 file."""

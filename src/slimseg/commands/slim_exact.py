@@ -35,7 +35,7 @@ from slimseg.progress import Progress, Silent
 from slimseg.report import wording
 from slimseg.report.run import write_run
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Refusal, SlimResult
-from slimseg.runtimes import end_to_end, registry
+from slimseg.runtimes import deployed, end_to_end, registry
 from slimseg.runtimes.runtime import Kept
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
@@ -214,7 +214,7 @@ class _Exact:
             edits=_applied(found, timed),
             refusals=found.plan.refusals,
             seconds=time.monotonic() - self.started,
-            host=deploy.host_name(self.budget.deployment),
+            host=deployed.host_name(self.budget.deployment),
             max_difference=found.difference,
             deployment=self.budget.deployment,
             verdict=wording.verdict(checks),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slimseg.exporting import heads
+from slimseg.report import head_choice
 from slimseg.results import UNKNOWN, Artefact, HeadTrial, Provenance
 from slimseg.runtimes import registry
 
@@ -38,7 +39,7 @@ def _is_worse(artefact: Artefact, provenance: Provenance) -> bool:
 
 def on_heads(trials: Sequence[HeadTrial], targets: Sequence[str]) -> tuple[str, ...]:
     """Which form of the output each runtime is quickest with: measured, or stated of what cannot run here."""
-    measured = [f"{_named(runtime)}: {sentence}." for runtime, sentence in heads.recommend(trials).items()]
+    measured = [f"{_named(runtime)}: {sentence}." for runtime, sentence in head_choice.recommend(trials).items()]
     known = [each for target, each in registry.EXPORTERS.items() if target in targets and each.on_outputs and trials]
     return (*measured, *(f"{each.brand}: {heads.stated(each.target)}." for each in known))
 

@@ -16,10 +16,9 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import OUTPUT_KINDS
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import map_size
+from slimseg.report.head_choice import AS_IS
 from slimseg.techniques.head import REDUCED, RESIZE_LATE, Head, with_output
 from slimseg.techniques.softmax import ONE_KEPT, TwoClassSoftmax
-
-AS_IS = "as it is"
 
 
 def forms(graph: Graph) -> tuple[dict[str, Graph], dict[str, str]]:

@@ -11,11 +11,10 @@ from slimseg.exporting import proven
 from slimseg.frontends import load
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
 from slimseg.planning.own import own_file
 from slimseg.report import wording
 from slimseg.results import UNKNOWN, Provenance
-from slimseg.runtimes import registry
+from slimseg.runtimes import deployed, registry
 from slimseg.techniques.head import with_output
 
 
@@ -84,7 +83,7 @@ def _of_file(graph: Graph) -> dict[str, Path]:
 
 def _of_run(folder: Path) -> dict[str, Path]:
     """The deployed file last: where it is in float32, it is the rewritten one."""
-    paths = [folder / deploy.float_name("model"), folder / f"model{registry.DEFAULT.suffix}"]
+    paths = [folder / deployed.float_name("model"), folder / f"model{registry.DEFAULT.suffix}"]
     return {precision(path): path for path in paths if path.is_file()}
 
 

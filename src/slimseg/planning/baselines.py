@@ -21,7 +21,7 @@ from slimseg.planning.run_folder import WORK
 from slimseg.planning.steady import Steady
 from slimseg.progress import Progress
 from slimseg.results import Refusal
-from slimseg.runtimes import benchmark, registry
+from slimseg.runtimes import benchmark, deployed, registry
 from slimseg.runtimes.runtime import Runtime
 
 WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
@@ -97,10 +97,10 @@ def measured(
     start_int8, plain = work / f"start{its.suffix}", run / f"original_int8{its.suffix}"
     files = list(dict.fromkeys([original, start_int8] if is_int8 else [original, start_float, start_int8, plain]))
     if _ENTRY not in journal:
-        deploy.write_deployed(graph, start_int8, images, in_int8)
+        deployed.write_deployed(graph, start_int8, images, in_int8)
         if not is_int8:
             its.write(graph, start_float)
-            deploy.write_plain_int8(graph, plain, images)
+            deployed.write_plain_int8(graph, plain, images)
         # The original and what edits start from side by side: that saving is to be known.
         count = files.index(start_int8) + 1
         most_s = min(seconds, QUANTISATION_SECONDS)

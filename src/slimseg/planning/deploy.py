@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,47 +13,19 @@ from numpy.typing import NDArray
 
 from slimseg import ratios
 from slimseg.deployment import Deployment
-from slimseg.disk import scratch
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.planning.budget import Budget
 from slimseg.planning.exact import PlannedEdit
 from slimseg.progress import Progress
 from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
-from slimseg.runtimes import host, registry
+from slimseg.runtimes import deployed, registry
 from slimseg.techniques import Site, named
 from slimseg.techniques.channels import Channels
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
 QUANTISATION = "int8 quantisation"
 WRITING = "writing the file"  # of the user's own anew
-
-
-def float_name(stem: str) -> str:
-    """Of the file that has the network in float32, whatever it is deployed as."""
-    return f"{stem}_float{registry.DEFAULT.suffix}"
-
-
-def write_float(graph: Graph, path: Path) -> None:
-    """The graph in float32 as the usual runtime has it, all its weights in 32 bits: the form to quantise."""
-    registry.DEFAULT.write(graph, path, "full")
-
-
-def write_plain_int8(graph: Graph, path: Path, images: Images) -> None:
-    """The graph merely quantised, float at both ends, ranges measured on the user's images."""
-    its = registry.of(path)
-    with scratch.folder() as folder:
-        float_path = folder / path.name
-        its.write(graph, float_path, "full")
-        its.quantise(float_path, path, host.prepared(graph, images))
-
-
-def write_deployed(graph: Graph, path: Path, images: Images, deployment: Deployment) -> Path:
-    """The file that is shipped (`Runtime.deploy`): its path, which is `path` with the suffix of the runtime."""
-    its = registry.known(deployment.runtime)
-    path = path.with_suffix(its.suffix)
-    its.deploy(graph, path, deployment.precision, images)
-    return path
 
 
 @dataclass(frozen=True)
@@ -98,12 +69,6 @@ def points(value: float, most: float = math.inf) -> str:
     return ratios.beside(value, most, 2)
 
 
-def host_name(deployment: Deployment) -> str:
-    """Where and how files are timed, in words."""
-    title, threads = registry.known(deployment.runtime).title, deployment.threads
-    return f"{platform.machine()}, {platform.system()}, {title}, {threads} thread{'s' * (threads > 1)}"
-
-
 def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
     """Edits that are measured and told together: neighbours of one technique and variant that need nothing.
 
@@ -145,7 +110,7 @@ def write_stages(
     for number, group in enumerate(progress.track(grouped(plan), "writing every stage")):
         for edit in group:
             stage = named(edit.site.technique).apply(stage, edit.site)
-        paths.append(write_deployed(stage, folder / f"stage{number}", images[:1], deployment))
+        paths.append(deployed.write_deployed(stage, folder / f"stage{number}", images[:1], deployment))
     return paths
 
 

@@ -19,7 +19,7 @@ from slimseg.planning.run_folder import WORK
 from slimseg.planning.steady import Steady
 from slimseg.report import wording
 from slimseg.results import AppliedEdit, SlimResult
-from slimseg.runtimes import benchmark, calm, end_to_end, registry
+from slimseg.runtimes import benchmark, calm, deployed, end_to_end, registry
 
 SECONDS_PER_FILE = 2.5  # of timing
 SIDE_BY_SIDE_SHARE, STEPS_SHARE, END_TO_END_SHARE = 0.15, 0.35, 0.2  # of the time that is left for the proof
@@ -36,7 +36,7 @@ def prove(
     """
     unchanged = best.path == baselines.float32.path
     final = (run / "model").with_suffix(best.path.suffix)
-    registry.copy(best.float_path, run / deploy.float_name("model"))
+    registry.copy(best.float_path, run / deployed.float_name("model"))
     registry.copy(best.path, final)
     best.student.save(run / "model.pt2")
     given = [each for each in (baselines.float32, baselines.int8) if each is not None]
@@ -71,7 +71,7 @@ def prove(
         edits=_edits(baselines, best, steps),
         refusals=(*baselines.refusals, *best.plan.refusals),
         seconds=journal.seconds,
-        host=deploy.host_name(best.deployment),
+        host=deployed.host_name(best.deployment),
         input_sizes=best.plan.input_sizes,
         deployment=best.deployment,
         verdict=wording.verdict(best.checks),

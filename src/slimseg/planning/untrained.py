@@ -29,7 +29,7 @@ from slimseg.planning.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.journal import Journal
 from slimseg.planning.plan import Plan
 from slimseg.progress import Progress
-from slimseg.runtimes import benchmark, registry
+from slimseg.runtimes import benchmark, deployed, registry
 from slimseg.techniques import EXACT, Site, named
 from slimseg.techniques.input_size import InputSize
 
@@ -170,8 +170,8 @@ class Untrained:
 
     def _written(self, form: _Form) -> dict[str, Any]:
         graph, (float_path, path) = _rewritten(form.plan), self._paths(form.name)
-        deploy.write_float(graph, float_path)
-        path = form.path or deploy.write_deployed(graph, path, self.images, form.deployment)
+        deployed.write_float(graph, float_path)
+        path = form.path or deployed.write_deployed(graph, path, self.images, form.deployment)
         accuracy, run = form.accuracy or self.accuracy(path), self.folder.parent
         return {
             "form": form.name,
@@ -186,7 +186,7 @@ class Untrained:
         """Of a form's float file, and of the deployed one."""
         slug = "_".join(re.findall(r"[a-z0-9]+", name))
         suffix = registry.known(self.budget.runtime).suffix
-        return self.folder / deploy.float_name(f"untrained_{slug}"), self.folder / f"untrained_{slug}{suffix}"
+        return self.folder / deployed.float_name(f"untrained_{slug}"), self.folder / f"untrained_{slug}{suffix}"
 
     def _replayed(self, told: Mapping[str, Any]) -> Candidate:
         plan = Plan.replayed(self.asked, told["plan"])

@@ -18,7 +18,6 @@ from torch import Tensor
 from slimseg.errors import OutputError, RuntimeFailure, SlimsegError
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nchw
-from slimseg.planning import deploy
 from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration
@@ -27,7 +26,7 @@ from slimseg.quantisation.schemes import Attempt
 from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
-from slimseg.runtimes import benchmark, child
+from slimseg.runtimes import benchmark, child, deployed
 from slimseg.runtimes.litert import file, halves, quantizer
 from slimseg.runtimes.runtime import Ends
 
@@ -125,7 +124,7 @@ class Bench:
             Unsupported, ModelError: it cannot be written, or computes what is not finite.
         """
         path = self.scratch / f"{_file_name('float32', name)}.tflite"
-        deploy.write_float(graph, path)
+        deployed.write_float(graph, path)
         return self.base(path, {method})
 
     def tried(self, attempt: Attempt, base: Base) -> Trial:

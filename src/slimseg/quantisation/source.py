@@ -14,8 +14,7 @@ from slimseg.frontends import describe, load
 from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
-from slimseg.runtimes import host
+from slimseg.runtimes import deployed, host
 from slimseg.runtimes.litert import file, halves, quantizer, runnable
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.runtime import Ends
@@ -96,7 +95,7 @@ def _written(graph: Graph, io: Ends, folder: Path, own: Path) -> Source:
     in_32_bits = own if graph.weights == "float32" else folder / "float32.tflite"
     LITERT.write(graph, own)
     if in_32_bits is not own:
-        deploy.write_float(graph, in_32_bits)
+        deployed.write_float(graph, in_32_bits)
     quantizer.check(in_32_bits)
     size_bytes = own.stat().st_size
     if io != "image":
@@ -106,5 +105,5 @@ def _written(graph: Graph, io: Ends, folder: Path, own: Path) -> Source:
     except Unsupported as error:
         raise ModelError(f"{graph.name} cannot take an image's bytes: {error}") from error
     of_bytes = folder / "of_bytes.tflite"
-    deploy.write_float(folded, of_bytes)
+    deployed.write_float(folded, of_bytes)
     return Source(graph.name, own, of_bytes, graph.description, size_bytes, folded)

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from slimseg.exporting import heads
-from slimseg.exporting.head_forms import AS_IS
-from slimseg.report import tables, units
+from slimseg.report import head_choice, tables, units
+from slimseg.report.head_choice import AS_IS
 from slimseg.results import HeadTrial
 
 
 def show_heads(trials: Sequence[HeadTrial], *, console: Console | None = None) -> None:
     """Print a row per form, the one to give in green, then a sentence per runtime and why others are not there."""
     rows = tables.table("Runtime", "Output", "Network", "To mask", "Bytes", "Changed", numbers_from=2)
-    chosen = heads.best(trials)
+    chosen = head_choice.best(trials)
     shown = ""
     for trial in trials:
         if trial.reason:
@@ -32,7 +31,7 @@ def show_heads(trials: Sequence[HeadTrial], *, console: Console | None = None) -
         )
         shown = trial.runtime
     parts: list[RenderableType] = [rows, ""]
-    parts += [Text(f"{runtime}: {sentence}.") for runtime, sentence in heads.recommend(trials).items()]
+    parts += [Text(f"{runtime}: {sentence}.") for runtime, sentence in head_choice.recommend(trials).items()]
     parts += [Text(f"{each.runtime}, no {each.form}: {each.reason}.", style="dim") for each in trials if each.reason]
     tables.show(console, *parts)
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from slimseg import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import deploy
-from slimseg.runtimes import host
+from slimseg.runtimes import deployed, host
 from slimseg.runtimes.litert import compact, file
 from slimseg.runtimes.litert.quantizer import quantize_int8
 from slimseg.runtimes.litert.runtime import LITERT
@@ -29,18 +28,18 @@ def plainly(path: Path) -> bytes:
     return bytes(builder.Output())
 
 
-def deployed(graph: Graph, folder: Path) -> tuple[Path, Path]:
+def float_and_int8(graph: Graph, folder: Path) -> tuple[Path, Path]:
     """A float file and its int8 form."""
     float_path, path = folder / "float.tflite", folder / "int8.tflite"
     image = np.random.default_rng(0).integers(0, 256, (*graph.input_size, 3), np.uint8)
-    deploy.write_float(graph, float_path)
+    deployed.write_float(graph, float_path)
     LITERT.quantise(float_path, path, host.prepared(graph, [image]))
     return float_path, path
 
 
 @pytest.mark.parametrize("name", ["deeplab_float", "squeeze_float", "gated_float", "planar_float"])
 def test_same_to_a_reader_and_in_a_run(name: str, tmp_path: Path) -> None:
-    for path in deployed(load(DATA / f"{name}.tflite"), tmp_path):
+    for path in float_and_int8(load(DATA / f"{name}.tflite"), tmp_path):
         other = tmp_path / f"plain_{path.name}"
         other.write_bytes(plainly(path))
         assert path.stat().st_size < other.stat().st_size
