@@ -50,7 +50,7 @@ def litert_torch_float(graph: slimseg.Graph, path: Path) -> float:
 
 def quantizer_int8(graph: slimseg.Graph, float_path: Path, path: Path, images: list[np.ndarray]) -> None:
     """Static int8 as ai-edge-quantizer does it by itself, calibrated on the same images."""
-    from ai_edge_quantizer import quantizer, recipe
+    from litert_quantizer import quantizer, recipe
 
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     worker = quantizer.Quantizer(str(float_path), recipe.static_wi8_ai8())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ai_edge_quantizer import quantizer, recipe
+from litert_quantizer import quantizer, recipe
 from torch import Tensor, nn
 from torch.nn import functional as F
 

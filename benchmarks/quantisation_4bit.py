@@ -64,7 +64,7 @@ def four_bits(graph: Graph, data: Path, scratch: Path, images: int) -> list[dict
 def _write(source: Path, path: Path, recipe: str, ranges: Ranges) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ai_edge_quantizer import quantizer as worker_of
+        from litert_quantizer import quantizer as worker_of
 
         logging.getLogger().setLevel(logging.ERROR)
         worker = worker_of.Quantizer(source.read_bytes())

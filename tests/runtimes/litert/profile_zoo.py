@@ -106,7 +106,7 @@ def network(name: str, form: str, folder: Path) -> Path:
         return made
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ai_edge_quantizer import quantizer, recipe
+        from litert_quantizer import quantizer, recipe
 
         logging.getLogger().setLevel(logging.ERROR)
         chosen = recipe.dynamic_wi8_afp32() if form == "dynamic" else _float16(recipe)

@@ -199,7 +199,7 @@ def parse(data: bytes, path: Path) -> Any:
 
 
 def _inline_buffers(model: Any, data: bytes) -> None:
-    """Bring buffers that lie behind the flatbuffer (ai-edge-quantizer puts large ones there) into the model."""
+    """Bring buffers that lie behind the flatbuffer (litert-quantizer puts large ones there) into the model."""
     for buffer in model.buffers:
         if buffer.offset > 1:
             if buffer.offset + buffer.size > len(data):

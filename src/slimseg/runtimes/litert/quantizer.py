@@ -1,4 +1,4 @@
-"""Every post-training scheme for any float `.tflite`: ai-edge-quantizer, with our own ranges of activations.
+"""Every post-training scheme for any float `.tflite`: litert-quantizer, with our own ranges of activations.
 
     scheme        weights                       activations                      operators compute in
     float16       float16                       float32                          float32, from widened weights
@@ -122,7 +122,7 @@ def measure_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Mean minimum and maximum of every float activation of `path` over `samples`, by tensor name.
 
-    Like the moving average of ai-edge-quantizer's calibrator, but independent of the samples' order. Measuring here
+    Like the moving average of litert-quantizer's calibrator, but independent of the samples' order. Measuring here
     also takes files that its calibrator cannot (without a signature, or with operator codes from before schema 3a).
 
     Raises:
@@ -171,7 +171,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
     """The quantised file's bytes. For the child."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from ai_edge_quantizer import quantizer
+        from litert_quantizer import quantizer
 
         logging.getLogger().setLevel(logging.ERROR)
         source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
@@ -192,7 +192,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
 
 
 def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str], path: Path) -> Any:
-    """What ai-edge-quantizer makes of a file, as a `ModelT`."""
+    """What litert-quantizer makes of a file, as a `ModelT`."""
     _configure(worker, scheme, io, keep_float)
     calibration = {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ranges.items()}
     result = worker.quantize(
@@ -206,11 +206,11 @@ def _configure(worker: Any, scheme: Scheme, io: Ends, keep_float: Collection[str
 
     A regular expression is searched for in the names of the operator's outputs, each with a semicolon behind it.
     """
-    from ai_edge_quantizer import quantizer
+    from litert_quantizer import quantizer
 
     algorithms = quantizer.AlgorithmName
     if scheme == "float16":
-        from ai_edge_quantizer import recipe_manager
+        from litert_quantizer import recipe_manager
 
         half = recipe_manager.RecipeManager()
         half.add_weight_only_config(_ALL, "*", num_bits=16, algorithm_key=algorithms.FLOAT_CASTING)
@@ -244,7 +244,7 @@ def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[by
 
 
 def _parsed(path: Path) -> Any:
-    """The file as ai-edge-quantizer expects it: it takes old operator codes for ADD, and fails without signatures."""
+    """The file as litert-quantizer expects it: it takes old operator codes for ADD, and fails without signatures."""
     model = file.parse(path.read_bytes(), path)
     model.signatureDefs = model.signatureDefs or []
     for entry in model.operatorCodes:
