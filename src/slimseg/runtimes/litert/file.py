@@ -113,6 +113,8 @@ def _described(model: Any, path: Path, size: int) -> File:
     graph = model.subgraphs[0]
     try:
         tensors = costs.Tensors(model)
+        if graph.inputs is None or not len(graph.inputs):
+            raise ModelError(f"{path} has no input: give a network that takes an image")
         for operator in graph.operators or []:
             if fault := windows.fault(tensors, operator):
                 raise ModelError(f"{path}: the operator {tensors.op_name(operator)} {fault}")
