@@ -4,8 +4,9 @@
         difference = max |file − graph| / max |graph|
     the first above the tolerance departs; that before it is alike
 
-Writers call every tensor (LiteRT) or layer (ncnn) like the node whose value it holds, with scales and shifts folded and
-the activation behind it fused, so those are compared that both have.
+Writers call every tensor (LiteRT) or blob (ncnn) like the node whose value it holds, with scales and shifts folded and
+the activation behind it fused, so those are compared that both have. Which layer departs is said by the name of the one
+that works: the convolution, not its activation.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
     """
     folded = fold_scales(graph)
     names, values = _of_file(folded, path, image)
-    known = set(names)
-    shared = [node.name for node in folded.layers() if node.name in known]
+    shared = [node.name for node in folded.layers() if node.name in names]
     if not shared:
         raise Unsupported(f"{path} shares no layer's name with {graph.name}")
     truth = _of_graph(folded, image, set(shared))
@@ -60,8 +60,8 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
         if difference is None:
             continue
         if difference > tolerance:
-            return Departure(name, difference, before)
-        before = name
+            return Departure(names[name], difference, before)
+        before = names[name]
     return None
 
 
@@ -100,15 +100,17 @@ class _Kept(fx.Interpreter):
         return value
 
 
-def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Sequence[str], Values]:
-    """Names of the file's layers, and what gives their values for the image, channels last."""
+def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Mapping[str, str], Values]:
+    """Names of the file's layers by the nodes whose values they give, and what gives these, channels last."""
     if path.suffix == ".tflite":
-        app = host.App(litert_file.read(path), graph.description)
-        sample = app.prepare(image)
-        return activations.names(path), lambda names: activations.values(path, sample, names)
+        model = litert_file.read(path)
+        sample = host.App(model, graph.description).prepare(image)
+        known = set(activations.names(path))
+        tensors = {each.result: each.name for each in model.operators if each.result in known}
+        return tensors, lambda wanted: activations.values(path, sample, wanted)
     if path.suffix == ".param":
         described = ncnn_file.read(path)
         sample = host.App(described, graph.description).prepare(image)
-        layers = [layer.name for layer in described.layers if len(layer.outputs) == 1]
-        return layers, lambda names: ncnn_session.values(path, sample, names)
+        layers = {layer.result: layer.name for layer in described.layers if len(layer.outputs) == 1}
+        return layers, lambda wanted: ncnn_session.values(path, sample, wanted)
     raise Unsupported(f"{path} is neither a .tflite nor a .param file, so its layers cannot be looked at")

@@ -1,15 +1,17 @@
 """Write a Graph as a float `.tflite`: NHWC, scales and shifts folded, activations and pads fused; weights in 32 or 16
 bits, arithmetic in 32.
 
-Every operator's output tensor is named after the node whose value it holds, so a profile of the file, the ranges
-of a calibration and the graph speak of the same things. Milliseconds, no compiler in between. A graph with opaque
+Every operator's output tensor is named after the node whose value it holds, so the ranges of a calibration and the
+graph speak of the same things; the operator itself is named after the node that works in it (`layer_names`), so a
+profile and the graph do. Milliseconds, no compiler in between. A graph with opaque
 nodes goes through `litert_torch` (an optional extra) instead, where names are its own.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +22,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.runtimes.layer_names import OperatorName, folded_into
 from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder, Storage
 
@@ -30,6 +33,7 @@ class Written:
 
     data: bytes
     covers: dict[str, tuple[str, ...]]
+    names: Mapping[str, OperatorName] = field(default_factory=dict)  # by result, see `layer_names`
 
 
 def write(graph: Graph, path: Path, storage: Storage = "float32") -> dict[str, tuple[str, ...]]:
@@ -59,7 +63,7 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
             graph, ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if unknown[3:] else "")
         )
     try:
-        return _Writer(folded, storage).run()
+        return _Writer(folded, folded_into(graph, folded), storage).run()
     except Unsupported as error:
         return _with_litert_torch(graph, str(error))
 
@@ -67,11 +71,13 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
 class _Writer:
     """Walks the folded graph once, in order."""
 
-    def __init__(self, graph: Graph, storage: Storage) -> None:
+    def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]], storage: Storage) -> None:
         self.graph = graph
+        self.folded = folded  # layers that went into others, by those
         self.builder = ModelBuilder(storage)
         self.tensors: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
+        self.names: dict[str, OperatorName] = {}
 
     def run(self) -> Written:
         source = self.graph.input
@@ -80,8 +86,8 @@ class _Writer:
             if node not in self.tensors and not is_padding_of_next(self.graph, node):
                 self._write(node)
         outputs = [self.tensors[self.graph.output]]
-        data = self.builder.finish([self.tensors[source]], outputs, self.graph.description)
-        return Written(data, self.covers)
+        data = self.builder.finish([self.tensors[source]], outputs, self.graph.description, self.names)
+        return Written(data, self.covers, self.names)
 
     def _write(self, node: fx.Node) -> None:
         layer = self.graph.layer(node)
@@ -98,8 +104,15 @@ class _Writer:
             input_shapes=tuple(lowering.nhwc(self.graph.shape(source)) for source in sources),
             shape=lowering.nhwc(self.graph.shape(last)),
         )
+        operators, tensors = len(self.builder.subgraph.operators), len(self.builder.subgraph.tensors)
         self.tensors[node] = self.tensors[last] = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
-        self.covers[last.name] = (*pads, node.name, *((last.name,) if last is not node else ()))
+        behind = (last.name,) if last is not node else ()
+        self.covers[last.name] = (*pads, node.name, *self.folded.get(node.name, ()), *behind)
+        self.builder.rename(last.name, node.name, tensors)
+        for result in self.builder.results(operators):
+            covers = self.covers[last.name] if result == last.name else (node.name,)
+            if covers != (result,):
+                self.names[result] = OperatorName(node.name if result == last.name else result, covers)
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
         """The last node that the same operator computes, and the activation that it fuses."""

@@ -99,6 +99,14 @@ class Net:
         (result,) = self.add_many(kind, name, inputs, [(name, tuple(shape))], params, weights)
         return result
 
+    def rename(self, before: str, after: str, since: int) -> None:
+        """Have names of layers from number `since` on begin with `after` in place of `before`; blobs keep theirs."""
+        for number, layer in enumerate(self.layers[since:], since):
+            if layer.name == before or layer.name.startswith(f"{before}_"):
+                self._layer_names.remove(layer.name)
+                own = _unique(after + layer.name[len(before) :], self._layer_names)
+                self.layers[number] = replace(layer, name=own)
+
     def add_many(
         self,
         kind: str,
@@ -142,7 +150,7 @@ def with_splits(net: Net, output: int) -> Net:
                 copies = range(len(result.blobs), len(result.blobs) + readers[blob])
                 shape = net.shape(blob)
                 result.blobs += [Blob(_unique(f"{names[blob]}_copy", blob_names), shape) for _ in copies]
-                split = _unique(f"{names[blob]}_split", layer_names)
+                split = _unique(f"{layer.name}_split", layer_names)
                 result.layers.append(Layer("Split", split, (blob,), tuple(copies)))
                 waiting[blob] = list(copies)
     (last,) = waiting[output]
