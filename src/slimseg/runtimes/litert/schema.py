@@ -113,11 +113,9 @@ class ModelBuilder:
             self._codes[code] = len(self.model.operatorCodes) - 1
         return self._codes[code]
 
-    def rename(self, before: str, after: str, since: int) -> None:
-        """Have names of tensors from number `since` on begin with `after_` where they began with `before_`."""
-        for tensor in self.subgraph.tensors[since:]:
-            if tensor.name.startswith(f"{before}_".encode()):
-                tensor.name = after.encode() + tensor.name[len(before.encode()) :]
+    def rename(self, index: int, name: str) -> None:
+        """Give a tensor another name."""
+        self.subgraph.tensors[index].name = name.encode()
 
     def results(self, since: int) -> list[str]:
         """Of operators from number `since` on: the tensors that they make, but for constants that they widen."""
@@ -142,8 +140,8 @@ class ModelBuilder:
         self.model.signatureDefs = [self._signature(inputs, outputs)]
         self.model.description = b"slimseg"
         metadata.write(self.model, METADATA_NAME, description.to_json().encode())
-        if names:
-            metadata.write(self.model, operator_names.METADATA_NAME, to_text(names))
+        if text := to_text(names or {}):
+            metadata.write(self.model, operator_names.METADATA_NAME, text)
         return compact.pack(self.model, b"TFL3")
 
     def _signature(self, inputs: Sequence[int], outputs: Sequence[int]) -> Any:

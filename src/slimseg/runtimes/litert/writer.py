@@ -98,21 +98,23 @@ class _Writer:
             node=node,
             layer=layer,
             inputs=tuple(self.tensors[source] for source in sources),
-            name=last.name,
+            name=node.name,
             fused=fused,
             padding=padding,
             input_shapes=tuple(lowering.nhwc(self.graph.shape(source)) for source in sources),
             shape=lowering.nhwc(self.graph.shape(last)),
         )
-        operators, tensors = len(self.builder.subgraph.operators), len(self.builder.subgraph.tensors)
-        self.tensors[node] = self.tensors[last] = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
-        behind = (last.name,) if last is not node else ()
-        self.covers[last.name] = (*pads, node.name, *self.folded.get(node.name, ()), *behind)
-        self.builder.rename(last.name, node.name, tensors)
-        for result in self.builder.results(operators):
-            covers = self.covers[last.name] if result == last.name else (node.name,)
-            if covers != (result,):
-                self.names[result] = OperatorName(node.name if result == last.name else result, covers)
+        first = len(self.builder.subgraph.operators)
+        target = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
+        self.tensors[node] = self.tensors[last] = target
+        covers = (*pads, node.name, *self.folded.get(node.name, ()))
+        if last is not node:
+            covers = (*covers, last.name)
+            self.builder.rename(target, last.name)
+        self.covers[last.name] = covers
+        for result in self.builder.results(first):
+            whole = result == last.name
+            self.names[result] = OperatorName(node.name, covers) if whole else OperatorName(result, (node.name,))
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
         """The last node that the same operator computes, and the activation that it fuses."""

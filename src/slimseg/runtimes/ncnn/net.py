@@ -99,13 +99,9 @@ class Net:
         (result,) = self.add_many(kind, name, inputs, [(name, tuple(shape))], params, weights)
         return result
 
-    def rename(self, before: str, after: str, since: int) -> None:
-        """Have names of layers from number `since` on begin with `after` in place of `before`; blobs keep theirs."""
-        for number, layer in enumerate(self.layers[since:], since):
-            if layer.name == before or layer.name.startswith(f"{before}_"):
-                self._layer_names.remove(layer.name)
-                own = _unique(after + layer.name[len(before) :], self._layer_names)
-                self.layers[number] = replace(layer, name=own)
+    def rename(self, blob: int, name: str) -> None:
+        """Give a blob another name; the layer that makes it keeps its own."""
+        self.blobs[blob] = replace(self.blobs[blob], name=_unique(name, self._blob_names))
 
     def add_many(
         self,

@@ -229,7 +229,7 @@ class _Writer:
             node=node,
             layer=layer,
             inputs=tuple(self.blobs[source] for source in sources),
-            name=last.name,
+            name=node.name,
             fused=fused,
             padding=(0, 0, 0, 0) if pad is None else pad.padding,
             pad_value=0.0 if pad is None else pad.value,
@@ -240,8 +240,9 @@ class _Writer:
         self.blobs[node] = self.blobs[last] = lowering.LOWERINGS[type(layer)](self.net, step, layer)
         pads = () if pad is None else (node.all_input_nodes[0].name,)
         covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
-        self.net.rename(last.name, node.name, first)
-        self.results[node.name] = last.name
+        if last is not node:
+            self.net.rename(self.blobs[last], last.name)
+            self.results[node.name] = last.name
         names = [made.name for made in self.net.layers[first:]]
         self.covers.update({name: covers if name == node.name else (node.name,) for name in names})
 
