@@ -19,7 +19,7 @@ from slimseg.planning.observations import observe
 from slimseg.results import Profile
 from slimseg.runtimes import layer_names
 from slimseg.runtimes.layer_names import OperatorName
-from slimseg.runtimes.litert import file, operator_names, quantizer, writer
+from slimseg.runtimes.litert import file, metadata, operator_names, quantizer, writer
 from slimseg.runtimes.litert import profiler as litert_profiler
 from slimseg.runtimes.litert.tasks import for_image_segmenter
 from slimseg.runtimes.ncnn import package
@@ -127,6 +127,20 @@ def test_a_file_that_is_opened_again_has_the_same_layers(graph: Graph, path: Pat
     again = path.with_name("again.tflite")
     writer.write(load(path), again)
     assert {each.name for each in file.operators(again)} == {each.name for each in file.operators(path)}
+
+
+def test_a_layer_of_a_file_from_elsewhere_has_the_name_of_its_operator(path: Path) -> None:
+    """Which is that of its result: nothing else in such a file has a name."""
+    model = file.parse(path.read_bytes(), path)
+    metadata.write(model, operator_names.METADATA_NAME, b"")
+    foreign = path.with_name("foreign.tflite")
+    foreign.write_bytes(file.pack(model))
+    opened = load(foreign)
+    assert opened.layer_as(opened.node("norm_1_relu"), nn.Conv2d) is not None
+    assert opened.layer_as(opened.node("norm_1_relu_activation"), nn.ReLU) is not None
+    profile = litert_profiler.profile(foreign, runs=3)
+    assert "norm_1_relu" in {layer.name for layer in profile.layers}
+    assert sum(layer_times(opened, profile).values()) == pytest.approx(sum(each.latency_ms for each in profile.layers))
 
 
 @pytest.mark.parametrize("layer", ["conv_1", "conv_2", "up", "score"])
