@@ -103,7 +103,7 @@ class LayerProfile(Result):
 
     computed = ("share", "gmac_per_s", "gb_per_s", "efficiency")
 
-    name: str  # graph node; the operator's output tensor carries it
+    name: str  # in files of slimseg the graph node that works in it: the convolution, not what is fused into it
     op: str  # TFLite operator, e.g. "CONV_2D"
     kernel: str  # what the runtime ran for it, e.g. "Convolution (NHWC, F32) IGEMM"; "" if fused into a neighbour
     latency_ms: float
@@ -117,6 +117,9 @@ class LayerProfile(Result):
     least_ms: float = 0.0  # what the machine's roof allows it to take; 0 where no roof was measured
     bound: str = ""  # "compute-bound", "memory-bound", "badly served", "overhead" (too short to tell) or "fused"
     statistics: Statistics = Statistics()
+    # The graph nodes that it computes, if they are more than that of its name: padding before it, batch norm and
+    # activation behind it. Of an operator that does a part of a layer's work (`swish_gate`) that layer.
+    covers: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:

@@ -12,9 +12,13 @@ from torch import nn
 
 import slimseg
 from slimseg.errors import ModelError
-from slimseg.frontends import source_check
+from slimseg.frontends import source_check, trial_run
 
 DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def attach(graph, source):
+    source_check.attach(graph, source, trial_run.require_modest(graph, "model"))
 
 
 def spoilt(graph):
@@ -46,7 +50,7 @@ def test_a_float_network_is_as_its_runtime_has_it(source):
     assert not checked.differing_percent
     assert graph.copy().source_check == checked
     with pytest.raises(ModelError, match=f"other outputs than {checked.runtime}"):
-        source_check.attach(spoilt(graph), source[0])
+        attach(spoilt(graph), source[0])
 
 
 def test_images_are_compared_too(source):
@@ -110,13 +114,13 @@ def test_pixels_that_rounding_decides_are_no_mistake():
     graph = slimseg.load(module, (64, 64)).copy()
     with torch.no_grad():
         module.score.bias.add_(2e-6)  # as much as the last bits of sums in another order
-    source_check.attach(graph, module)
+    attach(graph, module)
     assert graph.source_check.relative_difference == 1
     assert 0 < graph.source_check.differing_percent < 1
     with torch.no_grad():
         module.score.bias.add_(0.1)
     with pytest.raises(ModelError, match="other outputs"):
-        source_check.attach(graph, module)
+        attach(graph, module)
 
 
 def test_what_takes_too_much_memory_is_not_compared(monkeypatch):
@@ -138,7 +142,7 @@ class Noisy(nn.Module):
 
 def test_a_module_that_draws_numbers_is_not_compared():
     graph = slimseg.load(nn.Conv2d(3, 2, 1), (16, 16))
-    source_check.attach(graph, Noisy().eval())
+    attach(graph, Noisy().eval())
     assert graph.source_check.reason == "it gives other outputs each time"
 
 

@@ -4,8 +4,9 @@
         difference = max |file − graph| / max |graph|
     the first above the tolerance departs; that before it is alike
 
-Writers call every tensor or layer like the node whose value it holds, with scales and shifts folded and
-the activation behind it fused, so those are compared that both have.
+Writers call every tensor or blob like the node whose value it holds, with scales and shifts folded and
+the activation behind it fused, so those are compared that both have. Which layer departs is said by the name of the one
+that works: the convolution, not its activation.
 """
 
 from __future__ import annotations
@@ -46,8 +47,7 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
     """
     folded = fold_scales(graph)
     names, values = _of_file(folded, path, image)
-    known = set(names)
-    shared = [node.name for node in folded.layers() if node.name in known]
+    shared = [node.name for node in folded.layers() if node.name in names]
     if not shared:
         raise Unsupported(f"{path} shares no layer's name with {graph.name}")
     truth = _of_graph(folded, image, set(shared))
@@ -57,8 +57,8 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
         if difference is None:
             continue
         if difference > tolerance:
-            return Departure(name, difference, before)
-        before = name
+            return Departure(names[name], difference, before)
+        before = names[name]
     return None
 
 
@@ -97,8 +97,8 @@ class _Kept(fx.Interpreter):
         return value
 
 
-def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Sequence[str], Values]:
-    """Names of the file's layers, and what gives their values for the image, channels last."""
+def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Mapping[str, str], Values]:
+    """Names of the file's layers by the nodes whose values they give, and what gives these, channels last."""
     its = registry.running(path)
     sample = host.App(its.read(path), graph.description).prepare(image)
-    return its.layer_names(path), lambda names: its.layer_values(path, sample, names)
+    return its.layer_names(path), lambda wanted: its.layer_values(path, sample, wanted)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.errors import ModelError, SlimsegError, Unsupported, one_line
-from slimseg.frontends import own_runtime, trial_run
-from slimseg.graph import costs
+from slimseg.frontends import own_runtime
+from slimseg.frontends.trial_run import Demand
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import TO_NCHW, nchw
 from slimseg.graph.source_check import OwnRuntime, SourceCheck
@@ -29,10 +29,13 @@ MOST_WORK = 5 * 10**10  # multiply-accumulates: about two seconds
 _ROUNDING = 1e-5  # of the input, as strong as what float32 rounds off in a few layers
 
 
-def attach(graph: Graph, source: Path | nn.Module) -> None:
+def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
     """Give the graph its source's own runtime where there is one, and compare on noise. See `Graph.source_check`.
 
     A quantised source was opened de-quantised: there a difference is no mistake.
+
+    Args:
+        demand: what one image takes, by which it may be too much to run twice.
 
     Raises:
         ModelError: the outputs of a float source are others than those of its own runtime.
@@ -43,7 +46,7 @@ def attach(graph: Graph, source: Path | nn.Module) -> None:
         graph.source_check = SourceCheck(reason=str(error))
         return
     graph.own_runtime = own
-    if trial_run.is_heavy(graph) or sum(costs.cost(graph, node).macs for node in graph.layers()) > MOST_WORK:
+    if demand.is_heavy or demand.macs > MOST_WORK:
         graph.source_check = SourceCheck(reason="it takes too much time or memory to run twice while it is opened")
     else:
         graph.source_check = check(graph, own, [_noise(graph)])

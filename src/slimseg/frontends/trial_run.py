@@ -6,7 +6,7 @@ Before that its size is read off its shapes, since a file of a few bytes can ask
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -17,6 +17,7 @@ from slimseg.errors import ModelError, one_line
 from slimseg.graph import costs, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import Shape, pair
+from slimseg.memory_bounds import Step
 
 MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
 # A network above either of these is only run on shapes, without values: at load it would take too much of the machine.
@@ -26,24 +27,50 @@ _BYTES_PER_VALUE = 4
 _MACS_PER_READ = 20  # a pooling reads a value in the time of so many multiply-accumulates of a convolution
 
 
-def run_once(graph: Graph, source: str) -> None:
+@dataclass(frozen=True)
+class Demand:
+    """What one image takes of the machine, by the shapes of the network's values."""
+
+    peak_bytes: int  # at once
+    work: int  # in multiply-accumulates, with what takes as long as so many
+    macs: int  # multiply-accumulates alone
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether the network is not to be run while it is opened."""
+        return self.peak_bytes > _TRIAL_BYTES or self.work > _TRIAL_WORK
+
+
+def run_once(graph: Graph, source: str) -> Demand:
     """Run the network on seeded noise of its input's shape; `source` is what the user calls the model.
 
     Raises:
         ModelError: it asks for absurd amounts of memory or work, or it does not run; the message names the layer.
     """
-    _require_modest(graph, source)
-    if is_heavy(graph):
+    demand = require_modest(graph, source)
+    if demand.is_heavy:
         with FakeTensorMode(allow_non_fake_inputs=True):
             _run(graph, source, torch.empty(graph.input_shape))
     else:
         _run(graph, source, noise(graph))
+    return demand
 
 
-def is_heavy(graph: Graph) -> bool:
-    """Whether one image takes so much memory or work that the network is not to be run while it is opened."""
-    *_, (_, _, peak_bytes, work) = _demands(graph)
-    return peak_bytes > _TRIAL_BYTES or work > _TRIAL_WORK
+def require_modest(graph: Graph, source: str) -> Demand:
+    """What one image takes. Raises: ModelError, as `run_once`, where it is an absurd amount."""
+    nodes = [node for node in graph.module.graph.nodes if node.op != "get_attr"]
+    steps = [_step(graph, node) for node in nodes]
+    there = _bytes_there(graph)
+    peak, work, macs = 0, 0, 0
+    for node, step, at_once in zip(nodes, steps, memory_bounds.bytes_at_once(steps), strict=True):
+        if said := memory_bounds.excess(step, at_once, there, graph.input_size):
+            raise ModelError(f"{source} {said}")
+        peak = max(peak, at_once)
+        own = costs.cost(graph, node).macs
+        macs, work = macs + own, work + _work(graph, node, own)
+        if work > MOST_WORK:
+            raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
+    return Demand(peak, work, macs)
 
 
 def noise(graph: Graph) -> torch.Tensor:
@@ -81,37 +108,16 @@ class _Runner(fx.Interpreter):
         return super().run_node(n)
 
 
-def _require_modest(graph: Graph, source: str) -> None:
-    there = _bytes_there(graph)
-    for node, made, peak, work in _demands(graph):
-        said = memory_bounds.excess(made, peak, there, graph.input_size, f"the layer {node.name}")
-        if said:
-            raise ModelError(f"{source} {said}")
-        if work > MOST_WORK:
-            raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
-
-
 def _bytes_there(graph: Graph) -> int:
     """Of the input and of the weights."""
     tensors = (*graph.module.parameters(), *graph.module.buffers())
     return math.prod(graph.input_shape) * _BYTES_PER_VALUE + sum(each.nbytes for each in tensors)
 
 
-def _demands(graph: Graph) -> Iterator[tuple[fx.Node, int, int, int]]:
-    """Each value, the bytes that it takes to make, and of all up to it: bytes at once at the most, and the work."""
-    last_use: dict[fx.Node, fx.Node] = {}
-    for node in graph.module.graph.nodes:
-        last_use.update(dict.fromkeys((node, *node.all_input_nodes), node))
-    alive, peak, work = 0, 0, 0
-    for node in graph.module.graph.nodes:
-        if node.op in ("output", "get_attr"):
-            continue
-        made = _bytes_made(graph, node)
-        work += _work(graph, node)
-        peak = max(peak, alive + made)
-        alive += _bytes(node)
-        alive -= sum(_bytes(value) for value in {node, *node.all_input_nodes} if last_use[value] is node)
-        yield node, made, peak, work
+def _step(graph: Graph, node: fx.Node) -> Step:
+    makes = {} if node.op == "output" else {node: _values(node) * _BYTES_PER_VALUE}
+    extra = (_values_made(graph, node) - _values(node)) * _BYTES_PER_VALUE
+    return Step(f"the layer {node.name}", makes, node.all_input_nodes, extra)
 
 
 def _values(node: fx.Node) -> int:
@@ -119,25 +125,21 @@ def _values(node: fx.Node) -> int:
     return math.prod(shape)
 
 
-def _bytes(node: fx.Node) -> int:
-    return _values(node) * _BYTES_PER_VALUE
-
-
-def _bytes_made(graph: Graph, node: fx.Node) -> int:
+def _values_made(graph: Graph, node: fx.Node) -> int:
     """Of the output, and of what the layer makes and crops before it hands that on."""
     layer = graph.layer(node)
     if not isinstance(layer, ops.CroppedConvTranspose2d):
-        return _bytes(node)
+        return _values(node)
     _, channels, height, width = graph.shape(node)
     left, right, top, bottom = layer.crop
-    return channels * (height + top + bottom) * (width + left + right) * _BYTES_PER_VALUE
+    return channels * (height + top + bottom) * (width + left + right)
 
 
-def _work(graph: Graph, node: fx.Node) -> int:
+def _work(graph: Graph, node: fx.Node, macs: int) -> int:
     """Multiply-accumulates, or as many as take the time of what the windows of a pooling read."""
     layer = graph.layer(node)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         return _MACS_PER_READ * _values(node) * math.prod(pair(layer.kernel_size))
     if isinstance(layer, ops.Reduce | nn.AdaptiveAvgPool2d):
         return sum(map(_values, node.all_input_nodes))
-    return costs.cost(graph, node).macs + _bytes_made(graph, node) // _BYTES_PER_VALUE
+    return macs + _values_made(graph, node)

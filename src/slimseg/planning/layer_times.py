@@ -6,31 +6,25 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from torch import fx, nn
-
-from slimseg.graph import ops
-from slimseg.graph.graph import Graph, only_consumer
+from slimseg.graph.graph import Graph
 from slimseg.graph.names import node_name
 from slimseg.results import Profile, Result, Roof
+from slimseg.runtimes.layer_names import worker
 
 _BEFORE_THE_RUNS = ("load_ms", "prepare_ms", "first_run_ms")
-_TAKEN_IN = (nn.BatchNorm2d, nn.Tanh, nn.Hardtanh, nn.ReLU, nn.ReLU6)  # what an operator computes on its way out
 
 
 def layer_times(graph: Graph, profile: Profile) -> dict[str, float]:
     """Milliseconds by node, of a profile of the graph's own file or of one that slimseg wrote of it.
 
-    An operator is named after its output. Its time belongs to the node that does the work: the convolution, not the
-    batch norm or activation fused into it, which have no entry. An operator that helps a layer (`<node>_gate`) counts
-    for that layer.
+    An operator's time belongs to the node that does the work: the convolution, not the batch norm or activation fused
+    into it, which have no entry. One that does a part of a layer's work (`<node>_gate`) counts for that layer.
     """
-    nodes = {node.name: node for node in graph.layers()}
-    operators = {node_name(layer.name) for layer in profile.layers}
+    nodes = {node.name for node in graph.layers()}
     times: dict[str, float] = {}
     for layer in profile.layers:
-        owner = _owner(node_name(layer.name), nodes)
-        if owner is not None:
-            name = _worker(graph, owner, operators).name
+        name = node_name(worker(layer.name, layer.covers))
+        if name in nodes:
             times[name] = times.get(name, 0.0) + layer.latency_ms
     return times
 
@@ -66,21 +60,3 @@ def part_ms(times: Mapping[str, float], names: list[str]) -> float | None:
     """What these nodes took together; None where the profile tells of none of them."""
     known = [times[name] for name in names if name in times]
     return sum(known) if known else None
-
-
-def _owner(name: str, nodes: Mapping[str, fx.Node]) -> fx.Node | None:
-    while name not in nodes and "_" in name:
-        name = name.rpartition("_")[0]
-    return nodes.get(name)
-
-
-def _worker(graph: Graph, node: fx.Node, operators: set[str]) -> fx.Node:
-    """The first of the nodes that one operator computes."""
-    while graph.layer_as(node, _TAKEN_IN) is not None:
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or source.name in operators or only_consumer(source) is not node:
-            break
-        if graph.layer(source) is None or graph.layer_as(source, ops.Pad) is not None:
-            break
-        node = source
-    return node

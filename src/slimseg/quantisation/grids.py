@@ -57,7 +57,7 @@ def probe(float_path: Path) -> Grids:
     """
     model = file.read(float_path)
     source = model.inputs[0]
-    computed = (operator.name for operator in model.operators if operator.dtype == "float32")
+    computed = (operator.result for operator in model.operators if operator.dtype == "float32")
     names = list(dict.fromkeys((source.name, *computed)))
     ranges = {name: _made_up(number) for number, name in enumerate(names)}
     with scratch.folder() as folder:

@@ -64,7 +64,8 @@ def check_names(names: Collection[str], source: Source) -> None:
 
 
 def _operators(path: Path) -> set[str]:
-    return {operator.name for operator in file.read(path).operators}
+    """By their names, and by those of their results."""
+    return {name for operator in file.read(path).operators for name in (operator.name, operator.result)}
 
 
 def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSensitivity, ...]:
@@ -78,7 +79,8 @@ def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSens
     given = byte_input.ranges(file.read(base.path)) if bench.io == "image" else {}
     network = QuantisedNetwork(graph, grids.probe(base.path), {**base.ranges(attempt.ranges), **given}, given)
     found = layer_sensitivity(graph, network, bench.tensor(IMAGES, sum(bytes_of_values(graph))), bench.progress)
-    return tuple(LayerSensitivity(name, percent) for name, percent in found.items())
+    names = {operator.result: operator.name for operator in file.read(base.path).operators}
+    return tuple(LayerSensitivity(names.get(result, result), percent) for result, percent in found.items())
 
 
 def tried(

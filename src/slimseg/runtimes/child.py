@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from slimseg import memory_bounds
 from slimseg.disk import scratch
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 
@@ -289,20 +290,11 @@ def _end_with_parent(lifeline: int) -> None:
             os._exit(0)  # the parent was dead before the system was told
 
 
-def _limit_memory() -> None:
-    """What asks for more than `MOST_MEMORY_BYTES` fails here, and does not take the whole machine with it."""
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every system
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        most = MOST_MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(hard, MOST_MEMORY_BYTES)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-
-
 def _serve(lifeline: int) -> None:
     """The child's loop: ends when the parent closes its end, or dies."""
     _end_with_parent(lifeline)
-    _limit_memory()
+    # What asks for more fails here, and does not take the whole machine with it.
+    memory_bounds.limit_process("RLIMIT_DATA", MOST_MEMORY_BYTES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -158,8 +158,8 @@ class Runtime(Exporter):
         """Inputs (N, height, width, 3) as `host.App.prepare` gives them, to outputs as `host.App.mask` takes them."""
 
     @abstractmethod
-    def layer_names(self, path: Path) -> tuple[str, ...]:
-        """The layers whose values `layer_values` can tell, in order."""
+    def layer_names(self, path: Path) -> Mapping[str, str]:
+        """The layers of a file in order, by the nodes whose values `layer_values` tells of them."""
 
     @abstractmethod
     def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:

@@ -6,16 +6,20 @@ import random
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import profile_zoo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import slimseg
+from slimseg import memory_bounds
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file, runnable
+from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiler import profile
+
+DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 def test_an_operator_without_a_kernel(tmp_path: Path) -> None:
@@ -36,9 +40,18 @@ def test_tensors_larger_than_any_network_has(tmp_path: Path) -> None:
 
 
 def test_tensors_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runnable, "_memory_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(memory_bounds, "spared_bytes", lambda: 1 << 18)
     with pytest.raises(ModelError, match="GB for the tensors of one operator"):
         profile(profile_zoo.resized(tmp_path / "large.tflite", (1, 1000, 1000, 8)), runs=3)
+
+
+def test_no_input(tmp_path: Path) -> None:
+    path = tmp_path / "constant.tflite"
+    model = file.parse((DATA / "gated_float.tflite").read_bytes(), path)
+    model.subgraphs[0].inputs = np.zeros(0, np.int32)
+    path.write_bytes(file.pack(model))
+    with pytest.raises(ModelError, match=r"constant\.tflite has no input: give a network that takes an image"):
+        profile(path, runs=3)
 
 
 def test_an_input_of_text(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_transposed_convolution(tmp_path, size, kernel, stride, padding, extra, 
     layer = nn.ConvTranspose2d(4, 3, kernel, stride, padding, extra)
     operators = compare(chain(layer, *([nn.ReLU()] if relu else []), size=size), tmp_path / "m.tflite")
     assert len(operators) <= 2
-    assert operators[-1].name == ("layer_1" if relu else "layer_0")
+    assert operators[-1].name == "layer_0"
+    assert operators[-1].result == ("layer_1" if relu else "layer_0")
 
 
 @quick

@@ -92,10 +92,11 @@ def test_a_profile_adds_up(small):
     found = profiler.profile(small.param, runs=20)
     layers = {layer.name: layer for layer in found.layers}
     assert found.runtime == "ncnn"
-    assert set(small.covers) <= set(layers), "a layer is called like the node whose value it computes"
+    assert set(small.covers) <= set(layers), "a layer is called like the node that works in it"
     assert found.input_shapes == ((1, 64, 96, 3),)
     assert layers["resize"].output_shape == (1, 64, 96, 5)
-    assert layers["stem_activation"].macs == 27 * 8 * 32 * 48
+    assert layers["stem_conv"].macs == 27 * 8 * 32 * 48
+    assert layers["stem_conv"].covers == ("stem_conv", "stem_norm", "stem_activation")
     assert found.params == sum(layer.params for layer in found.layers)
     assert found.size_bytes == small.size_bytes
     total = sum(layer.latency_ms for layer in found.layers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from slimseg import memory_bounds
 from slimseg.errors import ModelError
 
 Array = np.ndarray[Any, Any]
@@ -71,13 +73,10 @@ def contents(path: str) -> Stored:
 
 def limit_memory(path: str, slack_bytes: int) -> None:
     """Some times the file's own size on top of what this process has: a damaged number in it can ask for any amount."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
-        import resource
-
+    with contextlib.suppress(OSError):  # Linux alone tells how much it has
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        wanted = pages * resource.getpagesize() + 6 * Path(path).stat().st_size + slack_bytes
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard))
+        held = pages * os.sysconf("SC_PAGE_SIZE")
+        memory_bounds.limit_process("RLIMIT_AS", held + 6 * Path(path).stat().st_size + slack_bytes)
 
 
 def _read_archive(path: str) -> Stored:

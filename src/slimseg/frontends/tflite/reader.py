@@ -43,7 +43,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
     """
     described, model = file.opened(path)
     try:
-        graph = _Reader(model, path, described.size_bytes).graph(output)
+        graph = _Reader(model, described).graph(output)
     except (UnknownOperator, GraphError) as error:
         kind = UnknownOperator if isinstance(error, UnknownOperator) else ModelError
         raise kind(f"{path}: {error}; `slimseg profile` works on it all the same") from error
@@ -65,23 +65,24 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
 class _Reader:
     """One file on its way to a Graph."""
 
-    def __init__(self, model: Any, path: Path, size_bytes: int) -> None:
+    def __init__(self, model: Any, described: file.File) -> None:
         self.tensors = costs.Tensors(model)
         self.model = model
         self.main = model.subgraphs[0]
-        self.path = path
+        self.path = described.path
+        self.described = described
         self.root = nn.Module()
         self.nodes = fx.Graph()
         self.values: dict[int, Value | Array] = {}
         self.names = Names()
-        self.work = Work("", size_bytes)
+        self.work = Work("", described.size_bytes)
         self.readers = self._readers()
 
     def graph(self, output: str | int | None) -> Graph:
         self._require_known()
         shape = self._input()
-        for operator in self.main.operators:
-            self._operator(operator)
+        for operator, told in zip(self.main.operators, self.described.operators, strict=True):
+            self._operator(operator, told)
         result, index, note = self._output(output)
         self.nodes.output(result.node)
         graph = Graph(fx.GraphModule(self.root, self.nodes), shape, name=self.path.stem)
@@ -122,7 +123,7 @@ class _Reader:
         self.planar_input = planar
         return node.meta["shape"]  # type: ignore[no-any-return]
 
-    def _operator(self, operator: Any) -> None:
+    def _operator(self, operator: Any, told: file.Operator) -> None:
         op = self.tensors.op_name(operator)
         indices = [int(index) for index in operator.inputs] if operator.inputs is not None else []
         outputs = [int(index) for index in operator.outputs]
@@ -137,9 +138,11 @@ class _Reader:
         if op == "SHAPE":
             self.values[outputs[0]] = np.asarray(self.tensors.shape(indices[0]), np.int32)
             return
+        name = node_name(self._tensor_name(outputs[0]))
         call = Call(
             op=op,
-            name=node_name(self._tensor_name(outputs[0])),
+            name=name,
+            layer=name if told.name == told.result else node_name(told.name),
             inputs=inputs,
             options=operator.builtinOptions,
             output_shapes=output_shapes,

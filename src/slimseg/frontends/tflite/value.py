@@ -64,6 +64,7 @@ class Call:
 
     op: str
     name: str
+    layer: str  # the operator's own name: another than its result's where slimseg wrote it with an activation fused
     inputs: tuple[Value | Array | None, ...]
     options: Any
     output_shapes: tuple[tuple[int, ...], ...]  # as in the file
@@ -153,14 +154,15 @@ class Call:
         return Value(node, order, first.space)
 
     def activated(self, value_of: Callable[[str], Value]) -> Value:
-        """`value_of(name)`, and after it the activation that the operator has fused, which then gets the name."""
+        """`value_of(name)`, and after it the activation that the operator has fused."""
         code = self.option("fusedActivationFunction", 0)
         if code == 0:
             return value_of(self.name)
         activation = FUSED.get(code)
         if activation is None:
             raise self.unknown(f"has the fused activation {code}")
-        return self.result(activation(), value_of(f"{self.name}_linear"))
+        name = self.name if self.layer != self.name else f"{self.name}_activation"
+        return self.result(activation(), value_of(self.layer), name=name)
 
     def damaged(self, reason: str) -> ModelError:
         return ModelError(f"{self.op} ({self.name}) {reason}")

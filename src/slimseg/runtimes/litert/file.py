@@ -17,7 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 from slimseg.disk import atomic
 from slimseg.errors import ModelError, SlimsegError
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import arena, bounds, compact, costs, windows
+from slimseg.runtimes.layer_names import OperatorName
+from slimseg.runtimes.litert import arena, bounds, compact, costs, metadata, operator_names, windows
 from slimseg.runtimes.tensors import TensorInfo
 
 IDENTIFIER = b"TFL3"
@@ -32,7 +33,7 @@ class Operator:
 
     index: int
     op: str  # e.g. "CONV_2D"
-    name: str  # of its first output tensor: in files that slimseg wrote, a graph node
+    name: str  # in files of slimseg of the layer that works in it, a graph node; else of its first output tensor
     input_shapes: tuple[tuple[int, ...], ...]  # activations only
     output_shape: tuple[int, ...]
     macs: int
@@ -43,6 +44,8 @@ class Operator:
     outputs: tuple[int, ...]
     activated: bool = False  # has an activation of its own
     input_dtypes: tuple[str, ...] = ()  # of `inputs`
+    result: str = ""  # its first output tensor: in files of slimseg, the graph node whose value that is
+    covers: tuple[str, ...] = ()  # graph nodes that it computes, see `runtimes.layer_names`
 
     @property
     def tabular(self) -> bool:
@@ -103,6 +106,8 @@ def _described(model: Any, path: Path, size: int) -> File:
     graph = model.subgraphs[0]
     try:
         tensors = costs.Tensors(model)
+        if graph.inputs is None or not len(graph.inputs):
+            raise ModelError(f"{path} has no input: give a network that takes an image")
         for operator in graph.operators or []:
             if fault := windows.fault(tensors, operator):
                 raise ModelError(f"{path}: the operator {tensors.op_name(operator)} {fault}")
@@ -111,7 +116,7 @@ def _described(model: Any, path: Path, size: int) -> File:
         return File(
             path=path,
             size_bytes=size,
-            operators=tuple(_operator(tensors, index, each) for index, each in enumerate(graph.operators or [])),
+            operators=_operators(tensors, model),
             inputs=tuple(_info(graph.tensors[index]) for index in graph.inputs),
             outputs=tuple(_info(graph.tensors[index]) for index in graph.outputs),
             description=_description(model),
@@ -144,7 +149,7 @@ def read_description(path: str | Path) -> Description | None:
 def embed_description(data: bytes, description: Description) -> bytes:
     """The same model with `description` as its metadata buffer "slimseg", replacing an older one."""
     model = parse(data, Path("model"))
-    set_metadata(model, METADATA_NAME, description.to_json().encode())
+    metadata.write(model, METADATA_NAME, description.to_json().encode())
     return pack(model)
 
 
@@ -158,23 +163,6 @@ def with_output(data: bytes, place: int) -> bytes:
         if signature.subgraphIndex == 0:
             signature.outputs = [each for each in signature.outputs or [] if each.tensorIndex == kept]
     return pack(model)
-
-
-def set_metadata(model: Any, name: bytes, data: bytes) -> None:
-    """`data` as the metadata buffer `name` of a `ModelT`, replacing an older one."""
-    content = np.frombuffer(data, np.uint8)
-    model.metadata = model.metadata or []
-    for entry in model.metadata:
-        if entry.name == name:
-            model.buffers[entry.buffer].data = content
-            return
-    buffer = schema.BufferT()
-    buffer.data = content
-    model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name = name
-    entry.buffer = len(model.buffers) - 1
-    model.metadata.append(entry)
 
 
 def parse(data: bytes, path: Path) -> Any:
@@ -237,14 +225,19 @@ def _damaged(path: Path) -> ModelError:
     return ModelError(f"{path} is a damaged or truncated .tflite model: copy or export it again")
 
 
-def _operator(tensors: costs.Tensors, index: int, operator: Any) -> Operator:
+def _operators(tensors: costs.Tensors, model: Any) -> tuple[Operator, ...]:
+    named = zip(model.subgraphs[0].operators or [], operator_names.of_operators(model), strict=True)
+    return tuple(_operator(tensors, index, *each) for index, each in enumerate(named))
+
+
+def _operator(tensors: costs.Tensors, index: int, operator: Any, name: OperatorName) -> Operator:
     activations = tensors.activations(operator)
     outputs = [int(i) for i in operator.outputs]
     first = tensors.tensor(outputs[0])
     return Operator(
         index=index,
         op=tensors.op_name(operator),
-        name=first.name.decode(errors="replace"),
+        name=name.name,
         input_shapes=tuple(tensors.shape(i) for i in activations),
         output_shape=tensors.shape(outputs[0]),
         macs=tensors.macs(operator),
@@ -254,6 +247,8 @@ def _operator(tensors: costs.Tensors, index: int, operator: Any) -> Operator:
         inputs=tuple(activations),
         outputs=tuple(outputs),
         input_dtypes=tuple(costs.dtype_name(tensors.tensor(i)) for i in activations),
+        result=first.name.decode(errors="replace"),
+        covers=name.covers,
         activated=bool(getattr(operator.builtinOptions, "fusedActivationFunction", 0)),
     )
 
@@ -283,7 +278,5 @@ def _main_signature(model: Any) -> int:
 
 
 def _description(model: Any) -> Description | None:
-    for entry in model.metadata or []:
-        if entry.name == METADATA_NAME:
-            return Description.from_json(bytes(model.buffers[entry.buffer].data).decode(errors="replace"))
-    return None
+    data = metadata.read(model, METADATA_NAME)
+    return None if data is None else Description.from_json(data.decode(errors="replace"))

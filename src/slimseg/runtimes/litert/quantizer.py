@@ -66,7 +66,7 @@ def quantize(
         io: "float32" keeps float input and output, quantised and dequantised by the file itself; "int8" has int8 input
             and output; "image" takes the RGB bytes (uint8) as they are and gives int8, for a preprocessing that
             `takes_bytes` (`graph.image_input.fold` brings most networks there). int8 only but for "float32".
-        keep_float: names of tensors; the operators that compute them stay in float32, between conversions.
+        keep_float: names of operators, or of the tensors that they compute; these stay in float32, between conversions.
 
     Raises:
         ModelError: the file is missing, damaged or already quantised, has weights that are not finite, or cannot take
@@ -82,7 +82,8 @@ def quantize(
         raise ValueError(f"{scheme} takes and gives float32, not {io}")
     given = byte_input.ranges(source) if io == "image" else {}
     target = "slimseg.runtimes.litert.quantizer:_quantise"
-    arguments = str(float_path), scheme, {**given, **(ranges or {})}, io, tuple(keep_float)
+    kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
+    arguments = str(float_path), scheme, {**given, **(ranges or {})}, io, tuple(sorted(kept))
     data: bytes = (within or child.shared()).call(target, *arguments, timeout_s=timeout_s, about=float_path)
     if io == "image":
         data = byte_input.taking_bytes(data)
@@ -144,8 +145,9 @@ def check(path: str | Path) -> file.File:
         raise ModelError(f"{path} is quantised already: give the float model")
     if source.inputs[0].dtype != "float32":
         raise ModelError(f"{path} takes {source.inputs[0].dtype} values: give a model with a float32 input")
-    name = _not_finite(file.parse(Path(path).read_bytes(), Path(path)))
-    if name is not None:
+    place = _not_finite(file.parse(Path(path).read_bytes(), Path(path)))
+    if place is not None:
+        name = source.operators[place].name
         raise ModelError(f"{path} has NaN or infinite weights in {name}: train or export it again")
     return source
 
@@ -154,16 +156,16 @@ def _is_quantised(operator: file.Operator) -> bool:
     return operator.op in _CONVERSIONS or operator.dtype in ("int8", "int16")
 
 
-def _not_finite(model: Any) -> str | None:
-    """The operator, by the tensor that it computes, of the first constant with NaN or infinity; None without any."""
+def _not_finite(model: Any) -> int | None:
+    """The number of the operator that reads the first constant with NaN or infinity; None without any."""
     tensors = costs.Tensors(model)
-    for operator in model.subgraphs[0].operators or []:
+    for place, operator in enumerate(model.subgraphs[0].operators or []):
         for index in (int(each) for each in operator.inputs if each >= 0):
             data = model.buffers[tensors.tensor(index).buffer].data
             if data is None or costs.dtype_name(tensors.tensor(index)) != "float32":
                 continue
             if not np.isfinite(np.frombuffer(bytes(data), np.float32)).all():
-                return str(tensors.tensor(int(operator.outputs[0])).name.decode(errors="replace"))
+                return place
     return None
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import numpy as np
 
+from slimseg import memory_bounds
 from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.runtimes.litert.file import File
 from slimseg.runtimes.tensors import TensorInfo
 
-_SPARED = 0.25  # of the machine's memory: the file is loaded twice, and inputs are made beside it
 _UNRESOLVED = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)")
 
 
@@ -24,7 +23,7 @@ def check(described: File) -> None:
     for tensor in described.inputs:
         _check_input(described, tensor)
     largest = max((operator.memory_bytes for operator in described.operators), default=0)
-    if largest > _SPARED * _memory_bytes():
+    if largest > memory_bounds.spared_bytes():
         raise ModelError(
             f"{described.path} needs {largest / 1e9:.0f} GB for the tensors of one operator, "
             "more than this machine can spare: check the sizes in the file"
@@ -57,7 +56,3 @@ def _check_input(described: File, tensor: TensorInfo) -> None:
             f"{described.path}: input {tensor.name} holds {tensor.dtype} values, not numbers: "
             "give a model whose inputs are images"
         )
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -87,10 +87,11 @@ class LiteRT(Runtime):
 
         return session.predict(path, inputs, threads, raw=True)
 
-    def layer_names(self, path: Path) -> tuple[str, ...]:
-        from slimseg.runtimes.litert import activations
+    def layer_names(self, path: Path) -> Mapping[str, str]:
+        from slimseg.runtimes.litert import activations, file
 
-        return activations.names(path)
+        known = set(activations.names(path))
+        return {each.result: each.name for each in file.read(path).operators if each.result in known}
 
     def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         from slimseg.runtimes.litert import activations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import compact
+from slimseg.runtimes.layer_names import OperatorName, to_text
+from slimseg.runtimes.litert import compact, metadata, operator_names
 
 METADATA_NAME = b"slimseg"
 # In how many bits real constants are stored: 32; 16, rounded; or 16 where that loses nothing, and else 32.
@@ -112,13 +113,35 @@ class ModelBuilder:
             self._codes[code] = len(self.model.operatorCodes) - 1
         return self._codes[code]
 
-    def finish(self, inputs: Sequence[int], outputs: Sequence[int], description: Description) -> bytes:
-        """The file's bytes, with a serving signature and the description as metadata."""
+    def rename(self, index: int, name: str) -> None:
+        """Give a tensor another name."""
+        self.subgraph.tensors[index].name = name.encode()
+
+    def results(self, since: int) -> list[str]:
+        """Of operators from number `since` on: the tensors that they make, but for constants that they widen."""
+        code = self._codes.get(tflite.BuiltinOperator.DEQUANTIZE)
+        operators = (each for each in self.subgraph.operators[since:] if each.opcodeIndex != code)
+        return [self.subgraph.tensors[int(each.outputs[0])].name.decode() for each in operators]
+
+    def finish(
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        description: Description,
+        names: Mapping[str, OperatorName] | None = None,
+    ) -> bytes:
+        """The file's bytes, with a serving signature, and the description and the operators' names as metadata.
+
+        Args:
+            names: by result, of operators that are not simply called like it.
+        """
         self.subgraph.inputs = np.asarray(inputs, np.int32)
         self.subgraph.outputs = np.asarray(outputs, np.int32)
         self.model.signatureDefs = [self._signature(inputs, outputs)]
         self.model.description = b"slimseg"
-        self._add_metadata(description)
+        metadata.write(self.model, METADATA_NAME, description.to_json().encode())
+        if text := to_text(names or {}):
+            metadata.write(self.model, operator_names.METADATA_NAME, text)
         return compact.pack(self.model, b"TFL3")
 
     def _signature(self, inputs: Sequence[int], outputs: Sequence[int]) -> Any:
@@ -135,12 +158,3 @@ class ModelBuilder:
         entry.name = name
         entry.tensorIndex = index
         return entry
-
-    def _add_metadata(self, description: Description) -> None:
-        buffer = tflite.BufferT()
-        buffer.data = np.frombuffer(description.to_json().encode(), np.uint8)
-        self.model.buffers.append(buffer)
-        entry = tflite.MetadataT()
-        entry.name = METADATA_NAME
-        entry.buffer = len(self.model.buffers) - 1
-        self.model.metadata = [entry]

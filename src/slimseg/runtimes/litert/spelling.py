@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.runtimes.litert import costs
+from slimseg.runtimes.litert import costs, operator_names
 
 Op, Fused, Options = schema.BuiltinOperator, schema.ActivationFunctionType, schema.BuiltinOptions
 _FUSABLE = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6, Op.RELU_N1_TO_1: Fused.RELU_N1_TO_1}
@@ -34,6 +34,7 @@ def for_int8(model: Any, leave: Collection[str] = ()) -> dict[str, tuple[float, 
     for operator in list(speller.graph.operators or []):
         if speller.graph.tensors[int(operator.outputs[0])].name.decode(errors="replace") not in leave:
             speller.respell(operator)
+    operator_names.add(model, speller.parts)
     return speller.ranges
 
 
@@ -44,6 +45,7 @@ class _Speller:
         self.model = model
         self.graph = model.subgraphs[0]
         self.ranges: dict[str, tuple[float, float]] = {}
+        self.parts: dict[str, str] = {}  # by result of an operator that it adds: that of the layer's last
         self.constants: dict[float, int] = {}
 
     def respell(self, operator: Any) -> None:
@@ -87,6 +89,7 @@ class _Speller:
         other = self.graph.tensors[like]
         name = other.name + f"_{suffix}".encode()
         self.ranges[name.decode(errors="replace")] = (0.0, highest)
+        self.parts[name.decode(errors="replace")] = other.name.decode(errors="replace")
         return self._tensor(name, other.shape, 0)
 
     def _constant(self, value: float) -> int:

@@ -102,6 +102,7 @@ class Summary:
             least_ms=max(least_ms),
             bound=bound,
             statistics=self._statistics(self._own[operator.index]),
+            covers=operator.covers,
         )
 
     def _statistics(self, own: list[int]) -> Statistics:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.runtimes.litert import costs, spelling
+from slimseg.runtimes.litert import costs, operator_names, spelling
 
 Op, Options = schema.BuiltinOperator, schema.BuiltinOptions
 _WEAKEST_ADDEND = 2.0**-10  # scale over that of the sum, XNNPACK's limit
@@ -28,6 +28,7 @@ _WEAKEST_CONVERTED = 2.0**-8  # scale over that of QUANTIZE's result, XNNPACK's 
 def strengthen(model: Any) -> None:
     """Rescale such addends of an int8 `ModelT`, in place."""
     graph = model.subgraphs[0]
+    parts: dict[str, str] = {}  # by result of an operator that is added: that of the sum
     for operator in list(graph.operators or []):
         if costs.op_code(model.operatorCodes[operator.opcodeIndex]) not in (Op.ADD, Op.SUB):
             continue
@@ -44,7 +45,9 @@ def strengthen(model: Any) -> None:
                 continue  # not even QUANTIZE takes it
             place = graph.operators.index(operator)
             graph.operators.insert(place, _rescaling(model, int(index), target, scale))
+            parts[operator_names.text(graph.tensors[-1].name)] = operator_names.text(target.name)
             operator.inputs = _with_input(operator, position, len(graph.tensors) - 1)
+    operator_names.add(model, parts)
 
 
 def _is_weak(source: Any, target: Any) -> bool:

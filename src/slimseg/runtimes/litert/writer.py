@@ -1,15 +1,17 @@
 """Write a Graph as a float `.tflite`: NHWC, scales and shifts folded, activations and pads fused; weights in 32 or 16
 bits, arithmetic in 32.
 
-Every operator's output tensor is named after the node whose value it holds, so a profile of the file, the ranges
-of a calibration and the graph speak of the same things. Milliseconds, no compiler in between. A graph with opaque
+Every operator's output tensor is named after the node whose value it holds, so the ranges of a calibration and the
+graph speak of the same things; the operator itself is named after the node that works in it (`layer_names`), so a
+profile and the graph do. Milliseconds, no compiler in between. A graph with opaque
 nodes goes through `litert_torch` (an optional extra) instead, where names are its own.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.orders import TO_NCHW, TO_NHWC, nhwc, nhwc_shape
+from slimseg.runtimes.layer_names import OperatorName, folded_into
 from slimseg.runtimes.litert import file, lowering
 from slimseg.runtimes.litert.schema import ModelBuilder, Storage
 from slimseg.runtimes.lowering import without_lowering
@@ -32,6 +35,7 @@ class Written:
 
     data: bytes
     covers: dict[str, tuple[str, ...]]
+    names: Mapping[str, OperatorName] = field(default_factory=dict)  # by result, see `layer_names`
 
 
 def write(graph: Graph, path: Path, storage: Storage = "float32") -> dict[str, tuple[str, ...]]:
@@ -59,7 +63,7 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
     if unknown:
         return _with_litert_torch(graph, unknown)
     try:
-        return _Writer(folded, storage).run()
+        return _Writer(folded, folded_into(graph, folded), storage).run()
     except Unsupported as error:
         return _with_litert_torch(graph, str(error))
 
@@ -67,11 +71,13 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
 class _Writer:
     """Walks the folded graph once, in order."""
 
-    def __init__(self, graph: Graph, storage: Storage) -> None:
+    def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]], storage: Storage) -> None:
         self.graph = graph
+        self.folded = folded  # layers that went into others, by those
         self.builder = ModelBuilder(storage)
         self.tensors: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
+        self.names: dict[str, OperatorName] = {}
 
     def run(self) -> Written:
         source = self.graph.input
@@ -80,8 +86,8 @@ class _Writer:
             if node not in self.tensors and not is_padding_of_next(self.graph, node):
                 self._write(node)
         outputs = [self.tensors[self.graph.output]]
-        data = self.builder.finish([self.tensors[source]], outputs, self.graph.description)
-        return Written(data, self.covers)
+        data = self.builder.finish([self.tensors[source]], outputs, self.graph.description, self.names)
+        return Written(data, self.covers, self.names)
 
     def _write(self, node: fx.Node) -> None:
         layer = self.graph.layer(node)
@@ -92,14 +98,23 @@ class _Writer:
             node=node,
             layer=layer,
             inputs=tuple(self.tensors[source] for source in sources),
-            name=last.name,
+            name=node.name,
             fused=fused,
             padding=padding,
             input_shapes=tuple(nhwc_shape(self.graph.shape(source)) for source in sources),
             shape=nhwc_shape(self.graph.shape(last)),
         )
-        self.tensors[node] = self.tensors[last] = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
-        self.covers[last.name] = (*pads, node.name, *((last.name,) if last is not node else ()))
+        first = len(self.builder.subgraph.operators)
+        target = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
+        self.tensors[node] = self.tensors[last] = target
+        covers = (*pads, node.name, *self.folded.get(node.name, ()))
+        if last is not node:
+            covers = (*covers, last.name)
+            self.builder.rename(target, last.name)
+        self.covers[last.name] = covers
+        for result in self.builder.results(first):
+            whole = result == last.name
+            self.names[result] = OperatorName(node.name, covers) if whole else OperatorName(result, (node.name,))
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
         """The last node that the same operator computes, and the activation that it fuses."""

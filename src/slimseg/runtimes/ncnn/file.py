@@ -1,25 +1,30 @@
 """What the files of an ncnn network say of themselves, read without ncnn.
 
-The description that slimseg embeds stands behind the weights in the `.bin`: ncnn reads weights in order and never looks
-at what follows them, so no third file can get lost.
+What slimseg embeds stands behind the weights in the `.bin`: ncnn reads weights in order and never looks at what follows
+them, so no third file can get lost.
 
-    weights | description as JSON | its length, 4 bytes | "slimseg\\0"
+    weights | names of layers as text | its length, 4 bytes | "layers\\0\\0"
+            | description as JSON     | its length, 4 bytes | "slimseg\\0"
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from slimseg.disk import atomic
 from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.graph.description import Description
+from slimseg.runtimes.layer_names import OperatorName, of_text
 from slimseg.runtimes.ncnn.net import HALF_TAG, MAGIC
 from slimseg.runtimes.tensors import TensorInfo
 
 _MARK = b"slimseg\0"
+_NAMES_MARK = b"layers\0\0"
+_TAIL = struct.Struct("<I8s")
 _ARRAY_KEY = -23300
 Value = float | tuple[float, ...] | str
 
@@ -33,6 +38,8 @@ class LayerLine:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     params: dict[int, Value]
+    result: str = ""  # in files of slimseg the graph node whose value it gives; else its name
+    covers: tuple[str, ...] = ()  # graph nodes that it computes, see `runtimes.layer_names`
 
     def number(self, key: int, default: float = 0) -> float:
         value = self.params.get(key, default)
@@ -77,6 +84,8 @@ def read(path: str | Path) -> File:
     param = Path(path).with_suffix(".param")
     weights = param.with_suffix(".bin")
     layers, size = read_layers(param), _size(weights)
+    noted = {name.name: (result, name.covers) for result, name in read_names(weights).items()}
+    told = [(each, *noted.get(each.name, (each.name, ()))) for each in layers]
     inputs = [layer for layer in layers if layer.kind == "Input"]
     read_blobs = {blob for layer in layers for blob in layer.inputs}
     outputs = [blob for layer in layers for blob in layer.outputs if blob not in read_blobs]
@@ -87,7 +96,7 @@ def read(path: str | Path) -> File:
         param=param,
         bin=weights,
         size_bytes=param.stat().st_size + size,
-        layers=layers,
+        layers=tuple(replace(each, result=result, covers=covers) for each, result, covers in told),
         input_name=inputs[0].outputs[0],
         output_name=outputs[0],
         input_shape=(height, width, channels),
@@ -162,26 +171,44 @@ def _setting(word: str) -> tuple[int, Value]:
         return key, right
 
 
+def with_names(weights: bytes, names: bytes) -> bytes:
+    """The `.bin` with the names of its layers (`layer_names.to_text`) behind its weights."""
+    return weights + names + _TAIL.pack(len(names), _NAMES_MARK)
+
+
 def with_description(weights: bytes, description: Description) -> bytes:
-    """The `.bin` with `description` behind its weights."""
+    """The `.bin` with `description` behind its weights and names."""
     text = description.to_json().encode()
-    return weights + text + struct.pack("<I", len(text)) + _MARK
+    return weights + text + _TAIL.pack(len(text), _MARK)
 
 
 def read_description(weights: str | Path) -> Description | None:
     """What slimseg wrote behind the weights, or None in a file from elsewhere. Raises: ModelError."""
-    tail = 4 + len(_MARK)
     with Path(weights).open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - tail))
-        end = stream.read()
-        if len(end) < tail or not end.endswith(_MARK):
-            return None
-        (length,) = struct.unpack("<I", end[:4])
-        if length > size - tail:
-            return None
-        stream.seek(size - tail - length)
-        return Description.from_json(stream.read(length).decode(errors="replace"))
+        text, _ = _note(stream, stream.seek(0, os.SEEK_END), _MARK)
+    return None if text is None else Description.from_json(text.decode(errors="replace"))
+
+
+def read_names(weights: str | Path) -> dict[str, OperatorName]:
+    """By result of a layer, what slimseg noted of it; empty in a file from elsewhere."""
+    with Path(weights).open("rb") as stream:
+        _, start = _note(stream, stream.seek(0, os.SEEK_END), _MARK)
+        text, _ = _note(stream, start, _NAMES_MARK)
+    return of_text(text or b"")
+
+
+def _note(stream: BinaryIO, end: int, mark: bytes) -> tuple[bytes | None, int]:
+    """The text that ends at `end` with its length and its mark, None where there is none; and where it begins."""
+    stream.seek(max(0, end - _TAIL.size))
+    tail = stream.read(min(end, _TAIL.size))
+    if len(tail) < _TAIL.size or not tail.endswith(mark):
+        return None, end
+    length, _ = _TAIL.unpack(tail)
+    start = end - _TAIL.size - length
+    if start < 0:
+        return None, end
+    stream.seek(start)
+    return stream.read(length), start
 
 
 def save(data: bytes, path: Path) -> None:

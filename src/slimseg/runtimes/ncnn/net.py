@@ -99,6 +99,10 @@ class Net:
         (result,) = self.add_many(kind, name, inputs, [(name, tuple(shape))], params, weights)
         return result
 
+    def rename(self, blob: int, name: str) -> None:
+        """Give a blob another name; the layer that makes it keeps its own."""
+        self.blobs[blob] = replace(self.blobs[blob], name=_unique(name, self._blob_names))
+
     def add_many(
         self,
         kind: str,
@@ -142,7 +146,7 @@ def with_splits(net: Net, output: int) -> Net:
                 copies = range(len(result.blobs), len(result.blobs) + readers[blob])
                 shape = net.shape(blob)
                 result.blobs += [Blob(_unique(f"{names[blob]}_copy", blob_names), shape) for _ in copies]
-                split = _unique(f"{names[blob]}_split", layer_names)
+                split = _unique(f"{layer.name}_split", layer_names)
                 result.layers.append(Layer("Split", split, (blob,), tuple(copies)))
                 waiting[blob] = list(copies)
     (last,) = waiting[output]

@@ -73,7 +73,7 @@ def profile(
     within: child.Child | None = None,
     options: Options = DEFAULTS,
 ) -> Profile:
-    """Latency of a `.param` and of each of its layers, which slimseg names after the nodes of the graph.
+    """Latency of a `.param` and of each of its layers, which slimseg names after the nodes that work in them.
 
     Runs that other work disturbed are repeated and do not count. `latency_ms` is the median of whole runs, in turns
     with those layer by layer. Each layer's latency is its mean over the latter; where the layers take longer one by one
@@ -145,6 +145,7 @@ def _layer(line: file.LayerLine, measured: Measurement, whole_ms: float, spread:
         output_shape=_channels_last(outputs[0]),
         delegate=RUNTIME,
         statistics=spread,
+        covers=line.covers,
     )
 
 

@@ -87,10 +87,10 @@ class Ncnn(Runtime):
 
         return session.predict(path, inputs, threads)
 
-    def layer_names(self, path: Path) -> tuple[str, ...]:
+    def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.ncnn import file
 
-        return tuple(layer.name for layer in file.read(path).layers if len(layer.outputs) == 1)
+        return {layer.result: layer.name for layer in file.read(path).layers if len(layer.outputs) == 1}
 
     def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
         from slimseg.runtimes.ncnn import session

@@ -182,7 +182,7 @@ def values(
 ) -> dict[str, Array]:
     """What layers of these names give for one input (H, W, C): maps as (1, h, w, c). To find where two files part.
 
-    slimseg names layers after the nodes of the graph whose values they compute.
+    `names` are those of layers, or of the nodes of the graph whose values they give (`LayerLine.result`).
 
     Raises:
         ModelError: a file is missing or damaged, or has no layer of a name.
@@ -190,7 +190,8 @@ def values(
         RuntimeFailure: as for `predict`.
     """
     path = Path(path)
-    known = {layer.name: layer.outputs[0] for layer in file.read(path).layers if len(layer.outputs) == 1}
+    layers = [layer for layer in file.read(path).layers if len(layer.outputs) == 1]
+    known = {name: layer.outputs[0] for layer in layers for name in (layer.name, layer.result)}
     missing = [name for name in names if name not in known]
     if missing:
         raise ModelError(f"{path} has no layer {missing[0]!r} of one result: the names stand in its second column")

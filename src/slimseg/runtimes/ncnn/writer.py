@@ -6,7 +6,8 @@ on the vocabulary of a Graph: it loses the names of all layers, by which profile
 same thing; it takes 0.2 to 4 s, where a plan asks for hundreds of networks and this takes 0.02 to 0.2; and it ends
 well with layers that ncnn does not have for slices (so for slim_reshape and every ShuffleNet), asymmetric and
 nearest-exact resizing, depth-to-space, slopes of their own for every value, and argmax. What it can say, it says with
-as many layers as we do, or more. Every layer here is called like the node whose value it computes.
+as many layers as we do, or more. Every layer here is called like the node that works in it (`layer_names`), and the
+blob that it makes like the node whose value that is.
 
 ncnn's ArgMax is one number for a whole blob, so a network that ends in the class of every pixel is written without
 that end, and its description says so: the app takes the argmax.
@@ -14,6 +15,7 @@ that end, and its description says so: the app takes the argmax.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +27,10 @@ from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.output import final_argmax, output_kind
+from slimseg.runtimes.layer_names import OperatorName, folded_into, to_text
 from slimseg.runtimes.lowering import without_lowering
 from slimseg.runtimes.ncnn import lowering
-from slimseg.runtimes.ncnn.file import save, with_description
+from slimseg.runtimes.ncnn.file import save, with_description, with_names
 from slimseg.runtimes.ncnn.lowering import groups
 from slimseg.runtimes.ncnn.lowering.step import as_shape
 from slimseg.runtimes.ncnn.net import Net, Storage, param_text, weight_bytes, with_splits
@@ -65,6 +68,7 @@ class Written:
     output_shape: tuple[int, ...]
     description: Description
     covers: dict[str, tuple[str, ...]]
+    names: bytes  # the same as a text, see `layer_names`
 
 
 def write(graph: Graph, folder: str | Path, storage: Storage = "fp32", name: str = "model") -> Artefact:
@@ -84,7 +88,7 @@ def write(graph: Graph, folder: str | Path, storage: Storage = "fp32", name: str
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
-    save(with_description(written.bin, written.description), weights)
+    save(with_description(with_names(written.bin, written.names), written.description), weights)
     save(written.param.encode(), param)
     return Artefact(
         param=param,
@@ -105,10 +109,11 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
     Raises:
         Unsupported: a layer cannot be said in ncnn.
     """
-    folded = fold_scales(without_argmax(graph))
+    ended = without_argmax(graph)
+    folded = fold_scales(ended)
     unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
     if not unknown:
-        return _Writer(folded).run(storage)
+        return _Writer(folded, folded_into(ended, folded)).run(storage)
     raise Unsupported(
         f"{graph.name} has layers that cannot be written for ncnn ({unknown}): export it to another runtime"
     )
@@ -127,11 +132,13 @@ def without_argmax(graph: Graph) -> Graph:
 class _Writer:
     """Walks the folded graph once, in order."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]]) -> None:
         self.graph = graph
+        self.folded = folded  # layers that went into others, by those
         self.net = Net(OUTPUT)
         self.blobs: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
+        self.results: dict[str, str] = {}  # by layer, where the node whose value it gives has another name
         self.folded_into_next: set[fx.Node] = set()
 
     def run(self, storage: Storage) -> Written:
@@ -149,7 +156,17 @@ class _Writer:
             output_shape=_channels_last(self._shape(graph.output)),
             description=graph.description,
             covers=self.covers,
+            names=to_text({self.results.get(each.name, each.name): each for each in self._names(net).values()}),
         )
+
+    def _names(self, net: Net) -> dict[str, OperatorName]:
+        """By layer. One that was added between others, such as a Split, belongs to that whose value it takes."""
+        makers = {blob: layer.name for layer in net.layers for blob in layer.outputs}
+        found = {net.layers[0].name: OperatorName(net.layers[0].name)}
+        for layer in net.layers[1:]:
+            covers = self.covers.get(layer.name)
+            found[layer.name] = OperatorName(layer.name, covers or (found[makers[layer.inputs[0]]].layer,))
+        return found
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
         return lowering.unbatched(self.graph.shape(node), node.name)
@@ -209,7 +226,7 @@ class _Writer:
             node=node,
             layer=layer,
             inputs=tuple(self.blobs[source] for source in sources),
-            name=last.name,
+            name=node.name,
             fused=fused,
             padding=(0, 0, 0, 0) if pad is None else pad.padding,
             pad_value=0.0 if pad is None else pad.value,
@@ -219,8 +236,12 @@ class _Writer:
         first = len(self.net.layers)
         self.blobs[node] = self.blobs[last] = lowering.LOWERINGS[type(layer)](self.net, step, layer)
         pads = () if pad is None else (node.all_input_nodes[0].name,)
-        covered = (*pads, node.name, *((last.name,) if last is not node else ()))
-        self.covers.update({made.name: covered for made in self.net.layers[first:]})
+        covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
+        if last is not node:
+            self.net.rename(self.blobs[last], last.name)
+            self.results[node.name] = last.name
+        names = [made.name for made in self.net.layers[first:]]
+        self.covers.update({name: covers if name == node.name else (node.name,) for name in names})
 
     def _taken_in(self, node: fx.Node) -> tuple[fx.Node, lowering.Activation]:
         """The last node that the same layer computes, and the activation that it fuses."""

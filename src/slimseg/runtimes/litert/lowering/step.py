@@ -20,7 +20,10 @@ Fused = tflite.ActivationFunctionType
 
 @dataclass(frozen=True)
 class Step:
-    """One node to write: its layer, the tensors it reads, the name and NHWC shape of the one it makes."""
+    """One node to write: its layer, the tensors it reads, the name and NHWC shape of the one it makes.
+
+    The writer gives that tensor the name of the activation where one is fused.
+    """
 
     node: fx.Node
     layer: nn.Module

@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.errors import Unsupported
-from slimseg.runtimes.litert import spelling
+from slimseg.runtimes.litert import operator_names, spelling
 
 
 class Ends:
@@ -52,6 +52,7 @@ class Ends:
         """An operator that makes a new output, which differs in `changes` of its tensor's fields, of the old one."""
         old = int(self.graph.outputs[0])
         new = self._outer(old, changes)
+        operator_names.move(self.model, self.graph.tensors[new].name, self.graph.tensors[old].name)
         self.graph.operators.append(self._operator(code, (old, *constants), new, options))
         self._replace("outputs", old, new)
 
@@ -74,7 +75,9 @@ class Ends:
         outer.buffer = 0
         for name, value in changes.items():
             setattr(outer, name, value)
-        inner.name = inner.name + b"_inner"
+        taken = {tensor.name for tensor in self.graph.tensors}
+        while inner.name in taken:
+            inner.name = inner.name + b"_inner"
         self.graph.tensors.append(outer)
         return len(self.graph.tensors) - 1
 

@@ -39,6 +39,7 @@ from ai_edge_litert import schema_py_generated as tflite
 from slimseg.errors import Unsupported
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert import metadata as stored
 from slimseg.runtimes.litert.tasks import schema
 from slimseg.runtimes.litert.tasks.ends import Ends
 from slimseg.runtimes.litert.tasks.fit import is_bytes
@@ -72,7 +73,7 @@ def with_task_metadata(data: bytes, description: Description, name: str = "Image
         subgraphs=(_subgraph(description, source, result, bool(labels)),),
         license=licence,
     )
-    file.set_metadata(model, METADATA_NAME, schema.pack(metadata, schema.MODEL_IDENTIFIER))
+    stored.write(model, METADATA_NAME, schema.pack(metadata, schema.MODEL_IDENTIFIER))
     return file.pack(model) + (_archive(LABELS, "\n".join(labels) + "\n") if labels else b"")
 
 

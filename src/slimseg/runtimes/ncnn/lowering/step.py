@@ -18,7 +18,10 @@ MOST_DIMS = 4  # of an ncnn Mat: (c, d, h, w)
 
 @dataclass(frozen=True)
 class Step:
-    """One node to write: its layer, the blobs it reads, the name and shape (without batch) of the one it makes."""
+    """One node to write: its layer, the blobs it reads, the name and shape (without batch) of the one it makes.
+
+    The writer gives that blob the name of the activation where one is fused; the layer keeps this one.
+    """
 
     node: fx.Node
     layer: nn.Module

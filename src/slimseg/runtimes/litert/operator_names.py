@@ -1,0 +1,70 @@
+"""What the operators of a `.tflite` are called: as its metadata says in files of slimseg, else like their results.
+
+A quantiser adds operators that convert between types and that nobody wrote down. Such a one belongs to the layer whose
+value it converts; one that widens a constant, to the layer that reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slimseg.runtimes.layer_names import OperatorName, of_text, to_text
+from slimseg.runtimes.litert import costs, metadata
+
+METADATA_NAME = b"slimseg_layers"
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def of_operators(model: Any) -> list[OperatorName]:
+    """Of the main graph of a `ModelT`, in the file's order."""
+    tensors, operators = costs.Tensors(model), model.subgraphs[0].operators or []
+    noted = read(model)
+    made: dict[int, OperatorName] = {}  # by tensor: the operator that makes it
+    read_by: dict[int, OperatorName] = {}
+    found = []
+    for operator in operators:
+        result = text(tensors.tensor(int(operator.outputs[0])).name)
+        name = noted.get(result, OperatorName(result))
+        if result not in noted and tensors.op_name(operator) in _CONVERSIONS:
+            name = _part_of(made.get(int(operator.inputs[0])), result)
+        made.update(dict.fromkeys((int(index) for index in operator.outputs), name))
+        for index in tensors.inputs(operator):
+            read_by.setdefault(index, name)
+        found.append(name)
+    return [
+        _part_of(read_by.get(int(operator.outputs[0])), name.name)
+        if tensors.op_name(operator) == "DEQUANTIZE" and tensors.is_constant(int(operator.inputs[0]))
+        else name
+        for operator, name in zip(operators, found, strict=True)
+    ]
+
+
+def read(model: Any) -> dict[str, OperatorName]:
+    """What a `ModelT` notes, by name of the operator's first result."""
+    return of_text(metadata.read(model, METADATA_NAME) or b"")
+
+
+def add(model: Any, parts: Mapping[str, str]) -> None:
+    """Note in a `ModelT` that operators do a part of the work of others; by results, of both."""
+    if not parts:
+        return
+    names = read(model)
+    names |= {result: _part_of(names.get(of, OperatorName(of)), result) for result, of in parts.items()}
+    metadata.write(model, METADATA_NAME, to_text(names))
+
+
+def move(model: Any, before: bytes, after: bytes) -> None:
+    """Note in a `ModelT` that the operator which made `before` makes `after` now, and another one `before` of that."""
+    names, result = read(model), text(before)
+    own = names.get(result, OperatorName(result))
+    names |= {text(after): own, result: OperatorName(f"{result}_fitted", (own.layer,))}
+    metadata.write(model, METADATA_NAME, to_text(names))
+
+
+def _part_of(whole: OperatorName | None, result: str) -> OperatorName:
+    return OperatorName(result, (whole.layer,) if whole else ())
+
+
+def text(name: bytes) -> str:
+    return name.decode(errors="replace")
