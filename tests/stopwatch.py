@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
-from slimseg.planning.layer_times import at_latency
+from slimseg.pace import at_latency
 from slimseg.results import Profile
 from slimseg.runtimes import benchmark, child, registry
 from slimseg.runtimes.litert import file

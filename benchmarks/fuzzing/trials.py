@@ -15,7 +15,7 @@ import numpy as np
 from fuzzing.formats import FORMATS
 from fuzzing.values import Random, chosen
 from slimseg.errors import SlimsegError
-from slimseg.runtimes.litert.memory import PeakMemory
+from slimseg.runtimes.peak_memory import PeakMemory
 
 LONGEST_SENTENCE = 2000  # characters
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from slimseg.frontends import load
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.planning.layer_times import at_latency, layer_times, part_ms
+from slimseg.pace import at_latency
+from slimseg.planning.layer_times import layer_times, part_ms
 from slimseg.runtimes.litert import profiler, writer
 
 

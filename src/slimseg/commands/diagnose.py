@@ -11,9 +11,10 @@ from slimseg.disk import scratch
 from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
+from slimseg.pace import at_latency
 from slimseg.planning import alike, observations, whatif
 from slimseg.planning.guidelines import guidelines
-from slimseg.planning.layer_times import at_latency, layer_times, part_ms
+from slimseg.planning.layer_times import layer_times, part_ms
 from slimseg.planning.own import own_file_for
 from slimseg.planning.sides import odd_sides
 from slimseg.planning.whatif import Price

@@ -23,9 +23,9 @@ from slimseg.disk import atomic, scratch
 from slimseg.errors import DataError, OutputError, SlimsegError, UserError
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
+from slimseg.pace import at_latency
 from slimseg.planning import deploy
 from slimseg.planning.budget import Budget
-from slimseg.planning.layer_times import at_latency
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import calibration, corrections, mixed_precision, schemes, trained
 from slimseg.quantisation.bench import Bench, Trial

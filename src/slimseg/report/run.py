@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from slimseg.planning.layer_times import at_latency
+from slimseg.pace import at_latency
 from slimseg.report.files import write_json
 from slimseg.report.html import write_report
 from slimseg.report.images import Example

@@ -11,7 +11,8 @@ import pytest
 
 from slimseg.runtimes import child
 from slimseg.runtimes.litert.summary import node_types
-from slimseg.runtimes.litert.trace import BUILTIN, TOTAL, Event, Trace, statistics
+from slimseg.runtimes.litert.trace import BUILTIN, TOTAL, Event, Trace
+from slimseg.runtimes.run_statistics import statistics
 
 RUNS = 6
 ROUNDED = 0.00051  # the tool prints three decimals, of milliseconds and of percent

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.memory import PeakMemory
 from slimseg.runtimes.litert.session import random_input
 from slimseg.runtimes.litert.trace import Event
+from slimseg.runtimes.peak_memory import PeakMemory
 from slimseg.runtimes.tensors import TensorInfo
 
 Handle = ctypes.c_void_p

@@ -11,11 +11,11 @@ from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure
 from slimseg.results import Profile
 from slimseg.runtimes import child
-from slimseg.runtimes.benchmark import Invocable, Timing, prepared, sample, warm_up
+from slimseg.runtimes.benchmark import Invocable, Timing, sample, warm_up
 from slimseg.runtimes.calm import Seen
 from slimseg.runtimes.litert import file, roof, runnable, summary
 from slimseg.runtimes.litert.events import Recorder
-from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.litert.trace import Trace
 from slimseg.runtimes.turns import Turns
 
@@ -112,6 +112,13 @@ def profile(
     )
 
 
+def loaded(name: str, threads: int) -> Session:
+    """A session of a file, with random inputs in place."""
+    session = Session(name, threads)
+    session.set_random()
+    return session
+
+
 def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()) -> Measurement:
     """What `profile` runs in the child; `precisions` are those whose roof to measure."""
     path = Path(name)
@@ -119,10 +126,10 @@ def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()
         first_run_ms = plain.run()
         start = Start(plain.load_ms, plain.prepare_ms, first_run_ms, plain.peak_memory_bytes())
     with Recorder(path, threads) as recorder, scratch.folder() as folder:
-        session = prepared(name, LITERT, threads=threads)
+        session = loaded(name, threads)
         probes = _Probes(
             {
-                probe: prepared(str(written), LITERT, threads=threads)
+                probe: loaded(str(written), threads)
                 for precision in precisions
                 for written, probe in roof.write_probes(precision, folder).items()
             },

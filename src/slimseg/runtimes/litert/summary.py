@@ -12,7 +12,8 @@ from slimseg import ratios
 from slimseg.results import Fallback, Island, KernelProfile, LayerProfile, NodeType, Roof, Statistics
 from slimseg.runtimes.litert import fallback, file, roof
 from slimseg.runtimes.litert.attribution import attribute, partition
-from slimseg.runtimes.litert.trace import BUILTIN, Kernel, Trace, statistics
+from slimseg.runtimes.litert.trace import BUILTIN, Kernel, Trace
+from slimseg.runtimes.run_statistics import statistics
 
 XNNPACK, BUILT_IN = "XNNPACK", "built-in"
 _INTEGER = re.compile(r"\bQ[A-Z]*8|\b[SU]8\b|\bX8\b")  # in the name of a kernel

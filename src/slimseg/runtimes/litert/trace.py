@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from slimseg.results import Statistics
 from slimseg.runtimes import calm
 
 Array = np.ndarray[Any, Any]
@@ -131,17 +130,3 @@ def _starts(run: Sequence[Event], origin_us: int) -> list[float]:
         starts.append(max(start, end))
         end = starts[-1] + event.elapsed_us
     return starts
-
-
-def statistics(runs_us: Array) -> Statistics:
-    """Of one time per run, in microseconds. The standard deviation is the population's, as in TFLite's own tool."""
-    if not len(runs_us):
-        return Statistics()
-    return Statistics(
-        first_ms=float(runs_us[0]) / 1e3,
-        average_ms=float(np.clip(runs_us.mean(), runs_us.min(), runs_us.max())) / 1e3,  # the mean of equals is rounded
-        min_ms=float(runs_us.min()) / 1e3,
-        max_ms=float(runs_us.max()) / 1e3,
-        std_ms=float(runs_us.std()) / 1e3,
-        times_called=len(runs_us),
-    )

@@ -29,10 +29,10 @@ from slimseg.results import LayerProfile, NodeType, Profile, Statistics
 from slimseg.runtimes import calm, child
 from slimseg.runtimes.benchmark import Timing, warm_up
 from slimseg.runtimes.calm import Seen
-from slimseg.runtimes.litert.memory import PeakMemory
-from slimseg.runtimes.litert.trace import statistics
 from slimseg.runtimes.ncnn import costs, file
 from slimseg.runtimes.ncnn.session import DEFAULTS, Array, Options, Session
+from slimseg.runtimes.peak_memory import PeakMemory
+from slimseg.runtimes.run_statistics import statistics
 from slimseg.runtimes.turns import Turns
 
 RUNTIME = "ncnn"
