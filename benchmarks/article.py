@@ -31,7 +31,8 @@ from slimseg.errors import SlimsegError
 from slimseg.graph import costs
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.benchmark import ratio, time_files
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("float32", "int8")

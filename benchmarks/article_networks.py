@@ -18,7 +18,8 @@ from slimseg.graph.edit import append, at_input_size
 from slimseg.graph.graph import Graph
 from slimseg.graph.ops import Resize
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 from slimseg.training.data import open_folder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -24,10 +24,11 @@ from rich.table import Table
 import slimseg
 from slimseg.commands.evaluate import Evaluator
 from slimseg.graph import costs
-from slimseg.planning.budget import Budget, parse_size, parse_time
+from slimseg.planning.choosing.budget import Budget, parse_size, parse_time
 from slimseg.progress import Silent, Terminal
 from slimseg.runtimes import benchmark, end_to_end, host
-from slimseg.runtimes.litert import file, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.writing import writer
 from slimseg.training.data import Folder, open_folder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import slimseg
-from slimseg.planning.budget import Budget, parse_time
+from slimseg.planning.choosing.budget import Budget, parse_time
 from slimseg.progress import Terminal
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -33,7 +33,7 @@ import slimseg
 from slimseg.commands.evaluate import predictions
 from slimseg.demonstration import scenes
 from slimseg.graph.graph import Graph
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.progress import Silent, Terminal
 from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.results import QuantisationResult, QuantisedFile

@@ -17,7 +17,8 @@ from slimseg.graph.graph import Graph
 from slimseg.progress import Silent
 from slimseg.quantisation.calibration import Ranges, choose, observe
 from slimseg.runtimes import benchmark, host
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 from slimseg.training.data import open_folder
 
 

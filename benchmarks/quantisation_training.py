@@ -40,7 +40,8 @@ from slimseg.quantisation.equalise import equalised
 from slimseg.quantisation.network import file_form
 from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 from slimseg.training.data import Folder, open_folder, read_pair
 from slimseg.training.memory import keep_freed
 from slimseg.training.metrics import Confusion

@@ -24,7 +24,7 @@ import slimseg
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import benchmark, child, host
 from slimseg.runtimes.litert import session as litert_session
-from slimseg.runtimes.litert import writer as litert_writer
+from slimseg.runtimes.litert.writing import writer as litert_writer
 from slimseg.runtimes.ncnn import file, session, writer
 from slimseg.runtimes.ncnn.session import DEFAULTS, Options
 from slimseg.training.data import read_image

@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 import slimseg
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.progress import Terminal
 from slimseg.runtimes import benchmark, host
-from slimseg.runtimes.litert import session, writer
+from slimseg.runtimes.litert import session
+from slimseg.runtimes.litert.writing import writer
 from slimseg.training.data import open_folder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 import slimseg
-from slimseg.planning.budget import Budget
-from slimseg.planning.plan import Plan
-from slimseg.planning.recover import Recovery
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.choosing.plan import Plan
+from slimseg.planning.running.recover import Recovery
 from slimseg.progress import Terminal
 from slimseg.training.data import open_folder
 

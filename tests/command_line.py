@@ -11,7 +11,7 @@ import pytest
 
 from slimseg import cli
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import writer
+from slimseg.runtimes.litert.writing import writer
 
 
 class Ran(NamedTuple):

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from slimseg import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import steady
+from slimseg.planning.pricing import steady
 from slimseg.runtimes import benchmark, child
-from slimseg.runtimes.litert import profiler as litert_profiler
+from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from slimseg.runtimes import calm, child, turns
-from slimseg.runtimes.litert import profiler as litert_profiler
-from slimseg.runtimes.litert import roof
+from slimseg.runtimes.litert.profiling import profiler as litert_profiler
+from slimseg.runtimes.litert.profiling import roof
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
 _running = child.Child._running

@@ -18,7 +18,7 @@ from slimseg.pace import at_latency
 from slimseg.results import Profile
 from slimseg.runtimes import benchmark, child, registry
 from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert import profiler as litert_profiler
+from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.litert.runtime import LiteRT
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 

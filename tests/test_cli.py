@@ -19,14 +19,15 @@ from torch import nn
 from slimseg.errors import RuntimeFailure, Unsupported
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.writing import writer
 
 COMMANDS = ("profile", "diagnose", "slim", "quantize", "export", "evaluate", "demo")
 # The command line in a process whose times are taken in the fewest runs.
 QUICKLY = """
 import hurry
 from slimseg.cli import main
-from slimseg.planning import steady
+from slimseg.planning.pricing import steady
 from slimseg.runtimes import child
 child.Child._running = hurry.running
 steady.FEWEST_LOADS = 2
@@ -342,7 +343,7 @@ def test_failures_are_one_line_and_code_1(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("slimseg.runtimes.litert.profiler.profile", fail)
+    monkeypatch.setattr("slimseg.runtimes.litert.profiling.profiler.profile", fail)
     ran = run("profile", tflite)
     assert ran == Ran(1, "", f"error: {error}\n")
 

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from slimseg import cli
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import writer
+from slimseg.runtimes.litert.writing import writer
 
 NONSENSE = (
     "", " ", "nan", "-inf", "-1", "0", "1e999", "99999999999999999999", "1,2", ",", "ü", "\x1b[31mred", "\u202eabc",

@@ -18,7 +18,7 @@ from slimseg.console import OPTIONS, PlainConsole, as_options
 from slimseg.errors import BudgetError, ModelError
 from slimseg.graph.description import Description
 from slimseg.graph.names import Names, node_name
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.progress import Terminal
 from slimseg.report.files import to_json
 from slimseg.results import Evaluation

@@ -15,10 +15,12 @@ from slimseg.commands.diagnose import WORTH_SHARE, find_all
 from slimseg.errors import ModelError, UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.planning.own import own_file
+from slimseg.planning.pricing.own import own_file
 from slimseg.results import Diagnosis, Finding
-from slimseg.runtimes.litert import file, quantizer, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.runtimes.litert.writing import writer
 
 MODELS = Path(__file__).parents[1] / "../shared/models"
 

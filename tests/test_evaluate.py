@@ -16,7 +16,8 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.host import in_rows
-from slimseg.runtimes.litert import file, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques.head import with_output
 
 

@@ -13,11 +13,12 @@ from command_line import Run
 import slimseg
 from slimseg import techniques
 from slimseg.graph.graph import Graph
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation import timing
 from slimseg.report.terminal import show_slim
 from slimseg.results import QuantisationResult, SlimResult
-from slimseg.runtimes.litert import costs, file, quantizer
+from slimseg.runtimes.litert import costs, file
+from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
 
 

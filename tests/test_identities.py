@@ -24,9 +24,9 @@ from slimseg import ratios
 from slimseg.deployment import Deployment
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.planning import steady
-from slimseg.planning.budget import Budget
-from slimseg.planning.steady import Steady
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.pricing import steady
+from slimseg.planning.pricing.steady import Steady
 from slimseg.report import terminal, units
 from slimseg.report.files import to_json
 from slimseg.report.html import render_report
@@ -42,9 +42,9 @@ from slimseg.results import (
 )
 from slimseg.runtimes import benchmark, calm, child
 from slimseg.runtimes.benchmark import Timing
-from slimseg.runtimes.litert import profiler
-from slimseg.runtimes.litert.events import Recorder
-from slimseg.runtimes.litert.trace import BUILTIN, DELEGATED, TOTAL, Event
+from slimseg.runtimes.litert.profiling import profiler
+from slimseg.runtimes.litert.profiling.events import Recorder
+from slimseg.runtimes.litert.profiling.trace import BUILTIN, DELEGATED, TOTAL, Event
 
 T = TypeVar("T")
 SECONDS = 0.02  # of timing

@@ -22,7 +22,7 @@ from slimseg.frontends import load
 from slimseg.results import Profile
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert import profiler as litert_profiler
+from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork")
 

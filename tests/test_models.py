@@ -15,7 +15,8 @@ from slimseg import models
 from slimseg.errors import ModelError
 from slimseg.graph import costs, edit
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

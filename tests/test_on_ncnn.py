@@ -14,8 +14,9 @@ import slimseg
 from slimseg.errors import ModelError, UserError
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
-from slimseg.planning import planner, recover
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing import planner
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.running import recover
 from slimseg.results import SlimResult
 from slimseg.runtimes import registry
 from slimseg.runtimes.ncnn import package

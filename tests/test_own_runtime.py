@@ -12,7 +12,7 @@ from two_threads import TwoThreads
 import slimseg
 from slimseg.errors import ModelError, UserError
 from slimseg.graph.graph import Graph
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.runtimes import child, registry
 from slimseg.runtimes.litert.runtime import LITERT
 

@@ -19,10 +19,12 @@ from torch import nn
 import slimseg
 from slimseg.errors import DataError, ModelError, OutputError, RuntimeFailure, UserError
 from slimseg.graph.graph import Graph
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation import timing
 from slimseg.results import QuantisationResult
-from slimseg.runtimes.litert import file, quantizer, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 
 SCHEMES = ["float16", "dynamic", "weight-only", *["int8"] * 4, "int16x8"]
 

@@ -18,13 +18,14 @@ import torch
 import slimseg
 from slimseg.errors import BudgetError, DataError, OutputError
 from slimseg.graph.graph import Graph
-from slimseg.planning import planner, recover
-from slimseg.planning.budget import Budget
-from slimseg.planning.candidate import Candidate
-from slimseg.planning.deploy import QUANTISATION
-from slimseg.planning.exact import PlannedEdit
-from slimseg.planning.plan import Plan
-from slimseg.planning.untrained import Untrained
+from slimseg.planning.choosing import planner
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.choosing.exact import PlannedEdit
+from slimseg.planning.choosing.plan import Plan
+from slimseg.planning.running import recover
+from slimseg.planning.running.candidate import Candidate
+from slimseg.planning.running.deploy import QUANTISATION
+from slimseg.planning.running.untrained import Untrained
 from slimseg.progress import Bar, Silent
 from slimseg.quantisation import qat
 from slimseg.results import SlimResult

@@ -16,14 +16,16 @@ from slimseg.errors import DataError
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.planning import exact, whatif
-from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, same_kind
-from slimseg.planning.probes import probe_images
+from slimseg.planning.choosing import exact
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.choosing.exact import ExactEdits, same_kind
+from slimseg.planning.pricing import whatif
+from slimseg.planning.pricing.probes import probe_images
 from slimseg.progress import Silent
 from slimseg.report.wording import headline
 from slimseg.results import SlimResult
-from slimseg.runtimes.litert import file, session, writer
+from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques import EXACT, named
 from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.transposed import Transposed

@@ -14,7 +14,7 @@ from fuzzing import seeds
 from fuzzing.trials import Mutant
 from slimseg import cli
 from slimseg.errors import RuntimeFailure, UserError
-from slimseg.planning import steady
+from slimseg.planning.pricing import steady
 from slimseg.quantisation import timing
 from slimseg.runtimes import benchmark
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import slimseg
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import quantizer
+from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.ncnn import writer as ncnn_writer
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from slimseg.graph.description import Description as Description
     from slimseg.graph.graph import Graph as Graph
     from slimseg.graph.preprocessing import Preprocessing as Preprocessing
-    from slimseg.planning.budget import Budget as Budget
+    from slimseg.planning.choosing.budget import Budget as Budget
     from slimseg.progress import Progress as Progress
     from slimseg.results import Diagnosis as Diagnosis
     from slimseg.results import Evaluation as Evaluation
@@ -45,7 +45,7 @@ _RESULTS = ("Diagnosis", "Evaluation", "ExportResult", "Profile", "QuantisationR
 _HOMES = {
     **{name: f"slimseg.commands.{name}" for name in _COMMANDS},
     **dict.fromkeys(_RESULTS, "slimseg.results"),
-    "Budget": "slimseg.planning.budget",
+    "Budget": "slimseg.planning.choosing.budget",
     "Deployment": "slimseg.deployment",
     "Description": "slimseg.graph.description",
     "Graph": "slimseg.graph.graph",

@@ -16,7 +16,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.planning.probes import probe_images
+from slimseg.planning.pricing.probes import probe_images
 from slimseg.runtimes.exporter import Request
 from slimseg.training.data import Pixels
 

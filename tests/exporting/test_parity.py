@@ -16,7 +16,7 @@ from slimseg.exporting.bisection import first_departure
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert import file as litert_file
-from slimseg.runtimes.litert import writer as litert_writer
+from slimseg.runtimes.litert.writing import writer as litert_writer
 from slimseg.runtimes.ncnn import package
 from slimseg.runtimes.ncnn import writer as ncnn_writer
 from slimseg.training.data import Pixels, Split

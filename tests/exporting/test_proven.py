@@ -14,7 +14,7 @@ import slimseg
 from slimseg.commands.export import export
 from slimseg.errors import ModelError, UserError
 from slimseg.exporting import heads, proven
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.runtimes.ncnn import package as ncnn
 
 

@@ -15,8 +15,9 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
 from slimseg.runtimes.exporter import Request
-from slimseg.runtimes.litert import exporter, file, session, writer
+from slimseg.runtimes.litert import exporter, file, session
 from slimseg.runtimes.litert.tasks import client, has_task_metadata
+from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques.head import with_output
 from slimseg.training.data import Pixels
 

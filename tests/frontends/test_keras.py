@@ -17,7 +17,8 @@ from PIL import Image
 from slimseg.errors import ModelError
 from slimseg.frontends.keras import from_file
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import session, writer
+from slimseg.runtimes.litert import session
+from slimseg.runtimes.litert.writing import writer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Keras's own

@@ -19,7 +19,7 @@ from slimseg.errors import ModelError
 from slimseg.frontends.onnx import from_file
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert.writer import write as write_tflite
+from slimseg.runtimes.litert.writing.writer import write as write_tflite
 
 
 @pytest.fixture(scope="module")

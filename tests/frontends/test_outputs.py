@@ -134,7 +134,7 @@ def test_onnx(onnx_file):
 @pytest.fixture(scope="module")
 def tflite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of one network, with the output of its layer before the last as its first output."""
-    from slimseg.runtimes.litert import writer
+    from slimseg.runtimes.litert.writing import writer
 
     path = tmp_path_factory.mktemp("tflite") / "two.tflite"
     net = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(5, 4, 1))

@@ -21,8 +21,9 @@ from slimseg.frontends.tflite import constants
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file, session, writer
+from slimseg.runtimes.litert import file, session
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.writing import writer
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FLOATS = ["deeplab_float", "gated_float", "gated_float16", "old_float", "squeeze_float"]

@@ -12,8 +12,9 @@ from ai_edge_litert import schema_py_generated as tflite
 import slimseg
 from slimseg.graph.description import Description
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session, writer
+from slimseg.runtimes.litert import file, session
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.writing import writer
 from slimseg.runtimes.tensors import TensorInfo
 
 Op, Options, Type = tflite.BuiltinOperator, tflite.BuiltinOptions, tflite.TensorType

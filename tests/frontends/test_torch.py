@@ -364,7 +364,8 @@ def test_transformers_architectures(build, opaque, tmp_path):
     assert bool(graph.opaque()) is opaque
     assert all(graph.shape(node) for node in graph.layers())
     if not opaque:
-        from slimseg.runtimes.litert import session, writer
+        from slimseg.runtimes.litert import session
+        from slimseg.runtimes.litert.writing import writer
 
         writer.write(graph, tmp_path / "m.tflite")
         got = session.Session(tmp_path / "m.tflite").run(image((64, 64)).permute(0, 2, 3, 1).numpy())

@@ -17,8 +17,9 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.calibration import METHODS, Observed, choose, mse_range, observe, percentile_range
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import activations, writer
+from slimseg.runtimes.litert.quantising import activations
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.writing import writer
 
 BINS = activations.BINS
 

@@ -12,7 +12,7 @@ from slimseg.errors import UserError
 from slimseg.graph.graph import Graph
 from slimseg.quantisation import corrections
 from slimseg.results import QuantisationResult, QuantisedFile
-from slimseg.runtimes.litert import writer
+from slimseg.runtimes.litert.writing import writer
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 

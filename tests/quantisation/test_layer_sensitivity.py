@@ -13,7 +13,8 @@ from slimseg.progress import Silent
 from slimseg.quantisation import grids
 from slimseg.quantisation.layer_sensitivity import layer_sensitivity
 from slimseg.quantisation.network import QuantisedNetwork, file_form
-from slimseg.runtimes.litert import quantizer, writer
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 
 
 @pytest.fixture

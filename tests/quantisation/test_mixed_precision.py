@@ -9,10 +9,11 @@ import pytest
 import slimseg
 from slimseg.errors import UserError
 from slimseg.graph.graph import Graph
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation import mixed_precision
 from slimseg.results import LayerSensitivity
-from slimseg.runtimes.litert import file, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.writing import writer
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 

@@ -17,7 +17,9 @@ from slimseg.graph.graph import Graph
 from slimseg.models import build
 from slimseg.quantisation import grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
-from slimseg.runtimes.litert import quantizer, session, writer
+from slimseg.runtimes.litert import session
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import writer
 
 
 class SkipNet(nn.Module):

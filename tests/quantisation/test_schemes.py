@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from slimseg.errors import UserError
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation.schemes import TRAINED, Attempt, attempts, choose, drop, holds, verdict
 from slimseg.results import QuantisedFile
 

@@ -19,8 +19,9 @@ from slimseg.report.code_snippets import Snippet, snippets
 from slimseg.results import Artefact, ModelCard, Port
 from slimseg.runtimes import host
 from slimseg.runtimes.coreml.writer import TARGET
-from slimseg.runtimes.litert import file, session, writer
-from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
+from slimseg.runtimes.litert.writing import writer
 from slimseg.runtimes.runtime import Ends
 from slimseg.techniques import head
 

@@ -16,10 +16,10 @@ from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.report.model_card import model_card, render_card, write_card
 from slimseg.results import Artefact, BudgetCheck, ModelCard, ModelSummary, Port, Provenance, SourceFile
-from slimseg.runtimes.litert import writer
 from slimseg.runtimes.litert.artefact import tflite_artefact
-from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter
+from slimseg.runtimes.litert.writing import writer
 from slimseg.runtimes.runtime import Ends
 
 DESCRIPTION = Description(Preprocessing.of(127, 128), ("road", "sky", "a|b\nc"), "logits")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from slimseg.planning.whatif import Price
+from slimseg.planning.pricing.whatif import Price
 from slimseg.runtimes import benchmark, calm
 from slimseg.runtimes.benchmark import Timing, in_turns
 from slimseg.runtimes.calm import Seen

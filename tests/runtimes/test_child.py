@@ -175,8 +175,8 @@ def test_the_child_dies_with_its_parent_in_the_middle_of_a_native_call() -> None
 
 def test_the_runtime_layer_does_not_import_torch() -> None:
     code = (
-        "import sys, slimseg.runtimes.benchmark, slimseg.runtimes.litert.profiler,"
-        " slimseg.runtimes.litert.quantizer; sys.exit('torch' in sys.modules)"
+        "import sys, slimseg.runtimes.benchmark, slimseg.runtimes.litert.profiling.profiler,"
+        " slimseg.runtimes.litert.quantising.quantizer; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

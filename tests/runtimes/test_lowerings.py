@@ -19,8 +19,8 @@ from slimseg.graph.vocabulary import OPERATORS
 from slimseg.runtimes.coreml import lowering as coreml
 from slimseg.runtimes.coreml import package
 from slimseg.runtimes.coreml import writer as coreml_writer
-from slimseg.runtimes.litert import lowering as litert
-from slimseg.runtimes.litert import writer as litert_writer
+from slimseg.runtimes.litert.writing import lowering as litert
+from slimseg.runtimes.litert.writing import writer as litert_writer
 from slimseg.runtimes.lowering import without_lowering
 from slimseg.runtimes.ncnn import lowering as ncnn
 from slimseg.runtimes.ncnn import writer as ncnn_writer

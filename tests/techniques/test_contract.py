@@ -22,9 +22,9 @@ from slimseg.errors import Unsupported
 from slimseg.graph import edit, invariants, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.planning import whatif
-from slimseg.planning.exact import PlannedEdit
-from slimseg.planning.plan import Plan
+from slimseg.planning.choosing.exact import PlannedEdit
+from slimseg.planning.choosing.plan import Plan
+from slimseg.planning.pricing import whatif
 from slimseg.techniques import APPROXIMATE, DIAGNOSED, EXACT, Found, Settings, Site, Technique, named
 from slimseg.training import distil
 

@@ -9,7 +9,7 @@ from torch import nn
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import writer
+from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.algebra.cascade import cascade
 from slimseg.techniques.dilation import CASCADE, NO_HOLES, Form

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from slimseg.deployment import Deployment
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.planning import alike
-from slimseg.runtimes.litert import writer
+from slimseg.planning.pricing import alike
+from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques import Site, named
 from slimseg.techniques.linear_activations import REPLACED
 from slimseg.training import distil

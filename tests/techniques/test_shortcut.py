@@ -10,7 +10,7 @@ from slimseg.deployment import Deployment
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.planning import whatif
+from slimseg.planning.pricing import whatif
 from slimseg.progress import Silent
 from slimseg.techniques import Site
 from slimseg.techniques.shortcut import Shortcut

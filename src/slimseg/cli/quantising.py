@@ -69,7 +69,7 @@ def quantize(
     """
     from slimseg.commands.quantize import quantize as run
     from slimseg.frontends import chosen_output
-    from slimseg.planning.budget import Budget, parse_size, parse_time
+    from slimseg.planning.choosing.budget import Budget, parse_size, parse_time
     from slimseg.report.quantisation import show_quantisation
 
     if io not in _IO:

@@ -73,7 +73,7 @@ def slim(
     """
     from slimseg.commands.slim import slim as run
     from slimseg.exporting.targets import parse
-    from slimseg.planning.budget import Budget, parse_size, parse_time
+    from slimseg.planning.choosing.budget import Budget, parse_size, parse_time
     from slimseg.report.export import show_export
     from slimseg.report.terminal import show_slim
 

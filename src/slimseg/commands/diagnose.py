@@ -12,12 +12,12 @@ from slimseg.errors import UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.pace import at_latency
-from slimseg.planning import alike, observations, whatif
-from slimseg.planning.guidelines import guidelines
-from slimseg.planning.layer_times import layer_times, part_ms
-from slimseg.planning.own import own_file_for
-from slimseg.planning.sides import odd_sides
-from slimseg.planning.whatif import Price
+from slimseg.planning.pricing import alike, observations, whatif
+from slimseg.planning.pricing.guidelines import guidelines
+from slimseg.planning.pricing.layer_times import layer_times, part_ms
+from slimseg.planning.pricing.own import own_file_for
+from slimseg.planning.pricing.sides import odd_sides
+from slimseg.planning.pricing.whatif import Price
 from slimseg.progress import Progress, Silent
 from slimseg.results import Diagnosis, Disturbance, Finding, Profile, Refusal
 from slimseg.runtimes import benchmark, calm, registry

@@ -20,15 +20,14 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nchw
 from slimseg.graph.output import class_count
-from slimseg.planning import sensitivity
-from slimseg.planning.deploy import Accuracy
+from slimseg.planning.choosing import sensitivity
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
 from slimseg.results import Evaluation
 from slimseg.runtimes import host, registry
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.doubts import ENOUGH, Seen, say_doubts
-from slimseg.training.metrics import Confusion, Scores
+from slimseg.training.metrics import Accuracy, Confusion, Scores
 
 EXAMPLES = 4
 BATCH = 8  # images handed to the runtime at once

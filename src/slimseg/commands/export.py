@@ -27,7 +27,7 @@ from slimseg.frontends import source_check
 from slimseg.graph.description import OutputKind
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import class_count
-from slimseg.planning.probes import probe_images
+from slimseg.planning.pricing.probes import probe_images
 from slimseg.progress import Progress, Silent
 from slimseg.report import palette
 from slimseg.report.model_card import NO_LICENCE, model_card, write_card

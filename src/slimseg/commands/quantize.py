@@ -24,8 +24,8 @@ from slimseg.errors import DataError, OutputError, SlimsegError, UserError
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.pace import at_latency
-from slimseg.planning import deploy
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.running import deploy
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import calibration, corrections, mixed_precision, schemes, trained
 from slimseg.quantisation.bench import Bench, Trial
@@ -34,7 +34,7 @@ from slimseg.quantisation.source import Source, open_source
 from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.runtimes import calm, child, deployed
-from slimseg.runtimes.litert import profiler
+from slimseg.runtimes.litert.profiling import profiler
 from slimseg.runtimes.runtime import Ends
 from slimseg.stopping import keeping
 from slimseg.training import memory

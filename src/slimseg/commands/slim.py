@@ -28,19 +28,20 @@ from slimseg.errors import BudgetError, DataError, Unsupported
 from slimseg.frontends import load, source_check
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
-from slimseg.planning import baselines, importance, in_place, run_folder
-from slimseg.planning.budget import Budget
-from slimseg.planning.candidate import Candidate
-from slimseg.planning.in_place import InPlace
-from slimseg.planning.journal import fingerprint, listed
-from slimseg.planning.plan import Plan
-from slimseg.planning.planner import Evidence, Planner
-from slimseg.planning.proof import prove
-from slimseg.planning.recover import Recovery, expected_leg_s
-from slimseg.planning.run_folder import RunFolder
-from slimseg.planning.target import Target
-from slimseg.planning.time_plan import ENOUGH, FEWEST_IMAGES, TimePlan
-from slimseg.planning.untrained import Untrained, expected_shares
+from slimseg.planning.choosing import importance
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.choosing.plan import Plan
+from slimseg.planning.choosing.planner import Evidence, Planner
+from slimseg.planning.choosing.target import Target
+from slimseg.planning.running import baselines, in_place, run_folder
+from slimseg.planning.running.candidate import Candidate
+from slimseg.planning.running.in_place import InPlace
+from slimseg.planning.running.journal import fingerprint, listed
+from slimseg.planning.running.proof import prove
+from slimseg.planning.running.recover import Recovery, expected_leg_s
+from slimseg.planning.running.run_folder import RunFolder
+from slimseg.planning.running.time_plan import ENOUGH, FEWEST_IMAGES, TimePlan
+from slimseg.planning.running.untrained import Untrained, expected_shares
 from slimseg.progress import Progress, Silent
 from slimseg.quantisation import qat
 from slimseg.report.run import write_run

@@ -23,14 +23,15 @@ from slimseg.commands.evaluate import Evaluator
 from slimseg.disk import scratch
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nhwc
-from slimseg.planning import deploy, same_outputs, steady
-from slimseg.planning.budget import Budget
-from slimseg.planning.exact import ExactEdits, same_kind
-from slimseg.planning.in_place import InPlace
-from slimseg.planning.own import own_file_for
-from slimseg.planning.plan import Plan
-from slimseg.planning.same_outputs import IMAGES, TOLERANCE
-from slimseg.planning.steady import Steady
+from slimseg.planning.choosing.budget import Budget
+from slimseg.planning.choosing.exact import ExactEdits, same_kind
+from slimseg.planning.choosing.plan import Plan
+from slimseg.planning.pricing import same_outputs, steady
+from slimseg.planning.pricing.own import own_file_for
+from slimseg.planning.pricing.same_outputs import IMAGES, TOLERANCE
+from slimseg.planning.pricing.steady import Steady
+from slimseg.planning.running import deploy
+from slimseg.planning.running.in_place import InPlace
 from slimseg.progress import Progress, Silent
 from slimseg.report import wording
 from slimseg.report.run import write_run
@@ -39,6 +40,7 @@ from slimseg.runtimes import deployed, end_to_end, registry
 from slimseg.runtimes.runtime import Kept
 from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
+from slimseg.training.metrics import Accuracy
 
 SECONDS = 40.0  # of timing, at most: of every edit where it stands, planned and again for the proof
 SEARCH_SHARE, PLACES_SHARE = 0.5, 0.4  # of the time that is left: to find edits, and to time them where they stand
@@ -195,9 +197,7 @@ class _Exact:
         timed = self._proof(found, final)
         latencies_ms = (timed.latencies_ms[0], timed.latencies_ms[-1])
         ends_ms = self._end_to_end(files, latencies_ms)
-        accuracies = [
-            self.evaluator.accuracy(path) if self.evaluator else deploy.Accuracy(None, None) for path in files
-        ]
+        accuracies = [self.evaluator.accuracy(path) if self.evaluator else Accuracy(None, None) for path in files]
         baseline, result = (
             deploy.summarise(*each)
             for each in zip((self.original, found.plan.graph), files, latencies_ms, ends_ms, accuracies, strict=True)

@@ -9,7 +9,7 @@ from slimseg.demonstration import network, scenes
 from slimseg.disk import claim
 from slimseg.errors import OutputError
 from slimseg.frontends import load
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.progress import Progress, Silent
 from slimseg.results import SlimResult
 from slimseg.stopping import keeping

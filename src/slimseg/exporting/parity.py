@@ -17,7 +17,7 @@ from slimseg.exporting import bisection
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nchw, nhwc
 from slimseg.graph.output import class_count
-from slimseg.planning.probes import probe_images
+from slimseg.planning.pricing.probes import probe_images
 from slimseg.results import Departure, Parity
 from slimseg.runtimes import host, registry
 from slimseg.training.data import IGNORED, Pixels, Split, read_pair

@@ -11,7 +11,7 @@ from slimseg.exporting import proven
 from slimseg.frontends import load
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.graph.graph import Graph
-from slimseg.planning.own import own_file
+from slimseg.planning.pricing.own import own_file
 from slimseg.report import wording
 from slimseg.results import UNKNOWN, Provenance
 from slimseg.runtimes import deployed, registry

@@ -18,7 +18,6 @@ from torch import Tensor
 from slimseg.errors import OutputError, RuntimeFailure, SlimsegError
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nchw
-from slimseg.planning.deploy import Accuracy
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration
 from slimseg.quantisation.calibration import Method, Observed, Ranges
@@ -27,8 +26,11 @@ from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
 from slimseg.runtimes import benchmark, child, deployed
-from slimseg.runtimes.litert import file, halves, quantizer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.writing import halves
 from slimseg.runtimes.runtime import Ends
+from slimseg.training.metrics import Accuracy
 
 _MEMORY_BYTES = 2 << 30  # for all images that PyTorch runs a network on at once
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from slimseg.errors import DataError
 from slimseg.progress import Progress, Silent
-from slimseg.runtimes.litert import activations
+from slimseg.runtimes.litert.quantising import activations
 from slimseg.training.data import Pixels, read_image
 
 Method = Literal["mean", "minmax", "percentile", "mse"]

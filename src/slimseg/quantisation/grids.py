@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from slimseg.disk import scratch
-from slimseg.runtimes.litert import costs, file, quantizer
+from slimseg.runtimes.litert import costs, file
+from slimseg.runtimes.litert.quantising import quantizer
 
 STEPS = 255  # of 8 bits
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")

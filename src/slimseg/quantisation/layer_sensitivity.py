@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from slimseg.graph.features import Features
 from slimseg.graph.graph import Graph
-from slimseg.planning.sensitivity import classes
+from slimseg.planning.choosing.sensitivity import classes
 from slimseg.progress import Progress
 from slimseg.quantisation.network import QuantisedNetwork
 

@@ -31,7 +31,7 @@ from slimseg.quantisation.rounding import (
     rounded_weights,
     weight_scales,
 )
-from slimseg.runtimes.litert import writer
+from slimseg.runtimes.litert.writing import writer
 
 Ranges = Mapping[str, tuple[float, float]]
 _OUTPUT_CHANNELS = {nn.Conv2d: 0, nn.Linear: 0, nn.ConvTranspose2d: 1, ops.CroppedConvTranspose2d: 1}

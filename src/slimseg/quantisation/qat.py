@@ -26,12 +26,14 @@ from slimseg.errors import Unsupported
 from slimseg.graph import image_input
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nchw, nhwc
-from slimseg.planning.scores import logits_of
+from slimseg.planning.choosing.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration, grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import byte_input, file, quantizer, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.quantising import byte_input, quantizer
+from slimseg.runtimes.litert.writing import writer
 from slimseg.runtimes.runtime import Ends
 from slimseg.training import distil
 from slimseg.training.batches import Batches, translated

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from slimseg.errors import UserError
-from slimseg.planning.budget import Budget
+from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation.calibration import METHODS, Method
 from slimseg.results import QuantisedFile
-from slimseg.runtimes.litert.quantizer import SCHEMES, STATIC, Scheme
+from slimseg.runtimes.litert.quantising.quantizer import SCHEMES, STATIC, Scheme
 from slimseg.runtimes.runtime import Ends
 
 AUTO = "auto"

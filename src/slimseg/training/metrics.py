@@ -40,3 +40,11 @@ class Confusion:
         return Scores(
             sum(known) / len(known) if known else 0.0, 100 * int(hits.sum()) / total if total else 0.0, tuple(iou)
         )
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one file on some images, in percent."""
+
+    miou: float | None  # None without labels
+    agreement: float | None  # with the original's masks; None where there are none to compare with

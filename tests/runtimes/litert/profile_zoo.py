@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 import slimseg
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import file, writer
-from slimseg.runtimes.litert.quantizer import _modern, quantize_int8
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.quantising.quantizer import _modern, quantize_int8
 from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.writing import writer
 
 CODES, KINDS = tflite.BuiltinOperator, tflite.BuiltinOptions
 

@@ -14,7 +14,7 @@ from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import deployed, host
 from slimseg.runtimes.litert import compact, file
-from slimseg.runtimes.litert.quantizer import quantize_int8
+from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.session import predict
 

@@ -17,7 +17,7 @@ from slimseg import memory_bounds
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.profiler import profile
+from slimseg.runtimes.litert.profiling.profiler import profile
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 

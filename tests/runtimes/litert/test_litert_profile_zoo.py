@@ -11,15 +11,15 @@ import pytest
 
 from slimseg.runtimes import child
 from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.attribution import attribute, partition
-from slimseg.runtimes.litert.kernel_names import FOLDED, HELP, Kind, misfit
-from slimseg.runtimes.litert.profiler import Measurement
-from slimseg.runtimes.litert.summary import Summary
-from slimseg.runtimes.litert.trace import BUILTIN
+from slimseg.runtimes.litert.profiling.attribution import attribute, partition
+from slimseg.runtimes.litert.profiling.kernel_names import FOLDED, HELP, Kind, misfit
+from slimseg.runtimes.litert.profiling.profiler import Measurement
+from slimseg.runtimes.litert.profiling.summary import Summary
+from slimseg.runtimes.litert.profiling.trace import BUILTIN
 
 
 def measured(path: Path) -> Measurement:
-    result: Measurement = child.call("slimseg.runtimes.litert.profiler:measure", str(path), 1, 5, about=path)
+    result: Measurement = child.call("slimseg.runtimes.litert.profiling.profiler:measure", str(path), 1, 5, about=path)
     return result
 
 

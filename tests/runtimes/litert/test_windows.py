@@ -11,7 +11,9 @@ from torch import nn
 
 from slimseg.errors import ModelError
 from slimseg.frontends import load
-from slimseg.runtimes.litert import file, profiler, writer
+from slimseg.runtimes.litert import file
+from slimseg.runtimes.litert.profiling import profiler
+from slimseg.runtimes.litert.writing import writer
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from slimseg import load, models
 from slimseg.errors import DataError, ModelError, RuntimeFailure
 from slimseg.runtimes import benchmark, child, end_to_end, host
 from slimseg.runtimes.litert import session as litert_session
-from slimseg.runtimes.litert import writer as litert_writer
+from slimseg.runtimes.litert.writing import writer as litert_writer
 from slimseg.runtimes.ncnn import file, profiler, session, writer
 from slimseg.runtimes.ncnn.session import APP, Options
 

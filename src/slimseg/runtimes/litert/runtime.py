@@ -38,7 +38,7 @@ class LiteRT(Runtime):
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8")
 
     def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
-        from slimseg.runtimes.litert import writer
+        from slimseg.runtimes.litert.writing import writer
 
         if graph.weights == "float32" or weights == "full":
             writer.write(graph, path)
@@ -51,7 +51,7 @@ class LiteRT(Runtime):
         return exporter.write(request)
 
     def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
-        from slimseg.runtimes.litert import quantizer
+        from slimseg.runtimes.litert.quantising import quantizer
 
         quantizer.quantize_int8(float_path, path, samples, io=ends)
 
@@ -88,18 +88,19 @@ class LiteRT(Runtime):
         return session.predict(path, inputs, threads, raw=True)
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
-        from slimseg.runtimes.litert import activations, file
+        from slimseg.runtimes.litert import file
+        from slimseg.runtimes.litert.quantising import activations
 
         known = set(activations.names(path))
         return {each.result: each.name for each in file.read(path).operators if each.result in known}
 
     def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
-        from slimseg.runtimes.litert import activations
+        from slimseg.runtimes.litert.quantising import activations
 
         return activations.values(path, image, names)
 
     def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
-        from slimseg.runtimes.litert import profiler
+        from slimseg.runtimes.litert.profiling import profiler
 
         return profiler.profile(path, threads, runs, within=within)
 

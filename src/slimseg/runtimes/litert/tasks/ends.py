@@ -13,7 +13,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.errors import Unsupported
-from slimseg.runtimes.litert import operator_names, spelling
+from slimseg.runtimes.litert import operator_names
+from slimseg.runtimes.litert.writing import spelling
 
 
 class Ends:

@@ -1,0 +1,1 @@
+"""Which edits a network gets, within a budget."""

@@ -1,0 +1,167 @@
+"""Exact edits, round by round: find all, price all, make those that pay, look again.
+
+A round's sites are priced together, what is alike once. Those that save more than noise are made at once, the largest
+saving first, where they do not touch each other; then the whole network is timed and checked before and after. Where
+that objects, the round is halved until the edits at fault are found, undone and reported. Further rounds follow, since
+one edit brings forth another (a transposed convolution becomes a depth to space, which can move further back).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from slimseg.deployment import Deployment
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph.graph import Graph
+from slimseg.planning.pricing import alike, whatif
+from slimseg.planning.pricing.whatif import Price
+from slimseg.progress import Progress
+from slimseg.results import Refusal
+from slimseg.techniques import Settings, Site, Technique, named
+
+Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
+SURE = 0.75  # of the rounds that an edit must win to be no noise
+SURE_OF_THE_WHOLE = 0.5  # where all edits of a round are timed together
+WORTH_SHARE = 0.0003  # edits that save less of the whole are left out
+MAX_ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class PlannedEdit:
+    site: Site
+    predicted_saving_ms: float  # of the edit where it stands among the others, once that was measured
+    damage: float  # percent of pixels that change class before recovery
+    alone_saving_ms: float | None = None  # what the what-if of its part alone told
+    with_previous: bool = False  # the two together save what can be told, one of them alone does not
+
+    def at_pace(self, pace: float) -> PlannedEdit:
+        """The same on a machine that takes `pace` times as long."""
+        alone = None if self.alone_saving_ms is None else pace * self.alone_saving_ms
+        return replace(self, predicted_saving_ms=pace * self.predicted_saving_ms, alone_saving_ms=alone)
+
+
+class ExactEdits:
+    """Makes exact edits on one network; `graph`, `edits` and `refusals` grow as it goes."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        techniques: Sequence[Technique],
+        deployment: Deployment,
+        progress: Progress,
+        check: Check,
+        until: float = math.inf,
+    ) -> None:
+        """No round begins after `until`, a `time.monotonic()`, and what was not priced by then is refused."""
+        self.graph = graph
+        self.techniques = techniques
+        self.deployment = deployment
+        self.progress = progress
+        self.check = check
+        self.until = until
+        self.edits: list[PlannedEdit] = []
+        self.refusals: list[Refusal] = []
+        self._refused: set[tuple[str, tuple[str, ...], Settings]] = set()
+        self._latency_ms: float | None = None
+
+    def run(self) -> ExactEdits:
+        for _ in range(MAX_ROUNDS):
+            if time.monotonic() >= self.until:
+                break
+            prices = self._price(self._find())
+            if not prices:
+                break
+            self._make(self._apart(prices))
+        return self
+
+    def _find(self) -> list[Site]:
+        sites = []
+        for technique in self.techniques:
+            found = technique.find(self.graph)
+            self._add(found.refusals)
+            sites += [site for site in found.sites if _key(site) not in self._refused]
+        return [site for site in sites if not site.whole or self._possible(site)]
+
+    def _possible(self, site: Site) -> bool:
+        """What changes the whole is checked before it is priced: it may not give what the user asked for."""
+        if self.check(self.graph, named(site.technique).apply(self.graph, site)) is None:
+            return True
+        self._refused.add(_key(site))
+        return False
+
+    def _price(self, sites: Sequence[Site]) -> dict[Site, Price]:
+        """Prices of the sites that pay; the others are refused."""
+        priced = alike.price_alike(self.graph, sites, self.deployment, self.progress, until=self.until)
+        self._add(priced.refusals)
+        self._refused.update(_key(site) for site in sites if site not in priced.prices)
+        pays = {}
+        for site, price in priced.prices.items():
+            reason = price.objection(SURE, WORTH_SHARE * self._whole_ms())
+            if reason is None:
+                pays[site] = price
+            else:
+                self._refuse(site, reason)
+        return pays
+
+    def _whole_ms(self) -> float:
+        if self._latency_ms is None:
+            self._latency_ms = whatif.latency_ms(self.graph, self.deployment)
+        return self._latency_ms
+
+    def _apart(self, prices: dict[Site, Price]) -> list[PlannedEdit]:
+        """The edits that save most and have no layer in common; what is left out is found again in the next round."""
+        chosen: list[PlannedEdit] = []
+        taken: set[str] = set()
+        for site, price in sorted(prices.items(), key=lambda each: -each[1].saving_ms):
+            if taken.isdisjoint(site.layers):
+                taken.update(site.layers)
+                chosen.append(PlannedEdit(site, price.saving_ms, 0.0))
+        # Alike ones follow one another, so that they are measured and told together in the end.
+        return sorted(chosen, key=lambda edit: (edit.site.technique, repr(edit.site.settings)))
+
+    def _make(self, edits: Sequence[PlannedEdit]) -> None:
+        after, made = self.graph, []
+        for edit in edits:
+            try:
+                after = named(edit.site.technique).apply(after, edit.site)
+            except (Unsupported, GraphError):
+                continue  # an edit of this round moved it; the next round finds what is left of it
+            made.append(edit)
+        objection = self._objection(after) if made else None
+        if objection is None:
+            self.graph = after
+            self.edits += made
+        elif len(made) == 1:
+            self._refuse(made[0].site, objection)
+        else:
+            middle = len(made) // 2
+            self._make(made[:middle])
+            self._make(made[middle:])
+
+    def _objection(self, after: Graph) -> str | None:
+        reason = self.check(self.graph, after)
+        if reason is not None:
+            return reason
+        reason = whatif.compare(self.graph, after, self.deployment).objection(SURE_OF_THE_WHOLE)
+        return reason and f"in the whole network: {reason}"
+
+    def _refuse(self, site: Site, reason: str) -> None:
+        self._refused.add(_key(site))
+        self._add([site.refused(reason)])
+
+    def _add(self, refusals: Sequence[Refusal]) -> None:
+        self.refusals += [refusal for refusal in refusals if refusal not in self.refusals]
+
+
+def same_kind(before: Graph, after: Graph) -> str | None:
+    """Objects to an edit that takes away the kind of output that the user asked for."""
+    if before.description.output_kind == after.description.output_kind:
+        return None
+    return f"it would give {after.description.output_kind} instead of {before.description.output_kind}"
+
+
+def _key(site: Site) -> tuple[str, tuple[str, ...], Settings]:
+    return site.technique, site.layers, site.settings

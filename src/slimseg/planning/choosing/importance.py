@@ -1,0 +1,63 @@
+"""How much each channel matters to the result, measured on the user's images.
+
+A channel's importance is what the loss would change, to first order, if the channel were not there: of the filters
+that make it, s_c = Σ_batches (Σ w·∂L/∂w)² (Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019,
+eq. 8).
+The loss asks the network for what it says itself: no labels are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slimseg.graph.channel_groups import filters
+from slimseg.graph.graph import Graph
+from slimseg.graph.orders import nchw
+from slimseg.planning.choosing.scores import logits_of
+from slimseg.progress import Progress
+from slimseg.runtimes import host
+from slimseg.training import losses
+from slimseg.training.data import Folder
+
+BATCH_SIZE = 8
+
+
+def measured(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """By node of a convolution, (channels,): the importance of each output channel.
+
+    Args:
+        batches: preprocessed images (N, 3, H, W), one after another; some dozens of images are enough.
+    """
+    network = graph.copy()
+    network.module.requires_grad_(True)
+    scored = logits_of(network)  # shares the layers of `network`
+    found: dict[str, Tensor] = {}
+    for images in batches:
+        network.module.zero_grad(set_to_none=True)
+        logits = losses.two_classes(scored(images.contiguous(memory_format=torch.channels_last)))
+        torch.autograd.backward(F.cross_entropy(logits, logits.detach().argmax(1)))
+        for node in network.layers():
+            layer = network.layer(node)
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.weight.grad is not None:
+                scores = _of_filters(layer)
+                found[node.name] = found[node.name] + scores if node.name in found else scores
+    return found
+
+
+def measured_on(folder: Folder, graph: Graph, images: int, seed: int, progress: Progress) -> dict[str, Tensor]:
+    """`measured` on some images of a folder's training split."""
+    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
+    values = np.stack([pipeline(image) for image in folder.sample_images(images, seed=seed)])
+    batches = torch.split(nchw(values), BATCH_SIZE)
+    return measured(graph, progress.track(batches, "measuring which channels matter"))
+
+
+def _of_filters(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """(channels,): the squared sum of weight times gradient over the filters of each output channel."""
+    assert layer.weight.grad is not None
+    return filters(layer, layer.weight.detach() * layer.weight.grad).sum(1).square()

@@ -1,0 +1,156 @@
+"""The input size: the most accurate one at which what follows reaches the target (article, section 2).
+
+    accuracy   of the network at every size, not trained: it falls with the size
+    time       of the whole network at every size: those that save none are refused
+    sketch     about the most that edits can make of the network, timed at every size: where half of it is enough, the
+               target can be reached with little harm; else where all of it is
+
+Where no latency is asked for, or none of the sizes that are accurate enough reaches it, the fastest of them is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from slimseg.deployment import Deployment
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph import costs
+from slimseg.graph.graph import Graph
+from slimseg.planning.choosing.exact import PlannedEdit
+from slimseg.planning.choosing.target import Target
+from slimseg.planning.choosing.width import narrowing
+from slimseg.planning.pricing import whatif
+from slimseg.planning.pricing.whatif import Price
+from slimseg.progress import Progress
+from slimseg.results import InputSizeTrial, Refusal
+from slimseg.techniques import Site, named
+from slimseg.techniques.input_alignment import InputAlignment
+from slimseg.techniques.input_size import InputSize, size_of
+from slimseg.techniques.separable import Separable
+from slimseg.techniques.upsampling import Upsampling
+
+NARROWED = 0.8  # of its time that a network usually still has when channels leave it for the sake of time alone
+# What is asked of the edits that follow, as an exponent of the most that they can do. A size that is reached with half
+# of it is better: edits are taken from the least harmful on, and the last of them harm more than all before them.
+EFFORTS = (0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class ChosenSize:
+    """The edit, None where the size stays; the accuracy curve, the size before among the others."""
+
+    edit: PlannedEdit | None
+    trials: tuple[InputSizeTrial, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """One network, and what its input sizes are judged by."""
+
+    graph: Graph
+    accuracy: Callable[[Graph], float]  # in points, 0-100
+    max_drop: float  # points that a smaller input may cost
+    target: Target
+    deployment: Deployment
+    progress: Progress
+    until: float = math.inf  # a `time.monotonic()`: sizes whose turn would come later are left out
+
+    def choose(self) -> ChosenSize:
+        """The size to take; the network itself is left alone."""
+        found = [technique.find(self.graph) for technique in (InputAlignment(), InputSize())]
+        now = self.accuracy(self.graph)
+        accuracies = self._accuracies([site for each in found for site in each.sites], now)
+        priced = whatif.price(self.graph, list(accuracies), self.deployment, self.progress)
+        objections = {site: price.objection() for site, price in priced.prices.items()}
+        faster = {site: price for site, price in priced.prices.items() if objections[site] is None}
+        chosen = self._best({site: accuracies[site] for site in faster}, faster, now)
+        refusals = (
+            *(refusal for each in found for refusal in each.refusals),
+            *priced.refusals,
+            *(site.refused(reason) for site, reason in objections.items() if reason is not None),
+        )
+        edit = None
+        if chosen is not None:
+            edit = PlannedEdit(chosen, faster[chosen].saving_ms, max(0.0, now - accuracies[chosen]))
+        return ChosenSize(edit, self._curve(chosen, now, accuracies, faster), refusals)
+
+    def _accuracies(self, sites: Sequence[Site], now: float) -> dict[Site, float]:
+        """Accuracy at each size, untrained; those behind one that loses far too much are left out."""
+        found: dict[Site, float] = {}
+        for site in self.progress.track(sites, "trying input sizes"):
+            if time.monotonic() >= self.until:
+                break
+            found[site] = self.accuracy(InputSize().apply(self.graph, site))
+            if found[site] < now - 4 * self.max_drop - 1:
+                break
+        return found
+
+    def _best(self, accuracies: Mapping[Site, float], prices: Mapping[Site, Price], now: float) -> Site | None:
+        """The size to take, of those that save time; None: the one that the network has."""
+        accurate = [site for site in accuracies if accuracies[site] >= now - self.max_drop]
+        if not accurate:
+            return None
+        fastest = min(accurate, key=lambda site: prices[site].after_ms)
+        wanted_ms = self.target.wanted_ms()
+        if wanted_ms is None:
+            return fastest
+        sketch = whatif.price(self._sketch(), accurate, self.deployment, self.progress).prices
+        now_ms, sketch_ms = (next(iter(each.values())).before_ms for each in (prices, sketch))
+        for effort in EFFORTS:
+            within = [
+                site
+                for site in sketch
+                if _reached_ms(prices[site].after_ms, sketch[site].after_ms, effort) <= wanted_ms
+            ]
+            if within:
+                chosen = max(within, key=lambda site: accuracies[site])
+                stays = _reached_ms(now_ms, sketch_ms, effort) <= wanted_ms
+                return None if stays and accuracies[chosen] < now else chosen
+        return fastest
+
+    def _sketch(self) -> Graph:
+        """About what the plan will make of the network, quickly: its weights are of no use, its time tells.
+
+        All that has a form of fewer MACs takes the one of fewest, and channels leave until the file is small enough.
+        """
+        graph = self.graph
+        for technique in (Upsampling(), Separable()):
+            sites = technique.find(graph).sites
+            for _, variants in groupby(sites, key=lambda site: site.layers[0]):
+                forms = [form for site in variants if (form := _applied(graph, site)) is not None]
+                graph = min([graph, *forms], key=lambda form: costs.total(form).macs)
+        need_bytes = self.target.excess_bytes(graph, self.deployment)
+        if need_bytes is not None:
+            for site in narrowing(graph, self.deployment, 0.0, need_bytes).sites:
+                graph = named(site.technique).apply(graph, site)
+        return graph
+
+    def _curve(
+        self, chosen: Site | None, now: float, accuracies: Mapping[Site, float], prices: Mapping[Site, Price]
+    ) -> tuple[InputSizeTrial, ...]:
+        if not prices:
+            return ()
+        before_ms = next(iter(prices.values())).before_ms
+        before = InputSizeTrial(self.graph.input_size, before_ms, now, chosen is None)
+        smaller = (
+            InputSizeTrial(size_of(site), price.after_ms, accuracies[site], site == chosen)
+            for site, price in prices.items()
+        )
+        return (before, *smaller)
+
+
+def _reached_ms(plain_ms: float, sketch_ms: float, effort: float) -> float:
+    """The latency that the edits of a plan lead to at that effort: at 1 the sketch's, and channels leave as well."""
+    return float(plain_ms * (NARROWED * sketch_ms / plain_ms) ** effort)
+
+
+def _applied(graph: Graph, site: Site) -> Graph | None:
+    try:
+        return named(site.technique).apply(graph, site)
+    except (Unsupported, GraphError):
+        return None  # an edit before it took its layers

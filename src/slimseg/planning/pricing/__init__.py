@@ -1,0 +1,1 @@
+"""What edits and layers cost on a runtime."""

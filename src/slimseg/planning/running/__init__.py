@@ -1,0 +1,1 @@
+"""One run of `slim`, from its folder to its proof."""

@@ -1,0 +1,157 @@
+"""Every edit timed where it stands: in the whole network, on top of the edits before it.
+
+A what-if of a part alone sees neither its neighbours in the caches nor what edits take from one another. Time does not
+depend on weights, so all of this is known before anything is trained: predictions are corrected, what gains nothing in
+its place goes, and neighbours of one technique that cannot be told apart are told together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slimseg.deployment import Deployment
+from slimseg.disk import scratch
+from slimseg.errors import GraphError, Unsupported
+from slimseg.graph import costs
+from slimseg.graph.graph import Graph
+from slimseg.planning.choosing.exact import PlannedEdit
+from slimseg.planning.choosing.plan import Plan
+from slimseg.planning.pricing import steady
+from slimseg.planning.pricing.steady import Steady
+from slimseg.planning.running import deploy
+from slimseg.progress import Progress
+from slimseg.techniques.channels import Channels
+from slimseg.techniques.head import Head
+
+SECONDS = 150.0  # of timing, for all files that edits lead to: some edits are a hundredth of the whole
+WORTH = 0.005  # of the latency before the first edit: a saving below it, and not beyond its error, is none
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan with its predictions corrected; savings in milliseconds, and their standard errors, of its groups."""
+
+    plan: Plan
+    savings_ms: tuple[float, ...] = ()
+    errors_ms: tuple[float, ...] = ()
+
+    def lost(self) -> list[tuple[PlannedEdit, str]]:
+        """The edits of groups that do not pay where they stand, and why."""
+        groups = zip(_groups(self.plan), self.savings_ms, self.errors_ms, strict=True)
+        return [
+            (edit, f"where it stands it saves {saving_ms:.3f} ms, give or take {error_ms:.3f} ms")
+            for group, saving_ms, error_ms in groups
+            if not self._pays(group, saving_ms, error_ms)
+            for edit in group
+        ]
+
+    def _pays(self, group: Sequence[PlannedEdit], saving_ms: float, error_ms: float) -> bool:
+        """Whether edits save time where they stand, or are there for something else too (size, the host's work)."""
+        if any(_there_for_more(edit) for edit in group):
+            return True
+        return saving_ms > 0 and (saving_ms > 2 * error_ms or saving_ms > WORTH * (self.plan.start_ms or 0.0))
+
+    def told(self) -> Plan:
+        """The plan; where a saving is not known, its neighbour of the same technique is told with it."""
+        groups = _groups(self.plan)
+        told: list[PlannedEdit] = []
+        for group, joined in zip(groups, _joined(groups, self.savings_ms, self.errors_ms), strict=True):
+            told += [replace(group[0], with_previous=joined), *group[1:]]
+        return _with_edits(self.plan, told)
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """The network that plans are made on, the file of it before the first edit, and how files are deployed."""
+
+    asked: Graph
+    start: Path
+    images: deploy.Images
+    deployment: Deployment
+    progress: Progress
+    size_is_bounded: bool = False
+    seconds: float = SECONDS
+    until: float = math.inf  # a `time.monotonic()`: what is not known by then stays so
+
+    def paying(self, plan: Plan) -> Plan:
+        """The plan with its predictions corrected, without the edits that gain nothing where they stand."""
+        measured = self.timed(plan)
+        lost = measured.lost()
+        if not lost:
+            return measured.told()
+        milder = plan
+        for edit, reason in lost:
+            try:
+                without = milder.without(self.asked, [edit.site])
+            except (Unsupported, GraphError):
+                continue  # another stands on it
+            if self.size_is_bounded and _params(without) > _params(milder):
+                continue  # it is there for its bytes
+            milder = replace(without, refusals=(*without.refusals, edit.site.refused(reason)))
+        return self.timed(milder).told()
+
+    def timed(self, plan: Plan) -> Measured:
+        """The plan with its predictions corrected; what the what-ifs alone told is kept beside them."""
+        every = (*plan.edits, *plan.rewrites)
+        if not every:
+            return Measured(plan)
+        self.progress.say("Predictions: every edit timed where it stands")
+        with scratch.folder() as folder:
+            found = self.time(self.stages(every, folder))
+        corrected = _with_edits(plan, deploy.in_place(every, found.latencies_ms))
+        return Measured(replace(corrected, start_ms=found.latencies_ms[0]), found.savings_ms, found.errors_ms)
+
+    def time(self, stages: Sequence[Path]) -> Steady:
+        """All stages, in turns, until every saving is known or the time for it is spent."""
+        return steady.time_files(stages, self.seconds, self.progress, until=self.until)
+
+    def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
+        """The file before the first edit and one after each group of edits."""
+        made = deploy.write_stages(self.asked, edits, folder, self.images, self.deployment, self.progress)
+        return [self.start, *made]
+
+
+def _there_for_more(edit: PlannedEdit) -> bool:
+    return edit.site.technique == Channels.name or (edit.site.technique == Head.name and edit.site.whole)
+
+
+def _groups(plan: Plan) -> list[tuple[PlannedEdit, ...]]:
+    return deploy.grouped((*plan.edits, *plan.rewrites))
+
+
+def _with_edits(plan: Plan, every: Sequence[PlannedEdit]) -> Plan:
+    count = len(plan.edits)
+    return replace(plan, edits=tuple(every[:count]), rewrites=tuple(every[count:]))
+
+
+def _joined(
+    groups: Sequence[Sequence[PlannedEdit]], savings_ms: Sequence[float], errors_ms: Sequence[float]
+) -> list[bool]:
+    """For every group, whether it is told with the one before: as few as make what is told known."""
+
+    def known(run: Sequence[int]) -> bool:
+        # A run's saving is the difference of two files, as is that of one group: its error is of the same size.
+        return steady.known(sum(savings_ms[each] for each in run), max(errors_ms[each] for each in run))
+
+    def alike(first: int, second: int) -> bool:
+        return groups[first][0].site.technique == groups[second][0].site.technique
+
+    runs: list[list[int]] = []
+    for number in range(len(groups)):
+        if runs and alike(runs[-1][-1], number) and not known(runs[-1]):
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    starts = {
+        run[0]
+        for before, run in zip([None, *runs], runs, strict=False)
+        if before is None or known(run) or not alike(before[-1], run[0])
+    }
+    return [number not in starts for number in range(len(groups))]
+
+
+def _params(plan: Plan) -> int:
+    return costs.total(plan.graph).params

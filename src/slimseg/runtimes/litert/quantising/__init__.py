@@ -1,0 +1,1 @@
+"""From a float `.tflite` to one in 8 bits."""

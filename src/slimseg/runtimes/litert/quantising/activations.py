@@ -1,0 +1,196 @@
+"""What the activations of a float `.tflite` are on images: their extremes, and histograms between given ends.
+
+Both are measured in the child, by interpreters that keep every tensor, one image at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimseg.errors import DataError, ModelError
+from slimseg.runtimes import child
+from slimseg.runtimes.litert import costs, file
+from slimseg.runtimes.litert.writing import tensor_names
+
+Array = np.ndarray[Any, Any]
+Ranges = Mapping[str, tuple[float, float]]
+BINS = 2048
+_CHUNK_BYTES = 64 << 20  # of samples per message to the child
+_VALUES = 1 << 17  # of one tensor and image that are counted, evenly spread
+
+
+def extremes(
+    path: str | Path,
+    samples: Sequence[Array],
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> dict[str, Array]:
+    """By tensor name, (samples, 2): minimum and maximum of every float activation on each sample.
+
+    Args:
+        samples: inputs of the file, each (1, H, W, C) or (H, W, C) float32, preprocessed.
+
+    Raises:
+        DataError: no sample, or one of the wrong shape.
+        ModelError: the file is missing or damaged, or an activation is not finite.
+        RuntimeFailure: the runtime refused the file or crashed.
+    """
+
+    def measured(batch: Array) -> dict[str, Array]:
+        target = "slimseg.runtimes.litert.quantising.activations:_extremes"
+        found: dict[str, Array] = (within or child.shared()).call(
+            target, str(path), batch, threads, timeout_s=timeout_s, about=path
+        )
+        return found
+
+    parts = [measured(batch) for batch in _batches(path, samples)]
+    result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name, values in result.items():
+        if not np.isfinite(values).all():
+            raise ModelError(f"{path} computes NaN or infinity in {name} on the images: train or export it again")
+    return result
+
+
+def histograms(
+    path: str | Path,
+    samples: Sequence[Array],
+    ends: Ranges,
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> dict[str, Array]:
+    """By tensor name, (BINS,): how many values of all samples lie in each bin between `ends`.
+
+    Of a large tensor an even part is counted, from another place on with every sample. Errors as of `extremes`.
+    """
+    target = "slimseg.runtimes.litert.quantising.activations:_histograms"
+    process = within or child.shared()
+    total: dict[str, Array] = {}
+    for batch in _batches(path, samples):
+        counts: dict[str, Array] = process.call(
+            target, str(path), batch, dict(ends), threads, timeout_s=timeout_s, about=path
+        )
+        total = {name: value + total.get(name, 0) for name, value in counts.items()}
+    return total
+
+
+def values(
+    path: str | Path, sample: Array, names: Sequence[str], threads: int = 1, within: child.Child | None = None
+) -> dict[str, Array]:
+    """By tensor name, for those of `names` that the file has as float activations: the values for one input.
+
+    Raises:
+        ModelError, DataError, RuntimeFailure: as `extremes`.
+    """
+    target = "slimseg.runtimes.litert.quantising.activations:_values"
+    batch = _checked(path, sample, file.read(path).inputs[0].shape)[None]
+    found: dict[str, Array] = (within or child.shared()).call(target, str(path), batch, set(names), threads, about=path)
+    return found
+
+
+def names(path: str | Path) -> tuple[str, ...]:
+    """Of all float activations. Raises: ModelError."""
+    return tuple(_activations(str(path)).values())
+
+
+def _batches(path: str | Path, samples: Sequence[Array]) -> list[Array] | Any:
+    """Samples as (N, 1, H, W, C), so many at once as a message should hold; they may be read when asked for."""
+    shape = file.read(path).inputs[0].shape
+    if not len(samples):
+        raise DataError(f"{path} cannot be quantised without a sample image: give at least one")
+    step = max(1, _CHUNK_BYTES // (4 * math.prod(shape)))
+    return (
+        np.stack([_checked(path, samples[index], shape) for index in range(start, min(start + step, len(samples)))])
+        for start in range(0, len(samples), step)
+    )
+
+
+def _checked(path: str | Path, sample: Array, shape: tuple[int, ...]) -> Array:
+    if tuple(sample.shape) not in (shape, shape[1:]):
+        raise DataError(f"{path} wants samples of {shape}, not {tuple(sample.shape)}")
+    return np.asarray(sample, np.float32).reshape(shape)
+
+
+def _values(path: str, samples: Array, names: set[str], threads: int) -> dict[str, Array]:
+    """What `values` runs in the child."""
+    found: dict[str, Array] = {}
+
+    def look(name: str, value: Array, _number: int) -> None:
+        if name in names:
+            found[name] = value.copy()
+
+    _run(path, samples, threads, look)
+    return found
+
+
+def _extremes(path: str, samples: Array, threads: int) -> dict[str, Array]:
+    """What `extremes` runs in the child."""
+    found: dict[str, list[tuple[float, float]]] = {}
+
+    def look(name: str, value: Array, _number: int) -> None:
+        found.setdefault(name, []).append((value.min(), value.max()))
+
+    _run(path, samples, threads, look)
+    return {name: np.asarray(ends, np.float64) for name, ends in found.items()}
+
+
+def _histograms(path: str, samples: Array, ends: dict[str, tuple[float, float]], threads: int) -> dict[str, Array]:
+    """What `histograms` runs in the child."""
+    counts = {name: np.zeros(BINS, np.int64) for name in ends}
+
+    def look(name: str, value: Array, number: int) -> None:
+        low, high = ends[name]
+        if high > low:
+            bins = ((_part(value, number) - low) * (BINS / (high - low))).astype(np.int32)
+            counts[name] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+
+    _run(path, samples, threads, look)
+    return counts
+
+
+def _part(value: Array, number: int) -> Array:
+    """At most `_VALUES` of a tensor's values, all its channels alike."""
+    step = -(-value.size // _VALUES)
+    while math.gcd(step, value.shape[-1] if value.ndim else 1) > 1:
+        step += 1
+    return value.reshape(-1)[number % step :: step]
+
+
+def _run(path: str, samples: Array, threads: int, look: Callable[[str, Array, int], None]) -> None:
+    """Shows `look` every float activation of every sample: its name, values, and the sample's number."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "intended for debugging purposes only"
+        interpreter = Interpreter(model_path=path, num_threads=threads, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    names = _activations(path)
+    wanted = [each["index"] for each in interpreter.get_tensor_details() if each["index"] in names]
+    for number, sample in enumerate(samples):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample)
+        interpreter.invoke()
+        for index in wanted:
+            value = interpreter.get_tensor(index)
+            if value.size:
+                look(names[index], value, number)
+
+
+def _activations(path: str) -> dict[int, str]:
+    """Names of the float tensors that the file computes or is given, by index."""
+    model = file.parse(Path(path).read_bytes(), Path(path))
+    tensor_names.make_unique(model)
+    graph = model.subgraphs[0]
+    computed = {int(i) for i in graph.inputs} | {int(i) for op in graph.operators for i in op.outputs}
+    tensors = costs.Tensors(model)
+    return {
+        index: graph.tensors[index].name.decode(errors="replace")
+        for index in computed
+        if costs.dtype_name(graph.tensors[index]) == "float32" and not tensors.is_constant(index)
+    }

@@ -1,0 +1,253 @@
+"""Every post-training scheme for any float `.tflite`: litert-quantizer, with our own ranges of activations.
+
+    scheme        weights                       activations                      operators compute in
+    float16       float16                       float32                          float32, from widened weights
+    weight-only   int8 per output channel       float32                          float32, from dequantised weights
+    dynamic       int8 per output channel       float32, int8 for an instant     int8, ranges found while it runs
+    int8          int8 per output channel       int8 asymmetric per tensor       int8
+    int16x8       int8 per output channel       int16 symmetric per tensor       int8 x int16
+
+Weights are symmetric, biases int32 (int64 beside int16). Zero points of 16-bit tensors must be 0 in LiteRT's kernels,
+so the wider side of a range counts for both; XNNPACK has no such kernels, and the built-in ones are plain loops.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from slimseg.errors import ModelError
+from slimseg.runtimes import child
+from slimseg.runtimes.litert import costs, file
+from slimseg.runtimes.litert.quantising import (
+    activations,
+    byte_input,
+    dead_filters,
+    integer_kernels,
+    narrow_outputs,
+    weak_addends,
+)
+from slimseg.runtimes.litert.writing import spelling, tensor_names
+from slimseg.runtimes.runtime import Ends
+
+Array = np.ndarray[Any, Any]
+Ranges = Mapping[str, tuple[float, float]]
+Scheme = Literal["float16", "dynamic", "weight-only", "int8", "int16x8"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be measured
+_ALL = ".*"
+_ENDS = ("INPUT", "OUTPUT")
+_ROUNDS = 20  # of widening ranges: each may make the next layer the one that is too narrow
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def quantize(
+    float_path: str | Path,
+    out_path: str | Path,
+    scheme: Scheme,
+    ranges: Ranges | None = None,
+    io: Ends = "float32",
+    keep_float: Collection[str] = (),
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> None:
+    """Write `out_path` as that form of `float_path`, description included (the quantiser keeps metadata).
+
+    Args:
+        ranges: (min, max) of every activation by tensor name; for the static schemes only.
+        io: "float32" keeps float input and output, quantised and dequantised by the file itself; "int8" has int8 input
+            and output; "image" takes the RGB bytes (uint8) as they are and gives int8, for a preprocessing that
+            `takes_bytes` (`graph.image_input.fold` brings most networks there). int8 only but for "float32".
+        keep_float: names of operators, or of the tensors that they compute; these stay in float32, between conversions.
+
+    Raises:
+        ModelError: the file is missing, damaged or already quantised, has weights that are not finite, or cannot take
+            bytes.
+        OutputError: `out_path` cannot be written.
+        RuntimeFailure: the runtime or the quantiser refused the file.
+        ValueError: a static scheme without ranges, or an `io` that the scheme does not have.
+    """
+    source = check(float_path)
+    if scheme in STATIC and not ranges:
+        raise ValueError(f"{scheme} needs the ranges of activations")
+    if io != "float32" and scheme != "int8":
+        raise ValueError(f"{scheme} takes and gives float32, not {io}")
+    given = byte_input.ranges(source) if io == "image" else {}
+    target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
+    kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
+    arguments = str(float_path), scheme, {**given, **(ranges or {})}, io, tuple(sorted(kept))
+    data: bytes = (within or child.shared()).call(target, *arguments, timeout_s=timeout_s, about=float_path)
+    if io == "image":
+        data = byte_input.taking_bytes(data)
+    file.save(data, out_path)
+
+
+def quantize_int8(
+    float_path: str | Path,
+    out_path: str | Path,
+    samples: Sequence[Array],
+    io: Ends = "float32",
+    ranges: Ranges | None = None,
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> None:
+    """`quantize` to int8 with `measure_ranges` of `samples`; `ranges` take precedence over those.
+
+    Raises:
+        DataError: no sample, or one of the wrong shape.
+        ModelError, OutputError, RuntimeFailure: as for `quantize`.
+    """
+    source = check(float_path)
+    if io == "image":
+        byte_input.ranges(source)  # refuses before anything is measured
+    measured = measure_ranges(float_path, samples, threads, timeout_s, within)
+    image = byte_input.ranges(source) if io == "image" else {}
+    quantize(float_path, out_path, "int8", {**measured, **image, **(ranges or {})}, io, (), timeout_s, within)
+
+
+def measure_ranges(
+    path: str | Path,
+    samples: Sequence[Array],
+    threads: int = 1,
+    timeout_s: float | None = None,
+    within: child.Child | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Mean minimum and maximum of every float activation of `path` over `samples`, by tensor name.
+
+    Like the moving average of litert-quantizer's calibrator, but independent of the samples' order. Measuring here
+    also takes files that its calibrator cannot (without a signature, or with operator codes from before schema 3a).
+
+    Raises:
+        DataError: no sample, or one of the wrong shape.
+        ModelError, RuntimeFailure: as for `quantize`.
+    """
+    found = activations.extremes(path, samples, threads, timeout_s, within)
+    return {name: (float(low), float(high)) for name, (low, high) in ((n, e.mean(0)) for n, e in found.items())}
+
+
+def check(path: str | Path) -> file.File:
+    """What the file says of itself, if it is one to quantise.
+
+    Raises:
+        ModelError: it is missing, damaged, quantised already, or has weights that are not finite.
+    """
+    source = file.read(path)
+    if source.integer or any(_is_quantised(operator) for operator in source.operators):
+        raise ModelError(f"{path} is quantised already: give the float model")
+    if source.inputs[0].dtype != "float32":
+        raise ModelError(f"{path} takes {source.inputs[0].dtype} values: give a model with a float32 input")
+    place = _not_finite(file.parse(Path(path).read_bytes(), Path(path)))
+    if place is not None:
+        name = source.operators[place].name
+        raise ModelError(f"{path} has NaN or infinite weights in {name}: train or export it again")
+    return source
+
+
+def _is_quantised(operator: file.Operator) -> bool:
+    return operator.op in _CONVERSIONS or operator.dtype in ("int8", "int16")
+
+
+def _not_finite(model: Any) -> int | None:
+    """The number of the operator that reads the first constant with NaN or infinity; None without any."""
+    tensors = costs.Tensors(model)
+    for place, operator in enumerate(model.subgraphs[0].operators or []):
+        for index in (int(each) for each in operator.inputs if each >= 0):
+            data = model.buffers[tensors.tensor(index).buffer].data
+            if data is None or costs.dtype_name(tensors.tensor(index)) != "float32":
+                continue
+            if not np.isfinite(np.frombuffer(bytes(data), np.float32)).all():
+                return place
+    return None
+
+
+def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str]) -> bytes:
+    """The quantised file's bytes. For the child."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from litert_quantizer import quantizer
+
+        logging.getLogger().setLevel(logging.ERROR)
+        source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
+        calibration = {**added, **ranges} if scheme in STATIC else {}
+        given = file.parse(source, Path(path))
+        for _ in range(_ROUNDS):
+            if scheme == "int8":
+                calibration = integer_kernels.with_kept_ranges(given, calibration)
+            model = _quantised(quantizer.Quantizer(source), scheme, calibration, io, keep_float, Path(path))
+            wider = narrow_outputs.widened(model, calibration) if scheme == "int8" else {}
+            if not wider:
+                break
+            calibration |= wider
+    if scheme == "int8":
+        integer_kernels.use(model, keep_float)
+        weak_addends.strengthen(model)
+    return file.pack(model)  # shares what the quantiser repeats
+
+
+def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str], path: Path) -> Any:
+    """What litert-quantizer makes of a file, as a `ModelT`."""
+    _configure(worker, scheme, io, keep_float)
+    calibration = {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ranges.items()}
+    result = worker.quantize(
+        calibration if scheme in STATIC else None, enable_progress_bar=False, enable_progress_report=False
+    )
+    return file.parse(bytes(result.quantized_model), path)
+
+
+def _configure(worker: Any, scheme: Scheme, io: Ends, keep_float: Collection[str]) -> None:
+    """The recipe: of several that fit an operator the last counts.
+
+    A regular expression is searched for in the names of the operator's outputs, each with a semicolon behind it.
+    """
+    from litert_quantizer import quantizer
+
+    algorithms = quantizer.AlgorithmName
+    if scheme == "float16":
+        from litert_quantizer import recipe_manager
+
+        half = recipe_manager.RecipeManager()
+        half.add_weight_only_config(_ALL, "*", num_bits=16, algorithm_key=algorithms.FLOAT_CASTING)
+        worker.load_quantization_recipe(half.get_quantization_recipe())
+    elif scheme == "dynamic":
+        worker.add_dynamic_config(_ALL, "*", num_bits=8)
+    elif scheme == "weight-only":
+        worker.add_weight_only_config(_ALL, "*", num_bits=8)
+    else:
+        worker.add_static_config(_ALL, "*", activation_num_bits=16 if scheme == "int16x8" else 8, weight_num_bits=8)
+    if keep_float:
+        names = "|".join(re.escape(name) for name in keep_float)
+        worker.update_quantization_recipe(f"(?:^|;)(?:{names});", "*", algorithm_key=algorithms.NO_QUANTIZE)
+    for end in _ENDS if scheme in STATIC else ():
+        if io == "float32":
+            worker.update_quantization_recipe(_ALL + ";", end, algorithm_key=algorithms.NO_QUANTIZE)
+        else:
+            worker.add_static_config(_ALL + ";", end, activation_num_bits=8, weight_num_bits=8)
+
+
+def _plain(path: Path) -> bytes:
+    return file.pack(_parsed(path))
+
+
+def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[bytes, Ranges]:
+    """The file as XNNPACK runs it best in 8 bits, and ranges of what that adds; what stays in float is left alone."""
+    model = _parsed(path)
+    added = spelling.for_int8(model, leave)
+    dead_filters.revive(model, {**added, **ranges})
+    return file.pack(model), added
+
+
+def _parsed(path: Path) -> Any:
+    """The file as litert-quantizer expects it: it takes old operator codes for ADD, and fails without signatures."""
+    model = file.parse(path.read_bytes(), path)
+    model.signatureDefs = model.signatureDefs or []
+    for entry in model.operatorCodes:
+        entry.builtinCode = costs.op_code(entry)
+    tensor_names.make_unique(model)
+    return model

@@ -1,0 +1,23 @@
+"""How each layer of the vocabulary is said in TFLite: one function per layer class, NCHW in, NHWC out.
+
+A lowering either emits operators whose last output is the node's tensor, or raises Unsupported with the reason. It
+stands in one of the files here, whose table `LOWERINGS` names its class; `FUSES` are the classes whose operator can
+apply an activation to its result.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from slimseg.runtimes.litert.writing.lowering import activation, arithmetic, convolution, layout, pooling
+from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Step
+from slimseg.runtimes.lowering import Refusals
+
+_ROOMS = (activation, arithmetic, convolution, layout, pooling)
+LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
+REFUSALS: Refusals = {}
+
+FUSABLE: dict[type[nn.Module], int] = {nn.ReLU: Fused.RELU, nn.ReLU6: Fused.RELU6}
+FUSE_INTO = (*convolution.FUSES, *pooling.FUSES, *arithmetic.FUSES)
+
+__all__ = ["FUSABLE", "FUSE_INTO", "LOWERINGS", "REFUSALS", "Fused", "Step"]

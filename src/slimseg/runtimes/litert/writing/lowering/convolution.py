@@ -1,0 +1,146 @@
+"""Convolutions, transposed convolutions and linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as tflite
+from torch import nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph import ops
+from slimseg.graph.orders import TO_NHWC
+from slimseg.graph.shapes import pair, same_padding
+from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.writing.lowering.step import Lowerings, Op, Options, Step, pad_operator, slice_operator
+from slimseg.runtimes.lowering import weights
+
+
+def convolution(builder: ModelBuilder, step: Step, layer: nn.Conv2d) -> int:
+    source, padding = _spatial_padding(
+        builder, step, layer.kernel_size, layer.stride, layer.dilation, layer.padding
+    )  # fmt: skip
+    depthwise = ops.is_depthwise(layer)
+    order = (1, 2, 3, 0) if depthwise else TO_NHWC
+    inputs = (
+        source,
+        builder.constant(f"{step.name}_weight", weights(layer.weight, order)),
+        builder.constant(f"{step.name}_bias", _bias(layer)),
+    )
+    options = tflite.DepthwiseConv2DOptionsT() if depthwise else tflite.Conv2DOptionsT()
+    options.padding, options.fusedActivationFunction = padding, step.fused
+    options.strideH, options.strideW = pair(layer.stride)
+    options.dilationHFactor, options.dilationWFactor = pair(layer.dilation)
+    target = builder.tensor(step.name, step.shape)
+    if depthwise:
+        options.depthMultiplier = layer.out_channels // layer.in_channels
+        builder.operator(Op.DEPTHWISE_CONV_2D, inputs, target, options, Options.DepthwiseConv2DOptions, 2)
+    else:
+        builder.operator(Op.CONV_2D, inputs, target, options, Options.Conv2DOptions, 6 if layer.groups > 1 else 1)
+    return target
+
+
+def _spatial_padding(
+    builder: ModelBuilder, step: Step, kernel: Any, stride: Any, dilation: Any, own: Any
+) -> tuple[int, int]:
+    """(input tensor, SAME or VALID), with a PAD operator only where neither mode says the same."""
+    (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = pair(kernel), pair(stride), pair(dilation)
+    own_h, own_w = pair(own)
+    left, right, top, bottom = step.padding
+    wanted = ((top + own_h, bottom + own_h), (left + own_w, right + own_w))
+    _, height, width, channels = step.input_shapes[0]
+    if wanted == ((0, 0), (0, 0)):
+        return step.inputs[0], tflite.Padding.VALID
+    if wanted == (
+        same_padding(height, kernel_h, stride_h, dilation_h),
+        same_padding(width, kernel_w, stride_w, dilation_w),
+    ):
+        return step.inputs[0], tflite.Padding.SAME
+    padded = (1, height + sum(wanted[0]), width + sum(wanted[1]), channels)
+    source = pad_operator(builder, step.inputs[0], f"{step.name}_padded", padded, wanted, 0.0)
+    return source, tflite.Padding.VALID
+
+
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> np.ndarray[Any, Any]:
+    return weights(layer.bias) if layer.bias is not None else np.zeros(layer.out_channels, np.float32)
+
+
+def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTranspose2d) -> int:
+    if layer.groups > 1 or pair(layer.dilation) != (1, 1):
+        raise Unsupported(f"{step.name}: TFLite has no grouped or dilated transposed convolution")
+    full, padding, crop = _transposed_extent(step, layer)
+    options = tflite.TransposeConvOptionsT()
+    options.strideH, options.strideW = pair(layer.stride)
+    options.fusedActivationFunction = step.fused
+    options.padding = padding
+    target = builder.tensor(f"{step.name}_uncropped" if crop else step.name, full)
+    inputs = (
+        builder.constant(f"{step.name}_shape", np.asarray(full, np.int32)),
+        builder.constant(f"{step.name}_weight", weights(layer.weight, (1, 2, 3, 0))),
+        step.inputs[0],
+        builder.constant(f"{step.name}_bias", _bias(layer)),
+    )
+    builder.operator(Op.TRANSPOSE_CONV, inputs, target, options, Options.TransposeConvOptions, 4 if step.fused else 3)
+    return slice_operator(builder, target, (0, *crop, 0), step) if crop else target
+
+
+def _origin(layer: nn.ConvTranspose2d) -> tuple[int, int]:
+    """(top, left): pixels that padding and crop cut before the result begins."""
+    left, _, top, _ = getattr(layer, "crop", (0, 0, 0, 0))
+    return pair(layer.padding)[0] + top, pair(layer.padding)[1] + left
+
+
+def _transposed_extent(step: Step, layer: nn.ConvTranspose2d) -> tuple[tuple[int, ...], int, tuple[int, int] | None]:
+    """The operator's output shape and padding, and (top, left) to cut from it where neither SAME nor VALID will do."""
+    sides = list(
+        zip(
+            step.shape[1:3],
+            pair(layer.kernel_size),
+            pair(layer.stride),
+            _origin(layer),
+            step.input_shapes[0][1:3],
+            strict=True,
+        )
+    )
+    if all(
+        before == 0 and (source - 1) * stride + kernel == length for length, kernel, stride, before, source in sides
+    ):
+        return step.shape, tflite.Padding.VALID, None
+    if all(
+        same_padding(length, kernel, stride, 1)[0] == before and -(-length // stride) == source
+        for length, kernel, stride, before, source in sides
+    ):
+        return step.shape, tflite.Padding.SAME, None
+    height, width = (
+        max((source - 1) * stride + kernel, length + before) for length, kernel, stride, before, source in sides
+    )
+    return (1, height, width, step.shape[3]), tflite.Padding.VALID, _origin(layer)
+
+
+def linear(builder: ModelBuilder, step: Step, layer: nn.Linear) -> int:
+    if len(step.shape) == 4:
+        raise Unsupported(f"{step.name}: a linear layer over the width of a map has no counterpart in TFLite")
+    bias = weights(layer.bias) if layer.bias is not None else np.zeros(layer.out_features, np.float32)
+    options = tflite.FullyConnectedOptionsT()
+    options.fusedActivationFunction = step.fused
+    options.keepNumDims = len(step.shape) > 2
+    inputs = (
+        step.inputs[0],
+        builder.constant(f"{step.name}_weight", weights(layer.weight)),
+        builder.constant(f"{step.name}_bias", bias),
+    )
+    target = builder.tensor(step.name, step.shape)
+    builder.operator(
+        Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions, 5 if options.keepNumDims else 1
+    )
+    return target
+
+
+LOWERINGS: Lowerings = {
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    ops.CroppedConvTranspose2d: transposed_convolution,
+    nn.Linear: linear,
+}
+FUSES: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

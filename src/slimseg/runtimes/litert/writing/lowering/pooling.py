@@ -1,0 +1,109 @@
+"""Pooling: windows where TFLite's SAME or VALID puts them, or an explicit pad before."""
+
+from __future__ import annotations
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as tflite
+from torch import nn
+
+from slimseg.errors import Unsupported
+from slimseg.graph.shapes import pair, same_padding
+from slimseg.graph.vocabulary.pooling import reached_padding
+from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert.writing.lowering.step import Lowerings, Op, Options, Step, pad_operator
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def max_pool(builder: ModelBuilder, step: Step, layer: nn.MaxPool2d) -> int:
+    if pair(layer.dilation) != (1, 1):
+        raise Unsupported(f"{step.name}: TFLite has no dilated max pooling")
+    # After a ReLU zeros never win, and a zero pad is one that XNNPACK folds and int8 can hold.
+    return _pool(builder, step, Op.MAX_POOL_2D, layer, 0.0 if _follows_relu(step) else LOWEST, same=True)
+
+
+def _follows_relu(step: Step) -> bool:
+    source = step.node.all_input_nodes[0]
+    owner = source.graph.owning_module
+    return (
+        source.op == "call_module"
+        and owner is not None
+        and isinstance(owner.get_submodule(str(source.target)), nn.ReLU | nn.ReLU6)
+    )
+
+
+def average_pool(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
+    counted = bool(layer.count_include_pad)
+    padded = pair(layer.padding) != (0, 0)
+    exact = _is_same(step, layer) and not counted
+    if (layer.ceil_mode or (padded and not counted)) and not exact:
+        raise Unsupported(f"{step.name}: TFLite has no average pooling with ceil_mode or uncounted padding")
+    return _pool(builder, step, Op.AVERAGE_POOL_2D, layer, 0.0, same=not counted)
+
+
+def _pool(
+    builder: ModelBuilder, step: Step, code: int, layer: nn.MaxPool2d | nn.AvgPool2d, value: float, same: bool
+) -> int:
+    """`same`: TFLite's SAME padding, which takes no part in the result, is meant where it is as wide."""
+    kernel, stride = pair(layer.kernel_size), pair(layer.stride)
+    wanted = reached_padding(layer, step.input_shapes[0][1:3], step.shape[1:3])
+    source, padding = step.inputs[0], tflite.Padding.VALID
+    if same and _is_same(step, layer):
+        padding = tflite.Padding.SAME
+    elif any(map(any, wanted)):
+        _, height, width, channels = step.input_shapes[0]
+        shape = (1, height + sum(wanted[0]), width + sum(wanted[1]), channels)
+        source = pad_operator(builder, source, f"{step.name}_padded", shape, wanted, value)
+    return _pool_operator(builder, step, code, source, kernel, stride, padding)
+
+
+def _is_same(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    """Whether the windows lie where TFLite's SAME padding puts them."""
+    lengths = zip(step.input_shapes[0][1:3], step.shape[1:3], strict=True)
+    settings = zip(lengths, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
+    return all(
+        windows == -(-length // stride) and same_padding(length, kernel, stride, 1)[0] == before
+        for (length, windows), kernel, stride, before in settings
+    )
+
+
+def _pool_operator(
+    builder: ModelBuilder,
+    step: Step,
+    code: int,
+    source: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: int = tflite.Padding.VALID,
+) -> int:
+    options = tflite.Pool2DOptionsT()
+    options.padding, options.fusedActivationFunction = padding, step.fused
+    options.filterHeight, options.filterWidth = kernel
+    options.strideH, options.strideW = stride
+    target = builder.tensor(step.name, step.shape)
+    builder.operator(code, (source,), target, options, Options.Pool2DOptions)
+    return target
+
+
+def adaptive_average_pool(builder: ModelBuilder, step: Step, layer: nn.AdaptiveAvgPool2d) -> int:
+    _, height, width, _ = step.input_shapes[0]
+    _, out_height, out_width, _ = step.shape
+    if (out_height, out_width) == (1, 1):
+        axes = builder.constant(f"{step.name}_axes", np.asarray([1, 2], np.int32))
+        options = tflite.ReducerOptionsT()
+        options.keepDims = True
+        target = builder.tensor(step.name, step.shape)
+        builder.operator(Op.MEAN, (step.inputs[0], axes), target, options, Options.ReducerOptions)
+        return target
+    if height % out_height or width % out_width:
+        raise Unsupported(f"{step.name}: {height}x{width} does not divide into {out_height}x{out_width} equal windows")
+    window = (height // out_height, width // out_width)
+    return _pool_operator(builder, step, Op.AVERAGE_POOL_2D, step.inputs[0], window, window)
+
+
+LOWERINGS: Lowerings = {
+    nn.MaxPool2d: max_pool,
+    nn.AvgPool2d: average_pool,
+    nn.AdaptiveAvgPool2d: adaptive_average_pool,
+}
+FUSES: tuple[type[nn.Module], ...] = (nn.AvgPool2d, nn.MaxPool2d)
