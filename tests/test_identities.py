@@ -101,8 +101,8 @@ def loaded_machine() -> Iterator[None]:
     def quickly(paths: Any, threads: int = 1, seconds_per_file: float = 1.0, **more: Any) -> tuple[Timing, ...]:
         return time_files(paths, threads, SECONDS, **more)
 
-    def steadily(paths: Any, seconds: float, *more: Any) -> Steady:
-        return time_steadily(paths, SECONDS, *more)
+    def steadily(paths: Any, seconds: float, *more: Any, **how: Any) -> Steady:
+        return time_steadily(paths, SECONDS, *more, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "time_files", quickly)
