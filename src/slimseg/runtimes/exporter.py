@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from slimseg.graph.graph import Graph
 from slimseg.results import Artefact
 from slimseg.runtimes.host import Pixels
+
+if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
+    from slimseg.graph.graph import Graph
 
 Layout = Literal["NHWC", "NCHW", "CHW"]  # of the maps that an app gets from a file
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slimseg.errors import ModelError
 from slimseg.graph.description import Description, OutputKind
-from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.mask import bilinear, bilinear_argmax, nearest
 from slimseg.runtimes.tensors import TensorInfo, quantise
+
+if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
+    from slimseg.graph.graph import Graph
 
 Pixels = NDArray[np.uint8]
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
-from torch import nn
 
 from slimseg.deployment import CPU, Precision
 from slimseg.disk import scratch
 from slimseg.errors import Unsupported, UserError
-from slimseg.graph import image_input
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
-from slimseg.graph.graph import Graph
 from slimseg.results import Artefact, Port, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
 from slimseg.runtimes.tensors import TensorInfo
+
+if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
+    from torch import nn
+
+    from slimseg.graph.graph import Graph
 
 # How a network's weights are stored: in the precision that they came in ("rounded" to it where an edit or training made
 # them), in that precision only where it rounds nothing ("exact"), or in 32 bits all ("full").
@@ -111,6 +113,8 @@ class Runtime(Exporter):
         if precision != "int8":
             self.write(graph, path)
             return
+        from slimseg.graph import image_input
+
         ends: Ends = "image"
         try:
             graph = image_input.fold(graph)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
-from torch import nn
 
 from slimseg.deployment import Precision
-from slimseg.graph import ops
-from slimseg.graph.graph import Graph
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.runtime import Ends, Kept, Runtime, Session
+
+if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
+    from torch import nn
+
+    from slimseg.graph.graph import Graph
 
 
 class LiteRT(Runtime):
@@ -56,6 +58,10 @@ class LiteRT(Runtime):
         quantizer.quantize_int8(float_path, path, samples, io=ends)
 
     def fuses(self, layer: nn.Module) -> bool:
+        from torch import nn
+
+        from slimseg.graph import ops
+
         return isinstance(layer, nn.BatchNorm2d | ops.Affine | nn.ReLU | nn.ReLU6)
 
     def files(self, path: Path) -> tuple[Path, ...]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
-from torch import nn
 
 from slimseg.deployment import Precision
-from slimseg.graph import ops
 from slimseg.graph.description import OutputKind
-from slimseg.graph.graph import Graph
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.ncnn import package
 from slimseg.runtimes.runtime import Kept, Runtime, Session
+
+if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
+    from torch import nn
+
+    from slimseg.graph.graph import Graph
 
 
 class Ncnn(Runtime):
@@ -51,6 +53,9 @@ class Ncnn(Runtime):
         return exporter.write(request)
 
     def fuses(self, layer: nn.Module) -> bool:
+        from torch import nn
+
+        from slimseg.graph import ops
         from slimseg.runtimes.ncnn import lowering
 
         return isinstance(layer, nn.BatchNorm2d | ops.Affine) or bool(lowering.fused(layer))
