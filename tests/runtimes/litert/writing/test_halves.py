@@ -15,7 +15,7 @@ from slimseg.runtimes.litert import file, session
 from slimseg.runtimes.litert.schema import Storage
 from slimseg.runtimes.litert.writing import halves, writer
 
-DATA = Path(__file__).resolve().parents[2] / "data"
+DATA = Path(__file__).resolve().parents[3] / "data"
 SIZE = (16, 24)
 
 
