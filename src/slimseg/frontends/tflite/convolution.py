@@ -75,7 +75,7 @@ def transposed(call: Call) -> Value:
 
 
 def media_pipe_transposed(call: Call) -> Value:
-    """MediaPipe's Convolution2DTransposeBias of (input, weights, bias), with options (padding, stride width and height)."""
+    """MediaPipe's Convolution2DTransposeBias of (input, weights, bias); options: padding, stride width and height."""
     if len(call.custom) < 12:
         raise call.damaged("lacks its options")
     padding, stride_width, stride_height = struct.unpack_from("<3i", call.custom)
