@@ -76,7 +76,7 @@ def grouped(findings: Iterable[Finding]) -> list[TechniqueGroup]:
 def headline(groups: Iterable[TechniqueGroup]) -> list[TechniqueGroup]:
     """The techniques that save most, whatever they need.
 
-    A smaller input is left out: it saves much in every network, so it says nothing about this one.
+    A smaller input is left out here: it saves much in every network, so it says nothing about this one.
     """
     own = [group for group in groups if group.basis == "what-if" and group.is_notable and group.technique != EVERYWHERE]
     return sorted(own, key=lambda group: -group.saving_ms)[:HEADLINES]

@@ -1,4 +1,4 @@
-"""Convolutions: converts kernels from Keras's (height, width, in, out) to torch's order, and "same" to pixels."""
+"""Convolutions: converts kernels from Keras's (height, width, in, out) to torch's order, "same" padding to pixels."""
 
 from __future__ import annotations
 
