@@ -6,7 +6,7 @@
     slimseg.slim(graph, images="images/", out="run/", budget=budget)  # edit, recover, quantise, prove
     slimseg.export("run/", out="app/", images="images/")     # files for phones, each checked, with a model card
 
-The names below are the whole public API. They are imported on first use, so that `import slimseg` is instant.
+The names below are the whole public API. Each is imported on first use, so that `import slimseg` is instant.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for."""
+    """A public name, imported on its first use."""
     if name == "models":
         return import_module("slimseg.models")
     if name not in _HOMES:

@@ -1,1 +1,1 @@
-"""The embedded default: procedural street scenes, and a heavy network trained on them, to slim offline."""
+"""The built-in example: generated street scenes, and a heavy network trained on them, to slim offline."""

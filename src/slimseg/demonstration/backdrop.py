@@ -1,4 +1,4 @@
-"""Sky, ground and facades, by intersecting the rays of pixels with planes: no loop over pixels."""
+"""Sky, ground and facades, by intersecting each pixel's ray with planes: no loop over pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimseg.demonstration.world import FAR_M, Building, Camera, Light, Street
 
 
 def paint_sky(canvas: Canvas, camera: Camera, light: Light, salt: float) -> None:
-    """Gradient, glow around the sun, clouds on a plane overhead, and a line of trees on the horizon."""
+    """A gradient, glow around the sun, clouds on a plane overhead, and a line of trees on the horizon."""
     rows = min(camera.height_px, int(camera.horizon_row) + 2)
     row, col = np.mgrid[:rows, : camera.width_px].astype(np.float32)
     up = np.maximum(camera.horizon_row - row, 0.5) / camera.focal_px
@@ -33,12 +33,12 @@ def paint_sky(canvas: Canvas, camera: Camera, light: Light, salt: float) -> None
 
 
 def paint_ground(canvas: Canvas, camera: Camera, light: Light, street: Street) -> None:
-    """Road with its markings, pavement and grass, with the shadows of buildings and things on them."""
+    """The road with its markings, the pavement and the grass, with the shadows of buildings and things on them."""
     first = int(camera.horizon_row) + 1
     row, col = np.mgrid[first : camera.height_px, : camera.width_px].astype(np.float32)
     z = np.minimum(camera.focal_px * camera.y / (row + 0.5 - camera.horizon_row), 400)
     x = (col + 0.5 - camera.vanishing_col) * z / camera.focal_px + camera.x
-    wide, deep = z / camera.focal_px, z * z / (camera.focal_px * camera.y)  # metres that one pixel covers
+    wide, deep = z / camera.focal_px, z * z / (camera.focal_px * camera.y)  # metres on the ground per pixel
     aside = np.abs(x)
     rough = noise(x * 14 + street.salt, z * 14, 0.7) * np.clip(1.3 - deep * 2, 0.15, 1)
     patches = noise(x * 2.5, z * 0.8 + street.salt, 1.4)
@@ -69,7 +69,7 @@ def paint_ground(canvas: Canvas, camera: Camera, light: Light, street: Street) -
 
 
 def _markings(x: Array, z: Array, wide: Array, deep: Array, street: Street) -> Array:
-    """Coverage by white paint."""
+    """Share 0-1 of each pixel that white paint covers."""
     paint = np.zeros_like(x)
     if street.centre_line:
         paint = stripe(np.abs(x), 0.08, wide) * stripes(z + street.salt, 6.0, 0.5, deep)
@@ -83,7 +83,7 @@ def _markings(x: Array, z: Array, wide: Array, deep: Array, street: Street) -> A
 
 
 def _sunlit(x: Array, z: Array, light: Light, street: Street) -> Array:
-    """1 in the sun, 0 in the shadow of a building or a thing, for points on the ground."""
+    """1 in the sun, 0 in the shadow of a building or thing, for points on the ground."""
     lit = 1 - _in_shadow_of_wall(x, np.zeros_like(z), z, light, street)
     reach = light.sun / max(float(light.sun[1]), 0.22)
     for thing in street.things:
@@ -103,7 +103,7 @@ def _sunlit(x: Array, z: Array, light: Light, street: Street) -> Array:
 
 
 def _contact(x: Array, z: Array, street: Street) -> Array:
-    """Soft darkness 0-1 under cars and at the foot of walls, where little of the sky is seen."""
+    """Soft darkness, 0 to about 1, under cars and at the foot of walls, where little skylight arrives."""
     dark = 0.6 * np.clip(1 - np.abs(street.walls - np.abs(x)) / 0.8, 0, 1)
     for thing in street.things:
         if thing.kind == "car":
@@ -114,7 +114,7 @@ def _contact(x: Array, z: Array, street: Street) -> Array:
 
 
 def _rows_between(z: Array, near: float, far: float) -> slice:
-    """Rows of a ground whose distances `z` fall from top to bottom."""
+    """The rows whose distances `z`, which decrease from top to bottom, are from `near` to `far`."""
     inside = np.flatnonzero((z >= near) & (z <= far))
     return slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
 
@@ -128,7 +128,7 @@ def _from_segment(x: Array, z: Array, a: tuple[float, float], b: tuple[float, fl
 
 
 def _in_shadow_of_wall(x: Array, y: Array, z: Array, light: Light, street: Street) -> Array:
-    """1 where the ray from a point to the sun meets the facades on the sun's side of the street."""
+    """1 if the ray from a point to the sun meets a facade on the sun's side of the street."""
     sun_x = float(light.sun[0])
     if abs(sun_x) < 0.05:
         return np.zeros_like(z)
@@ -143,7 +143,7 @@ def _in_shadow_of_wall(x: Array, y: Array, z: Array, light: Light, street: Stree
 
 
 def paint_buildings(canvas: Canvas, camera: Camera, light: Light, street: Street) -> None:
-    """Each building from far to near: the end wall that faces the camera, then the wall along the street."""
+    """Each building from far to near: first the end wall that faces the camera, then the wall along the street."""
     for building in sorted(street.buildings, key=lambda b: -b.near):
         if building.near > 1.0:
             _paint_end_wall(canvas, camera, light, street, building)
@@ -184,7 +184,7 @@ def _paint_street_wall(canvas: Canvas, camera: Camera, light: Light, street: Str
 
 
 def _pixels(box: tuple[slice, slice]) -> tuple[Array, Array]:
-    """Row and column of pixel centres."""
+    """Rows and columns of the pixels' centres."""
     row, col = np.mgrid[box].astype(np.float32)
     return row + 0.5, col + 0.5
 
@@ -193,14 +193,14 @@ def _paint_wall(
     canvas: Canvas, box: tuple[slice, slice], light: Light, building: Building,
     along: Array, up: Array, z: Array, pixel: Array, shade: Array,
 ) -> None:  # fmt: skip
-    """`along` and `up` are metres on the wall, `pixel` the metres along it that one pixel covers."""
+    """`along` and `up` are metres on the wall; `pixel` is the metres along the wall per pixel."""
     if along.size == 0:
         return
-    tall = z * (pixel / np.maximum(pixel, 1e-6)) / 220  # metres up that one pixel covers, nearly
+    tall = z * (pixel / np.maximum(pixel, 1e-6)) / 220  # metres up the wall per pixel, nearly
     period_u, share_u, period_v, share_v = building.window
     storey = up - (3.4 if building.shop else 0.4)
     colour = building.wall * (1 + 0.16 * noise(along * 6 + building.salt, up * 6, 0.9))[..., None]
-    colour *= np.clip(0.7 + 0.2 * up, 0.7, 1)[..., None]  # dirt, and little sky, near the ground
+    colour *= np.clip(0.7 + 0.2 * up, 0.7, 1)[..., None]  # darker near the ground: dirt, and little skylight
     i, j = np.floor(along / period_u), np.floor(storey / period_v)
     chance = hashed(i, j, building.salt)
     pane = stripes(along, period_u, share_u, pixel) * stripes(storey, period_v, share_v, tall)

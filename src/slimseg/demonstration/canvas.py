@@ -1,4 +1,4 @@
-"""The picture being painted, far to near, with its labels."""
+"""The picture, painted from far to near, and its labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimseg.demonstration.classes import Label
 from slimseg.demonstration.texture import Array
 from slimseg.demonstration.world import Camera, Light
 
-OVERSAMPLING = 3  # sprites are drawn this much larger and averaged, so that their edges are smooth
+OVERSAMPLING = 3  # sprites are drawn at this scale and averaged, so that their edges are smooth
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,27 @@ class Canvas:
         return cls(np.zeros((*shape, 3), np.float32), np.zeros(shape, np.uint8))
 
     def paint(self, box: tuple[slice, slice], colour: Array, alpha: Array, label: Label) -> None:
-        """Blend `colour` in by coverage `alpha` (h, w); a pixel takes the label where at least half is covered."""
+        """Blend `colour` in with coverage `alpha` (h, w); pixels covered by at least half take the label."""
         view = self.image[box]
         view += (colour - view) * alpha[..., None]
         self.mask[box][alpha >= 0.5] = label
 
     def box(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
-        """Rows and columns of a rectangle, cut to the canvas; possibly empty."""
+        """Rows and columns of a rectangle, cropped to the canvas; may be empty."""
         height, width = self.mask.shape
         rows = slice(int(np.clip(np.floor(top), 0, height)), int(np.clip(np.ceil(bottom), 0, height)))
         return rows, slice(int(np.clip(np.floor(left), 0, width)), int(np.clip(np.ceil(right), 0, width)))
 
 
 def in_air(colour: Array, z: Array | float, light: Light) -> Array:
-    """Colour as seen through z metres of haze."""
+    """The colour as seen through z metres of haze."""
     haze = np.asarray(light.haze(z))[..., None] if np.ndim(z) else light.haze(z)
     result: Array = colour + (light.sky_low * 0.9 - colour) * haze
     return result
 
 
 def encode(colour: Array) -> tuple[int, int, int]:
-    """Linear colour to the bytes that a sprite is drawn with."""
+    """Linear colour to the bytes in which a sprite is drawn."""
     red, green, blue = (np.sqrt(np.clip(colour / 2, 0, 1)) * 255).astype(int)
     return int(red), int(green), int(blue)
 

@@ -1,4 +1,4 @@
-"""The classes of the demo's street scenes: their order is the index in every mask."""
+"""The classes of the demo's street scenes; their order gives the indices in every mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slimseg demo`: the main job on what ships inside the package."""
+"""`slimseg demo`: the main workflow on data that ships in the package."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from slimseg.results import SlimResult
 from slimseg.stopping import keeping
 
 TRAIN_SCENES, VAL_SCENES = 160, 40
-COMMAND = "demo"  # whose folder the scenes are
+COMMAND = "demo"  # the command that owns the folder of scenes
 BUDGET = Budget(min_speedup=6, max_drop=2.0, time_limit_s=900)
 
 
 def demo(out: str | Path = "runs/demo", seed: int = 0, progress: Progress | None = None) -> SlimResult:
     """Draw street scenes beside `out`, slim the network that was trained on such scenes, and leave the run in `out`.
 
-    A demo that was stopped goes on; one that is finished gives its result again.
+    A demo that was stopped continues; a finished one returns its result again.
 
     Raises:
-        OutputError: `out` or the folder of scenes beside it holds something else already.
+        OutputError: `out` or the folder of scenes beside it exists and holds something else.
     """
     progress = progress or Silent()
     run = Path(out)
@@ -40,7 +40,7 @@ def demo(out: str | Path = "runs/demo", seed: int = 0, progress: Progress | None
 
 
 def _draw(images: Path, seed: int, progress: Progress) -> None:
-    """The scenes, unless an earlier start of the same demo drew them all."""
+    """Draw the scenes, unless an earlier start of the same demo drew them all."""
     asked = {"train": TRAIN_SCENES, "val": VAL_SCENES, "seed": seed}
     with claim.claimed(images) as own:
         state = own.state

@@ -1,4 +1,4 @@
-"""A small heavy network, built as one would without a phone in mind: a U-Net of full and transposed convolutions.
+"""A small but heavy network, not designed for phones: a U-Net of full and transposed convolutions.
 
     192x256 ─ 24 ──────────────────────────────── 24 ─ head
                 96x128 ─ 48 ───────────── 48 ┘
@@ -35,7 +35,7 @@ class ConvBlock(nn.Sequential):
 
 
 class StreetUNet(nn.Module):
-    """(N, 3, H, W) to logits (N, classes, H, W); height and width are multiples of 8."""
+    """(N, 3, H, W) to logits (N, classes, H, W); height and width must be multiples of 8."""
 
     def __init__(self, classes: int = len(CLASSES), widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
@@ -67,5 +67,5 @@ def load_trained() -> nn.Module:
     """The network with the weights that ship in the package, in eval mode."""
     data = resources.files("slimseg.demonstration").joinpath(WEIGHTS).read_bytes()
     model = build()
-    model.load_state_dict(load(data))  # copies into float32 and int64, whatever the file holds
+    model.load_state_dict(load(data))  # converts the file's values to float32 and int64
     return model.eval()

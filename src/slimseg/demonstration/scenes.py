@@ -1,6 +1,6 @@
-"""Procedural street scenes with exact labels: the data of the embedded default.
+"""Generated street scenes with exact labels: the data of the built-in example.
 
-A scene is a pure function of its seed and size; nothing is downloaded and nothing is read from disk.
+A scene depends only on its seed and size; nothing is downloaded or read from disk.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def render(seed: int, size: tuple[int, int] = SIZE) -> tuple[Bytes, Bytes]:
 
 
 def _develop(linear: Array, rng: np.random.Generator) -> Bytes:
-    """From light to bytes, as a cheap camera does: exposure, white balance, curve, lens blur, noise."""
+    """Convert light to bytes as a cheap camera does: exposure, white balance, tone curve, lens blur, noise."""
     exposure = rng.uniform(0.4, 0.58) / (float(linear.mean()) + 0.12)
     balance = (exposure * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
     shown = np.sqrt(1 - np.exp(-1.15 * np.maximum(linear, 0) * balance)) * rng.uniform(0.95, 1.05)
@@ -69,7 +69,7 @@ def write_folder(
 ) -> Path:
     """Write scenes in slimseg's data layout: `train|val / images|masks`, and `classes.txt`.
 
-    The two splits never share a scene. `progress` is called with (scenes written, scenes in all).
+    The two splits never share a scene. `progress` is called with (scenes written, scenes in total).
 
     Raises:
         OutputError: the folder cannot be written.

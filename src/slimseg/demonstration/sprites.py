@@ -1,4 +1,4 @@
-"""What stands in the street: trees from noise; cars, people and signs from projected polygons."""
+"""Things that stand in the street: trees from noise; cars, people and signs from projected polygons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Brush:
         self.glow(points, albedo * self.light.on(normal))
 
     def glow(self, points: Sequence[Point], colour: Array) -> None:
-        """A polygon whose colour is already light, not albedo."""
+        """A polygon that is drawn in `colour` itself, which is light, not an albedo to be lit."""
         x, y, z = np.array(points).T
         col, row = self.camera.project(x, y, z)
         corners = np.stack([col - self.box[1].start, row - self.box[0].start], 1) * OVERSAMPLING
@@ -105,13 +105,13 @@ RUBBER, GLASS = np.array([0.02, 0.02, 0.022]), np.array([0.05, 0.06, 0.075])
 
 
 def _draw_car(brush: Brush, rng: Generator) -> None:
-    """A body and a narrower cabin; only the faces that the camera can see, far ones first."""
+    """A body and a narrower cabin; draws only the faces that the camera can see, far ones first."""
     car, camera = brush.thing, brush.camera
     paint = np.array(PAINTS[rng.integers(len(PAINTS))]) * rng.uniform(0.8, 1.2)
     length, width, roof, waist, sill = rng.uniform(3.7, 4.6), 0.88, car.height, 0.58 * car.height, 0.26
     glass = GLASS + brush.light.sky_low * 0.14
     near, far = car.z, car.z + length
-    boot = rng.uniform(0.05, 0.9)  # how far the cabin stands back
+    boot = rng.uniform(0.05, 0.9)  # distance in metres from the car's near end to the cabin
     cabin = (near + boot, near + boot + 0.35, near + length * 0.66, near + length * 0.8)
     right_seen = camera.x > car.x
     edge = car.x + (width if right_seen else -width)
@@ -147,7 +147,7 @@ def _draw_car(brush: Brush, rng: Generator) -> None:
 
 
 def _face(brush: Brush, x: float, low: float, z: float, half: float, high: float, albedo: Array) -> None:
-    """A rectangle that faces the camera, `half` its width."""
+    """A rectangle that faces the camera; `half` is half its width."""
     brush.polygon(_rectangle(x, low, z, half, high), albedo, BACK)
 
 
@@ -162,7 +162,7 @@ def _ring(centre: Point, rx: float, ry: float) -> list[Point]:
 
 
 def _towards(point: Point, polygon: Sequence[Point], share: float) -> Point:
-    """A corner moved towards the middle: the pane inside its frame."""
+    """A corner moved towards the middle, such as a pane's inside its frame."""
     x, y, z = (np.array(point) - (middle := np.mean(polygon, axis=0))) * share + middle
     return float(x), float(y), float(z)
 

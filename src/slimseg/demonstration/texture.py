@@ -15,9 +15,9 @@ TILE = 256
 
 @lru_cache(maxsize=8)
 def noise_tile(exponent: float) -> Array:
-    """Tiling noise (TILE, TILE), about -1..1, whose amplitude falls with frequency as 1/f^exponent.
+    """Tiling noise (TILE, TILE) of about -1 to 1, whose amplitude falls with frequency as 1/f^exponent.
 
-    Always the same tile: scenes differ by where they look it up.
+    The tile is always the same; scenes differ in the coordinates at which they read it.
     """
     rng = np.random.default_rng(20)
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None])
@@ -30,12 +30,12 @@ def noise_tile(exponent: float) -> Array:
 
 
 def noise(u: Array, v: Array, exponent: float = 1.0) -> Array:
-    """Noise at texel coordinates (u, v), wrapped, nearest texel."""
+    """Noise at texel coordinates (u, v), which wrap around; takes the nearest texel."""
     return noise_tile(exponent)[v.astype(np.int32) % TILE, u.astype(np.int32) % TILE]
 
 
 def smooth_noise(u: Array, v: Array, exponent: float = 1.5) -> Array:
-    """`noise`, interpolated bilinearly: for what is seen from so near that texels would show."""
+    """`noise`, interpolated bilinearly, for surfaces so near that single texels would show."""
     tile = noise_tile(exponent)
     u0, v0 = np.floor(u), np.floor(v)
     fu, fv = (u - u0).astype(np.float32), (v - v0).astype(np.float32)
@@ -47,13 +47,13 @@ def smooth_noise(u: Array, v: Array, exponent: float = 1.5) -> Array:
 
 
 def stripe(distance: Array, half_width: float, footprint: Array) -> Array:
-    """Coverage 0-1 of a stripe, `distance` from its centre line, by pixels `footprint` wide (box filter)."""
+    """Coverage 0-1 of a stripe at `distance` from its centre line, for pixels `footprint` wide (box filter)."""
     inside = np.minimum(distance + half_width, footprint / 2) + np.minimum(half_width - distance, footprint / 2)
     return np.clip(inside / footprint, 0, 1)
 
 
 def stripes(position: Array, period: float, duty: float, footprint: Array) -> Array:
-    """Coverage of repeating stripes that fill `duty` of each `period`; fades to `duty` far away."""
+    """Coverage of repeating stripes that fill the share `duty` of each `period`; fades to `duty` far away."""
     distance = np.abs((position / period) % 1.0 - 0.5) * period
     sharp = stripe(distance, duty * period / 2, footprint)
     far = np.clip(footprint / period * 1.5 - 0.5, 0, 1)
@@ -61,5 +61,5 @@ def stripes(position: Array, period: float, duty: float, footprint: Array) -> Ar
 
 
 def hashed(i: Array, j: Array, salt: float) -> Array:
-    """A repeatable number 0-1 for each pair of integers: one window is lit, its neighbour is not."""
+    """A repeatable number in 0-1 for each pair of integers, so that one window is lit and its neighbour is not."""
     return np.abs(np.sin(i * 12.9898 + j * 78.233 + salt) * 43758.5453) % 1.0

@@ -1,7 +1,7 @@
-"""What a scene is made of before a pixel is drawn: camera, light, street and the things that stand in it.
+"""The contents of a scene before any pixel is drawn: camera, light, street and the things that stand in it.
 
 World coordinates in metres: x to the right, y up, z forward; the road runs along z, centred on x = 0.
-Everything is sampled without knowing the image size, so one seed is one scene at any size.
+Everything is sampled independently of the image size, so a seed gives the same scene at any size.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Light:
     evening: float  # 0 noon .. 1 dusk
 
     def on(self, normal: tuple[float, float, float]) -> Array:
-        """Light (3,) that an unshadowed surface with this normal receives."""
+        """The light (3,) that an unshadowed surface with this normal receives."""
         direct = max(0.0, float(self.sun @ np.asarray(normal)))
         received: Array = self.ambient * (0.75 + 0.25 * normal[1]) + self.sun_colour * direct
         return received
 
     def haze(self, z: Array | float) -> Array:
-        """Share 0-1 of the haze colour at a distance of z metres."""
+        """The share 0-1 of the haze colour at a distance of z metres."""
         share: Array = 1 - np.exp(-self.haze_per_m * np.asarray(z, dtype=np.float32))
         return share
 
@@ -68,14 +68,14 @@ class Building:
     far: float
     height: float
     wall: Array
-    window: tuple[float, float, float, float]  # period and filled share, along and up
+    window: tuple[float, float, float, float]  # window period and glazed share along the wall, then both upwards
     shop: bool
     salt: float
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that stands on the ground at (x, z); `seed` decides its looks."""
+    """Something that stands on the ground at (x, z); `seed` determines its appearance."""
 
     kind: Kind
     x: float
@@ -87,10 +87,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Street:
-    road: float  # half widths, from the middle of the road
+    road: float  # half widths in metres, from the middle of the road
     pavement: float
     walls: float
-    crossing: float  # z where a zebra crossing begins, or negative
+    crossing: float  # z at which a zebra crossing begins; negative for none
     centre_line: bool
     edge_line: bool
     asphalt: Array
@@ -102,7 +102,7 @@ class Street:
 
 
 def _single(*values: float) -> Array:
-    """Single precision throughout: half the memory traffic of numpy's default."""
+    """An array in single precision, which halves the memory traffic of numpy's default."""
     return np.array(values, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""From whatever the user has to a Graph."""
+"""From a user's model (a file, a module, or the Python that builds one) to a Graph."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from slimseg.graph.origin import Origin
 
 Numbers = float | Sequence[float]
-# Which of our modules opens which kind of file; each has `from_file(path, input_size, output)`, where the size only
-# matters to files that leave their own open.
+# The frontend module that opens each kind of file. Each has `from_file(path, input_size, output)`; `input_size` only
+# matters for files that leave their own size open.
 FILES = {".pt2": "torch", ".tflite": "tflite", ".onnx": "onnx", ".keras": "keras", ".h5": "keras"}
 
 
@@ -38,29 +38,29 @@ def load(
     name: str = "model",
     verify: bool = True,
 ) -> Graph:
-    """Open a trained network as a Graph, and run it once to see that it does.
+    """Open a trained network as a Graph, and run it once to check that it works.
 
     Args:
         model: an nn.Module, the path of a `.tflite`, `.onnx`, `.keras`, `.h5` or `.pt2` file, or `file.py:function` /
             `package.module:function` that returns an nn.Module (the Python is yours and is executed).
-        input_size: (height, width) in pixels; a file knows its own.
+        input_size: (height, width) in pixels; required for modules and functions; files store their own.
         weights: a `.safetensors` or `.pth` file for the function's module; never unpickled.
-        mean, std: the network's input is (byte - mean) / std, one number or one per channel, in units of 0-255
-            bytes. Numbers that can only be for images in [0, 1], such as 0.5, are converted, which `Graph.notes` says.
-            Default: what the file says of itself, else mean 0 and std 255.
+        mean, std: the network's input is (byte - mean) / std; one number or one per channel, in units of 0-255 bytes.
+            Numbers that only fit images in [0, 1], such as 0.5, are converted, and `Graph.notes` says so.
+            Default: what the file states, else mean 0 and std 255.
         channel_order: "rgb" or "bgr".
         classes: class names in the order of the output's channels.
-        output_kind: what the network gives: "logits", "probabilities" or "mask". Default: what the file says, else
-            what its last layers are (softmax and sigmoid give probabilities, argmax a mask).
-        output: of a network with several outputs the one to use, by its name or number. Default: what is called `out`
-            or `logits`, else the map with the most pixels; a note says which.
-        name: what to call an nn.Module.
-        verify: compare the outputs with those of the source's own runtime, which takes a fraction of a second (Keras
-            some seconds); `Graph.source_check` tells how far they are apart, or why they were not compared.
+        output_kind: the meaning of the output: "logits", "probabilities" or "mask". Default: what the file states, else
+            what its last layers imply (softmax and sigmoid give probabilities, argmax a mask).
+        output: name or number of the output to use, where there are several. Default: the output called `out` or
+            `logits`, else the map with the most pixels; a note says which.
+        name: the Graph's name, where `model` is an nn.Module.
+        verify: compare the outputs with those of the source's own runtime, which takes a fraction of a second (some
+            seconds for Keras); `Graph.source_check` holds the largest difference, or why there was no comparison.
 
     Raises:
-        ModelError: it cannot be opened, it opens and cannot run, or it gives other outputs than its source's own
-            runtime does, in one sentence.
+        ModelError: the model cannot be opened, fails when it runs, or its outputs differ from those of its source's own
+            runtime. The message is one sentence.
     """
     from slimseg.frontends import source_check
     from slimseg.frontends import torch as torch_frontend
@@ -91,10 +91,10 @@ def describe(
     output_kind: str | None = None,
     output: str | int | None = None,
 ) -> Description:
-    """What a `.tflite` wants and gives: what is embedded, else what its first and last layers imply, else the defaults.
+    """The preprocessing and output of a `.tflite`: from its metadata, else its first and last layers, else defaults.
 
     Raises:
-        ModelError: the file is missing or damaged, or what the caller says makes no sense.
+        ModelError: the file is missing or damaged, or an argument makes no sense.
     """
     from slimseg.runtimes.litert import file
 
@@ -108,7 +108,7 @@ def describe(
 
 
 def guessed_preprocessing(path: str | Path) -> tuple[Preprocessing, str]:
-    """What the input of a `.tflite` implies about its preprocessing, and a note where that is a guess.
+    """The preprocessing that the input of a `.tflite` implies, and a note if it is a guess (else "").
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -121,7 +121,7 @@ def guessed_preprocessing(path: str | Path) -> tuple[Preprocessing, str]:
 
 
 def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[int, str | None]:
-    """Which output of a `.tflite` is used, by its place in the file, and what to tell of the others.
+    """The index of the output of a `.tflite` that is used, and a note about the others if it was chosen here.
 
     Raises:
         ModelError: the file is missing or damaged, or has no such output.
@@ -138,18 +138,18 @@ def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[in
 
 
 def opens(path: str | Path) -> bool:
-    """Whether `load` knows such files, by the suffix."""
+    """Whether `load` opens files with this suffix."""
     return Path(path).suffix.lower() in FILES
 
 
 def with_one_output(path: Path, output: str | int | None, folder: Path) -> tuple[Path, str]:
-    """A `.tflite` that gives one of its outputs alone, as runtimes hand out the first: the file, or a copy in `folder`.
+    """A `.tflite` whose first output is the wanted one, as runtimes return the first: the file or a copy in `folder`.
 
     Args:
-        output: its name or number; by default the likeliest.
+        output: name or number of the output; by default the likeliest one.
 
     Returns:
-        Its path, and what to tell of the other outputs.
+        The path, and a note about the other outputs.
 
     Raises:
         ModelError: the file is missing or damaged, or has no such output.
@@ -167,7 +167,7 @@ def with_one_output(path: Path, output: str | int | None, folder: Path) -> tuple
 def _open(
     model: str, input_size: tuple[int, int] | None, weights: str | Path | None, output: str | int | None
 ) -> tuple[Graph, Path | nn.Module]:
-    """The Graph, and what it came from: the file, or the module that the user's function returned."""
+    """The Graph and its source: the file, or the module that the user's function returned."""
     from slimseg.frontends import torch as torch_frontend
 
     path = Path(model)
@@ -192,7 +192,7 @@ def _open(
 
 
 def _origins(model: str, weights: str | Path | None) -> tuple[Origin, ...]:
-    """The user's files that were opened: the model's own, or the Python that builds it and its weights."""
+    """The user's files that were opened: the model file, or the Python file and the weights file."""
     from slimseg.graph.origin import Origin
 
     given = [Path(model), Path(model.rpartition(":")[0]), Path(weights or "")]
@@ -200,7 +200,7 @@ def _origins(model: str, weights: str | Path | None) -> tuple[Origin, ...]:
 
 
 def _open_file(path: Path, input_size: tuple[int, int] | None, output: str | int | None) -> Graph:
-    """Open a model file, and bring the network to another input size where one is asked for."""
+    """Open a model file, and resize the network's input if another input size is wanted."""
     from slimseg.errors import Unsupported
     from slimseg.graph import edit
 
@@ -214,7 +214,7 @@ def _open_file(path: Path, input_size: tuple[int, int] | None, output: str | int
         raise
     except Unsupported as error:
         raise ModelError(str(error)) from error
-    except Exception as error:  # whatever a reader makes of a damaged file; it has names for what it expects
+    except Exception as error:  # readers raise ModelError for what they expect; any other error means a damaged file
         raise ModelError(
             f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)}): export it again"
         ) from error
@@ -234,7 +234,7 @@ def _described(
     classes: Sequence[str],
     output_kind: str | None,
 ) -> Description:
-    """What the file says of itself, overruled by what the caller says."""
+    """The file's own description, overridden by what the caller gives."""
     if output_kind is not None and output_kind not in OUTPUT_KINDS:
         raise ModelError(f"output kind {output_kind!r} is unknown: give one of {', '.join(OUTPUT_KINDS)}")
     own = description.preprocessing

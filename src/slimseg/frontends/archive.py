@@ -1,7 +1,7 @@
-"""`.pt2` archives: read without trusting them, written with the description inside.
+"""`.pt2` archives: read without trusting them.
 
-`torch.export.load` unpickles, imports modules that the file names and evaluates expressions. It never sees a file here:
-the tensors are taken from their bytes, the program from its JSON (`frontends/serialized.py`).
+`torch.export.load` unpickles, imports modules that the file names and evaluates expressions, so it is never used here:
+tensors are read from their bytes, and the program from its JSON (`frontends/serialized.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from slimseg.graph.saving import DESCRIPTION_FILE
 
 _MODEL = "models/model.json"
 _CONFIGS = {"data/weights": "model_weights_config.json", "data/constants": "model_constants_config.json"}
-# By their numbers in the format.
+# torch's types by their numbers in the format.
 _STORED = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,
     8: torch.float64, 12: torch.bool, 13: torch.bfloat16,
@@ -35,7 +35,7 @@ _CONVERTED = (torch.float16, torch.bfloat16, torch.float64)
 
 
 def read_program(path: Path) -> tuple[Program, Description | None]:
-    """The exported program, and the description where slimseg wrote the archive.
+    """The exported program, and its description if slimseg wrote the archive.
 
     Raises:
         ModelError: the file is missing, broken, or asks for something unsafe.
@@ -52,7 +52,7 @@ def read_program(path: Path) -> tuple[Program, Description | None]:
         ) from error
     except KeyError as error:
         raise ModelError(f"{path} lacks {one_line(error)}: export the model again") from error
-    except Exception as error:  # whatever zlib, json, torch and nonsense in the right places can raise
+    except Exception as error:  # zlib, json and torch raise many kinds of errors for damaged content
         raise ModelError(f"{path} is damaged ({one_line(error)}): export the model again") from error
 
 
@@ -85,7 +85,7 @@ def _notes(converted: Iterable[str]) -> tuple[str, ...]:
 
 
 def _used(program: Any) -> set[str]:
-    """Names of the values that some call reads."""
+    """Names of the stored values that at least one call or output reads."""
     module = program["graph_module"]
     read = {name for call in module["graph"]["nodes"] for each in call["inputs"] for name in _names(each["arg"])}
     read.update(name for argument in module["graph"]["outputs"] for name in _names(argument))
@@ -98,7 +98,7 @@ def _used(program: Any) -> set[str]:
 
 
 def _names(argument: Any) -> Iterable[Any]:
-    """The values that one argument refers to, alone or in a list."""
+    """The names of the values in one argument, which is a value or a list of values."""
     for content in argument.values():
         for each in content if isinstance(content, list) else [content]:
             if isinstance(each, dict):
@@ -106,10 +106,10 @@ def _names(argument: Any) -> Iterable[Any]:
 
 
 def _stored(entries: Entries, folder: str) -> Iterable[tuple[str, Any]]:
-    """Name and description of every tensor in a folder, needed or not.
+    """Name and description of every tensor in a folder, whether the program reads it or not.
 
     Raises:
-        ModelError: something else than plain tensors is stored there.
+        ModelError: an entry is not a plain tensor.
     """
     config = json_of(entries.read(f"{folder}/{_CONFIGS[folder]}"), entries.path, "table of weights")
     for name, value in config["config"].items():
@@ -121,10 +121,10 @@ def _stored(entries: Entries, folder: str) -> Iterable[tuple[str, Any]]:
 
 
 def _tensor(entries: Entries, folder: str, name: str, value: Any, allowance: Allowance) -> Tensor:
-    """One tensor from its bytes.
+    """Build one tensor from its bytes.
 
     Raises:
-        ModelError: it is larger than what is stored of it allows.
+        ModelError: it would take more memory than its stored bytes allow.
     """
     meta = value["tensor_meta"]
     data = bytearray(entries.read(f"{folder}/{value['path_name']}"))

@@ -1,4 +1,4 @@
-"""Zips and JSON of unknown origin, opened within bounds: what unpacks to far more than is there is refused unopened."""
+"""Zips and JSON of unknown origin, opened within bounds: what would unpack to far more than its size is refused."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 from slimseg.errors import ModelError
 
 SLACK_BYTES = 64 << 20
-COMPRESSION = 16  # weights hardly compress: a file that claims more is a bomb
+COMPRESSION = 16  # most unpacked bytes per stored byte; weights hardly compress, so a larger ratio is a zip bomb
 LONGEST_JSON_BYTES = 64 << 20
-# Lists, objects and their members: an empty one takes 64 bytes of memory and two of text. A network has 150 a layer.
+# Lists, objects and their members in JSON. An empty list is 2 bytes of text and 64 bytes of memory. A network has about
+# 150 values per layer.
 MOST_JSON_VALUES = 2_000_000
 _LOCAL_HEADER_BYTES = 30
 
 
 class Entries:
-    """The entries of a zip below its one top folder. Only what is asked for is unpacked."""
+    """The entries of a zip below its one top folder. An entry is unpacked only when it is read."""
 
     def __init__(self, path: Path) -> None:
-        """Look at the table of contents.
+        """Read the table of contents.
 
         Raises:
-            ModelError: two entries have one name, or lie over each other.
-            zipfile.BadZipFile: it is no zip.
+            ModelError: two entries have the same name, or overlap in the file.
+            zipfile.BadZipFile: the file is no zip.
         """
         self.path = path
         self.size = path.stat().st_size
@@ -42,10 +43,10 @@ class Entries:
         return name in self.infos
 
     def read(self, name: str) -> bytes:
-        """Unpack one entry; its checksum is verified on the way.
+        """Unpack one entry and verify its checksum.
 
         Raises:
-            ModelError: there is none of that name, or what was read of the file so far is too large for it.
+            ModelError: there is no entry of that name, or all entries read so far are too large for the file.
         """
         if name not in self.infos:
             raise ModelError(f"{self.path} holds no {name}: export it again with torch.export.save")
@@ -64,10 +65,10 @@ def _require_apart(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 def require_modest(path: Path) -> None:
-    """Refuse a zip that unpacks to far more than is there; what is no zip has nothing to unpack.
+    """Refuse a zip that unpacks to far more than its size. A file that is no zip passes.
 
     Raises:
-        ModelError: it does.
+        ModelError: the zip unpacks to too much.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -78,11 +79,11 @@ def require_modest(path: Path) -> None:
 
 
 def json_of(data: bytes, source: object, what: str) -> Any:
-    """Parse JSON, unless it is too large, or is nested too deeply.
+    """Parse JSON that is neither too large nor nested too deeply.
 
     Raises:
-        ModelError: it is.
-        ValueError: it is no JSON.
+        ModelError: it is too large or nested too deeply.
+        ValueError: it is not valid JSON.
     """
     values = sum(data.count(letter) for letter in (b"{", b"[", b","))
     if len(data) > LONGEST_JSON_BYTES or values > MOST_JSON_VALUES:

@@ -1,4 +1,4 @@
-"""The user's own Python: `file.py:function` or `package.module:function` that builds a network, and its weights."""
+"""A network from the user's own Python: `file.py:function` or `package.module:function`, and its weights file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def from_factory(target: str, weights: Path | None) -> nn.Module:
     The Python is the user's own and is executed; the weights are never unpickled (safetensors, or weights only).
 
     Raises:
-        ModelError: there is no such function, it gives no nn.Module, or the weights do not fit it.
+        ModelError: there is no such function, it returns no nn.Module, or the weights do not fit it.
     """
     source, _, function = target.rpartition(":")
     factory = getattr(_import(source, target), function, None)

@@ -1,4 +1,4 @@
-"""An `.onnx` file run by onnxruntime, for the child process: without torch, which takes it seconds to import."""
+"""Runs an `.onnx` file in onnxruntime. Imports no torch, so that the child process starts without waiting for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NHWC = (0, 2, 3, 1)
 
 
 def run(path: str, image: Array) -> list[Array]:
-    """Every output of an `.onnx` file for an NCHW image. For the child."""
+    """Every output of an `.onnx` file for an NCHW image. Runs in the child process."""
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()

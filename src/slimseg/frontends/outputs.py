@@ -1,4 +1,4 @@
-"""Which of a network's outputs is the one that segments: what the user names, else the likeliest, and that is told."""
+"""Chooses which of a network's outputs to use: the one that the user names, else the likeliest, with a note."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 from slimseg.errors import ModelError
 
-PREFERRED = ("out", "logits")  # torchvision's and transformers' names
+PREFERRED = ("out", "logits")  # the names that torchvision and transformers use
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output's name in the model, and its shape: NCHW where it is a map, (1, height, width) where it is a mask."""
+    """An output's name in the model, and its shape: NCHW for a map, (1, height, width) for a mask."""
 
     name: str
     shape: tuple[int, ...]
 
     @property
     def pixels(self) -> int:
-        """Height times width; 0 where it is no map."""
+        """Height times width; 0 if the output is neither a map nor a mask."""
         return math.prod(self.shape[-2:]) if len(self.shape) in (3, 4) else 0
 
 
 def choose(outputs: Sequence[Output], wanted: str | int | None = None) -> tuple[int, str | None]:
-    """Index of the output to use, and what to tell the user where there are several.
+    """Index of the output to use, and a note for the user if the choice was made here among several.
 
-    `wanted` is a name or an index. Without it: what is called `out` or `logits`, else the map of 4 dimensions with the
-    most pixels, else whatever has most; of equal ones the first.
+    `wanted` is a name or an index. Without it, the output called `out` or `logits` is taken, else the 4-dimensional map
+    with the most pixels, else the output with the most pixels; among equals the first.
 
     Raises:
-        ModelError: there is no output, or none that is `wanted`.
+        ModelError: there is no output, or none has the name or index `wanted`.
     """
     if not outputs:
         raise ModelError("returns nothing that depends on the image")

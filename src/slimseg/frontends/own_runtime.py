@@ -1,10 +1,10 @@
-"""The runtime that a source belongs to, asked what it makes of an image.
+"""The outputs of a source in its own runtime.
 
 .tflite     LiteRT, in the child process
-.onnx       onnxruntime where it is installed, in the child process
-.keras .h5  Keras where it is installed, in the child process, given only what keras/reference.py lets through
+.onnx       onnxruntime if it is installed, in the child process
+.keras .h5  Keras if it is installed, in the child process, on the configuration that keras/reference.py allows
 nn.Module   the module itself, in PyTorch
-.pt2        its ATen calls one by one, in PyTorch: torch's own reader would import and unpickle what the file asks for
+.pt2        its ATen calls one by one, in PyTorch: torch's own reader would import and unpickle whatever the file names
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from slimseg.runtimes import child
 
 Array = np.ndarray[Any, Any]
 TIMEOUT_S = 20.0
-KERAS_TIMEOUT_S = 60.0  # it takes some seconds to start
+KERAS_TIMEOUT_S = 60.0  # Keras takes some seconds to start
 
 
 def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
-    """The runtime for what `graph` was opened from.
+    """The runtime of the source that `graph` was opened from.
 
     Raises:
-        Unsupported: there is none here, in a sentence that says why.
+        Unsupported: this source has no runtime here; the message says why.
     """
     if isinstance(source, nn.Module):
         return Module(source)
@@ -55,7 +55,7 @@ def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
 
 @dataclass(frozen=True)
 class Module:
-    """The user's own module."""
+    """Runs the user's own module."""
 
     module: nn.Module
     name: str = "PyTorch"
@@ -78,7 +78,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Program:
-    """A `.pt2` file, whose ATen calls are run in their order."""
+    """Runs a `.pt2` file: its ATen calls in order."""
 
     path: Path
     is_half: bool
@@ -89,7 +89,7 @@ class Program:
         weights = {node: parameter.tensor for node, parameter in program.parameters.items()}
         given = _floats(weights.values())
         for image in images:
-            values: dict[fx.Node, Any] = {**weights, program.image: image.to(given, copy=True)}  # calls may be in place
+            values: dict[fx.Node, Any] = {**weights, program.image: image.to(given, copy=True)}  # calls may write to it
             with torch.no_grad():
                 for node in program.graph.nodes:
                     if node.op == "call_function":
@@ -101,7 +101,7 @@ class Program:
 
 @dataclass(frozen=True)
 class LiteRT:
-    """A `.tflite` file whose output is the network's."""
+    """Runs a `.tflite` file whose first output is the one in use."""
 
     path: Path
     is_half: bool
@@ -116,7 +116,7 @@ class LiteRT:
 
 @dataclass(frozen=True)
 class Onnx:
-    """An `.onnx` file."""
+    """Runs an `.onnx` file."""
 
     path: Path
     is_half: bool
@@ -130,7 +130,7 @@ class Onnx:
 
 @dataclass(frozen=True)
 class Keras:
-    """A `.keras` or `.h5` file."""
+    """Runs a `.keras` or `.h5` file."""
 
     path: Path
     is_half: bool
@@ -138,13 +138,13 @@ class Keras:
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
         call = "slimseg.frontends.keras.reference:run"
-        keras = child.shared("keras")  # it limits its memory, and takes seconds to start
+        keras = child.shared("keras")  # shared, as this child limits its memory and takes seconds to start
         for image in images:
             yield keras.call(call, str(self.path), _channels_last(image), timeout_s=KERAS_TIMEOUT_S, about=self.path)
 
 
 def _floats(parameters: Iterable[Tensor]) -> torch.dtype:
-    """What the network computes in: the precision of its first weights."""
+    """The precision that the network computes in: that of its first weights."""
     return next((each.dtype for each in parameters if each.is_floating_point()), torch.float32)
 
 

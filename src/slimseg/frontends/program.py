@@ -1,4 +1,4 @@
-"""A traced network in the one form that `frontends.torch` reads: ATen calls in order, parameters, named outputs."""
+"""A traced network in the form that `frontends.torch` reads: ATen calls in order, parameters, named outputs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from slimseg.graph.graph import Weights
 
 @dataclass(frozen=True)
 class Program:
-    """`graph` calls ATen operators and Python's getitem; every node has its value without data in `meta["val"]`.
+    """`graph` calls ATen operators and Python's getitem; `meta["val"]` of every node is its value without data.
 
     `parameters`: by placeholder. `outputs`: label and node of every tensor that the network returns. `allowance`: what
-    constants may take (None: the network is the user's own code); `meta["operations"]` of a node says what it takes.
+    the constants may cost (None: the network is the user's own code); `meta["operations"]` of a node is what it costs.
     """
 
     graph: fx.Graph
@@ -29,14 +29,14 @@ class Program:
     outputs: Sequence[tuple[str, fx.Node]]
     allowance: Allowance | None = None
     notes: tuple[str, ...] = ()
-    weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
+    weights: Weights = "float32"  # the precision of the source's weights; `parameters` are float32 in any case
 
 
 def exported(program: ExportedProgram, labels: Sequence[str], notes: tuple[str, ...], name: str) -> Program:
-    """What torch.export made of a module; `labels` of its outputs, in order; `notes` on how it was traced.
+    """The Program of a module that torch.export traced; `labels` of its outputs, in order; `notes` on the tracing.
 
     Raises:
-        ModelError: it takes something else than one image.
+        ModelError: it takes any input other than one image.
     """
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     images, parameters = [], {}
@@ -60,7 +60,7 @@ def exported(program: ExportedProgram, labels: Sequence[str], notes: tuple[str, 
         node
         for node, spec in zip(end.args[0], program.graph_signature.output_specs, strict=True)
         if spec.kind is OutputKind.USER_OUTPUT
-    ]  # others are buffers that the network changes
-    labels = labels[-len(returned) :]  # torch may trace twice
+    ]  # other outputs are buffers that the network changes
+    labels = labels[-len(returned) :]  # torch may trace twice, which collects the labels twice
     outputs = [(label, node) for label, node in zip(labels, returned, strict=True) if isinstance(node, fx.Node)]
     return Program(program.graph, images[0], parameters, outputs, notes=notes)

@@ -1,9 +1,9 @@
-"""torch.export's JSON, read without torch's own reader: names, numbers and tensors, and nothing else of the file.
+"""Reads torch.export's JSON without torch's own reader: only names, numbers and tensors are taken from the file.
 
-torch's reader imports whatever module a tree specification or a piece of metadata names, evaluates expressions and
-unpickles. Here a program is built anew from the few fields that say what is computed; all others are left where they
-are, so that it does not matter what a file, or a later version of the format, says in them. Shapes are not believed but
-worked out: every call runs once on tensors without data.
+torch's reader imports any module that a tree specification or a piece of metadata names, evaluates expressions and
+unpickles. Here a program is rebuilt from the few fields that say what is computed. All other fields are ignored, so
+that their contents do not matter, in this or a later version of the format. Shapes are not trusted but computed: every
+call runs once on tensors without data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from slimseg.memory_bounds import LARGEST_VALUE_BYTES
 
 MAJOR_VERSION = 8
 _LONGEST_TEXT = 200
-# By their numbers in the format. What is computed in 16 or 64 bits is computed in 32.
+# torch's types by their numbers in the format. Values in 16 or 64 bits are computed in 32 bits.
 DTYPES = {
     1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float32, 7: torch.float32,
     8: torch.float32, 12: torch.bool, 13: torch.float32,
@@ -35,7 +35,7 @@ DTYPES = {
 _MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 4: torch.preserve_format}
 _STRIDED = 7
 SIGNATURE = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
-# Calls that give as many tensors as a dimension is long, and how many for a length and their argument.
+# Calls that return a list of tensors: the number of tensors, from the dimension's length and the call's argument.
 _PARTS: dict[str, Callable[[int, int], int]] = {
     "split": lambda length, size: -(-length // max(size, 1)),
     "unsafe_split": lambda length, size: -(-length // max(size, 1)),
@@ -48,10 +48,10 @@ _PARTS: dict[str, Callable[[int, int], int]] = {
 def read(
     source: str, program: Any, tensors: Mapping[str, Tensor], allowance: Allowance, notes: tuple[str, ...] = ()
 ) -> Program:
-    """Build the program that torch.export wrote as `program`; `tensors` by the names that it has for its values.
+    """Build the program that torch.export wrote as `program`; `tensors` by their names in it.
 
     Raises:
-        ModelError: it holds something that a network for images does not need, or does not fit together.
+        ModelError: it uses something that no network for images needs, or its parts do not fit together.
     """
     version = program["schema_version"]["major"]
     if version != MAJOR_VERSION:
@@ -66,9 +66,9 @@ class _Reader:
         self.tensors = tensors
         self.allowance = allowance
         self.graph = fx.Graph()
-        self.values: dict[str, fx.Node] = {}  # by name in the file
+        self.values: dict[str, fx.Node] = {}  # by their names in the file
         self.parameters: dict[fx.Node, Parameter] = {}
-        self.fixed: set[fx.Node] = set()  # what does not depend on the image
+        self.fixed: set[fx.Node] = set()  # nodes that do not depend on the image
 
     def program(self, notes: tuple[str, ...]) -> Program:
         image = self._inputs()
@@ -91,7 +91,7 @@ class _Reader:
                 self._parameter(kind, content)
             elif kind == "user_input" and "as_tensor" in content["arg"]:
                 images.append(str(content["arg"]["as_tensor"]["name"]))
-            elif kind not in ("user_input", "constant_input"):  # numbers, which the program already holds
+            elif kind not in ("user_input", "constant_input"):  # other inputs: numbers that the program contains
                 raise self._refusal(f"takes an input that is no tensor ({short(kind)}): export plain tensor code")
         if len(images) != 1:
             names = ", ".join(map(short, images)) or "none"
@@ -101,7 +101,7 @@ class _Reader:
     def _parameter(self, kind: str, content: Any) -> None:
         target = str(content[SIGNATURE[kind]])
         if target not in self.tensors:
-            return  # nothing reads it, or the call that does is refused
+            return  # no call reads it, or the call that does is refused
         tensor = self.tensors[target]
         node = self._placeholder(str(content["arg"]["name"]), without_data(tensor))
         self.parameters[node] = Parameter(target, nn.Parameter(tensor) if kind == "parameter" else tensor)
@@ -155,7 +155,7 @@ class _Reader:
         self._results(node, value, call["outputs"])
 
     def _require_steady(self, found: OpOverload, given: Mapping[str, Any], label: str) -> None:
-        """Refuse what is only done in training."""
+        """Refuse calls that only training makes, such as those that draw random numbers."""
         name = found._schema.name.removeprefix("aten::").removesuffix("_")
         drawing = permitted.DRAWING.get(name)
         if drawing is not None and given.get(drawing):
@@ -166,7 +166,7 @@ class _Reader:
             raise self._refusal(f"changes its own weights at {label}: call .eval() before exporting it")
 
     def _without_data(self, node: fx.Node, found: OpOverload, label: str, outputs: Any) -> Any:
-        """The call's value as tensors without data; what it costs is noted."""
+        """The call's value as tensors without data; its cost is stored in the node's `meta`."""
         sources = node.all_input_nodes
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
         if any(argument.name == "device" for argument in found._schema.arguments):
@@ -213,7 +213,7 @@ class _Reader:
         listed = outputs[0]["as_tensors"] if len(outputs) == 1 and "as_tensors" in outputs[0] else outputs
         for index, output in enumerate(listed):
             output = output.get("as_tensor", output)
-            if "name" in output:  # others are not used
+            if "name" in output:  # outputs without a name are not used
                 part = self.graph.call_function(operator.getitem, (node, index))
                 if node in self.fixed:
                     self.fixed.add(part)
@@ -266,7 +266,7 @@ class _Reader:
     # --- outputs
 
     def _outputs(self) -> list[tuple[str, fx.Node]]:
-        """Label and node of each tensor that is returned."""
+        """Label and node of each tensor that the network returns."""
         specs = [content for spec in self.module["signature"]["output_specs"] for content in spec.items()]
         returned = [content["arg"] for kind, content in specs if kind == "user_output"]
         labels = labels_of(self.module["module_call_graph"], len(returned))
@@ -278,7 +278,7 @@ class _Reader:
 
 
 def _arranged(found: OpOverload, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments in the order of the operator's schema; by name from the first on that is left out."""
+    """Arguments in the order of the operator's schema; after the first that is left out, by name."""
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     by_name = False
@@ -301,12 +301,12 @@ def _number(value: Any) -> bool | int | float:
 
 
 def _word(value: Any) -> str:
-    """A mode ("reflect") or an equation of einsum ("bhqk,bhkc->bhqc")."""
+    """A plain word: a mode ("reflect") or an equation of einsum ("bhqk,bhkc->bhqc")."""
     if isinstance(value, str) and len(value) <= _LONGEST_TEXT and all(c.isalpha() or c in "_-,.> " for c in value):
         return value
     raise ValueError(f"{short(str(value))} is not a plain word")
 
 
 def short(text: str) -> str:
-    """Text of the file, as a message may quote it."""
+    """Text from the file, shortened and made safe for a message."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST_TEXT])

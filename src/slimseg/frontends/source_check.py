@@ -1,4 +1,4 @@
-"""An opened network is compared with its source's own runtime: a reader that misreads is told at once."""
+"""Compares an opened network with its source's own runtime, so that a misread layer is reported at once."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from slimseg.graph.source_check import OwnRuntime, SourceCheck
 from slimseg.runtimes import host
 
 Array = np.ndarray[Any, Any]
-TOLERANCE = 0.01  # of the largest value; rounding makes some 1e-5
-HALF_TOLERANCE = 0.1  # of a network that computes in 16 bits, whose rounding errors add up
-MASK_TOLERANCE_PERCENT = 1.0  # of the pixels, where nothing but a mask is given, in which scores may have been equal
-JUMPS_TOLERANCE_PERCENT = 1.0  # of the values, in a network that jumps (a threshold, an index of a maximum)
-MOST_WORK = 5 * 10**10  # multiply-accumulates: about two seconds
-_ROUNDING = 1e-5  # of the input, as strong as what float32 rounds off in a few layers
+TOLERANCE = 0.01  # largest difference allowed, as a share of the largest value; rounding alone gives about 1e-5
+HALF_TOLERANCE = 0.1  # the same for a network that computes in 16 bits, whose rounding errors add up
+MASK_TOLERANCE_PERCENT = 1.0  # percent of the pixels that may differ in a mask, where two scores may have been equal
+JUMPS_TOLERANCE_PERCENT = 1.0  # percent of the values that may differ in a network with jumps (a threshold, an argmax)
+MOST_WORK = 5 * 10**10  # multiply-accumulates, which take about two seconds; heavier networks are not compared
+_ROUNDING = 1e-5  # noise as a share of the input, as strong as the float32 rounding errors of a few layers
 
 
 def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
-    """Give the graph its source's own runtime where there is one, and compare on noise. See `Graph.source_check`.
+    """Attach the source's own runtime to the graph, if it has one, and compare on noise. Sets `Graph.source_check`.
 
-    A quantised source was opened de-quantised: there a difference is no mistake.
+    A quantised source was opened with de-quantised weights, so a difference is no error there.
 
     Args:
-        demand: what one image takes, by which it may be too much to run twice.
+        demand: memory and work for one image; a network with too much of either is not run twice.
 
     Raises:
-        ModelError: the outputs of a float source are others than those of its own runtime.
+        ModelError: the outputs of a float source differ from those of its own runtime.
     """
     try:
         own = own_runtime.of(graph, source)
@@ -53,7 +53,7 @@ def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
 
 
 def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
-    """Compare on RGB images (height, width, 3) of any size; what is known already, where that cannot be done.
+    """Compare on RGB images (height, width, 3) of any size; returns the check from `attach` if that is impossible.
 
     Raises:
         ModelError: as for `attach`.
@@ -66,7 +66,7 @@ def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
 
 
 def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceCheck:
-    """Compare on preprocessed NCHW images; what is told is the worst of them, and the pixels of all.
+    """Compare on preprocessed NCHW images; returns the largest difference, and the differing pixels over all images.
 
     Raises:
         ModelError: as for `attach`.
@@ -87,7 +87,7 @@ def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceChec
         raise
     except SlimsegError as error:
         return SourceCheck(reason=str(error))
-    except Exception as error:  # whatever the user's own module raises
+    except Exception as error:  # the user's own module may raise any error
         return SourceCheck(reason=one_line(error))
     worst = max(each.relative_difference for each in found)
     return SourceCheck(own.name, worst, float(np.mean([each.differing_percent for each in found])))
@@ -95,16 +95,16 @@ def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceChec
 
 @dataclass(frozen=True)
 class _Compared:
-    """One output of ours beside one of theirs, of the same shape."""
+    """One output of the Graph and the source's output of the same shape."""
 
-    ours: Array  # NCHW, or (N, height, width) of a mask
+    ours: Array  # NCHW, or (N, height, width) for a mask
     theirs: Array
     image: Tensor
     is_mask: bool
 
     @cached_property
     def differences(self) -> Array:
-        """Of each value, over the largest value."""
+        """Absolute difference of each value, as a share of the largest value."""
         largest = max(float(np.abs(self.theirs[np.isfinite(self.theirs)]).max(initial=0)), 1e-12)
         both = np.isfinite(self.ours) & np.isfinite(self.theirs)
         with np.errstate(invalid="ignore"):
@@ -118,11 +118,11 @@ class _Compared:
 
     @property
     def differing_percent(self) -> float:
-        """Of the pixels: another class."""
+        """Percent of the pixels whose class differs."""
         return 100 * float((_classes(self.ours) != _classes(self.theirs)).mean())
 
     def departs(self, graph: Graph, is_half: bool) -> bool:
-        """Whether they differ in more than rounding."""
+        """Whether the outputs differ by more than rounding explains."""
         if self.is_mask:
             return self.differing_percent > MASK_TOLERANCE_PERCENT
         tolerance = HALF_TOLERANCE if is_half else TOLERANCE
@@ -133,7 +133,7 @@ class _Compared:
 
 
 def _jumps(graph: Graph, compared: _Compared, tolerance: float) -> bool:
-    """Whether rounding alone moves single values of the network that far, as at a threshold in it."""
+    """Whether noise of rounding strength alone moves single values by more than `tolerance`, as a threshold does."""
     draw = torch.randn(compared.image.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         moved = graph(compared.image * (1 + _ROUNDING * draw)).double().numpy()
@@ -141,7 +141,7 @@ def _jumps(graph: Graph, compared: _Compared, tolerance: float) -> bool:
 
 
 def _repeats(own: OwnRuntime, image: Tensor, outputs: list[Array]) -> bool:
-    """Whether the source's own runtime gives the same again."""
+    """Whether the source's own runtime gives the same outputs a second time."""
     again = next(iter(own.outputs([image])))
     return all(np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(outputs, again, strict=True))
 
@@ -155,7 +155,7 @@ def _refuse(graph: Graph, own: OwnRuntime, compared: _Compared) -> None:
 
 
 def _noise(graph: Graph) -> Tensor:
-    """Bytes at random, as the network's preprocessing makes them its input; the same at every call."""
+    """Random bytes, preprocessed as the network expects; the same at every call."""
     _, channels, height, width = graph.input_shape
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
     if channels == 3:
@@ -166,7 +166,7 @@ def _noise(graph: Graph) -> Tensor:
 
 
 def _nearest(own: Tensor, outputs: Sequence[Array], image: Tensor) -> _Compared | None:
-    """Ours beside the likest of theirs; None where none has its shape."""
+    """The Graph's output and the source's output nearest to it; None if none has its shape."""
     ours, is_mask = own.double().numpy(), own.ndim == 3 and not own.is_floating_point()
     laid_out = (theirs for output in outputs for theirs in _laid_out(output, ours.shape))
     found = [_Compared(ours, theirs.astype(np.float64), image, is_mask) for theirs in laid_out]
@@ -174,7 +174,7 @@ def _nearest(own: Tensor, outputs: Sequence[Array], image: Tensor) -> _Compared 
 
 
 def _laid_out(output: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """The output as ours lies: as it is, or in the other order of dimensions, or without dimensions of length 1."""
+    """The output in the Graph's layout: as it is, with dimensions reordered, or without those of length 1."""
     if output.shape == shape:
         yield output
     if output.ndim == 4 and tuple(output.shape[dim] for dim in TO_NCHW) == shape:
@@ -184,5 +184,5 @@ def _laid_out(output: Array, shape: tuple[int, ...]) -> Iterator[Array]:
 
 
 def _classes(values: Array) -> Array:
-    """Indices of the largest scores; one channel and masks are compared as whole numbers."""
+    """Class per pixel: the index of the largest score. One channel and masks are rounded to whole numbers instead."""
     return values.argmax(1) if values.ndim == 4 and values.shape[1] > 1 else np.rint(values)

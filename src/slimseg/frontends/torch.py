@@ -1,7 +1,7 @@
-"""PyTorch in: an nn.Module, a `.pt2` file, or `file.py:function` become the canonical Graph.
+"""PyTorch frontend: an nn.Module, a `.pt2` file, or `file.py:function` become a Graph.
 
-torch.export gives every source the same form (ATen calls on named parameters); `frontends/aten/` turns those into
-modules of the vocabulary. An ATen call that its table does not know stays as an opaque node.
+torch.export gives every source the same form (ATen calls on named parameters); `frontends/aten/` turns those calls into
+modules of the vocabulary. A call that its table does not contain stays as an opaque node.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
 def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output: str | int | None = None) -> Graph:
     """Trace an nn.Module at (1, 3, height, width).
 
-    Of several outputs (a mapping, a tuple) `output` is taken, by key or by index, else the likeliest.
+    Where it has several outputs (a mapping, a tuple), `output` selects one by key or index; default: the likeliest.
 
     Raises:
         ModelError: torch.export cannot trace it, or there is no such output.
@@ -58,7 +58,7 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output
 
 
 def _in_float32(model: nn.Module) -> tuple[nn.Module, Weights, tuple[str, ...]]:
-    """The model, or a copy of it in float32 where its weights are of another precision; which that is, and notes."""
+    """The model, or a float32 copy if its weights have another precision; that precision; and notes about it."""
     found = {value.dtype for value in (*model.parameters(), *model.buffers()) if value.dtype in _OTHER_PRECISIONS}
     if not found:
         return model, "float32", ()
@@ -67,12 +67,12 @@ def _in_float32(model: nn.Module) -> tuple[nn.Module, Weights, tuple[str, ...]]:
 
 
 class _Labelled(nn.Module):
-    """A model whose outputs are all its tensors, one after another; what it calls them is noted while it is traced."""
+    """A model whose outputs are all of its tensors, one after another; their labels are noted during tracing."""
 
     def __init__(self, model: nn.Module, note: Callable[[str], None]) -> None:
         super().__init__()
         self.model = model
-        self.note = note  # torch.export puts lists among a module's attributes back to what they were
+        self.note = note  # a function, since torch.export resets a module's lists after tracing
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         value = self.model(x)
@@ -104,7 +104,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
     """Turn a traced network into a Graph.
 
     Raises:
-        ModelError: it does not take one (1, channels, height, width) float tensor or gives no map of classes.
+        ModelError: it does not take one float tensor (1, channels, height, width), or returns no map of classes.
     """
     shape = tuple(traced.image.meta["val"].shape)
     if len(shape) != 4 or shape[0] != 1:
@@ -122,7 +122,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
     if description is None:
         graph.description = Description(output_kind=output_kind(graph))
     rank = len(graph.shape(graph.output))
-    if rank not in (3, 4) and description is None:  # what slimseg wrote says itself what its output means
+    if rank not in (3, 4) and description is None:  # slimseg's own files describe their output
         raise ModelError(
             f"{name} gives a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes"
         )

@@ -1,4 +1,4 @@
-"""What a network calls its outputs: keys of a mapping, fields of a tuple, or numbers."""
+"""Labels for a network's outputs: keys of a mapping, fields of a tuple, or numbers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-DEEPEST = 20  # levels of structures within each other
+DEEPEST = 20  # most levels of nested structures
 _LEAF = "0"
 
 
 def labels_of(module_calls: Any, count: int) -> list[str]:
     """Labels of the `count` values that an exported program returns, in order: `out`, `aux`, `2.0`.
 
-    They come from the tree specification that the file holds as text. It is read here, and only for its keys, since
-    torch's reader imports the classes that it names. Where it makes no sense, values are numbered.
+    The labels come from the tree specification, which the file stores as text. Only its keys are read, since torch's
+    reader would import the classes that it names. If it cannot be understood, the values are numbered.
     """
     numbers = [str(index) for index in range(count)]
     try:
@@ -39,7 +39,7 @@ def _leaves(tree: Any, path: str, depth: int = 0) -> Iterator[str]:
 
 
 def _keys(context: Any, count: int) -> list[str]:
-    """The keys that a node of the tree has for its children, else numbers."""
+    """The keys of a tree node's children; numbers if it has none."""
     keys = json.loads(context) if isinstance(context, str) else None
     if (
         isinstance(keys, list)

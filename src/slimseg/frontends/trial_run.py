@@ -1,6 +1,6 @@
-"""A network that was opened runs once: what opens and cannot run is refused at once, not in the middle of work.
+"""Runs an opened network once, so that one that opens but cannot run is refused at once, not in the middle of work.
 
-Before that its size is read off its shapes, since a file of a few bytes can ask for any amount of memory or work.
+Before that, its demand follows from its shapes, since a file of a few bytes can ask for any amount of memory or work.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from slimseg.graph.shapes import Shape, pair
 from slimseg.memory_bounds import Step
 
 MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
-# A network above either of these is only run on shapes, without values: at load it would take too much of the machine.
+# A network above either limit runs on shapes only, without values: it would take too much of the machine while opening.
 _TRIAL_BYTES = 1 << 29
 _TRIAL_WORK = 10**11
 _BYTES_PER_VALUE = 4
-_MACS_PER_READ = 20  # a pooling reads a value in the time of so many multiply-accumulates of a convolution
+_MACS_PER_READ = 20  # a pooling reads one value in the time of this many multiply-accumulates of a convolution
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What one image takes of the machine, by the shapes of the network's values."""
+    """What one image takes in memory and work, computed from the shapes of the network's values."""
 
-    peak_bytes: int  # at once
-    work: int  # in multiply-accumulates, with what takes as long as so many
+    peak_bytes: int  # memory in use at one time
+    work: int  # multiply-accumulates, with other operations counted as those that take the same time
     macs: int  # multiply-accumulates alone
 
     @property
     def is_heavy(self) -> bool:
-        """Whether the network is not to be run while it is opened."""
+        """Whether the network is too heavy to run while it is opened."""
         return self.peak_bytes > _TRIAL_BYTES or self.work > _TRIAL_WORK
 
 
 def run_once(graph: Graph, source: str) -> Demand:
-    """Run the network on seeded noise of its input's shape; `source` is what the user calls the model.
+    """Run the network on seeded noise of its input's shape; `source` is the user's name for the model.
 
     Raises:
-        ModelError: it asks for absurd amounts of memory or work, or it does not run; the message names the layer.
+        ModelError: it needs absurd amounts of memory or work, or it fails; the message names the layer.
     """
     demand = require_modest(graph, source)
     if demand.is_heavy:
@@ -57,7 +57,7 @@ def run_once(graph: Graph, source: str) -> Demand:
 
 
 def require_modest(graph: Graph, source: str) -> Demand:
-    """What one image takes. Raises: ModelError, as `run_once`, where it is an absurd amount."""
+    """The demand of one image. Raises ModelError, as `run_once` does, if it is absurd."""
     nodes = [node for node in graph.module.graph.nodes if node.op != "get_attr"]
     steps = [_step(graph, node) for node in nodes]
     there = _bytes_there(graph)
@@ -82,14 +82,14 @@ def _run(graph: Graph, source: str, image: torch.Tensor) -> None:
     with torch.no_grad():
         try:
             graph(image)
-        except Exception as error:  # whatever operators raise for arguments that make no sense
+        except Exception as error:  # operators raise many kinds of errors for arguments that make no sense
             layer = _failing_layer(graph, image)
             where = f" at {layer}" if layer else ""
             raise ModelError(f"{source} opens but cannot run ({one_line(error)}){where}: export it again") from error
 
 
 def _failing_layer(graph: Graph, image: torch.Tensor) -> str | None:
-    """The layer at which it fails; None where only the network as a whole does."""
+    """The layer that fails; None if only the network as a whole does."""
     runner = _Runner(graph.module)
     try:
         runner.run(image)
@@ -99,7 +99,7 @@ def _failing_layer(graph: Graph, image: torch.Tensor) -> str | None:
 
 
 class _Runner(fx.Interpreter):
-    """Runs node by node and remembers where it is."""
+    """Runs node by node and remembers the current one."""
 
     current: str | None = None
 
@@ -109,7 +109,7 @@ class _Runner(fx.Interpreter):
 
 
 def _bytes_there(graph: Graph) -> int:
-    """Of the input and of the weights."""
+    """Bytes of the input and of the weights."""
     tensors = (*graph.module.parameters(), *graph.module.buffers())
     return math.prod(graph.input_shape) * _BYTES_PER_VALUE + sum(each.nbytes for each in tensors)
 
@@ -126,7 +126,7 @@ def _values(node: fx.Node) -> int:
 
 
 def _values_made(graph: Graph, node: fx.Node) -> int:
-    """Of the output, and of what the layer makes and crops before it hands that on."""
+    """Number of values in the output, with those that the layer makes and crops before it returns."""
     layer = graph.layer(node)
     if not isinstance(layer, ops.CroppedConvTranspose2d):
         return _values(node)
@@ -136,7 +136,7 @@ def _values_made(graph: Graph, node: fx.Node) -> int:
 
 
 def _work(graph: Graph, node: fx.Node, macs: int) -> int:
-    """Multiply-accumulates, or as many as take the time of what the windows of a pooling read."""
+    """Multiply-accumulates; reads of a pooling count as those that take the same time."""
     layer = graph.layer(node)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         return _MACS_PER_READ * _values(node) * math.prod(pair(layer.kernel_size))

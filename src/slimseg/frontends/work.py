@@ -1,7 +1,7 @@
-"""How much a reader computes for one file, in proportion to what is really in it.
+"""Bounds how much a reader computes for one file, in proportion to the file's size.
 
-A file of a few hundred bytes can ask for constants of gigabytes, for the same tensor to be worked on a thousand times,
-or for one weight to be copied into every layer. Each alone is within bounds; it is the sum that a `Work` counts.
+A file of a few hundred bytes can ask for constants of gigabytes, for the same tensor to be processed a thousand times,
+or for one weight to be copied into every layer. Each of these alone may be within bounds; `Work` counts their sum.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import nn
 
 from slimseg.errors import ModelError
 
-LARGEST_CONSTANT = 1 << 24  # values of one constant that is worked out
-_COMPUTED = 1 << 25  # values read and made while constants are worked out, and for every byte of the file:
+LARGEST_CONSTANT = 1 << 24  # most values of one constant that is computed
+_COMPUTED = 1 << 25  # values that may be read and made to compute constants; plus, for every byte of the file:
 _COMPUTED_PER_BYTE = 8
-_STORED = 1 << 22  # values of all layers, and for every byte of the file:
+_STORED = 1 << 22  # values that all layers may hold; plus, for every byte of the file:
 _STORED_PER_BYTE = 8
-_MOST_STORED = 1 << 27  # half a GiB; a larger file may fill twice as many values as it has bytes
+_MOST_STORED = 1 << 27  # most of these values, half a GiB; a larger file may store two values per byte
 
 
 class Work:
-    """What one file may still cost.
+    """The computing and storing that one file may still ask for.
 
     Args:
-        subject: who messages speak of, if the caller does not say it anyway: "model.onnx ".
-        size_bytes: of the file, with what it keeps beside itself.
+        subject: the start of messages, if the caller does not name the file anyway: "model.onnx ".
+        size_bytes: size of the file and of the data files beside it.
     """
 
     def __init__(self, subject: str, size_bytes: int) -> None:
@@ -35,10 +35,10 @@ class Work:
         self._stored_left = min(_STORED + _STORED_PER_BYTE * size_bytes, max(_MOST_STORED, 2 * size_bytes))
 
     def compute(self, *counts: int) -> None:
-        """So many values are read or made. To be called before they are made.
+        """Count values that are read or made. Call it before they are made.
 
         Raises:
-            ModelError: that is more work than any network needs.
+            ModelError: this is more work than any network needs.
         """
         self._computed_left -= sum(counts)
         if self._computed_left < 0:
@@ -47,7 +47,7 @@ class Work:
             )
 
     def store(self, layer: nn.Module) -> None:
-        """The layer becomes part of the network.
+        """Count the values of a layer that becomes part of the network.
 
         Raises:
             ModelError: all layers together hold far more numbers than the file.
@@ -58,7 +58,7 @@ class Work:
 
 
 def broadcast_count(shapes: Sequence[tuple[int, ...]]) -> int:
-    """How many values the arithmetic of tensors of these shapes gives; numpy's own error where they do not fit."""
+    """Number of values in the result of broadcasting these shapes; numpy raises ValueError if they do not fit."""
     import numpy as np
 
     return math.prod(int(length) for length in np.broadcast_shapes(*shapes))

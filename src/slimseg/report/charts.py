@@ -1,7 +1,7 @@
-"""What the page's charts show, as numbers: the drawing itself is CSS in the template.
+"""The numbers that the report's charts show; the template draws them in CSS.
 
-Bars are HTML rather than a charting library: 5 MB less in every report, sharp in print, legible on a phone,
-and following the reader's light or dark theme.
+The charts are HTML rather than a charting library: this saves 5 MB per report, is sharp in print, legible on a phone,
+and follows the reader's light or dark theme.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from slimseg.report import units, wording
 from slimseg.results import LayerProfile, Profile, SlimResult
 
-OTHER = 8  # the colour slot that all rarer operators share; the style sheet defines 0 to OTHER
+OTHER = 8  # the colour slot that all less frequent operators share; the style sheet defines 0 to OTHER
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One operator of one file; `hint` is what hovering tells."""
+    """One operator of one file; `hint` is the text shown while hovering."""
 
     name: str
     slot: int
@@ -28,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class TimeChart:
-    """One file's layers in network order; layers without time of their own are only counted."""
+    """One file's layers in network order; layers fused into others have no time and are only counted."""
 
     title: str
     latency_ms: float
@@ -48,7 +48,7 @@ class OperatorTotal:
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the waterfall, from `start_ms` to `end_ms`; `predicted_ms` is the saving once promised."""
+    """One row of the waterfall, from `start_ms` to `end_ms`; `predicted_ms` is the saving predicted by the plan."""
 
     label: str
     layers: str
@@ -74,7 +74,7 @@ class Step:
 def operator_totals(before: Profile, after: Profile) -> list[OperatorTotal]:
     """Time per operator type in both files, largest first; the first eight have a colour of their own."""
     old, new = _by_operator(before), _by_operator(after)
-    # An operator's rank in its own file counts, else the faster file's would all be "other".
+    # An operator ranks by its share in its own file; by milliseconds, the faster file's would all be "other".
     weight = {op: max(old[op] / (before.latency_ms or 1), new[op] / (after.latency_ms or 1)) for op in {**old, **new}}
     ranked = sorted(weight, key=lambda op: (-weight[op], op))
     slots = {op: min(rank, OTHER) for rank, op in enumerate(ranked)}
@@ -95,9 +95,9 @@ def time_chart(title: str, profile: Profile, slots: Mapping[str, int]) -> TimeCh
 
 
 def waterfall(result: SlimResult) -> list[Step]:
-    """From the original's latency to the result's, one step per edit.
+    """The way from the original's latency to the result's, one step per edit.
 
-    What no edit accounts for (quantisation, and edits that change each other's worth) is a step of its own.
+    The remaining difference (quantisation, and edits that affect each other's savings) is a step of its own.
     """
     now = result.before.latency_ms
     steps = [Step(f"Original, {result.before.weights}", "", "total", now, 0.0, None, "")]

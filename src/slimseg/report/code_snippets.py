@@ -1,7 +1,7 @@
 """Code that runs one exported file in an app, with its names, sizes and types filled in.
 
-The templates lie in `snippets/` of each runtime's folder, one file for each language. A name that a template
-asks for and that is not given is an error, so no hole can be left.
+The templates are in `snippets/` of each runtime's folder, one file per language. A template that uses a name without
+a value raises an error, so no placeholder can remain.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LANGUAGES = {"kt": "kotlin", "java": "java", "swift": "swift", "cpp": "cpp"}
 
 @dataclass(frozen=True)
 class Snippet:
-    """One piece of code for one file."""
+    """Code for one file."""
 
     title: str  # e.g. "LiteRT, Kotlin: `model.tflite`"
-    language: str  # as Markdown's code fences name it
+    language: str  # the name in Markdown's code fences
     code: str
 
 
@@ -39,7 +39,7 @@ class _Channel:
 
 
 def snippets(card: ModelCard) -> tuple[Snippet, ...]:
-    """Code for every artefact of the card that is there."""
+    """Code for every exported file of the card."""
     made = [each for each in card.artefacts if each.files]
     return tuple(_snippet(card, each, name) for each in made for name in _names(each))
 
@@ -77,7 +77,7 @@ def _environment(package: str) -> Environment:
 
 
 def _values(card: ModelCard, artefact: Artefact) -> dict[str, Any]:
-    """Everything that a template may ask for."""
+    """The values that a template may use."""
     assert artefact.input is not None
     assert artefact.output is not None
     height, width, channels = layout(artefact, artefact.output, card.input_size)
@@ -106,7 +106,7 @@ def _values(card: ModelCard, artefact: Artefact) -> dict[str, Any]:
 
 
 def layout(artefact: Artefact, port: Port, input_size: tuple[int, int]) -> tuple[int, int, int]:
-    """(height, width, channels) of an output; what is flat has the pixels of the input. A mask has one channel."""
+    """(height, width, channels) of an output; a flat one has the input's height and width. A mask has one channel."""
     layout = registry.EXPORTERS[artefact.target].layout
     sides = port.shape[1:] if layout.startswith("N") and len(port.shape) > 2 else port.shape
     if artefact.output_kind == "mask" and len(sides) >= 2:
@@ -127,7 +127,7 @@ def _category(card: ModelCard, channels: int) -> str:
 
 
 def _channels(card: ModelCard) -> tuple[_Channel, ...]:
-    """In the order in which the network wants them."""
+    """The channels in the order in which the network takes them."""
     names = {"R": "red", "G": "green", "B": "blue"}
     return tuple(
         _Channel(names[letter], mean, std)
@@ -136,7 +136,7 @@ def _channels(card: ModelCard) -> tuple[_Channel, ...]:
 
 
 def _quoted(text: str) -> str:
-    """A string literal of Java, Swift and C++: a model file may carry anything in its names."""
+    """A string literal for Java, Swift and C++; names in a model file may contain any characters."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -145,7 +145,7 @@ def _kotlin(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Text that cannot end the comment that it stands in, nor (Java) name the character that would."""
+    """Text that cannot end the comment around it, nor (in Java) contain an escape for a character that would."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.replace("*", "").replace("\\", "/").replace("`", "'").split())
 

@@ -1,4 +1,4 @@
-"""A diagnosis on a screen: the largest savings, then technique by technique, then what the profile alone says."""
+"""A diagnosis on the terminal: the largest savings, then each technique, then what the profile alone shows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from slimseg.report import tables, units, wording
 from slimseg.report.findings import SiteGroup, TechniqueGroup, grouped, headline
 from slimseg.results import Diagnosis, Finding
 
-_VARIANTS = 3  # named beside the best one
+_VARIANTS = 3  # variants that are listed beside the best one
 
 
 def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
-    """Everything but title and refusals; every finding by itself if `verbose`."""
+    """Everything but the title and refusals; with `verbose`, every finding on its own."""
     made: list[RenderableType] = [tables.note(note) for note in diagnosis.notes]
     made += tables.disturbance(diagnosis.disturbed)
     made += tables.source_check(diagnosis.source_check)
@@ -41,7 +41,7 @@ def _heading(text: str) -> Text:
 
 
 def _headline(groups: Sequence[TechniqueGroup]) -> list[RenderableType]:
-    """The largest savings of all, one line each."""
+    """The largest savings over all groups, one line each."""
     lines: list[RenderableType] = [_heading("largest savings")] if groups else []
     for group in groups:
         layers = [layer for site in group.gaining for layer in site.best.layers[:1]]
@@ -59,7 +59,7 @@ def _groups(findings: Sequence[Finding]) -> list[RenderableType]:
 
 
 def _group(group: TechniqueGroup) -> RenderableType:
-    """One technique: what all its sites save, the largest of them in words, and where to read on."""
+    """One technique: the saving at all its sites, its best sites in words, and its reference."""
     first = group.sites[0]
     text = _what(first.best)
     text.append(f"  {_before_after(first.best)}\n")
@@ -78,14 +78,14 @@ def _group(group: TechniqueGroup) -> RenderableType:
 
 
 def _variants(site: SiteGroup) -> str:
-    """The other variants of a site with what they save."""
+    """The other variants of a site and their savings."""
     shown = [f"{each.variant} {_saved(each)}" for each in site.others[:_VARIANTS]]
     more = len(site.others) - _VARIANTS
     return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
 
 
 def _without_gain(groups: Iterable[TechniqueGroup]) -> list[RenderableType]:
-    """Techniques that were tried and do not pay, so that nobody tries them by hand."""
+    """Techniques that were tried and save nothing, so that users need not try them by hand."""
     names = [
         f"{wording.technique_name(group.technique)} ({len(group.sites)} "
         f"{'site' if len(group.sites) == 1 else 'sites'}, best {_saved(group.sites[0].best)})"
@@ -114,14 +114,14 @@ def _finding(finding: Finding) -> RenderableType:
 
 
 def _saved(finding: Finding) -> str:
-    """A saving, or what it is lost in."""
+    """A saving, or the noise that hides it."""
     if finding.is_measurable or finding.error_ms is None:
         return units.saved(finding.saving_ms)
     return f"within {units.noise(finding.error_ms)}"
 
 
 def _what(finding: Finding) -> Text:
-    """The technique and its variant."""
+    """The technique and the variant of a finding."""
     name = Text(wording.technique_name(finding.technique), style="bold")
     return Text.assemble(name, f", {finding.variant}" if finding.variant else "")
 

@@ -1,4 +1,4 @@
-"""An export at a glance: every file, how far its masks are from the network's, and which to take."""
+"""An export at a glance: every file, how far its masks differ from the network's, and the recommended one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILE, _FOR = 26, 20
 
 
 def show_export(result: ExportResult, *, console: Console | None = None) -> None:
-    """Print the files, what could not be had and why, the advice, and where the card is."""
+    """Print the files, what could not be exported and why, the advice, and the card's path."""
     card = result.card
     height, width = card.input_size
     title = Text.assemble((card.model, "bold"), f"  {width}x{height}, {_made(card.artefacts)}")
@@ -42,7 +42,7 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
 
 
 def _made(artefacts: tuple[Artefact, ...]) -> str:
-    """How much of what was asked for is there."""
+    """How many of the wanted files were exported."""
     made = sum(bool(each.files) for each in artefacts)
     return f"{made} of {len(artefacts)} exported"
 
@@ -82,7 +82,7 @@ def _for_mediapipe(artefacts: tuple[Artefact, ...]) -> list[RenderableType]:
 
 
 def _open_points(artefacts: tuple[Artefact, ...]) -> list[str]:
-    """What the card says was not verified, once for all files."""
+    """What the card lists as not verified, each sentence once for all its files."""
     found: dict[str, list[str]] = {}
     for each in artefacts:
         for sentence in each.not_verified:

@@ -1,4 +1,4 @@
-"""Results as files: JSON for machines, and writing that never destroys what was there."""
+"""Results as JSON files, written without ever destroying the file that was there."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Read = TypeVar("Read", bound=Result)
 
 
 def to_json(result: Result) -> str:
-    """Strict JSON: tuples are lists, and a number that is not finite is null (JSON has no NaN).
+    """Strict JSON: tuples become lists, and a number that is not finite becomes null (JSON has no NaN).
 
-    Characters that a terminal would obey are escaped.
+    Characters that control a terminal are escaped.
     """
     text = json.dumps(_strict(result.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
     return "\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n"))
@@ -34,33 +34,33 @@ def _escaped(line: str) -> str:
 
 
 def harmless_text(value: Any) -> Any:
-    """What a template is given, without characters that turn the direction of writing or steer a terminal."""
+    """A value for a template, without characters that change the direction of writing or control a terminal."""
     return value if not isinstance(value, str) or value.isprintable() else type(value)(harmless(value))
 
 
 def write_json(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write `to_json(result)` to `path`, whole or not at all.
+    """Write `to_json(result)` to `path`, completely or not at all.
 
     Raises:
-        OutputError: `path` cannot be written; what was there is still there.
+        OutputError: `path` cannot be written; an existing file stays unchanged.
     """
     write_text(to_json(result) + "\n", path)
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
-    """Write `text` as UTF-8 beside `path` and rename, so that a reader sees the old file or the new one.
+    """Write `text` as UTF-8 beside `path` and rename it, so that a reader sees either the old file or the new one.
 
     Raises:
-        OutputError: no room, no permission, no such folder, or a folder in the way.
+        OutputError: there is no room, no permission, no such folder, or a folder at `path`.
     """
     atomic.write(text.encode(), path)
 
 
 def read_json(kind: type[Read], path: str | os.PathLike[str]) -> Read:
-    """A result as `write_json` wrote it.
+    """A result that `write_json` wrote.
 
     Raises:
-        OutputError: it is not there, or not whole.
+        OutputError: the file is missing or incomplete.
     """
     try:
         found = _built(kind, json.loads(Path(path).read_text(encoding="utf-8")))
@@ -71,7 +71,7 @@ def read_json(kind: type[Read], path: str | os.PathLike[str]) -> Read:
 
 
 def _built(kind: Any, value: Any) -> Any:
-    """A value of JSON as what a result's field is annotated with; null is NaN where a number has to be."""
+    """A JSON value converted to the type of a result's field; null becomes NaN for a number that cannot be None."""
     if is_dataclass(kind):
         types = get_type_hints(kind)
         given = {each.name: value[each.name] for each in fields(kind) if each.name in value}
@@ -88,7 +88,7 @@ def _built(kind: Any, value: Any) -> Any:
 
 
 def _strict(value: Any) -> Any:
-    """Only what JSON knows: numpy scalars become Python's, tuples lists, NaN and infinity null."""
+    """The value in types that JSON has: numpy scalars become Python's, tuples lists, NaN and infinity null."""
     if isinstance(value, Mapping):
         return {str(key): _strict(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

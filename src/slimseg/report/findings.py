@@ -1,4 +1,4 @@
-"""Findings put together for a reader: variants of one site, sites of one technique."""
+"""Groups findings for a reader: variants of one site, sites of one technique."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from slimseg import ratios
 from slimseg.results import Finding, Needs
 
-NOTABLE_SHARE = 0.002  # of the latency, for all sites of a technique together
+NOTABLE_SHARE = 0.002  # share of the latency that all sites of a technique must save to be shown
 HEADLINES = 3
-EVERYWHERE = "input size"  # the technique that saves most in every network
-SURE = 0.03  # of a part's own time; savings below are lost in the noise of its what-if
+EVERYWHERE = "input size"  # the technique that saves much in every network
+SURE = 0.03  # share of a part's own time; smaller savings are within the noise of a what-if
 
 
 @dataclass(frozen=True)
 class SiteGroup:
-    """One place and the variants that exclude each other there, the one that saves most first."""
+    """One site and its variants, of which only one can be applied; the one that saves most first."""
 
     best: Finding
     others: tuple[Finding, ...]
@@ -28,7 +28,7 @@ class SiteGroup:
 
 @dataclass(frozen=True)
 class TechniqueGroup:
-    """All sites of one technique that need the same, the one that saves most first."""
+    """All sites of one technique with the same needs, the one that saves most first."""
 
     technique: str
     needs: Needs
@@ -45,13 +45,13 @@ class TechniqueGroup:
 
     @property
     def saving_ms(self) -> float:
-        """Of the best variant of every site that gains; what sites share is saved once."""
+        """Milliseconds saved by the best variants of all sites that gain; overlapping sites count once."""
         best = [site.best for site in self.gaining]
         return ratios.together([each.saving_ms for each in best], [each.before_ms for each in best], self._whole_ms)
 
     @property
     def share(self) -> float:
-        """Of the network's latency that is saved."""
+        """Share of the network's latency that is saved."""
         return ratios.share(self.saving_ms, self._whole_ms)
 
     @property
@@ -60,7 +60,7 @@ class TechniqueGroup:
 
 
 def grouped(findings: Iterable[Finding]) -> list[TechniqueGroup]:
-    """Groups in the order of the findings' needs, and by saving among those that need the same."""
+    """Groups in the order of the findings' needs; groups with the same needs by saving."""
     sites: dict[tuple[Needs, str, str], dict[tuple[str, ...], list[Finding]]] = {}
     for each in findings:
         own = sites.setdefault((each.needs, each.basis, each.technique), {})
@@ -76,7 +76,7 @@ def grouped(findings: Iterable[Finding]) -> list[TechniqueGroup]:
 def headline(groups: Iterable[TechniqueGroup]) -> list[TechniqueGroup]:
     """The techniques that save most, whatever they need.
 
-    A smaller input says nothing about this network: it is left to its place below.
+    A smaller input is left out here: it saves much in every network, so it says nothing about this one.
     """
     own = [group for group in groups if group.basis == "what-if" and group.is_notable and group.technique != EVERYWHERE]
     return sorted(own, key=lambda group: -group.saving_ms)[:HEADLINES]

@@ -1,4 +1,4 @@
-"""Which form of the output to give on each runtime, by what was timed."""
+"""Chooses the form of the output for each runtime, by measured times."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from itertools import groupby
 
 from slimseg.results import HeadTrial
 
-AS_IS = "as it is"  # the network's own form, among those of its output
-CHANGED_AT_MOST = 0.1  # percent of pixels that a form may change, and be recommended
-EQUAL = 0.02  # share of the time within which forms are equally fast
+AS_IS = "as it is"  # the network's own form of the output
+CHANGED_AT_MOST = 0.1  # percent of the pixels that a recommended form may change
+EQUAL = 0.02  # share of the time by which forms may differ and still count as equally fast
 
 
 def best(trials: Sequence[HeadTrial]) -> dict[str, HeadTrial]:
-    """Of each runtime the form with the shortest way to the mask that changes at most 0.1% of its pixels.
+    """For each runtime, the fastest form (from image to mask) that changes at most 0.1% of the mask's pixels.
 
-    The network as it is stays where nothing is more than 2% faster. A runtime without any file is left out.
+    The network's own form is kept if no other is more than 2% faster. Runtimes for which no file was made are left out.
     """
     result = {}
     for runtime, (own, *others) in _by_runtime(trials).items():
@@ -26,13 +26,13 @@ def best(trials: Sequence[HeadTrial]) -> dict[str, HeadTrial]:
 
 
 def recommend(trials: Sequence[HeadTrial]) -> dict[str, str]:
-    """One sentence for each runtime: which form, what it gains, and what would be faster but changes the mask."""
+    """One sentence per runtime: the form, what it gains, and what would be faster but changes the mask."""
     groups = _by_runtime(trials)
     return {runtime: _sentence(chosen, groups[runtime]) for runtime, chosen in best(trials).items()}
 
 
 def _by_runtime(trials: Sequence[HeadTrial]) -> dict[str, list[HeadTrial]]:
-    """Those that there are."""
+    """The trials whose file was made, by runtime."""
     made = [trial for trial in trials if not trial.reason]
     return {runtime: list(own) for runtime, own in groupby(made, key=lambda trial: trial.runtime)}
 

@@ -1,4 +1,4 @@
-"""Forms of the output on every runtime, for the terminal: what each takes, and which to give."""
+"""Forms of the output on every runtime, for the terminal: the time of each, and the recommended one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slimseg.results import HeadTrial
 
 
 def show_heads(trials: Sequence[HeadTrial], *, console: Console | None = None) -> None:
-    """Print a row per form, the one to give in green, then a sentence per runtime and why others are not there."""
+    """Print a row per form, with the recommended one in green, a sentence per runtime, and why forms are missing."""
     rows = tables.table("Runtime", "Output", "Network", "To mask", "Bytes", "Changed", numbers_from=2)
     chosen = head_choice.best(trials)
     shown = ""
@@ -37,5 +37,5 @@ def show_heads(trials: Sequence[HeadTrial], *, console: Console | None = None) -
 
 
 def _short(form: str) -> str:
-    """Without saying that the network gives it as it is, which another column does."""
+    """The form's name without "as it is", which another column shows."""
     return form.removeprefix(f"{AS_IS} (").removesuffix(")") if form.startswith(AS_IS) else form

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no network, for a person who wants to see the proof."""
+"""The report: one HTML file that needs no network access and shows the proof to a person."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def write_report(
     examples: Sequence[Example] = (),
     classes: Sequence[str] = (),
 ) -> None:
-    """Write the report as one HTML file, whole or not at all.
+    """Write the report as one HTML file, completely or not at all.
 
     Args:
-        result: what `slim` found.
+        result: the result of `slim`.
         path: the file to write.
         before: profile of the original in float32.
         after: profile of the deployed file.
-        examples: images with masks to look at; none leaves the section out.
+        examples: images with masks to show; without any, the section is left out.
         classes: names by class index; missing ones are numbered.
 
     Raises:
-        OutputError: `path` cannot be written; what was there is still there.
+        OutputError: `path` cannot be written; an existing file stays unchanged.
     """
     write_text(render_report(result, before, after, examples, classes), path)
 
@@ -112,7 +112,7 @@ def _files(result: SlimResult) -> list[tuple[str, ModelSummary]]:
 
 
 def _gains(result: SlimResult) -> list[tuple[str, ModelSummary, float, float]]:
-    """(against what, its numbers, speed-up of the network, of the whole from image to mask)."""
+    """(comparison, numbers of the other file, speed-up of the network, speed-up from image to mask)."""
     gains = [("Slimmed against original", result.before, result.speedup, result.end_to_end_speedup)]
     if result.plain_int8 is not None and result.speedup_over_int8 is not None:
         over = ratios.speedup(result.plain_int8.end_to_end_ms, result.after.end_to_end_ms)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from slimseg.report.palette import IGNORED, Colours, colour_mask
 
-_LONGEST = 640  # pixels of an embedded picture's longer side: sharp on a screen, small in the file
+_LONGEST = 640  # pixels of an embedded picture's longer side: sharp on a screen, but a small file
 
 SAME, DIFFERS, GAINED, LOST, BOTH_WRONG = range(5)
-# Neither red nor green alone carries the meaning: these two differ in lightness for every eye.
+# Meaning is not carried by red or green alone: the two colours also differ in lightness.
 DIFFERENCE_COLOURS: Colours = np.array(
     [(0, 0, 0), (255, 0, 200), (0, 200, 120), (240, 40, 60), (250, 180, 0)], np.uint8
 )
@@ -36,7 +36,7 @@ class Example:
 
 
 def difference(example: Example) -> NDArray[np.uint8]:
-    """(H, W): where the masks differ and, where the truth is known, which of them is right there."""
+    """(H, W): where the masks differ and, if the truth is known, which of them is right."""
     differs = example.before != example.after
     if example.truth is None:
         return np.where(differs, DIFFERS, IGNORED).astype(np.uint8)
@@ -49,7 +49,7 @@ def difference(example: Example) -> NDArray[np.uint8]:
 
 
 def agreement(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Percent of equal pixels, among those that `other` does not ignore."""
+    """Percent of equal pixels, among those that `other` does not mark as ignored."""
     counted = other != IGNORED
     return 100.0 * float((mask == other)[counted].mean()) if counted.any() else 0.0
 
@@ -60,7 +60,7 @@ def photograph(image: NDArray[np.uint8]) -> str:
 
 
 def coloured(mask: NDArray[np.uint8], palette: Colours) -> str:
-    """A mask as a data URL of a PNG, transparent where no class is."""
+    """A mask as a PNG data URL, transparent where a pixel has no class."""
     return _url(_fit(Image.fromarray(colour_mask(mask, palette)), Image.Resampling.NEAREST), "png", optimize=True)
 
 

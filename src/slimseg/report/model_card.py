@@ -1,6 +1,6 @@
 """The model card: `model_card.md` for people and `model_card.json` for machines, beside the exported files.
 
-It says what an app must do before and after the network, what each file measures, and which of that was verified.
+It states what an app must do before and after the network, what was measured for each file, and what was verified.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def model_card(
     provenance: Provenance = UNKNOWN,
     disturbed: Disturbance | None = None,
 ) -> ModelCard:
-    """What there is to say about exported files.
+    """The model card of exported files.
 
     Args:
-        artefacts: what was exported, and what could not be.
-        description: of the source: preprocessing and class names.
-        model: its name.
-        input_size: height and width that the network takes.
-        licence: of the weights, in a sentence.
-        images: how many masks were compared on.
-        recommendation: which artefact to take where, and why, in a sentence.
-        heads: which form of the output is cheapest on each runtime, a sentence each.
-        host: where times were taken.
-        provenance: what the network comes from.
-        disturbed: what disturbed that.
+        artefacts: the exported files, and those that could not be exported.
+        description: the source's preprocessing and class names.
+        model: the model's name.
+        input_size: (height, width) that the network takes, in pixels.
+        licence: the licence of the weights, in a sentence.
+        images: the number of images on which masks were compared.
+        recommendation: which file to use where, and why, in a sentence.
+        heads: the cheapest form of the output on each runtime, a sentence each.
+        host: the machine on which times were measured.
+        provenance: the network's source, and the run of `slim` if there was one.
+        disturbed: how other work on that machine disturbed the measurements.
     """
     names = palette.class_names(description.classes, _class_count(artefacts, input_size))
     wanted = description.preprocessing
@@ -75,7 +75,7 @@ def model_card(
 
 
 def write_card(card: ModelCard, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `model_card.md` and `model_card.json` into `folder`, each whole or not at all.
+    """Write `model_card.md` and `model_card.json` into `folder`, each completely or not at all.
 
     Raises:
         OutputError: `folder` cannot be written to.
@@ -115,13 +115,13 @@ def render_card(card: ModelCard) -> str:
 
 
 def _versions(provenance: Provenance) -> list[tuple[str, ModelSummary]]:
-    """The network before and after a run of slim; nothing without a run."""
+    """The network before and after a run of `slim`; empty without a run."""
     both = (("original", provenance.original), ("slimmed", provenance.slimmed))
     return [(name, summary) for name, summary in both if summary is not None]
 
 
 def _class_count(artefacts: Sequence[Artefact], input_size: tuple[int, int]) -> int:
-    """Two where a file gives one channel of scores; a mask does not tell."""
+    """The number of classes: at least two, as one channel of scores has two; masks do not count. 0 if unknown."""
     counts = [
         max(2, layout(each, each.output, input_size)[2])
         for each in artefacts
@@ -131,7 +131,7 @@ def _class_count(artefacts: Sequence[Artefact], input_size: tuple[int, int]) -> 
 
 
 def _normalisation(card: ModelCard) -> str:
-    """What the network computes with, of one byte in each channel."""
+    """The formula for the network's input, from one byte per channel."""
     mean, std = ([f"{value:g}" for value in values] for values in (card.mean, card.std))
     if len(set(mean)) == len(set(std)) == 1:
         return f"byte / {std[0]}" if mean[0] == "0" else f"(byte - {mean[0]}) / {std[0]}"
@@ -139,7 +139,7 @@ def _normalisation(card: ModelCard) -> str:
 
 
 def _input(card: ModelCard, artefact: Artefact) -> str:
-    """What an app gives to one file."""
+    """What an app passes to one file."""
     assert artefact.input is not None
     if artefact.takes_pixels:
         return f"the image's bytes, {card.pixel_format}; the normalisation is inside"
@@ -150,7 +150,7 @@ def _input(card: ModelCard, artefact: Artefact) -> str:
 
 
 def _output(card: ModelCard, artefact: Artefact) -> str:
-    """What one file's numbers mean."""
+    """The meaning of one file's numbers."""
     assert artefact.output is not None
     height, width, channels = layout(artefact, artefact.output, card.input_size)
     if artefact.output_kind == "mask":
@@ -166,5 +166,5 @@ def _output(card: ModelCard, artefact: Artefact) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that stays one cell of a table and one line, whatever a model file called its classes."""
+    """Text that stays in one table cell and on one line, whatever characters a class name contains."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORED = 255  # the mask value that belongs to no class
+IGNORED = 255  # the mask value of pixels without a class
 
 Colours = NDArray[np.uint8]  # (classes, 3), RGB
 
-# Cityscapes' colours, which people who work with street scenes read without a legend; those that are nearly
-# black or grey there are lightened, as they must show over a photograph.
+# Cityscapes' colours, which people who work with street scenes know; nearly black or grey ones are lighter here, so
+# that they show over a photograph.
 _KNOWN: dict[str, tuple[int, int, int]] = {
     "background": (38, 42, 54),
     "bicycle": (255, 127, 14),
@@ -45,12 +45,12 @@ _KNOWN: dict[str, tuple[int, int, int]] = {
 
 
 def class_names(classes: Sequence[str], count: int) -> tuple[str, ...]:
-    """`classes`, completed to `count` names with "class 7"."""
+    """`classes`, extended to `count` names with "class 7" and the like."""
     return tuple(classes[i] if i < len(classes) else f"class {i}" for i in range(max(count, len(classes))))
 
 
 def colours(classes: Sequence[str]) -> Colours:
-    """(classes, 3) RGB, all distinct: the usual colour of a known name, else the farthest from those taken."""
+    """(classes, 3) RGB, all distinct: a known class's usual colour, else the colour farthest from those in use."""
     chosen: list[tuple[int, int, int] | None] = []
     for name in classes:
         usual = _KNOWN.get(re.sub(r"[^a-z]", "", name.lower()))
@@ -62,7 +62,7 @@ def colours(classes: Sequence[str]) -> Colours:
 
 
 def colour_mask(mask: NDArray[np.uint8], palette: Colours) -> NDArray[np.uint8]:
-    """(H, W) class indices to (H, W, 4) RGBA; what has no colour, `IGNORED` above all, is transparent."""
+    """(H, W) class indices to (H, W, 4) RGBA; pixels without a colour, such as `IGNORED` ones, are transparent."""
     table = np.zeros((256, 4), np.uint8)
     known = min(len(palette), IGNORED)
     table[:known, :3] = palette[:known]
@@ -76,7 +76,7 @@ def css(colour: Sequence[int]) -> str:
 
 
 def _farthest(taken: Sequence[tuple[int, int, int]], count: int) -> list[tuple[int, int, int]]:
-    """Pick `count` of a grid of vivid colours, each time the one farthest from all that are taken."""
+    """Pick `count` colours from a grid of vivid ones, each the farthest from all that are already used."""
     grid = np.array(
         [
             [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue / 40, saturation, value)]

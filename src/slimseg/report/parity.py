@@ -15,7 +15,7 @@ from slimseg.report.images import DIFFERENCE_COLOURS, DIFFERS
 
 Pixels = NDArray[np.uint8]
 _WIDEST = 480  # pixels of one panel
-_CAPTION = 18  # pixels of the strip above each
+_CAPTION = 18  # pixels of the caption above each panel
 _GAP = 6
 
 
@@ -23,14 +23,14 @@ def write_overlay(path: Path, image: Pixels, wanted: Pixels, got: Pixels, classe
     """A PNG of four panels: the photograph, the network's mask, the file's, and where they differ.
 
     Args:
-        path: where to.
-        image: RGB (height, width, 3).
+        path: the file to write.
+        image: RGB (height, width, 3), uint8.
         wanted, got: class indices (height, width).
-        classes: names, for the usual colours; classes beyond them get others.
-        name: of the file, for the caption.
+        classes: class names, for their usual colours; further classes get other colours.
+        name: the file's name, for the caption.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: `path` cannot be written.
     """
     highest = int(max(wanted[wanted != palette.IGNORED].max(initial=0), got[got != palette.IGNORED].max(initial=0)))
     colours = palette.colours(palette.class_names(classes, highest + 1))
@@ -58,7 +58,7 @@ def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     for number, (caption, pixels) in enumerate(panels):
         left = number * (size[0] + _GAP)
-        # Averaging would invent colours between classes, and lose pixels that differ alone.
+        # Averaging would make up colours between classes, and hide single pixels that differ.
         how = Image.Resampling.LANCZOS if number == 0 else Image.Resampling.NEAREST
         sheet.paste(Image.fromarray(pixels).resize(size, how), (left, _CAPTION))
         pen.text((left + 2, 3), caption[: size[0] // 6], fill="black")
@@ -66,7 +66,7 @@ def _side_by_side(panels: Sequence[tuple[str, Pixels]]) -> Image.Image:
 
 
 def _saved(sheet: Image.Image, path: Path) -> Path:
-    """Whole or not at all."""
+    """Save the picture completely or not at all."""
     with atomic.replacing(path, durable=False) as stream:
         sheet.save(stream, "png", optimize=True)
     return path

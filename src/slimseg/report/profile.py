@@ -1,4 +1,4 @@
-"""A profile on a terminal: the slowest layers, the kernels by type, what fell off XNNPACK, the machine's roof."""
+"""A profile on the terminal: slowest layers, kernels by type, operators outside XNNPACK, the machine's roof."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from slimseg.report import tables, units
 from slimseg.results import LayerProfile, Profile
 
 _MODULES = re.compile(r"(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")  # "torch.nn.modules.conv." before "Conv2d"
-_TYPES = 8  # kinds of kernels shown
+_TYPES = 8  # types of kernels shown
 _FALLBACKS = 6
-_FIXED = 63  # characters of a line that names do not take
+_FIXED = 63  # characters of a line that are not for names
 
 
 def parts(profile: Profile, *, top: int, statistics: bool, width: int) -> list[RenderableType]:
-    """What to print on `width` columns; with `statistics`, every layer with all its times as well."""
+    """The tables for `width` columns; with `statistics`, also every layer with all its times."""
     made: list[RenderableType] = ["", _layers(profile, top, max(17, width - _FIXED)), "", _facts(profile)]
     made += tables.disturbance(profile.disturbed)
     if profile.node_types:
@@ -34,7 +34,7 @@ def parts(profile: Profile, *, top: int, statistics: bool, width: int) -> list[R
 
 
 def _layers(profile: Profile, top: int, name_width: int) -> Table:
-    """The `top` slowest layers, the others in one row, the unattributed, the total."""
+    """The `top` slowest layers, one row for the others, the unattributed time, and the total."""
     ranked = _ranked(profile)
     shown, others = ranked[:top], [layer for _, layer in ranked[top:]]
     rows = tables.table("Layer", "Operator", "Time", "Share", "GMAC/s", "GB/s", "Speed", numbers_from=2)
@@ -114,7 +114,7 @@ def _node_types(profile: Profile, top: int | None) -> Table:
 
 
 def _off_xnnpack(profile: Profile) -> list[RenderableType]:
-    """Built-in kernels and the conversions around them, by operator."""
+    """Operators in built-in kernels and the conversions around them, by type."""
     if not profile.kernels:
         return []
     if not profile.fallbacks:
@@ -133,7 +133,7 @@ def _off_xnnpack(profile: Profile) -> list[RenderableType]:
 
 
 def _islands(profile: Profile) -> list[RenderableType]:
-    """Float between quantised neighbours, by the operators inside."""
+    """Float islands between quantised neighbours, grouped by the operators in them."""
     kinds = Counter(", ".join(island.ops) for island in profile.islands)
     lines: list[RenderableType] = []
     for ops, count in kinds.most_common(3):
@@ -161,9 +161,9 @@ def _statistics(profile: Profile, name_width: int) -> Table:
 
 
 def _ranked(profile: Profile) -> list[tuple[str, LayerProfile]]:
-    """The slowest layer first, each with its place in the file and a short name.
+    """The layers, the slowest first, each with its place in the file and a short name.
 
-    Names lose the Python modules of classes and the beginning that all have in common.
+    The names omit the Python modules of classes and the prefix that all names share.
     """
     paths = [_MODULES.sub("", layer.name).split("/") for layer in profile.layers]
     beginnings = list(zip(*(path[:-1] for path in paths), strict=False)) if len(paths) > 1 else []
@@ -178,7 +178,7 @@ def _milliseconds(values: Sequence[float]) -> list[str]:
 
 
 def _rate(value: float) -> str:
-    """Per second: "112", "8.1", "0.25"; nothing where nothing was done."""
+    """A rate per second: "112", "8.1", "0.25"; a dash for zero."""
     if not value:
         return "–"
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""A profile as files for other tools: a table (CSV) and a timeline that chrome://tracing and ui.perfetto.dev open."""
+"""A profile as files for other tools: a table (CSV), and a timeline for chrome://tracing and ui.perfetto.dev."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COLUMNS = (
 
 
 def write_csv(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Write one line per operator, in the file's order, with the columns of `COLUMNS`.
+    """Write one line per operator, in the file's order, with the columns in `COLUMNS`.
 
     Raises:
-        OutputError: `path` cannot be written; what was there is still there.
+        OutputError: `path` cannot be written; an existing file stays unchanged.
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -32,10 +32,10 @@ def write_csv(profile: Profile, path: str | os.PathLike[str]) -> None:
 
 
 def write_trace(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Write one typical run as trace events: a row for the network, and one for each delegate.
+    """Write one typical run as trace events: a row for the network, and one per delegate.
 
     Raises:
-        OutputError: `path` cannot be written; what was there is still there.
+        OutputError: `path` cannot be written; an existing file stays unchanged.
     """
     write_text(json.dumps(trace(profile), ensure_ascii=False, allow_nan=False) + "\n", path)
 

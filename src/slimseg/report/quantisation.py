@@ -1,4 +1,4 @@
-"""What `slimseg quantize` tried, for the terminal: a row per scheme, the choice in words, what is off the fast path."""
+"""The files that `slimseg quantize` tried, for the terminal: a row per scheme, the choice, the fallbacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from slimseg.console import as_options
 from slimseg.report import tables, units, wording
 from slimseg.results import Fallback, Island, LayerSensitivity, QuantisationResult, QuantisedFile
 
-_LEVEL = 0.03  # of the original's speed: less is noise, and neither green nor red
-_WORST = 10  # layers shown
+_LEVEL = 0.03  # share of the original's speed; smaller differences are noise, shown neither green nor red
+_WORST = 10  # layers that are shown
 
 
 def show_quantisation(result: QuantisationResult, *, verbose: bool = False, console: Console | None = None) -> None:
-    """Print the table, the verdict, the budget, conversions and fallbacks of the chosen file, and where it is.
+    """Print the table, the verdict, the budget, the chosen file's conversions and fallbacks, and its path.
 
-    Of the layers' sensitivities the worst are shown, with `verbose` all.
+    The worst of the layers' sensitivities are shown; with `verbose`, all of them.
     """
     parts: list[RenderableType] = [Text(result.model, style="bold"), "", _table(result)]
     parts += _reasons(result.candidates)
@@ -70,7 +70,7 @@ def _speed(row: QuantisedFile) -> Text:
 
 
 def _reasons(candidates: tuple[QuantisedFile, ...]) -> list[RenderableType]:
-    """Once for all rows of one scheme that share it."""
+    """The reasons of failed files, once per scheme and reason."""
     said = dict.fromkeys((_scheme(row), row.reason) for row in candidates if row.reason)
     return [Text(f"  {scheme}: {as_options(reason)}", style="dim") for scheme, reason in said]
 
@@ -98,7 +98,7 @@ def _sensitivities(found: tuple[LayerSensitivity, ...], chosen: QuantisedFile, v
 
 
 def _off_the_delegate(fallbacks: tuple[Fallback, ...], islands: tuple[Island, ...]) -> list[RenderableType]:
-    """One table of what the delegate left to built-in kernels and of conversions between precisions."""
+    """One table of the operators that the delegate left to built-in kernels, and of conversions between precisions."""
     if not fallbacks and not islands:
         return [Text("Everything runs on the delegate, in one precision.", style="dim")]
     rows = tables.table("Off XNNPACK, or in float", "Layers", "Kernels", "Convert", "Share", numbers_from=2)

@@ -1,4 +1,4 @@
-"""What a run leaves to read: profiles before and after, the report, and the result as JSON."""
+"""The files of a finished run: profiles before and after, the report, and the result as JSON."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def write_run(
     classes: Sequence[str],
     seconds: float = math.inf,
 ) -> None:
-    """Profile the original file and the run's own, and write all four files into the run's folder.
+    """Profile the original file and the run's own file, and write all four files into the run's folder.
 
-    `result.json` comes last: where it is, the run is complete. `seconds` are for the profiles, about: a slow network is
-    run less often then.
+    `result.json` is written last, so a run that has it is complete. `seconds` is roughly the time for both profiles:
+    a slow network is run fewer times.
     """
     run = Path(result.run)
     files = ((original, result.before), (run / result.after.file, result.after))
@@ -41,5 +41,5 @@ def write_run(
 
 
 def _runs(latency_ms: float, seconds: float) -> int:
-    """Profiled runs; each stands beside one without the profiler, and half the seconds are for the other file."""
+    """Number of profiled runs. Each has a partner without the profiler, and half of `seconds` is for the other file."""
     return RUNS if seconds == math.inf else max(FEWEST_RUNS, min(RUNS, int(seconds / 4 / (latency_ms / 1e3))))

@@ -1,4 +1,4 @@
-"""The small parts of which the terminal's tables are made."""
+"""The small parts that the terminal's tables are made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimseg.console import PlainConsole, as_options
 from slimseg.results import Disturbance
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-# What a terminal without Unicode shows instead; anything else becomes "?".
+# Replacements on a terminal without Unicode; any other character becomes "?".
 _ASCII = str.maketrans(
     {"×": "x", "→": ">", "–": "-", "−": "-", "±": "+", "✓": "v", "✗": "x", "…": "~", "·": "-", "•": "-", "█": "#"}
     | dict.fromkeys(_EIGHTHS[4:], "#")
@@ -20,21 +20,21 @@ _ASCII = str.maketrans(
 
 
 def bar(fraction: float, width: int, style: str = "cyan") -> Text:
-    """A horizontal bar of eighths of a character, `fraction` (0-1) of `width` long."""
+    """A horizontal bar in steps of an eighth of a character; its length is `fraction` (0-1) of `width`."""
     eighths = round(8 * width * min(max(fraction, 0.0), 1.0))
     if fraction > 0 and not eighths:
-        eighths = 1  # something is never drawn as nothing
+        eighths = 1  # a value above zero is always visible
     full, part = divmod(eighths, 8)
     return Text(("█" * full + (_EIGHTHS[part] if part else "")).ljust(width), style=style)
 
 
 def note(text: str) -> Text:
-    """What is to be known about a result, on a line of its own."""
+    """A remark about a result, on a line of its own."""
     return Text(f"note: {as_options(text)}", style="yellow")
 
 
 def table(*columns: str, numbers_from: int = 1) -> Table:
-    """An airy table: the first columns are text, those from `numbers_from` on are right-aligned numbers."""
+    """A table with wide spacing: columns from `numbers_from` on are right-aligned numbers, those before are text."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(columns):
         number = index >= numbers_from
@@ -50,7 +50,7 @@ def table(*columns: str, numbers_from: int = 1) -> Table:
 
 
 def shortened(name: str, width: int) -> Text:
-    """A name cut in the middle, as both ends of a layer's name tell where it is."""
+    """A name shortened in the middle, as both ends of a layer's name show where the layer is."""
     if len(name) <= width:
         return Text(name)
     tail = (width - 1) // 2
@@ -58,7 +58,7 @@ def shortened(name: str, width: int) -> Text:
 
 
 def disturbance(found: Disturbance | None) -> list[RenderableType]:
-    """A note, where times were taken on a machine that had other work to do."""
+    """A note, if other work on the machine disturbed the times."""
     return [] if found is None else [Text(f"note: {found.said}", style="yellow")]
 
 
@@ -68,7 +68,7 @@ def source_check(sentence: str) -> list[RenderableType]:
 
 
 def show(console: Console | None, *parts: RenderableType) -> None:
-    """Print; on an output that cannot carry Unicode, in its nearest ASCII."""
+    """Print the parts; if the output cannot show Unicode, in the nearest ASCII."""
     out = console or PlainConsole()
     if not out.options.ascii_only:
         for part in parts:

@@ -1,4 +1,4 @@
-"""Results as tables that a person enjoys at a glance; readable on 80 columns, without colour, and in a pipe."""
+"""Results as tables that are easy to read at a glance: on 80 columns, without colour, and in a pipe."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _BESIDE = {
 
 
 def show_profile(profile: Profile, *, top: int = 15, statistics: bool = False, console: Console | None = None) -> None:
-    """Print where the time goes: the `top` slowest layers, and with `statistics` every one with all its times."""
+    """Print where the time goes: the `top` slowest layers; with `statistics`, every layer with all its times."""
     parts = profile_parts(profile, top=top, statistics=statistics, width=(console or Console()).width)
     tables.show(console, _title(profile.model, units.milliseconds(profile.latency_ms)), *parts)
 
 
 def show_diagnosis(diagnosis: Diagnosis, *, verbose: bool = False, console: Console | None = None) -> None:
-    """Print the largest savings, the techniques by what they need, what the profile says, and what was left alone.
+    """Print the largest savings, the techniques by their needs, the profile's findings, and refused layers.
 
-    With `verbose` every site, variant and refused layer.
+    With `verbose`, print every site, variant and refused layer.
     """
     total = f"{units.milliseconds(diagnosis.latency_ms)} in {diagnosis.precision}"
     parts = [_title(diagnosis.model, total), *findings_of(diagnosis, verbose)]
@@ -73,7 +73,7 @@ def show_evaluation(evaluation: Evaluation, *, console: Console | None = None) -
 
 
 def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | None = None) -> None:
-    """Print the headline, the three files side by side, the budget, the edits, and where the files are."""
+    """Print the headline, the three files side by side, the budget, the edits, and the paths of the files."""
     style = "green" if result.budget_met else "yellow"
     parts: list[RenderableType] = [
         Panel.fit(Text(wording.headline(result), style="bold"), border_style=style, padding=(0, 2)),
@@ -104,7 +104,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _refusals(refusals: tuple[Refusal, ...], verbose: bool) -> list[RenderableType]:
-    """By technique the most frequent reason; every reason with its layers if `verbose`."""
+    """The most frequent reason of each technique; with `verbose`, every reason with its layers."""
     if not refusals:
         return []
     parts: list[RenderableType] = [Text(f"\nLeft alone ({_plural(len(refusals), 'site')})", style="bold")]
@@ -183,7 +183,7 @@ def _budget(result: SlimResult) -> Group:
 
 
 def _forms(result: SlimResult) -> list[RenderableType]:
-    """All that was compared as it would be deployed, and which of it is the result."""
+    """All forms that were compared in their deployed precision, with the chosen one marked."""
     if not result.forms:
         return []
     labelled = result.before.miou is not None

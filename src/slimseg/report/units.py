@@ -1,4 +1,4 @@
-"""Numbers as people read them: milliseconds, megabytes, giga-MACs, ratios. Decimal units throughout."""
+"""Numbers for people to read: milliseconds, megabytes, giga-MACs, ratios. All units are decimal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MINUS = "−"
 
 
 def milliseconds(ms: float) -> str:
-    """Three significant digits, "266 ms", "12.1 ms", "0.90 ms", "0.053 ms"; seconds from ten of them on."""
+    """Three significant digits, "266 ms", "12.1 ms", "0.90 ms", "0.053 ms"; in seconds from 10 s on."""
     if not math.isfinite(ms):
         return "–"
     if abs(ms) >= 10_000:
@@ -17,7 +17,7 @@ def milliseconds(ms: float) -> str:
 
 
 def saved(ms: float) -> str:
-    """A saving as the change that it makes: 83.1 -> "−83.1 ms", a loss with a plus."""
+    """A saving as a change of the time: 83.1 -> "−83.1 ms"; a loss has a plus."""
     sign = _MINUS if ms >= 0 else "+"
     return sign + milliseconds(abs(ms))
 
@@ -30,7 +30,7 @@ def with_error(saving_ms: float, error_ms: float | None) -> str:
 
 
 def noise(error_ms: float) -> str:
-    """What a difference lies within that is none: "±0.02 ms", twice its standard error."""
+    """The range of differences that mean nothing: "±0.02 ms", twice the standard error."""
     return f"±{milliseconds(2 * error_ms)}"
 
 
@@ -74,7 +74,7 @@ def times(ratio: float) -> str:
 
 
 def quotient(before: float, after: float) -> float:
-    """before / after, infinite where nothing is left."""
+    """before / after; infinity if `after` is zero."""
     return before / after if after else math.inf
 
 
@@ -98,7 +98,7 @@ def _digits(value: float) -> str:
         return "0"
     magnitude = math.floor(math.log10(abs(value)))
     decimals = min(max(0, 2 - magnitude), 2 if magnitude >= -1 else 3)
-    # Rounding can carry into the next power of ten: 9.999 is "10.0", not "10.00".
+    # Rounding can reach the next power of ten: 9.999 is "10.0", not "10.00".
     if decimals and abs(round(value, decimals)) >= 10 ** (magnitude + 1):
         decimals -= 1
     return f"{value:.{decimals}f}"

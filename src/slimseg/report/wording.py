@@ -1,4 +1,4 @@
-"""Sentences and groupings that the terminal and the page share."""
+"""Sentences and groupings that the terminal and the HTML report share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEEDS_WORDS: dict[Needs, str] = {
     "labels": "needs labels",
 }
 
-SAME_SIZE = 0.02  # a ratio closer to 1 is not worth a word
+SAME_SIZE = 0.02  # a ratio that is closer to 1 is not mentioned
 EQUAL = 1e-4  # outputs that differ by less are equal within float error
 
 _BUDGET_WORDS = {
@@ -30,7 +30,7 @@ _BUDGET_WORDS = {
 
 @dataclass(frozen=True)
 class RefusalGroup:
-    """All layers that one technique left alone for one reason."""
+    """All layers that one technique refused for one reason."""
 
     technique: str
     reason: str
@@ -77,19 +77,19 @@ def size_change(before: ModelSummary, after: ModelSummary) -> str:
 
 
 def size_gain(before: ModelSummary, after: ModelSummary) -> str:
-    """The same for a column of gains, where only a loss is named: "3.92×", "1.96× larger", "1.00×" of equal sizes."""
+    """The same for a column of gains, where only a loss is named: "3.92×", "1.96× larger", "1.00×" for equal sizes."""
     change = size_change(before, after)
     return "1.00×" if change.startswith("1.00×") else change.removesuffix(" smaller")
 
 
 def weights_change(result: SlimResult) -> str:
-    """In what the weights are stored, before and after: "weights in float16", "weights in float16 → int8"."""
+    """How the weights are stored before and after: "weights in float16", "weights in float16 → int8"."""
     before, after = result.before.weights, result.after.weights
     return f"weights in {before}" if before == after else f"weights in {before} → {after}"
 
 
 def accuracy_change(before: ModelSummary, after: ModelSummary) -> str:
-    """mIoU before -> after, or the agreement where there are no labels, or nothing."""
+    """mIoU before -> after, without labels the agreement, or nothing."""
     if before.miou is not None and after.miou is not None:
         return f"mIoU {units.percent(before.miou)} → {units.percent(after.miou)}"
     if after.agreement is not None:
@@ -107,13 +107,13 @@ def budget_sentence(check: BudgetCheck) -> str:
 
 
 def verdict(checks: Sequence[BudgetCheck]) -> str:
-    """On the whole budget: met, or what is missed."""
+    """A sentence on the whole budget: met, or which bounds are missed."""
     told = missed(checks)
     return f"The budget is not met: {told}." if told else "The budget is met."
 
 
 def missed(checks: Sequence[BudgetCheck]) -> str:
-    """The bounds that are missed, by how much; empty where none is."""
+    """The bounds that are missed, with the values wanted and reached; empty if none is."""
     return "; ".join(f"{budget_name(check)} {check.got}, wanted {check.wanted}" for check in checks if not check.met)
 
 

@@ -103,7 +103,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "clone.default": lambda call: Alias(call["self"], copies=True),
 }
 
-# Calls without an input that always give the same.
+# Calls that read no tensor and always return the same values.
 FACTORIES = frozenset(
     ("ones.default", "zeros.default", "full.default", "arange.default", "arange.start", "arange.start_step")
 )

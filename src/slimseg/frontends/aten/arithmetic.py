@@ -1,4 +1,4 @@
-"""Arithmetic on two activations, or on one and a constant."""
+"""Arithmetic on two activations, or on an activation and a constant."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def divide(call: Call) -> Layer | None:
 
 
 def together(suffix: str, build: Callable[[], nn.Module]) -> Callable[[Call], Layer | None]:
-    """An operator on two activations."""
+    """A handler for an operator on two activations."""
 
     def handler(call: Call) -> Layer | None:
         if not (call.is_value("self") and call.is_value("other")):
@@ -69,7 +69,7 @@ def power(call: Call) -> Layer | None:
 
 
 def _affine(call: Call, suffix: str, build: Callable[[Tensor], nn.Module]) -> Layer | None:
-    """A value with a constant: a number, or a tensor of one per channel."""
+    """A layer on an activation and a constant: a number, or a tensor with one value per channel."""
     source, constant = ("self", "other") if call.is_value("self") else ("other", "self")
     if len(call.output_shape) != 4 or call.output_shape != call.shape(source):
         return None

@@ -1,4 +1,4 @@
-"""A traced network becomes modules of the vocabulary, call by call; what depends on parameters only is computed."""
+"""Turns a traced network into modules of the vocabulary, call by call; computes what depends on parameters only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slimseg.frontends.program import Program
 from slimseg.graph import ops
 from slimseg.graph.names import node_name, unused
 
-LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed at once; above that it is left to every run
+LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed while opening; larger ones are computed in every run
 
 
 class Builder:
@@ -34,10 +34,10 @@ class Builder:
         self.viewed: set[fx.Node] = set()
 
     def build(self) -> None:
-        """Follow all calls; `values` then holds the new node of every one that depends on the image.
+        """Follow all calls; `values` then holds the new node of every call that depends on the image.
 
         Raises:
-            ModelError: the network does what cannot be followed, or takes far larger constants than a file holds.
+            ModelError: the network does something unsupported, or its constants take far more than the file.
         """
         image = self.program.image
         self.values[image] = self.graph.placeholder("image")
@@ -47,12 +47,12 @@ class Builder:
                 self._call(node)
 
     def module(self, result: fx.Node) -> fx.GraphModule:
-        """The module that gives the value of one of the nodes that `build` made."""
+        """The module that returns the value of one of the nodes that `build` made."""
         self.graph.output(self._mask(result))
         return fx.GraphModule(self.root, self.graph)
 
     def _mask(self, result: fx.Node) -> fx.Node:
-        """A mask is (1, height, width): what only casts it, or adds a channel, at the end of a network is left out."""
+        """A mask is (1, height, width): layers at the end that only cast it or add a channel are left out."""
         node = result
         while self._only_passes_on(node):
             node = node.all_input_nodes[0]
@@ -67,7 +67,7 @@ class Builder:
     # --- constants
 
     def _is_constant(self, node: fx.Node) -> bool:
-        """Compute at once what depends on parameters only (weight normalisation, a reshaped constant)."""
+        """Whether a value depends on parameters only (a reshaped constant, weight normalisation); computes it if so."""
         sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
         fixed = all(source in self.parameters for source in sources) if sources else name in aten.FACTORIES
         result = node.meta.get("val")
@@ -86,7 +86,7 @@ class Builder:
         return True
 
     def _memory_of(self, node: fx.Node) -> Tensor:
-        """A constant's own memory, which views of it share and calls in place change."""
+        """A constant's own memory, which its views share and in-place calls change."""
         return self.computed.setdefault(node, self.parameters[node].tensor.detach())
 
     def _keep(self, node: fx.Node, name: str, trainable: bool) -> None:
@@ -94,7 +94,7 @@ class Builder:
         self.parameters[node] = aten.Parameter(name, nn.Parameter(tensor) if trainable else tensor)
 
     def _keep_others(self, node: fx.Node) -> None:
-        """After a call in place: constants that lie in the same memory have changed, too."""
+        """After an in-place call: update the other constants in the same memory."""
         for other in self._sharing(node):
             before = self.parameters[other]
             self._keep(other, before.name, isinstance(before.tensor, nn.Parameter))
@@ -133,7 +133,7 @@ class Builder:
         return handler(aten.Call(node, self.parameters)) if handler else None
 
     def _memory(self, node: fx.Node, layer: object) -> fx.Node:
-        """The node that made the memory which `node`'s value lies in."""
+        """The node that made the memory in which `node`'s value lies."""
         if isinstance(layer, aten.Alias) and not layer.copies:
             return self.memory.get(layer.source, layer.source)
         if not _is_in_place(node) and not _is_view(node):
@@ -146,7 +146,7 @@ class Builder:
         return owner
 
     def _overwrite(self, node: fx.Node) -> None:
-        """After an in-place call, whoever reads its argument under any of its names sees the result."""
+        """After an in-place call, every reader of its argument, or of an alias of it, gets the result."""
         owner = self.memory[node]
         if owner in self.viewed or self._sharing(owner):
             raise ModelError(
@@ -170,7 +170,7 @@ class Builder:
         return self.graph.create_node("call_module", target, inputs, name=name)
 
     def _value(self, node: fx.Node) -> fx.Node:
-        if node not in self.values:  # a parameter that is read as an ordinary tensor
+        if node not in self.values:  # a parameter that is an operand, not a layer's weight
             parameter = self.parameters[node]
             flat = f"constant_{node_name(parameter.name)}_{node.name}"
             if isinstance(parameter.tensor, nn.Parameter):
@@ -183,7 +183,7 @@ class Builder:
     def _opaque(self, node: fx.Node) -> fx.Node:
         copied = self.graph.node_copy(node, self._value)
         if copied.target is torch.ops.aten.view.default:
-            # The strides that a view relies on may be others here (`contiguous` is left out, for one).
+            # A view relies on strides, which can differ here (`contiguous` is left out, for one).
             copied.target = torch.ops.aten.reshape.default
         elif _is_in_place(node):
             copied.target = _out_of_place(node.target)
@@ -191,7 +191,7 @@ class Builder:
         return copied
 
     def _name(self, node: fx.Node, layer: aten.Layer, inputs: tuple[fx.Node, ...]) -> str:
-        """A convolution is named after its parameters, what acts on one tensor after the layer it follows."""
+        """A layer is named after its parameters; without any and with one input, after the layer before it."""
         if layer.name:
             wanted = layer.name
         elif len(inputs) == 1 and inputs[0].op == "call_module":
@@ -203,7 +203,7 @@ class Builder:
 
 
 def _out_of_place(target: Any) -> Any:
-    """The operator that gives what an in-place one would write: whoever reads the memory reads its result instead."""
+    """The operator that returns what an in-place one would write; readers of that memory read the result instead."""
     name, overload = str(target).split(".")[1:]
     plain = getattr(getattr(torch.ops.aten, name.removesuffix("_"), None), overload, None)
     return target if plain is None else plain
@@ -215,7 +215,7 @@ def _is_in_place(node: fx.Node) -> bool:
 
 
 def _is_view(node: fx.Node) -> bool:
-    """Whether a call gives another look at its argument's memory (a slice, a permutation), not a tensor of its own."""
+    """Whether a call returns a view of its argument's memory (a slice, a permutation), not a tensor of its own."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or _is_in_place(node):
         return False

@@ -1,4 +1,4 @@
-"""One ATen call, as a handler sees it, and what a handler makes of it."""
+"""One ATen call, as a handler sees it, and the layers that a handler makes of it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A canonical node to be: which module, on which values."""
+    """A node to be made: its module, and the values that it reads."""
 
     module: Callable[[], nn.Module]
     inputs: tuple[fx.Node | int, ...]
-    suffix: str  # what the node is called where it has no parameters to be named after
+    suffix: str  # the end of the node's name, if it has no parameters to be named after
     name: str = ""
-    key: tuple[Any, ...] = ()  # equal keys share one module (shared weights)
+    key: tuple[Any, ...] = ()  # layers with equal keys share one module (shared weights)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Several canonical nodes for one call: an input of a later one may be the number of an earlier one."""
+    """Several nodes for one call; an integer among a layer's inputs is the index of an earlier layer of the chain."""
 
     layers: tuple[Layer, ...]
 
@@ -38,7 +38,7 @@ class Alias:
     """A call that changes nothing at inference."""
 
     source: fx.Node
-    copies: bool = False  # the result has memory of its own, which matters to in-place calls
+    copies: bool = False  # whether the result has memory of its own, which matters to in-place calls
 
 
 class Call:
@@ -56,13 +56,13 @@ class Call:
         return self.arguments[name]
 
     def tensor(self, name: str) -> Tensor | None:
-        """The parameter an argument refers to; None where it is absent or computed."""
+        """The parameter that an argument refers to; None if the argument is absent or computed."""
         value = self.arguments.get(name)
         parameter = self.parameters.get(value) if isinstance(value, fx.Node) else None
         return parameter.tensor if parameter else None
 
     def owner(self, name: str) -> str:
-        """The module path that a parameter belongs to: `encoder.conv` of `encoder.conv.weight`."""
+        """The path of the module that owns a parameter: `encoder.conv` for `encoder.conv.weight`."""
         parameter = self.parameters[self.arguments[name]]
         path = parameter.name.removeprefix("model.")
         module, parametrised, _ = path.partition(".parametrizations.")  # weight normalisation and the like
@@ -85,7 +85,7 @@ class Call:
         return tuple(self.node.meta["val"].shape)
 
     def key(self) -> tuple[Any, ...]:
-        """Identity of operator, parameters and settings, so that a module called twice stays one module."""
+        """Identity of operator, parameters and settings: a module that is called twice stays one module."""
         fixed = (value for value in self.arguments.values() if value not in self.values())
         return (str(self.node.target), *(str(value) for value in fixed))
 

@@ -1,4 +1,4 @@
-"""What operators cost, measured by running them on tensors without data, and how much of it a file may ask for."""
+"""The cost of operators, measured by running them on tensors without data, and how much of it a file may ask for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WINDOWS = frozenset(("max_pool2d_with_indices", "avg_pool2d", "avg_pool3d"))  #
 
 
 class Effort(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts while operators run within it: multiply-accumulates, and values that are read and written."""
+    """Counts multiply-accumulates, and values read and written, by the operators that run within it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -38,24 +38,24 @@ class Effort(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def values_of(value: Any) -> int:
-    """Values in a tensor, or in all tensors of nested lists and tuples."""
+    """Number of values in a tensor, or in all tensors of nested lists and tuples."""
     if isinstance(value, Tensor):
         return value.numel()
     return sum(map(values_of, value)) if isinstance(value, list | tuple) else 0
 
 
 def bytes_of(value: Any) -> int:
-    """Bytes of a tensor whose values all are stored, or of all tensors of nested lists and tuples."""
+    """Bytes of a tensor, if all its values are stored, or of all tensors of nested lists and tuples."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     return sum(map(bytes_of, value)) if isinstance(value, list | tuple) else 0
 
 
 class Allowance:
-    """How much memory and work the constants of a file may take, by how much the file holds.
+    """How much memory and work the constants of a file may take, in proportion to the file's size.
 
-    Constants are spread, reshaped and multiplied when a file is opened (weight normalisation, tables of positions).
-    What 50 kB of them may ask for is less than what 50 MB may.
+    Constants are expanded, reshaped and multiplied when a file is opened (weight normalisation, tables of positions). A
+    file of 50 kB may ask for less of this than one of 50 MB.
     """
 
     FREE_BYTES = 128 << 20
@@ -68,10 +68,10 @@ class Allowance:
         self.operations = self.OPERATIONS
 
     def spend(self, name: str, size_bytes: int, operations: int = 0) -> None:
-        """Take from what is left.
+        """Subtract a cost from what is left.
 
         Raises:
-            ModelError: too little is left; `name` is the constant that asks for it.
+            ModelError: too little is left; the message names the constant `name`.
         """
         self.bytes -= size_bytes
         self.operations -= operations

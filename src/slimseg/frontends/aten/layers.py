@@ -11,7 +11,7 @@ from slimseg.graph import ops
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:
-    """The model's own parameter, so that layers which share one go on sharing it."""
+    """The model's own parameter, so that layers that share one keep sharing it."""
     return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
 
 
@@ -45,7 +45,7 @@ def convolution(call: Call) -> Layer | Chain | None:
 
 
 def _padding(call: Call, weight: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Pixels above and below, left and right; and those that "same" adds below and on the right of an even kernel."""
+    """Pixels on both sides (height, width), and the pixel that "same" adds below and on the right for even kernels."""
     padding = call["padding"]
     if padding == "valid":
         return (0, 0), (0, 0)
@@ -102,7 +102,7 @@ def linear(call: Call) -> Layer | None:
 
 
 def simple(suffix: str, build: Callable[[], nn.Module], argument: str = "self") -> Callable[[Call], Layer]:
-    """A layer without settings."""
+    """A handler for a layer without settings."""
     return lambda call: Layer(build, (call[argument],), suffix)
 
 
@@ -129,7 +129,7 @@ def leaky_relu(call: Call) -> Layer:
 
 
 def random_relu(call: Call) -> Layer | None:
-    """At inference its slope is the middle of the range from which training draws it."""
+    """At inference the slope is the middle of the range from which training draws it."""
     slope = (float(call["lower"]) + float(call["upper"])) / 2
     return None if call["training"] else Layer(lambda: nn.LeakyReLU(slope), (call["self"],), "leaky_relu")
 

@@ -1,4 +1,4 @@
-"""What moves values about: pads, reshapes, slices, concatenation; and what changes nothing."""
+"""Calls that move values (pads, reshapes, slices, concatenation), and calls that change nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pad(call: Call) -> Layer | None:
 
 
 def expand(call: Call) -> Layer | Alias | None:
-    """One pixel spread over a map is the nearest resize of it."""
+    """Expanding one pixel over a map is a nearest resize of it."""
     before, after = call.shape("self"), call.output_shape
     if before == after:
         return Alias(call["self"])
@@ -31,7 +31,7 @@ def expand(call: Call) -> Layer | Alias | None:
 
 
 def reshape(call: Call) -> Layer | Alias:
-    """view, reshape, flatten, squeeze, unsqueeze: the same values in torch's order."""
+    """view, reshape, flatten, squeeze, unsqueeze: the same values in the same order, in another shape."""
     shape = call.output_shape
     if call.shape("self") == shape:
         return Alias(call["self"])
@@ -53,7 +53,7 @@ def transpose(call: Call) -> Layer:
 
 
 def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | None]:
-    """Over some dimensions; the mean over a map that stays a map is global average pooling."""
+    """A handler for a reduction over some dimensions; the mean over a map with `keepdim` is global average pooling."""
 
     def handler(call: Call) -> Layer | None:
         rank = len(call.shape("self"))
@@ -68,7 +68,7 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | None]:
 
 
 def part(item: fx.Node) -> Layer | Chain | None:
-    """One of several results: of split or chunk, as a slice of what was split; of max, as a reduction or a mask."""
+    """One of several results: of split or chunk as a slice of their input; of max as a reduction or an argmax."""
     whole, index = item.args
     if not isinstance(whole, fx.Node) or not isinstance(index, int):
         return None
@@ -111,7 +111,7 @@ def arg_max(call: Call) -> Layer | Chain | None:
 
 
 def _largest(source: fx.Node, dim: int | None, keepdim: bool) -> Layer | Chain | None:
-    """The index of the largest value along a dimension of a map, which is put in the place of channels for that."""
+    """The index of the largest value along a dimension of a map, which is first moved to the place of the channels."""
     shape = tuple(source.meta["val"].shape)
     if dim is None or len(shape) != 4 or dim % 4 == 0:
         return None
@@ -150,7 +150,7 @@ def alias(argument: str) -> Callable[[Call], Alias]:
 
 
 def dropout(call: Call) -> Alias | None:
-    """Nothing at inference; where a network draws numbers all the same, it goes on doing so."""
+    """Does nothing at inference; a call that draws random numbers even then stays as it is."""
     return None if call["train"] else Alias(call["input"])
 
 

@@ -1,15 +1,15 @@
-"""Which ATen operators a file may call: those that networks for images are made of, and nothing else.
+"""The ATen operators that a file may call: those that networks for images consist of, and no others.
 
-Opening a file runs it: on shapes, on its constants, and once as a whole. An operator may be called where
+Opening a file runs its operators: on shapes, on constants, and once as a whole. An operator may be called if
 
-1. its name stands in the list below: plain arithmetic, reductions, layers, what moves values about, constants. The list
-   is positive, as torch has some 3,000 operators, among them ones that read and write files (`from_file`), change the
-   memory of others (`set_`, `resize_`), read memory that was never written (`empty`), draw random numbers, and kernels
-   of one vendor that trust their arguments;
-2. nothing that it must take is a generator, a storage or a stream: it takes tensors, numbers, truth values and plain
-   words, and gives tensors;
-3. it gives the same at every call, with as many tensors and of such sizes as its arguments' shapes say;
-4. it writes to nothing, but for the form with an underscore (`relu_`), which may overwrite an activation.
+1. its name is in the list below: plain arithmetic, reductions, layers, moving values, constants. Only listed operators
+   are allowed, as torch has some 3,000, among them ones that read and write files (`from_file`), change the memory of
+   others (`set_`, `resize_`), read memory that was never written (`empty`) or draw random numbers, and vendor-specific
+   kernels that trust their arguments;
+2. no required argument is a generator, a storage or a stream: it takes tensors, numbers, truth values and plain words,
+   and returns tensors;
+3. it returns the same at every call, and its arguments' shapes determine the number and sizes of its results;
+4. it writes to no argument, except for the form with an underscore (`relu_`), which may overwrite an activation.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ unflatten unfold unsafe_chunk unsafe_split unsqueeze unsqueeze_copy view view_as
 _CONSTANTS = """
 arange eye full full_like linspace new_full new_ones new_zeros ones ones_like scalar_tensor zeros zeros_like
 """
-# Operators that draw random numbers where this argument of theirs is set, as in training.
+# Operators that draw random numbers if this argument is set, as in training.
 DRAWING = {
     "dropout": "train",
     "feature_dropout": "train",
@@ -69,7 +69,7 @@ DRAWING = {
     "rrelu": "training",
     "scaled_dot_product_attention": "dropout_p",
 }
-# They check or note something and give nothing: a network without them computes the same.
+# Operators that only check something and return nothing: a network without them computes the same.
 ASSERTIONS = frozenset(("_assert_tensor_metadata", "_assert_async", "_assert_scalar"))
 
 _NAMES = frozenset(" ".join((_ARITHMETIC, _REDUCTIONS, _LAYERS, _LAYOUT, _CONSTANTS)).split())
@@ -101,7 +101,7 @@ def operator(target: str) -> OpOverload | None:
 
 
 def writes(found: OpOverload) -> bool:
-    """Whether it overwrites its first argument."""
+    """Whether an operator overwrites its first argument."""
     return any(argument.alias_info is not None and argument.alias_info.is_write for argument in found._schema.arguments)
 
 
@@ -115,5 +115,5 @@ def _is_plain(found: OpOverload) -> bool:
         return False
     if {str(result.type) for result in schema.returns} not in ({"Tensor"}, {"List[Tensor]"}):
         return False
-    steady = name.removesuffix("_") in DRAWING or name == "index"  # indexing by truth values has no shape: it fails
+    steady = name.removesuffix("_") in DRAWING or name == "index"  # indexing by truth values fails: it has no shape
     return steady or not _UNSTEADY & set(found.tags)

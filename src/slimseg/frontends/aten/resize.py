@@ -1,8 +1,8 @@
-"""Resizes. torch reads at other places when it is given a scale than when it is given a size.
+"""Resizes. torch reads at different positions for a scale than for a size.
 
 With a scale s, pixel y of the result is read at (y + ½)/s − ½, with a size at (y + ½)·h/H − ½; the two differ where
-h·s is no whole number H. The vocabulary has sizes only. So a part of the map is resized whose length times the scale is
-a whole number: a shorter one, the rest cut off, or a longer one, of whose result the rest is cut off.
+h·s is not a whole number H. The vocabulary has sizes only. So the map is resized from a length whose product with the
+scale is a whole number: a shorter one, whose other pixels are cut off first, or a longer one, whose result is cropped.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from slimseg.frontends.aten.call import Call, Chain, Layer, pair
 from slimseg.graph import ops
 
-_CLOSE = 5e-4  # pixels between two places that count as one
-_UNREAD = 1e9  # stands for pixels that must not be read
+_CLOSE = 5e-4  # pixels: positions that are nearer count as the same
+_UNREAD = 1e9  # marks pixels that must not be read
 _IN_ONE_DIMENSION = {"bilinear": "linear", "nearest": "nearest", "nearest-exact": "nearest-exact"}
 
 
 @dataclass(frozen=True)
 class Side:
-    """How one side is resized: `length` of its pixels (more than there are: the last one again), to `target`."""
+    """How one side is resized: `length` input pixels (a padded side repeats its last pixel once) to `target` pixels."""
 
     length: int
     target: int
@@ -42,7 +42,7 @@ def resize(mode: ops.ResizeMode) -> Callable[[Call], Layer | Chain | None]:
         for length, target, scale in zip(lengths, size, _scales(call), strict=True):
             side = Side(length, target) if scale is None else _side(mode, length, target, scale)
             if side is None:
-                return None  # left to torch
+                return None  # the call stays an opaque node
             sides.append(side)
         return _layers(source, mode, lengths, size, sides)
 
@@ -50,7 +50,7 @@ def resize(mode: ops.ResizeMode) -> Callable[[Call], Layer | Chain | None]:
 
 
 def _scales(call: Call) -> tuple[float | None, float | None]:
-    """Factors of height and width, where the call has them; torch ignores those that are not positive."""
+    """Scales of height and width; None where the call has none, or none above zero, which torch ignores."""
     if "scale_factors" in call.arguments:
         given = call["scale_factors"] or (None, None)
     else:
@@ -60,7 +60,7 @@ def _scales(call: Call) -> tuple[float | None, float | None]:
 
 
 def _side(mode: ops.ResizeMode, length: int, target: int, scale: float) -> Side | None:
-    """The side that reads where torch reads with that scale; None where there is none."""
+    """A side that reads at the same positions as torch does with that scale; None if there is none."""
     wanted = _reads(mode, torch.arange(length, dtype=torch.float32), target, scale)
     return next((side for side in _candidates(length, target, scale) if _is_read_as(mode, length, side, wanted)), None)
 
@@ -76,7 +76,7 @@ def _candidates(length: int, target: int, scale: float) -> Iterator[Side]:
 
 
 def _misfit(side: Side, scale: float) -> float:
-    """By how much two neighbouring pixels of the result are read too far apart, or too close to each other."""
+    """Error in the distance between the positions that two neighbouring pixels of the result are read at."""
     return abs(side.length / side.target - 1 / scale) if side.target else math.inf
 
 
@@ -89,7 +89,7 @@ def _is_read_as(mode: ops.ResizeMode, length: int, side: Side, wanted: Tensor) -
 
 
 def _reads(mode: ops.ResizeMode, values: Tensor, target: int, scale: float | None) -> Tensor:
-    """The values at the places where torch reads for each of `target` pixels."""
+    """`values` at the positions where torch reads for each of `target` pixels."""
     name = _IN_ONE_DIMENSION[mode]
     if scale is None:
         return F.interpolate(values[None, None], size=target, mode=name)[0, 0]
@@ -107,7 +107,7 @@ def _layers(
         return len(layers) - 1
 
     for dim, length, side in zip((2, 3), lengths, sides, strict=True):
-        if side.length > length:  # the last pixel again, as torch reads it where a place lies behind it
+        if side.length > length:  # the last pixel again, as torch reads it for positions beyond it
             whole = len(layers) - 1 if layers else source
             last = put("last", partial(ops.Slice, dim, length - 1, length))
             layers.append(Layer(partial(ops.Concat, dim), (whole, last), "grown"))

@@ -1,17 +1,17 @@
-"""Keras files (`.keras`, `.h5`; Keras 2 and 3) become a Graph, layer by layer from the stored configuration.
+"""Opens Keras files (`.keras`, `.h5`; Keras 2 and 3) as a Graph, layer by layer from the stored configuration.
 
-    stored.py      what the file holds: configuration and weights, read by h5py in a child process
+    stored.py      reads configuration and weights from the file with h5py, in a child process
     config.py      the configuration of both Keras generations as one structure
-    weights.py     which stored array belongs to which layer
-    network.py     walks the layers, nested and shared ones included; builder.py emits canonical nodes
+    weights.py     finds the stored arrays of each layer
+    network.py     walks the layers, including nested and shared ones; builder.py emits the Graph's nodes
     layers.py      one function per layer class (convolutions.py, pooling.py, normalisation.py beside it)
     functions.py   the functions that Keras operations, TFOpLambda and Lambda call, by name
-                   (activations.py, arithmetic.py, layout.py: what layers and functions have in common)
-    lambdas.py     what a Lambda's stored code says, read without running it (bytecode.py, marshalled.py)
-    preprocessing.py  what the first layers say about the image
+                   (activations.py, arithmetic.py, layout.py: code that layers and functions share)
+    lambdas.py     interprets a Lambda's stored code without running it (bytecode.py, marshalled.py)
+    preprocessing.py  what the first layers imply about the image's preprocessing
 
-Keras itself is not needed: its loader runs what the file asks for and stumbles over Keras 2 files, while a layer's
-configuration says all that there is to know. Nothing in the file is executed or unpickled.
+Keras itself is not needed: a layer's configuration contains everything, while Keras's loader runs code that the file
+names and fails on many Keras 2 files. Nothing in the file is executed or unpickled.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from slimseg.frontends.keras.stored import Stored
     from slimseg.graph.graph import Graph
 
-READ_TIMEOUT_S = 8.0  # and a second more for so many bytes:
+READ_TIMEOUT_S = 8.0  # and one more second for every so many bytes:
 READ_BYTES_PER_S = 20e6
 
 
 def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:
     """Open a `.keras` or `.h5` file.
 
-    `input_size` (height, width) is for networks that were saved for images of any size; others know their own.
+    `input_size` (height, width) is for networks that were saved for images of any size; other files state their size.
 
     Raises:
-        ModelError: the file is damaged, holds no whole network, or a layer has no counterpart here.
+        ModelError: the file is damaged, holds no whole network, or a layer has no equivalent in slimseg.
     """
     held = _read(path)
     try:
@@ -50,12 +50,12 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
 
 
 def _one_line(error: object) -> str:
-    """What the error says, without the control characters that a hostile name could bring into a terminal."""
+    """The error's text, without control characters that a hostile name could bring into a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in str(error)[:600]).strip()
 
 
 def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None, output: str | int | None) -> Graph:
-    # Imported here: the child imports this package, too, and should not wait for torch.
+    # Imported here, since the child process also imports this package and should not wait for torch.
     from dataclasses import replace
 
     from slimseg.frontends.keras import config, network, preprocessing
@@ -70,7 +70,7 @@ def _graph(held: Stored, path: Path, input_size: tuple[int, int] | None, output:
 
 
 def _read(path: Path) -> Stored:
-    """Contents of the file. HDF5 is native code, and the file untrusted: it is read in a child of its own."""
+    """The file's contents. HDF5 is native code and the file is untrusted, so a separate child process reads it."""
     from slimseg.runtimes.child import Child
 
     try:

@@ -1,4 +1,4 @@
-"""Activations by Keras's and TensorFlow's names for them: each takes the builder and a value."""
+"""Activations by their names in Keras and TensorFlow; each function takes the builder and a value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def apply(b: Builder, x: Value, stored: Any, suffix: str = "") -> Value:
     """The activation that a layer's configuration names: a string, or a serialised function or layer.
 
     Raises:
-        ModelError: it is not one of the table.
+        ModelError: the table has no such activation.
     """
     name, settings = _named(stored)
     if name == "linear":
@@ -71,7 +71,7 @@ def relu(
 
 
 def clip(b: Builder, x: Value, low: float | None, high: float | None, suffix: str = "") -> Value:
-    """min(max(x, low), high), spelled as the activation that it is where it is one."""
+    """min(max(x, low), high), as ReLU or ReLU6 where it equals one of them."""
     if low == 0 and high is None:
         return b.emit(nn.ReLU(), x, suffix=suffix)
     if (low, high) == (0, 6):
@@ -112,7 +112,7 @@ def gelu(b: Builder, x: Value, approximate: bool = False, suffix: str = "") -> V
 
 
 def hard_sigmoid(b: Builder, x: Value, suffix: str = "") -> Value:
-    """relu6(x + 3)/6; Keras 2 had clip(0.2x + 0.5, 0, 1)."""
+    """relu6(x + 3)/6; in Keras 2 it was clip(0.2x + 0.5, 0, 1)."""
     if not b.is_keras2:
         return b.emit(nn.Hardsigmoid(), x, suffix=suffix)
     line = b.affine(x, 0.2, 0.5, suffix=f"{suffix}_line".strip("_"))

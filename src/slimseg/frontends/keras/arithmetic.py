@@ -22,7 +22,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "/": operator.truediv,
     "//": operator.floordiv,
 }
-_LARGEST = 1e9  # of numbers that a Lambda computes with
+_LARGEST = 1e9  # largest number that a Lambda may compute with
 
 
 def add(b: Builder, x: Any, y: Any, suffix: str = "") -> Any:
@@ -73,7 +73,7 @@ def _binary(
     constant_first: Callable[[Any, Value], Value] | None,
     suffix: str,
 ) -> Any:
-    """Two tensors, or a tensor and a constant in either order (`constant_first` None: order does not matter)."""
+    """Two tensors, or a tensor and a constant in either order (`constant_first` None: the order does not matter)."""
     if isinstance(x, Value) and isinstance(y, Value):
         if len(x.shape) != len(y.shape):
             raise ModelError(f"{x.keras_shape} and {y.keras_shape} are combined, which have not the same dimensions")
@@ -96,10 +96,10 @@ def _number(value: Any) -> float:
 
 
 def compute(sign: str, x: Any, y: Any) -> Any:
-    """`x sign y` for two plain numbers of moderate size: sizes that a Lambda works out.
+    """`x sign y` for two plain numbers of moderate size, as in sizes that a Lambda computes.
 
     Raises:
-        ModelError: they are anything else.
+        ModelError: an operand is something else.
     """
     both = all(isinstance(each, int | float) and abs(each) <= _LARGEST for each in (x, y))
     if not both or (sign in ("/", "//") and not y):
@@ -156,7 +156,7 @@ def arg_max(b: Builder, x: Value, axis: Any = -1, keepdims: bool = False, suffix
 
 
 def cast(b: Builder, x: Value, dtype: Any, suffix: str = "") -> Value:
-    """Floats stay float32, whatever their width; integers become what they are called."""
+    """Floats stay float32, whatever their width; integers get the given type."""
     wanted = str(dtype)
     if wanted in ("int32", "int64"):
         return b.emit(ops.Cast(wanted), x, suffix=suffix)  # type: ignore[arg-type]

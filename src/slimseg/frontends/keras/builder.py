@@ -1,4 +1,4 @@
-"""Emits canonical nodes (NCHW) for what Keras says in NHWC: names, shapes, shared parameters, size limits."""
+"""Emits the Graph's NCHW nodes for Keras's NHWC layers: names, shapes, shared parameters, size limits."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, legal
 from slimseg.graph.orders import TO_NHWC, nhwc_shape
 
-MAX_VALUES = 1 << 28  # of one tensor: more is no network, but a damaged number
-MAX_NODES = 6_000  # and calls of layers and models
-MAX_STEPS = 5_000_000  # of reading: arguments of calls, instructions of lambdas
-_COPIES = 64  # of all weights: a layer that is called again has its weights copied once more
+MAX_VALUES = 1 << 28  # values of one tensor; a larger number is damage, not a network
+MAX_NODES = 6_000  # nodes, and calls of layers and models
+MAX_STEPS = 5_000_000  # arguments of calls and instructions of Lambdas that may be read
+_COPIES = 64  # times all weights that may be stored: each further call of a layer copies its weights
 _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph; `shape` is NCHW where it has four dimensions, batch 1."""
+    """A tensor of the graph; `shape` is NCHW if it has four dimensions, with batch 1."""
 
     node: fx.Node
     shape: tuple[int, ...]
 
     @property
     def keras_shape(self) -> tuple[int, ...]:
-        """As Keras sees it: NHWC."""
+        """Shape as Keras sees it: NHWC."""
         return nhwc_shape(self.shape)
 
     def dim(self, axis: int) -> int:
-        """torch's dimension for Keras's `axis`."""
+        """torch's dimension for Keras's `axis`.
+
+        Raises:
+            ModelError: the tensor has no such axis.
+        """
         rank = len(self.shape)
         if not isinstance(axis, int) or not -rank <= axis < rank:
             raise ModelError(f"axis {axis} of a tensor of {rank} dimensions does not exist")
@@ -49,19 +53,19 @@ class Value:
 
 
 class Builder:
-    """One graph in the making. Nodes are named after the layer that is being said (`layer_named`)."""
+    """One graph under construction. Nodes are named after the layer that is being emitted (`layer_named`)."""
 
     def __init__(self, version: str, path: Path, stored: int = 0) -> None:
-        """`stored`: numbers among the weights of the file."""
+        """`stored`: how many numbers the file's weights have."""
         self.version = version
         self.path = path
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.notes: list[str] = []
         self._names = Names()
-        self._modules: dict[tuple[str, str, int], tuple[str, str]] = {}  # -> (target, repr of the module)
-        self._said: Counter[str] = Counter()  # nodes of this call of the layer, by suffix
-        self._layer = ("", "")  # identity and name
+        self._modules: dict[tuple[str, str, int], tuple[str, str]] = {}  # -> (name of the module, its repr)
+        self._said: Counter[str] = Counter()  # number of nodes of the current layer call, by suffix
+        self._layer = ("", "")  # identity and name of the current layer
         self._calls = 0
         self._steps_left = MAX_STEPS
         self._copies_left = _COPIES * stored + (1 << 25)
@@ -73,7 +77,7 @@ class Builder:
 
     @contextmanager
     def layer_named(self, identity: str, name: str) -> Iterator[None]:
-        """What is emitted inside belongs to the layer of that identity: a second call of it shares its parameters."""
+        """Nodes emitted inside belong to the layer of that identity; a second call of it shares its parameters."""
         self.call()
         before, self._layer = self._layer, (identity, name)
         self._said.clear()
@@ -83,20 +87,20 @@ class Builder:
             self._layer = before
 
     def call(self) -> None:
-        """A layer or a nested model is called once more.
+        """Count one more call of a layer or nested model.
 
         Raises:
-            ModelError: that is more often than any network does: models in models in models, each called twice.
+            ModelError: there are too many calls, as in models nested in models that are each called twice.
         """
         self._calls += 1
         if self._calls > MAX_NODES:
             raise ModelError(f"the network calls its layers more than {MAX_NODES} times: refused")
 
     def spend(self, steps: int) -> None:
-        """So many arguments or instructions are about to be read.
+        """Count arguments or instructions before they are read.
 
         Raises:
-            ModelError: all of them together are more than any network has.
+            ModelError: there are more of them in total than in any network.
         """
         self._steps_left -= steps
         if self._steps_left < 0:
@@ -107,7 +111,7 @@ class Builder:
         return Value(self.graph.placeholder("image"), shape)
 
     def emit(self, module: nn.Module, *inputs: Value, suffix: str = "") -> Value:
-        """One node; `suffix` tells it from other nodes of the same layer.
+        """Emit one node; `suffix` distinguishes it from other nodes of the same layer.
 
         Raises:
             ModelError: the inputs do not fit the module.
@@ -135,7 +139,7 @@ class Builder:
         return fx.GraphModule(self.root, self.graph)
 
     def _target(self, module: nn.Module, name: str, suffix: str) -> str:
-        """The module's name: an earlier call's where it says the same with parameters, else a new one of its own."""
+        """The name of an earlier call's module if it has the same settings and parameters, else of the new one."""
         self._said[suffix] += 1
         key = (self._layer[0], suffix, self._said[suffix])
         has_state = bool(module.state_dict())
@@ -152,14 +156,14 @@ class Builder:
         return name
 
     def _free_name(self, suffix: str) -> str:
-        """The layer's name as a plain Python identifier: torch.fx writes code with it, and the file is untrusted."""
+        """The layer's name as a plain Python identifier: torch.fx puts it into code, and the file is untrusted."""
         said = self._layer[1][:_LONGEST_NAME]
         wanted = re.sub(r"[^A-Za-z0-9_]", "_", f"{said}_{suffix}" if suffix else said)
         return self._names.new(legal(wanted[:_LONGEST_NAME]))
 
 
 def constant(raw: object, like: Value) -> Tensor | None:
-    """A number or nested list, in NHWC, as a tensor that broadcasts against `like`; None stays None."""
+    """A number or nested list in NHWC as a tensor that broadcasts against `like` (NCHW); None stays None."""
     if raw is None:
         return None
     array: Array = np.asarray(raw, np.float32)
@@ -178,7 +182,7 @@ def constant(raw: object, like: Value) -> Tensor | None:
 
 
 def parameter(array: Array, order: Sequence[int] | None = None) -> nn.Parameter:
-    """Stored weights as a trainable parameter, dimensions in another order."""
+    """Stored weights as a trainable parameter, with their dimensions in another order."""
     if order is not None and array.ndim != len(order):
         raise ModelError(f"weights of shape {array.shape} should have {len(order)} dimensions")
     ordered = array if order is None else array.transpose(order)

@@ -1,7 +1,7 @@
-"""Instructions of Python 3.6 to 3.13, in one vocabulary: what a straight-line expression is compiled to.
+"""Decodes instructions of Python 3.6 to 3.13 into one vocabulary, for code that computes one expression.
 
-Numbers are those of each version's `opcode.py`. A jump, a loop, an import or anything else is in no table, so that code
-which does more than compute one expression is refused.
+The numbers are those of each version's `opcode.py`. Jumps, loops, imports and everything else are in no table, so code
+that does more than compute one expression is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _3_13 = {
 }  # fmt: skip
 _RESUME, _COPY_FREE_VARS = {"3.11": 151, "3.13": 149}, {"3.11": 149, "3.13": 62}
 _EXTENDED = {id(_OLD): 144, id(_3_11): 144, id(_3_12): 144, id(_3_13): 71}
-# How many cache entries follow LOAD_GLOBAL, LOAD_ATTR, BINARY_SUBSCR: where 3.11 and 3.12 differ.
+# How many cache entries follow LOAD_GLOBAL, LOAD_ATTR and BINARY_SUBSCR in 3.11; 3.12 has other numbers of them.
 _CACHES_OF_3_11 = {116: 5, 106: 4, 25: 4}
 OPERATORS = {0: "+", 2: "//", 5: "*", 8: "**", 10: "-", 11: "/"}
 
@@ -45,7 +45,7 @@ class Instruction:
 
 
 def instructions(code: Code) -> Iterator[Instruction]:
-    """What the code says, step by step.
+    """The instructions of the code, one by one.
 
     Raises:
         ModelError: it does more than compute one expression.
@@ -61,13 +61,13 @@ def instructions(code: Code) -> Iterator[Instruction]:
         if number not in table:
             raise ModelError(f"its code does more than compute one expression (instruction {number})")
         name = table[number]
-        if name.endswith("_shifted"):  # the lowest bit says whether a call follows
+        if name.endswith("_shifted"):  # the lowest bit is a flag, and the index is in the other bits
             name, argument = name.removesuffix("_shifted"), argument >> 1
         yield Instruction(name, argument)
 
 
 def _table(code: Code) -> dict[int, str]:
-    """Python does not note its version: the first instruction of 3.11 and 3.13 differs, and the caches of 3.12."""
+    """The version's table. Code stores no version: the first instruction shows 3.13, the caches tell 3.11 from 3.12."""
     if not code.is_new:
         return _OLD
     start = list(code.code[0:4:2])
@@ -83,4 +83,4 @@ def _is_3_11(numbers: bytes) -> bool:
         if number in _CACHES_OF_3_11:
             following = numbers[at + 1 :]
             return len(following) - len(following.lstrip(b"\0")) == _CACHES_OF_3_11[number]
-    return False  # without any of them both mean the same
+    return False  # without these instructions, the code means the same in both versions

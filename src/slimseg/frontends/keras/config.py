@@ -15,7 +15,7 @@ from typing import Any
 from slimseg.errors import ModelError
 
 MODELS = ("Functional", "Model", "Sequential")
-MAX_LAYERS = 5000  # of one model
+MAX_LAYERS = 5000  # layers of one model
 LONGEST_NAME = 1000  # characters
 
 
@@ -41,7 +41,7 @@ class Call:
 
     @cached_property
     def size(self) -> int:
-        """How many values all its arguments hold."""
+        """The number of values in all its arguments."""
         return _size(self.args) + _size(self.kwargs)
 
 
@@ -51,7 +51,7 @@ class Layer:
     class_name: str
     config: dict[str, Any]
     calls: tuple[Call, ...] = ()
-    is_operation: bool | None = False  # one of keras.ops, not a layer ("Add" exists as both); None: not told
+    is_operation: bool | None = False  # whether it is of keras.ops, not a layer ("Add" is both); None: unknown
     model: Model | None = None
 
 
@@ -67,7 +67,7 @@ def parse(raw: Any) -> Model:
     """Read the stored configuration of a whole network.
 
     Raises:
-        ModelError: it is subclassed, or not a configuration at all.
+        ModelError: it is a subclassed model, or no configuration at all.
     """
     if not isinstance(raw, dict) or "class_name" not in raw:
         raise ModelError("the stored configuration describes no network")
@@ -134,7 +134,7 @@ def _layer(raw: Any) -> Layer:
 
 
 def _is_operation(raw: dict[str, Any]) -> bool | None:
-    """Told by its module; the `.h5` files of Keras 3 leave that out, and only a layer says there if it is trained."""
+    """Whether it is one of keras.ops, by its module; Keras 3's `.h5` files omit that, but layers have "trainable"."""
     if raw.get("module"):
         return str(raw["module"]).startswith("keras.src.ops")
     calls, config = list(raw.get("inbound_nodes") or ()), raw["config"]
@@ -143,7 +143,7 @@ def _is_operation(raw: dict[str, Any]) -> bool | None:
 
 
 def _ends(raw: Any) -> tuple[Ref, ...]:
-    """One end is ["conv", 0, 0]; several are a list (or dictionary) of those."""
+    """The inputs or outputs of a model: ["conv", 0, 0], or a list (or dictionary) of such."""
     if isinstance(raw, dict):
         raw = list(raw.values())
     if _is_ref(raw):
@@ -155,7 +155,7 @@ def _ends(raw: Any) -> tuple[Ref, ...]:
 
 
 def _is_ref(raw: Any) -> bool:
-    """["conv", 0, 0], in an argument of Keras 2 followed by a dictionary of further arguments."""
+    """Whether it is ["conv", 0, 0], which Keras 2 follows by a dictionary of further arguments in calls."""
     return (
         isinstance(raw, list)
         and len(raw) in (3, 4)
@@ -170,7 +170,7 @@ def _call(raw: Any) -> Call:
         return Call(
             tuple(_new_value(item) for item in raw["args"]), {k: _new_value(v) for k, v in raw["kwargs"].items()}
         )
-    if _is_ref(raw):  # TFOpLambda of one argument
+    if _is_ref(raw):  # a TFOpLambda with one argument
         raw = [raw]
     values = [_old_value(item) for item in raw]
     kwargs = {key: _old_argument(value) for item in raw if len(item) == 4 for key, value in item[3].items()}
@@ -178,7 +178,7 @@ def _call(raw: Any) -> Call:
 
 
 def _old_value(item: Any) -> Any:
-    """["conv", 0, 0, {...}], or ["_CONSTANT_VALUE", -1, 3.0, {...}]."""
+    """An argument in Keras 2: ["conv", 0, 0, {...}], or ["_CONSTANT_VALUE", -1, 3.0, {...}]."""
     return item[2] if item[0] == "_CONSTANT_VALUE" else Ref(item[0], item[1], item[2])
 
 

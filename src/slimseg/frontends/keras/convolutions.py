@@ -1,4 +1,4 @@
-"""Convolutions: kernels from Keras's (height, width, in, out) to torch's order, "same" padding made explicit."""
+"""Convolutions: converts kernels from Keras's (height, width, in, out) to torch's order, "same" padding to pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Amounts = tuple[tuple[int, int], tuple[int, int]]  # (before, after) in height a
 def same_padding(
     x: Value, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
 ) -> Amounts:
-    """As TensorFlow pads: the result has ⌈length / stride⌉ pixels, and an odd one of padding goes behind."""
+    """TensorFlow's "same": the result has ⌈length / stride⌉ pixels, and an odd pixel of padding goes after."""
     sides = []
     for length, size, step, spread in zip(x.shape[2:], kernel, stride, dilation, strict=True):
         if not step or not size:
@@ -37,7 +37,7 @@ def module(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> nn.Conv2d:
-    """A convolution of a Keras kernel (height, width, in per group, out)."""
+    """A convolution with a Keras kernel (height, width, in per group, out)."""
     if kernel.ndim != 4 or groups < 1 or kernel.shape[3] % groups or 0 in (*kernel.shape, *stride, *dilation):
         raise ModelError(f"a kernel of {kernel.shape} in {groups} groups is no convolution")
     height, width, inputs, outputs = kernel.shape
@@ -74,7 +74,7 @@ def separable(said: Said) -> Value:
 
 
 def _depthwise_kernel(kernel: Array, bias: list[Array]) -> tuple[Array, list[Array], int]:
-    """(height, width, channels, multiplier) as a kernel of one group per channel."""
+    """A kernel (height, width, channels, multiplier) as one with one group per channel; bias; number of groups."""
     if kernel.ndim != 4:
         raise ModelError(f"a kernel of {kernel.shape} is no depthwise convolution")
     height, width, channels, multiplier = kernel.shape
@@ -106,7 +106,7 @@ def _activated(said: Said, x: Value) -> Value:
 
 
 def transposed(said: Said) -> Value:
-    """Kernel (height, width, out, in); TensorFlow's "same" gives length · stride pixels and cuts the odd one behind."""
+    """Kernel (height, width, out, in); TensorFlow's "same" gives length · stride pixels and cuts an odd one after."""
     config, x = said.config, said.x
     kernel, *bias = said.weights("kernel", *_bias(said))
     stride, dilation = pair(config.get("strides", 1)), pair(config.get("dilation_rate", 1))
@@ -122,7 +122,7 @@ def transposed(said: Said) -> Value:
     settings: dict[str, Any] = {"stride": stride, "dilation": dilation, "bias": bool(bias), "device": "meta"}
     outputs, inputs = kernel.shape[2:]
     paddings = tuple(before for before, _ in sides)
-    behind = tuple(max(0, before - after) for before, after in sides)  # output_padding: cut less behind than before
+    behind = tuple(max(0, before - after) for before, after in sides)  # output_padding: less is cut after than before
     crop = tuple(max(0, after - before) for before, after in sides)
     if any(more >= max(step, spread) for more, step, spread in zip(behind, stride, dilation, strict=True)):
         raise ModelError(f"an output padding of {extra} has no counterpart in slimseg: give the .tflite instead")
@@ -137,7 +137,7 @@ def transposed(said: Said) -> Value:
 
 
 def _cut(size: int, step: int, padding: str, extra: int | None) -> tuple[int, int]:
-    """Pixels that go before and behind of the full (length − 1)·step + size; negative behind: pixels that are added."""
+    """Pixels to cut before and after from the full (length − 1)·step + size; negative after: pixels to add."""
     if padding == "valid":
         return 0, -(max(step - size, 0) if extra is None else extra)
     if padding != "same":

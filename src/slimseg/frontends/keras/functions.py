@@ -1,7 +1,7 @@
-"""Functions by the names that Keras operations, TensorFlow calls (TFOpLambda) and Lambda bodies have for them.
+"""Functions by their names in Keras operations, TensorFlow calls (TFOpLambda) and Lambda bodies.
 
-`tf.nn.relu6`, `keras.ops.relu6`, `K.relu6` and the operation class `Relu6` are one entry: the last part of the name
-says what is computed. Only resizes differ by who does them: TensorFlow 1 read other pixels than TensorFlow 2.
+`tf.nn.relu6`, `keras.ops.relu6`, `K.relu6` and the operation class `Relu6` share one entry: the last part of the name
+determines the function. Only resizes depend on the library: TensorFlow 1 reads other pixels than TensorFlow 2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from slimseg.graph.ops import Coordinates
 
 Function = Callable[..., Any]
 
-# One spelling for arguments that libraries call differently, and those that say nothing about the result.
+# One spelling for arguments whose names differ between libraries; those in `_SILENT` do not affect the result.
 _ALIASES = {
     "dim": "axis", "dimension": "axis", "keep_dims": "keepdims", "perm": "axes", "shape": "newshape",
     "features": "x", "logits": "x", "images": "x", "input": "x", "inputs": "x", "tensor": "x", "xs": "values",
@@ -30,15 +30,15 @@ _SILENT = ("name", "preserve_aspect_ratio", "dtype", "mask", "training")
 
 
 def knows(name: str) -> bool:
-    """Whether there is a function for an operation's class name."""
+    """Whether the table has a function for an operation's class name."""
     return snake_case(name) in FUNCTIONS or name == "Resize"
 
 
 def call(b: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The function called `name`, dotted or in camel case, on values and constants.
+    """Call the function `name` (dotted or in camel case) on values and constants.
 
     Raises:
-        ModelError: it is not in the table, or is called in a way that is not understood.
+        ModelError: the table does not have it, or its arguments are not understood.
     """
     last = name.rpartition(".")[2]
     last = snake_case(last) if last != last.lower() else last
@@ -58,7 +58,7 @@ def call(b: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> 
 
 
 def _resize_of(name: str, last: str, b: Builder) -> Function | None:
-    """Resizes by TensorFlow's versions: 1 reads at y·h/H (or aligns corners), 2 at (y + ½)·h/H − ½."""
+    """A resize by TensorFlow's version: 1 reads at y·h/H (or aligns corners), 2 at (y + ½)·h/H − ½."""
     first = any(part in ("v1", "tf1") for part in name.split(".")) or b.version.startswith(("1", "2.0", "2.1"))
     if last in ("resize_bilinear", "resize_nearest_neighbor"):
         return _resize_v1("bilinear" if last == "resize_bilinear" else "nearest")
@@ -85,21 +85,21 @@ def resize(
 ) -> Value:
     """tf.image.resize of TensorFlow 2, keras.ops.image.resize; `size` (height, width) pixels.
 
-    Smoothing before shrinking (`antialias`) and keeping an aspect ratio change nothing where nothing shrinks or the
-    ratio is the same.
+    Smoothing before shrinking (`antialias`) has no effect if nothing shrinks, and keeping the aspect ratio has none if
+    the ratio stays the same.
     """
     height, width = (int(side) for side in size)
     if antialias and (height < x.shape[2] or width < x.shape[3]):
         raise ModelError("a resize with antialias has no counterpart in slimseg: give the .tflite instead")
     if (crop_to_aspect_ratio or pad_to_aspect_ratio) and height * x.shape[3] != width * x.shape[2]:
         raise ModelError("a resize that keeps the aspect ratio has no counterpart in slimseg: give the .tflite instead")
-    if align_corners:  # an argument of TensorFlow 1 only
+    if align_corners:  # only TensorFlow 1 has this argument
         return layout.resize(b, x, size, _method(method), "align_corners", suffix=suffix)
     return layout.resize(b, x, size, _method(method), suffix=suffix)
 
 
 def _method(method: Any) -> str:
-    """By name, or by TensorFlow's number for it."""
+    """The method's name, given by name or by TensorFlow's number."""
     text = str(method).rpartition(".")[2].lower()
     return {"0": "bilinear", "1": "nearest", "nearest_neighbor": "nearest"}.get(text, text)
 
@@ -139,7 +139,7 @@ def _identity(b: Builder, x: Any, *ignored: Any, **settings: Any) -> Any:
 
 
 def _cast(b: Builder, x: Any, dtype: Any = "float32") -> Any:
-    """Also of a size that a Lambda works out."""
+    """A cast of a value, or of a size that a Lambda computes."""
     if isinstance(x, Value):
         return arithmetic.cast(b, x, str(dtype).rpartition(".")[2])
     return int(x) if isinstance(x, int | float) and "int" in str(dtype) else x
@@ -163,7 +163,7 @@ def _old_concat(b: Builder, first: Any, second: Any = -1, axis: int | None = Non
 
 
 def _split(b: Builder, x: Value, parts: Any = None, axis: int = 0, indices_or_sections: Any = None) -> list[Value]:
-    """TensorFlow gives the lengths of the parts, Keras where they begin."""
+    """A split: TensorFlow gives the lengths of the parts, Keras the positions where they begin."""
     if isinstance(indices_or_sections, list | tuple):
         bounds = [0, *indices_or_sections, x.shape[x.dim(axis)]]
         parts = [after - before for before, after in pairwise(bounds)]

@@ -1,7 +1,7 @@
-"""Lambda layers: the stored code is read as an expression over values of the graph, and never executed.
+"""Lambda layers: the stored code is interpreted as an expression over values of the graph, and never executed.
 
-`lambda x: tf.nn.softmax(x)` puts the name `tf.nn.softmax` and the value x on a stack and calls: the call is looked up
-in functions.py, which emits nodes. What is not in its table, and any code that jumps, loops or imports, is refused.
+`lambda x: tf.nn.softmax(x)` puts the name `tf.nn.softmax` and the value x on a stack and calls. The called name is
+looked up in functions.py, which emits nodes. Unknown names, and code that jumps, loops or imports, are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from slimseg.frontends.keras.bytecode import OPERATORS, instructions
 from slimseg.frontends.keras.config import Layer
 
 _MAX_STACK = 1000
-_LONGEST_NAME = 200  # characters; no function that is known has a longer one
+_LONGEST_NAME = 200  # characters; no known function has a longer name
 _ARITHMETIC = {
     "+": arithmetic.add,
     "-": arithmetic.subtract,
@@ -30,24 +30,24 @@ _ARITHMETIC = {
 
 @dataclass(frozen=True)
 class Name:
-    """A global name, or attributes of one: `tf.nn.softmax`."""
+    """A global name, possibly with attributes: `tf.nn.softmax`."""
 
     dotted: str
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of something known: `x.get_shape`."""
+    """A method of a value or constant: `x.get_shape`."""
 
     owner: Any
     name: str
 
 
 def say(b: Builder, layer: Layer, argument: Any) -> Any:
-    """Emit what a Lambda layer computes of its argument: a value, or a list of them.
+    """Emit what a Lambda layer computes from its argument: a value, or a list of values.
 
     Raises:
-        ModelError: its code is not understood; the message says what stands against it.
+        ModelError: the code is not understood; the message says why.
     """
     arguments = layer.config.get("arguments") or {}
     b.spend(_length(layer.config.get("function")))
@@ -66,7 +66,7 @@ def say(b: Builder, layer: Layer, argument: Any) -> Any:
 
 
 def _length(stored: Any) -> int:
-    """Characters of the stored code."""
+    """Number of characters in the stored code."""
     if isinstance(stored, dict):
         return _length(stored.get("config")) if stored.get("class_name") == "__lambda__" else 0
     texts = [stored] if isinstance(stored, str) else stored if isinstance(stored, list) else []
@@ -74,7 +74,7 @@ def _length(stored: Any) -> int:
 
 
 def _body(stored: Any) -> str | tuple[marshalled.Code, list[Any], list[Any]]:
-    """A named function, or code with the defaults of its arguments and the values of its closure."""
+    """A function's name, or code with the default values of its arguments and the values of its closure."""
     if isinstance(stored, dict):
         config = stored.get("config")
         if stored.get("class_name") != "__lambda__":
@@ -188,7 +188,7 @@ class _Reading:
         self.stack.append(functions.call(self.b, "neg", [value], {}) if isinstance(value, Value) else -value)
 
     def _operator(self, argument: int, name: str) -> None:
-        # An in-place operator of one expression (13 higher) means the same.
+        # An in-place operator (numbered 13 higher) means the same in a single expression.
         self._binary(0, OPERATORS[argument % 13])
 
     def _binary(self, argument: int, name: str) -> None:
@@ -244,7 +244,7 @@ def _method(method: Method) -> Any:
 
 
 def _bilinear_resize(b: Builder, x: Value, rsize: Any) -> Value:
-    """A helper of the user's whose body is not in the file; as it was published for portrait segmentation:
+    """A helper of the user's whose body is not in the file, as published for portrait segmentation:
     `tf.image.resize_bilinear(x, [rsize, rsize], align_corners=True)`
     (https://github.com/anilsathyan7/Portrait-Segmentation)."""
     b.notes.append(

@@ -1,6 +1,6 @@
-"""One function per Keras layer class: from its configuration and weights to canonical nodes.
+"""One function per Keras layer class: from its configuration and weights to the Graph's nodes.
 
-Convolutions live in convolutions.py; an operation, a TFOpLambda and a Lambda are calls of functions.py.
+Convolutions are in convolutions.py; an operation, a TFOpLambda and a Lambda call functions of functions.py.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from slimseg.frontends.keras.pooling import average_pooling, global_pooling, max
 from slimseg.frontends.keras.said import Said, pair, plain_number, require_channels_last
 from slimseg.graph import ops
 
-MAX_SLOPES = 1 << 24  # of one PReLU that has one for every place
+MAX_SLOPES = 1 << 24  # values of a PReLU with one slope per value
 
 
 def say(said: Said) -> Any:
-    """Emit the nodes of one call of one layer: a value, or a list of them.
+    """Emit the nodes of one call of one layer; returns a value, or a list of values.
 
     Raises:
-        ModelError: there is no counterpart; the message names layer and class.
+        ModelError: the layer has no equivalent; the message names the layer and its class.
     """
     layer = said.layer
     try:
@@ -78,7 +78,7 @@ def softmax(said: Said) -> Value:
 
 
 def prelu(said: Said) -> Value:
-    """A slope per channel where height and width are shared, else one per value."""
+    """One slope per channel if height and width share slopes, else one per value."""
     (alpha,) = said.weights("alpha")
     x = said.x
     if alpha.ndim != len(x.shape) - 1:
@@ -94,7 +94,7 @@ def prelu(said: Said) -> Value:
 
 
 def dense(said: Said) -> Value:
-    """A linear layer over the last dimension; on a map it is a 1x1 convolution."""
+    """A linear layer over the last dimension; on a map, a 1x1 convolution."""
     x, config = said.x, said.config
     names = ["kernel", "bias"] if config.get("use_bias", True) else ["kernel"]
     kernel, *bias = said.weights(*names)
@@ -110,7 +110,7 @@ def dense(said: Said) -> Value:
 
 
 def merge(function: Callable[..., Any]) -> Callable[[Said], Value]:
-    """Add, Multiply, ...: two by two; the last node has the layer's name."""
+    """A handler for Add, Multiply, ...: combines inputs two by two; the last node gets the layer's name."""
 
     def emit(said: Said) -> Value:
         result, *others = said.inputs
@@ -188,7 +188,7 @@ def tf_op(said: Said) -> Any:
 
 
 def tf_op_layer(said: Said) -> Any:
-    """The same in TensorFlow 2.0 to 2.3: a node definition, and the constants among its arguments."""
+    """The same as stored by TensorFlow 2.0 to 2.3: a node definition, and the constants among its arguments."""
     node = said.config["node_def"]
     if not isinstance(node, dict):
         said.builder.spend(len(node))
@@ -202,14 +202,14 @@ def tf_op_layer(said: Said) -> Any:
 
 
 def _attributes(node: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a node definition that say what is computed: {"keep_dims": {"b": true}, "end_mask": {"i": "7"}}."""
+    """A node definition's settings that affect the result: {"keep_dims": {"b": true}, "end_mask": {"i": "7"}}."""
     wanted = ("align_corners", "half_pixel_centers", "keep_dims", "begin_mask", "end_mask", "shrink_axis_mask")
     stored = {key: value for key, value in node.get("attr", {}).items() if key in wanted}
     return {key: bool(value["b"]) if "b" in value else int(value.get("i", 0)) for key, value in stored.items()}
 
 
 def lambda_(said: Said) -> Any:
-    """The body is read from the stored code, never run (see lambdas.py)."""
+    """A Lambda; lambdas.py interprets its stored code without running it."""
     argument = said.inputs[0] if len(said.inputs) == 1 else said.inputs
     return lambdas.say(said.builder, said.layer, argument)
 

@@ -1,4 +1,4 @@
-"""Reshaping, slicing, joining, resizing and padding, said in Keras's NHWC and emitted in NCHW."""
+"""Reshaping, slicing, joining, resizing and padding, described in Keras's NHWC and emitted in NCHW."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from slimseg.graph import ops
 from slimseg.graph.ops import Coordinates, ResizeMode
 from slimseg.graph.orders import TO_NCHW, TO_NHWC
 
-_MOST_PARTS = 4096  # of a split
-_MAX_PARTS = 8  # of a dimension that is reversed part by part: RGB as BGR
+_MOST_PARTS = 4096  # parts of a split
+_MAX_PARTS = 8  # parts of a dimension that is reversed part by part, such as RGB to BGR
 
 
 def reshape(b: Builder, x: Value, shape: Sequence[int | None], suffix: str = "") -> Value:
-    """`shape` is Keras's, batch included; one number may be -1 or None.
+    """Reshape to `shape`, in Keras's order with the batch; one number may be -1 or None.
 
     Raises:
         ModelError: the values do not fit into the shape.
@@ -53,7 +53,7 @@ def squeeze(b: Builder, x: Value, axis: Any = None, suffix: str = "") -> Value:
 
 
 def transpose(b: Builder, x: Value, axes: Sequence[int], suffix: str = "") -> Value:
-    """`axes`: where each of Keras's dimensions comes from, batch included."""
+    """Transpose: `axes[i]` is the dimension that becomes dimension i, in Keras's order with the batch."""
     if sorted(axes) != list(range(len(x.shape))) or axes[0] != 0:
         raise ModelError(f"{tuple(axes)} is no order of the dimensions of {x.keras_shape} that keeps the batch first")
     if list(axes) == sorted(axes):
@@ -75,7 +75,7 @@ def stack(b: Builder, values: Sequence[Value], axis: int = 0, suffix: str = "") 
 
 
 def split(b: Builder, x: Value, parts: Any, axis: int = -1, suffix: str = "") -> list[Value]:
-    """`parts`: how many of equal length, or their lengths."""
+    """Split along `axis`; `parts` is the number of equal parts, or a list of their lengths."""
     length = x.shape[x.dim(axis)]
     if (parts if isinstance(parts, int) else len(parts)) > _MOST_PARTS:
         raise ModelError(f"a split into more than {_MOST_PARTS} parts is more than any network needs")
@@ -87,7 +87,7 @@ def split(b: Builder, x: Value, parts: Any, axis: int = -1, suffix: str = "") ->
 
 
 def get_item(b: Builder, x: Any, key: Any, suffix: str = "") -> Any:
-    """`x[key]` of a tensor, or of a list of tensors."""
+    """`x[key]` for a tensor or a list of tensors."""
     if not isinstance(x, Value):
         return x[key[0] if isinstance(key, list | tuple) and len(key) == 1 else key]
     keys = list(key) if isinstance(key, list | tuple) else [key]
@@ -136,7 +136,7 @@ def strided_slice(
     shrink_axis_mask: int = 0,
     suffix: str = "",
 ) -> Value:
-    """tf.strided_slice without ellipsis and new axes; bit i of a mask speaks of dimension i."""
+    """tf.strided_slice without ellipsis and new axes; bit i of a mask refers to dimension i."""
     keys: list[Any] = []
     for axis, (start, stop, step) in enumerate(zip(begin, end, strides or [1] * len(begin), strict=True)):
         if shrink_axis_mask >> axis & 1:
@@ -150,7 +150,7 @@ def strided_slice(
 def resize(
     b: Builder, x: Value, size: Sequence[int], method: str, coordinates: Coordinates = "half_pixel", suffix: str = ""
 ) -> Value:
-    """To `size` (height, width) pixels, "bilinear" or "nearest"."""
+    """Resize to `size` (height, width) pixels; `method` is "bilinear" or "nearest"."""
     if method not in ("bilinear", "nearest"):
         raise ModelError(f"a {method} resize has no counterpart in slimseg: give the .tflite instead")
     if len(x.shape) != 4 or len(size) != 2:
@@ -158,7 +158,7 @@ def resize(
     target = (int(size[0]), int(size[1]))
     mode: ResizeMode = "bilinear"
     if method == "nearest":
-        # For a whole factor all conventions but align_corners read the same pixel.
+        # For a whole factor, all conventions but align_corners read the same pixels.
         whole = not (target[0] % x.shape[2] or target[1] % x.shape[3])
         mode = "nearest" if coordinates != "half_pixel" or whole else "nearest-exact"
         coordinates = "align_corners" if coordinates == "align_corners" else "half_pixel"
@@ -166,7 +166,7 @@ def resize(
 
 
 def pad(b: Builder, x: Value, amounts: Sequence[Sequence[int]], value: float = 0.0, suffix: str = "") -> Value:
-    """`amounts`: (before, after) in height and width; negative ones crop."""
+    """Pad a map; `amounts` are (before, after) in height and width, where negative numbers crop."""
     (top, bottom), (left, right) = ((int(before), int(after)) for before, after in amounts)
     if len(x.shape) != 4:
         raise ModelError(f"a tensor of {x.keras_shape} is padded, which is no image")
@@ -176,7 +176,7 @@ def pad(b: Builder, x: Value, amounts: Sequence[Sequence[int]], value: float = 0
 
 
 def pad_all(b: Builder, x: Value, paddings: Any, mode: str = "constant", constant_values: float = 0.0) -> Value:
-    """tf.pad and keras.ops.pad: (before, after) for every dimension."""
+    """tf.pad and keras.ops.pad: `paddings` are (before, after) for every dimension."""
     if str(mode).lower() != "constant" or len(paddings) != 4 or any(map(any, (paddings[0], paddings[3]))):
         raise ModelError(f"a {mode} padding of {paddings} has no counterpart in slimseg: give the .tflite instead")
     return pad(b, x, paddings[1:3], constant_values or 0.0)

@@ -1,7 +1,7 @@
-"""Reads a code object from Python's marshal format without making one: numbers, strings and tuples, bounded.
+"""Reads a code object from Python's marshal format as plain numbers, strings and tuples, within bounds.
 
-`marshal.loads` must not see untrusted bytes (it can crash the interpreter), and reads its own Python's version only.
-The format: https://github.com/python/cpython/blob/3.13/Python/marshal.c. Three layouts of code objects are known:
+`marshal.loads` must not see untrusted bytes (they can crash the interpreter), and reads only its own Python's version.
+The format: https://github.com/python/cpython/blob/3.13/Python/marshal.c. Three layouts of code objects are supported:
 
     3.6, 3.7    argcount kwonly nlocals stacksize flags             code consts names varnames freevars cellvars ...
     3.8 - 3.10  argcount posonly kwonly nlocals stacksize flags     the same
@@ -18,16 +18,16 @@ from slimseg.errors import ModelError
 
 _MAX_DEPTH = 20
 _MAX_OBJECTS = 100_000
-_SHARED = 0x80  # flag: later references may point at this object
+_SHARED = 0x80  # flag: later references may refer to this object
 _SINGLETONS = {"N": None, "F": False, "T": True, ".": ...}
-_FREE = 0x80  # kind of a name of 3.11+ that comes from the enclosing function
+_FREE = 0x80  # marks names of 3.11 and later that come from the enclosing function
 
 
 @dataclass(frozen=True)
 class Code:
-    """`variables`: what LOAD_FAST counts in; `cells`: what LOAD_DEREF counts in; `free`: names of the closure."""
+    """`variables`: the names that LOAD_FAST indexes; `cells`: those that LOAD_DEREF indexes; `free`: closure names."""
 
-    is_new: bool  # 3.11 or later
+    is_new: bool  # whether it is from Python 3.11 or later
     argument_names: tuple[str, ...]
     code: bytes
     constants: tuple[Any, ...]
@@ -57,8 +57,8 @@ class _Reader:
         self.data = data
         self.at = 0
         self.shared: list[Any] = []
-        self.sizes: list[int] = []  # of what is shared: how many objects it is, when each is counted wherever it stands
-        self.count = 0  # of objects so far, counted likewise
+        self.sizes: list[int] = []  # for each shared object: objects in it, counting repeated ones each time
+        self.count = 0  # objects so far, counted in the same way
 
     def read(self, depth: int = 0) -> Any:
         if depth > _MAX_DEPTH:
@@ -125,7 +125,7 @@ class _Reader:
             counts.append(self._int())
         code, constants, names, variables, kinds = (self.read(depth + 1) for _ in range(5))
         is_new = isinstance(kinds, bytes)
-        # The rest says nothing about what the code does, but is read so that later references count on.
+        # The remaining fields do not affect what the code does; they are read to keep later references correct.
         rest = [self.read(depth + 1) for _ in range(3)]
         free = kinds if not is_new else tuple(n for n, k in zip(variables, kinds, strict=True) if k & _FREE)
         cells = variables if is_new else (*rest[0], *free)

@@ -1,4 +1,4 @@
-"""Walks a network's layers in the order of its connections: nested models, shared layers, several calls of one."""
+"""Walks a network's layers in the order of its connections, including nested models and layers called repeatedly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slimseg.frontends.outputs import Output, choose
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 
-SMALLEST_SIDE, LARGEST_SIDE = 1, 8192  # pixels
+SMALLEST_SIDE, LARGEST_SIDE = 1, 8192  # pixels of the input's height and width
 
 
 def build(
@@ -30,7 +30,7 @@ def build(
     """The whole network as a Graph.
 
     Raises:
-        ModelError: a layer has no counterpart, or the network does not take one image.
+        ModelError: a layer has no equivalent, or the network does not take one image.
     """
     builder = Builder(version, path, weights.count)
     if len(model.inputs) != 1:
@@ -60,7 +60,7 @@ def _input_shape(layer: Layer, input_size: tuple[int, int] | None) -> tuple[int,
 
 
 def _run(builder: Builder, model: Model, inputs: Sequence[Value], weights: Weights, where: str) -> list[Value]:
-    """Outputs of one model on `inputs`; `where` tells its layers from those of other models."""
+    """Outputs of one model on `inputs`; `where` distinguishes its layers from those of other models."""
     builder.call()
     if len(inputs) != len(model.inputs):
         raise ModelError(f"the model {model.name} is called with {len(inputs)} inputs, not {len(model.inputs)}")
@@ -106,7 +106,7 @@ def _say(builder: Builder, model: Model, layer: Layer, call: Call, weights: Weig
     with builder.layer_named(identity, layer.name):
         result = layers.say(said)
     several = isinstance(result, list | tuple) and all(isinstance(value, Value) for value in result)
-    return list(result) if several else [result]  # what is no value is a size, as tf.shape gives it
+    return list(result) if several else [result]  # any other result is a size, such as tf.shape's
 
 
 def _filled(call: Call, results: dict[tuple[str, int], list[Value]]) -> Call:

@@ -1,4 +1,4 @@
-"""Layers that shift and scale: batch norm, and what prepares the image."""
+"""Layers that shift and scale: batch norm, and layers that preprocess the image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pooling: "same" puts the odd pixel of padding behind, and padding takes no part in the result.
+"""Pooling: "same" puts an odd pixel of padding after, and padded pixels do not count.
 
-So do TensorFlow, JAX and TFLite. Keras on torch repeats the edge instead where the padding is uneven, which matters to
-means of three and more pixels.
+This is how TensorFlow, JAX and TFLite do it. Keras on torch repeats the edge instead if the padding is uneven, which
+matters to means over three or more pixels.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def average_pooling(said: Said) -> Value:
 
 
 def _share(length: int, pad: tuple[int, int], window: int, step: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """What a window's mean must be multiplied by, position by position, for padding not to count."""
+    """For each position, the factor for a window's mean so that padded pixels do not count."""
     starts = np.arange(0, length + sum(pad) - window + 1, step) - pad[0]
     inside = np.minimum(starts + window, length) - np.maximum(starts, 0)
     result: np.ndarray[tuple[int], np.dtype[np.float64]] = window / np.maximum(inside, 1)
@@ -64,7 +64,7 @@ def _share(length: int, pad: tuple[int, int], window: int, step: int) -> np.ndar
 
 
 def _is_same(said: Said, module: nn.Module, stride: tuple[int, int]) -> bool:
-    """Whether torch's ceil_mode gives as many windows as "same" has."""
+    """Whether torch's ceil_mode gives the same number of windows as "same"."""
     given = propagation.shape_of(module, [said.x.shape])[2:]
     return given == tuple(-(-length // step) for length, step in zip(said.x.shape[2:], stride, strict=True))
 

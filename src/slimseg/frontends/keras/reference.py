@@ -1,8 +1,8 @@
-"""What Keras itself makes of an image with a network from a file. Runs in a child process of its own.
+"""The outputs of Keras itself for a network from a file. Runs in a separate child process.
 
-Keras's loader imports and calls what a file names. So it is never given the file's configuration, but one of ours that
-has the same layers: classes that slimseg knows, by names of modules that are written here, with numbers, strings and
-lists. Whatever else a layer refers to (a Lambda, a class of the user's, an object as a setting) ends the attempt.
+Keras's loader imports and calls what a file names. So it is never given the file's configuration, but a new one with
+the same layers: classes that slimseg knows, module names that are written here, and only numbers, strings and lists.
+If a layer refers to anything else (a Lambda, a user's class, an object as a setting), there is no reference.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from slimseg.errors import Unsupported
 from slimseg.frontends.keras import stored
 
 Array = np.ndarray[Any, Any]
-MEMORY_BYTES = 4 << 30  # beside six times the file: Keras and PyTorch alone take some
+MEMORY_BYTES = 4 << 30  # on top of six times the file's size, as Keras and PyTorch alone need some
 _OPERATIONS = tuple(f"keras.src.ops.{name}" for name in ("core", "image", "math", "nn", "numpy"))
 _EXECUTED = ("Lambda", "TFOpLambda", "TensorFlowOpLayer", "SlicingOpLambda")
-_DROPPED = ("_initializer", "_regularizer", "_constraint")  # all weights come from the file, and none is trained
+_DROPPED = ("_initializer", "_regularizer", "_constraint")  # all weights come from the file, and nothing is trained
 _MODELS = {"Functional": "keras.src.models.functional", "Sequential": "keras"}
 _DTYPES = ("float16", "float32", "mixed_float16")
 
@@ -30,17 +30,17 @@ def run(path: str, image: Array) -> list[Array]:
     """Every output for a preprocessed image (1, height, width, channels).
 
     Raises:
-        Unsupported: Keras is not asked to build such a network; the message says why.
+        Unsupported: Keras must not or cannot build this network; the message says why.
         ModelError: the file is damaged.
     """
     stored.limit_memory(path, MEMORY_BYTES)
-    os.environ["KERAS_BACKEND"] = "torch"  # the only one that is sure to be here
+    os.environ["KERAS_BACKEND"] = "torch"  # the only backend that is certain to be installed
     config = cleaned(stored.contents(path).config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import keras  # type: ignore[import-untyped]
 
-        # Some versions compute a transposed convolution otherwise on PyTorch than elsewhere, and say so.
+        # Some versions compute transposed convolutions differently on PyTorch, and warn about it.
         warnings.filterwarnings("error", message="(?s).*inconsistencies across backends")
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         _load_weights(model, path)
@@ -50,7 +50,7 @@ def run(path: str, image: Array) -> list[Array]:
 
 
 def _load_weights(model: Any, path: str) -> None:
-    """By the file's content, as an ending can be wrong. The file was read before, and links to no other."""
+    """Load weights by the file's content, as its suffix can be wrong. A check before found no links to other files."""
     if zipfile.is_zipfile(path):
         model.load_weights(path)
         return
@@ -62,10 +62,10 @@ def _load_weights(model: Any, path: str) -> None:
 
 
 def cleaned(raw: Any) -> dict[str, Any]:
-    """The configuration of a model of Keras 3 with nothing in it but what is known.
+    """The configuration of a Keras 3 model, reduced to what slimseg knows.
 
     Raises:
-        Unsupported: it holds something else, or is of Keras 2.
+        Unsupported: it holds something unknown, or comes from Keras 2.
     """
     name, config = raw.get("class_name"), raw.get("config")
     if name == "Model":
@@ -83,7 +83,7 @@ def _layer(raw: Any) -> dict[str, Any]:
     from slimseg.frontends.keras import functions
     from slimseg.frontends.keras.layers import LAYERS
 
-    name, module = str(raw.get("class_name")), str(raw.get("module", "keras.layers"))  # left out in .h5 files
+    name, module = str(raw.get("class_name")), str(raw.get("module", "keras.layers"))  # omitted in .h5 files
     if name in _MODELS:
         made = cleaned(raw)
     elif module in _OPERATIONS and functions.knows(name):
@@ -109,7 +109,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dtype(value: Any) -> str:
-    """A policy's name: it stands there as it is, or in an object."""
+    """The name of a dtype policy, which is stored as text or in an object."""
     config = value.get("config") if isinstance(value, dict) else {"name": value}
     name = config.get("name") if isinstance(config, dict) else None
     if name not in _DTYPES:
@@ -124,7 +124,7 @@ def _call(raw: Any) -> dict[str, Any]:
 
 
 def _argument(value: Any) -> Any:
-    """An argument of a call: the only objects in it are other layers' outputs."""
+    """An argument of a call; the only objects in it may be other layers' outputs."""
     if isinstance(value, list):
         return [_argument(each) for each in value]
     if not isinstance(value, dict):
@@ -137,17 +137,17 @@ def _argument(value: Any) -> Any:
 
 
 def _is_plain_key(key: str) -> bool:
-    """Raises: Unsupported where a dictionary describes an object."""
+    """Whether a key is plain. Raises Unsupported if it shows that the dictionary describes an object."""
     if key in ("class_name", "module", "registered_name"):
         raise Unsupported("Keras would have to build an object that a layer is called with")
     return True
 
 
 def _plain(value: Any) -> Any:
-    """Numbers, strings and lists of them.
+    """The value, if it consists of numbers, strings and lists of them.
 
     Raises:
-        Unsupported: it is or holds a dictionary, which Keras could take for an object to build.
+        Unsupported: it is or contains a dictionary, from which Keras could build an object.
     """
     if isinstance(value, dict):
         raise Unsupported("Keras would have to build an object that a layer's settings describe")

@@ -1,4 +1,4 @@
-"""One call of one layer, as the functions of layers.py see it."""
+"""One call of one layer, as the functions of layers.py get it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,23 @@ class Said:
 
     @property
     def inputs(self) -> list[Value]:
-        """All tensors that the layer is called with."""
+        """All tensors that the layer is called on."""
         return values_in(self.args)
 
     @property
     def x(self) -> Value:
-        """The one tensor that the layer is called with."""
+        """The one tensor that the layer is called on."""
         found = self.inputs
         if not found:
             raise ModelError("it is called without a tensor")
         return found[0]
 
     def weights(self, *names: str) -> list[Array]:
-        """Its weights, named in the order in which Keras creates them."""
+        """The layer's weights; `names` are in the order in which Keras creates them.
+
+        Raises:
+            ModelError: they are quantised.
+        """
         found = self.stored(names)
         if any(array.dtype.kind != "f" for array in found):
             raise ModelError("its weights are quantised: save the network in float32")
@@ -59,7 +63,7 @@ def values_in(args: Any) -> list[Value]:
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """One positive number for both sides, or one each."""
+    """One positive number for both sides, or two numbers, as two numbers."""
     sides = [value, value] if isinstance(value, int) else list(value)
     if len(sides) != 2 or not all(isinstance(side, int) and 0 <= side <= 1 << 16 for side in sides):
         raise ModelError(f"{value!r} should be one or two sizes in pixels")
@@ -72,7 +76,7 @@ def require_channels_last(said: Said) -> None:
 
 
 def plain_number(value: Any) -> Any:
-    """Some versions store a number as the array that it became."""
+    """The number itself, where some versions store the array that it became."""
     while isinstance(value, dict):
         value = value.get("value", value.get("config"))
     return value

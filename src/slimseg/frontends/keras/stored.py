@@ -1,4 +1,4 @@
-"""What a Keras file holds: read with h5py alone, bounded in memory, without trusting it. Runs in the child process.
+"""The contents of a Keras file, read with h5py alone, within memory limits, and not trusted. Runs in the child process.
 
 .keras   a zip of config.json, metadata.json and model.weights.h5 (groups of arrays by position)
 .h5      one HDF5 file: attribute model_config, group model_weights (arrays by name)
@@ -21,32 +21,32 @@ from slimseg import memory_bounds
 from slimseg.errors import ModelError
 
 Array = np.ndarray[Any, Any]
-MAX_BYTES = 2 << 30  # of weights
+MAX_BYTES = 2 << 30  # bytes of weights
 MAX_CONFIG_BYTES = 64 << 20
-DEEPEST = 300  # lists and dictionaries in each other
-MAX_LISTS = 500_000  # and dictionaries, in the configuration
+DEEPEST = 300  # levels of nested lists and dictionaries
+MAX_LISTS = 500_000  # lists and dictionaries in the configuration
 MAX_OBJECTS = 200_000
 SLACK_BYTES = 64 << 20
-_COMPRESSION = 16  # weights hardly compress: a file that claims more is a bomb
+_COMPRESSION = 16  # most unpacked bytes per stored byte; weights hardly compress, so a larger ratio is a bomb
 
 
 @dataclass
 class Stored:
-    """`arrays` by path in the HDF5 file; `names`: the layer name that newer `.keras` files note at a group."""
+    """`arrays`: by path in the HDF5 file. `names`: by group, the layer name that newer `.keras` files store there."""
 
     config: Any
     version: str
     layout: str  # "keras" or "h5"
     arrays: dict[str, Array] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    halves: bool = False  # whether weights, rather than single numbers, came in float16
+    halves: bool = False  # whether weights (not just single numbers) were float16
 
 
 def read(path: str) -> Stored:
-    """Read a `.keras` or `.h5` file, whichever it is by its content.
+    """Read a `.keras` or `.h5` file; its content decides which it is, not its suffix.
 
     Raises:
-        ModelError: it is neither, damaged, too large, or holds weights only.
+        ModelError: it is neither, damaged, too large, or holds only weights.
     """
     try:
         import h5py  # noqa: F401
@@ -57,7 +57,7 @@ def read(path: str) -> Stored:
 
 
 def contents(path: str) -> Stored:
-    """The same, where this process has its limit of memory already."""
+    """`read` without setting a memory limit, for a process that has one already."""
     try:
         return _read_archive(path) if zipfile.is_zipfile(path) else _read_h5(path)
     except ModelError:
@@ -66,14 +66,14 @@ def contents(path: str) -> Stored:
         raise ModelError(f"{path} is damaged or no Keras file: save it again with model.save") from error
     except (MemoryError, RecursionError) as error:
         raise ModelError(f"{path} asks for more memory than a network needs: refused") from error
-    except Exception as error:  # whatever zlib, json, HDF5 and nonsense in the right places can raise
+    except Exception as error:  # zlib, json and HDF5 raise many kinds of errors for damaged content
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"{path} is damaged ({reason}): save it again with model.save") from error
 
 
 def limit_memory(path: str, slack_bytes: int) -> None:
-    """Some times the file's own size on top of what this process has: a damaged number in it can ask for any amount."""
-    with contextlib.suppress(OSError):  # Linux alone tells how much it has
+    """Limit memory to what this process uses, some times the file's size, and slack: damaged sizes can be huge."""
+    with contextlib.suppress(OSError):  # only Linux reports how much memory is in use
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         held = pages * os.sysconf("SC_PAGE_SIZE")
         memory_bounds.limit_process("RLIMIT_AS", held + 6 * Path(path).stat().st_size + slack_bytes)
@@ -119,7 +119,7 @@ def _read_h5(path: str) -> Stored:
 
 
 def _configuration(text: str, path: str) -> Any:
-    """The network's configuration; a list in it takes fifty times the memory of its two brackets."""
+    """The network's configuration, within bounds: an empty list is two bytes of text and a hundred bytes of memory."""
     if len(text) > MAX_CONFIG_BYTES or sum(map(text.count, "[{")) > MAX_LISTS or text.count(",") > 4 * MAX_LISTS:
         raise ModelError(f"{path} has a configuration of {len(text) >> 20} MB, more than any network: refused")
     config = json.loads(text)
@@ -138,7 +138,7 @@ def _text(value: Any) -> str:
 
 
 def _collect(source: Any, size: int, held: Stored, path: str, top: str = "/") -> None:
-    """Gather every array below the group `top`: hard links only, so that no other file is ever looked into."""
+    """Collect every array below the group `top`; only hard links are followed, so no other file is ever read."""
     import h5py
 
     budget = min(MAX_BYTES, _COMPRESSION * size + SLACK_BYTES)
@@ -169,7 +169,7 @@ def _collect(source: Any, size: int, held: Stored, path: str, top: str = "/") ->
                 if child.external or child.is_virtual:
                     raise ModelError(f"{path} keeps {inner} in another file: save the whole network again")
                 held.halves |= child.dtype == np.float16 and len(child.shape) > 1
-                if child.dtype.kind in "fiubV":  # no strings, no references
+                if child.dtype.kind in "fiubV":  # numbers only: no strings, no references
                     held.arrays[inner] = _numbers(child)
 
 

@@ -1,8 +1,8 @@
-"""Which stored array belongs to which layer.
+"""Finds the stored arrays of each layer.
 
-`.keras` keeps a layer's arrays by position below `layers/<class name in snake case>_<count>/vars/`, with the layer's
-name noted there by newer versions; `.h5` keeps them by name below `model_weights/<layer>/`, those of a nested model
-all in its own group.
+`.keras` stores a layer's arrays by position in `layers/<class name in snake case>_<count>/vars/`, where newer versions
+also store the layer's name. `.h5` stores them by name in `model_weights/<layer>/`, and all arrays of a nested model in
+that model's own group.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from slimseg.frontends.keras.stored import Array, Stored
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 _ANY = ""
-_MOST_ALIKE = 100  # arrays of one name in groups of one name below one layer
-_OTHER_NAMES = {"depthwise_kernel": "kernel"}  # of Keras 3's DepthwiseConv2D
+_MOST_ALIKE = 100  # arrays with equal names in groups with equal names below one layer
+_OTHER_NAMES = {"depthwise_kernel": "kernel"}  # the name that Keras 3's DepthwiseConv2D stores
 
 
 class Weights:
-    """The stored arrays, seen from one model: the outermost, or one nested in it."""
+    """The stored arrays as one model sees them: the outermost model, or one nested in it."""
 
     def __init__(self, held: Stored, group: str = "", path: tuple[str, ...] = (), outer: Weights | None = None) -> None:
         self._held = held
-        self._group = group  # of a `.keras` file: where this model's arrays are
-        self._path = path  # names of the models this one is nested in, and its own
+        self._group = group  # the group of this model's arrays in a `.keras` file
+        self._path = path  # names of the models around this one, and its own
         self._named: dict[tuple[str, str], str] = outer._named if outer else _groups_by_name(held)
         self._counted: dict[tuple[str, str], dict[int, str]] = outer._counted if outer else _groups_by_count(held)
         self._tails: dict[tuple[str, str, str], list[str]] = outer._tails if outer else _paths_by_tail(held)
@@ -34,7 +34,7 @@ class Weights:
 
     @property
     def count(self) -> int:
-        """Numbers in all arrays together."""
+        """Number of values in all arrays together."""
         return sum(array.size for array in self._held.arrays.values())
 
     def nested(self, model: Model, layer: Layer) -> Weights:
@@ -46,7 +46,7 @@ class Weights:
         """The arrays called `names`, which is also the order in which Keras creates them.
 
         Raises:
-            ModelError: they are not there.
+            ModelError: the file does not have them.
         """
         if self._held.layout == "h5":
             return [self._by_name(layer, name) for name in names]
@@ -57,7 +57,7 @@ class Weights:
         return [array for array in found if array is not None]
 
     def _layer_group(self, model: Model, layer: Layer) -> str:
-        """By the name noted there; older files count the layers of a class instead."""
+        """The layer's group, by the name stored there; in older files, by its position among layers of its class."""
         for container in CONTAINERS:
             top = f"{self._group}/{container}".strip("/")
             if (top, layer.name) in self._named:
@@ -68,14 +68,14 @@ class Weights:
         for container in CONTAINERS:
             top = f"{self._group}/{container}".strip("/")
             groups = self._counted.get((top, kind), {})
-            if len(groups) == len(alike):  # Keras 2 counts some layers twice, but in the same order
+            if len(groups) == len(alike):  # Keras 2 numbers some layers with gaps, but in the same order
                 return f"{top}/{list(groups.values())[count]}"
             if count in groups:
                 return f"{top}/{groups[count]}"
         return f"{self._group}/{CONTAINERS[0]}/{kind}".strip("/")
 
     def _alike(self, model: Model) -> dict[str, dict[str, int]]:
-        """The layers of this model by class, each with its place among those of the class."""
+        """The layers of this model by class, each with its position among those of the class."""
         if id(model) not in self._places:
             places = self._places[id(model)] = {}
             for layer in model.layers.values():
@@ -84,7 +84,7 @@ class Weights:
         return self._places[id(model)]
 
     def _by_name(self, layer: Layer, name: str) -> Array:
-        """model_weights/<outermost layer>/.../<layer>/kernel:0; names of nested models may be left out in between."""
+        """The array at model_weights/<outermost layer>/.../<layer>/kernel:0; the path may omit nested models' names."""
         enclosing = (*self._path, layer.name)
         group = layer.name if self._path else _ANY
         names = (name, _OTHER_NAMES.get(name, ""))
@@ -96,13 +96,13 @@ class Weights:
 
 
 def _groups_by_name(held: Stored) -> dict[tuple[str, str], str]:
-    """(group of the model's layers, name noted at the layer) to the layer's group."""
+    """(group of the model's layers, stored layer name) to the layer's group."""
     groups = {group.removesuffix("/vars"): name for group, name in held.names.items() if group.endswith("/vars")}
     return {(group.rpartition("/")[0], name): group for group, name in groups.items()}
 
 
 def _groups_by_count(held: Stored) -> dict[tuple[str, str], dict[int, str]]:
-    """(group of the model's layers, class in snake case) to the groups `conv2d`, `conv2d_1`, ... by their number."""
+    """(group of the model's layers, class in snake case) to its groups `conv2d`, `conv2d_1`, ... by number."""
     counted: dict[tuple[str, str], dict[int, str]] = {}
     for path in held.arrays:
         parts = path.split("/")
@@ -116,7 +116,7 @@ def _groups_by_count(held: Stored) -> dict[tuple[str, str], dict[int, str]]:
 
 
 def _paths_by_tail(held: Stored) -> dict[tuple[str, str, str], list[str]]:
-    """(outermost layer, its own layer or any, weight name without its `:0`) to the paths of a `.h5` file."""
+    """(outermost layer, innermost layer or any, weight name without `:0`) to the paths in an `.h5` file."""
     tails: dict[tuple[str, str, str], list[str]] = {}
     for path in held.arrays:
         parts = path.split("/")
@@ -129,7 +129,7 @@ def _paths_by_tail(held: Stored) -> dict[tuple[str, str, str], list[str]]:
 
 
 def snake_case(name: str) -> str:
-    """As Keras does it: SeparableConv2D is separable_conv2d."""
+    """Keras's snake case: SeparableConv2D is separable_conv2d."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -2,12 +2,12 @@
 
 Nothing in the file is executed, and no other program reads it (pnnx was tried first: see docs/architecture.md).
 
-    reader, tensors   bytes -> plain nodes and numpy constants, bounded
-    order             each operator behind those whose values it reads
-    constants         what depends on constants only is worked out
-    builder           the graph so far; transposes are remembered, not written
-    handlers          the table; convolution, pooling, arithmetic, ... behind it
-    spellings         activations written out as arithmetic
+    reader, tensors   from bytes to plain nodes and numpy constants, within bounds
+    order             sorts the operators, each after those whose results it reads
+    constants         computes what depends on constants only
+    builder           the graph under construction; transposes are remembered, not emitted
+    handlers          the table of operators; convolution, pooling, arithmetic, ... implement it
+    spellings         merges activations that are written out as arithmetic
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
     """Open an `.onnx` file of opset 7 or later. An NHWC network becomes NCHW.
 
     Args:
-        path: the file; values kept outside it must lie in its own folder.
-        input_size: (height, width) in pixels, for a file that leaves them open.
+        path: the file; a data file beside it must lie in the same folder.
+        input_size: (height, width) in pixels, for a file that leaves its input size open.
 
     Raises:
-        ModelError: the file is damaged, is no network of one image, or leaves its size open and none is given.
+        ModelError: the file is damaged, does not take one image, or leaves its size open and no `input_size` is given.
         UnknownOperator: it uses an operator outside the vocabulary; the message names it.
     """
     try:
@@ -59,7 +59,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
 
 
 class _Opener:
-    """Follows a file's nodes; `values` holds what each name stands for."""
+    """Follows a file's nodes; `values` holds the activation or constant that each name stands for."""
 
     def __init__(self, model: Model, input_size: tuple[int, int] | None) -> None:
         self.model = model
@@ -92,7 +92,7 @@ class _Opener:
         return image
 
     def _preprocessing(self) -> Preprocessing:
-        """A network that takes bytes does the rest itself."""
+        """A network that takes bytes preprocesses them itself."""
         if self.model.inputs[0].kind == TensorProto.UINT8:
             return Preprocessing.of(0.0, 1.0)
         return Preprocessing()
@@ -103,7 +103,7 @@ class _Opener:
         inputs = [self._given(node, name) if name else None for name in node.inputs]
         results: Sequence[Value | Array]
         if node.op in ("Shape", "Size") and isinstance(inputs[0], Value):
-            # Only the shape matters, which is known: an array of it that takes no memory.
+            # Only the shape matters here: an array of that shape that takes no memory.
             inputs = [np.broadcast_to(np.zeros((), np.float32), inputs[0].shape)]
         if not any(isinstance(value, Value) for value in inputs):
             results = self._constants(node, inputs)
@@ -112,7 +112,7 @@ class _Opener:
         self.values.update(zip(node.outputs, results, strict=False))
 
     def _given(self, node: Node, name: str) -> Value | Array:
-        if name not in self.values:  # it has a maker, so it is a further result of that: a dropout's mask, say
+        if name not in self.values:  # it is a further result of an operator, such as a dropout's mask
             raise UnknownOperator(
                 f"{self.model.path}: the operator {node} reads {printable(name[:100])!r}, which is not the first "
                 "result of its operator and which slimseg cannot rebuild: replace it before the export"
@@ -140,7 +140,7 @@ class _Opener:
 
     @contextmanager
     def _named(self, node: Node) -> Iterator[None]:
-        """Whatever goes wrong with a node (attributes of the wrong kind or length, mostly) is said with its name."""
+        """Add the node's name to any error, mostly attributes of the wrong kind or length."""
         try:
             yield
         except SlimsegError:
@@ -154,7 +154,7 @@ class _Opener:
         )
 
     def _result(self, wanted: str | int | None) -> fx.Node:
-        """The output that is a map, in NCHW; what only drops or adds dimensions of length 1 behind it is left out."""
+        """The output map, in NCHW; layers at the end that only drop or add dimensions of length 1 are left out."""
         made = {name: node for node in self.model.nodes for name in node.outputs}
         found = {name: value for name in self.model.outputs if isinstance(value := self.values.get(name), Value)}
         outputs = [Output(name, value.stored) for name, value in found.items()]
@@ -181,7 +181,7 @@ class _Opener:
         return self._without_channel(value.node)
 
     def _without_channel(self, result: fx.Node) -> fx.Node:
-        """A mask is (1, height, width): the channel that ArgMax may keep goes."""
+        """A mask is (1, height, width): the channel that ArgMax may keep is removed."""
         kept = result
         while isinstance(self.builder.layer(kept), ops.Cast) and len(kept.users) < 2:
             kept = kept.all_input_nodes[0]
@@ -197,10 +197,10 @@ class _Opener:
 def _image_shape(
     path: Path, given: Input, input_size: tuple[int, int] | None
 ) -> tuple[tuple[int, int, int, int], tuple[int, ...]]:
-    """Shape in NCHW, and the order in which the file has it.
+    """The input's shape in NCHW, and the order of its dimensions in the file.
 
     Raises:
-        ModelError: it is no single image, or its size is open and none was asked for.
+        ModelError: the input is not one image, or its size is open and no `input_size` is given.
     """
     if given.kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8):
         raise ModelError(f"{path} takes {given.name!r}, which is no image of floating-point numbers or bytes")

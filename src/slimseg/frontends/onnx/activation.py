@@ -18,15 +18,15 @@ from slimseg.graph.vocabulary import is_never_negative
 
 
 def simple(build: Callable[[], nn.Module]) -> Callable[[Call], Value]:
-    """A layer without settings."""
+    """A handler for a layer without settings."""
     return lambda call: call.on(call.value(), build())
 
 
 def bounds(low: float, high: float) -> nn.Module | None:
-    """The layer that keeps values between two bounds; None where they keep everything.
+    """The layer that clips values to two bounds; None if no value is clipped.
 
     Raises:
-        ValueError: nothing lies between them.
+        ValueError: no value lies between the bounds.
     """
     if math.isinf(low) and math.isinf(high):
         return None
@@ -40,7 +40,7 @@ def bounds(low: float, high: float) -> nn.Module | None:
 
 
 def clip(call: Call) -> Value:
-    """Bounds are attributes before opset 11, inputs since; float32's own limits mean none."""
+    """Clip. Bounds are attributes before opset 11, inputs since; float32's own limits mean no bound."""
     limit = float(np.finfo(np.float32).max)
     low = _number(call.constant(1), call.attribute("min", -math.inf))
     high = _number(call.constant(2), call.attribute("max", math.inf))
@@ -61,7 +61,7 @@ def elu(call: Call) -> Value:
 
 
 def prelu(call: Call) -> Value:
-    """One slope, one per channel, or one for every value."""
+    """One slope, one per channel, or one per value."""
     value, slope = call.value(), call.constant(1)
     if slope is None:
         raise call.unknown("it has no slope")
@@ -83,7 +83,7 @@ def _prelu(call: Call, value: Value, slopes: Array) -> Value:
 
 
 def hard_sigmoid(call: Call) -> Value:
-    """min(max(alpha·x + beta, 0), 1): torch has it for 1/6 and 1/2."""
+    """min(max(alpha·x + beta, 0), 1), which is torch's layer for alpha = 1/6 and beta = 1/2."""
     alpha, beta = float(call.attribute("alpha", 0.2)), float(call.attribute("beta", 0.5))
     if math.isclose(alpha, 1 / 6, rel_tol=1e-3) and beta == 0.5:
         return call.on(call.value(), nn.Hardsigmoid())
@@ -96,7 +96,7 @@ def gelu(call: Call) -> Value:
 
 
 def softplus(call: Call) -> Value:
-    """log(1 + exp x) as max(x, 0) + log(1 + exp(−|x|)), which no x overflows."""
+    """log(1 + exp x) as max(x, 0) + log(1 + exp(−|x|)), which does not overflow."""
     x = call.value()
     parts = (
         ops.Unary("abs"),
@@ -119,7 +119,7 @@ def mish(call: Call) -> Value:
 
 
 def softmax(call: Call) -> Value:
-    """Over one dimension; before opset 13 over all from `axis` on, the same only if just one is longer than 1."""
+    """Softmax over one dimension. Before opset 13 it runs over all dimensions from `axis` on, flattened into one."""
     value = call.value()
     newer = call.opset >= 13
     axis = int(call.attribute("axis", -1 if newer else 1)) % value.rank
@@ -140,9 +140,9 @@ def log_softmax(call: Call) -> Value:
 
 
 def quantize(call: Call) -> Value:
-    """What lay between QuantizeLinear and DequantizeLinear was rounded, and cut where the numbers end.
+    """QuantizeLinear and DequantizeLinear round values and clip them to the range of the integers.
 
-    Rounding is left out. Quantisers rely on the cut to stand for a ReLU or ReLU6 that they took away.
+    Rounding is left out. The clipping stays, since quantisers rely on it where they removed a ReLU or ReLU6.
     """
     value, scale, zero = call.value(), call.constant(1), call.constant(2)
     call.builder.note("the file is quantised; here it is float: weights as they were rounded, activations not rounded")
@@ -157,7 +157,7 @@ def quantize(call: Call) -> Value:
 
 
 class Erf(ops.Unary):
-    """The vocabulary lacks this function: it stands in the graph until `spellings` finds the GELU around it."""
+    """Erf, which is not in the vocabulary: a placeholder until `spellings` replaces it and the GELU around it."""
 
     FUNCTIONS: ClassVar = {"erf": torch.erf}
 

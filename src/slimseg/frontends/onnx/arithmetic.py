@@ -1,4 +1,4 @@
-"""Arithmetic on two values, or a value and a constant, and batch normalisation."""
+"""Arithmetic on two values, or on a value and a constant, and normalisation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def broadcasting(
     first: Callable[[Tensor], nn.Module] | None = None,
     second: Callable[[Tensor], nn.Module] | None = None,
 ) -> Callable[[Call], Value]:
-    """An operator of two values; `first` builds the layer for `value ∘ constant`, `second` for `constant ∘ value`."""
+    """A handler for two operands; `first` builds the layer for `value ∘ constant`, `second` for `constant ∘ value`."""
 
     def handler(call: Call) -> Value:
         left, right = (call.inputs[index] if index < len(call.inputs) else None for index in (0, 1))
@@ -36,7 +36,7 @@ def broadcasting(
 def variadic(
     layer: type[nn.Module], bound: Callable[[float], nn.Module | None] | None = None
 ) -> Callable[[Call], Value]:
-    """Sum, Max and Min of any number of values; `bound` builds the layer for a single number among them."""
+    """A handler for Sum, Max and Min of any number of values; `bound` builds the layer for a single number."""
 
     def handler(call: Call) -> Value:
         values = [value for value in call.inputs if isinstance(value, Value)]
@@ -55,7 +55,7 @@ def variadic(
 
 
 def _two_values(call: Call, layer: nn.Module, left: Value, right: Value) -> Value:
-    """In the order of the larger value; the other is brought to its rank and order."""
+    """Emit a layer on two values in the dimension order of the larger; the smaller is brought to its rank and order."""
     is_left = _weight(left) >= _weight(right)
     larger, smaller = (left, right) if is_left else (right, left)
     if smaller.rank < larger.rank:
@@ -78,12 +78,12 @@ def _with_constant(call: Call, value: Value, constant: Array, build: Callable[[T
 
 
 def _parameter_or_number(values: Array) -> Tensor:
-    """A single number is a setting; one per channel or place is a weight, and can be trained."""
+    """A single number stays fixed; one number per channel or position is a trainable weight."""
     return torch.tensor(float(values.reshape(-1)[0])) if values.size == 1 else parameter(values)
 
 
 def stored(call: Call, value: Value, constant: Array) -> Array:
-    """A constant that broadcasts against `value`, in the order in which that is stored and without the batch."""
+    """A constant that broadcasts against `value`: in the order in which `value` is stored, without the batch."""
     if constant.size == 1:
         return constant.reshape(())
     if constant.ndim > value.rank:
@@ -126,7 +126,7 @@ def power(call: Call) -> Value:
 
 
 def instance_norm(call: Call) -> Value:
-    """Every channel of every image by its own mean and variance, which takes a row of operators."""
+    """Normalises every channel of every image by its own mean and variance, in several operators."""
     value, scale, shift = call.plain(), call.constant(1), call.constant(2)
     if value.rank < 3 or scale is None or shift is None or scale.size != value.shape[1] or shift.size != scale.size:
         raise call.unknown("it does not scale every channel by a constant")
@@ -136,7 +136,7 @@ def instance_norm(call: Call) -> Value:
 
 
 def layer_norm(call: Call) -> Value:
-    """Over the dimensions from `axis` on."""
+    """Normalises over the dimensions from `axis` on."""
     value, scale, shift = call.value(), call.constant(1), call.constant(2)
     axis = int(call.attribute("axis", -1)) % value.rank
     if axis == 0:
@@ -148,7 +148,7 @@ def layer_norm(call: Call) -> Value:
 
 
 def _normalised(call: Call, value: Value, dims: tuple[int, ...]) -> fx.Node:
-    """(x - mean) / sqrt(variance + epsilon) over dimensions as they are stored."""
+    """(x - mean) / sqrt(variance + epsilon); `dims` are dimensions of the stored value."""
 
     def mean() -> nn.Module:
         return nn.AdaptiveAvgPool2d(1) if dims == (2, 3) and value.rank == 4 else ops.Reduce("mean", dims, True)

@@ -1,8 +1,8 @@
-"""Grows the canonical graph node by node, and keeps track of the order in which each value's dimensions lie.
+"""Builds the Graph node by node, and tracks the order of each value's dimensions.
 
-A transpose is not written down when it is met: the value is remembered as `stored.permute(order)`, and only an operator
-that cannot work in another order has it done. So a file that was NHWC before it became ONNX, with transposes at both
-ends or around every layer, comes out as NCHW without any.
+A transpose adds no node: its result is remembered as `stored.permute(order)`, and a transpose is only emitted for an
+operator that needs another order. So a file that was NHWC before it became ONNX, with transposes at both ends or around
+every layer, becomes an NCHW graph without transposes.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, node_name
 from slimseg.graph.orders import TO_NHWC
 
-LARGEST_VALUE = 1 << 27  # elements of one activation: half a GiB
-MAX_LAYERS = 6_000  # one operator can be several
+LARGEST_VALUE = 1 << 27  # values of one activation: half a GiB
+MAX_LAYERS = 6_000  # layers of one network; one operator can become several
 MAX_RANK = 8
 NHWC = TO_NHWC
-# How torch, Keras and Paddle call a layer's weights, behind the layer's own name.
+# How torch, Keras and Paddle name a layer's weights: these endings follow the layer's own name.
 _ROLES = r"([/.](weight|bias|(depthwise_|pointwise_)?kernel|gamma|beta|alpha)|[._](weights|w_\d+|scale))(:0|/.*)?$"
-# What exporters call a value that has no name.
+# How exporters name a value that the user gave no name.
 _NUMBERED = r"((n|t|val|tmp)?[_:]*[\d_]*|onnx::\w+(:[_:]*[\d_]*)?)"
-_READ = 1000  # characters of a name
-_LONGEST_NAME = 200  # of its part that names a layer
+_READ = 1000  # characters of a name that are searched
+_LONGEST_NAME = 200  # characters of the part of a name that names a layer
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu")
 
 
 @dataclass(frozen=True)
 class Value:
-    """An activation as ONNX sees it: `node`'s output with its dimensions in `order`, as torch's permute takes them."""
+    """An activation as ONNX sees it: `node`'s output, its dimensions permuted by `order` as torch's permute does."""
 
     node: fx.Node
     order: tuple[int, ...]
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """Shape of the node's output."""
+        """Shape of the node's output, as it is stored."""
         return self.node.meta["shape"]  # type: ignore[no-any-return]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape in ONNX's eyes."""
+        """Shape as ONNX sees it."""
         return tuple(self.stored[dim] for dim in self.order)
 
     @property
@@ -67,14 +67,14 @@ def _is_vector(shape: Sequence[int]) -> bool:
 
 
 class Builder:
-    """The graph so far. `emit` adds a layer under the name of the ONNX node at work."""
+    """The graph under construction. `emit` adds a layer, named after the ONNX node that is being read."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.notes: list[str] = []
-        self.is_nhwc = False  # whether the file takes its image so
+        self.is_nhwc = False  # whether the file takes its image in NHWC
         self.consumers: dict[str, list[Node]] = {}
         for node in model.nodes:
             for name in node.inputs:
@@ -85,7 +85,7 @@ class Builder:
         self._transposed: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
 
     def image(self, shape: tuple[int, ...], order: tuple[int, ...]) -> Value:
-        """The input: `shape` is NCHW, `order` says how ONNX sees it."""
+        """The input: `shape` is NCHW, `order` is the order in which ONNX sees its dimensions."""
         node = self.graph.placeholder("image")
         node.meta["shape"] = shape
         self._names.new("image")
@@ -97,10 +97,10 @@ class Builder:
             self.notes.append(text)
 
     def emit(self, source: Node, layer: nn.Module, *inputs: fx.Node, suffix: str = "", key: Hashable = None) -> fx.Node:
-        """A call of `layer`; layers of one `key` are the same module (shared weights).
+        """Call `layer` on `inputs`; layers with equal `key` are one module (shared weights).
 
         Raises:
-            ModelError: the inputs do not fit it.
+            ModelError: the inputs do not fit the layer.
         """
         try:
             shape = propagation.shape_of(layer, [node.meta["shape"] for node in inputs])
@@ -128,7 +128,7 @@ class Builder:
         return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def shared(self, node: fx.Node) -> bool:
-        """Whether another call uses the same module; if not, none will from now on."""
+        """Whether another call uses the node's module; if not, no later call will share it either."""
         target = str(node.target)
         if sum(str(other.target) == target for other in self.graph.nodes) > 1:
             return True
@@ -136,7 +136,7 @@ class Builder:
         return False
 
     def ordered(self, source: Node, value: Value, order: tuple[int, ...]) -> Value:
-        """The same value, stored so that `order` brings it back to how ONNX sees it."""
+        """The same value, stored so that its order is `order`."""
         dims = tuple(value.order[order.index(dim)] for dim in range(value.rank))
         if dims == tuple(range(value.rank)):
             return value
@@ -148,7 +148,7 @@ class Builder:
         shape = tuple(value.stored[dim] for dim in dims)
         if not _is_vector(shape):
             return self.emit(source, ops.Transpose(dims), value.node, suffix="layout")
-        # A vector keeps its order of values however its dimensions are called, and however often it was reshaped.
+        # The values of a vector stay in order when its dimensions are permuted or reshaped.
         node = value.node
         if isinstance(self.layer(node), ops.Reshape) and _is_vector(node.all_input_nodes[0].meta["shape"]):
             node = node.all_input_nodes[0]
@@ -156,7 +156,7 @@ class Builder:
 
 
 class Call:
-    """One ONNX node with its inputs, as a handler sees it."""
+    """One ONNX node and its inputs, as a handler sees it."""
 
     def __init__(self, builder: Builder, node: Node, inputs: Sequence[Value | Array | None]) -> None:
         self.builder = builder
@@ -168,10 +168,10 @@ class Call:
         return self.node.attributes.get(name, default)
 
     def value(self, index: int = 0) -> Value:
-        """An input that is an activation, in whatever order.
+        """An input that is an activation, in any order of dimensions.
 
         Raises:
-            UnknownOperator: it is a constant or left out.
+            UnknownOperator: the input is a constant or left out.
         """
         value = self.inputs[index] if index < len(self.inputs) else None
         if not isinstance(value, Value):
@@ -184,10 +184,10 @@ class Call:
         return self.builder.ordered(self.node, value, tuple(range(value.rank)))
 
     def constant(self, index: int) -> Array | None:
-        """An input that is a constant; None where it is left out.
+        """An input that is a constant; None if it is left out.
 
         Raises:
-            UnknownOperator: it is computed from the image.
+            UnknownOperator: the input is computed from the image.
         """
         value = self.inputs[index] if index < len(self.inputs) else None
         if isinstance(value, Value):
@@ -195,18 +195,18 @@ class Call:
         return value
 
     def constants(self) -> list[Array | None]:
-        """Every input but the first; the first, being an activation, as None."""
+        """The constants among the inputs; None for the first input, which is an activation."""
         return [None, *(self.constant(index) for index in range(1, len(self.inputs)))]
 
     def emit(self, layer: nn.Module, *inputs: fx.Node, suffix: str = "", key: Hashable = None) -> fx.Node:
         return self.builder.emit(self.node, layer, *inputs, suffix=suffix, key=key)
 
     def on(self, value: Value, layer: nn.Module, suffix: str = "") -> Value:
-        """A layer that keeps the order of dimensions."""
+        """Emit a layer on `value`; the result has the same order of dimensions."""
         return Value(self.emit(layer, value.node, suffix=suffix), value.order)
 
     def key(self, *more: Hashable) -> Hashable:
-        """Identity of operator, settings, weights and whatever else makes the layer: called twice, it is one module."""
+        """Identity of operator, settings, weights and `more`: a layer that is called twice is one module."""
         settings = tuple(sorted((name, str(value)) for name, value in self.node.attributes.items()))
         return (self.node.op, self.node.inputs[1:], settings, more)
 
@@ -217,7 +217,7 @@ class Call:
 
 
 def layer_name(node: Node) -> str:
-    """What a user calls the layer: the node's own name unless an exporter made it up, else its weights' or output's."""
+    """The user's name for the layer: the node's name unless an exporter made it up, else from weights or output."""
     own = _module_path(node)[:_LONGEST_NAME]
     if own and not re.fullmatch(rf"(node_|p2o\.).*|n[\d_]+|({re.escape(node.op)})?[_@]?\d*", own, re.IGNORECASE):
         return node_name(own)
@@ -231,7 +231,7 @@ def layer_name(node: Node) -> str:
 
 
 def _module_path(node: Node) -> str:
-    """torch writes `/stem/stem.0/Conv` for the convolution of the module stem.0."""
+    """The module's path in torch's node names: `stem.0` for `/stem/stem.0/Conv`."""
     parts = printable(node.name[:_READ]).strip("/").split("/")
     parts = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
     has_weights = any(name for name in node.inputs[1:]) and node.op in _WEIGHTED

@@ -1,6 +1,6 @@
-"""Operators whose inputs are all constants, worked out at once: shapes, sizes and slices are mostly spelt so.
+"""Computes operators whose inputs are all constants; exporters mostly write shapes, sizes and slices in this way.
 
-Sizes are checked before anything is allocated; what is not in the table is left to the caller.
+Sizes are checked before anything is allocated. The caller handles operators that are not in the table.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Fold = Callable[[Node, Sequence[Any]], Array]
 
 
 def fold(node: Node, inputs: Sequence[Array | None], work: Work) -> tuple[Array, ...] | None:
-    """Results of a node, or None where its operator is not one that is worked out here.
+    """The results of a node, or None if its operator is not in the table.
 
     Raises:
-        ValueError: a result would be larger than any weight is, or the inputs make no sense.
-        ModelError: all operators of the file together work out more than a network needs.
+        ValueError: a result would be larger than any weight, or the inputs make no sense.
+        ModelError: all operators of the file together compute more than a network needs.
     """
     is_split = node.op == "Split" and inputs[0] is not None
     if not is_split and node.op not in FOLDS:
@@ -38,14 +38,14 @@ def fold(node: Node, inputs: Sequence[Array | None], work: Work) -> tuple[Array,
     return (result,)
 
 
-_LOOKS_ONLY = ("Constant", "Identity", "Shape", "Size")  # reads no values
+_LOOKS_ONLY = ("Constant", "Identity", "Shape", "Size")  # operators that read no values
 
 
 def bounded(shape: Sequence[int], node: Node) -> tuple[int, ...]:
-    """`shape`, if so many values may be made.
+    """`shape`, if an array of that size may be made.
 
     Raises:
-        ValueError: they may not.
+        ValueError: the array would be too large.
     """
     if min(shape, default=0) < 0 or math.prod(shape) > LARGEST_CONSTANT:
         raise ValueError(f"a constant of shape {tuple(shape)} is larger than any network has")
@@ -53,7 +53,7 @@ def bounded(shape: Sequence[int], node: Node) -> tuple[int, ...]:
 
 
 def resolved_shape(old: Sequence[int], wanted: Sequence[int], allow_zero: bool = False) -> tuple[int, ...]:
-    """Reshape's rule: 0 keeps a length, one -1 is worked out.
+    """Reshape's rule: 0 keeps a length, one -1 is computed from the others.
 
     Raises:
         ValueError: the values do not fit.
@@ -84,7 +84,7 @@ def squeezed_shape(shape: Sequence[int], axes: Sequence[int] | None) -> tuple[in
 
 
 def axes_of(node: Node, inputs: Sequence[Array | None], position: int = 1) -> list[int] | None:
-    """Axes, given as an attribute by older files and as an input by newer ones."""
+    """Axes: an attribute in older files, an input in newer ones."""
     if len(inputs) > position and (given := inputs[position]) is not None:
         return [int(axis) for axis in given.reshape(-1)]
     axes = node.attributes.get("axes")
@@ -152,7 +152,7 @@ def _gather(node: Node, inputs: Sequence[Any]) -> Array:
 
 
 def slices(node: Node, inputs: Sequence[Array | None], rank: int) -> list[slice]:
-    """One Python slice for each dimension of what Slice reads."""
+    """One Python slice for each dimension of Slice's input."""
     if len(inputs) > 1:
         starts, ends, axes, steps = (
             None if value is None else [int(v) for v in value.reshape(-1)]
@@ -165,7 +165,7 @@ def slices(node: Node, inputs: Sequence[Array | None], rank: int) -> list[slice]
     axes = list(range(len(starts))) if axes is None else axes
     result = [slice(None)] * rank
     for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
-        # To the last one backwards is spelt by an end far below zero, which Python's slices know, too.
+        # ONNX writes "backwards to the first value" as an end far below zero, which Python's slices accept, too.
         result[axis] = slice(start, end, step)
     return result
 
@@ -213,7 +213,7 @@ def _dequantize(node: Node, inputs: Sequence[Any]) -> Array:
 
 
 def _scale_and_zero(node: Node, inputs: Sequence[Any], kind: np.dtype[Any]) -> tuple[Array, Array]:
-    """One of each, or one for every place along an axis, shaped to broadcast."""
+    """Scale and zero point: one of each, or one per position along an axis, shaped to broadcast."""
     values, scale = inputs[:2]
     zero = inputs[2] if len(inputs) > 2 else np.zeros_like(scale, kind)
     if scale.ndim == 1 and scale.size > 1:
@@ -230,7 +230,7 @@ def _split(node: Node, values: Array, inputs: Sequence[Array | None]) -> tuple[A
 
 
 def split_lengths(node: Node, inputs: Sequence[Array | None], length: int) -> list[int]:
-    """How long each part is: as given, or equal ones with a shorter last."""
+    """The length of each part: as given, or equal parts with a shorter last one."""
     given = inputs[1] if len(inputs) > 1 and inputs[1] is not None else node.attributes.get("split")
     if given is not None:
         lengths = [int(value) for value in given]

@@ -15,7 +15,7 @@ from slimseg.graph import ops
 
 @dataclass(frozen=True)
 class Window:
-    """How a kernel moves over height and width; pads are (before, after) in pixels."""
+    """How a kernel moves over height and width; pads are pixels (before, after) in each."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -32,10 +32,10 @@ class Window:
 
 
 def window(call: Call, kernel: Sequence[int], size: Sequence[int]) -> Window:
-    """Kernel, stride, dilation and pads on an input of `size` (height, width), auto_pad worked out.
+    """Kernel, stride, dilation and pads for an input of `size` (height, width), with auto_pad resolved to pixels.
 
     Raises:
-        UnknownOperator: it is no window over two dimensions.
+        UnknownOperator: the window is not two-dimensional.
     """
     stride = call.attribute("strides", (1, 1))
     dilation = call.attribute("dilations", (1, 1))
@@ -59,7 +59,7 @@ def window(call: Call, kernel: Sequence[int], size: Sequence[int]) -> Window:
 
 
 def halves(total: int, mode: str) -> tuple[int, int]:
-    """SAME_UPPER puts the odd pixel after, SAME_LOWER before."""
+    """Pixels before and after: SAME_UPPER puts the odd pixel after, SAME_LOWER before."""
     small, large = total // 2, total - total // 2
     return (large, small) if mode == "SAME_LOWER" else (small, large)
 
@@ -112,7 +112,7 @@ def transposed_convolution(call: Call) -> Value:
 
 
 def _transposed_cuts(call: Call, moves: Window, size: Sequence[int]) -> list[tuple[int, int]]:
-    """Pixels (before, after) that the full result loses; a negative one after is output padding."""
+    """Pixels (before, after) to cut from the full result; a negative number after is output padding."""
     extra = call.attribute("output_padding", (0, 0))
     wanted = call.attribute("output_shape")
     mode = call.attribute("auto_pad", "NOTSET")
@@ -131,10 +131,10 @@ def _transposed_cuts(call: Call, moves: Window, size: Sequence[int]) -> list[tup
 
 
 def _split_cut(before: int, after: int) -> tuple[int, int, int, int]:
-    """torch's (padding, output_padding) and what must be cropped (before, after) beside them."""
+    """torch's padding and output_padding, and the further pixels to crop (before, after)."""
     if after >= before:
         return before, 0, 0, after - before
-    # One pixel less after than before is the usual padding with output padding, k3 s2 p1 op1.
+    # One pixel less after than before: the usual padding with output padding (k3 s2 p1 op1).
     return before, before - after, 0, 0
 
 
@@ -151,7 +151,7 @@ def fully_connected(call: Call) -> Value:
 
 
 def matrix_product(call: Call) -> Value:
-    """MatMul by a constant matrix: over the channels of NHWC that is a convolution of 1x1."""
+    """MatMul by a constant matrix; over the channels of NHWC it is a 1x1 convolution."""
     value, weight = call.value(), _weight(call)
     if weight.ndim != 2:
         raise call.unknown("it does not multiply by a constant matrix")
@@ -177,10 +177,10 @@ def _weight(call: Call) -> Array:
 
 
 def fill(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Array, bias: Array | None) -> None:
-    """Give a layer made without memory its values.
+    """Set the weights of a layer that was built without memory.
 
     Raises:
-        ValueError: they do not fit it.
+        ValueError: the weights do not fit the layer.
     """
     layer.weight = parameter(weight)
     if bias is not None:

@@ -15,7 +15,7 @@ from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NCHW
 
-MOST_REPEATED = 8  # rows that an edge or reflecting pad copies; more would be a graph of slices
+MOST_REPEATED = 8  # rows that an edge or reflecting pad copies; more would make a graph of slices
 
 
 def alias(call: Call) -> Value:
@@ -51,7 +51,7 @@ def unsqueeze(call: Call) -> Value:
 
 
 def reshaped(call: Call, value: Value, shape: tuple[int, ...]) -> Value:
-    """The same values in ONNX's order, read from and stored as NHWC where that spares a transpose."""
+    """The same values in ONNX's order in another shape; reads and stores them as NHWC where that saves a transpose."""
     if shape == value.shape:
         return value
     if value.rank == 4 and value.order == NHWC:
@@ -67,7 +67,7 @@ def reshaped(call: Call, value: Value, shape: tuple[int, ...]) -> Value:
 
 
 def _is_wanted_nhwc(call: Call) -> bool:
-    """Whether those who read the result take it for NHWC: they say so, or the network does and they do not object."""
+    """Whether the result is NHWC: a reading Transpose says so, or the network is NHWC and no reader needs NCHW."""
     readers = call.builder.consumers.get(call.node.outputs[0], [])
     if any(node.op == "Transpose" for node in readers):
         return any(tuple(node.attributes.get("perm", ())) == TO_NCHW for node in readers)
@@ -124,7 +124,7 @@ def split(call: Call) -> tuple[Value, ...]:
 
 
 def gather(call: Call) -> Value:
-    """A single index, or a run of neighbours, is a slice."""
+    """A single index, or consecutive indices, is a slice."""
     value, index = call.value(), call.constant(1)
     axis = int(call.attribute("axis", 0)) % value.rank
     if index is None or index.ndim > 1 or not index.size:
@@ -166,7 +166,7 @@ def _pad_value(call: Call) -> float:
 
 
 def _padded(call: Call, value: Value, amounts: Sequence[tuple[int, int]], number: float) -> Value:
-    """Crops first where some sides are cropped and others padded, which no one operator does."""
+    """Pads with a constant; if some sides are cropped and others padded, it crops first, as no operator does both."""
     cropped = [(min(before, 0), min(after, 0)) for before, after in amounts]
     grown = [(max(before, 0), max(after, 0)) for before, after in amounts]
     steps = [step for step in (cropped, grown) if any(map(any, step))]
@@ -178,7 +178,7 @@ def _padded(call: Call, value: Value, amounts: Sequence[tuple[int, int]], number
 
 
 def _repeated(call: Call, value: Value, amounts: Sequence[tuple[int, int]], mode: str) -> Value:
-    """Copies of the first and last row, or of the rows beyond them backwards, put before and after."""
+    """Pads with copies of the first and last row (edge), or of the rows next to them in reverse order (reflect)."""
     for dim, (before, after) in enumerate(amounts):
         last = value.stored[dim] - 1
         if min(before, after) < 0 or max(before, after) > min(
@@ -201,7 +201,7 @@ def _repeated(call: Call, value: Value, amounts: Sequence[tuple[int, int]], mode
 
 
 def expand(call: Call) -> Value:
-    """One pixel spread over a map is the nearest resize of it."""
+    """Expanding one pixel over a map is a nearest resize of it."""
     value, wanted = call.value(), call.constant(1)
     if wanted is None:
         raise call.unknown("its shape is left out")
@@ -221,7 +221,7 @@ def expand(call: Call) -> Value:
 
 
 def depth_to_space(call: Call) -> Value:
-    """DCR is the vocabulary's own; CRD has the output channel first, so its channels are put in the other order."""
+    """DCR is the vocabulary's own mode. CRD has the output channel first, so the channels are reordered for it."""
     value, block = call.plain(), int(call.attribute("blocksize", 1))
     if value.rank != 4 or block < 1 or value.shape[1] % block**2:
         raise call.unknown(f"{value.shape} is not made of blocks of {block}x{block}")
@@ -234,7 +234,7 @@ def depth_to_space(call: Call) -> Value:
 
 
 def _reordered(call: Call, value: Value, channels: Array) -> fx.Node:
-    """Channel `channels[i]` at place i: in the convolution before where nothing else reads that, else by one more."""
+    """Channel `channels[i]` at position i: reorder the convolution before if only this reads it, else add a 1x1 one."""
     before = call.builder.layer(value.node)
     alone = len(call.builder.consumers.get(call.node.inputs[0], [])) == 1 and not value.node.users
     alone = alone and call.node.inputs[0] not in call.builder.model.outputs
@@ -259,7 +259,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorPro
 
 
 def cast(call: Call) -> Value:
-    """Floating-point numbers are float32 here, and class indices int32 where the file says a byte."""
+    """Any floating-point type becomes float32, and any integer type of 8 or 16 bits int32."""
     value, kind = call.value(), int(call.attribute("to", TensorProto.FLOAT))
     before = _maker(call, value)
     if kind in _FLOATS:
@@ -275,7 +275,7 @@ def cast(call: Call) -> Value:
 
 
 def _maker(call: Call, value: Value) -> nn.Module | None:
-    """The layer that decides what kind of numbers a value holds."""
+    """The layer that determines the number type of a value."""
     node = value.node
     while isinstance(layer := call.builder.layer(node), ops.Reshape | ops.Slice | ops.Pad | ops.Resize):
         node = node.all_input_nodes[0]

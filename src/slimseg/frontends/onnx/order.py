@@ -1,8 +1,8 @@
 """The order in which a file's operators can be computed.
 
-ONNX gives every value one maker: an input, a constant or one operator. Files should list an operator behind those
-whose values it reads. Files that do not are common enough that onnxruntime sorts them, and so does this module; what it
-cannot sort has operators that wait for each other, and is refused.
+In ONNX one input, constant or operator makes each value. A file should list an operator after those whose values it
+reads. Enough files do not, so onnxruntime sorts the operators, and so does this module. Operators that cannot be sorted
+wait for each other; such a file is refused.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from graphlib import CycleError, TopologicalSorter
 from slimseg.errors import ModelError, printable
 from slimseg.frontends.onnx.reader import Model, Node
 
-_SHOWN = 3  # operators of a circle
-_GIVEN = -1  # instead of an operator's number: an input or a constant
+_SHOWN = 3  # operators of a circle that a message names
+_GIVEN = -1  # stands for an operator's number where an input or a constant makes the value
 
 
 def ordered(model: Model) -> tuple[Node, ...]:
-    """The operators, each behind those whose values it reads; as in the file, where that is so already.
+    """The operators, each after those whose values it reads; in the file's order if that is so already.
 
     Raises:
-        ModelError: a value has two makers or none, or operators read each other's values in a circle.
+        ModelError: a value is made twice or never, or operators read each other's values in a circle.
     """
     makers = _makers(model)
     sources = [_sources(model, node, makers) for node in model.nodes]
@@ -34,7 +34,7 @@ def ordered(model: Model) -> tuple[Node, ...]:
 
 
 def _makers(model: Model) -> dict[str, int]:
-    """For every value the number of the operator that makes it."""
+    """The number of the operator that makes each value."""
     given = (value.name for value in model.inputs)
     makers = dict.fromkeys((*given, *model.constants), _GIVEN)
     for number, node in enumerate(model.nodes):
@@ -65,7 +65,7 @@ def _maker(model: Model, number: int) -> str:
 
 
 def _circle(model: Model, numbers: Sequence[int]) -> str:
-    """`numbers` are those of the operators in the circle."""
+    """The message about operators in a circle, given by their `numbers`."""
     nodes = [model.nodes[number] for number in numbers]
     if len(nodes) == 1:
         return f"{model.path} is damaged: the operator {nodes[0]} reads its own result; export the model again"

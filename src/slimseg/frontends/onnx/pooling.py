@@ -61,7 +61,7 @@ def _pool_window(call: Call) -> tuple[Value, Window]:
 def _torch_pool(
     value: Value, moves: Window, ceil: bool, build: Callable[[tuple[int, int], bool], nn.Module]
 ) -> nn.Module | None:
-    """torch's layer with the same windows, where there is one: pads wider after than before are said by ceil_mode."""
+    """torch's layer with the same windows, or None. torch's ceil_mode stands for pads wider after than before."""
     if any(2 * before > taps for (before, _), taps in zip(moves.pads, moves.kernel, strict=True)):
         return None
     if moves.is_symmetric:
@@ -94,7 +94,7 @@ def global_maximum(call: Call) -> Value:
 
 
 def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
-    """ReduceMean, ReduceSum, ReduceMax, ReduceMin."""
+    """A handler for ReduceMean, ReduceSum, ReduceMax or ReduceMin."""
 
     def handler(call: Call) -> Value:
         value, keep = call.value(), bool(call.attribute("keepdims", 1))
@@ -119,7 +119,7 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
 
 
 def _dropped(call: Call, value: Value, axes: list[int]) -> Value:
-    """(1, C, 1, 1) as (1, C)."""
+    """Reshape (1, C, 1, 1) to (1, C)."""
     gone = {axis % value.rank for axis in axes}
     shape = tuple(length for axis, length in enumerate(value.shape) if axis not in gone)
     return plain(call.emit(ops.Reshape(shape), value.node))

@@ -1,4 +1,4 @@
-"""An ONNX file as plain values: nodes, constants, inputs, outputs. Protobuf is parsed, nothing is executed."""
+"""An ONNX file as plain values: nodes, constants, inputs, outputs. The protobuf is parsed; nothing is executed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from slimseg.graph.graph import Weights
 
 MAX_FILE_BYTES = 512 << 20
 MAX_NODES = 10_000
-LONGEST_NAME = 1000  # characters of a node's name, of which nothing depends
+LONGEST_NAME = 1000  # characters of a node's name; nothing depends on the rest
 _DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator call; an empty input name is an argument left out."""
+    """One operator call; an empty input name is an omitted argument."""
 
-    op: str  # operators of other domains carry theirs: "com.microsoft.FusedConv"
+    op: str  # with the domain if it is not ONNX's own: "com.microsoft.FusedConv"
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -40,7 +40,7 @@ class Node:
 class Input:
     name: str
     kind: int  # TensorProto.DataType
-    shape: tuple[int | None, ...]  # None: left open
+    shape: tuple[int | None, ...]  # None: an open length
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Model:
     constants: dict[str, Array]
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
-    weights: Weights  # the precision that they came in
-    work: Work  # what may still be computed for it
+    weights: Weights  # the precision of the file's weights
+    work: Work  # how much may still be computed for the file
 
 
 def read(path: Path) -> Model:
     """Parse an `.onnx` file.
 
     Raises:
-        ModelError: it is missing, too large, damaged, or no ONNX file.
+        ModelError: the file is missing, too large, damaged, or no ONNX file.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist: give the path of an .onnx file")
@@ -111,7 +111,7 @@ def _nodes(graph: GraphProto, reader: TensorReader) -> tuple[Node, ...]:
 
 
 def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
-    """Its value; None for those that hold graphs."""
+    """An attribute's value; None if it holds graphs."""
     if attribute.type == AttributeProto.TENSOR:
         return reader.read(attribute.t)
     value = onnx.helper.get_attribute_value(attribute) if attribute.type in _PLAIN else None
@@ -119,10 +119,10 @@ def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
 
 
 def _text(value: str) -> str:
-    """Words that end up in messages: nothing that a terminal would obey.
+    """Text that may appear in messages, without characters that control a terminal.
 
     Raises:
-        ValueError: it holds such characters.
+        ValueError: the text holds such characters.
     """
     if not value.isprintable() or len(value) > 100:
         raise ValueError(f"the word {value[:100]!r} is none of ONNX")

@@ -1,8 +1,8 @@
-"""Resize and Upsample: whatever ONNX calls a mode, what counts is where it reads.
+"""Resize and Upsample, compared with the vocabulary's modes by the input positions that they read.
 
-ONNX has six ways to say which place of the input belongs to a pixel of the output, four ways to round it, and scales
-that need not agree with the sizes. Many of them come to the same: so the places are computed and compared with those
-of the vocabulary's few modes, side by side.
+ONNX has six formulas for the input position of an output pixel, four ways to round it, and scales that need not agree
+with the sizes. Many of these are equivalent, so the positions are computed and compared with those of the vocabulary's
+few modes, for each side.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _emit(call: Call, value: Value, cut: Sequence[int], layer: ops.Resize) -> Va
 
 
 def _cuts(pair: Sequence[Side]) -> list[tuple[int, int]]:
-    """What of the input is resized: all of it, or as much as a scale that does not fit the sizes reaches."""
+    """How much of the input is resized (height, width): all of it, or the part that a non-matching scale reaches."""
     whole = (pair[0].length, pair[1].length)
     reached = [round(side.target / side.scale) for side in pair]
     fits = all(0 < part <= side.length for part, side in zip(reached, pair, strict=True))
@@ -90,7 +90,7 @@ def _sides(call: Call, value: Value) -> list[Side]:
         raise call.unknown("its sizes and scales are not one for each dimension")
     for axis, number in zip(axes, given.tolist(), strict=True):
         length = value.shape[axis]
-        # ONNX computes in float32, where 64 · 1.1 may lie on either side of a whole number.
+        # ONNX computes in float32, where 64 · 1.1 may be just below or above a whole number.
         target = int(number) if sizes is not None else int(np.floor(np.float32(length) * np.float32(number)))
         if not 0 < target <= LARGEST_SIDE:
             raise call.unknown(f"it resizes {length} pixels to {target}")
@@ -101,7 +101,7 @@ def _sides(call: Call, value: Value) -> list[Side]:
 def _scales_and_sizes(call: Call) -> tuple[Array | None, Array | None]:
     if "scales" in call.node.attributes:  # Upsample before opset 9
         return np.asarray(call.attribute("scales"), np.float32), None
-    older = call.node.op == "Upsample" or call.opset < 11  # (X, scales), later (X, roi, scales, sizes)
+    older = call.node.op == "Upsample" or call.opset < 11  # (X, scales); later versions take (X, roi, scales, sizes)
     scales = call.constant(1 if older else 2)
     sizes = None if older else call.constant(3)
     none = scales is None or not scales.size
@@ -114,7 +114,7 @@ def _coordinates(call: Call) -> str:
 
 
 def _places(call: Call, side: Side) -> Array | None:
-    """Where ONNX reads for every pixel of a side; None for a mode that reads elsewhere."""
+    """The position that ONNX reads for every output pixel of a side; None for an unknown mode."""
     pixel, mode = np.arange(side.target, dtype=np.float64), _coordinates(call)
     if mode == "half_pixel_symmetric":
         adjust = side.target / (side.scale * side.length)
@@ -131,7 +131,7 @@ def _places(call: Call, side: Side) -> Array | None:
 
 
 def _own_places(side: Side, kept: int, coordinates: ops.Coordinates) -> Array:
-    """Where a mode of the vocabulary reads when `kept` pixels become the target."""
+    """The position that a mode of the vocabulary reads for every pixel when `kept` pixels are resized to the target."""
     pixel = np.arange(side.target, dtype=np.float64)
     if coordinates == "half_pixel":
         return (pixel + 0.5) * (kept / side.target) - 0.5
@@ -160,7 +160,7 @@ def _rounding(call: Call) -> str:
 
 
 def _rounded(places: Array, how: str) -> Array:
-    slack = 1e-6  # n · (1/n) must be a whole number here as it is there
+    slack = 1e-6  # so that n · (1/n) counts as a whole number in ONNX's positions and in ours
     functions = {
         "floor": lambda: np.floor(places + slack),
         "ceil": lambda: np.ceil(places - slack),

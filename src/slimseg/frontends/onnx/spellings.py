@@ -1,4 +1,4 @@
-"""Activations that exporters write out as arithmetic, put back together.
+"""Merges activations that exporters write out as arithmetic.
 
     Hardsigmoid   ReLU6(x + 3) / 6              also clip(x/6 + 1/2, 0, 1)
     Hardswish     x · Hardsigmoid(x)
@@ -6,7 +6,7 @@
     GELU          x · ½ · (1 + erf(x / √2))     in any order of the factors
     PReLU         ReLU(x) + a · ReLU(−x)        with slopes −a
 
-All but GELU would run as they are, in more operators; erf has none on phones.
+All but GELU would also run unmerged, in more operators; phones have no erf.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from slimseg.graph import ops
 
 
 def rewrite(builder: Builder) -> None:
-    """Replace every spelling by its layer.
+    """Replace every written-out activation by its layer.
 
     Raises:
-        UnknownOperator: an erf is left over.
+        UnknownOperator: an erf remains that belongs to no GELU.
     """
     for rule in (_hard_sigmoid, _gated, _gelu, _prelu):
         for node in list(builder.graph.nodes):
@@ -43,7 +43,7 @@ def rewrite(builder: Builder) -> None:
 
 
 def _replace(builder: Builder, node: fx.Node, layer: nn.Module, source: fx.Node) -> None:
-    """`node`, keeping its name, becomes `layer` on `source`."""
+    """Replace `node` by `layer` on `source`; the name stays."""
     builder.root.add_module(str(node.name), layer)
     node.target, node.args = node.name, (source,)
 
@@ -68,7 +68,7 @@ def _hard_sigmoid(builder: Builder, node: fx.Node) -> tuple[nn.Module, fx.Node] 
 
 
 def _gated(builder: Builder, node: fx.Node) -> tuple[nn.Module, fx.Node] | None:
-    """x · gate(x), and x · ReLU6(x + 3) / 6 multiplied before it is divided."""
+    """x · gate(x), also x · ReLU6(x + 3) / 6 where the product comes before the division."""
     layer = builder.layer(node)
     if isinstance(layer, ops.Affine) and _is(layer.scale, 1 / 6) and layer.shift is None:
         product = _argument(node)
@@ -106,7 +106,7 @@ def _gelu(builder: Builder, node: fx.Node) -> tuple[nn.Module, fx.Node] | None:
 
 
 def _one_plus_erf(builder: Builder, node: fx.Node) -> fx.Node | None:
-    """x of 1 + erf(x / √2)."""
+    """The x in 1 + erf(x / √2)."""
     outer = _affine(builder, node)
     if outer is None or outer.scale is not None or not _is(outer.shift, 1):
         return None
@@ -137,7 +137,7 @@ def _prelu(builder: Builder, node: fx.Node) -> tuple[nn.Module, fx.Node] | None:
 
 
 def _with_slopes(slopes: Tensor, x: fx.Node) -> nn.Module:
-    """PReLU of one slope, one per channel or one per value."""
+    """PReLU with one slope, one per channel or one per value."""
     if slopes.ndim == 3 and slopes.shape[1:] != (1, 1):
         return ops.SpatialPReLU(slopes.expand(x.meta["shape"][1:]).clone())
     layer = nn.PReLU(slopes.numel())
@@ -154,7 +154,7 @@ def _factors(builder: Builder, node: object) -> Iterator[tuple[fx.Node, fx.Node]
 
 
 def _source(builder: Builder, node: object, kind: type[nn.Module]) -> fx.Node | None:
-    """What a node of that kind of layer reads; None if it is another kind."""
+    """The value that a node reads, if its layer is of that kind; else None."""
     return _argument(node) if isinstance(node, fx.Node) and type(builder.layer(node)) is kind else None
 
 

@@ -1,7 +1,7 @@
-"""ONNX tensors to numpy arrays. Nothing is allocated on the word of a header: its shape must fit the bytes behind it.
+"""ONNX tensors to numpy arrays. Headers are not trusted: a shape must fit the stored bytes before it is allocated.
 
-A large model keeps its values in a second file beside it ("external data"). That file is read only if it lies in the
-model's own folder under a plain name: a model file must not be able to name other files of this machine.
+A large model stores its values in a second file beside it ("external data"). That file is read only if it has a plain
+name and lies in the model's own folder, so that a model cannot read other files of this machine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from slimseg.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
-MAX_DATA_BYTES = 1 << 30  # all values of a model together, as float32
-_GROWTH, _SLACK_BYTES = 4, 1 << 16  # numbers of one byte become numbers of four
+MAX_DATA_BYTES = 1 << 30  # bytes of all values of a model together, as float32
+_GROWTH, _SLACK_BYTES = 4, 1 << 16  # one-byte numbers become four-byte numbers
 
-# Type of ONNX: how it lies in raw bytes, and the field that holds it otherwise.
+# Each ONNX type: its type in raw bytes, and the field that holds its values otherwise.
 _TYPES: dict[int, tuple[str, str]] = {
     TensorProto.FLOAT: ("<f4", "float_data"),
     TensorProto.UINT8: ("u1", "int32_data"),
@@ -40,20 +40,20 @@ DTYPES: dict[int, np.dtype[Any]] = {kind: np.dtype(code) for kind, (code, _) in 
 
 
 class TensorReader:
-    """Reads the tensors of one model file, and counts what they take."""
+    """Reads the tensors of one model file, and counts the memory that they take."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size_bytes = path.stat().st_size  # with the files beside it
+        self.size_bytes = path.stat().st_size  # with the data files beside it
         self.used_bytes = 0
         self._beside: dict[str, Path] = {}
-        self.halves = False  # whether weights, rather than single numbers, came in float16
+        self.halves = False  # whether weights (not just single numbers) were float16
 
     def read(self, tensor: TensorProto) -> Array:
-        """Values of a tensor: float16, bfloat16 and float64 as float32, all others as they are.
+        """Values of a tensor: float16, bfloat16 and float64 as float32, all other types unchanged.
 
         Raises:
-            ModelError: its bytes do not fit its shape, its type is unknown, or its file cannot be used.
+            ModelError: the bytes do not fit the shape, the type is unknown, or the data file cannot be used.
         """
         if tensor.data_type not in _TYPES:
             raise ModelError(
@@ -104,7 +104,7 @@ class TensorReader:
             return file.read(length)
 
     def _find(self, tensor: TensorProto) -> Path:
-        """The file beside the model that holds the tensor; its size is counted once."""
+        """The data file that holds the tensor; its size is counted once."""
         location = _entries(tensor).get("location", "")
         if location in self._beside:
             return self._beside[location]
@@ -132,6 +132,6 @@ def _entries(tensor: TensorProto) -> dict[str, str]:
 
 
 def _as_float32(values: Array, kind: int) -> Array:
-    if kind == TensorProto.BFLOAT16:  # the upper half of a float32
+    if kind == TensorProto.BFLOAT16:  # bfloat16 is the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32) if values.dtype.kind == "f" and values.dtype != np.float32 else values

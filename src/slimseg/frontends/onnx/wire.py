@@ -1,7 +1,7 @@
 """Counts what a protobuf message holds before it is parsed.
 
-A parser makes an object of some eighty bytes from two bytes of an empty message, so a file within any limit of size can
-still ask for a hundred times as much memory. Walking over the encoding first costs nothing but a moment.
+A parser makes an object of some eighty bytes from the two bytes of an empty message, so a file within any size limit
+can still ask for a hundred times as much memory. Walking over the encoding first takes only a moment.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from slimseg.errors import ModelError
 
-MAX_FIELDS = 500_000  # a network of a thousand operators has some twenty thousand
-MAX_PACKED_BYTES = 16 << 20  # whole numbers of one byte each, which take sixteen in memory
+MAX_FIELDS = 500_000  # most fields of a message; a network of a thousand operators has some twenty thousand
+MAX_PACKED_BYTES = 16 << 20  # most packed whole numbers, at one byte each; each takes sixteen bytes in memory
 MAX_DEPTH = 32
-_FIXED = {1: 8, 5: 4}  # bytes that a value of these wire types takes
+_FIXED = {1: 8, 5: 4}  # bytes of a value, by wire type
 _VARINT, _DELIMITED = 0, 2
 
 
 def check(data: bytes, descriptor: Descriptor, name: str) -> None:
-    """Refuse `data` if parsing it as a message of `descriptor` would take far more memory than it has bytes.
+    """Refuse `data` if parsing it as a message of `descriptor` would take far more memory than `data` itself.
 
     Raises:
-        ModelError: it would, or it is no such message.
+        ModelError: it would take too much, or it is no such message.
     """
     fields, packed = 0, 0
     waiting: list[tuple[int, int, Any, int]] = [(0, len(data), descriptor, 0)]

@@ -1,12 +1,12 @@
-"""TFLite in: a `.tflite` becomes the canonical, trainable Graph.
+"""TFLite frontend: a `.tflite` becomes the canonical, trainable Graph.
 
-    reader.py       the file's operators in order, constants decoded; builds the Graph
-    value.py        what flows between operators: a node and how the file lays its values out
+    reader.py       follows the file's operators in order, decodes constants and builds the Graph
+    value.py        what flows between operators: a node, and the order of its dimensions in the file
     convolution.py, pooling.py, activation.py, arithmetic.py, layout.py
-                    one function per operator: what it is in the vocabulary
+                    one function per operator: its form in the vocabulary
 
-A file is NHWC and the Graph NCHW by construction: every value of four dimensions is a node in NCHW beside a note of
-the order in which the file has it, so that a TRANSPOSE changes the note and leaves no layer behind.
+A file is NHWC and the Graph NCHW: every value of four dimensions is an NCHW node with a note of the order in which the
+file has its dimensions, so a TRANSPOSE only changes the note and adds no layer.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from slimseg.graph import ops
 
 
 def plain(module: Callable[[], nn.Module]) -> Callable[[Call], Value]:
-    """An activation without settings, in whatever order its input lies."""
+    """A handler for an activation without settings; it works in any order of dimensions."""
     return lambda call: call.result(module(), _anywhere(call))
 
 
@@ -31,7 +31,7 @@ def gelu(call: Call) -> Value:
 
 
 def prelu(call: Call) -> Value:
-    """Slopes (1, 1, C) or (C), or one for every place: (H, W, C)."""
+    """Slopes (1, 1, C) or (C): one per channel; (H, W, C): one per value."""
     source, slopes = call.value(spaced=True), call.constant(1)
     if source.rank != 4 or slopes.ndim > 4 or (slopes.ndim == 4 and slopes.shape[0] != 1):
         raise call.unknown(f"has slopes of {slopes.shape}")
@@ -46,7 +46,7 @@ def prelu(call: Call) -> Value:
 def softmax(call: Call) -> Value:
     source = call.value()
     beta = float(call.option("beta", 1.0))
-    if beta not in (0.0, 1.0):  # 0: left out
+    if beta not in (0.0, 1.0):  # 0: not set
         source = call.result(ops.Affine(torch.tensor(beta)), source, name=f"{call.name}_scaled")
     return call.result(nn.Softmax(source.order[-1]), source)
 

@@ -1,4 +1,4 @@
-"""Arithmetic on two activations, or on one and a constant."""
+"""Arithmetic on two activations, or on an activation and a constant."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def binary(
     with_constant: Callable[[Tensor], nn.Module | None],
     swapped: Callable[[Tensor], nn.Module | None],
 ) -> Callable[[Call], Value]:
-    """An operator of two inputs: `with_constant` when the second is one, `swapped` when the first is."""
+    """A handler for two operands: `with_constant` if the second is a constant, `swapped` if the first is."""
 
     def handler(call: Call) -> Value:
         def computed(name: str) -> Value:
@@ -36,13 +36,13 @@ def binary(
 
 
 def _operand(call: Call, position: int) -> Value:
-    """The activation beside a constant, with as many dimensions as the result."""
+    """The activation that is combined with a constant, with as many dimensions as the result."""
     value = call.value(position, spaced=True)
     return _lifted(call, value, len(call.output_shape)) if value.rank < len(call.output_shape) else value
 
 
 def _alike(call: Call) -> tuple[Value, Value]:
-    """Two activations in the same order and of the same rank."""
+    """Two activations with the same order and rank."""
     first, second = call.raw(0), call.raw(1)
     if first.order == second.order and first.space is None and second.space is None:
         return first, second
@@ -54,7 +54,7 @@ def _alike(call: Call) -> tuple[Value, Value]:
 
 
 def _lifted(call: Call, value: Value, rank: int) -> Value:
-    """A tensor of fewer dimensions as broadcasting sees it: ones in front, in the file's order."""
+    """A tensor of fewer dimensions, with ones in front as in broadcasting, in the file's order."""
     if value.rank == rank:
         return value
     shape = (1,) * (rank - value.rank) + tuple(value.node_shape[dim] for dim in value.order)
@@ -72,7 +72,7 @@ def _constant(call: Call, position: int) -> Tensor:
 
 
 def _learnt(value: Tensor) -> Tensor:
-    """What was one per channel was learnt; a single number was written by somebody."""
+    """A constant per channel was learnt and stays trainable; a single number was written by hand and stays fixed."""
     return nn.Parameter(value) if value.numel() > 1 else value
 
 

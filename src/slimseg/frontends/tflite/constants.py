@@ -1,6 +1,6 @@
-"""The file's constants as arrays: float16 and quantised ones de-quantised, integers as they are; small sums done.
+"""The file's constants as arrays: float16 and quantised ones as float32, integers unchanged; folds constants.
 
-A file is untrusted: an array is made only where its shape says exactly as many bytes as its buffer has.
+A file is untrusted: an array is made only if its buffer has exactly as many bytes as its shape says.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _DTYPES: dict[str, Any] = {
 
 
 def decoded(data: Array, dtype: str, shape: Sequence[int], quantisation: Any) -> Array:
-    """A stored tensor: float32 where it is real numbers, else its integers.
+    """A stored tensor: float32 if it holds real numbers, else its integers.
 
     Raises:
-        ModelError: the buffer does not hold what the shape says, or in a way that nobody can read here.
+        ModelError: the buffer does not fit the shape, or its type or quantisation cannot be read.
     """
     if dtype == "int4":
         values = _unpacked_int4(data, math.prod(shape)).reshape(shape)
@@ -50,7 +50,7 @@ def decoded(data: Array, dtype: str, shape: Sequence[int], quantisation: Any) ->
 
 
 def _unpacked_int4(data: Array, count: int) -> Array:
-    """Two values a byte, low half first."""
+    """Two values per byte, low half first."""
     if len(data) != -(-count // 2):
         raise ModelError(f"holds {len(data)} bytes where {count} values of int4 are {-(-count // 2)}")
     nibbles = np.stack([data & 15, data >> 4], 1).reshape(-1)[:count].astype(np.int8)
@@ -75,10 +75,10 @@ def _dequantised(values: Array, quantisation: Any) -> Array:
 def fold(
     op: str, inputs: Sequence[Array | None], options: Any, output_shape: tuple[int, ...], work: Work
 ) -> Array | None:
-    """The result of an operator on constants alone (shapes computed in the file, transposed weights); None: unknown.
+    """The result of an operator on constants alone (shapes computed in the file, transposed weights); None if unknown.
 
     Raises:
-        ModelError: the file has more worked out than a network needs.
+        ModelError: the file computes more from constants than a network needs.
     """
     values = [value for value in inputs if value is not None]
     if op not in _FOLDS or not inputs or len(values) < len(inputs):
@@ -95,7 +95,7 @@ def fold(
 
 
 def _count(op: str, values: Sequence[Array], options: Any) -> int:
-    """How many values an operator gives at most."""
+    """The largest number of values that an operator may return."""
     if op in _ELEMENTWISE:
         return broadcast_count([value.shape for value in values])
     if op == "GATHER":

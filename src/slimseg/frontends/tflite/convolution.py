@@ -1,4 +1,4 @@
-"""Convolutions, transposed convolutions, fully connected layers, and the dilation that SPACE_TO_BATCH spells out."""
+"""Convolutions, transposed convolutions, fully connected layers, and dilation by SPACE_TO_BATCH."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _convolved(call: Call, weight: Array, groups: int) -> Value:
     if source.space and stride != (1, 1):
         raise call.unknown("has a stride between SPACE_TO_BATCH and BATCH_TO_SPACE")
     if call.option("padding") == _SAME:
-        # Between SPACE_TO_BATCH and BATCH_TO_SPACE it is each of the small pictures that is padded.
+        # Between SPACE_TO_BATCH and BATCH_TO_SPACE, each of the small pictures is padded.
         lengths = [-(-length // size) for length, size in zip(source.node_shape[2:], block, strict=True)]
         top, bottom = same_padding(lengths[0], kernel[0], stride[0], own[0])
         left, right = same_padding(lengths[1], kernel[1], stride[1], own[1])
@@ -68,14 +68,14 @@ def _convolved(call: Call, weight: Array, groups: int) -> Value:
 
 
 def transposed(call: Call) -> Value:
-    """TRANSPOSE_CONV: (output shape, weights, input, bias)."""
+    """TRANSPOSE_CONV with inputs (output shape, weights, input, bias)."""
     same = call.option("padding") == _SAME
     stride = (call.option("strideH"), call.option("strideW"))
     return _transposed(call, call.value(2), call.constant(1), call.optional_constant(3), stride, same)
 
 
 def media_pipe_transposed(call: Call) -> Value:
-    """MediaPipe's Convolution2DTransposeBias: (input, weights, bias), options (padding, stride width and height)."""
+    """MediaPipe's Convolution2DTransposeBias of (input, weights, bias); options: padding, stride width and height."""
     if len(call.custom) < 12:
         raise call.damaged("lacks its options")
     padding, stride_width, stride_height = struct.unpack_from("<3i", call.custom)
@@ -110,7 +110,7 @@ def _transposed(
 
 
 def _cut(length: int, out: int, kernel: int, stride: int, same: bool) -> tuple[int, int, int]:
-    """(padding, output padding, further pixels cut at the end) along one side."""
+    """(padding, output padding, further pixels cut at the end) for one side."""
     full = (length - 1) * stride + kernel
     before = max(full - out, 0) // 2 if same else 0
     after = full - out - before
@@ -124,7 +124,7 @@ def fully_connected(call: Call) -> Value:
     keeps = source.rank == 4 and len(call.output_shape) == 4
 
     def connected(name: str) -> Value:
-        if keeps:  # over the channels of a map: a 1x1 convolution
+        if keeps:  # over the channels of a map, it is a 1x1 convolution
             layer: nn.Module = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
             return call.result(filled(layer, weight[:, :, None, None], bias), source, name=name)
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
@@ -134,7 +134,7 @@ def fully_connected(call: Call) -> Value:
 
 
 def _rows(call: Call, source: Value, features: int) -> Value:
-    """The input as the operator reads it: a matrix of rows of `features`, or what already ends in them."""
+    """The input as the operator reads it: a matrix with rows of `features`, or a tensor that already ends in them."""
     if source.rank != 4 and source.node_shape[-1] == features and len(call.output_shape) == source.rank:
         return source
     count = math.prod(source.node_shape) // max(features, 1)
@@ -142,7 +142,7 @@ def _rows(call: Call, source: Value, features: int) -> Value:
 
 
 def space_to_batch(call: Call) -> Value:
-    """The whole picture, to be padded by what SPACE_TO_BATCH adds less what the BATCH_TO_SPACE after it cuts away."""
+    """The whole picture; pending is SPACE_TO_BATCH's padding less the crop of the BATCH_TO_SPACE after it."""
     source = call.value()
     block, pads, crops = call.integers(1), call.integers(2), call.crops
     if source.rank != 4 or len(block) != 2 or len(pads) != 4 or min(block) < 1:

@@ -1,4 +1,4 @@
-"""What moves values about: concatenation, pads, slices, resizes, reshapes, transposes."""
+"""Operators that move values: concatenation, pads, slices, resizes, reshapes, transposes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_REPEATS = 16
 
 
 def alias(call: Call) -> Value:
-    """An operator that changes how numbers are stored, not what they are."""
+    """An operator that changes how numbers are stored, not their values."""
     return call.raw()
 
 
@@ -51,14 +51,14 @@ def resize(mode: ops.ResizeMode) -> Callable[[Call], Value]:
 
 
 def reshape(call: Call) -> Value:
-    """RESHAPE, SQUEEZE or EXPAND_DIMS: the shape that the file gives its result."""
+    """RESHAPE, SQUEEZE or EXPAND_DIMS, to the shape that the file states for the result."""
     source, shape = call.raw(), call.output_shape
     if source.space is not None:
         raise call.unknown("stands between SPACE_TO_BATCH and BATCH_TO_SPACE, where it has no counterpart")
     planar = source.order == NCHW and source.rank == 4
     if not planar:
         source = call.value()
-    if planar and len(shape) != 4:  # a map that was transposed first is flattened in torch's own order
+    if planar and len(shape) != 4:  # the values of a transposed (NCHW) map are flattened in torch's own order
         return call.result(ops.Reshape(shape, channels_last=False), source)
     if planar:
         source = call.value()
@@ -69,7 +69,7 @@ def reshape(call: Call) -> Value:
 
 
 def transpose(call: Call) -> Value:
-    """Only the note of the order changes; a tensor of other than four dimensions is transposed by a layer."""
+    """Changes only the order that is noted for a map; a tensor of another rank is transposed by a layer."""
     source, permutation = call.raw(), call.integers(1)
     if sorted(permutation) != list(range(source.rank)):
         raise call.damaged(f"has the order {permutation} for a tensor of {source.rank} dimensions")
@@ -79,7 +79,7 @@ def transpose(call: Call) -> Value:
 
 
 def slice_(call: Call) -> Value:
-    """SLICE: begin and size, where -1 is all that is left."""
+    """SLICE with begin and size, where -1 means the whole rest."""
     source = call.value()
     lengths = _lengths(source)
     begin, size = call.integers(1), call.integers(2)
@@ -114,12 +114,12 @@ def strided_slice(call: Call) -> Value:
 
 
 def _lengths(value: Value) -> list[int]:
-    """The tensor's shape as the file has it."""
+    """The tensor's shape in the file."""
     return [value.node_shape[dim] for dim in value.order]
 
 
 def _cut(call: Call, source: Value, parts: Sequence[tuple[int, int, int]], name: str) -> Value:
-    """[begin:end:step] of every axis: one crop of a map where several are cut, else a slice for each axis that is."""
+    """[begin:end:step] on every axis: one crop if several axes of a map are cut, else one slice per cut axis."""
     lengths = _lengths(source)
     cuts = [
         (axis, part) for axis, (part, length) in enumerate(zip(parts, lengths, strict=True)) if part != (0, length, 1)
@@ -139,7 +139,7 @@ def _cut(call: Call, source: Value, parts: Sequence[tuple[int, int, int]], name:
 
 
 def split(call: Call) -> tuple[Value, ...]:
-    """SPLIT (axis, input) or SPLIT_V (input, sizes, axis)."""
+    """SPLIT with inputs (axis, input) or SPLIT_V with (input, sizes, axis)."""
     position, where = (1, 0) if call.op == "SPLIT" else (0, 2)
     source = call.value(position)
     axis = call.integers(where)[0] % source.rank
@@ -165,7 +165,7 @@ def unpack(call: Call) -> tuple[Value, ...]:
 
 
 def gather(call: Call) -> Value:
-    """A run of neighbours along one axis."""
+    """GATHER of consecutive indices along one axis: a slice."""
     source, indices = call.value(), call.integers(1)
     axis = int(call.option("axis") or 0) % source.rank
     if not indices or indices != list(range(indices[0], indices[0] + len(indices))) or indices[0] < 0:
@@ -176,7 +176,7 @@ def gather(call: Call) -> Value:
 
 
 def spread(call: Call) -> Value:
-    """BROADCAST_TO of one pixel over a map: its nearest resize."""
+    """BROADCAST_TO of one pixel over a map, which is its nearest resize."""
     source, (_, height, width, channels) = call.value(), (*call.output_shape, 0, 0, 0, 0)[:4]
     if source.order != NHWC or source.node_shape[1:] != (channels, 1, 1):
         raise call.unknown("repeats more than one pixel")
@@ -184,7 +184,7 @@ def spread(call: Call) -> Value:
 
 
 def tile(call: Call) -> Value:
-    """TILE: the tensor beside itself, axis by axis."""
+    """TILE: the tensor repeated along each axis."""
     source, repeats = call.value(), call.integers(1)
     if len(repeats) != source.rank or not all(1 <= count <= _MOST_REPEATS for count in repeats):
         if source.rank == 4:
@@ -201,12 +201,12 @@ def tile(call: Call) -> Value:
 
 
 def blocks(layer: Callable[[int], nn.Module]) -> Callable[[Call], Value]:
-    """DEPTH_TO_SPACE or SPACE_TO_DEPTH."""
+    """A handler for DEPTH_TO_SPACE or SPACE_TO_DEPTH."""
     return lambda call: call.result(layer(int(call.option("blockSize"))), call.value())
 
 
 def cast(call: Call) -> Value:
-    """Numbers of another type matter only behind an argmax."""
+    """A cast matters only after an argmax, where it makes float32 of integers; elsewhere it is dropped."""
     source = call.raw()
     made_by = source.node.meta.get("integer", False)
     return call.result(ops.Cast("float32"), source) if made_by else source

@@ -1,4 +1,4 @@
-"""The table from TFLite's operators to what they are in the vocabulary."""
+"""The table from TFLite's operators to the handlers that rebuild them in the vocabulary."""
 
 from __future__ import annotations
 

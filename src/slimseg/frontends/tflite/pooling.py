@@ -28,7 +28,7 @@ def average_pool(call: Call) -> Value:
 
 
 def _pool(call: Call, maximum: bool) -> Value:
-    """Windows that may hang over the edge by one pixel more at the end (SAME) are torch's ceil_mode."""
+    """A max or average pooling. SAME may pad one pixel more at the end, for which torch has ceil_mode."""
     source = call.value()
     if source.rank != 4:
         raise call.unknown(f"pools a tensor of {source.rank} dimensions")
@@ -42,7 +42,7 @@ def _pool(call: Call, maximum: bool) -> Value:
         if not maximum:
             layer: nn.Module = nn.AvgPool2d(kernel, stride, (top, left), same, count_include_pad=False)
             return call.result(layer, source, name=name)
-        if 2 * top > kernel[0] or 2 * left > kernel[1]:  # more than torch's own padding may be
+        if 2 * top > kernel[0] or 2 * left > kernel[1]:  # torch's own padding may not be this large
             padded = pad(call, source, (left, right, top, bottom), _LOWEST)
             return call.result(nn.MaxPool2d(kernel, stride), padded, name=name)
         layer = nn.MaxPool2d(kernel, stride, (top, left), ceil_mode=same)
@@ -52,7 +52,7 @@ def _pool(call: Call, maximum: bool) -> Value:
 
 
 def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
-    """MEAN, SUM, REDUCE_MAX or REDUCE_MIN over constant axes."""
+    """A handler for MEAN, SUM, REDUCE_MAX or REDUCE_MIN over constant axes."""
 
     def handler(call: Call) -> Value:
         source = call.value()
@@ -64,7 +64,7 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
         kept = call.result(_reduced(kind, dims, keeps or flattens, source), source, name=name)
         if not flattens:
             return kept
-        # A map loses a dimension: what is left lies in the file's order.
+        # A reduced map loses a dimension; the remaining ones are in the file's order.
         left = tuple(kept.node_shape[kept.order[axis]] for axis in range(4) if axis not in axes)
         if len(left) == 4:
             return kept

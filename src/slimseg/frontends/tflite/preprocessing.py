@@ -1,8 +1,8 @@
-"""What the type of a file's input says about how an image's bytes become its values.
+"""The preprocessing that the type of a file's input implies, from an image's bytes to the network's values.
 
-float32                       nothing: the default, unless somebody says it
-uint8, int8 with a scale      real = scale · (byte − zero point), of all channels together
-integers without a scale      the bytes themselves: a network that takes them does the rest inside
+float32                       implies nothing: the default, unless the user gives mean and std
+uint8, int8 with a scale      real = scale · (byte − zero point), the same for all channels
+integers without a scale      the bytes themselves: the network preprocesses them itself
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64")
 
 
 def implied(image: TensorInfo) -> tuple[Preprocessing, str]:
-    """The preprocessing, and a note where it is a guess; an empty one where it is not."""
-    offset = 128 if image.dtype == "int8" else 0  # an int8 input takes the byte less 128
+    """The preprocessing, and a note if it is a guess, else an empty string."""
+    offset = 128 if image.dtype == "int8" else 0  # an int8 input takes the byte minus 128
     if image.dtype in _INTEGERS and not image.scale:
         note = "its int8 input has no scale: taken as the image's bytes less 128, without a division" if offset else ""
         return Preprocessing.of(float(offset), 1.0), f"{note}; give `mean` and `std` if that is wrong" if note else ""

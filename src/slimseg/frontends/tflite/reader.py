@@ -1,4 +1,4 @@
-"""Walks a file's operators in order and builds the Graph."""
+"""Follows a file's operators in order and builds the Graph."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from slimseg.graph.names import Names, node_name
 from slimseg.graph.output import output_kind
 from slimseg.runtimes.litert import costs, file
 
-_LARGEST_VALUE = 1 << 27  # numbers in one activation: half a GiB
-_MOST_LAYERS = 6_000  # one operator can be several
+_LARGEST_VALUE = 1 << 27  # values of one activation: half a GiB
+_MOST_LAYERS = 6_000  # layers of one network; one operator can become several
 _LONGEST_SPACE = 1000  # operators between SPACE_TO_BATCH and BATCH_TO_SPACE
 _INTEGERS = ("int8", "uint8", "int16")
 _IMAGE_CHANNELS = (1, 3, 4)
@@ -34,12 +34,12 @@ _IMAGE_CHANNELS = (1, 3, 4)
 def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:
     """Open a `.tflite`: float32, float16, or quantised ones with their weights de-quantised (see `Graph.notes`).
 
-    The description is the embedded one, or else what the file implies: the preprocessing of an 8-bit input, and the
-    kind of output by its last layers.
+    The description is the embedded one, or else what the file implies: the preprocessing from an 8-bit input, and the
+    kind of output from the last layers.
 
     Raises:
-        UnknownOperator: it holds an operator outside the vocabulary, which is named.
-        ModelError: it is missing, damaged, or no network from one image to one map.
+        UnknownOperator: the file holds an operator outside the vocabulary; the message names it.
+        ModelError: the file is missing, damaged, or no network from one image to one map.
     """
     described, model = file.opened(path)
     try:
@@ -63,7 +63,7 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
 
 
 class _Reader:
-    """One file on its way to a Graph."""
+    """Reads one file into a Graph."""
 
     def __init__(self, model: Any, described: file.File) -> None:
         self.tensors = costs.Tensors(model)
@@ -88,13 +88,13 @@ class _Reader:
         graph = Graph(fx.GraphModule(self.root, self.nodes), shape, name=self.path.stem)
         graph = as_resizes(graph)
         graph.notes = self._notes(note)
-        # What runs in the user's app, to be compared with: if it takes and gives what the graph does.
+        # The file that runs in the user's app; comparable only if its input and output are the Graph's.
         comparable = not self.planar_input and index == 0 and self.values[int(self.main.outputs[0])] is result
         graph.source = self.path if comparable else None
         return graph
 
     def _require_known(self) -> None:
-        """Name what stops the rest before any work is done."""
+        """Refuse unknown operators by name, before any work is done."""
         unknown: dict[str, str] = {}
         for operator in self.main.operators or []:
             op = self.tensors.op_name(operator)
@@ -105,7 +105,7 @@ class _Reader:
             raise UnknownOperator(f"the operator {listed} is outside what slimseg can rewrite")
 
     def _input(self) -> tuple[int, ...]:
-        """The placeholder; an image that comes channels first is recognised by its few channels."""
+        """Make the placeholder; an image with channels first is recognised by its small number of channels."""
         indices = [int(index) for index in self.main.inputs]
         if len(indices) != 1:
             raise ModelError(f"takes {len(indices)} inputs, not one image")
@@ -159,7 +159,7 @@ class _Reader:
             self.values[index] = value
 
     def _require_places(self, op: str, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """The runtime crashes on results written over a constant, and refuses most that are written over an input."""
+        """The runtime crashes if a result overwrites a constant, and mostly refuses one that overwrites an input."""
         for index in outputs:
             data = self.model.buffers[self.main.tensors[index].buffer].data
             if index in inputs or (data is not None and len(data)):
@@ -168,7 +168,7 @@ class _Reader:
                 raise ModelError(f"is damaged: the operator {op} writes its result {name} over {over}")
 
     def _check(self, call: Call, value: Value, shape: tuple[int, ...]) -> None:
-        """What we built makes what the file says it makes: if not, one of the two is wrong."""
+        """The result's shape must be the one that the file states: else the file, or this reader, is wrong."""
         if value.space is not None:
             return
         own = tuple(value.node_shape[dim] for dim in value.order)
@@ -184,7 +184,7 @@ class _Reader:
             if data is None or (not len(data) and 0 not in self.tensors.shape(index)):
                 raise ModelError(f"reads {self._tensor_name(index)} before anything writes it")
             dtype = costs.dtype_name(tensor)
-            self.work.compute(2 * len(data))  # of which int4 has two values in each
+            self.work.compute(2 * len(data))  # twice, as a byte may hold two int4 values
             try:
                 self.values[index] = constants.decoded(data, dtype, self.tensors.shape(index), tensor.quantization)
             except ModelError as error:
@@ -209,7 +209,7 @@ class _Reader:
         return self.names.new(node_name(text))
 
     def _readers(self) -> dict[int, Any]:
-        """The first operator that reads a tensor, by the tensor."""
+        """For each tensor, the first operator that reads it."""
         found: dict[int, Any] = {}
         for operator in self.main.operators or []:
             for index in self.tensors.inputs(operator):
@@ -221,7 +221,7 @@ class _Reader:
         return "".join(letter for letter in name if letter.isprintable()) or f"tensor_{index}"
 
     def _crops(self, operator: Any) -> tuple[int, ...] | None:
-        """What the BATCH_TO_SPACE behind a SPACE_TO_BATCH cuts away: (top, bottom, left, right)."""
+        """The crop (top, bottom, left, right) of the BATCH_TO_SPACE after a SPACE_TO_BATCH."""
         index = int(operator.outputs[0])
         for _ in range(_LONGEST_SPACE):
             reader = self.readers.get(index)
@@ -234,7 +234,7 @@ class _Reader:
         return None
 
     def _output(self, wanted: str | int | None) -> tuple[Value, int, str | None]:
-        """The output to use, its place in the file, and what to tell of the others."""
+        """The output to use, its index in the file, and a note about the other outputs."""
         given = [(place, self.values.get(int(index))) for place, index in enumerate(self.main.outputs)]
         found = [(place, value) for place, value in given if isinstance(value, Value)]
         shapes = [tuple(value.node.meta["shape"]) for _, value in found]

@@ -1,9 +1,9 @@
-"""A nearest resize that is spelled as repetition: RESHAPE, TILE, RESHAPE, once for the height and once for the width.
+"""A nearest resize written as repetition: RESHAPE, TILE, RESHAPE, once for the height and once for the width.
 
     Given   (1, h, w, c) -> (1, h, 1, w, c) -> tile -> (1, sh, w, 1, c) -> tile -> (1, sh, sw, c)
     Result  nearest resize to (sh, sw)
 
-Whether a chain is one is not guessed from its shapes: the numbers of all values are sent through it.
+A chain is not recognised by its shapes alone: numbered values are sent through it and compared with the resize's.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, fx
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 
-_LARGEST = 1 << 24  # values: what float32 counts exactly
-_MOST_VALUES = 1 << 25  # of all chains that are tried; what is beyond stays as it is spelled
+_LARGEST = 1 << 24  # most values of a map, since float32 counts exactly up to this number
+_MOST_VALUES = 1 << 25  # most values of all chains that are tested; further chains stay as they are
 _MOST_REPETITIONS = 64
 
 
 def as_resizes(graph: Graph) -> Graph:
-    """The same graph, in which resizes have replaced such chains."""
+    """The same graph, with resizes in place of such chains."""
     chains = list(_chains(graph))
     for source, target in chains:
         _, _, height, width = graph.shape(target)
@@ -35,7 +35,7 @@ def as_resizes(graph: Graph) -> Graph:
 
 
 def _chains(graph: Graph) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """(the map before, the map behind) of every chain that is a nearest resize, in execution order."""
+    """(map before, map after) of every chain that is a nearest resize, in execution order."""
     seen: set[tuple[fx.Node, fx.Node]] = set()
     values_left = _MOST_VALUES
     for node in [node for node in graph.layers() if _is_repeat(graph, node)][:_MOST_REPETITIONS]:
@@ -66,7 +66,7 @@ def _start(graph: Graph, node: fx.Node) -> fx.Node:
 
 
 def _end(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The first map behind a repetition that nothing else looks into."""
+    """The first map after a repetition whose intermediate values nothing else reads; None if there is none."""
     while len(graph.shape(node)) != 4 or (
         (reader := only_consumer(node)) is not None and _is_repeat(graph, node) and _moves(graph, reader)
     ):

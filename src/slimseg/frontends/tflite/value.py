@@ -1,4 +1,4 @@
-"""What flows between a file's operators, and what one of them is given."""
+"""What flows between a file's operators, and what an operator's handler is given."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from slimseg.graph import ops
 from slimseg.graph.orders import TO_NHWC
 
 Array = np.ndarray[Any, Any]
-NHWC, NCHW = TO_NHWC, (0, 1, 2, 3)  # for each dimension of the file's tensor, the node's dimension
+NHWC, NCHW = TO_NHWC, (0, 1, 2, 3)  # for each dimension of the file's tensor, the node's dimension that holds it
 Amounts = tuple[int, int, int, int]  # left, right, top, bottom
 
 
 @dataclass(frozen=True)
 class Space:
-    """A value between SPACE_TO_BATCH and BATCH_TO_SPACE: the node still is the whole picture.
+    """A value between SPACE_TO_BATCH and BATCH_TO_SPACE, whose node is still the whole picture.
 
-    What the file would do to each of block² interleaved small pictures is done to the whole one, dilated by `block`.
+    An operator on each of the block² interleaved small pictures becomes one on the whole picture, dilated by `block`.
     """
 
     block: tuple[int, int]  # height, width
-    pending: Amounts = (0, 0, 0, 0)  # padding that the node does not have yet
+    pending: Amounts = (0, 0, 0, 0)  # padding that is not yet applied to the node
 
 
 @dataclass(frozen=True)
 class Value:
-    """A node, and how the file has it."""
+    """A node, and the order of its dimensions in the file."""
 
     node: fx.Node
-    order: tuple[int, ...]  # of four dimensions: NHWC or another permutation; else (0, 1, ...)
+    order: tuple[int, ...]  # for four dimensions NHWC or another permutation; else (0, 1, ...)
     space: Space | None = None
 
     @property
@@ -48,7 +48,7 @@ class Value:
 
 
 def natural(rank: int) -> tuple[int, ...]:
-    """The order in which a file has a tensor that nobody transposed."""
+    """The order of dimensions of an untransposed tensor in a file."""
     return NHWC if rank == 4 else tuple(range(rank))
 
 
@@ -64,20 +64,20 @@ class Call:
 
     op: str
     name: str
-    layer: str  # the operator's own name: another than its result's where slimseg wrote it with an activation fused
+    layer: str  # the operator's own name; differs from its result's if slimseg wrote it with a fused activation
     inputs: tuple[Value | Array | None, ...]
     options: Any
     output_shapes: tuple[tuple[int, ...], ...]  # as in the file
     custom: bytes
     emit: Emitter
-    crops: tuple[int, ...] | None = None  # of the BATCH_TO_SPACE that undoes a SPACE_TO_BATCH
+    crops: tuple[int, ...] | None = None  # crop of the BATCH_TO_SPACE that ends a SPACE_TO_BATCH
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         return self.output_shapes[0]
 
     def unknown(self, reason: str) -> UnknownOperator:
-        """The error for an operator that the vocabulary has no word for."""
+        """The error for an operator that the vocabulary cannot express."""
         return UnknownOperator(f"{self.op} ({self.name}) {reason}")
 
     def option(self, name: str, default: Any = None) -> Any:
@@ -87,7 +87,7 @@ class Call:
         """A constant input.
 
         Raises:
-            UnknownOperator: it is computed.
+            UnknownOperator: the input is computed.
         """
         value = self.optional_constant(position)
         if value is None:
@@ -109,17 +109,17 @@ class Call:
         return position < len(self.inputs) and isinstance(self.inputs[position], Value)
 
     def raw(self, position: int = 0) -> Value:
-        """An activation as it is, in whatever order the file has it."""
+        """An activation in the order that the file has it in."""
         value = self.inputs[position] if position < len(self.inputs) else None
         if not isinstance(value, Value):
             raise self.unknown(f"has a constant as its input {position}, which should be an activation")
         return value
 
     def value(self, position: int = 0, spaced: bool = False) -> Value:
-        """An activation in the file's natural order; one that was transposed for good is transposed by a layer.
+        """An activation in the file's natural order; a transposed one is transposed back by a layer.
 
         Raises:
-            UnknownOperator: the operator works between SPACE_TO_BATCH and BATCH_TO_SPACE, where few can.
+            UnknownOperator: it lies between SPACE_TO_BATCH and BATCH_TO_SPACE, and the operator cannot work there.
         """
         value = self.raw(position)
         if value.space is not None and not spaced:
@@ -130,31 +130,31 @@ class Call:
         return pad(self, replace(value, space=Space(value.space.block)), value.space.pending)
 
     def raw_map(self) -> Value:
-        """The input of a convolution: a map in the natural order, with whatever padding is still to come."""
+        """The input of a convolution: a map in the natural order; pending padding is not yet applied."""
         value = self.raw(0)
         if value.rank != 4:
             raise self.unknown(f"works on a tensor of {value.rank} dimensions, not on a map")
         return self.ordered(value, NHWC)
 
     def ordered(self, value: Value, order: tuple[int, ...]) -> Value:
-        """The same file tensor with a node whose dimensions lie in `order`."""
+        """The same file tensor, as a node whose dimensions are in `order`."""
         if value.order == order:
             return value
-        # File dimension i is node dimension order[i], before and after.
+        # order[i] is the node dimension that holds file dimension i, for both orders.
         dims = [0] * value.rank
         for before, after in zip(value.order, order, strict=True):
             dims[after] = before
         return Value(self.emit(ops.Transpose(tuple(dims)), [value.node], f"{self.name}_transposed"), order, value.space)
 
     def result(self, module: nn.Module, *sources: Value, name: str = "", like: Value | None = None) -> Value:
-        """A layer on values, whose result the file has in the order of the first, or of `like`."""
+        """Emit a layer on values; the result has the order of the first source, or of `like`."""
         first = like or sources[0]
         node = self.emit(module, [source.node for source in sources], name or self.name)
         order = first.order if len(node.meta["shape"]) == first.rank else natural(len(node.meta["shape"]))
         return Value(node, order, first.space)
 
     def activated(self, value_of: Callable[[str], Value]) -> Value:
-        """`value_of(name)`, and after it the activation that the operator has fused."""
+        """`value_of(name)`, followed by the operator's fused activation."""
         code = self.option("fusedActivationFunction", 0)
         if code == 0:
             return value_of(self.name)
@@ -181,10 +181,10 @@ def parameter(array: Array) -> nn.Parameter:
 
 
 def filled(layer: nn.Module, weight: Array, bias: Array | None) -> nn.Module:
-    """A layer with these weights; the bias only where it has one.
+    """A layer with the given weights, and the bias if it has one.
 
     Raises:
-        ModelError: they are of another size than the layer's.
+        ModelError: their sizes differ from the layer's.
     """
     given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias.reshape(-1)}
     for name, array in given.items():
@@ -197,7 +197,7 @@ def filled(layer: nn.Module, weight: Array, bias: Array | None) -> nn.Module:
 
 
 def channels_first(constant: Array) -> Tensor:
-    """A constant that broadcasts to (N, H, W, C) as one that broadcasts to (C, H, W)."""
+    """A constant that broadcasts to (N, H, W, C), converted to broadcast to (C, H, W)."""
     value = constant.reshape(constant.shape[1:]) if constant.ndim == 4 and constant.shape[0] == 1 else constant
     if value.size == 1:
         return torch.tensor(float(value.reshape(-1)[0]))
@@ -206,7 +206,7 @@ def channels_first(constant: Array) -> Tensor:
 
 
 def pad(call: Call, value: Value, amounts: Amounts, fill: float = 0.0) -> Value:
-    """The value with (left, right, top, bottom) pixels more; itself where that is none."""
+    """The value with (left, right, top, bottom) more pixels; unchanged if all are 0."""
     if not any(amounts):
         return value
     return call.result(ops.Pad(amounts, fill), value, name=f"{call.name}_pad")
