@@ -100,13 +100,13 @@ class Statistics(Result):
 
 @dataclass(frozen=True)
 class LayerProfile(Result):
-    """One operator of the file, timed by the runtime's own profiler: the mean over the runs that count."""
+    """One operator of the file, timed by the runtime's own profiler: the mean over the undisturbed runs."""
 
     computed = ("share", "gmac_per_s", "gb_per_s", "efficiency")
 
     name: str  # in files that slimseg wrote, its main graph node: the convolution, not the nodes fused into it
     op: str  # TFLite operator, e.g. "CONV_2D"
-    kernel: str  # what the runtime ran for it, e.g. "Convolution (NHWC, F32) IGEMM"; "" if fused into a neighbour
+    kernel: str  # the runtime's kernel for it, e.g. "Convolution (NHWC, F32) IGEMM"; "" if fused into a neighbour
     latency_ms: float
     whole_ms: float  # latency of the network
     macs: int
@@ -162,8 +162,8 @@ class NodeType(Result):
     kernel: str
     delegate: str
     count: int
-    average_ms: float  # of one call
-    total_ms: float  # of one run
+    average_ms: float  # time of one call
+    total_ms: float  # time of all its calls in one run
     share: float  # share of the time of all kernels, 0-1
     cumulative: float  # share of this kernel and all slower ones, 0-1
     times_called: int
@@ -311,7 +311,7 @@ class Refusal(Result):
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Result):
-    """What could be saved in one network."""
+    """The possible savings in one network."""
 
     headline = ("model", "runtime", "precision", "latency_ms", "findings")
 
@@ -419,7 +419,7 @@ class DeployedForm(Result):
     speedup: float  # over the original in float32; the runs of both were interleaved
     size_bytes: int
     miou: float | None  # None without labels
-    agreement: float | None  # with the original's masks, percent of pixels
+    agreement: float | None  # agreement with the original's masks, percent of pixels
     drop: float  # points of mIoU lost; without labels, percent of pixels that changed class
     budget_met: bool
     chosen: bool
@@ -450,7 +450,7 @@ class SlimResult(Result):
     model: str
     run: str
     baseline: ModelSummary  # the original: the user's own .tflite, otherwise a float32 file written from the network
-    plain_int8: ModelSummary | None  # the original, only quantised; None without images for calibration
+    plain_int8: ModelSummary | None  # the original, only quantised; None if not made, e.g. without images
     result: ModelSummary
     budget_met: bool
     budget: tuple[BudgetCheck, ...]
@@ -518,7 +518,7 @@ class QuantisedFile(Result):
     original_ms: float = 0.0  # latency of the original at the same pace of the machine
     size_bytes: int = 0
     miou: float | None = None  # None without labels
-    agreement: float | None = None  # with the original's masks, percent of pixels
+    agreement: float | None = None  # agreement with the original's masks, percent of pixels
     reason: str = ""  # why there is no file, or no accuracy
     corrected: str = ""  # correction of the float network before quantising, e.g. "equalise 64": scales within 64
     kept_float: tuple[str, ...] = ()  # layers that stay in float32 within an int8 file
@@ -545,7 +545,7 @@ class LayerSensitivity(Result):
 
 @dataclass(frozen=True, repr=False)
 class QuantisationResult(Result):
-    """What `slimseg quantize` tried, measured and chose."""
+    """The files that `slimseg quantize` tried and measured, and the one that it chose."""
 
     headline = ("model", "file", "verdict", "budget_met", "candidates")
 
@@ -560,7 +560,7 @@ class QuantisationResult(Result):
     budget: tuple[BudgetCheck, ...]
     calibration_images: int
     validation_images: int
-    fallbacks: tuple[Fallback, ...]  # of the chosen file
+    fallbacks: tuple[Fallback, ...]  # fallbacks in the chosen file
     islands: tuple[Island, ...]
     seconds: float
     host: str
@@ -586,7 +586,7 @@ class Artefact(Result):
 
     target: str  # a name in `runtimes.registry.EXPORTERS`
     files: tuple[str, ...]  # names within the folder, the file that an app opens first; empty if the export failed
-    size_bytes: int = 0  # of all files together
+    size_bytes: int = 0  # total size of all files
     precision: str = ""  # "float32", "float16", "int8", ...
     input: Port | None = None
     output: Port | None = None

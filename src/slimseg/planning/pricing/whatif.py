@@ -144,7 +144,7 @@ def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict
 def _timed(
     before: Path, afters: Mapping[Site, Path], threads: int, seconds: float
 ) -> dict[Site, Price | RuntimeFailure]:
-    """Prices from one interleaved run; where that fails, from one for each, so that a bad file fails alone."""
+    """Prices from one interleaved run; if it fails, from one run per site, so that one bad file fails alone."""
     try:
         first, *others = benchmark.time_files([before, *afters.values()], threads, seconds)
     except RuntimeFailure as error:

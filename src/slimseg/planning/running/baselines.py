@@ -115,7 +115,7 @@ def measured(
     latencies_ms = dict(zip(files, journal[_ENTRY], strict=True))
     baseline = Baseline(
         original, latencies_ms[original], accuracy(original)
-    )  # first: others are compared with its masks
+    )  # first: its masks are the reference for all others
     if is_int8:
         return Baselines(baseline, None, start_int8, latencies_ms[start_int8], in_int8, ())
     int8 = Baseline(plain, latencies_ms[plain], accuracy(plain))

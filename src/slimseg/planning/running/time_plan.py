@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from slimseg.report import units
 
-UNTRAINED_SHARE = 0.2  # of the time from the start of this phase to the end of training
-PLANNING_SHARE = 0.4  # of the time from the start of this phase to the end of training
+UNTRAINED_SHARE = 0.2  # share of the time from the start of this phase to the end of training
+PLANNING_SHARE = 0.4  # share of the time from the start of this phase to the end of training
 BASELINES_SHARE = 0.1  # share of the limit for timing the baselines
 JUDGING_SHARE = 0.05  # share of the limit for running the original on the images that measure accuracy
 PROOF_SHARE, MOST_FOR_PROOF = 0.1, 1 / 3  # least and largest share of the limit reserved for the proof

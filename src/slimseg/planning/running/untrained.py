@@ -207,7 +207,8 @@ class Untrained:
 def expected_shares(original: Graph, untrained: Sequence[Candidate], baselines: Baselines) -> tuple[float, float]:
     """Estimates for the student, before planning: its share of the original's pixels, and of the work per pixel, 0-1.
 
-    The estimate assumes the smallest input size that is accurate enough, and the speed-up that the budget asks for.
+    The estimate assumes the smallest input size that is accurate enough, and the speed-up that the budget asks for; if
+    it asks for none, half of the work.
     """
     budget, (height, width) = untrained[0].budget, original.input_size
     accurate = [each.graph.input_size for each in untrained if each.drop <= budget.max_drop]
