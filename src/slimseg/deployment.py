@@ -1,4 +1,4 @@
-"""What a file is made for. One value says it in budgets, plans, prices, proofs, exports and results."""
+"""The deployment that a file is made for: runtime, precision, processor, device and threads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ THIS_MACHINE = "this machine"
 class Deployment:
     """A runtime, and how a network is deployed on it.
 
-    `runtimes.registry.deployment` makes one of a user's words and checks them; which precisions and processors there
-    are is the runtime's to say (`runtimes.runtime.Runtime`).
+    `runtimes.registry.deployment` makes one from a user's options, and checks them. Each runtime declares which
+    precisions and processors it supports (`runtimes.runtime.Runtime`).
     """
 
     runtime: str = DEFAULT_RUNTIME  # a name in `runtimes.registry`
-    precision: Precision = "float32"  # "float16": weights in 16 bits, and arithmetic where the processor has it
+    precision: Precision = "float32"  # "float16": weights in 16 bits; arithmetic, too, if the processor supports it
     processor: str = CPU
     device: str = THIS_MACHINE
-    threads: int = 1  # of the runtime
+    threads: int = 1  # CPU threads of the runtime
 
     def __str__(self) -> str:
-        """In words, as far as it is not what is usual: the runtime, and "int8"."""
+        """In words: the runtime, followed by "int8" if that is the precision."""
         return f"{self.runtime} int8" if self.precision == "int8" else self.runtime
 
 

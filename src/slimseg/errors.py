@@ -4,11 +4,11 @@
     ├── UserError             exit code 2: what the user gave cannot be used as it is
     │   ├── ModelError        the model file, factory or weights
     │   │   └── UnknownOperator   an operator outside the vocabulary: the file runs, but cannot become a Graph
-    │   ├── DataError         an image, a mask, a folder of them
+    │   ├── DataError         an image, a mask, or a folder of them
     │   ├── BudgetError       a budget that contradicts itself or cannot be read
-    │   └── OutputError       the place where the result should go
-    ├── GraphError            a graph that breaks an invariant (a bug of ours or of a technique)
-    ├── Unsupported           a node that this writer or rewrite does not know
+    │   └── OutputError       the file or folder to which the result should be written
+    ├── GraphError            a graph that breaks an invariant (a bug in slimseg or in a technique)
+    ├── Unsupported           a node that a writer or a rewrite cannot handle
     └── RuntimeFailure        the native runtime refused, crashed or timed out (in its child process)
 
 A message is one sentence: what is wrong, with which file or layer, and what to do about it.
@@ -22,23 +22,23 @@ _LONGEST_WORD, _LONGEST_SENTENCE = 300, 1500  # characters
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with a "?" for whatever a terminal would obey or not show.
+    """`text` on one line, with "?" for every control character and every character that a terminal cannot show.
 
-    A model file may carry any text in its names: escape sequences that erase the screen, letters without width, marks
-    that turn the direction of writing.
+    Names in a model file may contain any text: escape sequences that erase the screen, letters without width, marks
+    that reverse the direction of writing.
     """
     return text if text.isprintable() else harmless(" ".join(text.split()))
 
 
 def harmless(text: str) -> str:
-    """As `printable`, with line breaks and tabs as they are."""
+    """As `printable`, but line breaks and tabs are kept."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
 def sentence(text: str) -> str:
-    """`printable`, and of a length that can be read: what is longer loses its middle, as both ends tell what it is.
+    """As `printable`, but shortened to a readable length: "…" replaces the middle of long words and long text.
 
-    A name in a model file may have a million letters.
+    A name in a model file may have a million letters; its two ends usually suffice to recognise it.
     """
     words = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _both_ends(word[0], _LONGEST_WORD), printable(text))
     return _both_ends(words, _LONGEST_SENTENCE)
@@ -50,7 +50,7 @@ def _both_ends(text: str, length: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what somebody else's error says, or the error's name where it says nothing."""
+    """The first line of another library's error message, or the error's class name if the message is empty."""
     if isinstance(error, RecursionError):
         return "it nests too deeply or refers to itself"
     if isinstance(error, MemoryError):
@@ -60,14 +60,14 @@ def one_line(error: BaseException) -> str:
 
 
 class SlimsegError(Exception):
-    """Root of everything slimseg raises on purpose. Messages quote files, so they are made readable here."""
+    """Base of all errors that slimseg raises on purpose; makes messages printable, as they quote names from files."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(sentence(message))
 
 
 class UserError(SlimsegError):
-    """Something the user gave cannot be used; the command line exits with code 2."""
+    """A file, folder or option that the user gave cannot be used; the command line exits with code 2."""
 
 
 class ModelError(UserError):
@@ -75,7 +75,7 @@ class ModelError(UserError):
 
 
 class UnknownOperator(ModelError):
-    """A model file holds an operator that the vocabulary lacks; it can still be profiled."""
+    """A model file has an operator outside slimseg's vocabulary; the file can still be profiled."""
 
 
 class DataError(UserError):
@@ -87,7 +87,7 @@ class BudgetError(UserError):
 
 
 class OutputError(UserError):
-    """The result cannot be written where it should go."""
+    """The result cannot be written to the given file or folder."""
 
 
 class GraphError(SlimsegError):
@@ -95,7 +95,7 @@ class GraphError(SlimsegError):
 
 
 class Unsupported(SlimsegError):
-    """A node lies outside what a writer or a rewrite can express."""
+    """A writer or a rewrite cannot handle a node."""
 
 
 class RuntimeFailure(SlimsegError):

@@ -1,6 +1,6 @@
-"""How much memory may be taken: a file of a few kilobytes can ask for any amount.
+"""Limits on the memory that a model may use, since a file of a few kilobytes can require any amount.
 
-The bounds for one image are absolute, and in proportion to what is really there: the input and the weights.
+One image is subject to two kinds of limit: absolute ones, and one in proportion to the bytes of input and weights.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LARGEST_VALUE_BYTES = 1 << 30  # the output of one layer: 64 channels at 2048x2048
-MOST_BYTES_AT_ONCE = 4 << 30  # of all values that are alive together
-MODEST_BYTES = 1 << 28  # at once: what takes more has an input or weights that explain it
-MOST_TIMES_WHAT_IS_THERE = 256  # the bytes of its input and weights; attention over an image takes about 20 times those
-_SPARED = 0.25  # of the machine's memory: a file is loaded twice, and inputs are made beside it
+LARGEST_VALUE_BYTES = 1 << 30  # limit for the output of one layer: 64 channels at 2048x2048
+MOST_BYTES_AT_ONCE = 4 << 30  # limit for all values that are alive at the same time
+MODEST_BYTES = 1 << 28  # values alive at the same time may use so much, however small input and weights are
+MOST_TIMES_WHAT_IS_THERE = 256  # beyond: limit as a multiple of input and weights; attention needs about 20 times them
+_SPARED = 0.25  # share of the machine's memory, as a file is loaded twice and its inputs need memory, too
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer or operator, and its values, which are known by whatever keys the caller has for them."""
+    """One layer or operator, with the values that it writes and reads; values are identified by keys of the caller."""
 
-    where: str  # for people: "the layer conv_3"
-    makes: Mapping[Any, int]  # bytes by value
-    reads: Collection[Hashable]
-    extra_bytes: int = 0  # beside the values, while it works
+    where: str  # name for messages, such as "the layer conv_3"
+    makes: Mapping[Any, int]  # sizes in bytes of the values that it writes, by key
+    reads: Collection[Hashable]  # keys of the values that it reads
+    extra_bytes: int = 0  # working memory beside the values
 
     @property
     def made_bytes(self) -> int:
-        """Of the largest value, before anything of it is dropped."""
+        """Bytes of the largest value that it writes, including its working memory."""
         return max(self.makes.values(), default=0) + self.extra_bytes
 
 
 def bytes_at_once(steps: Sequence[Step]) -> list[int]:
-    """Of all values that are alive together while each of the steps works, which are in the order in which they run."""
+    """For each step, the bytes of all values that are alive while it runs; `steps` are in order of execution."""
     last_use = {value: number for number, step in enumerate(steps) for value in (*step.makes, *step.reads)}
     alive: dict[Hashable, int] = {}
     found, total = [], 0
@@ -47,11 +47,11 @@ def bytes_at_once(steps: Sequence[Step]) -> list[int]:
 
 
 def excess(step: Step, at_once_bytes: int, there_bytes: int, size: tuple[int, int]) -> str:
-    """What is too much, as the end of a sentence about the file; empty where nothing is.
+    """Which limit a step exceeds, as the end of a sentence about the file; empty if it exceeds none.
 
     Args:
-        at_once_bytes: of the values that are alive while the step works.
-        there_bytes: of the input and of the weights.
+        at_once_bytes: bytes of the values that are alive while the step runs.
+        there_bytes: bytes of the input and the weights together.
         size: height and width of the input in pixels.
     """
     if step.made_bytes > LARGEST_VALUE_BYTES or at_once_bytes > MOST_BYTES_AT_ONCE:
@@ -63,13 +63,13 @@ def excess(step: Step, at_once_bytes: int, there_bytes: int, size: tuple[int, in
 
 
 def spared_bytes() -> float:
-    """How much of this machine's memory the tensors of one operator may take."""
+    """Bytes of this machine's memory that the tensors of one operator may use."""
     return _SPARED * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def limit_process(limit: Literal["RLIMIT_AS", "RLIMIT_DATA"], most_bytes: int) -> None:
-    """Have the system refuse this process more than `most_bytes`, of addresses or of data; on Windows it does not."""
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every system
+    """Limit this process to `most_bytes` of address space or of data; has no effect on Windows."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not every system supports it
         import resource
 
         kind = getattr(resource, limit)

@@ -1,4 +1,4 @@
-"""A profile at the pace of another measurement of the same file."""
+"""Scales the times of a profile to the machine's pace in another measurement of the same file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _BEFORE_THE_RUNS = ("load_ms", "prepare_ms", "first_run_ms")
 
 
 def at_latency(profile: Profile, latency_ms: float) -> Profile:
-    """The profile with all its times in proportion to a latency that was measured beside others.
+    """The profile with its times scaled so that its latency is `latency_ms`, which was measured separately.
 
-    What disturbs a run takes its milliseconds anywhere, so the layers' shares stay about what they are.
+    Disturbances lengthen a run at arbitrary layers, so each layer's share of the latency stays about the same. Times
+    before the runs (loading, preparing, first run) are not scaled.
     """
     pace = latency_ms / profile.latency_ms if profile.latency_ms else 1.0
     paced: Profile = replace(_at_pace(profile, pace), latency_ms=latency_ms)
@@ -21,7 +22,10 @@ def at_latency(profile: Profile, latency_ms: float) -> Profile:
 
 
 def _at_pace(told: Any, pace: float) -> Any:
-    """Every time of the runs, by its name, that a result and the results within it have."""
+    """A copy of a result with all times of its runs scaled, also in results inside it; times are fields named `..._ms`.
+
+    Rates of a `Roof` are divided by `pace`.
+    """
     if isinstance(told, Roof):
         bandwidth = tuple((size, rate / pace) for size, rate in told.bandwidth)
         return replace(told, gmac_per_s=told.gmac_per_s / pace, bandwidth=bandwidth)

@@ -1,4 +1,4 @@
-"""Progress of anything that lasts over a second: bars for a person, silence for a program."""
+"""Progress of every job that takes over a second: bars in a terminal, no output from the Python functions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Item = TypeVar("Item")
 
 
 class Progress(Protocol):
-    """Where a long job says how far it is."""
+    """Receives the progress of a long job."""
 
     def track(self, items: Iterable[Item], what: str) -> Iterable[Item]:
-        """The items, one by one, with a bar that says `what` is being done."""
+        """Yield the items one by one, and show a bar labelled `what` that advances with each."""
 
     def say(self, message: str) -> None:
-        """One line about what happens now."""
+        """Show a one-line message about what happens now."""
 
     def bar(self, what: str, total: float) -> Bar:
-        """A bar that the caller moves itself."""
+        """A bar labelled `what`, which the caller advances up to `total`."""
 
 
 class Bar(Protocol):
     def update(self, done: float, note: str = "") -> None:
-        """`done` of the total, with a short note (a loss, for example)."""
+        """Move the bar to `done`, and show a short note beside it, for example a loss."""
 
     def close(self) -> None: ...
 
@@ -59,7 +59,7 @@ class _NoBar:
 
 
 class Terminal:
-    """Bars on a console (standard error, so that `--json` on standard output stays clean)."""
+    """Bars on a console, which is standard error, so that standard output contains nothing but `--json`."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -74,7 +74,7 @@ class Terminal:
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        # in a log, bars would only leave empty lines
+        # Show bars only in a terminal: in a log, they would leave empty lines.
         with Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
             yield bars
 
@@ -87,7 +87,7 @@ class Terminal:
                 bars.advance(task)
 
     def say(self, message: str) -> None:
-        self.console.print(Text(as_options(printable(message))), soft_wrap=True)  # names in it are no markup
+        self.console.print(Text(as_options(printable(message))), soft_wrap=True)  # Text: names are not markup
 
     def bar(self, what: str, total: float) -> Bar:
         return _TerminalBar(self, what, total)

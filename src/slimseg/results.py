@@ -1,7 +1,8 @@
-"""What every command returns: frozen, with units in the names. Imports nothing of ours but `ratios` and `deployment`.
+"""The results that commands return: frozen dataclasses, with units in the field names.
 
-mIoU, IoU, accuracies and agreements are in percent (0-100), as the field quotes them. Times of one result are of one
-pace, and what is said of them (shares, savings, speed-ups) is computed from them: it cannot contradict them.
+This module imports nothing of slimseg except `ratios` and `deployment`. mIoU, IoU, accuracies and agreements are in
+percent (0-100), as the field quotes them. All times of one result are scaled to one pace of the machine. Shares,
+savings and speed-ups are computed from these times, so that they cannot contradict them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ Needs = Literal["nothing", "images", "labels"]
 
 
 class Result:
-    """Base of all results: one JSON shape for machines, what is computed of the fields included."""
+    """Base of all results: gives each the same JSON shape, with its fields and the properties named in `computed`."""
 
-    computed: ClassVar[tuple[str, ...]] = ()  # properties that machines get, too
-    headline: ClassVar[tuple[str, ...]] = ()  # what a person sees first, at a prompt and in a notebook
+    computed: ClassVar[tuple[str, ...]] = ()  # properties that `as_dict` includes beside the fields
+    headline: ClassVar[tuple[str, ...]] = ()  # fields and properties shown at a prompt and in a notebook
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{name}={value}" for name, value in self._facts())
@@ -40,14 +41,14 @@ class Result:
 
 
 def _brief(value: Any) -> str:
-    """A value in a few characters; of many things how many there are."""
+    """A value in a few characters; for a tuple, its length."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{len(value)} of them" if isinstance(value, tuple) else repr(value)
 
 
 def _plain(value: Any) -> Any:
-    """Results within results as dictionaries."""
+    """`value` with all results inside it, at any depth, turned into dictionaries."""
     if isinstance(value, Result):
         return value.as_dict()
     if isinstance(value, Deployment):
@@ -61,17 +62,17 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Disturbance(Result):
-    """What came between while times were taken; the runs that it hit do not count where others are left."""
+    """How other work disturbed the timing. Disturbed runs are left out wherever undisturbed runs remain."""
 
     computed = ("said",)
 
-    taken_share: float  # of the time of all timed runs: other work had the processor, 0-1; 0 too where unknown
-    disturbed_share: float  # of the timed runs: lost the processor, or took over 1.2 times the quickest one, 0-1
+    taken_share: float  # share of the timed runs' time in which other work had the processor, 0-1; 0 if unknown
+    disturbed_share: float  # share of the timed runs that lost the processor or took over 1.2 times the quickest, 0-1
     drift: float = 1.0  # how many times longer the same file took at one time than at another
 
     @property
     def said(self) -> str:
-        """One sentence."""
+        """The disturbance in one sentence."""
         seen = []
         if self.taken_share >= 0.01:
             seen.append(f"other work had {self.taken_share:.0%} of the processor's time")
@@ -87,100 +88,100 @@ class Disturbance(Result):
 
 @dataclass(frozen=True)
 class Statistics(Result):
-    """Times of one thing over all profiled runs."""
+    """Times of one operator, kernel or whole network over all profiled runs."""
 
     first_ms: float = 0.0
     average_ms: float = 0.0
     min_ms: float = 0.0
     max_ms: float = 0.0
-    std_ms: float = 0.0  # of the population
-    times_called: int = 0  # over all runs
+    std_ms: float = 0.0  # population standard deviation
+    times_called: int = 0  # calls in all runs together
 
 
 @dataclass(frozen=True)
 class LayerProfile(Result):
-    """One operator of the file, timed by the runtime's own profiler: the mean over the runs that count."""
+    """One operator of the file, timed by the runtime's own profiler: the mean over the undisturbed runs."""
 
     computed = ("share", "gmac_per_s", "gb_per_s", "efficiency")
 
-    name: str  # in files of slimseg the graph node that works in it: the convolution, not what is fused into it
+    name: str  # in files that slimseg wrote, its main graph node: the convolution, not the nodes fused into it
     op: str  # TFLite operator, e.g. "CONV_2D"
-    kernel: str  # what the runtime ran for it, e.g. "Convolution (NHWC, F32) IGEMM"; "" if fused into a neighbour
+    kernel: str  # the runtime's kernel for it, e.g. "Convolution (NHWC, F32) IGEMM"; "" if fused into a neighbour
     latency_ms: float
-    whole_ms: float  # the latency of the network
+    whole_ms: float  # latency of the network
     macs: int
     params: int
-    memory_bytes: int  # activations read and written, weights read
+    memory_bytes: int  # activations read and written, and weights read
     output_shape: tuple[int, ...]  # NHWC, as in the file
-    delegate: str = ""  # "XNNPACK", "built-in"; "" if nothing ran for it
-    cumulative: float = 0.0  # share of this layer and all slower ones, 0-1
-    least_ms: float = 0.0  # what the machine's roof allows it to take; 0 where no roof was measured
+    delegate: str = ""  # "XNNPACK" or "built-in"; "" if no kernel ran for it
+    cumulative: float = 0.0  # share of the latency that this layer and all slower ones take together, 0-1
+    least_ms: float = 0.0  # shortest time that the machine's roof allows; 0 if no roof was measured
     bound: str = ""  # "compute-bound", "memory-bound", "badly served", "overhead" (too short to tell) or "fused"
     statistics: Statistics = Statistics()
-    # The graph nodes that it computes, if they are more than that of its name: padding before it, batch norm and
-    # activation behind it. Of an operator that does a part of a layer's work (`swish_gate`) that layer.
+    # All graph nodes that it computes, if it computes more than the one in its name: for example padding before it,
+    # batch norm and activation behind it. For an operator that does part of a layer's work (`swish_gate`), that layer.
     covers: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
-        """Of the network's latency, 0-1."""
+        """This layer's share of the network's latency, 0-1."""
         return ratios.share(self.latency_ms, self.whole_ms)
 
     @property
     def gmac_per_s(self) -> float:
-        """Achieved."""
+        """Achieved arithmetic rate, in billions of multiply-accumulates per second."""
         return ratios.share(self.macs, self.latency_ms) / 1e6
 
     @property
     def gb_per_s(self) -> float:
-        """Achieved."""
+        """Achieved memory bandwidth, in GB/s."""
         return ratios.share(self.memory_bytes, self.latency_ms) / 1e6
 
     @property
     def efficiency(self) -> float:
-        """What the machine's roof allows it to take over what it took: 0-1 but for noise."""
+        """The shortest time that the machine's roof allows, divided by the latency: 0-1, except for noise."""
         return ratios.share(self.least_ms, self.latency_ms)
 
 
 @dataclass(frozen=True)
 class KernelProfile(Result):
-    """One kernel in order of execution."""
+    """One kernel call; a profile lists them in order of execution."""
 
     kernel: str  # the runtime's name for it
     delegate: str  # "XNNPACK" or "built-in"
-    layer: int | None  # the operator that it works for, as a position among the layers; None if it fits none
-    start_ms: float  # in one typical run, since its start
+    layer: int | None  # index in `Profile.layers` of the operator that it computes; None if no operator matches
+    start_ms: float  # since the start of one typical run
     duration_ms: float  # in the same run
     statistics: Statistics
 
 
 @dataclass(frozen=True)
 class NodeType(Result):
-    """All kernels of one name, as in the official "Summary by node type"."""
+    """All kernels of one name, as in the "Summary by node type" of TensorFlow Lite's benchmark tool."""
 
     kernel: str
     delegate: str
     count: int
-    average_ms: float  # of one call
-    total_ms: float  # of one run
-    share: float  # of the time of all kernels, 0-1
-    cumulative: float
+    average_ms: float  # time of one call
+    total_ms: float  # time of all its calls in one run
+    share: float  # share of the time of all kernels, 0-1
+    cumulative: float  # share of this kernel and all slower ones, 0-1
     times_called: int
 
 
 @dataclass(frozen=True)
 class Roof(Result):
-    """What this machine reaches, measured between the runs of the profile on the same threads."""
+    """The machine's peak rates, measured between the runs of the profile with the same number of threads."""
 
     precision: str  # "float32" or "int8"
-    gmac_per_s: float  # on the best of a few friendly convolutions
-    convolution: str  # the best of them, e.g. "1x1, 256 to 256 channels at 32x32"
-    bandwidth: tuple[tuple[int, float], ...]  # (bytes moved, GB/s) of additions, small to large
+    gmac_per_s: float  # rate of the fastest of a few convolutions that suit the runtime well
+    convolution: str  # the fastest of them, e.g. "1x1, 256 to 256 channels at 32x32"
+    bandwidth: tuple[tuple[int, float], ...]  # (bytes moved, GB/s) of tensor additions, small to large
 
 
 @dataclass(frozen=True)
 class Fallback(Result):
-    """Operators of one kind that XNNPACK left to built-in kernels, with the conversions that surround them."""
+    """Operators of one kind that XNNPACK left to built-in kernels, with the conversion operators around them."""
 
     computed = ("share",)
 
@@ -188,11 +189,11 @@ class Fallback(Result):
     layers: tuple[str, ...]
     kernel_ms: float
     conversion_ms: float  # quantise, dequantise, cast and transpose operators next to them
-    whole_ms: float  # the latency of the network
+    whole_ms: float  # latency of the network
 
     @property
     def share(self) -> float:
-        """Of both, of the network's latency, 0-1."""
+        """Share of the network's latency that kernels and conversions take together, 0-1."""
         return ratios.share(self.kernel_ms + self.conversion_ms, self.whole_ms)
 
 
@@ -203,20 +204,20 @@ class Island(Result):
     computed = ("share",)
 
     layers: tuple[str, ...]
-    ops: tuple[str, ...]  # kinds of them, e.g. ("PRELU",)
-    inside_ms: float
-    conversion_ms: float
-    whole_ms: float  # the latency of the network
+    ops: tuple[str, ...]  # kinds of the float operators, e.g. ("PRELU",)
+    inside_ms: float  # time of the float operators
+    conversion_ms: float  # time of the dequantise and quantise operators around them
+    whole_ms: float  # latency of the network
 
     @property
     def share(self) -> float:
-        """Of the conversions, of the network's latency, 0-1."""
+        """Share of the network's latency that the conversions take, 0-1."""
         return ratios.share(self.conversion_ms, self.whole_ms)
 
 
 @dataclass(frozen=True, repr=False)
 class Profile(Result):
-    """Where the time of one file goes. All times are at the pace of runs without the profiler."""
+    """Where the time of one file goes. All times are scaled to runs without the profiler."""
 
     headline = ("model", "runtime", "latency_ms", "size_bytes", "layers")
 
@@ -226,20 +227,20 @@ class Profile(Result):
     runtime: str
     threads: int
     runs: int
-    latency_ms: float  # end to end, median, measured without the profiler
-    latency_p10_ms: float
-    latency_p90_ms: float
+    latency_ms: float  # median of the whole network, measured without the profiler
+    latency_p10_ms: float  # 10th percentile of the same runs
+    latency_p90_ms: float  # 90th percentile
     size_bytes: int
     macs: int
     params: int
     layers: tuple[LayerProfile, ...]
-    input_shapes: tuple[tuple[int, ...], ...] = ()  # NHWC, as the file stores them: what was timed
-    statistics: Statistics = Statistics()  # end to end, with the profiler running
+    input_shapes: tuple[tuple[int, ...], ...] = ()  # the shapes that were timed, as the file stores them (NHWC)
+    statistics: Statistics = Statistics()  # of the whole network, with the profiler running
     load_ms: float = 0.0  # reading the file
-    prepare_ms: float = 0.0  # the delegate takes it and packs its weights
+    prepare_ms: float = 0.0  # applying the delegate, which packs the weights
     first_run_ms: float = 0.0
-    peak_memory_bytes: int = 0  # resident memory that loading, preparing and one run took; 0 where unknown
-    delegate_parts: int = 0  # pieces that XNNPACK took; 1 where nothing fell off it
+    peak_memory_bytes: int = 0  # resident memory that loading, preparing and one run took; 0 if unknown
+    delegate_parts: int = 0  # subgraphs that XNNPACK runs; 1 if it runs every operator
     kernels: tuple[KernelProfile, ...] = ()
     node_types: tuple[NodeType, ...] = ()
     roofs: tuple[Roof, ...] = ()
@@ -249,23 +250,24 @@ class Profile(Result):
 
     @property
     def unattributed_ms(self) -> float:
-        """What no layer accounts for."""
+        """The part of the latency that no layer accounts for."""
         return max(0.0, self.latency_ms - sum(layer.latency_ms for layer in self.layers))
 
     @property
     def initialisation_ms(self) -> float:
-        """From the file's name to a model that is ready to run."""
+        """Time to load the file and prepare the model, until it is ready to run."""
         return self.load_ms + self.prepare_ms
 
 
 @dataclass(frozen=True)
 class Finding(Result):
-    """One possible saving and its measured price.
+    """One possible saving, and how it was measured.
 
-    With the basis "what-if" an edit was made: the site before and after, timed side by side. `before_ms` is what the
-    part takes in the profile of the whole network, and `after_ms` stands to it as the two did side by side: times of
-    two runs are never subtracted. With "profile" only the file was read: `before_ms` is what its operators took,
-    `after_ms` what remains if they go, so the saving is the most that there is to win.
+    With the basis "what-if", the layers were timed before and after the edit, in alternating runs. `before_ms` is the
+    time of these layers in the profile of the whole network; `after_ms` is `before_ms` times the measured ratio after /
+    before. Times of separate runs are never subtracted. With the basis "profile", nothing was edited: `before_ms` is
+    the time of the operators in the profile, and `after_ms` the time that remains if they are removed, so the saving is
+    an upper bound.
     """
 
     computed = ("saving_ms", "share")
@@ -275,13 +277,13 @@ class Finding(Result):
     needs: Needs
     before_ms: float
     after_ms: float
-    whole_ms: float  # the latency of the network
+    whole_ms: float  # latency of the network
     reason: str
-    variant: str = ""  # of the technique on these layers; variants of one site exclude each other
-    paper: str = ""  # where to read on about the technique
-    layers_ms: float | None = None  # what the layers took in the profile of the whole network, if it tells
+    variant: str = ""  # variant of the technique; at most one variant can be applied to the same layers
+    paper: str = ""  # reference for the technique
+    layers_ms: float | None = None  # time of the layers in the whole network's profile; None if it lists none of them
     basis: Literal["what-if", "profile"] = "what-if"
-    error_ms: float | None = None  # standard error of the saving, where enough rounds were timed
+    error_ms: float | None = None  # standard error of the saving; None if too few rounds were timed
 
     @property
     def saving_ms(self) -> float:
@@ -289,18 +291,18 @@ class Finding(Result):
 
     @property
     def share(self) -> float:
-        """Of the network's latency that is saved, 0-1; below 0 for a loss."""
+        """Share of the network's latency that is saved, 0-1; below 0 if the network becomes slower."""
         return ratios.share(self.saving_ms, self.whole_ms)
 
     @property
     def is_measurable(self) -> bool:
-        """Whether the saving, or the loss, is more than noise."""
+        """Whether the saving (or loss) is statistically significant; assumed where its standard error is unknown."""
         return ratios.is_measurable(self.saving_ms, self.error_ms)
 
 
 @dataclass(frozen=True)
 class Refusal(Result):
-    """A site that a technique looked at and left alone, and why."""
+    """A layer that a technique examined and left unchanged, and why."""
 
     technique: str
     layer: str
@@ -309,18 +311,18 @@ class Refusal(Result):
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Result):
-    """What could be saved in one network."""
+    """The possible savings in one network."""
 
     headline = ("model", "runtime", "precision", "latency_ms", "findings")
 
     computed = ("runtime", "precision")
 
     model: str
-    deployment: Deployment  # what was timed
+    deployment: Deployment  # the runtime and precision that were timed
     latency_ms: float
     findings: tuple[Finding, ...]  # by needs (nothing, images, labels), then what-ifs first, then largest saving first
     refusals: tuple[Refusal, ...]
-    notes: tuple[str, ...] = ()  # what to know about how the model was opened or timed
+    notes: tuple[str, ...] = ()  # remarks on how the model was opened or timed
     source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
     disturbed: Disturbance | None = None
 
@@ -335,7 +337,7 @@ class Diagnosis(Result):
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Result):
-    """Accuracy of the deployed file on a split, at the masks' own resolution, from one confusion matrix."""
+    """Accuracy of the deployed file on a split: one confusion matrix over all pixels, at the masks' own resolution."""
 
     headline = ("model", "data", "split", "images", "miou", "pixel_accuracy")
 
@@ -346,45 +348,48 @@ class Evaluation(Result):
     miou: float
     pixel_accuracy: float
     class_iou: dict[str, float | None]  # None: the class occurs neither in the masks nor in the predictions
-    notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the number means anything
+    notes: tuple[str, ...] = ()  # how images and masks were interpreted, and whether the mIoU is plausible
 
 
 @dataclass(frozen=True)
 class ModelSummary(Result):
-    """One deployed file in numbers. `miou` is None without labels; `agreement` is with the original's mask."""
+    """One deployed file in numbers.
+
+    `miou` is None without labels. `agreement` is the percentage of pixels whose class is the original network's.
+    """
 
     file: str
     input_size: tuple[int, int]  # height, width
     latency_ms: float
-    end_to_end_ms: float  # RGB bytes at the original's input size in, class mask at its output size out
+    end_to_end_ms: float  # from RGB bytes at the original's input size to the class mask at its output size
     size_bytes: int
     macs: int
     params: int
     miou: float | None
     agreement: float | None
-    weights: str = "float32"  # in what the file stores them: "float32", "float16", "int8", or several, most first
+    weights: str = "float32"  # stored type: "float32", "float16", "int8"; if several, the most frequent first
 
 
 @dataclass(frozen=True)
-class AppliedEdit(Result):
+class AppliedEdit(Result):  # one edit in the deployed network, with its predicted and its measured saving
     technique: str
     layers: tuple[str, ...]
     needs: Needs
-    predicted_saving_ms: float  # before anything was trained, at the pace that the machine has in the proof
-    realised_saving_ms: float
+    predicted_saving_ms: float  # before any training, scaled to the machine's pace during the final timing
+    realised_saving_ms: float  # measured in the final timing
     reason: str
-    alone_saving_ms: float | None = None  # what the what-if of its part alone told, before it was timed in its place
-    realised_error_ms: float | None = None  # standard error of what was realised, where files were loaded many times
+    alone_saving_ms: float | None = None  # measured on its layers alone, before it was timed in the whole network
+    realised_error_ms: float | None = None  # standard error of the realised saving; None if files were loaded once
 
     @property
     def is_measurable(self) -> bool:
-        """Whether what was realised is more than noise."""
+        """Whether the realised saving is statistically significant; assumed where its standard error is unknown."""
         return ratios.is_measurable(self.realised_saving_ms, self.realised_error_ms)
 
 
 @dataclass(frozen=True)
 class BudgetCheck(Result):
-    """One line of the budget against the deployed file."""
+    """One bound of the budget, compared with the deployed file."""
 
     name: str  # e.g. "max_size"
     wanted: str
@@ -394,7 +399,7 @@ class BudgetCheck(Result):
 
 @dataclass(frozen=True)
 class SourceFile(Result):
-    """A file of the user's that a network was opened from."""
+    """A user's file from which a network was opened."""
 
     name: str  # without its folder
     size_bytes: int
@@ -403,18 +408,18 @@ class SourceFile(Result):
 
 @dataclass(frozen=True)
 class DeployedForm(Result):
-    """One form of a network that was written, timed and judged as it would be deployed."""
+    """One form of a network, written to a file, timed, and evaluated as it would be deployed."""
 
     computed = ("precision",)
 
     form: str  # "original", "exact edits", "plain int8", "192x256, int8", "trained", ...
-    trained: bool  # False: its weights are the original's, as far as it still has them
+    trained: bool  # False: all weights that it keeps are the original's
     deployment: Deployment
     input_size: tuple[int, int]  # height, width
-    speedup: float  # over the original in float32, timed in turns with it
+    speedup: float  # over the original in float32; the runs of both were interleaved
     size_bytes: int
     miou: float | None  # None without labels
-    agreement: float | None  # with the original's masks, percent of pixels
+    agreement: float | None  # agreement with the original's masks, percent of pixels
     drop: float  # points of mIoU lost; without labels, percent of pixels that changed class
     budget_met: bool
     chosen: bool
@@ -426,17 +431,17 @@ class DeployedForm(Result):
 
 @dataclass(frozen=True)
 class InputSizeTrial(Result):
-    """One point of the accuracy curve over input sizes: the network otherwise unchanged, nothing trained."""
+    """The untrained, otherwise unchanged network at one input size: one point of the accuracy curve over sizes."""
 
     input_size: tuple[int, int]  # height, width
-    latency_ms: float  # of the deployed precision
-    accuracy: float  # mIoU of some validation images; without labels, percent of pixels as the original has them
+    latency_ms: float  # in the deployed precision
+    accuracy: float  # mIoU on some validation images; without labels, agreement with the original's masks, percent
     chosen: bool
 
 
 @dataclass(frozen=True, repr=False)
 class SlimResult(Result):
-    """What `slimseg slim` made, beside what it started from; all latencies are of one pace."""
+    """What `slimseg slim` made, beside the original; all latencies are scaled to one pace of the machine."""
 
     headline = ("model", "run", "speedup", "miou_before", "miou_after", "budget_met", "edits")
 
@@ -444,8 +449,8 @@ class SlimResult(Result):
 
     model: str
     run: str
-    baseline: ModelSummary  # the original: the user's own .tflite, else written as float32
-    plain_int8: ModelSummary | None  # the original merely quantised; None where no images were given for its ranges
+    baseline: ModelSummary  # the original: the user's own .tflite, otherwise a float32 file written from the network
+    plain_int8: ModelSummary | None  # the original, only quantised; None if not made, e.g. without images
     result: ModelSummary
     budget_met: bool
     budget: tuple[BudgetCheck, ...]
@@ -453,17 +458,17 @@ class SlimResult(Result):
     refusals: tuple[Refusal, ...]
     seconds: float
     host: str
-    max_difference: float | None = None  # of exact edits, to the original's output on the images
-    input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty where no size was tried
-    deployment: Deployment = USUAL  # what the deployed file is made for, and all was timed on
-    exported: ExportResult | None = None  # the files for apps, where they were asked for in the same command
-    forms: tuple[DeployedForm, ...] = ()  # all that were compared, those that need no training first
+    max_difference: float | None = None  # exact edits only: largest difference from the original's output on the images
+    input_sizes: tuple[InputSizeTrial, ...] = ()  # largest first; empty if no size was tried
+    deployment: Deployment = USUAL  # runtime and precision of the deployed file; everything was timed on this runtime
+    exported: ExportResult | None = None  # the files for apps, if the same command was asked to export
+    forms: tuple[DeployedForm, ...] = ()  # all forms that were compared, untrained ones first
     verdict: str = ""  # whether the budget is met, and which bounds are missed, in a sentence
-    sources: tuple[SourceFile, ...] = ()  # what the network was opened from; empty for one that was given in memory
-    data: str = ""  # folder of the images, absolute; empty where none were given
-    validation_images: int = 0  # that mIoU and agreement were measured on
+    sources: tuple[SourceFile, ...] = ()  # files from which the network was opened; empty for a network in memory
+    data: str = ""  # absolute path of the image folder; empty without images
+    validation_images: int = 0  # number of images on which mIoU and agreement were measured
     source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
-    notes: tuple[str, ...] = ()  # how model and images were understood, whether they fit, where time was short
+    notes: tuple[str, ...] = ()  # how model and images were interpreted, whether they match, where time was short
     disturbed: Disturbance | None = None
 
     @property
@@ -476,12 +481,12 @@ class SlimResult(Result):
 
     @property
     def before(self) -> ModelSummary:
-        """The network as it came: `baseline` for machines."""
+        """The original network: the field `baseline` under another name."""
         return self.baseline
 
     @property
     def after(self) -> ModelSummary:
-        """What was made of it: `result` for machines."""
+        """The slimmed network: the field `result` under another name."""
         return self.result
 
     @property
@@ -503,25 +508,25 @@ class SlimResult(Result):
 
 @dataclass(frozen=True)
 class QuantisedFile(Result):
-    """One scheme's file in numbers, or why there is none. Zeros and None: not measured."""
+    """The file of one quantisation scheme in numbers, or why there is none. 0 and None mean: not measured."""
 
     computed = ("speedup",)
 
-    scheme: str  # of the original, which the others are compared with: "float32", or "float16" where it came in that
-    ranges: str = ""  # how the ranges of activations were found; empty where the scheme has none
+    scheme: str  # for the original, with which all others are compared: "float32", or "float16" if its weights were
+    ranges: str = ""  # calibration method for the activations' ranges; empty if the scheme needs no ranges
     latency_ms: float = 0.0
-    original_ms: float = 0.0  # what the original takes at the same pace
+    original_ms: float = 0.0  # latency of the original at the same pace of the machine
     size_bytes: int = 0
     miou: float | None = None  # None without labels
-    agreement: float | None = None  # with the original's masks, percent of pixels
+    agreement: float | None = None  # agreement with the original's masks, percent of pixels
     reason: str = ""  # why there is no file, or no accuracy
-    corrected: str = ""  # what was done to the float network before, for example "equalise 64": scales within 64
+    corrected: str = ""  # correction of the float network before quantising, e.g. "equalise 64": scales within 64
     kept_float: tuple[str, ...] = ()  # layers that stay in float32 within an int8 file
-    kept_cost_ms: float | None = None  # what those cost against int8 throughout
+    kept_cost_ms: float | None = None  # latency that these layers add over a file that is int8 throughout
 
     @property
     def speedup(self) -> float:
-        """Over the original; below 1: slower. 0 where there is no file."""
+        """Speed-up over the original; below 1 if slower, 0 if there is no file."""
         return ratios.speedup(self.original_ms, self.latency_ms)
 
     @property
@@ -532,15 +537,15 @@ class QuantisedFile(Result):
 
 @dataclass(frozen=True)
 class LayerSensitivity(Result):
-    """How much one operator suffers from 8 bits."""
+    """How much quantising one operator to 8 bits changes the mask."""
 
     layer: str
-    changed_percent: float  # of pixels, when it alone is quantised
+    changed_percent: float  # percent of pixels that change class when this operator alone is quantised
 
 
 @dataclass(frozen=True, repr=False)
 class QuantisationResult(Result):
-    """What `slimseg quantize` tried, measured and chose."""
+    """The files that `slimseg quantize` tried and measured, and the one that it chose."""
 
     headline = ("model", "file", "verdict", "budget_met", "candidates")
 
@@ -555,23 +560,23 @@ class QuantisationResult(Result):
     budget: tuple[BudgetCheck, ...]
     calibration_images: int
     validation_images: int
-    fallbacks: tuple[Fallback, ...]  # of the chosen file
+    fallbacks: tuple[Fallback, ...]  # fallbacks in the chosen file
     islands: tuple[Island, ...]
     seconds: float
     host: str
     notes: tuple[str, ...] = ()
-    sensitivities: tuple[LayerSensitivity, ...] = ()  # worst first; empty where nobody asked and nothing needed them
+    sensitivities: tuple[LayerSensitivity, ...] = ()  # most sensitive first; empty unless requested or needed
     disturbed: Disturbance | None = None
 
 
 @dataclass(frozen=True)
 class Port(Result):
-    """One end of an exported file. real = (integer − zero_point) · scale, where `scale` is not 0."""
+    """The input or output of an exported file. If `scale` is not 0: real = (integer − zero_point) · scale."""
 
-    name: str  # of the tensor, blob or feature
-    shape: tuple[int, ...]  # as the file has it, in the `layout` of its exporter
-    dtype: str  # numpy's name
-    scale: float = 0.0
+    name: str  # name of the tensor, blob or feature
+    shape: tuple[int, ...]  # as stored in the file, in the `layout` of its exporter
+    dtype: str  # numpy's name for the type
+    scale: float = 0.0  # 0: not quantised
     zero_point: int = 0
 
 
@@ -580,49 +585,49 @@ class Artefact(Result):
     """One exported file or package, or why there is none."""
 
     target: str  # a name in `runtimes.registry.EXPORTERS`
-    files: tuple[str, ...]  # names within the folder, the one that is opened first in front; empty where it failed
-    size_bytes: int = 0  # of all files together
+    files: tuple[str, ...]  # names within the folder, the file that an app opens first; empty if the export failed
+    size_bytes: int = 0  # total size of all files
     precision: str = ""  # "float32", "float16", "int8", ...
     input: Port | None = None
     output: Port | None = None
-    output_kind: Literal["logits", "probabilities", "mask"] = "logits"  # of this file; it may differ between files
-    takes_pixels: bool = False  # the normalisation is inside: the file is given the image's bytes
-    for_mediapipe: bool = False  # carries the metadata that MediaPipe's ImageSegmenter wants
-    miou: float | None = None  # None without labels, or where it could not be run
-    disagreement: float | None = None  # percent of pixels whose class is not the source's; None where it was not run
+    output_kind: Literal["logits", "probabilities", "mask"] = "logits"  # files of one export may differ in this
+    takes_pixels: bool = False  # True: the file contains the normalisation, and its input is the image's bytes
+    for_mediapipe: bool = False  # True: carries the metadata that MediaPipe's ImageSegmenter needs
+    miou: float | None = None  # None without labels, or if the file could not be run
+    disagreement: float | None = None  # percent of pixels whose class differs from the source's; None if it was not run
     latency_ms: float | None = None
-    verified: tuple[str, ...] = ()  # sentences
-    not_verified: tuple[str, ...] = ()
+    verified: tuple[str, ...] = ()  # what was verified, in sentences
+    not_verified: tuple[str, ...] = ()  # what was not verified, in sentences
     remarks: tuple[str, ...] = ()  # what may be slow on the device, in sentences
     picture: str = ""  # file in the folder: the image on which its mask differs most from the source's
-    reason: str = ""  # why there is none
+    reason: str = ""  # why there is no file
 
 
 @dataclass(frozen=True)
 class HeadTrial(Result):
-    """One form of a network's output on one runtime: what it costs an app that wants the mask, or why there is none."""
+    """One form of a network's output on one runtime: the time an app needs to get the mask, or why there is no file."""
 
-    runtime: str  # and its precision, where that is int8: a `Deployment` in words
-    form: str  # e.g. "logits at 96x128"; the first of its runtime is the network as it is
+    runtime: str  # a `Deployment` in words: the runtime, and the precision if it is int8
+    form: str  # e.g. "logits at 96x128"; the first form of each runtime is the unchanged network's
     latency_ms: float = 0.0  # from the prepared input to the output
-    end_to_end_ms: float = 0.0  # from RGB bytes to the class mask, both of the image's size
-    output_bytes: int = 0  # what the runtime hands to the app for one image
-    changed_percent: float = 0.0  # of the mask's pixels: another class than on this runtime with the network as it is
+    end_to_end_ms: float = 0.0  # from RGB bytes to the class mask, both at the image's size
+    output_bytes: int = 0  # size of the output for one image
+    changed_percent: float = 0.0  # percent of pixels whose class differs from the unchanged network's on this runtime
     reason: str = ""  # why there is no such file
 
 
 @dataclass(frozen=True)
 class Provenance(Result):
-    """What an exported network comes from, and how good it is in comparison."""
+    """The origin of an exported network, and how it compares with that origin."""
 
-    sources: tuple[SourceFile, ...] = ()  # the user's own files; empty for a network that was given in memory
-    original: ModelSummary | None = None  # the user's network, where the export is of a run of `slim`
-    slimmed: ModelSummary | None = None  # what that run made of it
-    original_miou: float | None = None  # of the user's network; None without labels
-    miou_images: int = 0  # that every mIoU of the card was measured on
-    budget: tuple[BudgetCheck, ...] = ()  # of the run
+    sources: tuple[SourceFile, ...] = ()  # the user's own files; empty for a network in memory
+    original: ModelSummary | None = None  # the user's network; None unless a run of `slim` is exported
+    slimmed: ModelSummary | None = None  # the network that this run made
+    original_miou: float | None = None  # mIoU of the user's network; None without labels
+    miou_images: int = 0  # number of images on which every mIoU of the card was measured
+    budget: tuple[BudgetCheck, ...] = ()  # the bounds of the run's budget
     budget_met: bool | None = None  # None: there was no budget
-    verdict: str = ""  # on the budget, in a sentence
+    verdict: str = ""  # whether the budget is met, in a sentence
     source_check: str = ""  # how the network as opened compares with its source's own runtime, in a sentence
 
 
@@ -631,7 +636,7 @@ UNKNOWN = Provenance()
 
 @dataclass(frozen=True)
 class ModelCard(Result):
-    """What somebody who builds an exported network into an app must know."""
+    """What an app developer needs to know to use an exported network."""
 
     model: str
     input_size: tuple[int, int]  # height, width
@@ -641,42 +646,42 @@ class ModelCard(Result):
     classes: tuple[str, ...]
     palette: tuple[str, ...]  # "#rrggbb" of each class
     licence: str
-    images: int  # that masks were compared on
+    images: int  # number of images on which masks were compared
     artefacts: tuple[Artefact, ...]
     recommendation: str = ""
-    heads: tuple[str, ...] = ()  # for each runtime, which form of the output is cheapest for an app that wants masks
-    host: str = ""  # where times were taken
+    heads: tuple[str, ...] = ()  # for each runtime, the form of the output that gives an app the mask soonest
+    host: str = ""  # machine on which times were measured
     provenance: Provenance = UNKNOWN
     disturbed: Disturbance | None = None
 
 
 @dataclass(frozen=True)
 class Departure(Result):
-    """The first layer whose values in a file are not the network's."""
+    """The first layer whose values in a file differ from those in the network."""
 
     layer: str
-    difference: float  # largest, as a share of the layer's largest value
-    before: str  # the last layer before it that was compared and is alike; empty where it is the first
+    difference: float  # largest difference, as a share of the layer's largest value
+    before: str  # the last compared layer before it, whose values agree; empty if it is the first
 
 
 @dataclass(frozen=True)
 class Parity(Result):
-    """How far a file's masks are from those of the network that it came from."""
+    """How far a file's masks differ from those of the network from which it was exported."""
 
     file: str
     runtime: str  # a name in `runtimes.registry`
     images: int
-    disagreement_percent: float  # of all pixels: another class than the network's
+    disagreement_percent: float  # percent of all pixels whose class differs from the network's
     worst_image: str
     worst_disagreement_percent: float
-    miou: float | None  # of the file on these images; None without labels, or where the card's is of other images
-    failed: bool  # a float file that differs in more than rounding
-    departure: Departure | None = None  # of a file that failed
+    miou: float | None  # on these images; None without labels, or if the card's mIoU was measured on other images
+    failed: bool  # True: a float file that differs by more than rounding
+    departure: Departure | None = None  # where a file that failed first differs
 
 
 @dataclass(frozen=True, repr=False)
 class ExportResult(Result):
-    """What `slimseg export` wrote, and how far each file is from the network it came from."""
+    """The files that `slimseg export` wrote, and how far each differs from the network it came from."""
 
     headline = ("folder", "parities", "failed")
 
@@ -684,10 +689,10 @@ class ExportResult(Result):
 
     folder: str
     card: ModelCard
-    parities: tuple[Parity, ...]  # of the files that can be run here
-    heads: tuple[HeadTrial, ...]  # forms of the output, timed; empty where a form was asked for
+    parities: tuple[Parity, ...]  # of the files that this machine can run
+    heads: tuple[HeadTrial, ...]  # timed forms of the output; empty if the caller chose the form
     seconds: float
-    notes: tuple[str, ...] = ()  # how images and masks were understood, and whether the network makes sense on them
+    notes: tuple[str, ...] = ()  # how images and masks were interpreted, and whether the network suits them
 
     @property
     def disturbed(self) -> Disturbance | None:
@@ -695,5 +700,5 @@ class ExportResult(Result):
 
     @property
     def failed(self) -> tuple[Artefact, ...]:
-        """What was asked for and is not there."""
+        """The requested exports that failed."""
         return tuple(each for each in self.card.artefacts if not each.files)

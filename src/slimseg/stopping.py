@@ -1,7 +1,9 @@
-"""Ctrl-C and its kind: one sentence that says what was kept, no traceback. A second one ends the process at once.
+"""Stopping by Ctrl-C and similar signals: a message says what was kept, without a traceback.
 
-with listening():                                  the command line: from here on a signal raises Stopped
-    with keeping(lambda: "app is as it was."):     whoever holds something says what becomes of it
+A second signal ends the process at once.
+
+with listening():                                  in the command line: from here on, a signal raises Stopped
+    with keeping(lambda: "app is as it was."):     adds a sentence to the message, if the block is stopped
         work()
 """
 
@@ -15,11 +17,11 @@ from types import FrameType
 
 from slimseg.errors import harmless
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a polite kill, a terminal that is closed
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, `kill`, a closed terminal
 
 
 class Stopped(BaseException):
-    """A signal asked for an end. No KeyboardInterrupt, which the parser of the command line would keep to itself."""
+    """A signal asked the process to end. Not a KeyboardInterrupt, as the command line's parser would catch that."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
@@ -28,9 +30,9 @@ class Stopped(BaseException):
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Within the block, a signal ends the process with a sentence on standard error and the code 128 + its number."""
+    """Within the block, a signal ends the process: with a message on standard error and exit code 128 + its number."""
     heard = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    # what is ignored already stays ignored: nohup, jobs in the background of a script
+    # Signals that are ignored already stay ignored, as under nohup or in a script's background jobs.
     before = {number: signal.getsignal(number) for number in heard if signal.getsignal(number) != signal.SIG_IGN}
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -53,11 +55,11 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def keeping(what: Callable[[], str]) -> Iterator[None]:
-    """Where the block is stopped, `what` is asked for a sentence on what was kept and how to go on."""
+    """If the block is stopped, `what` is called for a sentence about what was kept and how to resume."""
     try:
         yield
     except (Stopped, KeyboardInterrupt) as stopped:
-        stopped.__notes__ = [*_notes(stopped), what()]  # as `add_note` does, which Python 3.10 has not
+        stopped.__notes__ = [*_notes(stopped), what()]  # as by `add_note`, which Python 3.10 lacks
         raise
 
 

@@ -1,1 +1,1 @@
-"""One command each, its story top to bottom."""
+"""The commands of slimseg: one module per command, which calls the steps of the command in order."""

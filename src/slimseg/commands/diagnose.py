@@ -1,4 +1,4 @@
-"""`slimseg diagnose`: what could be saved, where, and what it would take; every finding timed by a what-if."""
+"""`slimseg diagnose`: finds edits that could make a network faster, and times each by a what-if."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from slimseg.runtimes import benchmark, calm, registry
 from slimseg.runtimes.calm import Seen
 from slimseg.techniques import DIAGNOSED, Site, named
 
-WORTH_SHARE = 0.002  # parts of the network that take less of its time than this are not priced
+WORTH_SHARE = 0.002  # parts of the network that take a smaller share of its latency are not timed
 RUNS = 15
 _NEEDS_ORDER = ("nothing", "images", "labels")
 
@@ -37,28 +37,28 @@ def diagnose(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Find every site of every technique and time each, before and after, side by side on the runtime.
+    """Find every site of every technique, and time each before and after its edit, interleaved on the runtime.
 
-    A `.tflite` is timed and profiled as it is. One with operators outside the vocabulary gives what its profile
-    alone can say.
+    A `.tflite` is timed and profiled as it is. If it has operators outside slimseg's vocabulary, the findings come from
+    its profile alone.
 
     Args:
-        model: an opened network, or whatever `load` opens by path.
-        precision: what the what-ifs are written in, one of the runtime's precisions ("float32" or "int8", mostly),
-            since what pays in one may not in another. Default: that of the file; of a source that is no runtime's file
-            that of float networks.
+        model: an opened network, or any path that `load` opens.
+        precision: precision of the what-ifs, one of the runtime's (mostly "float32" or "int8"): an edit may save time
+            in one precision and not in another. Default: the file's precision; for a source that is not a file of this
+            runtime, the runtime's float precision.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
-        runtime: a name in `runtimes.registry`; by default that of `deployment.DEFAULT_RUNTIME`.
+        runtime: a name in `runtimes.registry`; by default `deployment.DEFAULT_RUNTIME`.
 
     Returns:
-        Findings by what they need (nothing, images, labels), then by saving; sites that gain nothing included, so
-        that nobody tries them by hand.
+        Findings by what they need (nothing, images, labels), then by saving. Sites without a saving are included, so
+        that users need not try them by hand.
 
     Raises:
         ModelError: the model cannot be opened.
         UserError: there is no such runtime or precision, or the runtime is not installed.
-        RuntimeFailure: the runtime refused it or crashed (in its child process).
+        RuntimeFailure: the runtime refused the network or crashed (in its child process).
     """
     progress = progress or Silent()
     asked = registry.deployment(runtime, precision, threads)
@@ -68,7 +68,7 @@ def diagnose(
     except UnknownOperator as error:
         path = Path(str(model))
         if not (registry.is_deployed(path) and registry.of(path) is its):
-            raise  # nothing can be timed without a Graph
+            raise  # only a file of the runtime can be timed without a Graph
         return _of_file(path, asked, str(error))
     own = own_file_for(graph, its.name)
     native = its.float_precision if own is None else its.precision(own)
@@ -97,7 +97,7 @@ def diagnose(
 
 
 def _of_file(path: Path, asked: Deployment, note: str) -> Diagnosis:
-    """What the profile of a file says that cannot become a Graph."""
+    """The diagnosis of a file that cannot become a Graph, from its profile alone."""
     its, threads = registry.of(path), asked.threads
     profile, disturbed = _timed_again(path, its.profile(path, threads, RUNS), threads)
     findings = in_order(observations.observe(profile))
@@ -108,10 +108,10 @@ def _of_file(path: Path, asked: Deployment, note: str) -> Diagnosis:
 def _timed_again(
     path: Path, profile: Profile, threads: int, seen: Seen = calm.NOTHING
 ) -> tuple[Profile, Disturbance | None]:
-    """The profile at the latency that the file has when the machine is quickest, and what disturbed it all.
+    """The profile, scaled to the lower of its own and a newly measured latency; and the disturbance of all timings.
 
     Args:
-        seen: while what-ifs were timed between the profile and now.
+        seen: disturbances while the what-ifs were timed, between the profile and now.
     """
     (timing,) = benchmark.time_files([path], threads)
     drift = max(profile.latency_ms, timing.calm_ms) / max(1e-9, min(profile.latency_ms, timing.calm_ms))
@@ -128,7 +128,7 @@ def find_all(graph: Graph) -> tuple[list[Site], list[Refusal]]:
 def _worth_pricing(
     graph: Graph, sites: Sequence[Site], times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> tuple[list[Site], list[Refusal]]:
-    """The sites that take some time, alone or with all that are alike, and for each layer of the others a refusal."""
+    """The sites that take at least `WORTH_SHARE` of the latency, alone or with all equal sites; the others refused."""
     worth: list[Site] = []
     small: dict[str, Refusal] = {}
     for group in alike.groups(graph, sites, deployment):
@@ -142,7 +142,7 @@ def _worth_pricing(
 
 
 def _part_ms(graph: Graph, site: Site, times: Mapping[str, float], deployment: Deployment) -> float | None:
-    """The measured time of the part of the network that a what-if of the site times."""
+    """Milliseconds, in the profile, of the part of the network that the site's what-if times; None if unknown."""
     nodes = alike.part(graph, site, deployment)
     return None if nodes is None else part_ms(times, [node.name for node in nodes])
 
@@ -150,10 +150,10 @@ def _part_ms(graph: Graph, site: Site, times: Mapping[str, float], deployment: D
 def finding(
     graph: Graph, site: Site, price: Price, times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> Finding:
-    """A site with its price, at the pace of the profile.
+    """The finding for a site, with its price scaled to the pace of the profile.
 
-    The part takes what it takes there, and afterwards as much less as the what-if says: both compare times of one run,
-    so that a machine that slows down between the two bends neither.
+    `before_ms` is the part's time in the profile, and `after_ms` is `before_ms` times the what-if's ratio after /
+    before. So only times of one run are compared, and the machine may slow down between profile and what-if.
     """
     part = latency_ms if site.whole or price.whole else _part_ms(graph, site, times, deployment)
     before_ms = min(latency_ms, price.before_ms if part is None else part)
@@ -174,7 +174,7 @@ def finding(
 
 
 def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """What asks least of the user first; of those what was priced first; of those what saves most."""
+    """Findings sorted by need (nothing, images, labels), then what-ifs before others, then largest saving first."""
     return tuple(
         sorted(
             findings,

@@ -1,4 +1,4 @@
-"""`slimseg evaluate`: accuracy of the deployed file on a split, never of the network that it came from."""
+"""`slimseg evaluate`: measures the accuracy of a deployed file on a split, by running the file itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Accuracy, Confusion, Scores
 
 EXAMPLES = 4
-BATCH = 8  # images handed to the runtime at once
+BATCH = 8  # number of images passed to the runtime at once
 
 
 def evaluate(
@@ -49,17 +49,17 @@ def evaluate(
     Logits and probabilities are resized bilinearly before the argmax, a mask by nearest neighbour.
 
     Args:
-        model: the path of a `.tflite` or `.param`, or a Graph, which is written in float first.
-        images: a folder with images and masks, or one that `open_folder` opened.
+        model: the path of a `.tflite` or `.param`, or a Graph, which is first written to a float file.
+        images: a folder with images and masks, or the result of `open_folder`.
         split: "val" or "train".
-        description: preprocessing and kind of output; by default what the file says of itself or its layers imply.
+        description: preprocessing and kind of output; by default as stored in the file or implied by its layers.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
-        runtime: for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file has its own.
-        output: of a `.tflite` with several outputs the one to judge, by name or number; by default the likeliest.
+        runtime: runtime for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file determines its own.
+        output: name or number of the output to evaluate in a `.tflite` with several; by default the likeliest.
 
     Raises:
-        ModelError, DataError, UserError: what the user gave cannot be used, in one sentence.
+        ModelError, DataError, UserError: an argument cannot be used; the message says why.
     """
     folder = open_folder(images)
     progress = progress or Silent()
@@ -99,7 +99,11 @@ def evaluate(
 
 
 def _described(path: Path) -> Description:
-    """What a file says of itself; one from elsewhere what its layers imply, where they can be read."""
+    """The description stored in a file, or implied by its layers if slimseg did not write it.
+
+    Raises:
+        ModelError: the file has no description, and none can be derived.
+    """
     if opens(path):
         return describe(path)
     said = registry.of(path).read(path).description
@@ -113,14 +117,14 @@ def _name(names: tuple[str, ...], index: int) -> str:
 
 
 def class_count_of(path: Path, description: Description, names: tuple[str, ...]) -> int:
-    """How many classes a file tells apart.
+    """Number of classes that a file distinguishes.
 
     Raises:
-        DataError: it gives a mask, and nobody names the classes.
+        DataError: the file gives a mask, and there are no class names to count.
     """
     model = registry.of(path).read(path)
     output = model.outputs[0]
-    if not output.shape:  # the files of some runtimes do not tell
+    if not output.shape:  # files of some runtimes do not store the output's shape
         return len(names) if len(names) > 1 else _seen_classes(path, model, description)
     channels = _channels(output.shape, math.prod(model.inputs[0].shape[1:3]))
     is_mask = output.dtype in ("int32", "int64", "bool", "uint8", "int8") and not output.scale and channels == 1
@@ -132,7 +136,7 @@ def class_count_of(path: Path, description: Description, names: tuple[str, ...])
 
 
 def _seen_classes(path: Path, model: host.Described, description: Description) -> int:
-    """Of a file's output for a black image."""
+    """Number of classes in a file's output, found by running it on a black image."""
     app = host.App(model, description)
     size = app.pipeline.size
     (output,) = registry.of(path).predict(path, app.prepare(np.zeros((*size, 3), np.uint8))[None])
@@ -141,14 +145,14 @@ def _seen_classes(path: Path, model: host.Described, description: Description) -
 
 
 def _channels(shape: tuple[int, ...], pixels: int) -> int:
-    """Of an output (1, h, w, channels), (1, h, w), or flat."""
+    """Number of channels of an output of shape (1, h, w, channels) or (1, h, w), or of a flat one."""
     if len(shape) == 4:
         return shape[3]
     return 1 if len(shape) == 3 else math.prod(shape) // max(1, pixels)
 
 
 def score(path: Path, split: Split, description: Description, classes: int, threads: int, progress: Progress) -> Scores:
-    """Run the file over a labelled split."""
+    """Scores of a file on a labelled split."""
     return _seen(path, split, description, classes, threads, progress).confusion.scores()
 
 
@@ -162,7 +166,7 @@ def _seen(path: Path, split: Split, description: Description, classes: int, thre
 def predictions(
     path: Path, split: Split, description: Description, classes: int | None, threads: int, progress: Progress
 ) -> Iterator[tuple[Pixels, Pixels | None, Pixels]]:
-    """(image, truth, predicted mask) for every image of a split, masks at the image's own size.
+    """(image, labelled mask or None, predicted mask) for every image of a split, masks at the image's own size.
 
     Raises:
         DataError: an image or mask cannot be used.
@@ -181,7 +185,7 @@ def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 class Judge:
-    """Accuracy of deployed files on one split, against the labels and against the first file's masks."""
+    """Measures the accuracy of deployed files on one split: mIoU by the labels, and agreement with the first file."""
 
     def __init__(
         self,
@@ -193,7 +197,7 @@ class Judge:
         own: Path | None = None,
     ) -> None:
         self.split = split
-        self.description = description  # of files that do not describe themselves, and of `own` whatever that says
+        self.description = description  # for files without a description, and always for `own`
         self.own = own
         self.classes = classes
         self.threads = threads
@@ -202,18 +206,19 @@ class Judge:
 
     @property
     def count(self) -> int:
-        """How many images it judges by."""
+        """Number of images on which accuracy is measured."""
         return len(self.split.images)
 
     def described(self, path: Path) -> Description:
-        """What a file wants and gives."""
+        """Preprocessing and kind of output of a file."""
         said = None if path == self.own else registry.of(path).read(path).description
         return said or self.description
 
     def doubts(self, path: Path, names: Sequence[str], count: int = ENOUGH) -> tuple[str, ...]:
-        """Whether the original makes sense at all on some of the images; the user is told at once where it doesn't.
+        """Doubts whether the original suits the images, in sentences, from `count` of them; shown to the user at once.
 
-        Raises: as `accuracy`.
+        Raises:
+            DataError, ModelError, RuntimeFailure: as `accuracy`.
         """
         description = self.described(path)
         seen = _seen(path, self.split.spread(count), description, self.classes, self.threads, self.progress)
@@ -222,7 +227,13 @@ class Judge:
         return found
 
     def accuracy(self, path: Path) -> Accuracy:
-        """Raises: DataError, ModelError, RuntimeFailure."""
+        """Accuracy of a file. The first file becomes the reference for agreement.
+
+        Raises:
+            DataError: an image or mask cannot be used.
+            ModelError: the file cannot be read.
+            RuntimeFailure: the runtime refused the file or crashed.
+        """
         description = self.described(path)
         confusion = Confusion(self.classes)
         masks = []
@@ -233,19 +244,19 @@ class Judge:
         if self._reference is None:
             self._reference = masks
         same = [float(np.mean(mask == other)) for mask, other in zip(masks, self._reference, strict=True)]
-        counted = bool(confusion.matrix.any())  # not where there are no labels, or all of them are ignored
+        counted = bool(confusion.matrix.any())  # False without labels, or if all are ignored
         return Accuracy(confusion.scores().miou if counted else None, 100 * float(np.mean(same)))
 
 
 class Evaluator:
-    """Accuracy as `slim` needs it again and again: against the labels, or else against the original's masks."""
+    """Measures accuracy for `slim`: by the labels, or without labels by agreement with the original's masks."""
 
     def __init__(self, folder: Folder, original: Graph, progress: Progress) -> None:
         self.folder = folder
         self.original = original
         self.progress = progress
         self.classes = original.description.classes or folder.classes
-        self.notes = (*original.notes, *folder.notes)  # for the result
+        self.notes = (*original.notes, *folder.notes)  # notes for the result
         self.count = self._count()
         self.judge = self._judge(folder.val)
 
@@ -258,16 +269,16 @@ class Evaluator:
         return class_count(self.original)
 
     def accuracy(self, path: Path) -> Accuracy:
-        """Of a deployed file. The first file asked about becomes the reference for agreement."""
+        """Accuracy of a deployed file. The first file becomes the reference for agreement."""
         return self.judge.accuracy(path)
 
     def look_at_original(self, on: str, count: int = ENOUGH) -> float:
-        """Find out whether the original makes sense on some of the images, before time is spent on it: see `notes`.
+        """Check on `count` images whether the original suits them, before time is spent; adds doubts to `notes`.
 
         Returns:
-            Seconds that it takes to judge by one image.
+            Seconds that it takes to measure accuracy on one image; 0 if the input is no RGB image.
         """
-        if self.original.input_shape[1] != 3:  # no image goes in
+        if self.original.input_shape[1] != 3:  # the input is no RGB image
             return 0.0
         with scratch.folder() as work:
             path = work / f"original{registry.named(on).suffix}"
@@ -278,7 +289,7 @@ class Evaluator:
         return (time.monotonic() - start) / min(count, self.judge.count)
 
     def judge_by(self, count: int) -> None:
-        """Judge by that many images, evenly spread, where there are more: all of them would take too long."""
+        """Measure accuracy on at most `count` images, evenly spread over the split, to save time."""
         total = self.judge.count
         if count >= total:
             return
@@ -288,7 +299,7 @@ class Evaluator:
         self.notes = (*self.notes, note)
 
     def told(self) -> dict[str, Any]:
-        """Which images it judges by, and what there is to know about them, as fields of a result."""
+        """The images on which accuracy is measured, and notes about them, as fields of a result."""
         data = str(self.folder.path.absolute())
         return {"data": data, "validation_images": self.judge.count, "notes": self.notes}
 
@@ -303,7 +314,7 @@ class Evaluator:
         return [int(index) for index in np.linspace(0, total - 1, min(count, total)).round()]
 
     def graph_accuracy(self, graph: Graph, count: int) -> float:
-        """mIoU of a Graph on part of the split; without labels, agreement with the original. Fast, for planning."""
+        """mIoU of a Graph on `count` images; without labels, agreement with the original; 0-100. Fast, for planning."""
         confusion = Confusion(self.count)
         agreement = []
         reference = None if self.folder.labelled else self._masks(self.original, count)

@@ -1,10 +1,10 @@
-"""`slimseg export`: one network as files for every runtime; each is checked before it is called done.
+"""`slimseg export`: writes one network as files for every runtime, and checks each file before it is delivered.
 
-    source ──> for each target: write ──> does it run? ──> its masks against the Graph's ──┐
-                   └─ a writer that fails, or masks that differ: no file, and the reason   │
-    timed side by side, moved into the folder, model card beside them <────────────────────┘
+    source ──> for each target: write ──> does it run? ──> compare its masks with the Graph's ──┐
+                   └─ if writing fails, or masks differ: no file, and the reason                │
+    time the files interleaved, move them into the folder, write the model card <───────────────┘
 
-Whatever fails leaves the others as they are.
+If one target fails, the others are exported all the same.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from slimseg.training.data import Folder, Pixels, open_folder, say_notes
 from slimseg.training.doubts import say_doubts
 
 CALIBRATION_IMAGES = 100
-PROBES = 8  # images to look at values with
+PROBES = 8  # number of images on which values inside the network are examined
 PARITY_IMAGES = 20
-SECONDS_PER_FILE = 2.0  # of timing
+SECONDS_PER_FILE = 2.0  # longest timing per file
 
 
 def export(
@@ -61,28 +61,28 @@ def export(
     """Write a network for the runtimes of phones, check every file, and describe them all on a model card.
 
     Args:
-        model: an opened Graph, any file that `load` opens, or the folder of a finished run of `slim`, whose proven
-            `model.tflite` is then the one that is exported.
-        out: folder for the files, `model_card.md` and `.json`; one that an earlier export filled is written over.
-        to: targets with commas between, each perhaps with a form, as in "tflite,tflite:int8"; by default all in
+        model: an opened Graph, any file that `load` opens, or the folder of a finished run of `slim`, whose
+            `model.tflite` is then exported.
+        out: folder for the files, `model_card.md` and `.json`; files of an earlier export are overwritten.
+        to: targets separated by commas, optionally with a form, as in "tflite,tflite:int8"; by default all in
             `runtimes.registry.EXPORTERS`.
-        head: "mask", "probabilities" or "logits"; by default as the network has it.
-        images: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: to compare
-            masks on, for the ranges of int8 and of float16. Without one, drawn images have to do, and int8 cannot be
-            had of a float network.
-        compared: on how many of the validation images masks are compared.
-        licence: of the weights, in a sentence, for the card and the files.
-        sizes: further input sizes (height, width) that the Core ML package is to take.
-        threads: of the runtimes that run here.
-        anyway: export a run of `slim` that did not meet its budget, too; the card says so.
+        head: "mask", "probabilities" or "logits"; by default the network's own kind of output.
+        images: a folder with train/val x images/masks, or with images only, or the result of `open_folder`. Masks are
+            compared on them, and the ranges of int8 and float16 are calibrated on them. None: synthetic images are
+            used, and a float network cannot be exported in int8.
+        compared: number of validation images on which masks are compared.
+        licence: licence of the weights, in a sentence, for the card and the files.
+        sizes: further input sizes (height, width) that the Core ML package accepts.
+        threads: CPU threads of the runtimes that run on this machine.
+        anyway: export a run of `slim` even if it did not meet its budget; the card says so.
         progress: where to show progress; silent by default.
 
     Returns:
-        The result, also where some of the files could not be had: `ExportResult.failed`. Where none could, nothing is
-        written, and what was in the folder before is untouched.
+        The result; exports that failed are in `ExportResult.failed`. If all failed, nothing is written, and the folder
+        keeps its earlier files.
 
     Raises:
-        UserError: what the user gave cannot be used, in one sentence; nothing is written.
+        UserError: an argument cannot be used; the message says why, and nothing is written.
     """
     to = ",".join(registry.EXPORTERS) if to is None else to
     targets = parse(to) if isinstance(to, str) else tuple(to)
@@ -97,7 +97,7 @@ def export(
 
 @dataclass(frozen=True)
 class _Checked:
-    """What became of one target: its files, or only the reason why there are none."""
+    """The outcome of one target: its files, or the reason why there are none."""
 
     artefact: Artefact
     written: Written | None = None
@@ -106,7 +106,7 @@ class _Checked:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Everything to deliver."""
+        """All files to move into the folder."""
         files = self.written.paths if self.written else ()
         return files if self.picture is None else (*files, self.picture)
 
@@ -172,10 +172,10 @@ class _Job:
         )
 
     def _compared_with_its_own(self) -> Source:
-        """The source, whose masks are those that its own runtime gives for the images, where that can be asked.
+        """The source with the result of its check: its masks compared with those of its own runtime, if available.
 
         Raises:
-            ModelError: they are others.
+            ModelError: the masks differ.
         """
         opened, told = self.source.opened, self.source.provenance
         if opened is None:
@@ -185,8 +185,8 @@ class _Job:
 
     @cached_property
     def _provenance(self) -> Provenance:
-        """Without a run, the network itself is the original, and every mIoU is of the images that masks are compared
-        on."""
+        """The provenance for the card. If no run of `slim` is exported, the network itself is the original, and every
+        mIoU is measured on the images on which masks are compared."""
         told = self.source.provenance
         if self.source.run is not None or not self.references:
             return told
@@ -194,13 +194,13 @@ class _Job:
         return replace(told, original_miou=reference.miou, miou_images=len(reference.images))
 
     def _scored(self, checked: Sequence[_Checked]) -> list[_Checked]:
-        """Every mIoU of the same images: those of the run, where a run is exported."""
+        """The files with mIoU on the same images: if a run is exported, those on which the run measured it."""
         if self.source.run is None:
             return list(checked)
         return [replace(each, **self._of_run(each)) for each in checked]
 
     def _of_run(self, checked: _Checked) -> dict[str, Any]:
-        """A file's mIoU on the images that its run was judged on: known of the run's own, measured of the others."""
+        """A file's mIoU on the images of the exported run: from its result for the run's own file, else measured."""
         miou, slimmed = None, self.source.provenance.slimmed
         if checked.written is not None and checked.parity is not None:
             if slimmed is not None and checked.written.same_as == slimmed.file:
@@ -212,7 +212,7 @@ class _Job:
 
     @cached_property
     def _has_images_of_run(self) -> bool:
-        """Whether the images that were given are those that the run was judged on, with their masks."""
+        """Whether the given images are those on which the run measured accuracy, with masks."""
         if self.folder is None or self.source.run is None or self.folder.val.masks is None:
             return False
         same = Path(proven.data_of(self.source.run)) == self.folder.path.absolute()
@@ -226,14 +226,14 @@ class _Job:
         return judge.accuracy(written.path).miou
 
     def _checked(self, target: Target, scratch: Path) -> _Checked:
-        """One target's files, compared with the network; what cannot be had fails alone."""
+        """One target's files, compared with the network; a failure of this target does not affect the others."""
         folder = scratch / str(target).replace(":", "_")
         folder.mkdir()
         try:
             written = registry.EXPORTERS[target.name].export(self._request(target, folder))
             compared = self._compared(written)
         except DataError:
-            raise  # the user's images are at fault, not this target
+            raise  # the user's images cannot be used, which concerns all targets
         except SlimsegError as error:
             self.progress.say(f"  {target}: {error}")
             return _Checked(Artefact(target.name, (), reason=str(error)))
@@ -275,14 +275,14 @@ class _Job:
         return self.folder.sample_images(PROBES, seed=1)
 
     def _compared(self, written: Written) -> Parity | None:
-        """None where the file cannot be run here."""
+        """How far the file's masks differ from the network's; None if this machine cannot run the file."""
         try:
             return parity.compare(self._reference(written.said), written.path, written.is_float)
         except Unsupported:
             return None
 
     def _heads(self, checked: Sequence[_Checked]) -> tuple[HeadTrial, ...]:
-        """Every form of the output on the runtimes that run here, with one of the user's images."""
+        """Every form of the output, timed on the runtimes that this machine can run, with one image."""
         runtimes = {each.parity.runtime for each in checked if each.written is not None and each.parity is not None}
         if not runtimes:
             return ()
@@ -297,7 +297,7 @@ class _Job:
             return ()
 
     def _picture(self, written: Written, compared: Parity) -> Path:
-        """The image on which the file's mask differs most from the network's."""
+        """Path of a picture: the image on which the file's mask differs most from the network's, with both masks."""
         reference = self._reference(written.said)
         worst = reference.names.index(compared.worst_image)
         image, wanted = reference.images[worst], reference.masks[worst]
@@ -318,7 +318,7 @@ class _Job:
         return self.references[kind]
 
     def _timed(self, checked: Sequence[_Checked]) -> list[_Checked]:
-        """With latencies, where files run here: all in turns."""
+        """The files with their latencies, from interleaved runs; only files that this machine can run get one."""
         runs = [each for each in checked if each.written is not None and each.parity is not None]
         if not runs:
             return list(checked)

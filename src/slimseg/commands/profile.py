@@ -1,4 +1,4 @@
-"""`slimseg profile`: where the time of a network goes on a real runtime (article, section 1)."""
+"""`slimseg profile`: measures how a network's time on a real runtime divides among its layers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from slimseg.runtimes import child, registry
 
 
 def profile(model: Graph | str | Path, *, runtime: str | None = None, threads: int = 1, runs: int = 50) -> Profile:
-    """Time every operator of a Graph or of a file: by the runtime's own profiler, or layer by layer.
+    """Time every operator of a Graph or of a file: with the runtime's own profiler, or layer by layer.
 
-    A Graph is written as a float file first; its layers are named after its nodes.
+    A Graph is first written to a float file, in which layers have the names of the graph's nodes.
 
     Args:
-        model: a Graph, the path of a file of a runtime (`.tflite`, `.param`), or whatever `load` opens by path.
+        model: a Graph, the path of a runtime's file (`.tflite`, `.param`), or any path that `load` opens.
         threads: CPU threads of the runtime.
-        runs: profiled inferences; times are medians over them.
-        runtime: its name; by default the one that the file is for, for a Graph `deployment.DEFAULT_RUNTIME`.
+        runs: number of profiled inferences; times are medians over them.
+        runtime: name of the runtime; by default that of the file, or `deployment.DEFAULT_RUNTIME` for a Graph.
 
     Raises:
         ModelError: the model cannot be opened, or the runtime refuses the user's own file or crashes on it.

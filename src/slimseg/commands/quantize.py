@@ -1,11 +1,11 @@
-"""`slimseg quantize`: every post-training scheme as a file that is run, timed and judged; the best one is kept.
+"""`slimseg quantize`: writes a file for every quantisation scheme, runs, times and evaluates it, and keeps the best.
 
-    model ──> float file (the user's own `.tflite` as it is) ──> ranges on the user's images
-        ├─ for each scheme: write ──> does it run? ──> time beside it ──> accuracy ──────┐
-        ├─ int8 loses: the same of corrected networks (quantisation/corrections.py) ─────┤──> the best for the budget
-        └─ it loses still: the worst layers in float32 (quantisation/mixed_precision.py) ┘
+    model ──> float file (the user's own `.tflite` as it is) ──> calibration of ranges on the user's images
+        ├─ for each scheme: write ──> does it run? ──> interleaved timing ──> accuracy ────────┐
+        ├─ if int8 loses accuracy: correct the network (quantisation/corrections.py) ──────────┤──> best for the budget
+        └─ if it still does: worst layers in float32 (quantisation/mixed_precision.py) ────────┘
 
-A scheme that cannot be had is a row of the table with its reason. What is slower than the original is said to be.
+A scheme that cannot be applied gets a row of the table with the reason. Files slower than the original are marked so.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from slimseg.training.data import Folder, check_split, open_folder, say_notes
 
 CALIBRATION_IMAGES = 100
 PROFILED_RUNS = 15
-PATIENCE_MS = 60_000.0  # with the accuracy of a file that is not going to be kept
+PATIENCE_MS = 60_000.0  # longest time to measure the accuracy of a file so slow that it will not be kept
 
 
 def quantize(
@@ -63,32 +63,34 @@ def quantize(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantisationResult:
-    """Quantise a trained network in every way, measure each file that comes of it, and keep the best.
+    """Quantise a trained network with several schemes, measure each resulting file, and keep the best.
 
     Args:
         model: an opened Graph, or the path of any file that `load` opens. A `.tflite` is quantised as it is and need
-            not become a Graph: operators that slimseg does not know are no obstacle.
-        out: the `.tflite` to write, replaced in one step at the end.
-        images: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it: ranges are
-            measured on images of train, accuracy on val. None: only schemes without ranges, and no accuracy.
+            not become a Graph, so it may have operators outside slimseg's vocabulary.
+        out: the `.tflite` to write; replaced in one step at the end.
+        images: a folder with train/val x images/masks, or with images only, or the result of `open_folder`. Ranges are
+            calibrated on train, and accuracy is measured on val. None: only schemes without ranges, and no accuracy.
         scheme: "float16", "dynamic", "weight-only", "int8", "int16x8", or "auto" for the best of all.
-        io: what the file takes and gives: "float32"; "int8"; or "image", RGB bytes in and int8 out.
+        io: type of the file's input and output: "float32"; "int8"; or "image", RGB bytes in and int8 out.
         ranges: "mean", "minmax", "percentile", "mse", or "auto" for the best of all (on val, like the scheme).
-        correct: what is done to the network before int8: "none", "equalise", "bias", "both", or "auto" for what helps
-            where int8 loses more than rounding has to.
-        keep_float: layers that stay in float32 in an int8 file: their names (a list, or with commas), "none", or "auto"
-            for as few of the worst as it takes where int8 loses more than the budget allows.
-        sensitivity: measure how much each layer suffers from 8 bits, needed or not.
-        train_s: seconds of quantisation-aware training, from the best int8 file on; none where it is 0.
+        correct: correction of the network before int8: "none", "equalise", "bias", "both", or "auto" for the one that
+            helps most, if int8 loses more accuracy than rounding explains.
+        keep_float: layers that stay in float32 in an int8 file: their names (a list, or separated by commas), "none",
+            or "auto" for as few of the most sensitive layers as needed, if int8 loses more than the budget allows.
+        sensitivity: measure how sensitive each layer is to 8 bits, even if it is not needed.
+        train_s: seconds of quantisation-aware training, which starts from the best int8 file; 0: no training.
         budget: bounds on the drop, the size and the speed.
-        calibration_images: at most so many, spread over the folder.
-        description: preprocessing and kind of output of a `.tflite` that does not say so itself.
+        calibration_images: largest number of images for calibration, spread over the folder.
+        description: preprocessing and kind of output of a `.tflite` that does not contain them.
+        threads: CPU threads of the runtime.
+        progress: where to show progress; silent by default.
 
     Returns:
-        The result, also when the budget could not be met: then the file that loses least, and what it misses.
+        The result. If the budget could not be met, it is the file that loses least, with the bounds that it misses.
 
     Raises:
-        UserError: what the user gave cannot be used, in one sentence; nothing is written.
+        UserError: an argument cannot be used; the message says why, and nothing is written.
         RuntimeFailure, Unsupported: no scheme gave a file that runs.
     """
     attempts = schemes.attempts(scheme, ranges)
@@ -112,10 +114,10 @@ def quantize(
 
 
 def _check_place(out: Path, model: Graph | str | Path) -> None:
-    """Refuse before minutes are spent.
+    """Check that `out` can be written, before minutes are spent on quantising.
 
     Raises:
-        OutputError: `out` is the model itself, a folder, no `.tflite`, or in a place that cannot be written.
+        OutputError: `out` is the model itself, a folder, not a `.tflite`, or in a folder that cannot be written.
     """
     if out.suffix != ".tflite":
         raise OutputError(f"{out} would be a .tflite file: give it that ending")
@@ -132,7 +134,7 @@ def _check_place(out: Path, model: Graph | str | Path) -> None:
 
 @contextmanager
 def _named_as_given(work: str, name: str) -> Iterator[None]:
-    """Errors speak of the model that the user gave, not of the files that are made of it."""
+    """Replace the names of temporary files in error messages by the name of the user's model."""
     try:
         yield
     except SlimsegError as error:
@@ -147,7 +149,11 @@ def _named_as_given(work: str, name: str) -> Iterator[None]:
 def _bench(
     source: Source, folder: Folder | None, io: Ends, count: int, threads: int, progress: Progress, work: Path
 ) -> Bench:
-    """Raises: DataError where an image or mask cannot be used."""
+    """The bench on which schemes are tried, with calibration images and a judge if there is a folder.
+
+    Raises:
+        DataError: an image or mask cannot be used.
+    """
     if folder is None:
         return Bench(source, None, None, io, threads, progress, work)
     say_notes(folder, progress)
@@ -158,7 +164,7 @@ def _bench(
 
 
 def _doubts(source: Source, bench: Bench, folder: Folder) -> tuple[str, ...]:
-    """Whether the original makes sense on the images, before the schemes are tried."""
+    """Doubts whether the original suits the images, in sentences; found before the schemes are tried."""
     return () if bench.judge is None else bench.judge.doubts(source.original, _names(source, folder))
 
 
@@ -176,7 +182,7 @@ def _judge(source: Source, folder: Folder, threads: int, progress: Progress) -> 
 
 
 class _Job:
-    """One call of `quantize`: `trials` grows from the schemes to corrected networks, mixed precision and training."""
+    """One call of `quantize`: adds to `trials` first the schemes, then corrections, mixed precision and training."""
 
     def __init__(
         self,
@@ -228,7 +234,12 @@ class _Job:
                 self.trials.append(self.bench.judged(timed))
 
     def _made(self, attempts: Sequence[Attempt], alone: bool) -> list[Trial]:
-        """A file per attempt, or why one cannot be had. What was asked for alone fails as an error."""
+        """A file for each attempt, or the reason why it cannot be made.
+
+        Raises:
+            UserError: the only scheme that the user wants cannot be applied, or none of several.
+            SlimsegError: no attempt gave a file; the error of the first failure.
+        """
         bench, has_images = self.bench, self.bench.images is not None
         obstacles = {attempt: attempt.obstacle(bench.io, has_images) for attempt in attempts}
         if alone and (obstacle := obstacles[attempts[0]]):
@@ -245,13 +256,13 @@ class _Job:
         return made
 
     def _is_hopeless(self, row: QuantisedFile) -> bool:
-        """Much slower than the original, and so slow that its accuracy would take longer than all else."""
+        """Whether a file is much slower than the original, and measuring its accuracy would take over a minute."""
         judge = self.bench.judge
         slow = row.was_made and row.speedup * SLOW < 1
         return slow and judge is not None and row.latency_ms * judge.count > PATIENCE_MS
 
     def _best_int8(self) -> Trial | None:
-        """That which loses least; None where none was made or there are no images."""
+        """The int8 trial that loses least; None if no int8 file was made."""
         made = [trial for trial in self.trials if trial.attempt.scheme == "int8" and trial.path is not None]
         return min(made, key=lambda trial: corrections.loss(self.baseline, trial), default=None)
 
@@ -297,7 +308,7 @@ class _Job:
             raise UserError(f"`train_s` cannot be done: {error}") from error
 
     def _result(self, out: Path) -> QuantisationResult:
-        """The best file, put in its place."""
+        """The result; writes the best file to `out`."""
         bench, baseline = self.bench, self.baseline
         rows = [trial.row for trial in self.trials]
         chosen = schemes.choose(baseline, rows, self.budget)

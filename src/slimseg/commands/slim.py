@@ -1,16 +1,16 @@
-"""`slimseg slim`: the whole path. Edit the network, recover its accuracy from itself, quantise it, prove the result.
+"""`slimseg slim`: edits a network, recovers its accuracy by distillation, quantises it, and measures the result.
 
 original ──> float32 and int8 files (the baselines)
-   ├─ what needs no training: exact edits, int8, both, a smaller input; the result is never worse than these
-   └─ plan: head, input size, approximations, channels, each priced on the runtime
-        └─ rewrite: exact edits of what is left, as the runtime likes it; every edit timed where it stands
-             └─ recover: new blocks mimic the old ones, then the whole is distilled
-                  └─ int8 file ──> measured against the budget
-                       └─ if it lost too much: training in 8 bits where rounding is to blame, more training, a milder
-                          plan
+   ├─ untrained forms: exact edits, int8, both, a smaller input; the result is never worse than these
+   └─ plan: head, input size, approximations, channels, each edit timed on the runtime
+        └─ rewrite: exact edits of the planned network that make it faster on the runtime; every edit timed in place
+             └─ recover: new blocks mimic the old ones, then the whole network is distilled
+                  └─ int8 file ──> compared with the budget
+                       └─ if it lost too much: quantisation-aware training if rounding causes the loss, more training,
+                          or a milder plan
 
-A run keeps a journal: one that was killed goes on where it stopped when the same command is given again.
-Where nothing may be asked of the user, slim_exact.py tells the shorter story.
+A run keeps a journal: if it was killed, the same command resumes it.
+With `needs` nothing, `slim_exact` (slim_exact.py) does the work: it makes exact edits only.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ from slimseg.training.data import Folder, check_split, open_folder, say_notes
 from slimseg.training.doubts import ENOUGH as ENOUGH_TO_DOUBT
 
 CALIBRATION_IMAGES = 100
-PLANNING_IMAGES = 4  # for sensitivities
-SIZE_IMAGES = 48  # for the accuracy of input sizes
-IMPORTANCE_IMAGES = 64  # for the channels
-EFFORTS = (1.0, 0.6, 0.3)  # a plan that loses too much is followed by milder ones
-LEGS = 4  # of training, where the budget names a size or a speed: a milder plan would miss those
-ROUNDING_COSTS = 0.3  # points, from which on the network is trained in 8 bits
-CHECKED_IMAGES = 4  # on which the network is compared with its source's own runtime
-JUDGED = "judged"  # in the journal
-TIMING_SHARE = 0.06  # of the time limit, at most: for every edit where it stands, planned and proven
+PLANNING_IMAGES = 4  # images for the damage of edits
+SIZE_IMAGES = 48  # images for the accuracy at each input size
+IMPORTANCE_IMAGES = 64  # images for the importance of channels
+EFFORTS = (1.0, 0.6, 0.3)  # efforts of successive plans: a plan that loses too much is followed by a milder one
+LEGS = 4  # legs of training if the budget bounds size or speed, as a milder plan would miss such a bound
+ROUNDING_COSTS = 0.3  # points lost by int8 from which on the network is trained in 8 bits
+CHECKED_IMAGES = 4  # images on which the network is compared with its source's own runtime
+JUDGED = "judged"  # name of the entry in the journal
+TIMING_SHARE = 0.06  # largest share of the time limit for timing every edit in place; once per plan and in the proof
 
 
 def slim(
@@ -75,25 +75,25 @@ def slim(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SlimResult:
-    """Make a network small and fast within a budget, and prove it.
+    """Make a network small and fast within a budget, and measure the result beside the original.
 
     Args:
         model: an opened Graph (with its preprocessing), or the path of any file that `load` opens.
-        images: a folder with train/val x images/masks, or images alone, or what `open_folder` made of it; None where
-            the budget needs nothing.
-        out: folder for `model.tflite` (int8; float32 where the budget needs nothing), or the files of another runtime;
-            beside it `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It must not hold
-            anything yet but this very run: one that was stopped goes on, one that is finished stays as it is and gives
-            its result again.
+        images: a folder with train/val x images/masks, or with images only, or the result of `open_folder`; None only
+            if the budget has `needs` nothing.
+        out: folder for `model.tflite` (int8; float32 if the budget has `needs` nothing), or the files of another
+            runtime; also for `model_float.tflite`, `model.pt2`, `result.json`, `report.html` and the profiles. It must
+            be new or empty, or hold this same run: a stopped run resumes, a finished run returns its result again.
         budget: bounds on size, speed and accuracy, and on the time to spend.
-        seed: of everything random.
+        seed: seed of everything random.
         progress: where to show progress; silent by default.
 
     Returns:
-        The result, also when the budget could not be met: then the best file found, and what it misses.
+        The result. If the budget could not be met, it is the best file found, with the bounds that it misses.
 
     Raises:
-        ModelError, DataError, BudgetError, OutputError: what the user gave cannot be used, in one sentence.
+        ModelError, DataError, BudgetError, OutputError: an argument cannot be used; the message says why.
+        UserError: the runtime is not installed, or there is no such runtime.
     """
     began = time.monotonic()
     budget = budget or Budget()
@@ -134,14 +134,14 @@ def slim(
 
 
 def _judged(run: RunFolder, clock: TimePlan, image_s: float) -> int:
-    """How many images accuracy is judged on: as many as there is time for, the same for all starts of a run."""
+    """Number of images for measuring accuracy: as many as the time limit allows; a resumed run keeps the number."""
     if JUDGED in run.journal:
         return int(run.journal[JUDGED])
     return max(FEWEST_IMAGES, clock.judged(image_s))
 
 
 def _kept(run: RunFolder, budget: Budget) -> str:
-    """What the same command finds when it is given again."""
+    """A sentence for the user on what a stopped run keeps, and from where the same command will resume."""
     if run.claim.is_finished:
         return f"{run.folder} holds the finished run."
     entries = [name.partition(" ")[0] for name in run.journal.entries]
@@ -163,12 +163,16 @@ def _kept(run: RunFolder, budget: Budget) -> str:
 
 
 def _is_bounded(budget: Budget) -> bool:
-    """Whether a milder plan would miss a size or a speed that the user asked for."""
+    """Whether the budget bounds size or speed, so that a milder plan would miss the bound."""
     return budget.min_speedup is not None or budget.max_size_bytes is not None
 
 
 def _evaluator(folder: Folder, graph: Graph, progress: Progress) -> Evaluator:
-    """Raises: DataError where an image or mask cannot be used."""
+    """The evaluator for a folder whose images and masks have been checked.
+
+    Raises:
+        DataError: an image or mask cannot be used.
+    """
     say_notes(folder, progress)
     evaluator = Evaluator(folder, graph, progress)
     for split in (folder.train, folder.val):
@@ -184,7 +188,7 @@ def _check_head(graph: Graph, budget: Budget) -> None:
 
 
 class _Job:
-    """One run of `slim`, step by step; what a step found goes into the journal."""
+    """One run of `slim`, step by step; the result of each step is stored in the journal."""
 
     def __init__(
         self,
@@ -248,7 +252,7 @@ class _Job:
         forms, told = [each.told(each is best) for each in candidates], self.evaluator.told()
         result = replace(
             proven,
-            # what the proof measured is what is said of the result everywhere
+            # The chosen form gets the speed-up of the proof, so that all parts of the result agree.
             forms=tuple(
                 replace(each, speedup=proven.speedup, budget_met=proven.budget_met) if each.chosen else each
                 for each in forms
@@ -271,7 +275,7 @@ class _Job:
         return TIMING_SHARE * self.budget.time_limit_s
 
     def _search(self, untrained: Sequence[Candidate]) -> list[Candidate]:
-        """What needs no training and what some attempts led to; the first of these that holds the budget ends it."""
+        """The untrained candidates and those of some attempts; the first attempt that meets the budget ends it."""
         found = list(untrained)
         good_already = _is_bounded(self.budget) and any(each.holds for each in untrained)
         if not self._has_time_to_recover(untrained):
@@ -287,7 +291,7 @@ class _Job:
         return found
 
     def _has_time_to_recover(self, untrained: Sequence[Candidate]) -> bool:
-        """Whether plans that need training make sense; where there is too little time, the user is told now."""
+        """Whether there is time for plans that need training; tells the user if it is short."""
         if "plan 0" in self.journal:
             return True
         pixels, kept = expected_shares(self.graph, untrained, self.baselines)
@@ -298,7 +302,7 @@ class _Job:
         return enough
 
     def _note(self, text: str) -> None:
-        """Said now, and again with the result."""
+        """Show a note now, and keep it for the result."""
         self.progress.say(text)
         self.journal["notes"] = [*self._notes, text]
 
@@ -307,7 +311,8 @@ class _Job:
         return list(self.journal["notes"]) if "notes" in self.journal else []
 
     def _attempts(self, effort: float, number: int) -> Iterator[Candidate]:
-        """One plan, deployed after each leg of training; as it is where it needs none, or there is no time for it."""
+        """The candidates of one plan: one after each leg of training, or one untrained if training is not needed or
+        there is no time for it."""
         plan = self._plan(effort, number)
         student = plan.graph.copy()
         if all(each.site.needs == "nothing" for each in plan.edits):
@@ -337,7 +342,7 @@ class _Job:
                 yield from self._trained_in_8_bits(candidate, (until - time.monotonic()) / 2, f"{number}.{leg}")
 
     def _can_train(self, recovery: Recovery, number: int) -> bool:
-        """Whether there is time for a part of the training that is worth its name, now that steps can be measured."""
+        """Whether there is time for a worthwhile part of the training, judged by timed training steps."""
         if f"mimicked {number}" in self.journal:
             return True
         leg_s, left_s = recovery.leg_s(), self.time.left_s
@@ -347,7 +352,7 @@ class _Job:
         return enough
 
     def _learnt(self, phase: str, student: Graph, learn: Callable[[], int]) -> int:
-        """How many steps a phase of training took; it is gone through once for all starts of the run."""
+        """Number of steps of a phase of training; a resumed run does not repeat a finished phase."""
         steps = f"steps {phase}"
 
         def counted() -> None:
@@ -357,7 +362,7 @@ class _Job:
         return int(self.journal[steps])
 
     def _sees_more(self, size: tuple[int, int]) -> bool:
-        """Whether the original is more accurate at its own input size than at that one."""
+        """Whether the original is more accurate at its own input size than at `size` (height, width)."""
         if size == self.graph.input_size:
             return False
         reduced = edit.at_input_size(self.graph, size)
@@ -365,18 +370,18 @@ class _Job:
         return here > there
 
     def _deployed(self, plan: Plan, student: Graph, name: str, form: str, trained: bool) -> Candidate:
-        """The trained network in the form that the runtime is quickest with, written, timed and evaluated."""
+        """The network with the plan's rewrites, written to files, timed and evaluated."""
         graph = student
         for each in plan.rewrites:
             graph = named(each.site.technique).apply(graph, each.site)
         float_path, path = self._paths(name)
         deployed.write_float(graph, float_path)
         path = deployed.write_deployed(graph, path, self.calibration, self.baselines.deployment)
-        # The student goes on learning: this is what it was now.
+        # Copy the student, as its training continues.
         return self._candidate(plan, student.copy(), graph.copy(), float_path, path, form, trained)
 
     def _paths(self, name: str) -> tuple[Path, Path]:
-        """Of a student's float file, and of the deployed one."""
+        """Paths of a student's float file and of its deployed file."""
         return self.work / deployed.float_name(name), self.work / f"{name}{registry.known(self.budget.runtime).suffix}"
 
     def _rounding_costs(self, candidate: Candidate) -> bool:
@@ -387,7 +392,7 @@ class _Job:
         return candidate.drop - real.drop >= ROUNDING_COSTS
 
     def _trained_in_8_bits(self, candidate: Candidate, seconds: float, name: str) -> Iterator[Candidate]:
-        """What was deployed after quantisation-aware training, taught by the original; nothing where that cannot be."""
+        """The candidate after quantisation-aware training with the original as teacher; none if it is unsupported."""
         self.progress.say("Quantise: int8 costs accuracy, so that the network is trained in it")
         with_labels = self.budget.allows("labels") and self.folder.train.masks is not None
         size = candidate.graph.input_size
@@ -409,7 +414,7 @@ class _Job:
     def _candidate(
         self, plan: Plan, student: Graph, graph: Graph, float_path: Path, path: Path, form: str, trained: bool
     ) -> Candidate:
-        """What was written, timed beside the original and evaluated."""
+        """A candidate for the written files, timed interleaved with the original and evaluated."""
         base, mine = benchmark.time_files([self.baselines.float32.path, path])
         candidate = Candidate(
             plan,
@@ -434,7 +439,7 @@ class _Job:
             return Plan.replayed(self._asked(), self.journal[name])
         self.progress.say("Plan: every candidate edit timed before and after")
         until = self.time.planning_until()
-        planned = self._planned(effort, until - self._timing_s)  # every edit is timed where it stands, then
+        planned = self._planned(effort, until - self._timing_s)  # the rest: timing every edit in place
         plan = self._places(self.baselines.deployment, until).paying(planned)
         for each in plan.edits:
             self.progress.say(f"  {each.site.technique}, {each.site.layers[0]}: {each.site.variant}")
@@ -454,7 +459,7 @@ class _Job:
         return planner.plan(effort)
 
     def _accuracy_at(self, graph: Graph) -> float:
-        """Of the network as it is at an input size: asked for by all plans, measured once for all starts of the run."""
+        """Accuracy of the untrained network at its input size; measured once for all plans and resumed runs."""
         height, width = graph.input_size
         name = f"accuracy at {height}x{width}"
         if name not in self.journal:

@@ -1,9 +1,9 @@
-"""`slimseg slim --needs nothing`: the same function, written so that the runtime is quicker with it. No data needed.
+"""`slimseg slim --needs nothing`: rewrites a network so that it runs faster with the same outputs. Needs no data.
 
-source file ──> Graph ──> exact edits in rounds, each priced on the runtime and checked on images
-   │                         └─> every edit timed where it stands; what gains nothing there goes
-   │                               └─> float32 file ──> compared with the source, output by output and side by side
-   └─ stays what is deployed where nothing was won
+source file ──> Graph ──> exact edits in rounds, each timed on the runtime and checked on images
+   │                         └─> every edit timed in place; edits that save nothing there are removed
+   │                               └─> float32 file ──> outputs and interleaved times compared with the source's
+   └─ remains the deployed file if the edited file is not faster
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from slimseg.techniques import EXACT
 from slimseg.techniques.head import with_output
 from slimseg.training.metrics import Accuracy
 
-SECONDS = 40.0  # of timing, at most: of every edit where it stands, planned and again for the proof
-SEARCH_SHARE, PLACES_SHARE = 0.5, 0.4  # of the time that is left: to find edits, and to time them where they stand
-WRITING_SECONDS = 15.0  # of timing, at most, until it is known what writing the file anew saves by itself
+SECONDS = 40.0  # longest timing of every edit in place; once for the plan and once for the proof
+SEARCH_SHARE, PLACES_SHARE = 0.5, 0.4  # shares of the time left: to find edits, and to time them in place
+WRITING_SECONDS = 15.0  # longest timing of what rewriting the file saves without any edit
 
 
 def slim_exact(
@@ -58,8 +58,8 @@ def slim_exact(
     """Make a network faster by exact edits alone, in the new folder `out`.
 
     Args:
-        evaluator: the user's images, if there are any; outputs are compared on them, else on drawn ones.
-        ends: a `time.monotonic()` at which the run has to end; what is not tried or known by then is left as it is.
+        evaluator: gives the user's images, on which outputs are compared; None: they are compared on synthetic ones.
+        ends: a `time.monotonic()` at which the run has to end; edits not tried by then are left out.
     """
     with scratch.folder() as work:
         return _Exact(graph, out, budget, evaluator, progress or Silent(), work, ends).run()
@@ -67,20 +67,20 @@ def slim_exact(
 
 @dataclass(frozen=True)
 class _Deployed:
-    """What is handed back: a file with the plan that led to it, or the source as it was."""
+    """The file to deploy: an edited file with the plan that led to it, or the unchanged source."""
 
     path: Path
     plan: Plan
-    difference: float
-    writing: Steady | None = None  # the source and the file before the first edit, where those are two
+    difference: float  # difference between its outputs and the source's; see `same_outputs`
+    writing: Steady | None = None  # times of the source and of the file before the first edit; None if they are one
 
     def pace(self, start_ms: float) -> float:
-        """How many times as long as at the time of the predictions the machine takes now."""
+        """The machine's present time for the file before the first edit, over that during the predictions."""
         return start_ms / self.plan.start_ms if self.plan.start_ms else 1.0
 
 
 class _Exact:
-    """One run, step by step."""
+    """One run of `slim_exact`, step by step."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Exact:
         self.runtime = registry.known(budget.runtime)
         self.own = own_file_for(graph, self.runtime.name)
         self.source = self.own or out / f"original_float{self.runtime.suffix}"
-        self.kept: Kept = "exact" if self.own else "rounded"  # one's own 16 bits are not rounded further
+        self.kept: Kept = "exact" if self.own else "rounded"  # weights of the user's own file keep their precision
 
     def run(self) -> SlimResult:
         if self.own is None:
@@ -144,7 +144,7 @@ class _Exact:
         return path
 
     def _share(self, share: float) -> float:
-        """A `time.monotonic()`: when that share of the time that is left will be used."""
+        """The `time.monotonic()` at which this share of the remaining time will be used up."""
         now = time.monotonic()
         return now + share * max(0.0, self.ends - now)
 
@@ -159,7 +159,7 @@ class _Exact:
         return steady.time_files(paths, seconds, self.progress, until=until)
 
     def _changed(self, edited: Graph) -> float:
-        """How much its outputs differ on the runtime, all weights in 32 bits: rounding is not the edits' doing."""
+        """Difference of its outputs on the runtime, with all weights in float32 so that no rounding counts."""
         before, after = (self.work / f"full_{name}{self.runtime.suffix}" for name in ("before", "after"))
         if self.asked is self.original and self.own is not None:
             before = self.own
@@ -169,7 +169,7 @@ class _Exact:
         return same_outputs.of_files(before, after, self.images, self.asked)
 
     def _in_8_bits(self, own: Path) -> str:
-        """Why exact edits leave a quantised file alone, or nothing."""
+        """Why exact edits cannot be made in a quantised file; empty if the file is not quantised."""
         if self.runtime.precision(own) == "int8":
             return "it computes in int8, and new layers need ranges"
         if "int" in self.runtime.weights(own):
@@ -225,7 +225,7 @@ class _Exact:
         )
 
     def _proof(self, found: _Deployed, final: Path) -> Steady:
-        """The source, the file before the first edit if it is another one, and what each group of edits led to."""
+        """Times of the source, of the file before the first edit if it differs, and of the file after each group."""
         if found.path == self.source:
             return self._time([self.source, final], 0)
         before = [self.source] if found.writing else []
@@ -233,7 +233,7 @@ class _Exact:
         return self._time([*before, *stages[:-1], final], SECONDS, self._share(PLACES_SHARE))
 
     def _end_to_end(self, files: Sequence[Path], latencies_ms: Sequence[float]) -> Sequence[float]:
-        if self.original.input_shape[1] != 3:  # no image goes in, so there is nothing around the network
+        if self.original.input_shape[1] != 3:  # the input is no RGB image: no work before or behind the network
             return latencies_ms
         size = self.original.input_size
         description = self.original.description
@@ -247,7 +247,7 @@ class _Exact:
         return (*checks, *deploy.size_and_speed(self.budget, result.size_bytes, speedup))
 
     def _write(self, result: SlimResult) -> None:
-        self.asked.save(self.out / "model.pt2")  # the plain form: that is the one to train
+        self.asked.save(self.out / "model.pt2")  # without the edits, as training needs it
         final = self.out / result.after.file
         examples = self.evaluator.examples(self.source, final) if self.evaluator else ()
         classes = self.evaluator.classes if self.evaluator else self.original.description.classes
@@ -255,14 +255,14 @@ class _Exact:
 
 
 def _images(graph: Graph, evaluator: Evaluator | None) -> NDArray[np.float32]:
-    """Preprocessed images to compare outputs on (N, height, width, channels): the user's, else drawn ones."""
+    """Preprocessed images on which to compare outputs (N, height, width, channels): the user's, or synthetic ones."""
     if evaluator is None or graph.input_shape[1] != 3:
         return same_outputs.drawn(graph)
     return np.ascontiguousarray(nhwc(evaluator.tensor(graph, IMAGES)).numpy())
 
 
 def _applied(found: _Deployed, timed: Steady) -> tuple[AppliedEdit, ...]:
-    """What was really saved: by writing the file anew, and by each group of edits on top of those before it."""
+    """The measured savings: of rewriting the file, and of each group of edits on top of the groups before it."""
     latencies_ms, errors_ms = timed.latencies_ms, timed.known_errors_ms
     written: tuple[AppliedEdit, ...] = ()
     if found.writing is not None:

@@ -1,7 +1,7 @@
-"""Files that are replaced whole or not at all, on the disk for good when the call returns.
+"""Atomic writes: a file is replaced as a whole or not at all, and is on the disk when the call returns.
 
-What is written goes to a hidden file beside the old one, which takes its place in one step. A process that dies in
-between leaves the hidden file; the next one that writes to the same folder removes it.
+The new contents are written to a hidden file in the same folder, which then replaces the old file in one step. If the
+process dies before that, the hidden file remains; the next process that writes to the folder removes it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _HIDDEN = re.compile(r"\.slimseg-[0-9a-f]{16}")
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when the block ends without an error.
+    """A file to write to, which replaces `path` when the block ends without an error.
 
     Args:
-        durable: wait until the disk has it, so that even a power cut leaves the old file or the new one. Files that
-            do not outlive the command need no such wait.
+        durable: wait until the data is on the disk, so that even after a power cut either the old or the new file is
+            there. Not needed for files that do not outlive the command.
 
     Raises:
-        OutputError: no room, no permission, no such folder, or a folder in the way; what was there is still there.
+        OutputError: no space, no permission, no such folder, or `path` is a folder; the old file is then unchanged.
     """
     target = Path(path)
     try:
@@ -45,7 +45,7 @@ def replacing(path: str | os.PathLike[str], durable: bool = True) -> Iterator[Bi
             if durable:
                 os.fsync(stream.fileno())
             if os.name == "nt":
-                stream.close()  # an open file cannot be moved there
+                stream.close()  # Windows cannot move an open file
             os.replace(temporary, target)
         if durable:
             settle(target.parent)
@@ -60,7 +60,7 @@ def write(data: bytes | memoryview, path: str | os.PathLike[str], durable: bool 
 
 
 def clear(folder: Path) -> None:
-    """Remove the hidden files that dead processes left in a folder. Looks once per folder and process."""
+    """Remove the hidden files that dead processes left in a folder; a process searches each folder only once."""
     _clear(folder.absolute(), os.getpid())
 
 
@@ -75,8 +75,8 @@ def _clear(folder: Path, _process: int) -> None:
 
 
 def settle(path: Path) -> None:
-    """Have the disk keep what a file holds, or which names a folder holds, through a power cut."""
-    with contextlib.suppress(OSError):  # not every system can do that for a folder
+    """Flush a file's contents, or a folder's list of names, to the disk, so that they survive a power cut."""
+    with contextlib.suppress(OSError):  # not every system can flush a folder
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -86,7 +86,7 @@ def settle(path: Path) -> None:
 
 @contextlib.contextmanager
 def _hidden(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file, locked for as long as it is written, gone afterwards unless it was moved."""
+    """A new hidden file, locked while it is written, and removed at the end unless it was moved."""
     path = folder / f".slimseg-{secrets.token_hex(8)}"
     stream = lock.acquire(path)
     assert stream is not None, "the name is new, so no other process can hold it"

@@ -1,11 +1,11 @@
-"""A folder that one command fills: known as slimseg's own from the first moment on, and worked in by one process.
+"""A command's output folder: marked as slimseg's own from the start, and used by one process at a time.
 
-    out/.slimseg/lock    held by the process that works in the folder, for as long as it lives
-    out/.slimseg/...     what the command has not yet put into its place
-    out/.slimseg.json    the command, what it was asked for, slimseg's version, and whether it is finished
+    out/.slimseg/lock    locked by the process that uses the folder, as long as it lives
+    out/.slimseg/...     unfinished files of the command
+    out/.slimseg.json    the command, its options, slimseg's version, and whether it is finished
 
-A command that is killed leaves `.slimseg`: by that the next start knows that it may go on or start over in a folder
-that is not empty. Folders with neither are the user's.
+A killed command leaves `.slimseg` behind: this tells the next start that it may resume or start over, although the
+folder is not empty. A folder with neither `.slimseg` nor `.slimseg.json` is the user's.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _LOCK = "lock"
 
 @dataclass(frozen=True)
 class State:
-    """What is known of the command that a folder belongs to."""
+    """The command to which a folder belongs, as noted in `.slimseg.json`."""
 
     command: str
-    asked: dict[str, Any] = field(default_factory=dict)  # JSON values: the same again is the same command
+    asked: dict[str, Any] = field(default_factory=dict)  # its options, as JSON values; they identify the command
     version: str = slimseg.__version__
     finished: bool = False
 
     def is_of(self, asked: dict[str, Any]) -> bool:
-        """Whether the command was asked for just that."""
+        """Whether the command was given exactly these options."""
         return bool(self.asked == json.loads(json.dumps(asked)))
 
 
 class Claim:
-    """A folder that this process alone works in; see `claimed`."""
+    """A folder that only this process uses; see `claimed`."""
 
     def __init__(self, folder: Path, held: BinaryIO) -> None:
         self.folder = folder
@@ -52,11 +52,11 @@ class Claim:
         self.state = state_of(folder)
 
     def begin(self, command: str, asked: dict[str, Any] | None = None) -> None:
-        """Note whose folder this is from now on."""
+        """Note in the folder that it belongs to this command with these options from now on."""
         self._note(State(command, json.loads(json.dumps(asked or {}))))
 
     def finish(self) -> None:
-        """Note that the command has done all that it was asked for."""
+        """Note that the command has finished."""
         assert self.state is not None
         self._note(State(self.state.command, self.state.asked, finished=True))
 
@@ -65,16 +65,16 @@ class Claim:
         self.state = state
 
     def leftovers(self) -> list[Path]:
-        """All that is private but the lock."""
+        """All entries of the private folder except the lock."""
         return [entry for entry in self.private.iterdir() if entry.name != _LOCK]
 
     def clear(self) -> None:
-        """Remove what a process left unfinished."""
+        """Remove the unfinished files of earlier processes."""
         for entry in self.leftovers():
             _remove(entry)
 
     def give_up(self) -> None:
-        """Forget the command: nothing in the folder is slimseg's business any more."""
+        """Remove the note, so that the folder no longer belongs to a command."""
         (self.folder / NOTE).unlink(missing_ok=True)
         self.state = None
 
@@ -83,10 +83,10 @@ class Claim:
         return self.state is not None and self.state.finished
 
     def release(self) -> None:
-        """Let other processes in; what is private stays only for a command that is to go on."""
+        """Allow other processes to use the folder; private files are kept only for an unfinished command to resume."""
         if self.state is None or self.is_finished:
             self.clear()
-            (self.private / _LOCK).unlink(missing_ok=True)  # last: another process may take the folder from now on
+            (self.private / _LOCK).unlink(missing_ok=True)  # last: from now on another process may claim the folder
             with contextlib.suppress(OSError):
                 self.private.rmdir()
         self._held.close()
@@ -94,12 +94,12 @@ class Claim:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Claim]:
-    """Make a folder, with its parents, and keep other processes of slimseg out of it.
+    """Create a folder, with its parents, and lock it against other slimseg processes until the end of the block.
 
-    Folders that were made for it and stayed empty are removed again.
+    Folders that were created here and are empty at the end are removed again.
 
     Raises:
-        OutputError: another process works in it, or it cannot be made.
+        OutputError: another process uses the folder, or it cannot be created.
     """
     missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
     claim = _claim(folder)
@@ -114,7 +114,7 @@ def claimed(folder: Path) -> Iterator[Claim]:
 
 
 def state_of(folder: Path) -> State | None:
-    """Whose folder it is; None where that is not noted."""
+    """The command to which a folder belongs; None if the folder has no note of one."""
     try:
         return State(**json.loads((folder / NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -122,12 +122,12 @@ def state_of(folder: Path) -> State | None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a command of slimseg began in this folder."""
+    """Whether a slimseg command has begun in this folder."""
     return (folder / PRIVATE).is_dir() or state_of(folder) is not None
 
 
 def is_new(folder: Path) -> bool:
-    """Whether nothing but slimseg's own is in a folder, or there is no such folder."""
+    """Whether a folder does not exist, or contains nothing but slimseg's private entries."""
     if folder.exists() and not folder.is_dir():
         return False
     return not folder.is_dir() or all(entry.name in (PRIVATE, NOTE) for entry in folder.iterdir())
@@ -150,7 +150,7 @@ def _claim(folder: Path) -> Claim:
 def _locked(private: Path) -> BinaryIO | None:
     while True:
         private.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another process has given the folder up just now
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder
             return lock.acquire(private / _LOCK)
 
 

@@ -1,6 +1,6 @@
-"""A lock on a file that a process holds until it lets go or dies, however it dies: the system lets go for it.
+"""A lock on a file, which a process holds until it releases it or dies: then the operating system releases it.
 
-A process id in a file would not do: after a death the same number can be given to another process.
+A process id stored in a file would not suffice, as the id of a dead process can be given to another one.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows: every lock is granted, and nothing counts as left behind
+except ImportError:  # Windows: every lock is granted, and no file counts as abandoned
     fcntl = None  # type: ignore[assignment]
 
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def acquire(path: Path) -> BinaryIO | None:
-    """Make the file `path` if there is none, and lock it.
+    """Create the file `path` if it does not exist, and lock it.
 
     Returns:
-        The open file, whose closing releases the lock; None where another process holds it.
+        The open file; closing it releases the lock. None if another process holds the lock.
 
     Raises:
-        OSError: the file cannot be made or opened.
+        OSError: the file cannot be created or opened.
     """
     while True:
-        descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o666)  # less the umask, like any file of the user's
+        descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o666)  # the umask applies, as to all files of the user
         if _locked(descriptor) is False:
             os.close(descriptor)
             return None
         if _is_at(path, descriptor):
             return os.fdopen(descriptor, "r+b")
-        os.close(descriptor)  # its last owner removed it in between: what is locked is no longer there
+        os.close(descriptor)  # its last owner has just removed the file that is locked: create a new one
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a file is there whose lock nobody holds: the process that made it is dead."""
+    """Whether a file exists but no process holds its lock, because the process that created it is dead."""
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError:
-        return False  # gone, or of another user
+        return False  # it does not exist, or belongs to another user
     try:
         return _locked(descriptor) is True and _is_at(path, descriptor)
     finally:
@@ -49,7 +49,7 @@ def is_abandoned(path: Path) -> bool:
 
 
 def _locked(descriptor: int) -> bool | None:
-    """Whether the lock could be had; None where the system or this file system has no locks."""
+    """Whether the lock was granted; None if the operating system or the file system does not support locks."""
     if fcntl is None:
         return None
     try:

@@ -1,11 +1,11 @@
-"""Temporary folders, all of them inside one folder of this process, which goes when the process ends.
+"""Temporary folders, all inside one folder of this process, which is removed when the process ends.
 
-    /tmp/slimseg-scratch-1a2b3c4d/      of this process
-        owner                           locked while the process lives
-        tmpxyz/                         what `folder` gives
-        ...                             and whatever the child process of the runtimes makes (runtimes/child.py)
+    /tmp/slimseg-scratch-1a2b3c4d/      the folder of this process
+        owner                           a file that is locked while the process lives
+        tmpxyz/                         a folder returned by `folder`
+        ...                             and files of the child process that runs the runtimes (runtimes/child.py)
 
-A process that is killed leaves its folder; the next one that needs such a folder removes it.
+A killed process leaves its folder behind; the next process that needs such a folder removes it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def for_libraries() -> Iterator[None]:
-    """Within the block, what any library of this process makes with `tempfile` goes into a folder of this kind.
+    """Within the block, everything that this process creates with `tempfile` goes into a new temporary folder.
 
-    Only for calls of libraries that make temporary files of their own and would leave them where the process is killed.
+    Only for calls of libraries that create temporary files, which would otherwise remain if the process is killed.
     """
     before = tempfile.tempdir
     with folder() as path:
@@ -51,12 +51,12 @@ def for_libraries() -> Iterator[None]:
 
 
 def root() -> Path:
-    """The folder of this process that holds all others."""
+    """This process's folder, which contains all its temporary folders."""
     return _root(os.getpid(), Path(tempfile.gettempdir()))
 
 
 def clear() -> None:
-    """Remove the folders of processes that are dead."""
+    """Remove the folders of dead processes."""
     _clear(Path(tempfile.gettempdir()))
 
 
@@ -65,13 +65,13 @@ def _root(process: int, place: Path) -> Path:
     _clear(place)
     while True:
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        with contextlib.suppress(FileNotFoundError):  # another process took the empty folder for a dead one's
+        with contextlib.suppress(FileNotFoundError):  # another process removed it as abandoned before it was locked
             owner = lock.acquire(path / _OWNER)
             break
     assert owner is not None, "the name is new, so no other process can hold it"
 
     def remove() -> None:
-        if os.getpid() == process:  # a forked worker has its parent's list of what to do at exit
+        if os.getpid() == process:  # not in a forked worker, which inherits this exit handler
             shutil.rmtree(path, ignore_errors=True)
             owner.close()
 
@@ -94,5 +94,5 @@ def _remove_if_dead(path: Path) -> None:
     if lock.is_abandoned(path / _OWNER):
         shutil.rmtree(path, ignore_errors=True)
         return
-    with contextlib.suppress(OSError):  # not empty: its process lives
-        path.rmdir()  # one that died before it could lock anything
+    with contextlib.suppress(OSError):  # the folder is not empty, as its process lives
+        path.rmdir()  # the folder of a process that died before it could create the lock

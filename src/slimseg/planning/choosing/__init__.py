@@ -1,1 +1,1 @@
-"""Which edits a network gets, within a budget."""
+"""Chooses the edits of a network, within a budget."""

@@ -1,4 +1,4 @@
-"""What the user asks for, checked for contradictions before anything runs."""
+"""The user's budget, checked for contradictions before anything runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ SHORTEST_TIME_S = 30.0
 class Budget:
     """Bounds on the deployed file, and on the search for it.
 
-    `max_drop` is in points of mIoU where there are labels, else in percent of pixels that change class.
-    `needs` is the most that an edit may ask for. `head` None keeps the kind of output that the model has. `runtime` is
-    what everything is timed on and deployed for.
+    `max_size_bytes` and `min_speedup` (over the original in float32) are None if they are not bounded. `max_drop` is in
+    points of mIoU with labels, otherwise in percent of pixels that change class. `needs` is the most that an edit may
+    require of the user's data. `head` None keeps the model's kind of output. `runtime` is the one for which the network
+    is deployed, and on which everything is timed.
     """
 
     max_size_bytes: int | None = None
@@ -36,8 +37,12 @@ class Budget:
     runtime: str = DEFAULT_RUNTIME
 
     def __post_init__(self) -> None:
-        """Raises BudgetError where a bound cannot be met by any file or contradicts another; UserError where
-        there is no such runtime."""
+        """Check the bounds.
+
+        Raises:
+            BudgetError: no file can meet a bound, or a bound contradicts another.
+            UserError: there is no such runtime.
+        """
         if self.max_size_bytes is not None and self.max_size_bytes < 1000:
             raise BudgetError(
                 f"`max_size_bytes` {self.max_size_bytes} bytes is smaller than any network: give for example 4MB"
@@ -61,7 +66,7 @@ class Budget:
 
     @property
     def deployment(self) -> Deployment:
-        """Of the float network, on the runtime that everything is timed on and deployed for."""
+        """The deployment of the unquantised network on `runtime`."""
         return registry.deployment(self.runtime)
 
     def allows(self, needs: Needs) -> bool:
@@ -72,7 +77,7 @@ def parse_size(text: str) -> int:
     """Bytes of "4MB", "900 kB", "1.5MiB" or "4000000".
 
     Raises:
-        BudgetError: it is no size.
+        BudgetError: the text is not a size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in _SIZE_UNITS:
@@ -84,7 +89,7 @@ def parse_time(text: str) -> float:
     """Seconds of "45m", "90s", "1h" or "600".
 
     Raises:
-        BudgetError: it is no time.
+        BudgetError: the text is not a time.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
     if not match:

@@ -1,12 +1,12 @@
-"""Choosing the set of edits: at most one variant per layer, the least damage that meets the targets.
+"""Chooses the set of edits that meets the targets with the least damage, with at most one variant per layer.
 
     minimise    Σ d_v x_v                      d: damage, in percent of pixels that change class
-    subject to  Σ t_v x_v ≥ T                  t: saving in ms,    T: what must be saved
-                Σ b_v x_v ≥ B                  b: saving in bytes, B: likewise
+    subject to  Σ t_v x_v ≥ T                  t: saving in ms,    T: ms that must be saved
+                Σ b_v x_v ≥ B                  b: saving in bytes, B: bytes that must be saved
                 Σ x_v ≤ 1 over the variants that touch one layer,   x ∈ {0, 1}
 
-A small integer programme (scipy's HiGHS solves it exactly). Without a target, or where it cannot be met, almost the
-most that can be saved is, with the least damage: the last tenth of it often costs more than all before.
+This is a small integer programme, which scipy's HiGHS solves exactly. Without a target, or if it cannot be met, 90 % of
+the largest possible saving becomes the target: the last tenth often causes more damage than all before.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from slimseg.techniques import Site
 
-NEARLY = 0.9  # of what could be saved, where all of it would be wanted
+NEARLY = 0.9  # share of the largest possible saving that is the target if no other can be met
 
 
 @dataclass(frozen=True)
 class Option:
-    """One site in one variant, with what it is worth and what it is feared to cost."""
+    """One site in one variant, with its savings and its expected damage."""
 
     site: Site
     saving_ms: float
@@ -33,14 +33,14 @@ class Option:
 
 
 def choose(options: Sequence[Option], need_ms: float | None, need_bytes: int | None) -> list[Option]:
-    """The options to apply, in the order given.
+    """The options to apply, in the given order.
 
-    `need_ms` and `need_bytes` None mean: no target.
+    `need_ms` and `need_bytes` are the targets: what must be saved; None means no target.
     """
     faster = [option for option in options if option.saving_ms > 0]
     smaller = [option for option in options if option.saving_ms > 0 or option.saving_bytes > 0]
     if need_ms is not None or need_bytes is not None:
-        # What makes the network smaller but slower is only taken where nothing else brings it to its size.
+        # Options that make the network smaller but slower are only used if no others reach the size.
         for useful in (faster, smaller):
             chosen = _least_damage(useful, need_ms or 0.0, need_bytes or 0)
             if chosen is not None:
@@ -53,7 +53,7 @@ def choose(options: Sequence[Option], need_ms: float | None, need_bytes: int | N
 
 
 def _least_damage(options: Sequence[Option], need_ms: float, need_bytes: int) -> list[Option] | None:
-    """The options that meet both targets; None where they cannot."""
+    """The options that meet both targets with the least damage; None if no set of options does."""
     if not options:
         return [] if need_ms <= 0 and need_bytes <= 0 else None
     targets = []

@@ -1,9 +1,10 @@
-"""Exact edits, round by round: find all, price all, make those that pay, look again.
+"""Applies exact edits in rounds: find all sites, time all, make the edits that pay, and search again.
 
-A round's sites are priced together, what is alike once. Those that save more than noise are made at once, the largest
-saving first, where they do not touch each other; then the whole network is timed and checked before and after. Where
-that objects, the round is halved until the edits at fault are found, undone and reported. Further rounds follow, since
-one edit brings forth another (a transposed convolution becomes a depth to space, which can move further back).
+The sites of a round are timed together, equal ones only once. Of the edits that save more than noise, those that do not
+share layers are made at once, the largest saving first. Then the whole network is timed and checked before and after.
+If it is not faster or fails the check, the round is halved until the faulty edits are found, undone and reported.
+Further rounds follow, as one edit may make another possible (a transposed convolution becomes a depth to space, which
+can move further back).
 """
 
 from __future__ import annotations
@@ -22,29 +23,29 @@ from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.techniques import Settings, Site, Technique, named
 
-Check = Callable[[Graph, Graph], str | None]  # (before, after): what stands against an edit, None for nothing
-SURE = 0.75  # of the rounds that an edit must win to be no noise
-SURE_OF_THE_WHOLE = 0.5  # where all edits of a round are timed together
-WORTH_SHARE = 0.0003  # edits that save less of the whole are left out
+Check = Callable[[Graph, Graph], str | None]  # (before, after) to the reason against an edit, or None
+SURE = 0.75  # share of the timed rounds in which an edit must be faster; less counts as noise
+SURE_OF_THE_WHOLE = 0.5  # the same share where all edits of a round are timed together
+WORTH_SHARE = 0.0003  # edits that save a smaller share of the network's latency are left out
 MAX_ROUNDS = 12
 
 
 @dataclass(frozen=True)
 class PlannedEdit:
     site: Site
-    predicted_saving_ms: float  # of the edit where it stands among the others, once that was measured
+    predicted_saving_ms: float  # by its what-if; replaced by the saving in place as soon as that is measured
     damage: float  # percent of pixels that change class before recovery
-    alone_saving_ms: float | None = None  # what the what-if of its part alone told
-    with_previous: bool = False  # the two together save what can be told, one of them alone does not
+    alone_saving_ms: float | None = None  # by its what-if, once `predicted_saving_ms` has been replaced
+    with_previous: bool = False  # report it with the edit before: their separate savings are not known precisely
 
     def at_pace(self, pace: float) -> PlannedEdit:
-        """The same on a machine that takes `pace` times as long."""
+        """The same edit with its savings on a machine that takes `pace` times as long."""
         alone = None if self.alone_saving_ms is None else pace * self.alone_saving_ms
         return replace(self, predicted_saving_ms=pace * self.predicted_saving_ms, alone_saving_ms=alone)
 
 
 class ExactEdits:
-    """Makes exact edits on one network; `graph`, `edits` and `refusals` grow as it goes."""
+    """Makes exact edits on one network; `run` updates `graph`, `edits` and `refusals`."""
 
     def __init__(
         self,
@@ -55,7 +56,10 @@ class ExactEdits:
         check: Check,
         until: float = math.inf,
     ) -> None:
-        """No round begins after `until`, a `time.monotonic()`, and what was not priced by then is refused."""
+        """Prepare edits of `graph`.
+
+        After `until`, a `time.monotonic()`, no round begins, and sites that have not been timed are refused.
+        """
         self.graph = graph
         self.techniques = techniques
         self.deployment = deployment
@@ -86,14 +90,14 @@ class ExactEdits:
         return [site for site in sites if not site.whole or self._possible(site)]
 
     def _possible(self, site: Site) -> bool:
-        """What changes the whole is checked before it is priced: it may not give what the user asked for."""
+        """Whether `check` accepts an edit of the whole network; tested before timing, as its output may be unwanted."""
         if self.check(self.graph, named(site.technique).apply(self.graph, site)) is None:
             return True
         self._refused.add(_key(site))
         return False
 
     def _price(self, sites: Sequence[Site]) -> dict[Site, Price]:
-        """Prices of the sites that pay; the others are refused."""
+        """Prices of the sites that pay; all other sites are refused."""
         priced = alike.price_alike(self.graph, sites, self.deployment, self.progress, until=self.until)
         self._add(priced.refusals)
         self._refused.update(_key(site) for site in sites if site not in priced.prices)
@@ -112,14 +116,14 @@ class ExactEdits:
         return self._latency_ms
 
     def _apart(self, prices: dict[Site, Price]) -> list[PlannedEdit]:
-        """The edits that save most and have no layer in common; what is left out is found again in the next round."""
+        """The edits that save most and share no layers; the next round finds the remaining sites again."""
         chosen: list[PlannedEdit] = []
         taken: set[str] = set()
         for site, price in sorted(prices.items(), key=lambda each: -each[1].saving_ms):
             if taken.isdisjoint(site.layers):
                 taken.update(site.layers)
                 chosen.append(PlannedEdit(site, price.saving_ms, 0.0))
-        # Alike ones follow one another, so that they are measured and told together in the end.
+        # Put equal edits next to each other, so that they are measured and reported together in the end.
         return sorted(chosen, key=lambda edit: (edit.site.technique, repr(edit.site.settings)))
 
     def _make(self, edits: Sequence[PlannedEdit]) -> None:
@@ -128,7 +132,7 @@ class ExactEdits:
             try:
                 after = named(edit.site.technique).apply(after, edit.site)
             except (Unsupported, GraphError):
-                continue  # an edit of this round moved it; the next round finds what is left of it
+                continue  # another edit of this round changed its layers; the next round finds it again if it remains
             made.append(edit)
         objection = self._objection(after) if made else None
         if objection is None:
@@ -157,7 +161,7 @@ class ExactEdits:
 
 
 def same_kind(before: Graph, after: Graph) -> str | None:
-    """Objects to an edit that takes away the kind of output that the user asked for."""
+    """The reason against an edit that changes the kind of output that the user wants, or None."""
     if before.description.output_kind == after.description.output_kind:
         return None
     return f"it would give {after.description.output_kind} instead of {before.description.output_kind}"

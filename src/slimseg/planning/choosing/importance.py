@@ -1,9 +1,8 @@
-"""How much each channel matters to the result, measured on the user's images.
+"""Measures how important each channel is for the result, on the user's images.
 
-A channel's importance is what the loss would change, to first order, if the channel were not there: of the filters
-that make it, s_c = Σ_batches (Σ w·∂L/∂w)² (Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019,
-eq. 8).
-The loss asks the network for what it says itself: no labels are needed.
+A channel's importance is the squared first-order change of the loss if the channel is removed. Summed over the weights
+w of the filters that compute it, s_c = Σ_batches (Σ w·∂L/∂w)² (Molchanov et al., "Importance Estimation for Neural
+Network Pruning", 2019, eq. 8). The loss takes the network's own mask as the target, so no labels are needed.
 """
 
 from __future__ import annotations
@@ -28,10 +27,11 @@ BATCH_SIZE = 8
 
 
 def measured(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """By node of a convolution, (channels,): the importance of each output channel.
+    """The importance of each output channel: a tensor (channels,) for each convolution, by node name.
 
     Args:
-        batches: preprocessed images (N, 3, H, W), one after another; some dozens of images are enough.
+        graph: the network, which is not changed.
+        batches: batches of preprocessed images (N, 3, H, W); some dozens of images are enough.
     """
     network = graph.copy()
     network.module.requires_grad_(True)

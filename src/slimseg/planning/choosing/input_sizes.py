@@ -1,11 +1,11 @@
-"""The input size: the most accurate one at which what follows reaches the target (article, section 2).
+"""Chooses the input size: the most accurate one at which the later edits can still reach the target latency.
 
-    accuracy   of the network at every size, not trained: it falls with the size
-    time       of the whole network at every size: those that save none are refused
-    sketch     about the most that edits can make of the network, timed at every size: where half of it is enough, the
-               target can be reached with little harm; else where all of it is
+    accuracy   of the untrained network at every size; it falls with the size
+    time       of the whole network at every size; sizes that save no time are refused
+    sketch     a network with about the strongest edits possible, timed at every size; it estimates whether edits can
+               reach the target with half of their effect (little damage) or only with all of it
 
-Where no latency is asked for, or none of the sizes that are accurate enough reaches it, the fastest of them is taken.
+If no latency is required, or no size that is accurate enough reaches it, the fastest of these sizes is chosen.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from slimseg.techniques.input_size import InputSize, size_of
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
 
-NARROWED = 0.8  # of its time that a network usually still has when channels leave it for the sake of time alone
-# What is asked of the edits that follow, as an exponent of the most that they can do. A size that is reached with half
-# of it is better: edits are taken from the least harmful on, and the last of them harm more than all before them.
+NARROWED = 0.8  # share of its latency that a network usually keeps when channels are removed only to save time
+# The effort of the later edits: an exponent of the largest speed-up that they can give. Sizes that need half the effort
+# are preferred: edits are applied from the least damaging on, and the last ones damage more than all before.
 EFFORTS = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class ChosenSize:
-    """The edit, None where the size stays; the accuracy curve, the size before among the others."""
+    """The edit (None if the size does not change), and the accuracy curve, which includes the size before."""
 
     edit: PlannedEdit | None
     trials: tuple[InputSizeTrial, ...]
@@ -50,18 +50,18 @@ class ChosenSize:
 
 @dataclass(frozen=True)
 class InputSizes:
-    """One network, and what its input sizes are judged by."""
+    """One network, and the criteria by which its input size is chosen."""
 
     graph: Graph
     accuracy: Callable[[Graph], float]  # in points, 0-100
-    max_drop: float  # points that a smaller input may cost
+    max_drop: float  # largest loss of accuracy by a smaller input, in points
     target: Target
     deployment: Deployment
     progress: Progress
-    until: float = math.inf  # a `time.monotonic()`: sizes whose turn would come later are left out
+    until: float = math.inf  # a `time.monotonic()` after which no further size is tried
 
     def choose(self) -> ChosenSize:
-        """The size to take; the network itself is left alone."""
+        """The size to use; the network itself is not changed."""
         found = [technique.find(self.graph) for technique in (InputAlignment(), InputSize())]
         now = self.accuracy(self.graph)
         accuracies = self._accuracies([site for each in found for site in each.sites], now)
@@ -80,7 +80,7 @@ class InputSizes:
         return ChosenSize(edit, self._curve(chosen, now, accuracies, faster), refusals)
 
     def _accuracies(self, sites: Sequence[Site], now: float) -> dict[Site, float]:
-        """Accuracy at each size, untrained; those behind one that loses far too much are left out."""
+        """Accuracy of the untrained network at each size, down to the first size that loses far too much."""
         found: dict[Site, float] = {}
         for site in self.progress.track(sites, "trying input sizes"):
             if time.monotonic() >= self.until:
@@ -91,7 +91,7 @@ class InputSizes:
         return found
 
     def _best(self, accuracies: Mapping[Site, float], prices: Mapping[Site, Price], now: float) -> Site | None:
-        """The size to take, of those that save time; None: the one that the network has."""
+        """The size to use, from those that save time; None if the network keeps its size."""
         accurate = [site for site in accuracies if accuracies[site] >= now - self.max_drop]
         if not accurate:
             return None
@@ -114,9 +114,10 @@ class InputSizes:
         return fastest
 
     def _sketch(self) -> Graph:
-        """About what the plan will make of the network, quickly: its weights are of no use, its time tells.
+        """A quick sketch of the planned network, made for its latency only: its weights are meaningless.
 
-        All that has a form of fewer MACs takes the one of fewest, and channels leave until the file is small enough.
+        Every layer that can be replaced gets the form with the fewest MACs; then channels are removed until the file is
+        small enough.
         """
         graph = self.graph
         for technique in (Upsampling(), Separable()):
@@ -145,7 +146,7 @@ class InputSizes:
 
 
 def _reached_ms(plain_ms: float, sketch_ms: float, effort: float) -> float:
-    """The latency that the edits of a plan lead to at that effort: at 1 the sketch's, and channels leave as well."""
+    """Estimated latency after edits of this effort; at effort 1, that of the sketch with channels removed, too."""
     return float(plain_ms * (NARROWED * sketch_ms / plain_ms) ** effort)
 
 
@@ -153,4 +154,4 @@ def _applied(graph: Graph, site: Site) -> Graph | None:
     try:
         return named(site.technique).apply(graph, site)
     except (Unsupported, GraphError):
-        return None  # an edit before it took its layers
+        return None  # an earlier edit has changed its layers

@@ -1,4 +1,4 @@
-"""A plan: the edits in their order, what they are expected to save, and how to make them again on the original."""
+"""A plan: the edits in their order with their predicted savings, and how to apply them to the original again."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from slimseg.techniques import Site, named
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, in order; `graph` has the edits but not the rewrites, which are made after training."""
+    """The edits in order. `graph` contains `edits` but not `rewrites`, which are applied after training."""
 
     graph: Graph
     edits: tuple[PlannedEdit, ...]
     refusals: tuple[Refusal, ...]
     rewrites: tuple[PlannedEdit, ...] = ()
-    importance: Mapping[str, Tensor] = field(default_factory=dict)  # of the original's channels, where it was measured
+    importance: Mapping[str, Tensor] = field(default_factory=dict)  # of the original's channels; empty if not measured
     input_sizes: tuple[InputSizeTrial, ...] = ()
-    start_ms: float | None = None  # what the file before the first edit took when the edits were timed in place
+    start_ms: float | None = None  # latency of the file before the first edit, when the edits were timed in place
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the graph, as JSON values."""
+        """All fields except the graph, as JSON values."""
         importance = {name: values.tolist() for name, values in self.importance.items()}
         lists = ("edits", "rewrites", "refusals", "input_sizes")
         told = {name: [asdict(each) for each in getattr(self, name)] for name in lists}
@@ -36,7 +36,7 @@ class Plan:
 
     @classmethod
     def replayed(cls, original: Graph, values: Mapping[str, Any]) -> Plan:
-        """The plan that `as_dict` told of, made again on the network it was made for."""
+        """The plan from the values of `as_dict`, with its edits applied again to the network it was made for."""
         importance = {name: torch.tensor(each) for name, each in values["importance"].items()}
         edits, rewrites = (tuple(_edit(each) for each in values[name]) for name in ("edits", "rewrites"))
         refusals = tuple(Refusal(**each) for each in values["refusals"])
@@ -50,7 +50,7 @@ class Plan:
         """The plan without some of its edits.
 
         Raises:
-            Unsupported, GraphError: another edit does not work without them.
+            Unsupported, GraphError: another edit depends on them.
         """
         edits, rewrites = (
             tuple(each for each in kept if each.site not in sites) for kept in (self.edits, self.rewrites)
@@ -75,5 +75,5 @@ def _edit(values: Mapping[str, Any]) -> PlannedEdit:
 
 
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists where a site and its settings have tuples."""
+    """`values` with lists turned into tuples: JSON has no tuples, which sites and settings need."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,14 +1,14 @@
-"""From a network and a budget to the set of edits: exact ones, the input size, approximations, then fewer channels.
+"""Plans the edits of a network for a budget, in this order:
 
-    heads        what leaves the network, where another form of it is faster and changes nothing
-    input size   the most accurate one at which what follows reaches the target without its most harmful edits
-    approximate  the least harmful set of replaced layers with which the whole, timed, is quick enough
-    heads        again, of what they have become
-    narrow       channels leave until the whole, written and timed, is as quick and as small as it has to be
-    rewrite      exact edits of what is left; planned here, made after training
+    heads        exact edits of the output layers, if they are faster
+    input size   the most accurate size at which the later edits reach the target without the most damaging ones
+    approximate  the least damaging set of replaced layers with which the whole network is fast enough
+    heads        once more, as the layers before them have changed
+    narrow       channels are removed until the whole network is as fast and as small as required
+    rewrite      exact edits of the result; planned here, applied after training
 
-Time decides: every candidate is priced by a what-if in the precision that is deployed, and after each round the whole
-is. Damage (pixels that change class before recovery) decides between candidates that would all do.
+Every edit is timed by a what-if in the deployed precision, and after each step the whole network is timed. Among edits
+that are fast enough, those with the least damage (pixels that change class before recovery) are chosen.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from slimseg.techniques import APPROXIMATE, HEADS, REWRITES, Site, Technique, na
 from slimseg.techniques.head import with_output
 
 NARROWING_ROUNDS = 4
-ROUNDS = 6  # of choosing approximations and timing the whole with them
-NEAR = 0.95  # of the latency that is allowed: a network that is this slow is not made slower
-SURE_SHARE = 0.01  # of the latency: a smaller saving of a whole network is noise
-WORTH_SHARE = 0.005  # edits that save less of the latency than this are left out
+ROUNDS = 6  # most rounds of choosing approximations and timing the whole network with them
+NEAR = 0.95  # share of the allowed latency from which on a network counts as slow enough: milder edits are not tried
+SURE_SHARE = 0.01  # a saving of the whole network below this share of its latency is noise
+WORTH_SHARE = 0.005  # edits that save a smaller share of the latency are left out
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """How the planner sees the user's data: preprocessed images for a graph, and accuracy in points."""
+    """The planner's access to the user's data: preprocessed images, accuracy and channel importance."""
 
     images: Callable[[Graph], Tensor]  # (N, 3, H, W) at the graph's input size
-    accuracy: Callable[[Graph], float]  # mIoU where there are labels, else agreement with the original; 0-100
-    importance: Callable[[Graph], Mapping[str, Tensor]]  # of channels, by node; see importance.py
+    accuracy: Callable[[Graph], float]  # mIoU with labels, otherwise agreement with the original; 0-100
+    importance: Callable[[Graph], Mapping[str, Tensor]]  # of the channels, by node name; see importance.py
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The graph with some edits, and those that could not be made."""
+    """The graph with some edits applied, and refusals of those that could not be applied."""
 
     graph: Graph
     edits: tuple[PlannedEdit, ...]
@@ -68,7 +68,7 @@ def _same_size(original: Graph, graph: Graph) -> Graph:
 
 
 class Planner:
-    """Makes one plan; `edits` and `refusals` grow as it goes."""
+    """Makes one plan; its methods update `graph`, `edits` and `refusals`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Planner:
         progress: Progress,
         until: float = math.inf,
     ) -> None:
-        """`deployment` is the one that plans are for; nothing new is measured after `until`, a `time.monotonic()`."""
+        """Prepare a plan for `deployment`; no new measurement begins after `until`, a `time.monotonic()`."""
         self.original = original
         self.graph = with_output(original, budget.head or original.description.output_kind)
         self.budget = budget
@@ -95,12 +95,12 @@ class Planner:
         self.refusals: list[Refusal] = []
 
     def plan(self, effort: float = 1.0) -> Plan:
-        """`effort` scales the time that must be saved: below 1 for a milder plan after one that hurt too much."""
+        """The plan. `effort` scales the time that must be saved: below 1 for a milder plan, if one lost too much."""
         self.exact()
         if self.budget.allows("images"):
             self.input_size()
             self.approximate(effort)
-            self.exact()  # before channels leave, so that no more of them leave than have to
+            self.exact()  # before channels are removed, so that fewer have to be
             self.narrow()
         rewrites = self._rewrites()
         self._add(*rewrites.refusals)
@@ -110,14 +110,14 @@ class Planner:
         )  # fmt: skip
 
     def exact(self) -> None:
-        """Edits of the head that change no value, where they are measured to be faster; they cost nothing."""
+        """Apply exact edits of the head, if they are measured to be faster; they change no values."""
         heads = ExactEdits(self.graph, HEADS, self.deployment, self.progress, same_kind, self.until).run()
         self.graph = heads.graph
         self.edits += heads.edits
         self._add(*heads.refusals)
 
     def input_size(self) -> None:
-        """The most accurate input size that can reach the target, else the smallest that is accurate enough."""
+        """Apply the most accurate input size that can reach the target, or else the fastest accurate enough."""
         if self._is_over:
             return
         sizes = InputSizes(
@@ -131,7 +131,7 @@ class Planner:
             self._apply(chosen.edit)
 
     def approximate(self, effort: float) -> None:
-        """The least harmful set of approximations that reaches the targets."""
+        """Apply the least damaging set of approximations that reaches the targets."""
         sites = [site for technique in APPROXIMATE for site in self._find(technique) if self.budget.allows(site.needs)]
         if not sites:
             return
@@ -157,13 +157,16 @@ class Planner:
     def _approximations(
         self, options: Sequence[Option], now_ms: float, need_ms: float | None, need_bytes: int | None
     ) -> Applied:
-        """The options to apply: where together they save another time than their what-ifs add up to, less or more is
-        asked of those, until the whole is about as quick as it has to be."""
+        """The best set of `options`, applied.
+
+        Together, edits may save more or less than the sum of their what-ifs. So the saving that the what-ifs must add
+        up to is adjusted until the whole network is about as fast as required.
+        """
         best = self._applied(choose(options, need_ms, need_bytes))
         if not need_ms or not best.edits:
             return best
         allowed = 1 - need_ms / now_ms
-        tried, asked = best, 1.0  # of the sum of what-ifs, in units of `need_ms`
+        tried, asked = best, 1.0  # `asked`: sum that the what-ifs must save, in units of `need_ms`
         too_little, enough = 0.0, math.inf
         for _ in range(ROUNDS):
             kept = self._kept(tried)
@@ -182,12 +185,12 @@ class Planner:
         return best
 
     def _kept(self, applied: Applied) -> float:
-        """The share of the whole network's latency that is left."""
+        """The latency of the whole network after the edits, as a share of that before."""
         price = whatif.compare(self.graph, applied.graph, self.deployment)
         return price.after_ms / price.before_ms
 
     def narrow(self) -> None:
-        """Channels leave, the least important for what they save, until time and size are what was asked for."""
+        """Remove the channels with the least importance per saving until latency and size meet the target."""
         if self.target.latency_ms is None and self.target.size_bytes is None:
             return
         kept = 1.0
@@ -213,7 +216,7 @@ class Planner:
             for site in found.sites:
                 self.graph = named(site.technique).apply(self.graph, site)
             saved_ms = now_ms - whatif.latency_ms(self.graph, self.deployment)
-            # They were chosen together and are told together.
+            # They were chosen together and are reported together.
             self.edits += [PlannedEdit(site, saved_ms / len(found.sites), 0.0) for site in found.sites]
 
     @property
@@ -222,16 +225,16 @@ class Planner:
         return time.monotonic() >= self.until
 
     def _kept_by_rewriting(self) -> float:
-        """The share of its time that the network keeps when it is rewritten, which comes last but counts already."""
+        """The share of its latency that the network keeps after the rewrites, which are applied last but count now."""
         price = whatif.compare(self.graph, self._rewrites().graph, self.deployment)
         return min(1.0, price.after_ms / price.before_ms)
 
     def _rewrites(self) -> ExactEdits:
-        """Other ways to write what is left, as the runtime likes it; training sees the plain one."""
+        """Exact edits that make the planned network faster on the runtime; training uses the network without them."""
         return ExactEdits(self.graph, REWRITES, self.deployment, self.progress, self._objection, self.until).run()
 
     def _objection(self, before: Graph, after: Graph) -> str | None:
-        """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""
+        """Why an edit is not allowed, or None. Some rewrites enlarge the file by zeros or repeated constants."""
         if self.target.size_bytes is not None and costs.total(after).params > costs.total(before).params:
             return "it has more parameters, and the file's size is bounded"
         return same_kind(before, after)
@@ -248,7 +251,7 @@ class Planner:
         return effort * sum(best.values())
 
     def _saving_bytes(self, site: Site) -> int:
-        """int8 weights: one byte a parameter."""
+        """Bytes that the edit saves, at one byte per parameter (int8 weights)."""
         return costs.total(self.graph).params - costs.total(named(site.technique).apply(self.graph, site)).params
 
     def _find(self, technique: Technique) -> list[Site]:
@@ -257,7 +260,7 @@ class Planner:
         return list(found.sites)
 
     def _applied(self, options: Sequence[Option]) -> Applied:
-        """The graph with these options, as far as they do not stand against each other."""
+        """The graph with these options applied; options that conflict with an earlier one are refused."""
         graph, edits, refusals = self.graph, [], []
         for option in options:
             try:

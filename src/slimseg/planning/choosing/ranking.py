@@ -1,12 +1,13 @@
-"""Which of several deployed files is the best for a budget: one total order, whatever the files are.
+"""Ranks deployed files for a budget, in one total order:
 
-    1   those that meet the whole budget, the fastest of them first
-    2   those that lose at most NEARLY points more than --max-drop, what comes nearest to the budget first
-    3   the rest, likewise: never where the original is among them, as it loses nothing
+    1   files that meet the whole budget, the fastest first
+    2   files that lose at most NEARLY points more than --max-drop, the nearest to the budget first
+    3   all others, the nearest to the budget first; the best file is never one of these if the original is ranked, too,
+        as the original loses nothing
 
-How far a file is from a budget adds up over its lines: a file twice as large or half as fast as was asked for is as far
-away as one that loses NEARLY points too much. Equals are told apart by speed, then accuracy, then size, so that no file
-is ranked before another that is better in one of the three and no worse in the others.
+The distance from a budget is a sum over its bounds: a file that is twice as large or half as fast as required is as far
+away as one that loses NEARLY points too much. Ties are broken by speed, then accuracy, then size, so that no file is
+ranked before one that dominates it (is better in one of the three and no worse in the others).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 
 from slimseg.planning.choosing.budget import Budget
 
-NEARLY = 0.5  # points of mIoU, or without labels percent of pixels, beyond --max-drop
+NEARLY = 0.5  # points of mIoU beyond --max-drop; without labels, percent of pixels
 
 
 @dataclass(frozen=True, order=True)
 class Rank:
-    """The larger, the better."""
+    """A sort key; the larger, the better."""
 
     holds: bool
     is_near: bool
@@ -32,12 +33,13 @@ class Rank:
 
 
 def rank(budget: Budget, drop: float, speedup: float, size_bytes: int, ready: bool = True) -> Rank:
-    """Where a file stands.
+    """The rank of a file for a budget.
 
     Args:
-        drop: points of mIoU lost to the original; without labels, percent of pixels that changed class.
+        drop: points of mIoU lost against the original; without labels, percent of pixels that changed class.
         speedup: over the original in float32.
-        ready: whether edits that need training had some, or there are none: what is not ready may lose no more than
+        size_bytes: size of the file.
+        ready: False if it has edits that need training and was not trained; such a file may lose no more than
             `max_drop`.
     """
     excess = max(0.0, drop - budget.max_drop)

@@ -1,4 +1,4 @@
-"""What a network thinks before it decides: its logits, whatever it gives in the end. Only those can be learnt from."""
+"""The logits of a network, whatever kind of output it ends with: training needs logits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DECIDES = (ops.ArgMax, nn.Softmax, nn.Sigmoid)
 
 
 def logits_of(graph: Graph) -> Graph:
-    """The same layers, weights shared, up to the logits: (N, classes, h, w), or (N, 1, h, w) for two classes.
+    """The network up to its logits, with shared layers: (N, classes, h, w), or (N, 1, h, w) for two classes.
 
-    A final argmax, softmax or sigmoid is left out, and a reshape that flattens the map; other probabilities are
-    taken back by their logarithm.
+    A final argmax, softmax or sigmoid is removed, and a reshape that flattens the map. Probabilities that another layer
+    computes are turned into logits by a logarithm.
     """
     end = last = map_node(graph)
     while graph.layer_as(last, _DECIDES) is not None:
@@ -56,7 +56,7 @@ def _append(module: fx.GraphModule, layer: nn.Module) -> None:
 
 
 class _Logarithm(nn.Module):
-    """Logits that softmax, or sigmoid for one channel, turns into the probabilities given."""
+    """Turns probabilities into logits: the inverse of softmax, or of sigmoid if there is one channel."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.logit(x, 1e-6) if x.shape[1] == 1 else x.clamp(min=1e-6).log()

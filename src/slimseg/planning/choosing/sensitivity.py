@@ -1,4 +1,4 @@
-"""How much an edit hurts before any recovery: pixels that change class when it alone is made."""
+"""Measures the damage of an edit: the pixels that change class if it alone is applied, before any recovery."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def damage(
 ) -> dict[Site, float]:
     """Percent of pixels (0-100) that change class, by site, over preprocessed `images` (N, 3, H, W).
 
-    What comes before an edit is computed once and handed to every edited network. Sites whose turn would come after
-    `until`, a `time.monotonic()`, are left out.
+    Layers before an edit are computed once and reused for every edited network. Sites that are not measured by `until`,
+    a `time.monotonic()`, are left out.
     """
     names = [node.name for node in graph.layers()]
     output, known = Features(graph.module, names)(images.contiguous(memory_format=torch.channels_last))
@@ -63,7 +63,7 @@ def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Te
 
 
 def classes(graph: Graph, output: Tensor) -> Tensor:
-    """Class indices (N, H, W) of a network's output of any kind, flattened or not."""
+    """Class indices (N, H, W) from a network's output of any kind, also if it is flattened."""
     return _decided(graph, as_map(graph, output))
 
 

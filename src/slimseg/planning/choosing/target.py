@@ -1,4 +1,4 @@
-"""What a plan has to reach, in numbers of the deployed precision."""
+"""The target of a plan: latency and file size in the deployed precision."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.pricing import whatif
 from slimseg.runtimes import registry
 
-MARGIN = 1.07  # aim this much past the speed-up and the size that are asked for: both are measured again in the end
+MARGIN = 1.07  # factor by which plans exceed the required speed-up and size, as the final measurements may differ
 
 
 @dataclass(frozen=True)
 class Target:
-    """A latency and a file size, each only if it was asked for.
+    """A latency and a file size; each is None if the budget does not bound it.
 
-    The latency is asked for again before each decision: where it is a share of another file's, a machine that slows
-    down slows down both.
+    `latency_ms` is a function that is called before each decision. It times the original file anew, so that the target
+    grows with all other latencies if the machine slows down.
     """
 
     latency_ms: Callable[[], float] | None
@@ -29,17 +29,17 @@ class Target:
 
     @classmethod
     def of(cls, budget: Budget, original: Path) -> Target:
-        """What a budget asks of size and speed, the latter as a share of the original file's latency."""
+        """The target for a budget; the latency is that of the `original` file, divided by the required speed-up."""
         speedup = budget.min_speedup
         latency = None if speedup is None else lambda: whatif.file_latency_ms(original) / speedup
         return cls(latency, budget.max_size_bytes)
 
     def wanted_ms(self) -> float | None:
-        """The latency to aim at now."""
+        """The latency to reach, in milliseconds at the machine's present pace; None without target."""
         return self.latency_ms() / MARGIN if self.latency_ms is not None else None
 
     def excess_bytes(self, graph: Graph, deployment: Deployment) -> int | None:
-        """Bytes that the file of this graph is too big; 0 or less where it is small enough."""
+        """Bytes by which this graph's file is too large, 0 or less if it is small enough; None without target."""
         if self.size_bytes is None:
             return None
         with scratch.folder() as folder:

@@ -1,13 +1,13 @@
-"""How many channels each group keeps: the least important for what they save leave in steps of 8, down to a target.
+"""Chooses how many channels each group keeps: removes channels in steps of 8 until a target is reached.
 
-    repeat   take from the group g where  Σ importance of its 8 weakest channels / gain_g  is least
+    repeat   remove 8 channels from the group g whose  Σ importance of its 8 weakest channels / gain_g  is least
              gain_g = Δms / ms still to save + Δparameters / parameters still to save
 
-Δms and Δparameters follow from the layers that a group's channels run through: a convolution's share of both is
-proportional to inputs x outputs, a depthwise one's to its channels. A step in one group changes what a step in the next
-is worth, so all are weighed anew after each.
-Shen et al., "Structural Pruning via Latency-Saliency Knapsack", 2022, section 3 (eq. 5: channels in groups, latency
-measured); solved greedily as Yang et al., "NetAdapt", 2018, algorithm 1.
+Δms and Δparameters are sums over the layers that read or write a group's channels: the time and parameters of a
+convolution are proportional to inputs x outputs, those of a depthwise convolution to its channels. A step in one group
+changes the gain of steps in others, so all gains are computed again after each step.
+The problem is that of Shen et al., "Structural Pruning via Latency-Saliency Knapsack", 2022, section 3 (eq. 5: channels
+in groups, measured latency); it is solved greedily as in Yang et al., "NetAdapt", 2018, algorithm 1.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from slimseg.runtimes import registry
 from slimseg.techniques import Found
 from slimseg.techniques.channels import LEAST, STEP, Channels, site_of
 
-LEAST_SHARE = 1 / 8  # of its channels that a group keeps
+LEAST_SHARE = 1 / 8  # least share of its channels that a group keeps
 
 
 @dataclass
 class _Layer:
-    """One layer's cost at its present width, in proportion to that at full width."""
+    """One layer's cost at full width, and the channels that it has lost so far."""
 
     ms: float
     params: int
     outputs: int
-    inputs: int  # 0 for one that works on each channel alone
+    inputs: int  # 0 for a layer that computes each channel separately (depthwise convolution, batch norm)
     lost_outputs: int = 0
     lost_inputs: int = 0
 
@@ -58,7 +58,7 @@ class _Group:
     least: int
 
     def step(self) -> int:
-        """How many channels leave next, so that a multiple of 8 is left; 0 where no more may."""
+        """Number of channels to remove next, so that a multiple of 8 remains; 0 if none may be removed any more."""
         wanted = (self.kept - 1) // STEP * STEP
         return self.kept - wanted if wanted >= self.least else 0
 
@@ -68,9 +68,10 @@ class _Group:
 
 
 def narrowing(graph: Graph, deployment: Deployment, need_ms: float, need_bytes: int) -> Found:
-    """A site for every group of channels that loses some, and a refusal for every group that cannot.
+    """A site for every group that loses channels, and a refusal for every group that cannot lose any.
 
-    What must be saved, `need_ms` and `need_bytes`, is of the network's own file, which is profiled here.
+    `need_ms` and `need_bytes` must be saved from the latency and size of the network's own file, which is written and
+    profiled here.
     """
     groups = channel_groups(graph)
     refusals = tuple(Refusal(Channels.name, group.root, group.fixed) for group in groups if group.fixed is not None)
@@ -90,12 +91,12 @@ def widths(
     need_ms: float,
     need_params: int,
 ) -> dict[str, int]:
-    """Channels that each group keeps, by its root; groups that keep all are left out.
+    """Number of channels that each group keeps, by its root; groups that keep all channels are left out.
 
     Args:
-        groups: those that may be cut.
-        layer_ms: milliseconds by node, of a profile.
-        need_ms, need_params: what must be saved; where that cannot be reached, all groups end at their least.
+        groups: the groups that may lose channels.
+        layer_ms: milliseconds by node name, from a profile.
+        need_ms, need_params: savings to reach; if they are out of reach, all groups end at their smallest width.
     """
     layers = {node.name: layer for node in graph.layers() if (layer := _layer(graph, node.name, layer_ms)) is not None}
     states = [
@@ -151,7 +152,7 @@ def _gain(state: _Group, layers: Mapping[str, _Layer]) -> tuple[float, float]:
 
 
 def _touched(state: _Group) -> dict[str, tuple[int, int]]:
-    """By layer, how many outputs and inputs it loses with the next step."""
+    """Numbers of output and input channels that each layer loses with the group's next step, by layer name."""
     step, channels = state.step(), state.group.channels
     touched: dict[str, tuple[int, int]] = {}
     for name, positions in state.group.outputs.items():

@@ -1,4 +1,4 @@
-"""What-ifs that are alike: the same layers with the same settings and shapes take the same time, so one is timed."""
+"""Times only one of several equal what-ifs: equal layers with equal settings and shapes take the same time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.techniques import Site
 
-SECONDS_PER_FILE = 0.1  # a survey of hundreds; what is then applied is compared more thoroughly
+SECONDS_PER_FILE = 0.1  # short, as there may be hundreds; edits that are then applied are timed for longer
 
 
 def price_alike(
@@ -25,7 +25,7 @@ def price_alike(
     progress: Progress,
     until: float = math.inf,
 ) -> Priced:
-    """`whatif.price`, where sites that are alike share one measurement (and, if it failed, one reason)."""
+    """As `whatif.price`, but sites with equal what-ifs share one measurement (or one reason for its failure)."""
     alike = groups(graph, sites, deployment)
     first = [group[0] for group in alike]
     priced = whatif.price(graph, first, deployment, progress, SECONDS_PER_FILE, until)
@@ -40,7 +40,7 @@ def price_alike(
 
 
 def groups(graph: Graph, sites: Sequence[Site], deployment: Deployment) -> list[list[Site]]:
-    """The sites put together with those whose what-ifs are the same."""
+    """The sites in groups whose what-ifs are equal."""
     result: dict[Hashable, list[Site]] = {}
     for site in sites:
         result.setdefault(signature(graph, site, deployment), []).append(site)
@@ -48,7 +48,7 @@ def groups(graph: Graph, sites: Sequence[Site], deployment: Deployment) -> list[
 
 
 def part(graph: Graph, site: Site, deployment: Deployment) -> list[fx.Node] | None:
-    """The nodes that a what-if of the site times, in order; None where that is the whole network."""
+    """The nodes that a what-if of the site times, in order; None if it times the whole network."""
     if site.whole:
         return None
     nodes = needed(graph.node(whatif.end_of_part(graph, site.target, deployment)), {graph.node(site.source)})
@@ -56,7 +56,7 @@ def part(graph: Graph, site: Site, deployment: Deployment) -> list[fx.Node] | No
 
 
 def signature(graph: Graph, site: Site, deployment: Deployment) -> Hashable:
-    """Equal for two sites exactly where their what-ifs are the same but for the values of weights."""
+    """A key that is equal for two sites exactly if their what-ifs differ in nothing but the values of weights."""
     nodes = part(graph, site, deployment)
     if nodes is None:
         return site
@@ -71,7 +71,7 @@ def signature(graph: Graph, site: Site, deployment: Deployment) -> Hashable:
         for node in nodes
     )
     edited = tuple(position.get(graph.node(name), -1) for name in site.layers)
-    # A node that something else reads as well may stand against fusing.
+    # The number of readers matters: a node with several readers may prevent fusing.
     read = tuple(len(node.users) for node in nodes)
     return site.technique, site.settings, graph.shape(source), layers, edited, read
 

@@ -1,14 +1,14 @@
-"""ShuffleNetV2's four guidelines as findings: where a network pays for more than its MACs (article, section 3.4 (1)).
+"""ShuffleNetV2's four guidelines as findings: where a network spends time on other work than multiply-accumulates.
 
-    G1  equal channels      a 1x1 from I to O channels moves hw(I + O) + IO values for hw·IO MACs: for the same MACs
-                            least at I = O
-    G2  few groups          group convolutions against the rate at which the network's full convolutions multiply
-    G3  few fragments       three or more branches behind one value, each a layer or two, against the same rate
-    G4  element-wise work   operators without a MAC: activations that did not fuse, sums, products, scales
+    G1  equal channels      a 1x1 convolution from I to O channels moves hw(I + O) + IO values for hw·IO MACs; for a
+                            fixed number of MACs, this is least at I = O
+    G2  few groups          group convolutions, compared with the MACs per second of the network's full convolutions
+    G3  few fragments       three or more short branches that read one value, compared with the same rate
+    G4  element-wise work   operators without MACs: activations that were not fused, sums, products, scales
 
-Each is read off the graph and the times of its profile: an upper bound that no edit has confirmed, and the same
-operator may count in several. Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
-2018, section 2.
+Each finding follows from the graph and the times of its profile. It is an upper bound that no edit has confirmed, and
+one operator may count in several findings. Source: Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN
+Architecture Design", 2018, section 2.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from slimseg.planning.pricing.spent import Spent
 from slimseg.results import Finding
 from slimseg.techniques.technique import dimensions
 
-WORTH_SHARE = 0.01  # of the latency
-UNEQUAL = 4.0  # times as many channels on one side of a 1x1
-BRANCHES = 3
+WORTH_SHARE = 0.01  # share of the latency below which a finding is left out
+UNEQUAL = 4.0  # ratio of a 1x1 convolution's larger to its smaller number of channels from which on it counts for G1
+BRANCHES = 3  # number of parallel branches from which on they count for G3
 _BRANCHING = (*ops.CONVOLUTIONS, *ops.POOLINGS)
 
 
 def guidelines(graph: Graph, times: Mapping[str, float], latency_ms: float) -> tuple[Finding, ...]:
-    """What each guideline finds, if it is worth naming; `times` are milliseconds by node (`layer_times`)."""
+    """One finding for each guideline that could save at least `WORTH_SHARE`; `times`: milliseconds by node name."""
     timed = {node: times[node.name] for node in graph.layers() if times.get(node.name, 0.0) > 0}
     found = (each(graph, timed, latency_ms) for each in (_unequal_channels, _groups, _fragments, _element_wise))
     return tuple(each for each in found if each is not None and each.share >= WORTH_SHARE)
@@ -93,7 +93,7 @@ def _element_wise(graph: Graph, timed: _Times, latency_ms: float) -> Finding | N
 
 
 def _branches(graph: Graph, source: fx.Node) -> list[list[fx.Node]]:
-    """What computes side by side on one value, each branch up to where it joins another or splits."""
+    """The parallel branches that read one value, each up to the node where it joins another branch or splits."""
     branches = []
     for reader in source.users:
         if graph.layer_as(reader, _BRANCHING) is None:
@@ -108,7 +108,7 @@ def _branches(graph: Graph, source: fx.Node) -> list[list[fx.Node]]:
 def _at_full_rate(
     graph: Graph, timed: _Times, nodes: Sequence[fx.Node], name: str, what: str, latency_ms: float
 ) -> Finding | None:
-    """These layers against the rate of the network's full convolutions; what takes no MACs would go."""
+    """A finding: the time that `nodes` would take if they computed at the rate of the network's full convolutions."""
     full = [node for node in timed if _is_full(graph, node) and node not in nodes]
     if not nodes or not full:
         return None
@@ -141,7 +141,7 @@ def _ratio(layer: nn.Conv2d) -> float:
 
 
 def _bytes_over_least(graph: Graph, node: fx.Node, layer: nn.Conv2d) -> float:
-    """Values moved, over those of a 1x1 with the same MACs and equal channels."""
+    """Values moved, divided by those of a 1x1 convolution with as many MACs and equal numbers of channels."""
     weights = layer.in_channels * layer.out_channels
     height, width = graph.shape(node)[2:]
     least = 2 * height * width * math.sqrt(weights) + weights

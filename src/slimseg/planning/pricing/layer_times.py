@@ -1,4 +1,4 @@
-"""From a profile by operator to milliseconds by graph node."""
+"""Converts a profile by operator into milliseconds by graph node."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from slimseg.runtimes.layer_names import worker
 
 
 def layer_times(graph: Graph, profile: Profile) -> dict[str, float]:
-    """Milliseconds by node, of a profile of the graph's own file or of one that slimseg wrote of it.
+    """Milliseconds by node name, from a profile of the graph's own file or of one that slimseg wrote from the graph.
 
-    An operator's time belongs to the node that does the work: the convolution, not the batch norm or activation fused
-    into it, which have no entry. One that does a part of a layer's work (`<node>_gate`) counts for that layer.
+    An operator's time belongs to its main node: to the convolution, not to the batch norm or activation fused into it,
+    which have no entry. An operator that does part of a layer's work (`<node>_gate`) counts for that layer.
     """
     nodes = {node.name for node in graph.layers()}
     times: dict[str, float] = {}
@@ -26,6 +26,6 @@ def layer_times(graph: Graph, profile: Profile) -> dict[str, float]:
 
 
 def part_ms(times: Mapping[str, float], names: list[str]) -> float | None:
-    """What these nodes took together; None where the profile tells of none of them."""
+    """Total milliseconds of these nodes; None if the profile has no time for any of them."""
     known = [times[name] for name in names if name in times]
     return sum(known) if known else None

@@ -1,13 +1,13 @@
-"""What the profile of a file says by itself, without an edit: time in which little of the network is computed.
+"""Findings from a file's profile alone, without an edit: time in which the machine computes little.
 
-Each finding adds up operators of one kind. `before_ms` is what they took and `after_ms` what is left if they go: an
-upper bound that no what-if has confirmed. An operator counts for the first kind that claims it:
+Each finding adds up the operators of one kind. `before_ms` is their time, and `after_ms` the time that remains if they
+are removed: an upper bound that no what-if has confirmed. An operator counts only for the first kind that fits:
 
-    left to built-in kernels    XNNPACK did not take them, with the conversions around them
+    left to built-in kernels    operators that XNNPACK does not run, with the conversions around them
     float islands               dequantise, a few operators in float, quantise again
-    transposes, quantise and dequantise, space to batch and back, activations that no layer before takes in
-    badly served                layers at less than a third of what the machine reaches; what it would take is left
-    more bytes than MACs        layers whose time goes into moving values (article, section 3.4 (1))
+    transposes, quantise and dequantise, space to batch and back, activations not fused into a layer
+    badly served                layers at less than a third of the machine's peak rate; their time at the peak remains
+    more bytes than MACs        memory-bound layers: they move more bytes than they compute multiply-accumulates
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from slimseg.planning.pricing.spent import Spent
 from slimseg.results import Finding, LayerProfile, Needs, Profile
 
-WORTH_SHARE = 0.005  # of the latency
+WORTH_SHARE = 0.005  # share of the latency below which a finding is left out
 _ACTIVATIONS = frozenset(
     [
         "RELU",
@@ -38,7 +38,7 @@ _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 def observe(profile: Profile) -> tuple[Finding, ...]:
-    """Findings by kind of operator, those that take time worth naming."""
+    """Findings by kind of operator, without those that could save less than `WORTH_SHARE`."""
     free = {layer.name: layer for layer in profile.layers if layer.latency_ms > 0}
     found = [
         *_fallbacks(profile, free),
@@ -70,7 +70,7 @@ def _fallbacks(profile: Profile, free: _Layers) -> Iterable[Finding]:
 
 
 def _islands(profile: Profile, free: _Layers) -> Iterable[Finding]:
-    """The conversions are what goes; the operators inside stay, as integers."""
+    """Findings in which only the conversions are saved; the operators inside an island stay, as integer operators."""
     for each in profile.islands:
         reason = (
             f"{', '.join(each.ops)} in float from {each.layers[0]} on, between dequantise and quantise, in a file of "
@@ -80,7 +80,7 @@ def _islands(profile: Profile, free: _Layers) -> Iterable[Finding]:
 
 
 def _conversions(profile: Profile, free: _Layers) -> Iterable[Finding]:
-    """Those between integers and floats; where there are islands, theirs are told already."""
+    """Quantise and dequantise operators; none if there are float islands, whose findings count them already."""
     found = list(_by_op(profile, free, "quantise and dequantise", "images", _CONVERSIONS, "values change their type"))
     return () if profile.islands else found
 
@@ -95,7 +95,7 @@ def _by_op(
 
 
 def _badly_served(profile: Profile, free: _Layers) -> Iterable[Finding]:
-    """By kind of operator; what the machine's roof allows is left of each."""
+    """One finding per kind of operator; `after_ms` is the shortest time that the machine's roof allows."""
     for op in sorted({layer.op for layer in free.values()}):
         names = [layer.name for layer in free.values() if layer.op == op and layer.bound == "badly served"]
         layers = _claim(free, names)
@@ -117,7 +117,7 @@ def _moved(profile: Profile, free: _Layers) -> Iterable[Finding]:
 
 
 def _balance(profile: Profile, moved: int) -> str:
-    """Where arithmetic and memory of this machine take the same time."""
+    """In words, the MACs per byte at which this machine's arithmetic and memory take equal time; "" if unknown."""
     if not profile.roofs or not profile.roofs[0].bandwidth:
         return ""
     roof = profile.roofs[0]
@@ -126,7 +126,7 @@ def _balance(profile: Profile, moved: int) -> str:
 
 
 def _claim(free: _Layers, names: Iterable[str]) -> list[LayerProfile]:
-    """These layers, slowest first, no longer free for kinds that come later."""
+    """The layers of these names that are still free, slowest first; removes them from `free`."""
     return sorted((free.pop(name) for name in names if name in free), key=lambda layer: -layer.latency_ms)
 
 
@@ -135,7 +135,7 @@ def _spent(layers: Sequence[LayerProfile]) -> float:
 
 
 def _largest(layers: Sequence[LayerProfile]) -> str:
-    """The operators counted, and the slowest with its shape."""
+    """The number of operators, and the slowest of them with its output shape and time."""
     first = layers[0]
     shape = "x".join(str(length) for length in first.output_shape[1:])
     several = f"{len(layers)} {first.op} operators, the slowest" if len(layers) > 1 else f"the {first.op}"

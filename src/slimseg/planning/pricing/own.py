@@ -1,4 +1,4 @@
-"""The user's own deployed file, where that is what a Graph was opened from: the baseline of everything."""
+"""The user's own deployed file, if a Graph was opened from one: all results are compared with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slimseg.runtimes import registry
 
 
 def own_file(graph: Graph) -> Path | None:
-    """The user's file, if it is still the network: not where that was brought to another input size."""
+    """The user's file; None if there is none, or if the network was changed to another input size since."""
     if graph.source is None:
         return None
     shape = registry.of(graph.source).read(graph.source).inputs[0].shape
@@ -17,6 +17,6 @@ def own_file(graph: Graph) -> Path | None:
 
 
 def own_file_for(graph: Graph, runtime: str) -> Path | None:
-    """The same, where the file is one of that runtime."""
+    """The user's file if it is a file of that runtime, else None."""
     own = own_file(graph)
     return own if own is not None and registry.of(own).name == runtime else None

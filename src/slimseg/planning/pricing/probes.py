@@ -1,8 +1,8 @@
-"""Images to compare two networks on where the user gives none: the spectrum of photographs, without what they show.
+"""Synthetic images on which two networks are compared if the user gives none: noise with the spectrum of photographs.
 
-Natural images have amplitudes that fall as one over the frequency (Field, "Relations between the statistics of natural
-images and the response properties of cortical cells", 1987). Noise of that spectrum, with shapes of one colour on it
-and fine noise over all, takes every layer through the values that it sees in use; flat black and white are its limits.
+The amplitudes of natural images fall as one over the frequency (Field, "Relations between the statistics of natural
+images and the response properties of cortical cells", 1987). Noise with this spectrum, plus shapes of one colour and
+fine noise, gives every layer about the range of values that it sees in use. A black and a white image add the extremes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Layers whose height or width is no multiple of 8, and what that costs, measured (article, section 2).
+"""Measures what it costs that a layer's height or width is no multiple of 8.
 
-The article asks for sides in multiples of 8 in every layer, not in the input alone. The slowest of the convolutions
-with other sides are timed alone, as they are and at the next multiples, and compared per pixel. On XNNPACK, which packs
-pixels into tiles of its own, the answer has been: nothing (benchmarks/README.md). Where a runtime minds, it shows here.
+The article that `techniques.technique` cites advises multiples of 8 in every layer, not only in the input. The slowest
+convolutions with other sizes are timed alone, at their own size and at the next multiples of 8, and their times per
+pixel are compared. On XNNPACK, which packs pixels into its own tiles, no cost was found (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from slimseg.results import Finding
 from slimseg.techniques.technique import ARTICLE
 
 STEP = 8
-WORTH_SHARE = 0.05  # of the latency, that such layers have to take
-MEASURED = 2  # of the slowest
+WORTH_SHARE = 0.05  # share of the latency that such layers must take together for a finding
+MEASURED = 2  # number of layers that are timed, slowest first
 
 
 def odd_sides(
     graph: Graph, times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> tuple[Finding, ...]:
-    """One finding for all such layers, or none where there are none that take time; `times` by node."""
+    """One finding for all such layers, or none if they take too little time; `times`: milliseconds by node name."""
     odd = sorted((node for node in graph.layers() if _is_odd(graph, node)), key=lambda node: -times.get(node.name, 0.0))
     spent = sum(times.get(node.name, 0.0) for node in odd)
     if spent < WORTH_SHARE * latency_ms:
@@ -38,7 +38,7 @@ def odd_sides(
     for node in odd[:MEASURED]:
         try:
             ratios[node] = _time_per_pixel(graph, node, deployment)
-        except SlimsegError:  # a part that cannot be written or run alone says nothing
+        except SlimsegError:  # skip a layer that cannot be written or run alone
             continue
     if not ratios:
         return ()
@@ -56,7 +56,7 @@ def odd_sides(
 
 
 def _is_odd(graph: Graph, node: fx.Node) -> bool:
-    """Smaller maps than two steps have no multiple of 8 near them."""
+    """Whether a convolution's height or width is no multiple of 8; maps below 16 pixels, far from one, do not count."""
     if graph.layer_as(node, (nn.Conv2d, nn.ConvTranspose2d)) is None:
         return False
     sides = graph.shape(node)[2:]
@@ -64,11 +64,11 @@ def _is_odd(graph: Graph, node: fx.Node) -> bool:
 
 
 def _time_per_pixel(graph: Graph, node: fx.Node, deployment: Deployment) -> float:
-    """Of the layer as it is, over that at the next multiples of 8."""
+    """Time per pixel of the layer at its own size, divided by that at the next multiples of 8."""
     alone = edit.extract(graph, producer(node).name, node.name)
     layer = graph.layer(node)
     height, width = alone.input_size
-    # Whatever the layer makes of a side, multiples of 8 times its stride give multiples of 8.
+    # An input side that is a multiple of 8 times the stride gives an output side that is a multiple of 8.
     down, across = pair(layer.stride) if isinstance(layer, nn.Conv2d) else (1, 1)
     even = edit.at_input_size(alone, (_up(height, STEP * down), _up(width, STEP * across)))
     price = whatif.compare(alone, even, deployment)

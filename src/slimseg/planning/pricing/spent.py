@@ -1,4 +1,4 @@
-"""Time that layers took in the profile of the whole network, and how much of it something found there could save."""
+"""The time that layers take in the profile of the whole network, turned into a finding of how much could be saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimseg.techniques.technique import ARTICLE
 
 @dataclass(frozen=True)
 class Spent:
-    """What some layers took of the network's latency, and what is left of it if what is found there goes."""
+    """Some layers' part of the network's latency (`before_ms` of `whole_ms`), and what would remain (`after_ms`)."""
 
     layers: Sequence[str]
     before_ms: float
@@ -27,7 +27,7 @@ class Spent:
         paper: str = f"{ARTICLE}, section 3.4",
         basis: Literal["what-if", "profile"] = "profile",
     ) -> Finding:
-        """With the basis "profile" an upper bound, which no edit has confirmed."""
+        """A finding on these layers; with the basis "profile" its saving is an upper bound that no edit confirmed."""
         return Finding(
             technique=name,
             layers=tuple(self.layers),

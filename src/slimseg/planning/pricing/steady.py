@@ -1,8 +1,8 @@
-"""Latencies that tell small edits apart: many short loads of the same files, of each the undisturbed rounds.
+"""Latencies precise enough to measure small edits: the files are loaded many times, and timed briefly after each load.
 
-Where a file happens to lie in memory moves its time by about a per cent for as long as it is loaded, so that more
-rounds of one load do not help: savings of 0.1 to 1 ms in networks of 4 ms differ by 0.04 ms from load to load, while
-nine rounds of a load tell them to 0.03 ms. The mean over loads is steady, and their spread says how steady it is.
+The memory addresses of a loaded file change its latency by about 1 % until it is loaded again, so more rounds of one
+load do not help. In networks of 4 ms, savings of 0.1 to 1 ms vary by 0.04 ms from load to load, while nine rounds of
+one load already measure them to 0.03 ms. So the mean over loads is taken, and their spread gives its standard error.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from slimseg.runtimes import benchmark, calm, child
 from slimseg.runtimes.calm import Seen
 
 FEWEST_LOADS = 6
-SECONDS_OF_A_LOAD = 1.0  # of rounds, of all files together; loading takes about as long
-MOST_ROUNDS = 300  # of a load
-KNOWN = 0.03  # a saving whose standard error is a larger share of it is not known yet
+SECONDS_OF_A_LOAD = 1.0  # timing per load, all files together; loading takes about as long
+MOST_ROUNDS = 300  # per load
+KNOWN = 0.03  # largest standard error, as a share of the saving, at which a saving counts as known
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,27 @@ class Steady:
 
     @classmethod
     def of_loads(cls, loads_ms: Sequence[Sequence[float]], seen: Seen = calm.NOTHING) -> Steady:
-        """Loads at one pace: one at which the whole machine was slower is brought to the pace of the quickest."""
+        """All loads at one pace: loads during which the whole machine was slower are scaled to the quickest load."""
         totals = [sum(load) for load in loads_ms]
         paces = [total / min(totals) if total > calm.CALM * min(totals) else 1.0 for total in totals]
         return cls(tuple(tuple(each / pace for each in load) for load, pace in zip(loads_ms, paces, strict=True)), seen)
 
     def of(self, files: int) -> Steady:
-        """The first files alone."""
+        """The times of the first `files` files only."""
         return Steady(tuple(load[:files] for load in self.loads_ms), self.seen)
 
     def at_pace(self, pace: float) -> Steady:
-        """The same on a machine that takes `pace` times as long."""
+        """The same times on a machine that takes `pace` times as long."""
         return Steady(tuple(tuple(pace * each for each in load) for load in self.loads_ms), self.seen)
 
     @property
     def latencies_ms(self) -> tuple[float, ...]:
-        """Of every file, the mean over loads."""
+        """Mean latency of every file over all loads."""
         return tuple(fmean(each) for each in zip(*self.loads_ms, strict=True))
 
     @property
     def savings_ms(self) -> tuple[float, ...]:
-        """What each file takes less than the one before."""
+        """By how many milliseconds each file is faster than the file before it."""
         return tuple(fmean(each) for each in self._differences_ms())
 
     @property
@@ -73,7 +73,7 @@ class Steady:
 
 
 def known(saving_ms: float, error_ms: float) -> bool:
-    """Whether a saving is known well enough to be promised."""
+    """Whether a saving's standard error is at most `KNOWN` times the saving."""
     return error_ms <= KNOWN * abs(saving_ms)
 
 
@@ -82,7 +82,7 @@ def all_known(found: Steady) -> bool:
 
 
 def in_line(steps: Sequence[Steady]) -> list[Steady]:
-    """Timings that each begin with the file with which the one before ends, all at the pace of the first."""
+    """Scale all timings to the pace of the first; each must begin with the file with which the one before ends."""
     made: list[Steady] = []
     for step in steps:
         made.append(step.at_pace(made[-1].latencies_ms[-1] / step.latencies_ms[0]) if made else step)
@@ -96,11 +96,13 @@ def time_files(
     enough: Callable[[Steady], bool] = all_known,
     until: float = math.inf,
 ) -> Steady:
-    """Time files in turns, loaded anew in a fresh process again and again until the seconds are spent.
+    """Time files interleaved, and load them again in a new process until `seconds` have passed.
 
     Args:
-        enough: asked after every load whether what is known will do.
-        until: a `time.monotonic()` after which no load begins but the first, however few there are.
+        paths: the files, in the order in which savings are computed.
+        seconds: longest time to spend, except that at least `FEWEST_LOADS` loads are timed.
+        enough: called after every load; timing ends early if it returns True.
+        until: a `time.monotonic()` after which no further load begins; the first load is always timed.
 
     Raises:
         ModelError, RuntimeFailure: as `benchmark.time_files`.
@@ -133,6 +135,6 @@ def _load(paths: Sequence[Path]) -> tuple[benchmark.Timing, ...]:
 
 
 def quiet_ms(timing: benchmark.Timing) -> float:
-    """Mean of the quicker half of a file's rounds: whatever disturbs makes longer."""
+    """Mean of the faster half of a file's rounds, as disturbances can only make rounds slower."""
     half = (len(timing.rounds_ms) + 1) // 2
     return fmean(sorted(timing.own_ms)[:half])

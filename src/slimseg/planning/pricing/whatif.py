@@ -1,8 +1,8 @@
-"""What-if timing: the part of the network that an edit changes, before and after, timed side by side on the runtime.
+"""What-if timing: the part of the network that an edit changes is timed before and after the edit, on the runtime.
 
-Both parts are written as small files of the wanted deployment and run interleaved in one process, so that the
-machine's noise hits both alike. The files' inputs and outputs have its precision, too: a conversion that the whole
-network would not have is not timed.
+Both versions of the part are written as small files for the deployment and run interleaved in one process, so that
+noise affects both alike. Inputs and outputs of the files have the deployed precision, too, so that no conversion is
+timed that the whole network would not contain.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from slimseg.runtimes.runtime import Ends
 from slimseg.techniques import Site, named
 
 SECONDS_PER_FILE = 0.25
-WHOLE = "whole"  # the network itself among the files of a pricing
+WHOLE = "whole"  # key of the unedited whole network among the written files
 NO_TIME = "not timed: the share of the time limit that is for planning was used"
 
 
@@ -41,21 +41,21 @@ class Price:
     before_ms: float
     after_ms: float
     wins: float = 1.0  # share of the run's undisturbed rounds in which the part was faster after
-    error_ms: float | None = None  # standard error of the saving; None where too few rounds tell
+    error_ms: float | None = None  # standard error of the saving; None if too few rounds count
     seen: Seen = calm.NOTHING
     whole: bool = False  # the part is the whole network
 
     @classmethod
     def of(cls, before: benchmark.Timing, after: benchmark.Timing) -> Price:
-        """Of two files timed in one run, over the rounds in which nothing else took the processor.
+        """The price from two files timed in one run, over the rounds in which no other process had the processor.
 
-        On a busy machine most rounds may be disturbed, by some milliseconds whatever the file takes: a median of all
-        of them then says which file was the unlucky one.
+        On a busy machine most rounds may be disturbed, each by some milliseconds, however short the file's own time
+        is. A median over all rounds would then only show which file was disturbed more often.
         """
         rounds = list(zip(before.own_ms, after.own_ms, strict=True))
         both = zip(rounds, before.counting, after.counting, strict=True)
         counting = [pair for pair, old_counts, new_counts in both if old_counts and new_counts]
-        known = any(before.taken_ms)  # what the rounds had of the processor: then all of them tell something
+        known = any(before.taken_ms)  # if the rounds' processor time was measured, disturbed rounds are usable, too
         pairs = rounds if known and len(counting) < calm.ENOUGH else counting
         savings = [old - new for old, new in pairs]
         wins = sum(saving > 0 for saving in savings) / len(savings) if savings else 0.0
@@ -67,7 +67,12 @@ class Price:
         return self.before_ms - self.after_ms
 
     def objection(self, sure: float = 0.0, worth_ms: float = 0.0) -> str | None:
-        """Why an edit does not pay, or None: no gain, less than `sure` of the rounds won, or saves too little."""
+        """Why an edit does not pay, or None if it does.
+
+        Args:
+            sure: least share of the rounds in which the part must be faster after the edit, 0-1.
+            worth_ms: least saving.
+        """
         measured = f"measured {self.before_ms:.3f} ms before and {self.after_ms:.3f} ms after"
         if self.saving_ms <= 0:
             return f"{measured}, no gain"
@@ -83,7 +88,7 @@ class Priced:
 
     @property
     def seen(self) -> Seen:
-        """How calm the machine was."""
+        """Observed disturbances of the machine, over all prices."""
         return sum((price.seen for price in dict.fromkeys(self.prices.values())), calm.NOTHING)
 
 
@@ -95,8 +100,11 @@ def price(
     seconds_per_file: float | None = None,
     until: float = math.inf,
 ) -> Priced:
-    """Time every site's part of the network before and after its edit, as far as there is time: until `until`, a
-    `time.monotonic()`."""
+    """Time every site's part of the network before and after its edit.
+
+    After `until`, a `time.monotonic()`, the remaining sites are refused. So are sites whose files cannot be written or
+    run.
+    """
     refusals: list[Refusal] = []
     with scratch.folder() as folder:
         files = _Files(folder, deployment)
@@ -126,7 +134,7 @@ def price(
 
 
 def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict[Site, Path]]]:
-    """What is compared with the same file is timed in one run: variants of one site compete on equal terms."""
+    """Sites grouped by their file before the edit; each group is timed in one run, so variants compare fairly."""
     groups: dict[Path, dict[Site, Path]] = {}
     for site, (before, after) in pairs.items():
         groups.setdefault(before, {})[site] = after
@@ -136,7 +144,7 @@ def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict
 def _timed(
     before: Path, afters: Mapping[Site, Path], threads: int, seconds: float
 ) -> dict[Site, Price | RuntimeFailure]:
-    """Prices from one interleaved run; where that fails, from one for each, so that a bad file fails alone."""
+    """Prices from one interleaved run; if it fails, from one run per site, so that one bad file fails alone."""
     try:
         first, *others = benchmark.time_files([before, *afters.values()], threads, seconds)
     except RuntimeFailure as error:
@@ -148,7 +156,7 @@ def _timed(
 
 
 def compare(before: Graph, after: Graph, deployment: Deployment) -> Price:
-    """Two whole networks, side by side."""
+    """Time two whole networks, interleaved."""
     with scratch.folder() as folder:
         files = _Files(folder, deployment)
         pair = [files.of(before, "before"), files.of(after, "after")]
@@ -176,7 +184,7 @@ def _pair(graph: Graph, site: Site, files: _Files) -> tuple[Path, Path]:
     target = end_of_part(graph, site.target, files.deployment)
     try:
         before, after = edit.extract(graph, site.source, target), edit.extract(edited, site.source, target)
-    except Unsupported:  # the part reads more than its source: only the whole tells
+    except Unsupported:  # the part has further inputs beside its source: time the whole network
         return files.of(graph, WHOLE), files.of(edited, f"{site.technique} {site.layers} {site.settings}")
     return files.of(before, f"{site.source} {target}"), files.of(
         after, f"{site.technique} {site.layers} {site.settings}"
@@ -193,7 +201,7 @@ def end_of_part(graph: Graph, target: str, deployment: Deployment) -> str:
 
 
 class _Files:
-    """Writes each part once, however many edits compare themselves with it."""
+    """Writes each part of the network once, however many edits are compared with it."""
 
     def __init__(self, folder: Path, deployment: Deployment) -> None:
         self.folder = folder
@@ -208,10 +216,10 @@ class _Files:
 
 
 def written(graph: Graph, deployment: Deployment, path: Path, ends: Ends | None = None) -> Path:
-    """The graph as a file whose time and size are those of that deployment; its ranges are of noise.
+    """Write the graph to a file with the latency and size of the deployment; int8 ranges are calibrated on noise only.
 
-    `path` gets the suffix of the runtime, and is returned. Inputs and outputs have the precision, too, unless `ends`
-    says otherwise; a mask's file takes floats.
+    Returns `path` with the runtime's suffix. Inputs and outputs have the deployed precision, too, unless `ends` names
+    another; a network that ends with an argmax takes floats.
     """
     its = registry.known(deployment.runtime)
     path = path.with_suffix(its.suffix)

@@ -1,1 +1,1 @@
-"""One run of `slim`, from its folder to its proof."""
+"""One run of `slim`, from opening its folder to the final timing (the proof)."""

@@ -1,7 +1,8 @@
-"""The original as it is deployed without slimseg: the user's own file, else written as it came; and merely quantised
-to int8, where the runtime has that.
+"""The baselines of a run: the original network as an app would deploy it without slimseg.
 
-A third file is the one that edits start from: the original in the precision that is shipped, as slimseg ships it.
+The first baseline is the user's own file or, if there is none, a file written from the unedited network. The second is
+the same network quantised to int8, if the runtime supports int8. A third file is the starting point of the edits: the
+original, written by slimseg in the precision that will be deployed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from slimseg.runtimes import benchmark, deployed, registry
 from slimseg.runtimes.runtime import Runtime
 from slimseg.training.metrics import Accuracy
 
-WORTH_QUANTISING = 1.05  # times faster: less is noise, and int8 costs accuracy
-QUANTISATION_SECONDS = 30.0  # of timing, at most, until it is known what quantisation alone saves
-_ENTRY = "baselines"  # in the journal
+WORTH_QUANTISING = 1.05  # least speed-up for which int8 is used: less is noise, and int8 costs accuracy
+QUANTISATION_SECONDS = 30.0  # longest time spent on timing what quantisation alone saves
+_ENTRY = "baselines"  # name of the entry in the journal
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One file of the original, unedited."""
+    """One file of the unedited original."""
 
     path: Path
     latency_ms: float
@@ -42,14 +43,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Baselines:
-    """The original's files, measured, and the precision to deploy."""
+    """The measured files of the original, and the precision to deploy."""
 
-    float32: Baseline  # the user's own file, whatever it computes in; else in float32, its weights as they came
-    int8: Baseline | None  # None where the runtime has no int8, and where the user's own file is int8
-    start: Path  # as it is deployed, before the first edit
+    float32: Baseline  # the user's own file in any precision; otherwise a float32 file with the original's weights
+    int8: Baseline | None  # None if the runtime has no int8, or if the user's own file is int8
+    start: Path  # the original in the deployed precision, before the first edit
     start_ms: float
     deployment: Deployment
-    refusals: tuple[Refusal, ...]  # of int8, where it makes nothing faster
+    refusals: tuple[Refusal, ...]  # refusal of int8, if int8 is not faster
 
     def quantising(
         self,
@@ -58,12 +59,15 @@ class Baselines:
         seconds: float = QUANTISATION_SECONDS,
         until: float = math.inf,
     ) -> Steady:
-        """The original in float32 and the file that edits start from (or the `deployed` one), timed anew."""
+        """Time the original in float32 and the file that edits start from (or `deployed`, if given) once more.
+
+        `seconds` is the longest time to spend; `until` is a `time.monotonic()` at which timing ends.
+        """
         files = [self.float32.path, deployed or self.start]
         return steady.time_files(files, min(seconds, QUANTISATION_SECONDS), progress, until=until)
 
     def for_deployment(self, deployment: Deployment) -> Baselines:
-        """As they are for a file of that deployment: one in float starts from the original itself."""
+        """The baselines for a file of this deployment: if it differs, edits start from the original float file."""
         if deployment == self.deployment:
             return self
         return replace(self, start=self.float32.path, start_ms=self.float32.latency_ms, deployment=deployment)
@@ -80,13 +84,13 @@ def measured(
     seconds: float = QUANTISATION_SECONDS,
     until: float = math.inf,
 ) -> Baselines:
-    """The files in a run's folder, written and timed once for all starts of the run.
+    """Write and time the baselines in the run's folder; a resumed run reads the times from its journal.
 
     Args:
-        images: for the ranges of int8.
-        accuracy: of a deployed file.
-        seconds: of timing, at most.
-        until: a `time.monotonic()` at which timing ends, however little is known.
+        images: calibration images for the ranges of int8.
+        accuracy: measures the accuracy of a deployed file.
+        seconds: longest time to spend on timing.
+        until: a `time.monotonic()` at which timing ends, even if the standard errors are still large.
     """
     its, in_float = registry.named(budget.runtime), budget.deployment
     if "int8" not in its.precisions:
@@ -103,7 +107,7 @@ def measured(
         if not is_int8:
             its.write(graph, start_float)
             deployed.write_plain_int8(graph, plain, images)
-        # The original and what edits start from side by side: that saving is to be known.
+        # Time until the saving from the original to the file that edits start from has a small standard error.
         count = files.index(start_int8) + 1
         most_s = min(seconds, QUANTISATION_SECONDS)
         found = steady.time_files(files, most_s, progress, lambda now: steady.all_known(now.of(count)), until)
@@ -111,7 +115,7 @@ def measured(
     latencies_ms = dict(zip(files, journal[_ENTRY], strict=True))
     baseline = Baseline(
         original, latencies_ms[original], accuracy(original)
-    )  # first: others are compared with its masks
+    )  # first: its masks are the reference for all others
     if is_int8:
         return Baselines(baseline, None, start_int8, latencies_ms[start_int8], in_int8, ())
     int8 = Baseline(plain, latencies_ms[plain], accuracy(plain))
@@ -132,7 +136,7 @@ def _in_float_alone(
     accuracy: Callable[[Path], Accuracy],
     journal: Journal,
 ) -> Baselines:
-    """Of a runtime without int8: edits start from the original itself."""
+    """Baselines on a runtime without int8: edits start from the original itself."""
     path = own_file_for(graph, its.name) or run / f"original_float{its.suffix}"
     if _ENTRY not in journal:
         if not path.is_file():
@@ -144,10 +148,10 @@ def _in_float_alone(
 
 
 def deployed_precision(budget: Budget, gain: float, float_bytes: int) -> Precision:
-    """int8, unless outputs must stay equal (quantisation needs images and changes values) or it makes nothing faster.
+    """int8, unless the outputs must stay equal (quantisation needs images and changes values) or int8 is not faster.
 
-    `gain` is how many times faster the original is in int8, `float_bytes` its size in float32: where only int8 can be
-    small enough, it is taken for that.
+    `gain` is the original's speed-up in int8, and `float_bytes` its size in float32. If the float file exceeds the
+    budget's size, int8 is used even if it is not faster.
     """
     if budget.needs == "nothing":
         return budget.deployment.precision

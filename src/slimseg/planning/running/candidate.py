@@ -1,4 +1,4 @@
-"""One attempt at a smaller network, deployed, measured, and held against the budget."""
+"""One attempt at a smaller network: deployed, measured, and compared with the budget."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from slimseg.training.metrics import Accuracy
 
 @dataclass(frozen=True)
 class Candidate:
-    """A deployed file, how it came about, and what it was asked to be."""
+    """A deployed file, the plan that led to it, and the budget that it has to meet."""
 
     plan: Plan
-    student: Graph  # trained, in its plain form
-    graph: Graph  # what the file says
+    student: Graph  # the trained network, before the rewrites that follow training
+    graph: Graph  # the network that the file contains
     float_path: Path
     path: Path
     accuracy: Accuracy
@@ -31,8 +31,8 @@ class Candidate:
     original_accuracy: Accuracy
     budget: Budget
     deployment: Deployment
-    form: str = "trained"  # what it is, in words
-    trained: bool = True  # whether any weight was learnt
+    form: str = "trained"  # description for the user, e.g. "exact edits, int8"
+    trained: bool = True  # whether any weight was trained
 
     @property
     def drop(self) -> float:
@@ -43,7 +43,7 @@ class Candidate:
 
     @property
     def checks(self) -> tuple[BudgetCheck, ...]:
-        """Every line of the budget."""
+        """Every bound of the budget, compared with this file."""
         unit = "points of mIoU" if self.accuracy.miou is not None else "% of pixels changed"
         most, drop = self.budget.max_drop, self.drop
         accurate = BudgetCheck("max_drop", f"at most {most:g} {unit}", deploy.points(drop, most), drop <= most)
@@ -55,19 +55,19 @@ class Candidate:
 
     @property
     def rank(self) -> ranking.Rank:
-        """The larger, the better for the budget."""
+        """Sort key: the candidate with the largest rank fits the budget best."""
         ready = self.trained or all(edit.site.needs == "nothing" or edit.site.whole for edit in self.plan.edits)
         return ranking.rank(self.budget, self.drop, self.speedup, registry.size_bytes(self.path), ready)
 
     @property
     def sentence(self) -> str:
-        """What it got of all that was asked for."""
+        """The form with its drop and its speed-up, and its size if the budget bounds that."""
         facts = [f"{wording.budget_name(check)} {check.got}" for check in self.checks]
         speed = [] if self.budget.min_speedup else [f"{self.speedup:.1f}x faster"]
         return f"{self.form}: {', '.join([*facts, *speed])}"
 
     def told(self, chosen: bool) -> DeployedForm:
-        """The same for results."""
+        """The candidate as a result for the user; `chosen`: whether it is the run's result."""
         return DeployedForm(
             form=self.form,
             trained=self.trained,

@@ -1,4 +1,4 @@
-"""From a Graph to the files that are deployed, and from those to the numbers that count."""
+"""Writes the files that are deployed, and turns their measured times into savings, edit by edit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slimseg.training.metrics import Accuracy
 
 Images = Sequence[NDArray[np.uint8]]  # RGB, (height, width, 3)
 QUANTISATION = "int8 quantisation"
-WRITING = "writing the file"  # of the user's own anew
+WRITING = "writing the file"  # slimseg writes the user's own file anew
 
 
 def summarise(graph: Graph, path: Path, latency_ms: float, end_to_end_ms: float, accuracy: Accuracy) -> ModelSummary:
@@ -47,7 +47,7 @@ def summarise(graph: Graph, path: Path, latency_ms: float, end_to_end_ms: float,
 
 
 def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[BudgetCheck, ...]:
-    """The deployed file against what the budget asks of its size and its speed, if it does."""
+    """Checks of the deployed file's size and speed-up, for those of the two that the budget bounds."""
     checks = []
     if budget.max_size_bytes is not None:
         most = budget.max_size_bytes / 1e6
@@ -60,15 +60,16 @@ def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[Bud
 
 
 def points(value: float, most: float = math.inf) -> str:
-    """A loss, to two places or as many more as show whether it is within `most`; never a negative zero."""
+    """A loss with two decimals, or with more if they are needed to show whether it is within `most`; never "-0.00"."""
     return ratios.beside(value, most, 2)
 
 
 def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
-    """Edits that are measured and told together: neighbours of one technique and variant that need nothing.
+    """Groups of edits that are measured and reported together.
 
-    A network of a hundred activations gets a hundred alike exact edits; an approximation stands for itself, but for
-    the channels that are left out all over the network, and for neighbours that save too little to be told apart.
+    Consecutive exact edits of one technique and variant form a group: a network with a hundred activations may get a
+    hundred equal edits. An approximation forms a group of its own, with two exceptions: all edits that remove channels
+    form one group, and so do consecutive edits whose separate savings have large standard errors.
     """
     groups: list[list[PlannedEdit]] = []
     for edit in plan:
@@ -96,9 +97,9 @@ def write_stages(
     deployment: Deployment,
     progress: Progress,
 ) -> list[Path]:
-    """The edits made one group after another on the original: a file for every stage after it.
+    """Apply the groups of edits to the original one after another, and write a file after each group.
 
-    Weights do not matter for time, so the stages are not trained. `images` give int8 files their ranges.
+    Weights do not influence the time, so the stages are not trained. `images` calibrate the ranges of int8 files.
     """
     paths: list[Path] = []
     stage = original
@@ -112,10 +113,10 @@ def write_stages(
 def realised(
     plan: Sequence[PlannedEdit], stages_ms: Sequence[float], errors_ms: Sequence[float] | None = None
 ) -> tuple[AppliedEdit, ...]:
-    """What each group of edits really saved: the difference of two successive stages of one interleaved run.
+    """The measured saving of each group of edits: the difference of two successive stages of one interleaved run.
 
-    `stages_ms` are of the original in the deployed precision, the file after each group, and last the deployed one; the
-    savings add up to the whole gain. `errors_ms` are the savings' standard errors, where they are known.
+    `stages_ms` are the latencies of the original in the deployed precision, of the file after each group, and last of
+    the deployed file; the savings add up to the whole gain. `errors_ms` are the savings' standard errors, if known.
     """
     groups, savings = grouped(plan), savings_ms(stages_ms)
     errors: Sequence[float | None] = errors_ms or [None] * len(groups)
@@ -123,9 +124,10 @@ def realised(
 
 
 def in_place(plan: Sequence[PlannedEdit], stages_ms: Sequence[float]) -> tuple[PlannedEdit, ...]:
-    """The edits with their predictions corrected: what each group saved on top of those before it.
+    """The edits with corrected predictions: what each group saved on top of the groups before it.
 
-    A what-if of a part alone does not see its neighbours in the caches, nor what edits take from one another.
+    A what-if times a part of the network alone. It misses how neighbouring layers share the caches, and that one edit
+    may reduce what another one saves.
     """
     corrected: list[PlannedEdit] = []
     for group, saving_ms in zip(grouped(plan), savings_ms(stages_ms), strict=False):
@@ -139,7 +141,7 @@ def in_place(plan: Sequence[PlannedEdit], stages_ms: Sequence[float]) -> tuple[P
 
 
 def savings_ms(stages_ms: Sequence[float]) -> list[float]:
-    """What each stage of one interleaved run takes less than the one before."""
+    """By how many milliseconds each stage of one interleaved run is faster than the stage before."""
     return [before - after for before, after in pairwise(stages_ms)]
 
 

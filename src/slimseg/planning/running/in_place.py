@@ -1,8 +1,9 @@
-"""Every edit timed where it stands: in the whole network, on top of the edits before it.
+"""Times every edit in place: in the whole network, on top of the edits before it.
 
-A what-if of a part alone sees neither its neighbours in the caches nor what edits take from one another. Time does not
-depend on weights, so all of this is known before anything is trained: predictions are corrected, what gains nothing in
-its place goes, and neighbours of one technique that cannot be told apart are told together.
+A what-if times a part of the network alone. It misses how neighbouring layers share the caches, and that one edit may
+reduce what another one saves. Time does not depend on weights, so edits are timed in place before any training. Then
+predictions are corrected, edits that save nothing in place are removed, and consecutive edits of one technique whose
+separate savings have large standard errors are reported together.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from slimseg.progress import Progress
 from slimseg.techniques.channels import Channels
 from slimseg.techniques.head import Head
 
-SECONDS = 150.0  # of timing, for all files that edits lead to: some edits are a hundredth of the whole
-WORTH = 0.005  # of the latency before the first edit: a saving below it, and not beyond its error, is none
+SECONDS = 150.0  # longest timing of all stages together: some edits save only 1 % of the latency
+WORTH = 0.005  # share of the starting latency: a smaller saving counts only if it is statistically significant
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A plan with its predictions corrected; savings in milliseconds, and their standard errors, of its groups."""
+    """A plan with corrected predictions, and for each group of edits its saving and the saving's standard error."""
 
     plan: Plan
     savings_ms: tuple[float, ...] = ()
     errors_ms: tuple[float, ...] = ()
 
     def lost(self) -> list[tuple[PlannedEdit, str]]:
-        """The edits of groups that do not pay where they stand, and why."""
+        """The edits of all groups that do not pay in place, each with the reason."""
         groups = zip(_groups(self.plan), self.savings_ms, self.errors_ms, strict=True)
         return [
             (edit, f"where it stands it saves {saving_ms:.3f} ms, give or take {error_ms:.3f} ms")
@@ -49,13 +50,13 @@ class Measured:
         ]
 
     def _pays(self, group: Sequence[PlannedEdit], saving_ms: float, error_ms: float) -> bool:
-        """Whether edits save time where they stand, or are there for something else too (size, the host's work)."""
+        """Whether the edits save time in place, or also serve another purpose (file size, work on the host)."""
         if any(_there_for_more(edit) for edit in group):
             return True
         return saving_ms > 0 and (saving_ms > 2 * error_ms or saving_ms > WORTH * (self.plan.start_ms or 0.0))
 
     def told(self) -> Plan:
-        """The plan; where a saving is not known, its neighbour of the same technique is told with it."""
+        """The plan, with imprecisely known savings marked to be reported with a neighbour of the same technique."""
         groups = _groups(self.plan)
         told: list[PlannedEdit] = []
         for group, joined in zip(groups, _joined(groups, self.savings_ms, self.errors_ms), strict=True):
@@ -65,19 +66,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class InPlace:
-    """The network that plans are made on, the file of it before the first edit, and how files are deployed."""
+    """Times plans in place on one network, for one deployment."""
 
-    asked: Graph
-    start: Path
+    asked: Graph  # the network before the first edit
+    start: Path  # its file
     images: deploy.Images
     deployment: Deployment
     progress: Progress
     size_is_bounded: bool = False
     seconds: float = SECONDS
-    until: float = math.inf  # a `time.monotonic()`: what is not known by then stays so
+    until: float = math.inf  # a `time.monotonic()` at which timing ends, even if standard errors are still large
 
     def paying(self, plan: Plan) -> Plan:
-        """The plan with its predictions corrected, without the edits that gain nothing where they stand."""
+        """The plan with corrected predictions, without the edits that save nothing in place."""
         measured = self.timed(plan)
         lost = measured.lost()
         if not lost:
@@ -87,14 +88,14 @@ class InPlace:
             try:
                 without = milder.without(self.asked, [edit.site])
             except (Unsupported, GraphError):
-                continue  # another stands on it
+                continue  # another edit depends on it
             if self.size_is_bounded and _params(without) > _params(milder):
-                continue  # it is there for its bytes
+                continue  # it makes the file smaller
             milder = replace(without, refusals=(*without.refusals, edit.site.refused(reason)))
         return self.timed(milder).told()
 
     def timed(self, plan: Plan) -> Measured:
-        """The plan with its predictions corrected; what the what-ifs alone told is kept beside them."""
+        """The plan with corrected predictions; `alone_saving_ms` keeps the predictions of the what-ifs."""
         every = (*plan.edits, *plan.rewrites)
         if not every:
             return Measured(plan)
@@ -105,7 +106,7 @@ class InPlace:
         return Measured(replace(corrected, start_ms=found.latencies_ms[0]), found.savings_ms, found.errors_ms)
 
     def time(self, stages: Sequence[Path]) -> Steady:
-        """All stages, in turns, until every saving is known or the time for it is spent."""
+        """Time all stages, interleaved, until every saving's standard error is small or the time is used up."""
         return steady.time_files(stages, self.seconds, self.progress, until=self.until)
 
     def stages(self, edits: Sequence[PlannedEdit], folder: Path) -> list[Path]:
@@ -130,10 +131,13 @@ def _with_edits(plan: Plan, every: Sequence[PlannedEdit]) -> Plan:
 def _joined(
     groups: Sequence[Sequence[PlannedEdit]], savings_ms: Sequence[float], errors_ms: Sequence[float]
 ) -> list[bool]:
-    """For every group, whether it is told with the one before: as few as make what is told known."""
+    """For every group, whether it is reported with the group before it.
+
+    Groups of one technique are joined only until their common saving has a small standard error (`steady.known`).
+    """
 
     def known(run: Sequence[int]) -> bool:
-        # A run's saving is the difference of two files, as is that of one group: its error is of the same size.
+        # The saving of joined groups is a difference of two files, as is that of one group: so its error is similar.
         return steady.known(sum(savings_ms[each] for each in run), max(errors_ms[each] for each in run))
 
     def alike(first: int, second: int) -> bool:

@@ -1,11 +1,10 @@
-"""What a run has done so far, kept in its folder, so that a run that was killed goes on where it stopped.
+"""The journal of a run: its finished steps, kept in its folder so that a killed run can resume.
 
-    work/journal.jsonl     who began it and what it was asked for, then one entry a line, in the order in which they
-                           were made
+    work/journal.jsonl     first line: version of slimseg and options of the run; then one entry per line, in order
     work/*.safetensors     the weights after each phase of training
 
-An entry counts if its line is whole, the files that it speaks of are as they were, and so is everything before it: a
-run goes on from the last one that counts. It only goes on under the same conditions, with the same version of slimseg.
+An entry is valid if its line is complete, its files are unchanged, and all entries before it are valid. A run resumes
+after the last valid entry, and only with the same options and the same version of slimseg.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from slimseg.graph.graph import Graph
 from slimseg.training.data import Folder
 
 FILE = "journal.jsonl"
-FORM = 2  # of the entries; to be counted up when entries that were written before can no longer be read
+FORM = 2  # version of the entries' format; increase it when older entries can no longer be read
 
 
 class Journal:
-    """Entries of one run; `resumed` tells whether it was begun before."""
+    """The entries of one run; `resumed` is True if an earlier process left valid entries."""
 
     def __init__(self, folder: Path, conditions: dict[str, Any]) -> None:
-        """Open or begin the journal in `folder`.
+        """Open the journal in `folder`, or begin one; `conditions` are the options of the run, as JSON values.
 
         Raises:
-            OutputError: the run there was asked for something else, or begun by another version of slimseg.
+            OutputError: the run there has other options, or another version of slimseg began it.
         """
         self.path = folder / FILE
         self.conditions = json.loads(json.dumps(conditions))
@@ -50,7 +49,7 @@ class Journal:
         self.started = time.monotonic() - before_s
 
     def _read(self) -> float:
-        """Everything up to the first line that does not count; the seconds that the run had taken by then."""
+        """Read all valid entries; return the seconds that the run had taken until the last of them."""
         seconds = 0.0
         lines = _whole_lines(self.path)
         begun = next(lines, None)
@@ -72,7 +71,7 @@ class Journal:
 
     @property
     def _begun(self) -> dict[str, Any]:
-        """The first line."""
+        """The first line of the journal."""
         return {"slimseg": slimseg.__version__, "form": FORM, "asked": self.conditions}
 
     def _check_version(self, begun: dict[str, Any]) -> None:
@@ -102,11 +101,11 @@ class Journal:
         return self.entries[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        """Keep an entry of JSON values, at once on disk."""
+        """Add an entry of JSON values, and write it to disk at once."""
         self.keep(name, value)
 
     def keep(self, name: str, value: Any, files: Iterable[Path] = ()) -> None:
-        """Keep an entry that counts only as long as these files are as they are now."""
+        """Add an entry that is valid only as long as `files` keep their present contents."""
         digests = {}
         for path in files:
             atomic.settle(path)
@@ -118,7 +117,7 @@ class Journal:
         self.entries[name] = value
 
     def trained(self, phase: str, module: nn.Module, train: Callable[[], object]) -> None:
-        """One phase of training, or the weights that it ended with where the run went through it before."""
+        """Run one phase of training; if the journal has it already, load its final weights instead."""
         path = self.path.with_name(f"{phase}.safetensors")
         if phase in self:
             module.load_state_dict(load_file(path))
@@ -131,12 +130,12 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Time that the run took, the part before it was killed included as far as it was kept."""
+        """Seconds that the run has taken, including earlier processes up to their last valid entry."""
         return time.monotonic() - self.started
 
 
 def _whole_lines(path: Path) -> Iterator[Any]:
-    """What each line says, up to the first one that says nothing."""
+    """The JSON value of each line, up to the first line that is not valid JSON."""
     try:
         for line in path.read_bytes().splitlines():
             yield json.loads(line)
@@ -145,7 +144,7 @@ def _whole_lines(path: Path) -> Iterator[Any]:
 
 
 def _digest(path: Path) -> str:
-    """Of what a file holds; empty where it cannot be read."""
+    """SHA-256 of a file's contents in hexadecimal; empty if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
@@ -153,7 +152,7 @@ def _digest(path: Path) -> str:
 
 
 def listed(folder: Folder) -> str:
-    """A hash of a folder of images: the names and sizes of all that are used."""
+    """A hash of an image folder: of the names and sizes of all images and masks that are used."""
     digest = hashlib.sha256()
     for split in (folder.train, folder.val):
         for path in (*split.images, *(split.masks or ())):
@@ -162,7 +161,7 @@ def listed(folder: Folder) -> str:
 
 
 def fingerprint(graph: Graph) -> str:
-    """A hash of a network: its layers, their weights and what it means."""
+    """A hash of a network: of its layers, its weights, its input shape and its description."""
     digest = hashlib.sha256(f"{graph.input_shape} {graph.description} {graph.module.graph}".encode())
     for name, layer in graph.module.named_children():
         digest.update(f"{name} {layer!r}".encode())  # stride, padding, size, ...

@@ -1,4 +1,4 @@
-"""The proof of a run: all files side by side, every edit where it stands, and what an app would see end to end."""
+"""The proof of a run, its final timing: all files interleaved, every edit in place, and end to end as in an app."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from slimseg.report import wording
 from slimseg.results import AppliedEdit, SlimResult
 from slimseg.runtimes import benchmark, calm, deployed, end_to_end, registry
 
-SECONDS_PER_FILE = 2.5  # of timing
-SIDE_BY_SIDE_SHARE, STEPS_SHARE, END_TO_END_SHARE = 0.15, 0.35, 0.2  # of the time that is left for the proof
+SECONDS_PER_FILE = 2.5  # longest timing of one file, side by side with the others
+SIDE_BY_SIDE_SHARE, STEPS_SHARE, END_TO_END_SHARE = 0.15, 0.35, 0.2  # shares of the time left for the proof
 _IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in"
 _IN_FLOAT = "scales and shifts folded into the layers before them, activations and pads fused"
 
@@ -31,9 +31,9 @@ _IN_FLOAT = "scales and shifts folded into the layers before them, activations a
 def prove(
     original: Graph, baselines: Baselines, best: Candidate, places: InPlace, run: Path, journal: Journal
 ) -> SlimResult:
-    """Put the best candidate into the run's folder as `model`, and measure it beside the baselines.
+    """Copy the best candidate into the run's folder as `model`, and time it interleaved with the baselines.
 
-    What is measured at all is measured in full where there is time until `places.until`, else as far as it goes.
+    Nothing is skipped when time is short: each timing is only shortened so that all fit before `places.until`.
     """
     unchanged = best.path == baselines.float32.path
     final = (run / "model").with_suffix(best.path.suffix)
@@ -50,7 +50,7 @@ def prove(
     steps = _steps(baselines, best, places, run / WORK, time.monotonic() + STEPS_SHARE * left_s)
     latencies_ms = _side_by_side(timings, steps)
     if unchanged:
-        latencies_ms[-1] = latencies_ms[0]  # one and the same file
+        latencies_ms[-1] = latencies_ms[0]  # both are the same file
     best = replace(best, speedup=ratios.speedup(latencies_ms[0], latencies_ms[-1]))
     whole = end_to_end.time_end_to_end(
         files, original.input_size, map_size(original), image=places.images[0], latencies_ms=latencies_ms,
@@ -83,10 +83,10 @@ def prove(
 
 
 def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path, until: float) -> list[Steady]:
-    """All files on the way from the original to the deployed one: what is quantised, then every group of edits.
+    """Time all files from the original to the deployed one: first quantisation, then every group of edits.
 
-    Each step begins with the file that the one before ends with, and is timed for itself as long as it needs; it is
-    brought to the pace of the first, so that what was saved on the way adds up to what was saved.
+    Each step is an interleaved timing of its own, and begins with the file with which the step before ends. All steps
+    are scaled to the pace of the first, so that the savings of all files add up to the total saving.
     """
     planned = (*best.plan.edits, *best.plan.rewrites)
     steps = []
@@ -100,7 +100,7 @@ def _steps(baselines: Baselines, best: Candidate, places: InPlace, folder: Path,
 def _side_by_side(timings: Sequence[benchmark.Timing], steps: Sequence[Steady]) -> list[float]:
     """Latencies of the original, of its int8 file if there is one, and of the deployed file, at the pace of the steps.
 
-    The first and the last are those of the steps, which were timed far longer.
+    The first and the last are taken from the steps, which were timed much longer.
     """
     original_ms, *between_ms, deployed_ms = (timing.calm_ms for timing in timings)
     if not steps:
@@ -110,10 +110,10 @@ def _side_by_side(timings: Sequence[benchmark.Timing], steps: Sequence[Steady]) 
 
 
 def _edits(baselines: Baselines, best: Candidate, steps: Sequence[Steady]) -> tuple[AppliedEdit, ...]:
-    """What quantisation (or writing the file) and each group of edits really saved on top of those before it.
+    """The measured savings of quantisation (or of writing the file) and of each group of edits, in their order.
 
-    A prediction is a share of the time before the first edit: milliseconds of a machine that has become slower or
-    faster since then would compare the machine, not the edit.
+    Predictions are scaled to the machine's present pace, by the latency of the file before the first edit. Otherwise
+    a machine that has become slower or faster since the prediction would look like a wrong prediction.
     """
     before = [] if baselines.start == baselines.float32.path else [_before_edits(baselines, steps[0])]
     planned = (*best.plan.edits, *best.plan.rewrites)
@@ -126,7 +126,7 @@ def _edits(baselines: Baselines, best: Candidate, steps: Sequence[Steady]) -> tu
 
 
 def _before_edits(baselines: Baselines, found: Steady) -> AppliedEdit:
-    """What lies between the original and the file that edits start from: 8 bits, or the same written by slimseg."""
+    """The step from the original to the file that edits start from: int8 quantisation, or rewriting by slimseg."""
     pace = found.latencies_ms[0] / baselines.float32.latency_ms
     (realised_saving_ms,) = found.savings_ms
     errors_ms = found.known_errors_ms

@@ -1,4 +1,4 @@
-"""How long to train what: the recipe that brings an edited network back to its accuracy within the time there is."""
+"""The training recipe that recovers the accuracy of an edited network within the available time."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from slimseg.training.normalisation import recalibrate
 from slimseg.training.precision import Pace, pace
 
 MIMIC_STEPS, DISTIL_STEPS = 150, 700
-MIMIC_SHARE = 0.2  # of the time, at most
+MIMIC_SHARE = 0.2  # largest share of the training time that mimicry may take
 RECALIBRATION_BATCHES = 12
-_WITH_GRADIENTS = 3.0  # times as long as forward alone: about two more for the gradients
+_WITH_GRADIENTS = 3.0  # time of a forward and backward pass, over that of a forward pass
 Loss = Callable[[distil.Batch], Tensor]
 
 
 class Recovery:
-    """Trains one student in place: new blocks mimic the old ones, then all that follows the first edit is distilled.
+    """Trains one student network in place, with the original as its teacher.
 
-    What comes before the first edit stays frozen, and is computed once for teacher and student.
+    First each new block learns to mimic the block that it replaces; then all layers from the first edit on are
+    distilled together. Layers before the first edit stay frozen, and are computed once for teacher and student.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Recovery:
         checkpoints: Path | None = None,
         large_teacher: bool = False,
     ) -> None:
-        """`checkpoints` is a folder for the state of training: a recovery that finds one there goes on from it.
+        """Prepare the recovery of `student`, which `plan` made from `original`.
 
-        With `large_teacher` the student of another input size learns the classes that the original sees at its own.
+        `checkpoints` is a folder for the state of training; a recovery resumes from a checkpoint that it finds there.
+        With `large_teacher`, a student of another input size learns from the original at the original's input size.
         """
         torch.manual_seed(seed)
         self.teacher = _teacher(original, student.input_size)
@@ -74,17 +76,17 @@ class Recovery:
         self.batches = iter(Batches(self.student, folder, with_labels, seed, size))
 
     def leg_s(self) -> float:
-        """About how long mimicry and a first leg take in full, from steps of it; 0 where that cannot be told."""
+        """Estimated seconds for mimicry and the first leg of distillation, from a few timed steps; 0 if unknown."""
         distil.freeze_except(self.student, lambda layer: layer in self.changed)
         step_s = self._pace(self._distil_loss(), "distil").step_s
         self.student.module.zero_grad(set_to_none=True)
         return (MIMIC_STEPS + DISTIL_STEPS) * (step_s or 0.0)
 
     def mimic_blocks(self, until: float) -> int:
-        """Each new block alone learns what the old one gave; `until` is a `time.monotonic()`.
+        """Train each new block to give the output of the block that it replaces; `until` is a `time.monotonic()`.
 
         Returns:
-            How many steps were made.
+            Number of training steps.
         """
         self.recalibrate()
         if not self.pairs:
@@ -98,12 +100,13 @@ class Recovery:
         return steps
 
     def distil_whole(self, until: float, leg: int = 0) -> int:
-        """The whole learns what the original thinks: `leg` after leg, each twice as long as the one before.
+        """Distil the whole network in one `leg` (0, 1, ...), each leg twice as long as the one before.
 
-        A leg is a cosine of the learning rate of its own, which ends at the latest at `until`.
+        Every leg has its own cosine schedule of the learning rate, and ends at `until` at the latest, a
+        `time.monotonic()`.
 
         Returns:
-            How many steps were made.
+            Number of training steps.
         """
         distil.freeze_except(self.student, lambda layer: layer in self.changed)
         return self._train(
@@ -131,27 +134,27 @@ class Recovery:
             self.progress.say(f"{what}: {checkpoint} is damaged, so that this part of the training starts over")
             checkpoint.unlink()
             log = learn(checkpoint, self.seed)
-        return max(log.steps, int(checkpoint is not None and checkpoint.is_file()))  # those before a kill count
+        return max(log.steps, int(checkpoint is not None and checkpoint.is_file()))  # earlier processes count
 
     def _pace(self, loss: Loss, phase: str) -> Pace:
-        """Measured once for all legs."""
+        """Time per step and precision of a phase of training, measured once for all legs."""
         if phase not in self.paces:
             self.paces[phase] = pace(loss, next(self.batches))
         return self.paces[phase]
 
     def recalibrate(self) -> None:
-        """Measure the statistics of batch norm anew: where an edit changed what comes before, they are others."""
+        """Measure the statistics of batch norm again in all changed layers, since edits change their inputs."""
         images = (batch.images for batch in islice(self.batches, RECALIBRATION_BATCHES))
         recalibrate(self.student.module, images, lambda layer: layer in self.changed)
 
 
 def expected_leg_s(original: Graph, images: Tensor, pixels: float, kept: float) -> float:
-    """About how long mimicry and a first leg will take, before there is a plan.
+    """Estimated seconds for mimicry and the first leg of distillation, before there is a plan.
 
     Args:
         images: a few preprocessed images (N, 3, H, W) for the original.
-        pixels: the share of them that the student's input will have.
-        kept: the share of the computation for one pixel that the student will have kept.
+        pixels: pixels of the student's input, as a share of those of the original's input, 0-1.
+        kept: computation per pixel in the student, as a share of that in the original, 0-1.
     """
     with torch.inference_mode():
         original(images[:1])
@@ -163,7 +166,7 @@ def expected_leg_s(original: Graph, images: Tensor, pixels: float, kept: float) 
 
 
 def _teacher(original: Graph, size: tuple[int, int]) -> Graph:
-    """The original's logits for images of that size, never trained."""
+    """A frozen copy of the original that gives logits for images of this size (height, width)."""
     teacher = original.copy() if size == original.input_size else edit.at_input_size(original, size)
     for parameter in teacher.module.parameters():
         parameter.requires_grad_(False)
@@ -172,10 +175,10 @@ def _teacher(original: Graph, size: tuple[int, int]) -> Graph:
 
 
 def _pairs(teacher: Graph, student: Graph, plan: Plan, deployment: Deployment) -> list[distil.BlockPair]:
-    """One per approximated block; exact edits have nothing to learn.
+    """One pair of old and new block for each approximation; exact edits need no training.
 
-    A block whose result a later exact edit moved (a resize put behind the classifier) has no counterpart any more
-    and learns with the whole, as does one whose ends lost channels themselves.
+    Two kinds of block have no pair, and are only trained with the whole network: a block whose output was moved by a
+    later exact edit (a resize put behind the classifier), and a block whose own input or output lost channels.
     """
     old, new = ({node.name for node in graph.module.graph.nodes} for graph in (teacher, student))
     known = (site for site in _approximated(plan) if site.source in old & new and site.target in old)
@@ -189,7 +192,7 @@ def _approximated(plan: Plan) -> list[Site]:
 
 
 def _same_width(teacher: Graph, student: Graph, pair: distil.BlockPair) -> bool:
-    """Whether both ends of a block have the channels that they had."""
+    """Whether input and output of a block still have as many channels as in the teacher."""
     return all(
         teacher.shape(teacher.node(name))[1] == student.shape(student.node(name))[1]
         for name in (pair.source, pair.target)
@@ -197,7 +200,7 @@ def _same_width(teacher: Graph, student: Graph, pair: distil.BlockPair) -> bool:
 
 
 def _changed(teacher: Graph, student: Graph) -> set[str]:
-    """Names of layers whose values an edit changed; every layer where only the input or the head did."""
+    """Names of layers whose values an edit changed; all layers if none of these has weights."""
     distil.freeze_except(student, lambda _: False)
     shared = distil.shared_values(teacher, student)
     changed = {str(node.target) for node in student.layers() if node.name not in shared}

@@ -1,4 +1,4 @@
-"""The folder of a run: a new one, that of an unfinished run, which goes on, or that of the same run, finished."""
+"""The folder of a run. It is new, or holds an unfinished run to resume, or the same run, finished."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from slimseg.planning.running.journal import Journal
 from slimseg.report.files import read_json
 from slimseg.results import SlimResult
 
-WORK = "work"  # within it, what only the run needs
+WORK = "work"  # subfolder for files that only the unfinished run needs
 RESULT = "result.json"
 COMMAND = "slim"
-_OLD_JOURNAL = "journal.json"  # of slimseg before it noted its version
+_OLD_JOURNAL = "journal.json"  # journal of early versions of slimseg, which did not record their version
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder for this process alone."""
+    """A run's folder, locked for this process."""
 
     folder: Path
     journal: Journal
@@ -37,12 +37,12 @@ class RunFolder:
 
     @property
     def result(self) -> SlimResult | None:
-        """What the run came to, where it is finished."""
+        """The run's result; None if the run is not finished."""
         state = self.claim.state
         return read_json(SlimResult, self.folder / RESULT) if state is not None and state.finished else None
 
     def finish(self) -> None:
-        """Note that all files are there, and remove what only the run needed."""
+        """Mark the run as finished, and remove the files that only the unfinished run needed."""
         for path in self.folder.iterdir():
             atomic.settle(path)
         self.claim.finish()
@@ -51,21 +51,21 @@ class RunFolder:
 
 @contextmanager
 def opened(out: Path, graph: Graph, asked: dict[str, Any]) -> Iterator[RunFolder]:
-    """The folder for a run on a network, kept from other processes until the end of the block.
+    """Open the folder for a run on a network, locked against other processes until the end of the block.
 
-    A run that was stopped before anything was worth keeping starts over, with whatever is asked for now.
+    A run that was stopped before its first journal entry starts over, with the options given now.
 
     Args:
-        asked: all that the run is asked for, as JSON values. The same again is the same run.
+        asked: all options of the run, as JSON values. A run with the same options is the same run.
 
     Raises:
-        OutputError: something else is in the folder, a run that was asked for something else, or one of another version
-            of slimseg; another process works in it; it has no room, or cannot be made.
+        OutputError: the folder holds other files, a run with other options, or a run of another version of slimseg;
+            another process uses it; its disk has too little space; or it cannot be created.
     """
     _check(out, asked)
     _check_room(out, graph)
     with claim.claimed(out) as own:
-        _check(out, asked)  # again, as another process may have ended in between
+        _check(out, asked)  # again: another process may have changed the folder before the lock was taken
         work = out / WORK
         finished = _is_finished(own.state, out)
         if finished:
@@ -81,7 +81,11 @@ def opened(out: Path, graph: Graph, asked: dict[str, Any]) -> Iterator[RunFolder
 
 
 def _check(out: Path, asked: dict[str, Any]) -> None:
-    """Raises: OutputError where a run that is asked for this has no business in the folder."""
+    """Check that a run with these options may use the folder.
+
+    Raises:
+        OutputError: the folder holds other files, another command's output, or a finished run with other options.
+    """
     state = claim.state_of(out)
     if not claim.is_new(out) and not claim.is_ours(out):
         raise OutputError(f"{out} {_what_is_in(out)}: give another folder for the run")
@@ -97,7 +101,7 @@ def _check(out: Path, asked: dict[str, Any]) -> None:
 
 
 def _is_finished(state: State | None, out: Path) -> bool:
-    """A folder whose files were all removed is new again."""
+    """Whether the folder holds a finished run; a folder whose files were all removed counts as new."""
     return state is not None and state.finished and not claim.is_new(out)
 
 
@@ -121,5 +125,5 @@ def _check_room(out: Path, graph: Graph) -> None:
 def _leave(own: Claim, work: Path) -> None:
     if work.is_dir() and not any(work.iterdir()):
         work.rmdir()
-    if claim.is_new(own.folder):  # nothing was kept
+    if claim.is_new(own.folder):  # the run left no files
         own.give_up()

@@ -1,11 +1,11 @@
-"""How the time of a run is shared out, so that what comes late has its part reserved.
+"""Divides the time limit of a run among its phases, so that the last phases have their time reserved.
 
-what needs no training    up to a quarter of the limit, the baselines included
-planning                  up to two fifths of what is then left for plan and training
-training                  all else
-writing and the proof     the last tenth, or as long as a proof of so slow a network takes, up to a third
+untrained forms           up to a quarter of the limit, including the baselines
+planning                  up to two fifths of the time that is then left for planning and training
+training                  the rest
+writing and the proof     the last tenth of the limit; more for a slow network, up to a third
 
-Where the time is tiny, each of these measures less: fewer images, fewer loads, fewer rounds.
+If the limit is short, each phase measures less: fewer images, fewer loads, fewer rounds.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dataclasses import dataclass
 
 from slimseg.report import units
 
-UNTRAINED_SHARE = 0.2  # of the time from there to the end of training
-PLANNING_SHARE = 0.4  # likewise
-BASELINES_SHARE = 0.1  # of the limit, for timing the baselines
-JUDGING_SHARE = 0.05  # of the limit, for running the original over the images that accuracy is judged on
-PROOF_SHARE, MOST_FOR_PROOF = 0.1, 1 / 3  # of the limit
-PROOF_RUNS, PROOF_STARTS_S = 200, 15.0  # of the original, that a proof takes; and of starting processes
-AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # a limit from which on all images that help are used; the least there are
-ENOUGH = 0.1  # of the steps of a first leg: training less than that recovers too little to be begun
+UNTRAINED_SHARE = 0.2  # share of the time from the start of this phase to the end of training
+PLANNING_SHARE = 0.4  # share of the time from the start of this phase to the end of training
+BASELINES_SHARE = 0.1  # share of the limit for timing the baselines
+JUDGING_SHARE = 0.05  # share of the limit for running the original on the images that measure accuracy
+PROOF_SHARE, MOST_FOR_PROOF = 0.1, 1 / 3  # least and largest share of the limit reserved for the proof
+PROOF_RUNS, PROOF_STARTS_S = 200, 15.0  # time of a proof: so many runs of the original, plus seconds to start processes
+AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # shorter limits use proportionally fewer images, but at least so many
+ENOUGH = 0.1  # share of the first leg's steps; training is not begun if fewer are possible, as it recovers too little
 _MINUTE = 60
 
 
 @dataclass(frozen=True)
 class TimePlan:
-    """One run; `started` and what is returned as a time are of `time.monotonic()`."""
+    """The time limits of one run. `started` and all `..._until` and `ends` are values of `time.monotonic()`."""
 
     started: float
     limit_s: float
-    latency_s: float = 0.0  # of the original, once it is known
+    latency_s: float = 0.0  # latency of the original; 0 until it is measured
 
     @property
     def ends(self) -> float:
@@ -41,21 +41,21 @@ class TimePlan:
 
     @property
     def proof_s(self) -> float:
-        """Reserved for writing and the proof."""
+        """Seconds reserved for writing the files and for the proof."""
         needed = PROOF_STARTS_S + PROOF_RUNS * self.latency_s
         return min(MOST_FOR_PROOF * self.limit_s, max(PROOF_SHARE * self.limit_s, needed))
 
     @property
     def baselines_until(self) -> float:
-        """Of timing the baselines, if it begins now."""
+        """When timing of the baselines must end, if it begins now."""
         return time.monotonic() + BASELINES_SHARE * self.limit_s
 
     def some(self, images: int) -> int:
-        """Fewer images where there is little time."""
+        """`images`, reduced in proportion if the limit is short."""
         return max(FEWEST_IMAGES, round(images * min(1.0, self.limit_s / AMPLE_S)))
 
     def judged(self, image_s: float) -> int:
-        """How many images there is time to judge by, where the original takes `image_s` for each."""
+        """Number of images for which there is time to measure accuracy, at `image_s` seconds for each."""
         return int(JUDGING_SHARE * self.limit_s / max(image_s, 1e-6))
 
     @property
@@ -64,30 +64,36 @@ class TimePlan:
 
     @property
     def left_s(self) -> float:
-        """Until training has to end."""
+        """Seconds until training has to end."""
         return max(0.0, self.training_until - time.monotonic())
 
     def untrained_until(self) -> float:
-        """Of what needs no training, if it begins now."""
+        """When the measurement of untrained forms must end, if it begins now."""
         return time.monotonic() + UNTRAINED_SHARE * self.left_s
 
     def planning_until(self) -> float:
-        """Of a plan that begins now."""
+        """When planning must end, if it begins now."""
         return time.monotonic() + PLANNING_SHARE * self.left_s
 
     @property
     def training_s(self) -> float:
-        """What training is sure of, if planning begins now."""
+        """Seconds that training has at least, if planning begins now."""
         return (1 - PLANNING_SHARE) * self.left_s
 
     def enough_s(self, training_s: float) -> float:
-        """A limit, in whole minutes, that leaves so much for training."""
+        """The time limit that leaves `training_s` seconds for training: in seconds, rounded up to whole minutes."""
         passed = time.monotonic() - self.started
         needed = (training_s / (1 - PLANNING_SHARE) + passed) / (1 - PROOF_SHARE)
         return _MINUTE * math.ceil(needed / _MINUTE)
 
     def too_short(self, leg_s: float, left_s: float, enough: bool) -> str:
-        """What the user is told where a leg of training takes longer than there is time for it."""
+        """The message for a leg of training that takes longer than the time left for it.
+
+        Args:
+            leg_s: seconds that the whole leg takes.
+            left_s: seconds that are left for it.
+            enough: whether a shortened leg is still worth starting.
+        """
         follows = "it is cut short" if enough else "edits that need it are left out"
         limit, left = units.duration(self.limit_s), units.duration(left_s)
         return (

@@ -1,11 +1,11 @@
-"""What can be had without training: the original, exact edits, plain int8, both, a smaller input.
+"""The forms of a network that need no training: the original, exact edits, plain int8, both, a smaller input.
 
-    original      in float32, and in int8 where that is faster: the baselines
-    exact edits   priced in the deployed precision, on int8 and on float32
-    input sizes   the smallest that are accurate enough as they are, with the exact edits
+    original      in float32, and in int8 if that is faster: the baselines
+    exact edits   timed in the deployed precision, written in int8 and in float32
+    input sizes   the smallest sizes that are accurate enough without training, combined with the exact edits
 
-Each is a file like any other candidate's, judged on the validation images and timed beside the original. The result of
-a run is the best of these and of what was trained, so it is never worse than any of them.
+Each form is a candidate file, evaluated on the validation images and timed interleaved with the original. The result
+of a run is the best of these and the trained candidates, so it is never worse than any of them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from slimseg.techniques import EXACT, Site, named
 from slimseg.techniques.input_size import InputSize
 from slimseg.training.metrics import Accuracy
 
-MOST_SIZES = 2  # judged on all images
+MOST_SIZES = 2  # number of input sizes that are evaluated on all images
 ORIGINAL = "original"
-_ENTRY, _EXACT = "untrained", "exact edits"  # in the journal
+_ENTRY, _EXACT = "untrained", "exact edits"  # names of entries in the journal
 
 
 @dataclass(frozen=True)
 class _Form:
-    """One form before it is measured; `path` where its file is there already."""
+    """One form before it is measured; `path` is its file, if that exists already."""
 
     name: str
     plan: Plan
@@ -53,26 +53,22 @@ class _Form:
 
 @dataclass(frozen=True)
 class Untrained:
-    """One network in all forms that need no training.
+    """One network in all forms that need no training."""
 
-    `asked` has the output that is asked for; `sizes` gives a network's accuracy in points, quickly; `accuracy` a file's
-    on all validation images. Nothing new is begun after `until`, a `time.monotonic()`.
-    """
-
-    asked: Graph
-    is_original: bool  # its output is the original's
+    asked: Graph  # the network with the kind of output that the user wants
+    is_original: bool  # whether this is the original's kind of output
     baselines: Baselines
     budget: Budget
-    images: deploy.Images  # for the ranges of int8
-    accuracy: Callable[[Path], Accuracy]
-    sizes: Callable[[Graph], float]
-    folder: Path  # of the run's own work
+    images: deploy.Images  # calibration images for the ranges of int8
+    accuracy: Callable[[Path], Accuracy]  # accuracy of a file on all validation images
+    sizes: Callable[[Graph], float]  # quick estimate of a network's accuracy in points, 0-100
+    folder: Path  # the run's work folder
     journal: Journal
     progress: Progress
-    until: float
+    until: float  # a `time.monotonic()` after which no new form is begun
 
     def candidates(self) -> list[Candidate]:
-        """All that could be measured in time, once for all starts of a run; the original is always among them."""
+        """All forms that could be measured in time, always including the original; a resumed run reuses them."""
         if _ENTRY not in self.journal:
             found = self._measured()
             files = [(self._paths(each["form"])[0], self.folder.parent / each["file"]) for each in found]
@@ -88,7 +84,7 @@ class Untrained:
         return [told | {"speedup": speedup} for told, speedup in zip(found, speedups, strict=True)]
 
     def _forms(self) -> Iterator[_Form]:
-        """Those that cost nothing first; then by what they promise."""
+        """The forms to measure: first the baselines, which are measured already, then the most promising ones."""
         plain, base = Plan(self.asked, (), ()), self.baselines
         if self.is_original:
             yield _Form(ORIGINAL, plain, self._float, base.float32.path, base.float32.accuracy)
@@ -111,25 +107,25 @@ class Untrained:
 
     @property
     def _float(self) -> Deployment:
-        """That of the original, unquantised."""
+        """The deployment of the unquantised original."""
         return self.budget.deployment
 
     def _exact(self) -> tuple[PlannedEdit, ...]:
         if _EXACT not in self.journal:
-            half = (time.monotonic() + self.until) / 2  # the rest is for input sizes, and for judging
+            half = (time.monotonic() + self.until) / 2  # the other half is for input sizes and for measuring accuracy
             deployment, progress = self.baselines.deployment, self.progress
             edits = ExactEdits(self.asked, EXACT, deployment, progress, self._objection, half).run()
             self.journal[_EXACT] = Plan(self.asked, (), (), tuple(edits.edits)).as_dict()
         return Plan.replayed(self.asked, self.journal[_EXACT]).rewrites
 
     def _objection(self, before: Graph, after: Graph) -> str | None:
-        """A bound on the size comes before time: some rewrites hold zeros or repeated constants."""
+        """Why an edit is not allowed, or None. Some rewrites enlarge the file by zeros or repeated constants."""
         if self.budget.max_size_bytes is not None and costs.total(after).params > costs.total(before).params:
             return "it has more parameters, and the file's size is bounded"
         return same_kind(before, after)
 
     def _sizes(self) -> Sequence[Site]:
-        """The smallest inputs at which the network, as it is, loses no more than is allowed; the smallest last."""
+        """The smallest input sizes at which the untrained network loses no more than `max_drop`; the smallest last."""
         if not self.budget.allows("images"):
             return ()
         least, accurate = self.sizes(self.asked) - self.budget.max_drop, list[Site]()
@@ -140,7 +136,7 @@ class Untrained:
         return accurate[-MOST_SIZES:]
 
     def _at_size(self, site: Site, exact: Sequence[PlannedEdit]) -> Plan:
-        """The plan that brings the input to a size, with those of the exact edits that can be made there."""
+        """The plan that changes the input size, with those exact edits that can be made at this size."""
         price = whatif.price(self.asked, [site], self.baselines.deployment, self.progress).prices.get(site)
         resized, kept = InputSize().apply(self.asked, site), list[PlannedEdit]()
         graph = resized
@@ -153,7 +149,7 @@ class Untrained:
         return Plan(resized, (PlannedEdit(site, price.saving_ms if price else 0.0, 0.0),), (), tuple(kept))
 
     def _judged(self, form: _Form) -> dict[str, Any] | None:
-        """The form as a file with its accuracy, in JSON's values; None where it cannot be had, or not in time."""
+        """The form's file and accuracy, as JSON values; None if it cannot be written, or not in time."""
         entry, needed = f"untrained {form.name}", form.name == ORIGINAL
         if entry not in self.journal:
             if not (needed or form.accuracy or time.monotonic() < self.until):
@@ -185,7 +181,7 @@ class Untrained:
         }
 
     def _paths(self, name: str) -> tuple[Path, Path]:
-        """Of a form's float file, and of the deployed one."""
+        """Paths of a form's float file and of its deployed file."""
         slug = "_".join(re.findall(r"[a-z0-9]+", name))
         suffix = registry.known(self.budget.runtime).suffix
         return self.folder / deployed.float_name(f"untrained_{slug}"), self.folder / f"untrained_{slug}{suffix}"
@@ -209,9 +205,10 @@ class Untrained:
 
 
 def expected_shares(original: Graph, untrained: Sequence[Candidate], baselines: Baselines) -> tuple[float, float]:
-    """What a student will about have kept of the original: the share of its pixels, and of its work for each of them.
+    """Estimates for the student, before planning: its share of the original's pixels, and of the work per pixel, 0-1.
 
-    It will be about as fast as was asked for, at the smallest input that is accurate enough.
+    The estimate assumes the smallest input size that is accurate enough, and the speed-up that the budget asks for; if
+    it asks for none, half of the work.
     """
     budget, (height, width) = untrained[0].budget, original.input_size
     accurate = [each.graph.input_size for each in untrained if each.drop <= budget.max_drop]
