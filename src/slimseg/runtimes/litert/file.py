@@ -142,7 +142,7 @@ def operators(path: str | Path) -> tuple[Operator, ...]:
 
 
 def read_description(path: str | Path) -> Description | None:
-    """The description that slimseg embedded, or None in a file from elsewhere. Raises: ModelError."""
+    """The description that slimseg embedded, or None in a file that slimseg did not write. Raises: ModelError."""
     return read(path).description
 
 
