@@ -42,7 +42,7 @@ _STACK = re.compile(r"^Fatal Python error|\(most recent call first\)")
 _FILES_FAULT = re.compile("the native runtime (refused|crashed)")  # running out of time is not the file's fault
 _QUOTED = 400  # most characters of native output that an error quotes, and most characters of a stack
 MOST_MEMORY_BYTES = 8 << 30  # limit for the child: runtimes need more only for absurd files
-_LOG_LIMIT = 16 << 20  # bytes after which the log starts again
+_LOG_LIMIT = 16 << 20  # size in bytes above which the log is emptied
 
 
 class Child:
@@ -87,10 +87,10 @@ class Child:
         Args:
             target: an importable function; arguments and result must be picklable.
             timeout_s: seconds after which the child is killed; None waits for ever.
-            about: the file that the call is about, for the error's sentence.
+            about: the file that the call is about, for error messages.
 
         Raises:
-            SlimsegError: as raised by the function.
+            SlimsegError: the function raised it.
             RuntimeFailure: the function raised anything else, or the child crashed or ran out of time.
         """
         with self._lock:
@@ -293,7 +293,7 @@ def _end_with_parent(lifeline: int) -> None:
 
 
 def _serve(lifeline: int) -> None:
-    """The child's loop: ends when the parent closes its end, or dies."""
+    """The child's loop: answers requests until the parent closes the pipe, or dies."""
     _end_with_parent(lifeline)
     # A call that needs more memory fails in this process, instead of using up the memory of the whole machine.
     memory_bounds.limit_process("RLIMIT_DATA", MOST_MEMORY_BYTES)

@@ -87,7 +87,7 @@ def time_in_app(
         seconds: time after which no further round starts; at least 3 rounds are timed.
 
     Raises:
-        ModelError: a file is damaged or does not say what its output means.
+        ModelError: a file is damaged, or neither it nor `description` states what its output means.
         RuntimeFailure: a runtime is not installed, refused its file or crashed.
     """
     target = "slimseg.runtimes.end_to_end:measure"
@@ -141,7 +141,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Image:
-    """Milliseconds of one image."""
+    """Times of one image, from its bytes to its mask, in milliseconds."""
 
     parts_ms: tuple[float, float, float]  # preprocessing, network, and making the mask
     taken_ms: float  # time in which other work had the processor, over all three parts

@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 
 
 def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """RGB (h, w, 3) to (*size, 3), bilinear with antialiasing."""
+    """Resize RGB (h, w, 3) to (*size, 3), bilinearly with antialiasing; `size` is (height, width)."""
     if image.shape[:2] == tuple(size):
         return image
     import torch
@@ -38,7 +38,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 class ImagePipeline:
-    """RGB bytes (h, w, 3) of any size to the network's input (height, width, 3) float32."""
+    """Converts RGB bytes (h, w, 3) of any size to the network's input (height, width, 3) float32."""
 
     def __init__(self, preprocessing: Preprocessing, size: tuple[int, int]) -> None:
         self.size = size
@@ -122,7 +122,7 @@ class App:
         self.tables = _tables(self.pipeline, self.input)
 
     def prepare(self, image: Pixels) -> NDArray[Any]:
-        """RGB bytes (h, w, 3) of any size to the file's input (height, width, 3), in the file's own type."""
+        """Convert RGB bytes (h, w, 3) of any size to the file's input (height, width, 3), in the file's own type."""
         if self.tables is None:
             return self.pipeline(image)
         resized = resize_image(image, self.pipeline.size)
@@ -134,7 +134,11 @@ class App:
         return np.ascontiguousarray(resized) if _is_identity(table) else table.take(resized)
 
     def mask(self, output: NDArray[Any], size: tuple[int, int]) -> Pixels:
-        """The file's raw output, with or without its batch, to class indices (height, width) of `size`."""
+        """Convert the file's raw output, with or without batch dimension, to class indices of `size` (height, width).
+
+        Raises:
+            ModelError: the output is flat and its length is not a multiple of the number of input pixels.
+        """
         kind, scores = self.description.output_kind, output
         if scores.ndim == len(self.output.shape) and scores.shape[0] == 1:
             scores = scores[0]

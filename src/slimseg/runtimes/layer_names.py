@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # files are read without torch, too
+if TYPE_CHECKING:  # reading files does not need torch
     from torch import fx
 
     from slimseg.graph.graph import Graph

@@ -55,7 +55,7 @@ def largest(scores: Scores) -> Pixels:
 
 
 def bilinear(scores: Scores, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(h, w, classes) to (*size, classes), half-pixel centres."""
+    """Resize scores (h, w, classes) bilinearly to (*size, classes), with half-pixel centres."""
     from torch.nn import functional as F
 
     from slimseg.graph.orders import nchw
@@ -103,7 +103,7 @@ def _differs(labels: Pixels) -> NDArray[np.bool_]:
 
 
 def _mixed(scores: Scores, rows: _Between, columns: _Between, pixels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The bilinear resize at some `pixels` (positions in the flat mask): (pixels, classes).
+    """The resized scores (pixels, classes) at some `pixels` only, given as positions in the flat mask.
 
     An embedding bag gathers four rows and adds them with weights, in one pass over the memory.
     """

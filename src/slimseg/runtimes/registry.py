@@ -78,7 +78,7 @@ def deployment(runtime: str | None = None, precision: str | None = None, threads
         threads: number of threads of the runtime.
 
     Raises:
-        UserError: there is no such runtime, or it has no such precision.
+        UserError: there is no such runtime, or it does not have that precision.
     """
     its = known(runtime or DEFAULT_RUNTIME)
     return Deployment(its.name, _precision(its, precision), CPU, threads=threads)

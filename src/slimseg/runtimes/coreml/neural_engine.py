@@ -20,7 +20,7 @@ SOURCES = {
     "reasoned": "slimseg's own reasoning from how the operation is computed: neither measured nor documented",
 }
 
-# In the catalogue all of these are native or folded away; resizing is done in software on the M1, natively later.
+# In the catalogue all of these are native or folded away; resizing is in software on the M1, native on later chips.
 _NATIVE = """
     conv conv_transpose linear matmul max_pool avg_pool batch_norm
     relu relu6 clip leaky_relu prelu elu sigmoid sigmoid_hard silu tanh gelu softmax

@@ -127,7 +127,7 @@ def write(
 
 
 def output_name(graph: Graph) -> str:
-    """ "mask", "probabilities" or "logits"."""
+    """The name of a package's output: "mask", "probabilities" or "logits"."""
     return graph.description.output_kind
 
 
@@ -170,7 +170,7 @@ def _convert(coremltools: Any, graph: Graph, precision: Precision, sizes: Sequen
 
 
 class _Builder:
-    """Walks the folded graph once, in order."""
+    """Builds the MIL program from the layers of the folded graph, in order."""
 
     def __init__(self, coremltools: Any, graph: Graph, flexible: bool) -> None:
         from coremltools.converters.mil.mil import Builder, Function, Program, get_new_symbol

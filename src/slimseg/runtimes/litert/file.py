@@ -127,7 +127,7 @@ def _described(model: Any, path: Path, size: int) -> File:
         )
     except SlimsegError:
         raise
-    except Exception as error:  # a damaged file can hold any nonsense that still parses
+    except Exception as error:  # a damaged file may parse and still have invalid values
         raise _damaged(path) from error
 
 

@@ -118,7 +118,7 @@ class ModelBuilder:
         return self._codes[code]
 
     def rename(self, index: int, name: str) -> None:
-        """Give a tensor another name."""
+        """Rename a tensor."""
         self.subgraph.tensors[index].name = name.encode()
 
     def results(self, since: int) -> list[str]:

@@ -132,7 +132,7 @@ def without_argmax(graph: Graph) -> Graph:
 
 
 class _Writer:
-    """Walks the folded graph once, in order."""
+    """Writes the layers of the folded graph, in order."""
 
     def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]]) -> None:
         self.graph = graph
@@ -246,7 +246,7 @@ class _Writer:
         self.covers.update({name: covers if name == node.name else (node.name,) for name in names})
 
     def _taken_in(self, node: fx.Node) -> tuple[fx.Node, lowering.Activation]:
-        """The last node that the same layer computes, and the activation that it fuses."""
+        """The last node that ncnn's layer for `node` computes, and the activation fused with it."""
         reader = only_consumer(node)
         if reader is not None and lowering.fuses(self.graph.layer(node)):
             activation = lowering.fused(self.graph.layer(reader))

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from slimseg.graph.shapes import Shape
 
-Var = Any  # a value of the MIL program that is being built
+Var = Any  # a value of the MIL program under construction
 
 
 @dataclass(frozen=True)

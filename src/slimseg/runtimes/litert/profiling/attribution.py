@@ -28,7 +28,7 @@ def attribute(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[
     groups = _groups(kernels)
     if len(parts) != len(
         groups
-    ):  # a part without kernels, or one cut in another way: align them all at once, in order of execution
+    ):  # a part without kernels, or split in another way: align all parts at once, in order of execution
         parts = [[operator for part in parts for operator in part]]
         groups = [[position for group in groups for position in group]]
     for part, group in zip(parts, groups, strict=True):
@@ -82,7 +82,7 @@ def _next_part(waiting: Sequence[Operator], builtin: set[int], made: set[int], r
 
 
 def _groups(kernels: Sequence[Kernel]) -> list[list[int]]:
-    """Positions of the delegated kernels, part by part: a part ends at a built-in kernel or where indices restart."""
+    """Positions of the delegated kernels by part: a part ends before a built-in kernel or where indices restart."""
     groups: list[list[int]] = []
     previous: Kernel | None = None
     for position, kernel in enumerate(kernels):

@@ -202,7 +202,7 @@ class Recorder:
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    """A result and the milliseconds that it took."""
+    """The result of `call`, and the milliseconds that it took."""
     start = time.perf_counter()
     result = call()
     return result, (time.perf_counter() - start) * 1e3

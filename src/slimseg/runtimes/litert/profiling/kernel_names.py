@@ -13,7 +13,7 @@ _OWN = {
     "CONV_2D": r"Convolution|Fully Connected|Dynamic|Batch Matrix",
     "DEPTHWISE_CONV_2D": r"Convolution|Multiply",
     "TRANSPOSE_CONV": r"Deconvolution",
-    "Convolution2DTransposeBias": r"Deconvolution",  # MediaPipe's own operators, which XNNPACK takes
+    "Convolution2DTransposeBias": r"Deconvolution",  # this and the next two: MediaPipe's operators, which XNNPACK runs
     "MaxPoolingWithArgmax2D": r"Arg ?Max Pooling|Max Pooling",
     "MaxUnpooling2D": r"Unpooling",
     "FULLY_CONNECTED": r"Fully Connected|Dynamic|Batch Matrix",

@@ -34,7 +34,7 @@ OVERHEAD_MS = 0.005  # a shorter latency is too inexact, as the profiler reports
 
 @dataclass(frozen=True)
 class Probe:
-    """One file to time."""
+    """One file that is timed to measure the machine's speed."""
 
     precision: str
     name: str

@@ -1,7 +1,7 @@
 """Every post-training scheme for any float `.tflite`: litert-quantizer, with slimseg's own calibrated ranges.
 
     scheme        weights                       activations                      operators compute in
-    float16       float16                       float32                          float32, from widened weights
+    float16       float16                       float32                          float32, from converted weights
     weight-only   int8 per output channel       float32                          float32, from dequantised weights
     dynamic       int8 per output channel       float32, int8 within operators   int8, ranges found at run time
     int8          int8 per output channel       int8 asymmetric per tensor       int8

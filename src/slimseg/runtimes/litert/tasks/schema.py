@@ -30,7 +30,7 @@ class Table:
 
 @dataclass(frozen=True)
 class FeatureProperties(Table):
-    """The content is numbers."""
+    """Properties of a tensor whose content is plain numbers."""
 
 
 @dataclass(frozen=True)

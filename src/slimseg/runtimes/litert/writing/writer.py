@@ -71,7 +71,7 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
 
 
 class _Writer:
-    """Walks the folded graph once, in order."""
+    """Writes the layers of the folded graph, in order."""
 
     def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]], storage: Storage) -> None:
         self.graph = graph
@@ -119,7 +119,7 @@ class _Writer:
             self.names[result] = OperatorName(node.name, covers) if whole else OperatorName(result, (node.name,))
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
-        """The last node that the same operator computes, and the activation that it fuses."""
+        """The last node that the operator of `node` computes, and the activation fused with it."""
         reader = only_consumer(node)
         if isinstance(layer, ops.Slice) and reader is not None and self._drops_axis(node, layer, reader):
             return reader, lowering.Fused.NONE

@@ -25,7 +25,7 @@ def fused(layer: nn.Module | None) -> Mapping[int, Param]:
         return {9: 2, 10: (float(layer.negative_slope),)}
     if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
         return {9: 2, 10: (float(layer.weight),)}
-    if isinstance(layer, nn.Hardtanh):  # ReLU6 is one
+    if isinstance(layer, nn.Hardtanh):  # includes ReLU6
         return {9: 3, 10: (_finite(layer.min_val), _finite(layer.max_val))}
     if isinstance(layer, nn.Sigmoid):
         return {9: 4}

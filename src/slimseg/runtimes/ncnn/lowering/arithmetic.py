@@ -21,7 +21,7 @@ _UNARY = {"abs": 0, "neg": 1, "square": 4, "sqrt": 5, "rsqrt": 6, "exp": 7, "log
 
 
 def binary(net: Net, step: Step, layer: nn.Module) -> int:
-    """Two tensors that broadcast against each other: ncnn does so for equal ranks, and for (C,) with (C, H, W)."""
+    """Arithmetic on two tensors with broadcasting: ncnn has it for equal ranks, and for (C,) with (C, H, W)."""
     first, second = step.inputs
     if net.shape(first) == net.shape(second):
         shape = net.shape(first)

@@ -110,7 +110,7 @@ def transposed_convolution(net: Net, step: Step, layer: nn.ConvTranspose2d) -> i
     kind, (_, outputs, *kernel) = "Deconvolution", layer.weight.shape
     if layer.groups > 1:
         kind, params = "DeconvolutionDepthWise", {**params, 7: layer.groups}
-    # torch has (in, out / groups, kernel), its groups along `in`
+    # torch's weights are (in, out / groups, kernel), with the groups along `in`
     grouped = layer.weight.reshape(layer.groups, -1, outputs, *kernel)
     values = weights(grouped, (0, 2, 1, 3, 4))
     return net.add(kind, step.name, (as_map(net, step),), step.shape, params, _stored(values, layer))

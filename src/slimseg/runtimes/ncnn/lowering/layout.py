@@ -11,7 +11,7 @@ from slimseg.runtimes.ncnn.lowering.resize import every
 from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_map, as_shape, axis, crop, volume
 from slimseg.runtimes.ncnn.net import Net, Param
 
-# Permute's orders: the source's dimensions in the result, innermost first (w is the last of torch's).
+# Permute's orders by index: the source's dimensions as the result has them, innermost first (w is torch's last).
 _ORDERS = {
     2: ("wh", "hw"),
     3: ("whc", "hwc", "wch", "cwh", "hcw", "chw"),
@@ -20,7 +20,7 @@ _ORDERS = {
         *("wdch", "dwch", "wcdh", "cwdh", "dcwh", "cdwh", "hdcw", "dhcw", "hcdw", "chdw", "dchw", "cdhw"),
     ),
 }
-_NAMES = {2: "hw", 3: "chw", 4: "cdhw"}  # of torch's dimensions, without batch
+_NAMES = {2: "hw", 3: "chw", 4: "cdhw"}  # names of torch's dimensions, without batch
 PERMUTATIONS: dict[tuple[int, ...], int] = {
     order: _ORDERS[rank].index("".join(_NAMES[rank][dim] for dim in reversed(order)))
     for rank in _NAMES

@@ -33,7 +33,7 @@ _UNARY = {
 
 
 def binary(builder: ModelBuilder, step: Step, layer: Any) -> int:
-    """Two tensors that broadcast against each other."""
+    """Arithmetic on two tensors that broadcast against each other."""
     if type(layer) in _BINARY:
         return unary(
             builder, step, _BINARY[type(layer)], tflite.MaximumMinimumOptionsT(), Options.MaximumMinimumOptions
