@@ -57,8 +57,9 @@ def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
 
 
 def _companded(values: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Initial table of k-means: its density is the cube root of the weights' density, which is optimal for large tables
-    (Panter and Dite, 1951).
+    """Initial table of k-means, with entries as dense as the cube root of the weights' density.
+
+    That is optimal for large tables (Panter and Dite, 1951).
     """
     density, edges = np.histogram(values, _BINS, weights=counts)
     share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
