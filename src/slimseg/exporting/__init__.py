@@ -1,1 +1,1 @@
-"""`slimseg export`, step by step: a writer for each runtime, and the checks that an artefact has to pass."""
+"""The steps of `slimseg export`: choosing targets, writing their files, and checking every exported file."""

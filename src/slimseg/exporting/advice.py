@@ -1,5 +1,7 @@
-"""Which of the exported files to take where, and why, in a few sentences. What was measured here decides, as far as it
-can: a computer's processor is not a phone's, which the sentences say."""
+"""Recommends one of the exported files for each system, in a few sentences with reasons.
+
+The recommendation follows the measurements on this computer; its sentences state that a phone's processor differs.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from slimseg.report import head_choice
 from slimseg.results import UNKNOWN, Artefact, HeadTrial, Provenance
 from slimseg.runtimes import registry
 
-CLEARLY = 1.1  # times: less is not worth another library in the app
-MOST_LOST = 1.0  # points of mIoU that a file may lose to its network and still be recommended
-MOST_DIFFERENT = 5.0  # percent of pixels, without labels: rounding to 8 bits moves the borders between classes
+CLEARLY = 1.1  # ratio of latencies; a smaller gain is not worth another library in the app
+MOST_LOST = 1.0  # percentage points of mIoU that a recommended file may lose against its network
+MOST_DIFFERENT = 5.0  # without labels, percentage of pixels that may differ: rounding to 8 bits moves class borders
 
 
 def recommend(artefacts: Sequence[Artefact], provenance: Provenance = UNKNOWN) -> str:
-    """For each system, as far as there is something to choose.
+    """A recommendation for each system that has several timed runtimes or a single exporter; empty if there is none.
 
-    Nothing is recommended of a network that missed its budget, nor a file whose masks are clearly worse than the
+    Nothing is recommended for a network that missed its budget, and no file whose masks are clearly worse than the
     network's own.
     """
     if provenance.budget_met is False:
@@ -29,7 +31,7 @@ def recommend(artefacts: Sequence[Artefact], provenance: Provenance = UNKNOWN) -
 
 
 def _is_worse(artefact: Artefact, provenance: Provenance) -> bool:
-    """By labels where there are some, else by the pixels that differ."""
+    """Whether a file's masks are clearly worse than the network's: by mIoU, or without labels by differing pixels."""
     slimmed = provenance.slimmed
     before = provenance.original_miou if slimmed is None else slimmed.miou
     if artefact.miou is not None and before is not None:
@@ -38,20 +40,23 @@ def _is_worse(artefact: Artefact, provenance: Provenance) -> bool:
 
 
 def on_heads(trials: Sequence[HeadTrial], targets: Sequence[str]) -> tuple[str, ...]:
-    """Which form of the output each runtime is quickest with: measured, or stated of what cannot run here."""
+    """The fastest form of the output for each runtime, in sentences.
+
+    For runtimes of this machine it was measured; for other targets it is what is known about them.
+    """
     measured = [f"{_named(runtime)}: {sentence}." for runtime, sentence in head_choice.recommend(trials).items()]
     known = [each for target, each in registry.EXPORTERS.items() if target in targets and each.on_outputs and trials]
     return (*measured, *(f"{each.brand}: {heads.stated(each.target)}." for each in known))
 
 
 def _named(trial: str) -> str:
-    """Of a runtime or a deployment, for people: its brand, and "in int8"."""
+    """The name of a runtime or deployment in messages: its brand, or its brand "in int8"."""
     name, _, precision = trial.partition(" ")
     return f"{registry.known(name).brand} in {precision}" if precision else registry.known(name).brand
 
 
 def _on(system: str, made: Sequence[Artefact]) -> str:
-    """For apps on one system: the only exporter that it has, or the quickest runtime of those that were timed."""
+    """The recommendation for apps on one system: its only exporter, or the fastest of the runtimes that were timed."""
     own = [each for each in made if registry.EXPORTERS[each.target].system == system]
     exporter = registry.EXPORTERS[own[0].target]
     if exporter.unrun:
@@ -65,13 +70,13 @@ def _on(system: str, made: Sequence[Artefact]) -> str:
 
 
 def _fastest(made: Sequence[Artefact], target: str) -> tuple[Artefact, float] | None:
-    """Of a target's files that were timed, with its milliseconds."""
+    """The fastest timed file of a target, with its latency in milliseconds; None if no file was timed."""
     timed = [(each, each.latency_ms) for each in made if each.target == target and each.latency_ms is not None]
     return min(timed, key=lambda pair: pair[1], default=None)
 
 
 def _quicker(system: str, usual: tuple[Artefact, float], other: tuple[Artefact, float]) -> str:
-    """The usual runtime's file, unless another one's is clearly quicker."""
+    """The sentence for two runtimes: it recommends the default one's file, unless the other one's is clearly faster."""
     (own, own_ms), (its, its_ms) = usual, other
     own_brand, its_brand = (registry.EXPORTERS[each.target].brand for each in (own, its))
     told = f"`{own.files[0]}` took {own_ms:.2f} ms and `{its.files[0]}` {its_ms:.2f} ms"

@@ -1,12 +1,12 @@
-"""Which layer of a file is the first whose values are not the network's.
+"""Finds the first layer of a file whose values differ from the network's.
 
-    for every layer of the graph, in order, whose value the file has by its name
+    for every layer of the graph, in order, whose value the file has under the same name
         difference = max |file − graph| / max |graph|
-    the first above the tolerance departs; that before it is alike
+    the first layer with a difference above the tolerance departs; all before it agree
 
-Writers call every tensor or blob like the node whose value it holds, with scales and shifts folded and
-the activation behind it fused, so those are compared that both have. Which layer departs is said by the name of the one
-that works: the convolution, not its activation.
+Writers name every tensor or blob after the node whose value it holds. Scales and shifts are folded and activations
+fused, so only the values that both have are compared. The departing layer is reported under the name of its operator:
+the convolution, not the activation fused with it.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from slimseg.results import Departure
 from slimseg.runtimes import host, registry
 from slimseg.training.data import Pixels
 
-TOLERANCE = 0.02  # of the layer's largest value: weights in 16 bits add up to about a hundredth
+TOLERANCE = 0.02  # relative to the layer's largest value: rounding weights to 16 bits changes values by about 0.01
 Array = np.ndarray[Any, Any]
 Values = Callable[[Sequence[str]], Mapping[str, Array]]
 
 
 def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = TOLERANCE) -> Departure | None:
-    """The first layer of a float file that departs from the network on an RGB image; None where all are alike.
+    """The first layer of a float file that departs from the network on an RGB image; None if all agree.
 
     Args:
         graph: the network that the file was written from.
-        path: a file of slimseg that runs here.
+        path: a file of slimseg that runs on this machine.
         image: RGB (height, width, 3), of any size.
-        tolerance: the largest difference that still counts as alike, as a share of the layer's largest value.
+        tolerance: the largest difference that counts as agreement, relative to the layer's largest value.
 
     Raises:
-        Unsupported: the file shares no layer's name with the network, or does not run here.
-        ModelError, RuntimeFailure: it is damaged or refused.
+        Unsupported: no layer has the same name in file and network, or the file does not run on this machine.
+        ModelError: the file is damaged.
+        RuntimeFailure: the runtime refused the file.
     """
     folded = fold_scales(graph)
     names, values = _of_file(folded, path, image)
@@ -63,7 +64,7 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
 
 
 def _difference(value: Array | None, truth: Array) -> float | None:
-    """None where the file has the layer's value in another shape, or not as floats."""
+    """The relative difference of a layer's values; None if the file has no value, or one of another size."""
     if value is None or value.size != truth.size:
         return None
     aligned = value.reshape(truth.shape)
@@ -73,7 +74,7 @@ def _difference(value: Array | None, truth: Array) -> float | None:
 
 
 def _of_graph(graph: Graph, image: Pixels, wanted: set[str]) -> dict[str, Array]:
-    """The network's own values, channels last."""
+    """The network's own values of the `wanted` nodes, channels last."""
     watched = _Kept(graph.module, wanted)
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     with torch.inference_mode():
@@ -82,7 +83,7 @@ def _of_graph(graph: Graph, image: Pixels, wanted: set[str]) -> dict[str, Array]
 
 
 class _Kept(fx.Interpreter):
-    """Runs a network and keeps some of its values."""
+    """Runs a network and keeps the values of the `wanted` nodes."""
 
     def __init__(self, module: fx.GraphModule, wanted: set[str]) -> None:
         super().__init__(module)
@@ -98,7 +99,7 @@ class _Kept(fx.Interpreter):
 
 
 def _of_file(graph: Graph, path: Path, image: Pixels) -> tuple[Mapping[str, str], Values]:
-    """Names of the file's layers by the nodes whose values they give, and what gives these, channels last."""
+    """Names of the file's layers, by the node whose value they compute, and a function that returns these values."""
     its = registry.running(path)
     sample = host.App(its.read(path), graph.description).prepare(image)
     return its.layer_names(path), lambda wanted: its.layer_values(path, sample, wanted)

@@ -1,12 +1,12 @@
-"""The forms that a network's output can take for an app that wants a class mask (article, sections 2 and 3.4).
+"""The forms that a network's output can have in an app that needs a class mask.
 
     Given   U(z), softmax(U(z)) or argmax(U(z)),   z logits at h×w, U a bilinear resize to H×W
     Result  z, softmax(z), argmax(z)               at h×w; the app resizes them to its image
-            U(z), softmax(U(z)), argmax(U(z))      at H×W, as the network's input
+            U(z), softmax(U(z)), argmax(U(z))      at H×W, the size of the network's input
 
-An app compares scores after it has resized them, so U(z) and z give it the same mask but for what U rounds
-(`techniques/head.py`); softmax keeps the order of classes in a pixel, not in the mean of two; a mask can only be
-resized to the nearest pixel. What that changes is measured (`heads.py`), not assumed.
+An app resizes scores and then takes the argmax, so U(z) and z give the same mask up to rounding in U
+(`techniques/head.py`). Softmax keeps the order of classes within a pixel, but not in a mean of two pixels; a mask can
+only be resized to the nearest pixel. How many pixels these change is measured (`heads.py`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from slimseg.techniques.softmax import ONE_KEPT, TwoClassSoftmax
 
 
 def forms(graph: Graph) -> tuple[dict[str, Graph], dict[str, str]]:
-    """Every form by its name, the network as it is first; and why a kind of output cannot be had, by that kind.
+    """Every form by its name, first the unchanged network; and by kind of output, why the network cannot have it.
 
-    A name tells the kind of output and its size: "logits at 96x128".
+    A name states the kind of output and its size: "logits at 96x128".
     """
     own = name(graph)
     found = {f"{AS_IS} ({own})": graph}
@@ -42,16 +42,16 @@ def forms(graph: Graph) -> tuple[dict[str, Graph], dict[str, str]]:
 
 
 def name(graph: Graph) -> str:
-    """What a network gives, and how large."""
+    """Kind and size of a network's output, as in "logits at 96x128"."""
     height, width = map_size(graph)
     return f"{graph.description.output_kind} at {height}x{width}"
 
 
 def _bare(graph: Graph) -> Graph:
-    """The logits, or what comes nearest to them."""
+    """The network ending in its logits, or as close to them as possible."""
     for site in TwoClassSoftmax().find(graph).sites:
         if site.settings == ONE_KEPT:
-            graph = TwoClassSoftmax().apply(graph, site)  # exact, and one logit can be had from it
+            graph = TwoClassSoftmax().apply(graph, site)  # exact, and allows an output of one logit
     try:
         return with_output(graph, "logits")
     except Unsupported:
@@ -59,7 +59,7 @@ def _bare(graph: Graph) -> Graph:
 
 
 def _sizes(graph: Graph) -> list[Graph]:
-    """The same at every size that it can be given at, the smallest first; a mask only at its own."""
+    """The network with every possible size of its output, smallest first; a mask only has its own size."""
     if graph.description.output_kind == "mask":
         return [graph]
     full = graph if map_size(graph) == graph.input_size else edit.append(graph, ops.Resize(graph.input_size), "resize")
@@ -67,7 +67,7 @@ def _sizes(graph: Graph) -> list[Graph]:
 
 
 def _reduced(graph: Graph) -> Graph:
-    """Without the resizes at its end, in front of the classifier or behind it."""
+    """The network without the resizes at its end, before or after the classifier."""
     technique = Head()
     while True:
         sites = technique.find(graph).sites

@@ -1,8 +1,8 @@
-"""What is cheapest for an app that wants a class mask differs between runtimes: every form of the output, timed.
+"""Times every form of the output on every runtime: which is fastest for an app that needs a class mask differs.
 
-Logits have to be read by the app, and resized and compared there; a mask in the file is small, but the runtime's
-argmax may be slow, or it has none of every pixel. So each form (`head_forms.py`) is written for each runtime, and all
-are run in turns from the image's bytes to its mask.
+The app has to read logits, resize them and take the argmax. A mask is small to read, but the runtime's argmax may be
+slow or missing. So each form (`head_forms.py`) is written for each runtime, and all are timed round-robin from the
+image's bytes to its mask.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from slimseg.runtimes.runtime import Runtime
 
 ROUNDS = 9
 INT8 = str(Deployment(precision="int8"))
-RANGES = 8  # images at most, as every form is quantised
+RANGES = 8  # most images for calibration: few, since every form is quantised
 
 
 def measured(
@@ -39,18 +39,20 @@ def measured(
     images: Sequence[Pixels] = (),
     progress: Progress | None = None,
 ) -> tuple[HeadTrial, ...]:
-    """Every form of the output on every runtime, timed in turns in one run, from `image` to its mask.
+    """Time every form of the output on every runtime, round-robin in one run, from `image` to its mask.
 
     Args:
-        runtimes: names of runtimes that run here.
-        image: RGB (h, w, 3); the mask has its size. One of the user's: borders between classes take time.
-        images: RGB, for the ranges of int8, the first few are taken; without any int8 is not tried.
+        runtimes: names of runtimes that run on this machine.
+        image: RGB (h, w, 3), one of the user's, since class borders take time; the mask has its size.
+        threads: number of threads of every runtime.
+        images: RGB (height, width, 3); int8 is calibrated on the first few. If there are none, int8 is not timed.
 
     Returns:
-        By deployment (int8, too, with `images`), the network as it is first. What cannot be had has the reason.
+        The trials, grouped by deployment (with `images` int8, too), the unchanged network first in each group. For a
+        form that is not possible a trial has the reason instead of times.
 
     Raises:
-        UserError: an unknown runtime, or one that is not installed.
+        UserError: a runtime is unknown or not installed.
         RuntimeFailure: a runtime refused a file.
     """
     progress = progress or Silent()
@@ -74,10 +76,10 @@ def measured(
 
 
 def stated(target: str) -> str:
-    """One sentence on a target whose files cannot be run here.
+    """What is known about forms of the output on a target whose files cannot run on this machine, in a sentence.
 
     Raises:
-        UserError: nothing is known of it, or it is one to be measured.
+        UserError: nothing is stated about the target, for example because it can be measured.
     """
     known = {name: each.on_outputs for name, each in registry.EXPORTERS.items() if each.on_outputs}
     if target not in known:
@@ -87,7 +89,7 @@ def stated(target: str) -> str:
 
 @dataclass(frozen=True)
 class _Made:
-    """A form's file, or why there is none."""
+    """A form's file, or the reason why there is none."""
 
     runtime: str
     form: str
@@ -96,7 +98,7 @@ class _Made:
 
 
 def _deployments(runtimes: Sequence[str], in_int8: bool) -> list[Deployment]:
-    """Of each runtime its float files, and those in int8 where they are wanted and it has them."""
+    """For each runtime its deployment in float, and in int8 if that is asked for and the runtime has it."""
     unknown = [name for name in runtimes if name not in registry.RUNTIMES]
     if unknown:
         raise UserError(f"the output's forms are measured on {' and '.join(registry.RUNTIMES)}, not on {unknown[0]!r}")
@@ -110,7 +112,7 @@ def _deployments(runtimes: Sequence[str], in_int8: bool) -> list[Deployment]:
 def _made(
     graph: Graph, deployment: Deployment, images: Sequence[Pixels], folder: Path, progress: Progress
 ) -> list[_Made]:
-    """Every form as a file; where the network as it is cannot be written, only that."""
+    """Every form as a file; if the unchanged network cannot be written, only the reason for that."""
     folder.mkdir()
     its, name = registry.named(deployment.runtime), str(deployment)
     forms, refused = head_forms.forms(its.said(graph))
@@ -131,8 +133,8 @@ def _made(
 
 
 def seen(files: Sequence[tuple[Path, Runtime]], image: Pixels) -> list[tuple[Pixels, int]]:
-    """The mask of `image` that an app makes of each file, and the bytes that the runtime hands it. For the child."""
-    sessions = [runtime.open(path) for path, runtime in files]  # kept: outputs lie in their memory
+    """For each file, an app's mask of `image` and the size in bytes of the runtime's output. Runs in the child."""
+    sessions = [runtime.open(path) for path, runtime in files]  # kept, since outputs may be in their memory
     return [_seen(loaded, image) for loaded in sessions]
 
 
@@ -148,7 +150,7 @@ def _trial(
     times: Mapping[Path, end_to_end.EndToEnd],
     outputs: Mapping[Path, tuple[Pixels, int]],
 ) -> HeadTrial:
-    """One form against its runtime's `own`, the network as it is."""
+    """The trial of one form, whose mask is compared with that of `own`, the unchanged network on the same runtime."""
     if made.path is None or own.path is None:
         return HeadTrial(made.runtime, made.form, reason=made.reason)
     (mask, output_bytes), (wanted, _) = outputs[made.path], outputs[own.path]

@@ -1,7 +1,7 @@
-"""How far the masks of an exported file are from those of the network that it came from, on the same images.
+"""Compares the masks of an exported file with those of its source network, on the same images.
 
-Each file runs as an app runs it, from RGB bytes to the mask in the size of the image; the network itself runs in
-PyTorch, with the same preprocessing. A float file has no reason to differ in more than what rounding decides.
+Each file runs as in an app, from RGB bytes to a mask of the image's size; the network itself runs in PyTorch, with the
+same preprocessing. A float file may differ only by rounding.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from slimseg.training.data import IGNORED, Pixels, Split, read_pair
 from slimseg.training.doubts import Seen
 from slimseg.training.metrics import Confusion
 
-FLOAT_TOLERANCE_PERCENT = 0.5  # of pixels; beyond it a float file is wrong
-DRAWN = 6  # images where the user gives none
+FLOAT_TOLERANCE_PERCENT = 0.5  # percentage of differing pixels above which a float file is wrong
+DRAWN = 6  # number of synthetic images if the user gives none
 
 
 class Reference:
-    """A network's own masks on some images, and how good they are.
+    """A network's own masks on some images, and their mIoU.
 
     Args:
-        graph: the network, as the files that are compared with it say it.
-        split: the user's images, perhaps with masks; None for drawn ones.
-        count: at most so many images, spread over the split.
+        graph: the network that the compared files compute.
+        split: the user's images, with or without masks; None for synthetic images.
+        count: the most images that are used, spread evenly over the split.
 
     Raises:
         DataError: an image or mask cannot be used.
@@ -50,7 +50,7 @@ class Reference:
         self.drawn = split is None
 
     def doubts(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Whether the network makes sense on the user's images, in sentences; nothing is said on drawn ones."""
+        """Reasons to doubt the network's masks of the user's images, in sentences; empty for synthetic images."""
         seen = Seen(self._classes(self.masks))
         for mask, truth in zip(self.masks, self.truths, strict=True):
             seen.add(mask, truth)
@@ -58,7 +58,7 @@ class Reference:
 
     @property
     def miou(self) -> float | None:
-        """Of the network itself; None without labels."""
+        """mIoU of the network itself; None without labels."""
         return self.score(self.masks)
 
     def score(self, masks: Sequence[Pixels]) -> float | None:
@@ -78,11 +78,15 @@ class Reference:
 
 
 def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:
-    """Run a file on the reference's images.
+    """Run a file on the reference's images and compare its masks.
+
+    Args:
+        is_float: whether the file computes in floating point, so that more than 0.5% differing pixels are a failure.
 
     Raises:
-        Unsupported: it cannot be run here: the runtime is not installed, or is one of another system.
-        ModelError, RuntimeFailure: it is damaged, or its runtime refuses it.
+        Unsupported: the file cannot run on this machine: its runtime is not installed, or is one of another system.
+        ModelError: the file is damaged.
+        RuntimeFailure: its runtime refused it.
     """
     masks = masks_of(path, reference.images)
     differing = [100 * float((mask != own).mean()) for mask, own in zip(masks, reference.masks, strict=True)]
@@ -103,10 +107,10 @@ def compare(reference: Reference, path: Path, is_float: bool = True) -> Parity:
 
 
 def masks_of(path: Path, images: Sequence[Pixels]) -> list[Pixels]:
-    """What an app makes of RGB images (height, width, 3) of any size with a file: masks of their sizes.
+    """An app's masks of RGB images (height, width, 3) of any size; each mask has the size of its image.
 
     Raises:
-        as `compare`.
+        Unsupported, ModelError, RuntimeFailure: as `compare`.
     """
     its = registry.running(path)
     app, result = host.App(its.read(path)), []
@@ -117,7 +121,7 @@ def masks_of(path: Path, images: Sequence[Pixels]) -> list[Pixels]:
 
 
 def _departure(reference: Reference, path: Path, index: int) -> Departure | None:
-    """The first layer that departs, where it can be told."""
+    """The first layer that departs; None if it cannot be determined."""
     try:
         return bisection.first_departure(reference.graph, path, reference.images[index])
     except SlimsegError:

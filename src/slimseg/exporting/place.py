@@ -1,10 +1,11 @@
-"""The folder of an export: written over where an earlier export filled it, left alone where anything else is in it.
+"""The folder of an export: overwritten if an earlier export filled it, left alone if it has anything else.
 
     app/.slimseg/new      files while they are written and checked
-    app/.slimseg/ready    all that is to be delivered: the renaming of `new` files into it decides that it will be
+    app/.slimseg/ready    all files to deliver; once this folder exists, they will be delivered
 
-What an earlier export delivered stays whole until then. From then on the next start finishes what a death interrupts:
-the old model card goes first and the new one comes last, so that a card always speaks of the files beside it.
+Until then the files of an earlier export stay complete. After that, if the process dies, the next start finishes the
+delivery. The old model card is removed first and the new one is moved last, so that a card always describes the files
+beside it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ COMMAND = "export"
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Place]:
-    """A new or empty folder, or that of an earlier export, for this process alone until the end of the block.
+    """Open a new or empty folder, or that of an earlier export, for this process alone until the end of the block.
 
-    Where nothing was delivered, nothing is left in it, nor the folder itself if it was made for this.
+    If nothing was delivered, the folder is left unchanged, and removed if it was created here.
 
     Raises:
-        OutputError: it is something else, another process exports to it, or it cannot be written to.
+        OutputError: the folder has other contents, another process exports to it, or it cannot be written.
     """
     _check(folder)
     with claim.claimed(folder) as own:
@@ -45,7 +46,7 @@ def opened(folder: Path) -> Iterator[Place]:
 
 
 class Place:
-    """Where files are written, and from where they are delivered all together."""
+    """A folder in which files are written in `scratch`, and from there delivered all together."""
 
     def __init__(self, own: Claim) -> None:
         self.folder = own.folder
@@ -61,10 +62,10 @@ class Place:
         self._was_new = claim.is_new(self.folder)
 
     def take(self, paths: Sequence[Path]) -> None:
-        """Deliver files and packages, in place of what an earlier export called the same.
+        """Deliver files and packages, replacing those of the same name from an earlier export.
 
         Raises:
-            OutputError: there is no place for it.
+            OutputError: the folder cannot be written, for example because the disk is full.
         """
         with _told(self.folder):
             self._gathered.mkdir()
@@ -77,7 +78,7 @@ class Place:
             self._deliver()
 
     def kept(self) -> str:
-        """What there is after the end of a command that was stopped."""
+        """The state of the folder after the command was stopped, in a sentence."""
         if self.delivered:
             return f"All files are in {self.folder}."
         if self._was_new:
@@ -85,13 +86,13 @@ class Place:
         return f"{self.folder} is as it was: the same command starts over."
 
     def leave(self) -> None:
-        """Remove what was not delivered; what an error or Ctrl-C kept from its place gets there now."""
+        """Finish a delivery that an error or Ctrl-C interrupted, and remove files that are not delivered."""
         with _told(self.folder):
             self._deliver()
             self._own.give_up()
 
     def _deliver(self) -> None:
-        """Everything that is ready and not yet in its place."""
+        """Move all files that are ready, and not yet delivered, to their places."""
         if not self._ready.is_dir():
             return
         old = self._ready.parent / "old"
@@ -111,7 +112,7 @@ class Place:
 
 
 def settled(path: Path) -> None:
-    """Have the disk keep a file, or a folder with all that is in it."""
+    """Flush a file, or a folder with its contents, to the disk."""
     for each in (*path.rglob("*"), path) if path.is_dir() else (path,):
         atomic.settle(each)
 
@@ -136,7 +137,7 @@ def _check(folder: Path) -> None:
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether an earlier export left its card there."""
+    """Whether the folder has the model card of an earlier export."""
     try:
         return isinstance(json.loads((folder / CARD).read_text(encoding="utf-8"))["artefacts"], list)
     except (OSError, ValueError, KeyError, TypeError):

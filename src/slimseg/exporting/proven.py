@@ -1,4 +1,4 @@
-"""What a finished run of `slim` says of its own result: `result.json` read back, for whoever exports the run."""
+"""Reads what a finished run of `slimseg slim` states about its result, from its `result.json`, to export the run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from slimseg.errors import ModelError
 from slimseg.report import wording
 from slimseg.results import BudgetCheck, ModelSummary, Provenance, Result, SourceFile
 
-FILES = ("result.json", "model.pt2")  # what a finished run has
+FILES = ("result.json", "model.pt2")  # files that every finished run has
 Kind = TypeVar("Kind", bound=Result)
 
 
 def run_of(path: Path) -> Path | None:
-    """The folder of the run that a file is the result of: its deployed file, or its network for PyTorch."""
+    """The folder of the run whose result a file is; None if it is neither a run's deployed file nor its `model.pt2`.
+
+    Raises:
+        ModelError: the run's `result.json` is damaged.
+    """
     folder = path.parent
     if not all((folder / name).is_file() for name in FILES):
         return None
@@ -24,10 +28,10 @@ def run_of(path: Path) -> Path | None:
 
 
 def read(folder: Path) -> Provenance:
-    """What the run was given, what it made of it, and whether that met its budget.
+    """The source of a run, its result, and whether the result met the budget.
 
     Raises:
-        ModelError: its `result.json` is damaged.
+        ModelError: the run's `result.json` is damaged.
     """
     raw = _raw(folder)
     try:
@@ -49,7 +53,7 @@ def read(folder: Path) -> Provenance:
 
 
 def data_of(folder: Path) -> str:
-    """The folder of images that the run was judged on; empty where there was none."""
+    """The folder of images that the run was evaluated on; empty if there was none. Raises: ModelError."""
     return str(_raw(folder).get("data", ""))
 
 
@@ -72,7 +76,7 @@ def _damaged(folder: Path) -> ModelError:
 
 
 def _made(kind: type[Kind], values: dict[str, Any]) -> Kind:
-    """A result from its JSON; what another version wrote besides is left out."""
+    """A result from its JSON values; unknown fields, from another version of slimseg, are ignored."""
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     lists_to_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return kind(**{name: value for name, value in lists_to_tuples.items() if name in known})

@@ -1,4 +1,4 @@
-"""What is exported: a network, and the `.tflite` files that say the same one already and have been proven."""
+"""The source of an export: a network, and existing `.tflite` files that compute the same."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from slimseg.techniques.head import with_output
 
 @dataclass(frozen=True)
 class Source:
-    """The network with the output that was asked for."""
+    """The network with the requested output, and where it came from."""
 
     graph: Graph
-    files: Mapping[str, Path] = field(default_factory=dict)  # "float32", "float16", "int8": those that there are
+    files: Mapping[str, Path] = field(default_factory=dict)  # existing files, by "float32", "float16" or "int8"
     provenance: Provenance = UNKNOWN
-    run: Path | None = None  # of slim, whose result it is
-    opened: Graph | None = None  # with the output that it came with; None for the result of a run
+    run: Path | None = None  # folder of the run of `slimseg slim` whose result it is
+    opened: Graph | None = None  # the network with its original output; None for the result of a run
 
     @property
     def precision(self) -> str:
-        """Of the `.tflite` that is exported where no other is asked for: that of the file, else of the weights."""
+        """Precision of the exported `.tflite` if none is requested: that of the source's file, else of its weights."""
         return next((each for each in ("int8", "float16") if each in self.files), "") or self._of_weights
 
     @property
@@ -39,16 +39,18 @@ class Source:
 
 
 def open_source(model: Graph | str | Path, head: OutputKind | None = None, anyway: bool = False) -> Source:
-    """A Graph, any file that `load` opens, or the folder of a finished run of `slimseg slim`.
+    """Open the source of an export.
 
-    A `.tflite` is exported as it is, unless another output is asked for; and so is that of a run.
+    A `.tflite`, also that of a run, is exported unchanged unless another output is requested.
 
     Args:
-        anyway: take the result of a run, too, that did not meet its budget.
+        model: a Graph, any file that `load` opens, or the folder of a finished run of `slimseg slim`.
+        head: the requested kind of output; None for the source's own.
+        anyway: accept the result of a run that did not meet its budget.
 
     Raises:
-        ModelError: it cannot be opened.
-        UserError: that output cannot be had from it, or the run did not meet its budget.
+        ModelError: the source cannot be opened.
+        UserError: the network cannot have that output, or the run did not meet its budget.
     """
     if head is not None and head not in OUTPUT_KINDS:
         raise UserError(f"`head` {head!r} must be one of {', '.join(OUTPUT_KINDS)}")
@@ -82,13 +84,13 @@ def _of_file(graph: Graph) -> dict[str, Path]:
 
 
 def _of_run(folder: Path) -> dict[str, Path]:
-    """The deployed file last: where it is in float32, it is the rewritten one."""
+    """The files of a run by precision. A float32 deployed file takes precedence over the run's other float file."""
     paths = [folder / deployed.float_name("model"), folder / f"model{registry.DEFAULT.suffix}"]
     return {precision(path): path for path in paths if path.is_file()}
 
 
 def precision(path: Path) -> str:
-    """ "int8" where a file has integer weights; else "float16" or "float32", as most of them are stored."""
+    """ "int8" if a file has integer weights; else "float16" or "float32", the type of most of its weights."""
     weights = registry.of(path).weights(path)
     return "int8" if "int" in weights else weights.partition(" ")[0]
 

@@ -1,4 +1,4 @@
-"""What can be exported: a target, and the form that its file has there, as in `tflite:int8`."""
+"""Parses the targets of an export: each is an exporter's name, optionally with the form of its file (`tflite:int8`)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from slimseg.runtimes import registry
 
 @dataclass(frozen=True)
 class Target:
-    """One file to export. An empty `form` is the exporter's usual one, which may depend on the source."""
+    """One file to export. An empty `form` is the exporter's default, which may depend on the source."""
 
-    name: str  # in `registry.EXPORTERS`
+    name: str  # a key of `registry.EXPORTERS`
     form: str = ""
 
     @property
     def stem(self) -> str:
-        """Of the exported files."""
+        """Name of the exported files without suffix."""
         return f"model_{self.form}" if self.form else "model"
 
     def __str__(self) -> str:
@@ -25,10 +25,10 @@ class Target:
 
 
 def parse(text: str) -> tuple[Target, ...]:
-    """Targets from `--to`: names with commas between.
+    """Targets from the text of `--to`: names separated by commas.
 
     Raises:
-        UserError: an unknown target or form, nothing at all, or the same twice.
+        UserError: a target or form is unknown, a target occurs twice, or there is none.
     """
     targets = tuple(_target(part.strip().lower()) for part in text.split(",") if part.strip())
     if not targets:

@@ -1,8 +1,8 @@
 """Latency of files side by side: one child, round-robin (A B C A B C ...), medians over rounds.
 
-Interleaving is what makes small differences believable: a slow second of the machine hits every file alike. Files of a
-few microseconds are repeated within a round until the clock can see them. Rounds in which other work had the processor
-do not count (`calm.py`); where they are many, as many again are run.
+Interleaving makes small differences believable: a slow second of the machine hits every file alike. Files that run in
+a few microseconds are repeated within a round until the clock can resolve them. Rounds that other work on the machine
+disturbed do not count (`calm.py`); if they are many, up to as many rounds again are run.
 
 Files of several runtimes can be timed together. A run goes from the prepared input to the output, as in an app;
 converting pixels is not part of it.
@@ -25,13 +25,13 @@ from slimseg.runtimes.runtime import Runtime
 
 _SAMPLE_S = 1e-3  # a sample shorter than this is repeated within its round
 _MIN_ROUNDS = 7
-_CALM_SHARE = 0.5  # of the rounds, that should count before as many again are run
-_LONGER = 2  # times the rounds, at most, on a machine that is disturbed
-_BLOCK = 4  # such rounds at a time
+_CALM_SHARE = 0.5  # share of the planned rounds that must be undisturbed; with fewer, more rounds are run
+_LONGER = 2  # on a disturbed machine at most this many times the planned rounds are run
+_BLOCK = 4  # additional rounds are run in blocks of a quarter of the planned ones, at least 4
 
 
 class Invocable(Protocol):
-    """A loaded file of any runtime, its input in place."""
+    """A loaded file of any runtime whose input is set."""
 
     @property
     def invoke(self) -> Callable[[], Any]: ...
@@ -39,7 +39,7 @@ class Invocable(Protocol):
 
 @dataclass(frozen=True)
 class Timing:
-    """One file's latency; `rounds_ms` are comparable one by one with those of files timed in the same call."""
+    """One file's latency; round i of `rounds_ms` is comparable with round i of every file timed in the same call."""
 
     path: str
     median_ms: float
@@ -48,28 +48,28 @@ class Timing:
     min_ms: float
     runs: int
     rounds_ms: tuple[float, ...]
-    taken_ms: tuple[float, ...] = ()  # of each round's time, by other work; empty where unknown
+    taken_ms: tuple[float, ...] = ()  # of each round, time that other work had the processor; empty if unknown
 
     @classmethod
     def of(cls, path: str, rounds_ms: Sequence[float], repeats: int = 1, taken_ms: Sequence[float] = ()) -> Timing:
-        """Summarise one sample per round, each the mean of `repeats` runs; over all rounds, disturbed or not."""
+        """Summarise all rounds, disturbed or not: one sample per round, in milliseconds, the mean of `repeats` runs."""
         p10, median, p90 = (float(value) for value in np.percentile(rounds_ms, (10, 50, 90)))
         runs = len(rounds_ms) * repeats
         return cls(path, median, p10, p90, min(rounds_ms), runs, tuple(rounds_ms), tuple(taken_ms))
 
     @cached_property
     def calm_ms(self) -> float:
-        """The latency to tell: the median over the rounds that count."""
+        """The latency to report: the median over the rounds that count."""
         return float(np.median(calm.values(*self._arrays)))
 
     @cached_property
     def own_ms(self) -> tuple[float, ...]:
-        """Of every round: its time, or its own processor time where it lost the processor."""
+        """For every round its time on the clock, or its own processor time if other work interrupted it."""
         return tuple(calm.own_ms(*self._arrays).tolist())
 
     @cached_property
     def counting(self) -> tuple[bool, ...]:
-        """Of every round, whether nothing disturbed it."""
+        """For every round whether it was undisturbed."""
         return tuple(calm.counting(*self._arrays).tolist())
 
     @property
@@ -92,15 +92,17 @@ def time_files(
     most_rounds: int = 300,
     options: Any = None,
 ) -> tuple[Timing, ...]:
-    """Time every file, each on the runtime that its suffix names, all loaded and warmed up, in turns.
+    """Load and warm up all files, each in the runtime that its suffix names, and time them round-robin.
 
     Args:
         paths: any number of files; hundreds of tiny ones are cheap with a small `seconds_per_file`.
-        seconds_per_file: time to spend, on average; at least 7 rounds are run whatever it says.
-        rounds: an exact number of rounds in place of the time; disturbed ones are not repeated then.
-        within: the child to run in; the shared one by default.
-        most_rounds: how many are enough, whatever the time allows.
-        options: of the files' runtimes (`Runtime.open`); or a list with one for every path, to compare them in one run.
+        threads: number of threads of every runtime.
+        seconds_per_file: time to spend on a file, on average; at least 7 rounds are run even if they take longer.
+        rounds: an exact number of rounds, instead of a time; disturbed rounds are not repeated then.
+        timeout_s: seconds after which the child is killed; None waits for ever.
+        within: the child process to run in; the shared one by default.
+        most_rounds: upper limit on the rounds planned from `seconds_per_file`.
+        options: options for every runtime (`Runtime.open`), or a list of options, one per path, to compare them.
 
     Raises:
         ModelError: a file is missing or damaged.
@@ -118,7 +120,7 @@ def time_files(
 
 
 def ratio(numerator: Timing, denominator: Timing) -> float:
-    """How many times slower `numerator` is, of two files of one `time_files` call: the quotient of their latencies."""
+    """Latency of `numerator` divided by that of `denominator`; both come from one `time_files` call."""
     return numerator.calm_ms / denominator.calm_ms
 
 
@@ -129,7 +131,7 @@ def measure(
     rounds: int | None,
     most_rounds: int,
 ) -> tuple[Timing, ...]:
-    """What `time_files` runs in the child: `files` are paths, their runtimes and the options of those."""
+    """The part of `time_files` that runs in the child; an entry of `files` is a path, its runtime and its options."""
     sessions = [prepared(*file, threads) for file in files]
     return in_turns([name for name, _, _ in files], sessions, seconds_per_file, rounds, most_rounds, threads)
 
@@ -142,7 +144,7 @@ def in_turns(
     most_rounds: int,
     threads: int = 1,
 ) -> tuple[Timing, ...]:
-    """Time whatever can be invoked, round by round; `time_files` has the settings."""
+    """Time loaded sessions round-robin; the arguments are described in `time_files`."""
     single_s = [warm_up(session) for session in sessions]
     repeats = [max(1, round(_SAMPLE_S / seconds)) for seconds in single_s]
     round_s = sum(seconds * count for seconds, count in zip(single_s, repeats, strict=True))
@@ -178,14 +180,14 @@ def _timing(name: str, samples: Sequence[tuple[float, float]], repeats: int) -> 
 
 
 def _fewest_calm(timings: Sequence[Timing]) -> int:
-    """Rounds that count of the file that has fewest."""
+    """The smallest number of undisturbed rounds that any file has."""
     return min((sum(each.counting) for each in timings), default=0)
 
 
 def sample(session: Invocable, repeats: int, threads: int = 1) -> tuple[float, float]:
-    """Mean latency of `repeats` runs, and of that what other work had of the processor, in milliseconds.
+    """Mean latency of `repeats` runs, and the part of it in which other work had the processor, both in milliseconds.
 
-    A repeated file first runs once untimed, to find its caches as it leaves them.
+    If `repeats` is above 1, one untimed run goes first, so that every timed run finds the same state of the caches.
     """
     if repeats > 1:
         session.invoke()
@@ -199,14 +201,14 @@ def sample(session: Invocable, repeats: int, threads: int = 1) -> tuple[float, f
 
 
 def prepared(name: str, runtime: Runtime, options: Any = None, threads: int = 1) -> Invocable:
-    """A loaded session of a file, with random inputs in place."""
+    """Load a file and set random inputs."""
     session = runtime.open(name, threads, options)
     session.set_random()
     return session
 
 
 def warm_up(session: Invocable) -> float:
-    """Run a few times; the quickest run in seconds."""
+    """Run a few times and return the time of the quickest run, in seconds."""
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 2e-3 and len(times) < 50):
         start = time.perf_counter()

@@ -1,11 +1,12 @@
-"""Which of many times of one thing count, on a machine that has other work to do.
+"""Selects the undisturbed ones among repeated timings of one computation, on a machine that may have other work.
 
-    taken     what other work had of the processor while a run lasted: the time on the clock less the thread's own
-              processor time. A run that lost the processor is longer by whole time slices, whatever it computes
-    slowed    a run of over 1.2 times the quickest one: a processor that clocks down, a cache that is shared
-    counting  neither. Where too few runs are left, all count with their own processor time
+    taken     time in which other work had the processor during a run: wall-clock time less the thread's own processor
+              time. A run that is interrupted gets longer by whole time slices of the scheduler
+    slowed    a run that took over 1.2 times the quickest one: the processor clocked down, or others used a shared cache
+    counting  a run that is neither interrupted nor slowed. If too few runs are left, processor times are used instead
+              of wall-clock times
 
-A machine with nothing else to do loses a run or two in a hundred, and every time is the clock's.
+On an idle machine one or two runs in a hundred are disturbed, and all times used are wall-clock times.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from slimseg.results import Disturbance
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 
-CALM = 1.2  # times the quickest: what took longer was disturbed
-LOST = 0.02  # of a run's time: what lost more of it to other work was disturbed
-ENOUGH = 5  # runs that count, or a quarter of them: fewer say too little
-PATIENCE_MS = 5000.0  # of runs that are made in place of disturbed ones, at most
-TAKEN_SAID, SLOWED_SAID = 0.05, 0.25  # shares from which on a disturbance is worth a word
-_FINE_CLOCK = sys.platform != "win32"  # where threads are charged in steps of 16 ms
+CALM = 1.2  # a run that took more than this many times the quickest run was disturbed
+LOST = 0.02  # a run that lost more than this share of its time to other work was disturbed
+ENOUGH = 5  # undisturbed runs that suffice for a median; a quarter of all runs suffices, too
+PATIENCE_MS = 5000.0  # longest total time of the runs that replace disturbed ones
+TAKEN_SAID, SLOWED_SAID = 0.05, 0.25  # shares of time and of runs, 0-1, from which on a disturbance is reported
+_FINE_CLOCK = sys.platform != "win32"  # Windows counts a thread's processor time in steps of 16 ms
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How calm the machine was while something was timed; what was seen of several timings adds up."""
+    """How much other work disturbed a timing; the counts of several timings can be added."""
 
     time_ms: float = 0.0
     taken_ms: float = 0.0
     runs: int = 0
-    disturbed: int = 0  # of the runs
+    disturbed: int = 0  # number of disturbed runs
 
     def __add__(self, other: Seen) -> Seen:
         return Seen(
@@ -50,7 +51,7 @@ class Seen:
         )
 
     def disturbance(self) -> Disturbance | None:
-        """None where the machine was as calm as can be asked of one."""
+        """The disturbance, or None if it is too small to be reported."""
         taken, slowed = ratios.share(self.taken_ms, self.time_ms), ratios.share(self.disturbed, self.runs)
         return Disturbance(taken, slowed) if taken >= TAKEN_SAID or slowed >= SLOWED_SAID else None
 
@@ -59,12 +60,17 @@ NOTHING = Seen()
 
 
 def of_all(seen: Iterable[Seen]) -> Disturbance | None:
-    """What disturbed several timings together."""
+    """The disturbance of several timings taken together."""
     return sum(seen, NOTHING).disturbance()
 
 
 def together(*found: Disturbance | None, drift: float = 1.0) -> Disturbance | None:
-    """The worst of several disturbances; a file that once took much longer than another time is one, too."""
+    """The worst of several disturbances, or None if there was none.
+
+    Args:
+        found: disturbances, None where there was none.
+        drift: the ratio of two latencies of the same file, 1 or more; above `CALM` it is a disturbance, too.
+    """
     seen = [each for each in found if each is not None]
     if not seen and drift <= CALM:
         return None
@@ -76,9 +82,9 @@ def together(*found: Disturbance | None, drift: float = 1.0) -> Disturbance | No
 
 
 def timed(run: Callable[[], T], threads: int = 1) -> tuple[T, float, float]:
-    """A result, the milliseconds on the clock, and those of them in which other work had the processor.
+    """The result of `run`, its wall-clock milliseconds, and those of them in which other work had the processor.
 
-    Of several threads the latter is not known, and 0.
+    The latter is unknown for several threads, and given as 0.
     """
     known = threads == 1 and _FINE_CLOCK
     own_ns = time.thread_time_ns() if known else 0
@@ -90,14 +96,14 @@ def timed(run: Callable[[], T], threads: int = 1) -> tuple[T, float, float]:
 
 
 def counting(ms: Array, taken_ms: Array) -> Array:
-    """For every run whether nothing disturbed it."""
+    """For every run whether it was undisturbed: neither interrupted nor slowed."""
     whole = taken_ms <= LOST * ms
     quickest = ms[whole].min() if whole.any() else ms.min()
     return np.asarray(whole & (ms <= CALM * quickest))
 
 
 def values(ms: Array, taken_ms: Array) -> Array:
-    """The milliseconds that count: of the undisturbed runs, or of too few of those what the runs had themselves."""
+    """Milliseconds of the undisturbed runs; if these are too few, processor times of all runs but the slowed ones."""
     undisturbed = counting(ms, taken_ms)
     if undisturbed.sum() >= min(ENOUGH, -(-len(ms) // 4)):
         return np.asarray(ms[undisturbed])
@@ -106,7 +112,7 @@ def values(ms: Array, taken_ms: Array) -> Array:
 
 
 def own_ms(ms: Array, taken_ms: Array) -> Array:
-    """Of every run: its time on the clock, or its own processor time where it lost the processor."""
+    """For every run its time on the clock, or its own processor time if other work interrupted it."""
     return np.where(taken_ms <= LOST * ms, ms, ms - taken_ms)
 
 
@@ -116,18 +122,18 @@ def seen(ms: Array, taken_ms: Array) -> Seen:
 
 
 def undisturbed_rows(parts: Array, between: Array, taken: Array, count: int) -> tuple[Array, Array]:
-    """`count` runs of something that consists of parts, as nothing disturbs them.
+    """`count` undisturbed runs of a computation that consists of parts.
 
-    Where there are not as many undisturbed runs, every part counts with the `count` quickest of its own times: what
-    disturbs a run hits other parts of it each time.
+    If there are fewer undisturbed runs, each part is represented by the `count` quickest of its own times: a
+    disturbance hits different parts in different runs.
 
     Args:
-        parts: (runs, parts) of any unit.
-        between: (runs,) what a run took beside its parts.
-        taken: (runs,) what other work had of it.
+        parts: (runs, parts) time of every part, in any unit.
+        between: (runs,) time of a run outside its parts, in the same unit.
+        taken: (runs,) time of a run in which other work had the processor, in the same unit.
 
     Returns:
-        Parts (count, parts) and what lay between them (count,).
+        Times of the parts (count, parts) and times outside them (count,).
     """
     undisturbed = np.flatnonzero(counting(parts.sum(1) + between, taken))[:count]
     if len(undisturbed) == count:

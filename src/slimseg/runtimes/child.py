@@ -1,13 +1,14 @@
-"""Native runtimes run in a child process: a crash on a strange model is a reported failure, not the end of a search.
+"""Native runtimes run in a child process: a crash on a strange model is reported as a failure, and a search goes on.
 
     parent                                          child (`python -m slimseg.runtimes.child`)
     call("package.module:function", *args) ──> import it, run it
     value, or the exception raised here    <── ("value", result) | ("slimseg", error) | ("other", text)
 
-Messages are an 8-byte length and a pickle, between our own two processes only. The child moves its protocol off
-file descriptors 0 and 1 first, so that whatever native code prints goes to a log, whose tail explains a crash.
-The child never outlives its parent, however that ends (`_end_with_parent`); its temporary files go with the parent's.
-A plain subprocess and not `multiprocessing`: a user's script may lack the `__main__` guard that spawning needs.
+A message is an 8-byte length and a pickle, and goes only between these two processes. The child first moves its
+messages away from file descriptors 0 and 1, so that all that native code prints goes to a log, whose end explains a
+crash. The child never outlives its parent, whatever ends the parent (`_end_with_parent`); its temporary files are
+deleted with those of the parent. It is a plain subprocess, not one of `multiprocessing`: a user's script may lack the
+`__main__` guard that spawning needs.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from slimseg.disk import scratch
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 
 _LENGTH = struct.Struct("<Q")
-_CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates announcing themselves, progress bars
-# How Python's faulthandler begins what it prints of a crash; a stack follows, the newest call first.
+_CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates that announce themselves, progress bars
+# The first line that Python's faulthandler prints on a crash; the call stack follows, newest call first.
 _STACK = re.compile(r"^Fatal Python error|\(most recent call first\)")
-_FILES_FAULT = re.compile("the native runtime (refused|crashed)")  # it may also run out of time
-_QUOTED = 400  # characters of native output in an error, and as many of a stack
-MOST_MEMORY_BYTES = 8 << 30  # of a child: runtimes take more only where a file asks for absurd amounts
-_LOG_LIMIT = 16 << 20  # bytes after which the log starts again
+_FILES_FAULT = re.compile("the native runtime (refused|crashed)")  # running out of time is not the file's fault
+_QUOTED = 400  # most characters of native output that an error quotes, and most characters of a stack
+MOST_MEMORY_BYTES = 8 << 30  # limit for the child: runtimes need more only for absurd files
+_LOG_LIMIT = 16 << 20  # size in bytes above which the log is emptied
 
 
 class Child:
@@ -86,10 +87,10 @@ class Child:
         Args:
             target: an importable function; arguments and result must be picklable.
             timeout_s: seconds after which the child is killed; None waits for ever.
-            about: the file that the call is about, for the error's sentence.
+            about: the file that the call is about, for error messages.
 
         Raises:
-            SlimsegError: as raised by the function.
+            SlimsegError: the function raised it.
             RuntimeFailure: the function raised anything else, or the child crashed or ran out of time.
         """
         with self._lock:
@@ -98,7 +99,7 @@ class Child:
             except SlimsegError:
                 raise
             except BaseException:
-                self.close()  # interrupted between question and answer: the next answer would be to this question
+                self.close()  # interrupted between request and answer: the next request would get this answer
                 raise
 
     def _call(self, target: str, args: tuple[Any, ...], timeout_s: float | None, about: str) -> Any:
@@ -146,7 +147,7 @@ class Child:
         size = os.fstat(self._log.fileno()).st_size
         if size > _LOG_LIMIT:
             self._log.truncate(0)
-            self._log.seek(0)  # of the child too: it writes through the same open file
+            self._log.seek(0)  # moves the child's position, too: it writes through the same open file
             return 0
         return size
 
@@ -159,7 +160,7 @@ class Child:
         late: threading.Event,
     ) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)  # its own ending, not the one that close() would give it
+            process.wait(5)  # wait for the child's own exit status, before close() kills it
         printed = self._tail(log_start)
         self.close()
         if late.is_set():
@@ -167,7 +168,7 @@ class Child:
         return f"{about}: the native runtime crashed ({_ending(process.returncode)}){printed}"
 
     def _tail(self, start: int) -> str:
-        """What native code printed during this call, on one line; its chatter about delegates is left out."""
+        """What native code printed during this call, on one line, without messages about delegates and progress."""
         assert self._log is not None
         lines = os.pread(self._log.fileno(), 1 << 20, start).decode(errors="replace").splitlines()
         text = _telling(line.strip() for line in lines if line.strip() and not _CHATTER.search(line))
@@ -175,7 +176,7 @@ class Child:
 
 
 def _telling(lines: Iterable[str]) -> str:
-    """What tells most of a crash, on one line: the end of a log, and the beginning of the stack that follows it."""
+    """The most informative parts of a crash, on one line: the end of the log and the top of the stack after it."""
     lines = list(lines)
     start = next((number for number, line in enumerate(lines) if _STACK.search(line)), len(lines))
     log, stack = (" / ".join(part) for part in (lines[:start], lines[start:]))
@@ -185,17 +186,17 @@ def _telling(lines: Iterable[str]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's, with the parent's import path: the child must find the same slimseg."""
+    """The parent's environment variables and import path: the child must import the same slimseg."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONWARNINGS", "PYTHONPATH")}
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
-    environment["PYTHONSAFEPATH"] = "1"  # a stray numpy.py in the working directory is not ours to import
+    environment["PYTHONSAFEPATH"] = "1"  # do not import a stray numpy.py in the working directory
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     environment["TMPDIR"] = str(scratch.root())
     return environment
 
 
 def blamed(error: RuntimeFailure) -> RuntimeFailure | ModelError:
-    """For a file that a user gave: what a runtime refuses or crashes on is the file's fault."""
+    """The error to raise for a user's file: a ModelError if the runtime refused the file or crashed on it."""
     return ModelError(str(error)) if _FILES_FAULT.search(str(error)) else error
 
 
@@ -226,11 +227,11 @@ _shared: dict[tuple[str, int], Child] = {}
 
 
 def shared(purpose: str = "") -> Child:
-    """The child that everything of one purpose uses; started by its first call, ended at exit.
+    """The child process that all callers with the same `purpose` share; started by the first call, ended at exit.
 
-    All runtimes have the same one. A purpose of its own is for what changes the process for good.
+    All runtimes share the child of the default purpose. Work that changes its process permanently has its own purpose.
     """
-    key = purpose, os.getpid()  # a forked worker must not talk on its parent's pipes
+    key = purpose, os.getpid()  # a forked worker must not use its parent's pipes
     if key not in _shared:
         _shared[key] = Child()
         atexit.register(_shared[key].close)
@@ -261,7 +262,7 @@ def _exactly(pipe: BinaryIO | Any, count: int) -> bytes:
 
 
 def _answer(request: bytes) -> bytes:
-    """Run one request; the exception becomes the answer."""
+    """Run one request and return its answer: the result, or the exception that it raised."""
     try:
         target, args = pickle.loads(request)
         module, _, name = target.partition(":")
@@ -275,27 +276,28 @@ def _answer(request: bytes) -> bytes:
 
 
 def _end_with_parent(lifeline: int) -> None:
-    """Have the system end this process when the parent's end of the pipe closes, as it does when the parent dies.
+    """Have the system end this process when the parent's end of the pipe `lifeline` closes, as when the parent dies.
 
-    Nothing is ever written to it. Its end makes a SIGIO, which ends a process that does not handle it, even in the
-    middle of a native call. A thread that waits for it would need the lock that such a call may hold.
+    Nothing is ever written to the pipe. When it closes, the system sends SIGIO, which ends a process that does not
+    handle the signal, even during a native call. A thread that waits for the pipe to close could not do that: it
+    would need Python's lock, which the native call may hold.
     """
-    with contextlib.suppress(ImportError, OSError):  # Windows: the child ends after the call that it is at
+    with contextlib.suppress(ImportError, OSError):  # on Windows the child finishes its current call before it ends
         import fcntl
 
         signal.signal(signal.SIGIO, signal.SIG_DFL)
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
         if select.select([lifeline], [], [], 0)[0]:
-            os._exit(0)  # the parent was dead before the system was told
+            os._exit(0)  # the parent died before the signal was set up
 
 
 def _serve(lifeline: int) -> None:
-    """The child's loop: ends when the parent closes its end, or dies."""
+    """The child's loop: answers requests until the parent closes the pipe, or dies."""
     _end_with_parent(lifeline)
-    # What asks for more fails here, and does not take the whole machine with it.
+    # A call that needs more memory fails in this process, instead of using up the memory of the whole machine.
     memory_bounds.limit_process("RLIMIT_DATA", MOST_MEMORY_BYTES)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -1,4 +1,4 @@
-"""A Graph as the files of a deployment, and where those run, in words."""
+"""Writes a Graph as the files of a deployment, and names the machine and runtime that they are timed on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from slimseg.runtimes.host import Pixels
 
 
 def float_name(stem: str) -> str:
-    """Of the file that has the network in float32, whatever it is deployed as."""
+    """Name of the file with the float32 network, for any precision of the deployment."""
     return f"{stem}_float{registry.DEFAULT.suffix}"
 
 
 def write_float(graph: Graph, path: Path) -> None:
-    """The graph in float32 as the usual runtime has it, all its weights in 32 bits: the form to quantise."""
+    """Write the graph as a float32 file of the default runtime, all weights in 32 bits, as quantisation needs it."""
     registry.DEFAULT.write(graph, path, "full")
 
 
 def write_plain_int8(graph: Graph, path: Path, images: Sequence[Pixels]) -> None:
-    """The graph merely quantised, float at both ends, ranges measured on the user's images."""
+    """Write the graph as int8 with float input and output, quantisation ranges calibrated on the user's images."""
     its = registry.of(path)
     with scratch.folder() as folder:
         float_path = folder / path.name
@@ -33,7 +33,7 @@ def write_plain_int8(graph: Graph, path: Path, images: Sequence[Pixels]) -> None
 
 
 def write_deployed(graph: Graph, path: Path, images: Sequence[Pixels], deployment: Deployment) -> Path:
-    """The file that is shipped (`Runtime.deploy`): its path, which is `path` with the suffix of the runtime."""
+    """Write the file that is shipped (`Runtime.deploy`) and return its path: `path` with the suffix of the runtime."""
     its = registry.known(deployment.runtime)
     path = path.with_suffix(its.suffix)
     its.deploy(graph, path, deployment.precision, images)
@@ -41,6 +41,6 @@ def write_deployed(graph: Graph, path: Path, images: Sequence[Pixels], deploymen
 
 
 def host_name(deployment: Deployment) -> str:
-    """Where and how files are timed, in words."""
+    """Machine, system, runtime and number of threads that files are timed with, in words."""
     title, threads = registry.known(deployment.runtime).title, deployment.threads
     return f"{platform.machine()}, {platform.system()}, {title}, {threads} thread{'s' * (threads > 1)}"

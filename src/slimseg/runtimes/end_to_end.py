@@ -1,4 +1,4 @@
-"""What a file takes in an app: from the bytes of an image to its mask, all files in turns, in the child process."""
+"""Latency of files in an app, from the bytes of an image to its mask: all files in one child process, round-robin."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from slimseg.runtimes.runtime import Runtime
 
 ROUNDS = 15
 _FEWEST_ROUNDS = 3
-_REPEATS, _TURN_MS = 5, 20.0  # of a quick file within a round
+_REPEATS, _TURN_MS = 5, 20.0  # a quick file is repeated within a round: at most 5 times, for about 20 ms
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """What one file takes in an app: medians in milliseconds."""
+    """Latency of one file in an app: medians in milliseconds."""
 
     runtime_ms: float  # from the prepared input to the output
     whole_ms: float  # from the image's bytes to its mask
-    network_ms: float  # of the runtime's, the network alone
+    network_ms: float  # the network alone, as part of `runtime_ms`
 
     def at_latency(self, latency_ms: float) -> float:
-        """From the image's bytes to its mask, where the network alone takes `latency_ms`.
+        """Milliseconds from the image's bytes to its mask on a machine where the network alone takes `latency_ms`.
 
-        What is done around a network slows down with the machine as the network does, and is never less than nothing.
+        The work around the network is assumed to slow down with the machine as much as the network, and to take at
+        least 0 ms.
         """
         return latency_ms * max(1.0, ratios.share(self.whole_ms, self.network_ms))
 
@@ -48,11 +49,14 @@ def time_end_to_end(
     latencies_ms: Sequence[float] | None = None,
     seconds: float = math.inf,
 ) -> tuple[float, ...]:
-    """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files in turns, in the child.
+    """Median ms from RGB bytes of `image_size` to a class mask of `mask_size`, all files round-robin in the child.
 
-    `image`, RGB of any size, should be one of the user's: how long a mask takes depends on how many class borders it
-    has. With `latencies_ms`, what the networks take beside one another, the result is at the pace of those. All else is
-    as for `time_in_app`.
+    Args:
+        image: RGB of any size, one of the user's if possible: the time of a mask depends on how many class borders
+            it has.
+        latencies_ms: latencies of the networks alone, timed side by side; the result is scaled to them.
+
+    All other arguments, and the errors, are those of `time_in_app`; sizes are (height, width).
     """
     pixels = host.resize_image(_blurred() if image is None else image, image_size)
     found = time_in_app(paths, pixels, mask_size, threads, description, seconds=seconds)
@@ -70,16 +74,20 @@ def time_in_app(
     rounds: int = ROUNDS,
     seconds: float = math.inf,
 ) -> tuple[EndToEnd, ...]:
-    """From the bytes of an RGB `image` (h, w, 3) to a class mask of `mask_size`, all files in turns, in the child.
+    """Latency from an RGB `image` (h, w, 3) to a class mask of `mask_size`, all files round-robin in the child.
 
-    `paths` are files of any runtimes, in any mixture. What numpy takes to make the input stands in for what an app does
-    in C++ (0.13 ms for 256x320 here, 0.09 there). Scores are read where the runtime left them, as in an app. After
-    `seconds` no round begins, but for the first few.
+    The input is made with numpy, in place of the C++ of an app (0.13 ms for 256x320 in numpy, 0.09 ms in C++). Scores
+    are read from the runtime's own memory without a copy, as in an app.
 
-    `description` is what a file from elsewhere wants and gives; those of slimseg say so themselves.
+    Args:
+        paths: files of any runtimes, in any mixture.
+        mask_size: (height, width) of the mask.
+        description: preprocessing and meaning of the output, for files that slimseg did not write; its own state them.
+        rounds: number of rounds that are timed.
+        seconds: time after which no further round starts; at least 3 rounds are timed.
 
     Raises:
-        ModelError: a file is damaged or does not say what its output means.
+        ModelError: a file is damaged, or neither it nor `description` states what its output means.
         RuntimeFailure: a runtime is not installed, refused its file or crashed.
     """
     target = "slimseg.runtimes.end_to_end:measure"
@@ -91,7 +99,10 @@ def time_in_app(
 
 
 def _blurred() -> Pixels:
-    """A picture of soft spots, for want of a photograph: noise alone would be nothing but borders."""
+    """A small random image that becomes soft spots when enlarged, for want of a photograph.
+
+    Noise at full size would make every pixel a class border.
+    """
     return np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
 
@@ -104,7 +115,7 @@ def measure(
     rounds: int = ROUNDS,
     seconds: float = math.inf,
 ) -> tuple[EndToEnd, ...]:
-    """What `time_in_app` runs in the child."""
+    """The part of `time_in_app` that runs in the child."""
     import torch
 
     torch.set_num_threads(threads)
@@ -116,9 +127,10 @@ def measure(
     for number in range(rounds + 2):
         if number >= 2 + _FEWEST_ROUNDS and time.monotonic() >= until:
             break
-        # A runtime may be 5% slower just after another, warmed up or not: that must not always be the same file.
+        # A runtime may be 5% slower just after another one, even if warmed up. The order is random, so that this does
+        # not always hit the same file.
         for loaded, app, own in order.sample(everyone, len(everyone)):
-            # A video finds its caches as the last frame left them.
+            # In a video the previous frame has filled the caches: one run as warm-up does the same.
             warm_up = _once(loaded, app, image, mask_size, threads)
             if number >= 2:
                 repeats = min(_REPEATS, 1 + int(_TURN_MS / warm_up.whole_ms))
@@ -129,10 +141,10 @@ def measure(
 
 @dataclass(frozen=True)
 class _Image:
-    """Milliseconds of one image."""
+    """Times of one image, from its bytes to its mask, in milliseconds."""
 
-    parts_ms: tuple[float, float, float]  # to the prepared input, from there to the output, from there to the mask
-    taken_ms: float  # of all three, by other work
+    parts_ms: tuple[float, float, float]  # preprocessing, network, and making the mask
+    taken_ms: float  # time in which other work had the processor, over all three parts
 
     @property
     def whole_ms(self) -> float:
@@ -141,13 +153,13 @@ class _Image:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Of one file."""
+    """All timings of one file."""
 
     images: list[_Image]
-    networks_ms: list[tuple[float, float]]  # and what other work took
+    networks_ms: list[tuple[float, float]]  # latency of the network, and the part of it that other work took
 
     def end_to_end(self) -> EndToEnd:
-        """Medians over what nothing disturbed."""
+        """Medians over the undisturbed timings."""
         parts, taken = (np.array([getattr(each, name) for each in self.images]) for name in ("parts_ms", "taken_ms"))
         counting, _ = calm.undisturbed_rows(parts, np.zeros(len(parts)), taken, -(-len(parts) // 2))
         network = calm.values(*np.array(self.networks_ms).T)
@@ -156,7 +168,7 @@ class _Samples:
 
 
 def _once(loaded: host.Runnable, app: host.App, image: Pixels, mask_size: tuple[int, int], threads: int) -> _Image:
-    """From an image to its mask."""
+    """Time one pass from an image to its mask."""
     value, *prepared = calm.timed(lambda: app.prepare(image)[None], threads)
     output, *computed = calm.timed(lambda: loaded.run_raw(value), threads)
     _, *resized = calm.timed(lambda: app.mask(output, mask_size), threads)

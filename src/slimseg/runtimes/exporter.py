@@ -1,4 +1,4 @@
-"""What slimseg asks of something that files for apps are written for: a runtime here, or one of another system."""
+"""The interface of an export target: a runtime that runs on this machine, or one of another system (Core ML)."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from slimseg.runtimes.host import Pixels
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from slimseg.graph.graph import Graph
 
-Layout = Literal["NHWC", "NCHW", "CHW"]  # of the maps that an app gets from a file
+Layout = Literal["NHWC", "NCHW", "CHW"]  # order of the dimensions of the output that an app gets from a file
 
 
 @dataclass(frozen=True)
 class Request:
     """One file to write."""
 
-    graph: Graph  # with the output that was asked for
-    form: str  # one of `Exporter.forms`; empty: its usual one
-    stem: str  # of the files to write
-    folder: Path  # of the exporter's own, empty
-    images: Sequence[Pixels]  # RGB (height, width, 3), the user's; empty where none were given
-    probes: Sequence[Pixels]  # to look at values with: some of `images`, else drawn ones
-    palette: Sequence[str] = ()  # "#rrggbb" of every class
-    licence: str = ""  # of the weights, in a sentence
-    sizes: Sequence[tuple[int, int]] = ()  # further (height, width) that the file is to take, where it can
-    files: Mapping[str, Path] = field(default_factory=dict)  # that say the same network already, by precision
-    precision: str = "float32"  # of the file that is exported where no form is asked for
+    graph: Graph  # the network, with the requested form of output
+    form: str  # one of `Exporter.forms`; empty: the exporter's default
+    stem: str  # file name without suffix
+    folder: Path  # an empty folder for the exporter alone
+    images: Sequence[Pixels]  # the user's images, RGB (height, width, 3); empty if none were given
+    probes: Sequence[Pixels]  # images to compare values on: some of `images`, else synthetic ones
+    palette: Sequence[str] = ()  # colour of every class, "#rrggbb"
+    licence: str = ""  # licence of the weights, in a sentence
+    sizes: Sequence[tuple[int, int]] = ()  # further input sizes (height, width) that the file should accept, if it can
+    files: Mapping[str, Path] = field(default_factory=dict)  # existing files of the same network, by precision
+    precision: str = "float32"  # precision of the exported file if no form is requested
 
     @property
     def drawn(self) -> bool:
-        """Whether the probes are drawn, for want of the user's images."""
+        """Whether the probes are synthetic, because the user gave no images."""
         return not self.images
 
 
 @dataclass(frozen=True)
 class Written:
-    """One file that was written, before it has been compared with anything."""
+    """One file that was written and is not yet compared with its source."""
 
     artefact: Artefact
-    path: Path  # the file or package that stands for it
-    said: Graph  # what it computes: the source, or without what the runtime leaves to the app
-    is_float: bool  # computes in floats, so that its masks must be the source's
-    others: Sequence[Path] = field(default=())  # files that belong to it
-    same_as: str = ""  # name of the source's own file, where this one computes the very same and only says more
+    path: Path  # the main file, or the package
+    said: Graph  # the network that the file computes: the source, without layers that the runtime leaves to the app
+    is_float: bool  # whether it computes in floating point, so that its masks must equal those of the source
+    others: Sequence[Path] = field(default=())  # further files that belong to it
+    same_as: str = ""  # name of the source's own file, if this one is that file with added metadata
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -58,22 +58,28 @@ class Written:
 class Exporter(ABC):
     """Writes one kind of file. Instances hold no state."""
 
-    target: ClassVar[str]  # as users give it: `export --to`
-    brand: ClassVar[str]  # for people: "LiteRT"
-    system: ClassVar[str]  # that its apps run on: "Android" or "iOS"
-    suffix: ClassVar[str]  # of the file that stands for a network
-    forms: ClassVar[tuple[str, ...]]  # in the order of the text for the user; its `exporter.py` says what each means
+    target: ClassVar[str]  # name on the command line: `export --to`
+    brand: ClassVar[str]  # name in messages: "LiteRT"
+    system: ClassVar[str]  # operating system of the apps: "Android" or "iOS"
+    suffix: ClassVar[str]  # suffix of the main file of a network
+    forms: ClassVar[tuple[str, ...]]  # in the order of messages to the user; explained in the exporter's `exporter.py`
     layout: ClassVar[Layout]
-    snippets: ClassVar[Mapping[str, str]] = {}  # code for apps: titles by template in the folder `snippets` beside it
-    unrun: ClassVar[str] = ""  # why its files do not run on this machine; empty where they do
-    on_outputs: ClassVar[str] = ""  # what is known of forms of the output, where nothing can be timed
-    reason: ClassVar[str] = ""  # to take it on its system, for the recommendation
+    snippets: ClassVar[Mapping[str, str]] = {}  # code for apps: templates in its folder `snippets`, with their titles
+    unrun: ClassVar[str] = ""  # why its files do not run on this machine; empty if they do
+    on_outputs: ClassVar[str] = ""  # what is known about the forms of output, for files that cannot be timed
+    reason: ClassVar[str] = ""  # why the recommendation names it for its system
 
     @abstractmethod
     def export(self, request: Request) -> Written:
-        """Raises: Unsupported, OutputError, and UserError where something is missing or not installed."""
+        """Write one file.
+
+        Raises:
+            Unsupported: the network cannot be written for this target.
+            OutputError: the folder cannot be written.
+            UserError: a package or an argument is missing.
+        """
 
     @property
     def package(self) -> str:
-        """Where its `snippets` lie."""
+        """The Python package that contains its folder `snippets`."""
         return type(self).__module__.rpartition(".")[0]

@@ -1,8 +1,9 @@
-"""What an app does around the network: RGB bytes to the input, output to the class mask. As fast as we know.
+"""What an app does around the network: RGB bytes to the input, output to the class mask. The fastest way we know.
 
-One thread, 352x480 down to 192x256 and 96x128x11 logits up to 352x480 (`benchmarks/heads.py`): uint8 antialiased
-resize by torch 0.2 ms (Pillow 0.9 ms); nothing more where the file takes bytes, else normalisation as one multiply-add
-and the file's own quantisation; argmax of int8 logits by numpy 0.1 ms, mask upsampled in 0.4 ms (see `mask.py`).
+Measured on one thread, from 352x480 down to 192x256 and from 96x128x11 logits up to 352x480 (`benchmarks/heads.py`):
+antialiased resize of uint8 in torch 0.2 ms (Pillow 0.9 ms); argmax of int8 logits in numpy 0.1 ms, upsampling the mask
+0.4 ms (see `mask.py`). A file that takes bytes needs no more; for others the image is normalised with one multiply-add
+and quantised as the file states.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Pixels = NDArray[np.uint8]
 
 
 def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """RGB (h, w, 3) to (*size, 3), bilinear with antialiasing."""
+    """Resize RGB (h, w, 3) to (*size, 3), bilinearly with antialiasing; `size` is (height, width)."""
     if image.shape[:2] == tuple(size):
         return image
     import torch
@@ -39,7 +40,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 class ImagePipeline:
-    """RGB bytes (h, w, 3) of any size to the network's input (height, width, 3) float32."""
+    """Converts RGB bytes (h, w, 3) of any size to the network's input (height, width, 3) float32."""
 
     def __init__(self, preprocessing: Preprocessing, size: tuple[int, int]) -> None:
         self.size = size
@@ -54,7 +55,7 @@ class ImagePipeline:
         return self.normalised(resize_image(image, self.size))
 
     def normalised(self, image: Pixels) -> NDArray[np.float32]:
-        """The input's values of an image that has its size already."""
+        """The network's input (height, width, 3) from an image that has the input's size already."""
         value = image.astype(np.float32)
         if self.flip:
             value = value[..., ::-1]
@@ -64,13 +65,13 @@ class ImagePipeline:
 
 
 def prepared(graph: Graph, images: Sequence[Pixels]) -> list[NDArray[np.float32]]:
-    """RGB images of any size as inputs of a network, (1, height, width, 3) each."""
+    """RGB images (h, w, 3) of any size as inputs of a network, float32 (1, height, width, 3) each."""
     pipeline = ImagePipeline(graph.description.preprocessing, graph.input_size)
     return [pipeline(image)[None] for image in images]
 
 
 class Described(Protocol):
-    """What a file of any runtime says of itself."""
+    """What a file of any runtime states about itself."""
 
     @property
     def path(self) -> Path: ...
@@ -89,24 +90,24 @@ class Runnable(Protocol):
     def file(self) -> Described: ...
 
     def run_raw(self, value: NDArray[Any], /) -> NDArray[Any]:
-        """What `App.prepare` gives, with a batch of one, to what `App.mask` takes."""
+        """Run on the result of `App.prepare` with a batch dimension of 1; the output is the argument of `App.mask`."""
         ...
 
     @property
     def invoke(self) -> Callable[[], Any]:
-        """Runs the network alone, on the input that is in place."""
+        """Runs the network alone, on the input that was set before."""
         ...
 
 
 class App:
-    """What an app does around one file, on both sides.
+    """What an app does around one file: preprocessing before it, and making the mask after it.
 
     Args:
-        model: what the file says of itself.
-        description: preprocessing and the meaning of the output, where the file does not say it.
+        model: what the file states about itself.
+        description: preprocessing and the meaning of the output, for a file that does not state them.
 
     Raises:
-        ModelError: the file does not take one image, or nobody says what it wants and gives.
+        ModelError: the file does not take one image, or neither it nor `description` states preprocessing and output.
     """
 
     def __init__(self, model: Described, description: Description | None = None) -> None:
@@ -123,7 +124,7 @@ class App:
         self.tables = _tables(self.pipeline, self.input)
 
     def prepare(self, image: Pixels) -> NDArray[Any]:
-        """RGB bytes (h, w, 3) of any size to the file's input (height, width, 3), in the file's own type."""
+        """Convert RGB bytes (h, w, 3) of any size to the file's input (height, width, 3), in the file's own type."""
         if self.tables is None:
             return self.pipeline(image)
         resized = resize_image(image, self.pipeline.size)
@@ -135,7 +136,11 @@ class App:
         return np.ascontiguousarray(resized) if _is_identity(table) else table.take(resized)
 
     def mask(self, output: NDArray[Any], size: tuple[int, int]) -> Pixels:
-        """The file's raw output, with or without its batch, to class indices (height, width) of `size`."""
+        """Convert the file's raw output, with or without batch dimension, to class indices of `size` (height, width).
+
+        Raises:
+            ModelError: the output is flat and its length is not a multiple of the number of input pixels.
+        """
         kind, scores = self.description.output_kind, output
         if scores.ndim == len(self.output.shape) and scores.shape[0] == 1:
             scores = scores[0]
@@ -145,15 +150,18 @@ class App:
         if scores.dtype.kind in "iu":
             if not self.output.scale and (scores.ndim == 2 or scores.shape[-1] == 1):
                 kind = "mask"
-            elif not self.output.scale:  # scores that were stored as whole numbers
+            elif not self.output.scale:  # integer scores without a scale
                 scores = scores if scores.dtype.itemsize == 1 else scores.astype(np.float32)
-            elif kind == "mask" or scores.ndim == 2 or scores.shape[-1] == 1:  # its values count, not their order
+            elif kind == "mask" or scores.ndim == 2 or scores.shape[-1] == 1:  # needs real values
                 scores = (scores.astype(np.float32) - self.output.zero_point) * np.float32(self.output.scale)
         return to_mask(scores, size, kind)
 
 
 def _tables(pipeline: ImagePipeline, info: TensorInfo) -> tuple[NDArray[Any], ...] | None:
-    """The input of every byte, once or for each channel as the file has them; None where the input is float."""
+    """Tables from byte to input value: one for all channels, or one per channel in the file's order.
+
+    None if the input is in floating point.
+    """
     if np.dtype(info.dtype).kind not in "iu":
         return None
     every = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
@@ -169,8 +177,8 @@ def _is_identity(table: NDArray[Any]) -> bool:
 def to_mask(output: NDArray[Any], size: tuple[int, int], kind: OutputKind) -> Pixels:
     """Class indices (height, width) of `size` from one output of a file.
 
-    Logits and probabilities, (h, w, classes) in float or still quantised in 8 bits, are resized bilinearly before the
-    argmax; one channel of float is thresholded; a mask (h, w) is resized by nearest neighbour.
+    Logits and probabilities, (h, w, classes) in float or still quantised to 8 bits, are resized bilinearly before the
+    argmax; a single channel in float is thresholded; a mask (h, w) is resized by nearest neighbour.
     """
     if kind == "mask" or (output.dtype.kind in "iu" and output.dtype.itemsize > 1):
         batched = output.ndim == 4 or (output.ndim == 3 and output.shape[0] == 1)
@@ -184,12 +192,12 @@ def to_mask(output: NDArray[Any], size: tuple[int, int], kind: OutputKind) -> Pi
 
 
 def in_rows(output: NDArray[Any], size: tuple[int, int], path: str | Path) -> NDArray[Any]:
-    """One output, without its batch, as scores (h, w, classes) or a mask (h, w).
+    """One output without its batch dimension, as scores (h, w, classes) or a mask (h, w).
 
-    What a file gives flat has the pixels of its input, `size`.
+    A flat output is taken to have the pixels of the file's input, `size` = (height, width).
 
     Raises:
-        ModelError: it is flat and has other pixels.
+        ModelError: the output is flat and its length is not a multiple of the number of input pixels.
     """
     if output.ndim == 3 or (output.ndim == 2 and output.shape[0] != size[0] * size[1]):
         return output

@@ -1,11 +1,11 @@
-"""What operators of a file are called: each after the layer of the network that works in it.
+"""Names the operators of a file after the layers of the network that they compute.
 
-A convolution takes in the padding before it, and the batch norm and the activation behind it. Its result carries the
-name of the node whose value that is, the activation; the operator itself has the name of the convolution. Both are
-in a text that slimseg's files carry, a line for each operator whose name is not simply that of its result:
+A fused convolution includes the padding before it, and the batch norm and the activation after it. Its result has the
+name of the last node, the activation; the operator itself has the name of the convolution. Files of slimseg store both
+names in a text, with a line for each operator whose name differs from that of its result:
 
     relu_1 conv_1 pad_1 conv_1 norm_1 relu_1    its result, its name, and the nodes of the network that it computes
-    swish_gate swish_gate swish                 an operator that does a part of a layer's work has a name of its own
+    swish_gate swish_gate swish                 an operator that computes part of a layer has its own name
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # files are read without torch, too
+if TYPE_CHECKING:  # reading files does not need torch
     from torch import fx
 
     from slimseg.graph.graph import Graph
@@ -24,9 +24,9 @@ _LONGEST_TEXT = 4 << 20  # bytes; a network of a thousand operators has about 10
 
 @dataclass(frozen=True)
 class OperatorName:
-    """`covers`: the nodes that it computes, in the network's order; of one that does a part of a layer, that layer.
+    """The name of an operator, and in `covers` the nodes that it computes, in the network's order.
 
-    Empty in files from elsewhere.
+    An operator that computes part of a layer covers that layer. `covers` is empty in files that slimseg did not write.
     """
 
     name: str
@@ -34,17 +34,17 @@ class OperatorName:
 
     @property
     def layer(self) -> str:
-        """The layer that it works for."""
+        """The layer that it computes, wholly or in part."""
         return worker(self.name, self.covers)
 
 
 def worker(name: str, covers: tuple[str, ...]) -> str:
-    """The layer that an operator works for: that of its own name, unless it only does a part of another."""
+    """The layer that an operator computes: the one it is named after, or the one that it computes part of."""
     return name if name in covers or not covers else covers[0]
 
 
 def folded_into(graph: Graph, folded: Graph) -> dict[str, tuple[str, ...]]:
-    """By layer of `folded`: the layers behind it, as `graph` has them, that were folded into it, in order."""
+    """For every layer of `folded`, by name: the layers after it in `graph` that were folded into it, in order."""
     kept = {node.name for node in folded.layers()}
     hosts: dict[fx.Node, str] = {}
     found: dict[str, tuple[str, ...]] = {}
@@ -57,13 +57,13 @@ def folded_into(graph: Graph, folded: Graph) -> dict[str, tuple[str, ...]]:
 
 
 def to_text(names: Mapping[str, OperatorName]) -> bytes:
-    """By result. Names with blanks, which the nodes of a network never have, are left out."""
+    """The text of operator names by result. Names with blanks, which nodes of a network never have, are left out."""
     plain = {result: (OperatorName(result), OperatorName(result, (result,))) for result in names}
     lines = ([result, each.name, *each.covers] for result, each in names.items() if each not in plain[result])
     return "\n".join(" ".join(line) for line in lines if not any(set(word) & set(" \n") for word in line)).encode()
 
 
 def of_text(text: bytes) -> dict[str, OperatorName]:
-    """By result, what `to_text` wrote; lines that say nothing are passed over."""
+    """Operator names by result, from a text of `to_text`; lines that are too short or malformed are skipped."""
     lines = (line.split(" ") for line in text[:_LONGEST_TEXT].decode(errors="replace").split("\n"))
     return {line[0]: OperatorName(line[1], tuple(line[2:])) for line in lines if len(line) > 2 and all(line)}

@@ -1,10 +1,10 @@
-"""Scores of a reduced size to a mask of full size: argmax of their bilinear resize, worked out at class borders only.
+"""Scores of a reduced size to a mask of full size: argmax of their bilinear resize, computed at class borders only.
 
     Given   argmax(U(z)),  U bilinear from h×w to H×W
     Result  argmax(z) repeated, and argmax(U(z)) only where the four pixels that U mixes differ in their argmax  (exact)
 
-U is a weighted mean of four pixels, with weights that are not negative: where class k is largest in all four, it is
-largest in their mean. On street scenes that leaves 7% of the pixels, which makes it five times faster than the whole
+U is a weighted mean of four pixels with non-negative weights: where class k is largest in all four, it is largest in
+their mean. On street scenes only 7% of the pixels remain to be resized, which is five times faster than resizing all
 (`benchmarks/heads.py`).
 """
 
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Scores = NDArray[Any]  # (h, w, classes), float32 or integers
-_BORDERS_AT_MOST = 0.3  # of the pixels; of more, working out all of them is faster
+_BORDERS_AT_MOST = 0.3  # largest share of border pixels, 0-1; above it, resizing all pixels is faster
 
 
 def bilinear_argmax(scores: Scores, size: tuple[int, int]) -> Pixels:
     """Index of the largest class, (H, W) of `size`, of (h, w, classes) scores resized bilinearly (half-pixel centres).
 
-    Of classes that are equal the first is meant, up to rounding.
+    If several classes are equally large, the first is taken, up to rounding.
     """
     labels = largest(scores)
     if scores.shape[:2] == tuple(size):
@@ -40,9 +40,9 @@ def bilinear_argmax(scores: Scores, size: tuple[int, int]) -> Pixels:
 
 
 def largest(scores: Scores) -> Pixels:
-    """Index of the largest class, (h, w), of (h, w, classes); of classes that are equal the first.
+    """Index of the largest class, (h, w), of scores (h, w, classes); the first if several are equally large.
 
-    Where the planes of classes lie one behind the other, as some runtimes leave them, they are compared plane by plane.
+    If the classes are stored as consecutive planes, as in some runtimes, they are compared plane by plane.
     """
     if scores.strides[-1] < scores.strides[0]:
         return np.asarray(scores.argmax(-1), np.uint8)
@@ -55,7 +55,7 @@ def largest(scores: Scores) -> Pixels:
 
 
 def bilinear(scores: Scores, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(h, w, classes) to (*size, classes), half-pixel centres."""
+    """Resize scores (h, w, classes) bilinearly to (*size, classes), with half-pixel centres."""
     from torch.nn import functional as F
 
     from slimseg.graph.orders import nchw
@@ -67,7 +67,7 @@ def bilinear(scores: Scores, size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def nearest(mask: NDArray[Any], size: tuple[int, int]) -> Pixels:
-    """As torch's `nearest-exact`: the pixel whose centre is nearest. (h, w) to `size`."""
+    """Resize a mask (h, w) to `size` like torch's `nearest-exact`: each pixel takes the value of the nearest centre."""
     rows, columns = (
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
         for old, new in zip(mask.shape, size, strict=True)
@@ -78,11 +78,11 @@ def nearest(mask: NDArray[Any], size: tuple[int, int]) -> Pixels:
 
 @dataclass(frozen=True)
 class _Between:
-    """For every place along a resized side: the two old places it lies between, and how far along."""
+    """For every position along a resized side: the two source positions around it, and the weight of the second."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
-    share: NDArray[np.float32]  # of `high`
+    share: NDArray[np.float32]  # weight of `high`, 0-1; `low` has the rest
 
 
 @functools.lru_cache(maxsize=32)
@@ -93,7 +93,7 @@ def _between(old: int, new: int) -> _Between:
 
 
 def _differs(labels: Pixels) -> NDArray[np.bool_]:
-    """(h, w): whether a pixel and its neighbours to the right, below and diagonally are of several classes."""
+    """(h, w): whether a pixel and its neighbours to the right, below and below right differ in class."""
     result = np.zeros(labels.shape, np.bool_)
     beside, below = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     result[:, :-1] |= beside
@@ -103,9 +103,9 @@ def _differs(labels: Pixels) -> NDArray[np.bool_]:
 
 
 def _mixed(scores: Scores, rows: _Between, columns: _Between, pixels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The bilinear resize at some `pixels` (positions in the flat mask): (pixels, classes).
+    """The resized scores (pixels, classes) at some `pixels` only, given as positions in the flat mask.
 
-    Gathering four rows and adding them by weight is what an embedding bag does, in one pass over the memory.
+    An embedding bag gathers four rows and adds them with weights, in one pass over the memory.
     """
     import torch
     from torch.nn import functional as F

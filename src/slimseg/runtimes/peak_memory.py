@@ -1,4 +1,4 @@
-"""Resident memory of this process, and its peak since a moment of our choice (Linux; 0 where the system says none)."""
+"""Growth of this process's resident memory up to its peak since a chosen moment (Linux; 0 on other systems)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """What the process took at most, in bytes, beyond what it held when this was made."""
+    """Peak resident memory in bytes, less the resident memory at the time this object was created."""
 
     def __init__(self) -> None:
         with suppress(OSError):
-            _CLEAR.write_text("5")  # the peak starts again from here
+            _CLEAR.write_text("5")  # resets the system's record of the peak
         self._before = _resident("VmRSS")
 
     def bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Which runtimes and exporters there are. This file alone names them; a file says by its suffix whose it is."""
+"""The runtimes and exporters. This file alone lists them; the suffix of a model file selects its runtime."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DEFAULT = RUNTIMES[DEFAULT_RUNTIME]
 
 
 def register(runtime: Runtime) -> None:
-    """Add a runtime of your own: every command takes its name then.
+    """Add a runtime of your own: every command accepts its name from then on.
 
     Raises:
-        ValueError: its name, its target or the suffix of its files is taken.
+        ValueError: its name, its target or the suffix of its files is in use.
     """
     if runtime.name in _runtimes or runtime.target in _exporters:
         raise ValueError(f"there is a runtime {runtime.name!r} or a target {runtime.target!r} already")
@@ -38,7 +38,11 @@ def register(runtime: Runtime) -> None:
 
 
 def unregister(name: str) -> None:
-    """Take a registered runtime out again."""
+    """Remove a registered runtime.
+
+    Raises:
+        KeyError: there is no runtime of that name.
+    """
     del _exporters[_runtimes.pop(name).target]
 
 
@@ -46,7 +50,7 @@ def known(name: str) -> Runtime:
     """The runtime of a name, whether it is installed or not.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no runtime of that name.
     """
     if name not in _runtimes:
         raise UserError(f"`runtime` {name!r} must be one of {', '.join(_runtimes)}")
@@ -54,10 +58,10 @@ def known(name: str) -> Runtime:
 
 
 def named(name: str) -> Runtime:
-    """The runtime of a name, ready to run.
+    """The runtime of a name, if it is installed.
 
     Raises:
-        UserError: there is none, or it is not installed.
+        UserError: there is no runtime of that name, or it is not installed.
     """
     runtime = known(name)
     if how := runtime.missing():
@@ -66,14 +70,15 @@ def named(name: str) -> Runtime:
 
 
 def deployment(runtime: str | None = None, precision: str | None = None, threads: int = 1) -> Deployment:
-    """What a user asks for, in the words of the command line; the runtime need not be installed.
+    """The deployment for a user's choice of options; the runtime need not be installed.
 
     Args:
-        runtime: a name; `DEFAULT_RUNTIME` where none is given.
-        precision: by default that of the runtime's float networks.
+        runtime: a runtime's name; `DEFAULT_RUNTIME` if None.
+        precision: one of the runtime's precisions; that of its float networks if None.
+        threads: number of threads of the runtime.
 
     Raises:
-        UserError: there is no such runtime, or it has no such precision.
+        UserError: there is no such runtime, or it does not have that precision.
     """
     its = known(runtime or DEFAULT_RUNTIME)
     return Deployment(its.name, _precision(its, precision), CPU, threads=threads)
@@ -89,10 +94,10 @@ def _precision(runtime: Runtime, asked: str | None) -> Precision:
 
 
 def of(path: str | Path) -> Runtime:
-    """The runtime whose file it is.
+    """The runtime of a model file, by its suffix.
 
     Raises:
-        ModelError: it is a file of none.
+        ModelError: no runtime has files with this suffix.
     """
     suffix = Path(path).suffix.lower()
     for runtime in _runtimes.values():
@@ -103,10 +108,10 @@ def of(path: str | Path) -> Runtime:
 
 
 def running(path: Path) -> Runtime:
-    """The runtime that runs a file of an exporter, on this machine.
+    """The runtime that can run an exporter's file on this machine.
 
     Raises:
-        Unsupported: there is none here, with the reason.
+        Unsupported: no runtime on this machine can run it; the message states why.
     """
     for exporter in _exporters.values():
         if path.suffix.lower() == exporter.suffix:
@@ -119,17 +124,21 @@ def running(path: Path) -> Runtime:
 
 
 def is_deployed(path: str | Path) -> bool:
-    """Whether a path is that of a runtime's file rather than of a network to be opened."""
+    """Whether a path has the suffix of a runtime's file; other files are networks to be opened."""
     return Path(path).suffix.lower() in {runtime.suffix for runtime in _runtimes.values()}
 
 
 def size_bytes(path: Path) -> int:
-    """Of all files of a network."""
+    """Total size in bytes of all files of a network.
+
+    Raises:
+        ModelError: no runtime has files with this suffix.
+    """
     return sum(each.stat().st_size for each in of(path).files(path))
 
 
 def copy(source: Path, target: Path) -> None:
-    """All files of a network under another name; each is replaced in one step, the one that stands for it last."""
+    """Copy all files of a network to another name; each is replaced in one step, the main file last."""
     pairs = list(zip(of(source).files(source), of(target).files(target), strict=True))
     for old, new in reversed(pairs):
         with old.open("rb") as stream, atomic.replacing(new) as copied:

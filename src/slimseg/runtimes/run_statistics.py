@@ -1,4 +1,4 @@
-"""Times of one thing over all profiled runs, in a few numbers."""
+"""Summary statistics of a time over all profiled runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Array = NDArray[Any]
 
 
 def statistics(runs_us: Array) -> Statistics:
-    """Of one time per run, in microseconds. The standard deviation is the population's, as in TFLite's own tool."""
+    """Statistics of one time per run, given in microseconds, in milliseconds.
+
+    The standard deviation is the population's (divided by n), as in TFLite's own tool.
+    """
     if not len(runs_us):
         return Statistics()
     return Statistics(

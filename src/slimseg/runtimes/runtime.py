@@ -1,6 +1,6 @@
-"""What slimseg asks of a runtime: everything that differs between runtimes is behind this class.
+"""The interface of a runtime: everything that differs between runtimes is behind this class.
 
-A new runtime is a folder with a `Runtime` in its `runtime.py`, and one line in `registry.py`.
+To add a runtime, write a folder with a `Runtime` in its `runtime.py`, and one line in `registry.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner with
 
     from slimseg.graph.graph import Graph
 
-# How a network's weights are stored: in the precision that they came in ("rounded" to it where an edit or training made
-# them), in that precision only where it rounds nothing ("exact"), or in 32 bits all ("full").
+# How a network's weights are stored. "rounded": in the precision of the original file, to which weights that an edit or
+# training changed are rounded; "exact": in that precision only if no weight has to be rounded; "full": all in 32 bits.
 Kept = Literal["rounded", "exact", "full"]
-# What an int8 file takes and gives: floats, 8-bit numbers, or an image's bytes in and floats out where that can be.
+# Types of an int8 file's input and output: both float32, both 8-bit, or an image's bytes in and 8 bits out ("image").
 Ends = Literal["float32", "int8", "image"]
 
 
@@ -37,45 +37,51 @@ class Session(host.Runnable, Protocol):
     """A loaded file."""
 
     def set_random(self) -> None:
-        """Put random numbers in place of the input: time must not depend on an image."""
+        """Set the input to random numbers: the latency must not depend on an image."""
 
 
 class Runtime(Exporter):
-    """A runtime that runs on this machine. Instances can be pickled: the child process gets them. Each has
-    a suffix of its own.
+    """A runtime that runs on this machine. Each has its own suffix of files. Instances can be pickled, since they are
+    sent to the child process.
 
-    Errors are those of the runtime's own modules: ModelError for a damaged file, RuntimeFailure for one that is
-    refused, Unsupported for a network that cannot be written.
+    Raises:
+        ModelError: a file is damaged.
+        RuntimeFailure: the runtime refuses a file.
+        Unsupported: a network cannot be written.
     """
 
-    name: ClassVar[str]  # as users give it: `--runtime`, `Deployment.runtime`
-    title: ClassVar[str]  # with the processor, for people: "LiteRT CPU (XNNPACK)"
-    precisions: ClassVar[tuple[Precision, ...]]  # that networks are deployed in; the first is that of float networks
+    name: ClassVar[str]  # name on the command line and in `Deployment.runtime`
+    title: ClassVar[str]  # name in messages, with the processor: "LiteRT CPU (XNNPACK)"
+    precisions: ClassVar[tuple[Precision, ...]]  # precisions of its files; the first is that of float networks
     processors: ClassVar[tuple[str, ...]] = (CPU,)
-    output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # that its files can give
-    without_kind: ClassVar[str] = ""  # why it does not give the others
+    output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # kinds of output that its files can have
+    without_kind: ClassVar[str] = ""  # why its files cannot have the other kinds
 
     @property
     def float_precision(self) -> Precision:
-        """That of a network that is not quantised."""
+        """The precision of a network that is not quantised."""
         return self.precisions[0]
 
     def missing(self) -> str:
-        """How to install what it needs; empty where everything is there."""
+        """How to install the packages that it needs; empty if all are installed."""
         return ""
 
     @abstractmethod
     def write(self, graph: Graph, path: Path, weights: Kept = "rounded") -> None:
-        """The network in float, as `path` and what belongs to it.
+        """Write the network in floating point, as `path` and the files that belong to it.
 
-        "full" is for comparisons of numbers, and for what is still to be quantised.
+        Args:
+            weights: how weights are stored; "full" is for comparing values, and for files that are quantised next.
+
+        Raises:
+            Unsupported: the runtime cannot express the network.
         """
 
     def export(self, request: Request) -> Written:
-        """The file as it is deployed, in one of `precisions`, with nothing further around it.
+        """Write the file as it is deployed, in one of `precisions`, without further metadata or packaging.
 
         Raises:
-            UserError: int8 without images for its ranges.
+            UserError: int8 was requested without images for calibration.
         """
         precision = next((each for each in self.precisions if each == request.form), self.float_precision)
         if precision == "int8" and request.drawn:
@@ -95,20 +101,25 @@ class Runtime(Exporter):
         return Written(artefact, path, said, is_float=precision != "int8", others=files[1:])
 
     def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
-        """The int8 form of a file whose weights are in 32 bits.
+        """Quantise a file whose weights are in 32 bits to int8, and write the result to `path`.
 
         Args:
-            samples: preprocessed inputs (1, height, width, channels), for the ranges of activations.
-            ends: what the file takes and gives.
+            samples: preprocessed inputs (1, height, width, channels), to calibrate the ranges of activations.
+            ends: types of the input and output.
+
+        Raises:
+            Unsupported: the runtime has no int8.
         """
         raise Unsupported(f"{self.brand} has no int8 here: its networks are deployed in {self.float_precision}")
 
     def deploy(self, graph: Graph, path: Path, precision: Precision, images: Sequence[host.Pixels] = ()) -> None:
-        """The file that is shipped: in float, its weights in the precision that they came in; or in int8, taking RGB
-        bytes where the first layer can take the normalisation in.
+        """Write the file that is shipped.
+
+        In floating point its weights have the precision of the original file. In int8 it takes RGB bytes if the
+        normalisation can be folded into the first layer, else floats.
 
         Args:
-            images: RGB (height, width, 3), for int8's ranges of activations.
+            images: RGB (height, width, 3), to calibrate int8's ranges of activations.
         """
         if precision != "int8":
             self.write(graph, path)
@@ -126,11 +137,11 @@ class Runtime(Exporter):
             self.quantise(float_path, path, host.prepared(graph, images), ends)
 
     def fuses(self, layer: nn.Module) -> bool:
-        """Whether a layer becomes part of the operator before it, where that operator can take it."""
+        """Whether the runtime fuses a layer with the operator before it, if that operator allows it."""
         return False
 
     def said(self, graph: Graph) -> Graph:
-        """What a file of the network computes: the network, or without what the runtime leaves to the app."""
+        """The network that a file computes: `graph` without the layers that the runtime leaves to the app, if any."""
         return graph
 
     @abstractmethod
@@ -139,39 +150,45 @@ class Runtime(Exporter):
 
     @abstractmethod
     def read(self, path: Path) -> host.Described:
-        """What a file says of itself."""
+        """What a file states about itself: description, inputs and outputs."""
 
     @abstractmethod
     def weights(self, path: Path) -> str:
-        """In what a file stores its weights: "float32", "float16", "int8", or several of them, most first."""
+        """The type of a file's stored weights: "float32", "float16", "int8", or several, the most frequent first."""
 
     @abstractmethod
     def precision(self, path: Path) -> Precision:
-        """What a file is deployed in, as one of `precisions`."""
+        """The precision of a deployed file, one of `precisions`."""
 
     @abstractmethod
     def open(self, path: str | Path, threads: int = 1, options: Any = None) -> Session:
         """Load a file into this process.
 
         Args:
-            options: the runtime's own, for benchmarks; None for its usual ones.
+            threads: number of threads.
+            options: options of this runtime, for benchmarks; None for its defaults.
         """
 
     @abstractmethod
     def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
-        """Inputs (N, height, width, 3) as `host.App.prepare` gives them, to outputs as `host.App.mask` takes them."""
+        """Outputs, in the form that `host.App.mask` takes, for inputs (N, height, width, 3) of `host.App.prepare`."""
 
     @abstractmethod
     def layer_names(self, path: Path) -> Mapping[str, str]:
-        """The layers of a file in order, by the nodes whose values `layer_values` tells of them."""
+        """Names of the file's layers in order, by the node whose value `layer_values` returns for each of them."""
 
     @abstractmethod
     def layer_values(self, path: Path, image: NDArray[Any], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
-        """What those layers give, channels last, for one input (height, width, 3) as `host.App.prepare` gives it."""
+        """Outputs of the named nodes, channels last, for one input (height, width, 3) from `host.App.prepare`."""
 
     @abstractmethod
     def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
-        """Where the time goes."""
+        """Profile a file: the time of each operator, and of the whole.
+
+        Args:
+            runs: number of profiled runs.
+            within: the child process to run in; None for the runtime's default.
+        """
 
 
 def _port(info: TensorInfo) -> Port:

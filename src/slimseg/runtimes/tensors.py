@@ -1,4 +1,4 @@
-"""An input or output of a runtime's file, and numbers in its own type."""
+"""An input or output of a runtime's file, and conversion of values to and from its type."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class TensorInfo:
     """One input or output of a model."""
 
     name: str
-    shape: tuple[int, ...]  # NHWC; empty where the file does not say it
-    dtype: str  # numpy's name
+    shape: tuple[int, ...]  # NHWC; empty if the file does not state it
+    dtype: str  # numpy's name of its type
     scale: float = 0.0  # real = (integer - zero_point) * scale; 0.0: not quantised
     zero_point: int = 0
 
 
 def quantise(value: Array, info: TensorInfo) -> Array:
-    """Float32 to the tensor's own type."""
+    """Convert float32 values to the tensor's type; integers are rounded and clipped to its limits."""
     dtype = np.dtype(info.dtype)
     if dtype.kind not in "iu":
         return np.ascontiguousarray(value, dtype)
@@ -33,7 +33,7 @@ def quantise(value: Array, info: TensorInfo) -> Array:
 
 
 def dequantise(value: Array, info: TensorInfo) -> Array:
-    """The tensor's own type to float32; integers without a scale and booleans (a mask) stay as they are."""
+    """Convert values of the tensor's type to float32; integers without a scale stay, booleans (a mask) become uint8."""
     if value.dtype.kind == "b":
         return value.astype(np.uint8)
     if value.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""Runs with a profiler and runs without, in turns, so that both see the same machine; disturbed ones are repeated."""
+"""Alternates blocks of runs with and without a profiler, so that both see the same machine; repeats disturbed runs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from slimseg.runtimes.benchmark import Invocable, sample
 from slimseg.runtimes.calm import Array, Seen
 
 T = TypeVar("T")
-BLOCK = 5  # runs with the profiler, then as many without
-LONGER = 2  # times the runs, at most, where the machine is disturbed
+BLOCK = 5  # runs with the profiler, followed by as many without
+LONGER = 2  # on a disturbed machine at most this many times the planned runs are made
 
 
 class Turns(Generic[T]):
-    """What `profiled` told of each run, and what `plain` took; `take` fills them.
+    """The results of runs with the profiler, in `told`, and the times of runs without; `take` collects both.
 
     Args:
-        profiled: runs once with the profiler.
-        plain: the same file without it.
-        repeats: of a plain run that is too short for the clock.
+        profiled: makes one run with the profiler and returns its result.
+        plain: the same file, loaded without the profiler.
+        repeats: number of plain runs that are timed as one; above 1 if a run is too short for the clock.
+        threads: number of threads of the runtime.
     """
 
     def __init__(self, profiled: Callable[[], T], plain: Invocable, repeats: int, threads: int) -> None:
         self.told: list[T] = []
         self._profiled, self._plain, self._repeats, self._threads = profiled, plain, repeats, threads
-        self._samples: list[tuple[float, float]] = []  # with the profiler: milliseconds, of that taken
+        self._samples: list[tuple[float, float]] = []  # with the profiler: milliseconds, and those that other work took
         self._plain_samples: list[tuple[float, float]] = []
 
     def take(self, runs: int, after: Callable[[int], None] = lambda blocks_left: None) -> None:
-        """Go on until `runs` runs with the profiler count, or more were made for some seconds.
+        """Make `runs` runs with the profiler, then more until `runs` of all are undisturbed.
+
+        The additional runs end after 5 s (`calm.PATIENCE_MS`), or when all runs are twice as many as planned.
 
         Args:
-            after: called after each of the planned blocks, with how many of them were left, it included.
+            after: called after each planned block, with the number of blocks that were left before it.
         """
         for start in range(0, runs, BLOCK):
             self._block(min(BLOCK, runs - start))
@@ -49,7 +52,7 @@ class Turns(Generic[T]):
             self._block(min(BLOCK, LONGER * runs - len(self._samples)))
 
     def _block(self, count: int) -> None:
-        self._profiled()  # does not count: the caches are the other's
+        self._profiled()  # not counted: the runs without the profiler have left their data in the caches
         for _ in range(count):
             told, *times = calm.timed(self._profiled, self._threads)
             self.told.append(told)
@@ -63,11 +66,11 @@ class Turns(Generic[T]):
 
     @property
     def taken_ms(self) -> Array:
-        """What other work had of each run with the profiler."""
+        """For each run with the profiler, the milliseconds in which other work had the processor."""
         return _columns(self._samples)[1]
 
     def plain_ms(self) -> tuple[float, ...]:
-        """Milliseconds of the runs without the profiler that count."""
+        """Milliseconds of the undisturbed runs without the profiler."""
         return tuple(calm.values(*_columns(self._plain_samples)).tolist())
 
     @property

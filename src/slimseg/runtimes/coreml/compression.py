@@ -1,9 +1,9 @@
-"""Weights of 8 bits in the file; the arithmetic stays that of the program.
+"""Stores weights in 8 bits in the file; the precision of the arithmetic does not change.
 
     palettised   w ≈ table[index], 256 values per layer, found by k-means      constexpr_lut_to_dense
     linear       w ≈ (q − z) · s,  one scale per output channel                constexpr_affine_dequantize
 
-Both operations came with iOS 16. Activations stay 16 bits wide, so neither needs calibration images.
+Both operations need iOS 16. Activations keep 16 bits, so no calibration images are needed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 
 _VALUES = 256
 _ITERATIONS = 30
-_BINS = 64  # wide enough that even small layers have some numbers in each
+_BINS = 64  # bins of the histogram of weights; so few that small layers have weights in most of them
 
 WeightStorage = Literal["float", "palettised", "linear"]
 
 
 def compressed(coremltools: ModuleType, model: Any, storage: WeightStorage) -> Any:
-    """The model with its weights stored so; layers of fewer than 2048 weights (coremltools' limit) stay as they are."""
+    """The model with compressed weights; layers of fewer than 2048 weights (coremltools' limit) are not changed."""
     if storage == "float":
         return model
     import coremltools.optimize.coreml as optimise
 
     if storage == "palettised":
-        # coremltools' own k-means asks for scikit-learn where a layer is small.
+        # coremltools' own k-means needs scikit-learn for small layers.
         table = optimise.OpPalettizerConfig(mode="custom", lut_function=palette)
         return optimise.palettize_weights(model, optimise.OptimizationConfig(global_config=table))
     linear = optimise.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
@@ -36,9 +36,9 @@ def compressed(coremltools: ModuleType, model: Any, storage: WeightStorage) -> A
 
 
 def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """(table (256,), indices like `weights`): Lloyd's k-means on numbers.
+    """A table (256,) and indices of the shape of `weights`, by Lloyd's k-means in one dimension.
 
-    Up to 256 different numbers are stored as they are.
+    If there are at most 256 different weights, they are stored exactly.
     """
     values, where, counts = np.unique(weights, return_inverse=True, return_counts=True)
     table = np.zeros(_VALUES)
@@ -57,7 +57,10 @@ def palette(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
 
 
 def _companded(values: NDArray[np.float64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Where k-means begins: as dense as the cube root of the density, best for many values (Panter and Dite, 1951)."""
+    """Initial table of k-means, with entries as dense as the cube root of the weights' density.
+
+    That is optimal for large tables (Panter and Dite, 1951).
+    """
     density, edges = np.histogram(values, _BINS, weights=counts)
     share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
     return np.asarray(np.interp((np.arange(_VALUES) + 0.5) / _VALUES, share / share[-1], edges), np.float64)

@@ -1,10 +1,10 @@
-"""An `.mlpackage` for Core ML, checked by reading it back; only macOS can run it.
+"""Exports an `.mlpackage` for Core ML and checks it by reading it back; only Apple's systems can run it.
 
-form          what it is
+form          contents
 float16       weights and arithmetic in 16 bits, for the Neural Engine
-float32       both in 32 bits, for processor and GPU
-palettised    float16 with tables of 256 weights a layer
-linear        float16 with weights of 8 bits and a scale for each channel
+float32       both in 32 bits, for CPU and GPU
+palettised    float16 with a table of 256 weights per layer
+linear        float16 with weights in 8 bits and a scale per channel
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ _UNRUN = "Its numbers were not compared: Core ML runs on macOS and iOS only."
 
 
 def write(request: Request) -> Written:
-    """Raises: Unsupported, OutputError, UserError (coremltools is not installed)."""
+    """Write the package of a request.
+
+    Layers with values too large for float16 compute in float32.
+
+    Raises:
+        Unsupported: a layer cannot be expressed in Core ML, or the package was read back with other contents.
+        OutputError: the folder cannot be written.
+        UserError: coremltools is not installed.
+    """
     graph, form = giving_map(request.graph), request.form or "float16"
     wide = () if form == "float32" else half_range.overflowing(graph, _tensor(graph, request.probes))
     made = writer.write(
@@ -74,10 +82,10 @@ def _tensor(graph: Graph, images: Sequence[Pixels]) -> torch.Tensor:
 
 
 def _check(made: writer.Artefact, found: structure.Structure) -> None:
-    """The package on disk against what was to be written.
+    """Compare the package on disk with what was to be written.
 
     Raises:
-        Unsupported: it is another.
+        Unsupported: they differ.
     """
     ends = ((found.input.shape, made.input_shape), (found.output.shape, made.output_shape))
     if any(there != wanted for there, wanted in ends) or found.description != made.description:
@@ -99,7 +107,7 @@ def _verified(found: structure.Structure, fits: bool) -> tuple[str, ...]:
 
 
 def _remarked(found: structure.Structure, wide: Sequence[str]) -> tuple[str, ...]:
-    """Operations that may be slow on the device, one sentence for each reason."""
+    """Sentences on operations that may be slow on the device, one for each reason."""
     reasons: dict[str, list[str]] = {}
     for remark in found.remarks:
         reasons.setdefault(f"{remark.operation} {remark.why}", []).append(remark.name)

@@ -1,7 +1,7 @@
-"""Which layers' values outgrow float16, whose largest number is 65504: beyond it is infinity, and after it no mask.
+"""Finds layers whose values overflow float16: above its largest number, 65504, they become infinite and the mask wrong.
 
-Networks trained in float32 may do so without anybody noticing (prisma-net's do). The layers named here, and those that
-read them, are to stay in float32, which Core ML computes on the CPU or GPU; all else stays on the Neural Engine.
+In networks trained in float32 such values may go unnoticed (prisma-net has some). The layers found here, and those that
+read them, have to stay in float32, which Core ML computes on the CPU or GPU; all others can run on the Neural Engine.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 
 LARGEST = 65504.0
-MARGIN = 2.0  # other images may reach higher than those that were looked at
+MARGIN = 2.0  # safety factor: other images may give larger values than the examined ones
 
 
 def overflowing(graph: Graph, images: Tensor) -> tuple[str, ...]:
-    """Names of the layers whose values come within `MARGIN` of float16's largest, in order.
+    """Names of the layers, in order, with values above float16's largest number divided by `MARGIN`.
 
     Args:
-        graph: the network, as it is given to `writer.write`.
-        images: (N, channels, height, width), preprocessed; a handful of real ones.
+        graph: the network, the same as for `writer.write`.
+        images: (N, channels, height, width), preprocessed; a few real images suffice.
     """
     folded = fold_scales(graph)
     watched = _Extremes(folded.module)

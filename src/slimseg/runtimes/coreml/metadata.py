@@ -1,4 +1,4 @@
-"""What the package says of itself: to Xcode, which shows masks in colours, to a reader, and to slimseg."""
+"""The metadata of a package: texts for readers, class names and colours for Xcode's preview, slimseg's description."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
 PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
 DESCRIPTION = "slimseg.description"
 NO_LICENCE = "Not stated: conversion changes nothing about the rights in the weights and in what they were trained on."
-_GOLDEN_ANGLE = 0.381966  # of a turn: hues that stay apart however many there are
+_GOLDEN_ANGLE = 0.381966  # fraction of a turn between consecutive hues, which keeps any number of them distinct
 _OUTPUTS = {
     "mask": "Index of the class of every pixel",
     "probabilities": "Probability of every class for every pixel, class by class",
@@ -33,9 +33,9 @@ def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence
     Args:
         model: a `coremltools.models.MLModel`.
         graph: the source of the model.
-        names: of its input and its output.
-        palette: "#rrggbb" of every class; hues by the golden angle where it is too short.
-        licence: of the weights, in a sentence.
+        names: names of its input and its output.
+        palette: colour of every class, "#rrggbb"; missing colours are chosen by the golden angle.
+        licence: licence of the weights, in a sentence.
     """
     labels = class_labels(graph)
     height, width = graph.input_size
@@ -52,7 +52,7 @@ def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence
 
 
 def class_labels(graph: Graph) -> list[str]:
-    """The names of the classes, completed by numbers to as many as the network tells apart."""
+    """The names of the classes; if the network has more classes than names, the others are named by their numbers."""
     names = graph.description.classes
     argmax = final_argmax(graph)
     count = class_count(graph) if argmax is None else graph.shape(producer(argmax))[1]
@@ -60,7 +60,7 @@ def class_labels(graph: Graph) -> list[str]:
 
 
 def preview_labels(user_defined: dict[str, str]) -> list[str]:
-    """The names of the classes that Xcode is told; none in a package without, or with a damaged, preview."""
+    """The names of the classes in the metadata for Xcode's preview; empty if that is missing or damaged."""
     try:
         found = json.loads(user_defined.get(PREVIEW_PARAMETERS, "{}"))
     except ValueError:
@@ -70,10 +70,10 @@ def preview_labels(user_defined: dict[str, str]) -> list[str]:
 
 
 def read_description(user_defined: dict[str, str]) -> Description | None:
-    """What `describe` embedded, or None in a package that somebody else wrote.
+    """The description that `describe` embedded, or None in a package that slimseg did not write.
 
     Raises:
-        ModelError: it is damaged.
+        ModelError: the description is damaged.
     """
     text = user_defined.get(DESCRIPTION)
     return None if text is None else Description.from_json(text)
@@ -85,7 +85,7 @@ def _one_channel(graph: Graph) -> bool:
 
 
 def _is_map(graph: Graph) -> bool:
-    """Xcode's preview knows the sides of a map only."""
+    """Whether the output is a map, the only kind of output that Xcode's preview supports."""
     return len(graph.shape(graph.output)) >= 3
 
 

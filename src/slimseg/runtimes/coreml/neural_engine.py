@@ -1,7 +1,7 @@
-"""Which operations of an ML Program run on Apple's Neural Engine, and which of their settings make it slow or give up.
+"""Which operations of an ML Program run on Apple's Neural Engine, and which of their settings are slow or unsupported.
 
-Core ML decides on the device, says so only there (Xcode's performance report, `MLComputePlan`), and documents little,
-so this is what others found out; every line has its source. It is a warning, not a verdict.
+Core ML decides that on the device, reports it only there (Xcode's performance report, `MLComputePlan`), and documents
+little. So the rules here were collected from others' findings, each with its source. They give warnings, not certainty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SOURCES = {
     "reasoned": "slimseg's own reasoning from how the operation is computed: neither measured nor documented",
 }
 
-# In the catalogue all of these are native, folded away, or (resizing) done in software on the M1 and natively after it.
+# In the catalogue all of these are native or folded away; resizing is in software on the M1, native on later chips.
 _NATIVE = """
     conv conv_transpose linear matmul max_pool avg_pool batch_norm
     relu relu6 clip leaky_relu prelu elu sigmoid sigmoid_hard silu tanh gelu softmax
@@ -31,24 +31,24 @@ _NATIVE = """
     gather cast const constexpr_affine_dequantize constexpr_lut_to_dense
 """
 NATIVE = frozenset(_NATIVE.split())
-_LARGEST_TRANSPOSED = 4  # side; the catalogue only says that strided sides have "small-kernel caps"
+_LARGEST_TRANSPOSED = 4  # side of the kernel; the catalogue only states that strided sides have "small-kernel caps"
 _LARGEST_SIDE = 16384
-_LARGEST_KERNEL = 13  # columns, in float16
-_LARGEST_ARGMAX = 2048
+_LARGEST_KERNEL = 13  # columns of a kernel, in float16
+_LARGEST_ARGMAX = 2048  # channels
 
 
 @dataclass(frozen=True)
 class Remark:
     """One operation that may be slow or leave the Neural Engine."""
 
-    name: str  # of the operation: that of the layer, or with a suffix
-    operation: str  # its kind in MIL
+    name: str  # name of the operation: the layer's name, sometimes with a suffix
+    operation: str  # kind of the operation in MIL
     why: str
     source: str  # a key of SOURCES
 
 
 def remarks(operation: Any) -> list[Remark]:
-    """What is to be said of one operation (coremltools' `Operation`) of a program."""
+    """All remarks on one operation (coremltools' `Operation`) of a program."""
     kind, name = str(operation.op_type), str(operation.outputs[0].name)
     if kind not in NATIVE:
         return [Remark(name, kind, "is in no list of operations that the Neural Engine runs", "catalogue")]
@@ -87,7 +87,7 @@ def _transposed(operation: Any) -> Found:
 
 
 def _bilinear(operation: Any) -> Found:
-    """By whole factors without align_corners it is a fixed small kernel; all else reads where no grid is."""
+    """Remarks on bilinear resizing: only integer factors without align_corners have a small kernel of fixed weights."""
     result = [("is done in software on the M1 and its like, natively on later chips", "catalogue")]
     if operation.op_type == "upsample_bilinear":
         if operation.align_corners.val:
@@ -134,7 +134,7 @@ def _arg_max(operation: Any) -> Found:
 
 
 def _cast(operation: Any) -> Found:
-    """float16 to float32 at the end is how every such program hands out its result."""
+    """Remarks on a cast; only one to integers: every such program casts its result from float16 to float32."""
     if operation.dtype.val != "int32":
         return []
     return [("makes integers, which the M1 leaves to the CPU", "catalogue")]

@@ -1,4 +1,4 @@
-"""The optional `coremltools` package, or one sentence on how to get it."""
+"""Imports the optional `coremltools` package, or states how to install it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ INSTALL = "pip install 'slimseg[coreml]'"
 
 
 def available() -> bool:
-    """Whether coremltools can be imported here; nothing is imported to find out."""
+    """Whether coremltools can be imported; checked without importing it."""
     return importlib.util.find_spec("coremltools") is not None
 
 
 def require() -> ModuleType:
-    """The module `coremltools`, without what it says on import of frameworks that are not used here.
+    """The module `coremltools`, imported without its messages about frameworks that slimseg does not use.
 
     Raises:
-        UserError: it is not installed, or does not load.
+        UserError: coremltools is not installed, or does not load.
     """
-    for name in ("coremltools", "torch.utils._pytree"):  # the latter speaks of what coremltools imports
+    for name in ("coremltools", "torch.utils._pytree"):  # the latter logs messages about coremltools' imports
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Core ML, for iOS: packages are written and checked here, and run on Apple's systems alone."""
+"""Core ML, for iOS: packages are written and checked here, but run only on Apple's systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an `.mlpackage` holds, read back from disk: all that can be verified of it away from macOS."""
+"""Reads the contents of an `.mlpackage` from disk, and checks all that can be checked outside macOS."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ _SYSTEMS = {5: "iOS 14", 6: "iOS 15", 7: "iOS 16", 8: "iOS 17", 9: "iOS 18", 10:
 
 @dataclass(frozen=True)
 class Feature:
-    """One end of a package."""
+    """The input or the output of a package."""
 
     name: str
     kind: str  # "RGB image", "BGR image" or "multi-array"
     dtype: str  # numpy's name; "uint8" for an image
-    shape: tuple[int, ...]  # NCHW; of a mask (1, height, width)
-    sizes: tuple[tuple[int, int], ...] = ()  # every (height, width) that it takes, if more than one
-    text: str = ""  # its description
+    shape: tuple[int, ...]  # NCHW; (1, height, width) for a mask
+    sizes: tuple[tuple[int, int], ...] = ()  # all accepted sizes (height, width), if more than one
+    text: str = ""  # description in the package
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A package's ends, operations and weights."""
+    """A package's input and output, operations and weights."""
 
     input: Feature
     output: Feature
-    system: str  # the oldest that runs it
-    precision: str  # of most of the arithmetic: "float16" or "float32"
-    operations: Mapping[str, int]  # by kind, without constants and casts
-    unknown: tuple[str, ...]  # kinds that are in no list of what the Neural Engine runs
-    remarks: tuple[Remark, ...]  # operations that may be slow there, or run elsewhere
-    weights: int  # how many numbers
-    weight_bytes: int  # of all constants, as stored
-    compressed_share: float  # of the weights, stored with fewer bits than the arithmetic has
-    size_bytes: int  # of the whole package
-    labels: tuple[str, ...]  # of the classes, in the preview's metadata
-    previewed: bool  # Xcode shows masks
+    system: str  # the oldest system that runs it
+    precision: str  # precision of most operations: "float16" or "float32"
+    operations: Mapping[str, int]  # number of operations by kind, without constants and casts
+    unknown: tuple[str, ...]  # kinds of operations that no list has among those that the Neural Engine runs
+    remarks: tuple[Remark, ...]  # operations that may be slow on the Neural Engine, or run elsewhere
+    weights: int  # number of weights
+    weight_bytes: int  # stored size of all constants
+    compressed_share: float  # share of the weights, 0-1, that are stored with fewer bits than they are computed in
+    size_bytes: int  # size of the whole package
+    labels: tuple[str, ...]  # names of the classes in the preview's metadata
+    previewed: bool  # whether Xcode's preview shows masks
     licence: str
-    description: Description | None  # slimseg's own, if slimseg wrote it
+    description: Description | None  # slimseg's own; None if slimseg did not write the package
 
     @property
     def for_neural_engine(self) -> bool:
-        """float16, and nothing that is known to be refused; remarks may still say that some chips are slow."""
+        """Whether it computes in float16 and has only operations of `NATIVE`; remarks may still name slow chips."""
         return self.precision == "float16" and not self.unknown
 
 
 def check(path: str | Path) -> Structure:
-    """Read a package and look at everything in it.
+    """Read a package and all of its contents.
 
     Raises:
-        ModelError: missing, damaged, or no ML Program.
+        ModelError: the package is missing, damaged, or not an ML Program, or does not have one input and one output.
         UserError: coremltools is not installed.
     """
     path = Path(path)
@@ -134,7 +134,7 @@ def _precision(function: Any) -> str:
 
 
 def _weights(function: Any) -> list[tuple[int, bool]]:
-    """How many numbers each constant tensor of the layers has, and whether it is compressed."""
+    """For each constant tensor of the layers its number of values, and whether it is compressed."""
     result = []
     for op in function.operations:
         compressed = op.op_type.startswith("constexpr_")

@@ -1,15 +1,15 @@
-"""Write a Graph as an `.mlpackage`: an ML Program that takes an image, normalisation inside, float16 by default.
+"""Write a Graph as an `.mlpackage`: an ML Program that takes an image and normalises it, float16 by default.
 
-The program is built with coremltools' own MIL builder, one lowering per class of the vocabulary, rather than by its
-PyTorch converter: that is tested up to torch 2.7 and changes with every torch, loses the names of the layers, and
-would have to be told about every operation that torch lacks (TFLite's asymmetric resizing, cropped transposed
-convolutions). coremltools' passes then optimise the program and write it.
+The program is built with coremltools' own MIL builder, with one lowering per layer class, not with coremltools' PyTorch
+converter. The converter is tested only up to torch 2.7 and changes with every version of torch, loses the names of the
+layers, and would need an extension for every operation that torch lacks (TFLite's asymmetric resizing, cropped
+transposed convolutions). coremltools' passes then optimise the program and write it.
 
-It asks for iOS 16: 8-bit weights (constexpr_*) and half_pixel_centers of upsample_bilinear came with it.
+The package needs iOS 16, which introduced 8-bit weights (constexpr_*) and half_pixel_centers of upsample_bilinear.
 
-An image input's own scale and bias would not do: the scale is one number for all channels, and in an ML Program the
-converter turns them into a product and a sum in front anyway. Here the mean is taken off first, which is exact in
-float16 for whole numbers, and then the result is scaled, per channel where need be.
+Core ML's scale and bias of an image input do not suffice: the scale is one number for all channels, and in an ML
+Program the converter turns them into a product and a sum before the network anyway. Here the mean is subtracted first,
+which is exact in float16 for integers, and then the result is scaled, per channel if necessary.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ _SHAPED = "_has_output_shape"
 
 @dataclass(frozen=True)
 class Artefact:
-    """A package, and what it takes and gives."""
+    """A written package, with its input and output."""
 
     path: Path
     precision: Precision
     weights: WeightStorage
-    target: str  # the oldest system that runs it
+    target: str  # oldest system that runs it
     input_name: str
     output_name: str
     input_shape: tuple[int, ...]  # NCHW
     output_shape: tuple[int, ...]  # NCHW, or (1, height, width) for a mask
-    sizes: tuple[Size, ...]  # other sizes that it takes beside its own
+    sizes: tuple[Size, ...]  # further accepted input sizes
     description: Description
-    float32_layers: tuple[str, ...] = ()  # kept out of float16, and so off the Neural Engine, with those that read them
+    float32_layers: tuple[str, ...] = ()  # these and their readers compute in float32, so not on the Neural Engine
 
     @property
     def size_bytes(self) -> int:
-        """Of all files of the package."""
+        """Total size of all files of the package."""
         return package_bytes(self.path)
 
 
 def package_bytes(path: Path) -> int:
-    """Of all files in a folder, in bytes."""
+    """Total size in bytes of all files in a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
@@ -84,30 +84,30 @@ def write(
     palette: Sequence[str] = (),
     licence: str = "",
 ) -> Artefact:
-    """Write `graph` to `path`, a folder that ends in .mlpackage; what was there before is replaced as a whole.
+    """Write `graph` to `path`, a folder that ends in .mlpackage; an existing package is replaced in one step.
 
     The output is the Graph's own (`techniques.head.with_output` makes it a mask, probabilities or logits); a mask is
-    int32, all else float32.
+    int32, other outputs are float32.
 
     Args:
-        graph: takes 3 channels.
-        path: where to.
-        precision: what the arithmetic is done in; only float16 runs on the Neural Engine.
-        weights: how they are stored, see `compression`.
-        sizes: further (height, width) that the package is to take.
-        float32_layers: whose values float16 cannot hold; `half_range.overflowing` finds them on images.
-        palette: "#rrggbb" of every class, for Xcode's preview.
-        licence: of the weights, in a sentence.
+        graph: a network with 3 input channels.
+        path: the folder to write.
+        precision: precision of the arithmetic; only float16 runs on the Neural Engine.
+        weights: how weights are stored, see `compression`.
+        sizes: further input sizes (height, width) that the package should accept.
+        float32_layers: names of layers whose values overflow float16; `half_range.overflowing` finds them on images.
+        palette: colour of every class, "#rrggbb", for Xcode's preview.
+        licence: licence of the weights, in a sentence.
 
     Raises:
-        Unsupported: a layer cannot be said in Core ML, or not at other sizes; the message names it.
-        OutputError: the place cannot be written.
+        Unsupported: a layer cannot be expressed in Core ML, or not for several sizes; the message names it.
+        OutputError: `path` cannot be written, or does not end in .mlpackage.
         UserError: coremltools is not installed.
     """
     coremltools = package.require()
     folded = fold_scales(graph)
     _check(folded, sizes)
-    with _quiet(), scratch.for_libraries():  # coremltools leaves packages in the system's temporary folder
+    with _quiet(), scratch.for_libraries():  # coremltools leaves files in the temporary folder
         model = compressed(coremltools, _convert(coremltools, folded, precision, sizes, float32_layers), weights)
         metadata.describe(model, graph, (INPUT, output_name(graph)), palette, licence)
         target = _save(model, Path(path))
@@ -127,7 +127,7 @@ def write(
 
 
 def output_name(graph: Graph) -> str:
-    """ "mask", "probabilities" or "logits"."""
+    """The name of a package's output: "mask", "probabilities" or "logits"."""
     return graph.description.output_kind
 
 
@@ -152,7 +152,7 @@ def _convert(coremltools: Any, graph: Graph, precision: Precision, sizes: Sequen
     program = builder.run()
     wide_operations = builder.operations_around(wide)
     half = coremltools.transform.FP16ComputePrecision(
-        # A pass that gives transposed convolutions their output's shape has named them anew by then.
+        # Before this, a pass that adds output shapes to transposed convolutions has renamed them with this suffix.
         lambda operation: operation.name.removesuffix(_SHAPED) not in wide_operations
     )
     try:
@@ -170,7 +170,7 @@ def _convert(coremltools: Any, graph: Graph, precision: Precision, sizes: Sequen
 
 
 class _Builder:
-    """Walks the folded graph once, in order."""
+    """Builds the MIL program from the layers of the folded graph, in order."""
 
     def __init__(self, coremltools: Any, graph: Graph, flexible: bool) -> None:
         from coremltools.converters.mil.mil import Builder, Function, Program, get_new_symbol
@@ -199,7 +199,7 @@ class _Builder:
         return program
 
     def operations_around(self, names: Collection[str]) -> frozenset[str]:
-        """The operations of these layers, and of all that read them."""
+        """Names of the operations of these layers, and of all layers that read them."""
         nodes = [node for node in self.operations if node.name in names]
         readers = [reader for node in nodes for reader in node.users]
         return frozenset(name for node in (*nodes, *readers) for name in self.operations.get(node, ()))
@@ -238,7 +238,10 @@ class _Builder:
             raise Unsupported(f"{node.name} cannot be said in Core ML: {one_line(error)}") from error
 
     def _name(self, node: fx.Node) -> str:
-        """The node's own; the last one is the output, and none else may be called like an end of the network."""
+        """The name of a node's value: the output's name for the last node, else the node's.
+
+        A node that happens to have the name of the input or the output gets a suffix.
+        """
         output = output_name(self.graph)
         if node is self.graph.output:
             return output
@@ -253,14 +256,14 @@ def _per_channel(values: Sequence[float]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """coremltools draws progress bars, and warns of what its own code does."""
+    """Suppress coremltools' progress bars, and warnings about its own code."""
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 
 
 def _save(model: Any, path: Path) -> Path:
-    """Write beside the place first, so that there is never half a package."""
+    """Write the package beside `path` and then move it there, so that `path` never has an incomplete package."""
     if path.suffix != ".mlpackage":
         raise OutputError(f"{path} must end in .mlpackage, by which coremltools and Xcode know what it is")
     try:

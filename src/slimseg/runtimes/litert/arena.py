@@ -1,6 +1,6 @@
-"""Refuses a `.tflite` whose tensors need absurd amounts of memory, before the runtime takes them.
+"""Refuses a `.tflite` whose tensors need absurd amounts of memory, before the runtime allocates it.
 
-LiteRT lays the tensors that are alive at once into one block, its arena.
+LiteRT puts all tensors that are in use at the same time into one block of memory, its arena.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from slimseg.runtimes.litert import costs
 
 
 def excess(tensors: costs.Tensors, graph: Any, file_bytes: int) -> str:
-    """What is too much, as the end of a sentence about the file; empty where nothing is."""
+    """Which step needs too much memory, as the end of a sentence about the file; empty if none does."""
     shape = tensors.shape(int(graph.inputs[0]))
     size = (shape[1], shape[2]) if len(shape) == 4 else (0, 0)
     steps = list(_steps(tensors, graph))
@@ -26,7 +26,7 @@ def excess(tensors: costs.Tensors, graph: Any, file_bytes: int) -> str:
 
 
 def _steps(tensors: costs.Tensors, graph: Any) -> Iterator[Step]:
-    """The inputs, the operators in order, and the outputs, which stay until the end."""
+    """Steps of a run: the inputs, the operators in order, and the outputs, which stay in memory until the end."""
     yield Step("the input", _sizes(tensors, graph.inputs), ())
     for operator in graph.operators or []:
         made = (index for index in operator.outputs if not tensors.is_constant(int(index)))
@@ -36,5 +36,5 @@ def _steps(tensors: costs.Tensors, graph: Any) -> Iterator[Step]:
 
 
 def _sizes(tensors: costs.Tensors, indices: Iterable[int]) -> dict[int, int]:
-    """Bytes by index."""
-    return {int(index): max(0, tensors.bytes(int(index))) for index in indices}  # a side that is not known is -1
+    """Size in bytes of each tensor, by its index."""
+    return {int(index): max(0, tensors.bytes(int(index))) for index in indices}  # an unknown dimension is -1

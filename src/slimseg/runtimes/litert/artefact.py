@@ -1,4 +1,4 @@
-"""What a file says of itself, as an `Artefact` to which measurements are added."""
+"""Makes an `Artefact` from what a file states about itself and from measurements."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from slimseg.runtimes.tensors import TensorInfo, quantise
 
 
 def tflite_artefact(path: str | Path, description: Description | None = None, **measured: Any) -> Artefact:
-    """A `.tflite` file's ends, size and precision.
+    """An `Artefact` with a `.tflite` file's input, output, size and precision.
 
     Args:
         path: the file.
-        description: what it wants and gives, where the file does not say so itself.
+        description: preprocessing and meaning of the output, for a file that does not state them.
         measured: further fields of `Artefact`: `miou`, `disagreement`, `latency_ms`, `verified`, ...
 
     Raises:
-        ModelError: missing, damaged, or nobody says what it wants and gives.
+        ModelError: the file is missing or damaged, or there is no description.
     """
     found = file.read(path)
     said = description or found.description
@@ -46,7 +46,7 @@ def tflite_artefact(path: str | Path, description: Description | None = None, **
 
 
 def _takes_pixels(found: file.File, said: Description) -> bool:
-    """Whether every byte of an image is its own input."""
+    """Whether the file's input is the image's bytes, unchanged."""
     every = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2)
     pipeline = host.ImagePipeline(said.preprocessing, (1, 256))
     info = found.inputs[0]

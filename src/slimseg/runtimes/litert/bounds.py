@@ -1,9 +1,9 @@
-"""Counts what a `.tflite` unpacks to, before it is unpacked.
+"""Computes how much memory a `.tflite` needs when it is unpacked, before it is unpacked.
 
-A flatbuffer is tables that point at each other, and nothing keeps a file from pointing at one table ten thousand times:
-24 kB of such offsets unpack to half a gigabyte. Walking over the offsets first shows what is there, and what a file
-holds honestly is in proportion to its bytes. Vectors and strings may be shared within reason: slimseg's own files do so
-(`compact.py`).
+A flatbuffer consists of tables that point at each other, and a malicious file may point at one table ten thousand
+times: 24 kB of such offsets unpack to half a gigabyte. Following the offsets first counts all tables; in a normal file
+their number is in proportion to the file's bytes. Vectors and strings may be shared to some extent, as in slimseg's own
+files (`compact.py`).
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ai_edge_litert import schema_py_generated as schema
 from slimseg.errors import ModelError
 
 MAX_OPERATORS = 4_000
-MAX_TABLES = 40_000  # a network of a thousand operators has ten thousand
-MAX_RANK = 32  # dimensions of a tensor
-MAX_INDICES = 400_000  # of tensors that operators read and write
+MAX_TABLES = 40_000  # a network of a thousand operators has about ten thousand
+MAX_RANK = 32  # most dimensions of a tensor
+MAX_INDICES = 400_000  # most inputs and outputs of all operators together
 SLACK_BYTES = 1 << 20
-_BYTES_PER_TABLE = 8  # that no table can do without: a reference to it, and one to its layout
-_VECTORS_PER_BYTE, _TEXT_PER_BYTE = 8, 2  # unpacked bytes for each of the file's
+_BYTES_PER_TABLE = 8  # least size of a table in the file: an offset to it, and an offset to its layout
+_VECTORS_PER_BYTE, _TEXT_PER_BYTE = 8, 2  # most unpacked bytes of vectors and of strings per byte of the file
 
 
 @dataclass(frozen=True)
 class Table:
-    """The fields of one kind of table that take more than a number; keys are places in its layout, 4 for the first."""
+    """The fields of one kind of table, except plain numbers; keys are positions in its layout, the first is 4."""
 
-    vectors: Mapping[int, int] = field(default_factory=dict)  # of numbers, with the bytes of one
+    vectors: Mapping[int, int] = field(default_factory=dict)  # vectors of numbers, with the bytes per number
     strings: tuple[int, ...] = ()
     tables: Mapping[int, Table] = field(default_factory=dict)
     lists: Mapping[int, Table] = field(default_factory=dict)  # vectors of tables
-    unions: Mapping[int, Mapping[int, Table]] = field(default_factory=dict)  # a table whose kind is said 2 before it
-    what: Literal["", "operators", "indices", "shape"] = ""  # what has a limit of its own
+    unions: Mapping[int, Mapping[int, Table]] = field(default_factory=dict)  # tables whose kind is in the field before
+    what: Literal["", "operators", "indices", "shape"] = ""  # contents with a separate limit
 
 
 _EMPTY = Table()
@@ -65,7 +65,7 @@ _MODEL = Table(
     lists={
         6: Table(strings=(6,)),  # operator codes
         8: _GRAPH,
-        12: _EMPTY,  # buffers: their bytes are looked at where they lie
+        12: _EMPTY,  # buffers: their bytes are used in place, not unpacked
         16: Table(strings=(4,)),  # metadata
         18: _SIGNATURE,
         20: Table(strings=(4,)),  # external buffers and their groups
@@ -75,10 +75,10 @@ _MODEL = Table(
 
 
 def check(data: bytes, name: str) -> None:
-    """Refuse a `.tflite` that unpacks to far more than it is.
+    """Refuse a `.tflite` that unpacks to many times its size.
 
     Raises:
-        ModelError: it does, or holds more operators than slimseg opens.
+        ModelError: the file does so, or has a tensor of too many dimensions, or more operators than slimseg opens.
         struct.error: an offset points outside the file.
     """
     _Walk(data, name).table(_number(data, 0), _MODEL)
@@ -119,7 +119,7 @@ class _Walk:
             self._list(layout.get(at), inner)
 
     def _layout(self, place: int) -> dict[int, int]:
-        """Where the table's fields are, by their places in the layout; fields left out are absent."""
+        """Offset of each of the table's fields in the file, by position in the layout, without omitted fields."""
         layout = place - struct.unpack_from("<i", self.data, place)[0]
         if layout < 0:
             raise struct.error("a table's layout lies outside the file")

@@ -1,10 +1,10 @@
-"""A flatbuffer that says nothing twice: equal vectors and strings are written once, and every table points at that one.
+"""Writes a flatbuffer without duplicates: equal vectors and strings are stored once, and all tables point at that copy.
 
     Given   a `ModelT` where n filters of a layer have n zero points, all 0, of 8 bytes each, for weights and for biases
-    Result  the same tables, bit for bit what a reader sees; one vector of zeros for every number of filters in the file
+    Result  tables with the same contents for a reader; one vector of zeros for each different n in the file
 
 Shapes, index lists, names and stored constants are shared likewise. In int8 files of narrow networks zero points are
-the largest part beside the weights.
+the largest part after the weights.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 
 class Builder(flatbuffers.Builder):  # type: ignore[misc]  # the package has no types
-    """flatbuffers' builder; a vector or string that it has written before is not written again.
+    """flatbuffers' builder, which writes equal vectors and strings only once.
 
-    Vectors of offsets, which are relative to their own place, take another way and are never shared.
+    Vectors of offsets are written by another method and never shared, since offsets are relative to their position.
     """
 
     def __init__(self, capacity_bytes: int = 1 << 20) -> None:
@@ -27,7 +27,7 @@ class Builder(flatbuffers.Builder):  # type: ignore[misc]  # the package has no 
         self._strings: dict[str | bytes, int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray[Any, Any]) -> int:  # flatbuffers' own name
-        key = x.dtype.str, x.tobytes()  # the type, too: it decides on alignment and length
+        key = x.dtype.str, x.tobytes()  # with the type, which determines alignment and length
         if key not in self._vectors:
             self._vectors[key] = super().CreateNumpyVector(x)
         return self._vectors[key]
@@ -39,7 +39,7 @@ class Builder(flatbuffers.Builder):  # type: ignore[misc]  # the package has no 
 
 
 def pack(model: Any, identifier: bytes) -> bytes:
-    """The bytes of a schema's `ModelT`, marked with `identifier`."""
+    """The bytes of a schema's `ModelT`, with the file identifier `identifier`."""
     builder = Builder()
     builder.Finish(model.Pack(builder), identifier)
     return bytes(builder.Output())

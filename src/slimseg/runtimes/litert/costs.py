@@ -1,6 +1,6 @@
 """Costs of a TFLite operator: multiply-accumulates, stored parameters and bytes moved, from shapes alone.
 
-The file's counterpart of `slimseg.graph.costs`, for any `.tflite`, wherever it comes from.
+Does for any `.tflite`, whoever wrote it, what `slimseg.graph.costs` does for a graph.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _DTYPES: dict[int, str] = {
 }
 _BITS = {"float64": 64, "int64": 64, "uint64": 64, "complex64": 64, "float32": 32, "int32": 32, "uint32": 32}
 _BITS |= {"float16": 16, "bfloat16": 16, "int16": 16, "uint16": 16, "int4": 4, "int2": 2}
-_MOST_DEQUANTIZES = 8  # one after the other, before a constant
-# Position of the weights and of the bias among the inputs.
-_WORTH_TELLING = 0.01  # of all weights: fewer do not make a file one of two precisions
+_MOST_DEQUANTIZES = 8  # longest chain of DEQUANTIZE operators after a constant
+# Below, `_WEIGHTED` has the positions of the weights and of the bias among an operator's inputs.
+_WORTH_TELLING = 0.01  # a type with a smaller share of all weights, 0-1, is not reported
 _WEIGHTED = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3)}
 
 
@@ -29,12 +29,12 @@ def dtype_name(tensor: Any) -> str:
 
 
 def op_code(entry: Any) -> int:
-    """An operator code: files from before schema 3a keep it in the deprecated byte alone."""
+    """An operator's code; files older than schema 3a store it only in the deprecated byte."""
     return max(int(entry.builtinCode), int(entry.deprecatedBuiltinCode))
 
 
 class Tensors:
-    """The tensors of a `ModelT`'s main graph, and what its operators do with them."""
+    """The tensors of a `ModelT`'s main graph, and the costs of its operators."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -62,7 +62,7 @@ class Tensors:
 
     @functools.cache  # noqa: B019  one short-lived object per file
     def is_constant(self, index: int) -> bool:
-        """Stored in the file, also behind a DEQUANTIZE (float16 weights)."""
+        """Whether a tensor is stored in the file, directly or as input of a DEQUANTIZE (float16 weights)."""
         for _ in range(_MOST_DEQUANTIZES):
             data = self._model.buffers[self.tensor(index).buffer].data
             if data is not None and len(data):
@@ -71,7 +71,7 @@ class Tensors:
             if maker is None or self.op_name(maker) != "DEQUANTIZE":
                 return False
             index = int(maker.inputs[0])
-        return False  # they go round in a circle
+        return False  # the operators form a cycle
 
     def inputs(self, operator: Any) -> list[int]:
         return [int(i) for i in operator.inputs if i >= 0] if operator.inputs is not None else []
@@ -80,10 +80,10 @@ class Tensors:
         return [i for i in self.inputs(operator) if not self.is_constant(i)]
 
     def parameters(self, operator: Any) -> list[int]:
-        """Constants that were learnt: not shapes, paddings and axes, which are integers without a scale."""
+        """Learnt constants, without shapes, paddings and axes, which are integers without a scale."""
         name = self.op_name(operator)
         if name == "DEQUANTIZE":
-            return []  # its constant belongs to the reader
+            return []  # its constant counts as parameter of the operator that reads the result
         positions = [int(i) for i in operator.inputs] if operator.inputs is not None else []
         bias = _WEIGHTED.get(name, (1, -1))[1]
         return [
@@ -102,7 +102,7 @@ class Tensors:
         return sum(self.size(i) for i in {i for op in self._graph.operators or [] for i in self.parameters(op)})
 
     def has_integer_weights(self) -> bool:
-        """Weights of convolutions and their like stored as integers."""
+        """Whether weights of convolutions or matrix products are stored as integers."""
         return any(
             dtype_name(self.tensor(index)) in ("int8", "uint8", "int4")
             for op in self._graph.operators or []
@@ -111,7 +111,10 @@ class Tensors:
         )
 
     def weights(self) -> str:
-        """In what weights of convolutions and their like are stored: "float32", or "float16 and int8", most first."""
+        """Stored type of the weights of convolutions and matrix products: "float32", or "float16 and int8".
+
+        Several types are in order of the number of weights, largest first.
+        """
         values: dict[str, int] = {}
         for op in self._graph.operators or []:
             position, _ = _WEIGHTED.get(self.op_name(op), (-1, -1))
@@ -122,7 +125,7 @@ class Tensors:
         return " and ".join(sorted(told, key=lambda each: -values[each])) or "float32"
 
     def _stored(self, index: int) -> int:
-        """The tensor that holds the data of a constant: itself, or what its DEQUANTIZE reads."""
+        """The tensor that stores the data of a constant: the constant itself, or the input of its DEQUANTIZE."""
         data = self._model.buffers[self.tensor(index).buffer].data
         return index if data is not None and len(data) else int(self._made_by[index].inputs[0])
 
@@ -137,7 +140,7 @@ class Tensors:
         if name not in _WEIGHTED:
             return 0
         weights = self.shape(int(operator.inputs[_WEIGHTED[name][0]]))
-        if name == "TRANSPOSE_CONV":  # (out, h, w, in): every input pixel meets the whole kernel
+        if name == "TRANSPOSE_CONV":  # (out, h, w, in): every input pixel is multiplied with the whole kernel
             pixels = self.size(int(operator.inputs[2])) // max(weights[-1], 1)
         elif name == "DEPTHWISE_CONV_2D":  # (1, h, w, out)
             pixels = self.size(int(operator.outputs[0])) // max(weights[-1], 1)

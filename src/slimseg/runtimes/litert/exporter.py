@@ -1,8 +1,8 @@
-"""A `.tflite` for LiteRT that MediaPipe Tasks loads as it is, too, wherever MediaPipe can take such a network.
+"""Exports a `.tflite` for LiteRT that MediaPipe Tasks loads unchanged, too, if MediaPipe supports such a network.
 
-form       what it is
-float32    the source's own file, if it is one in float32, else the graph written anew
-float16    the source's own file, if its weights are stored so, else the graph written anew; computes in float32
+form       contents
+float32    the source's own file if it is in float32, else the graph written anew
+float16    the source's own file if it stores float16 weights, else the graph written anew; computes in float32
 int8       the source's own int8 file, else the graph quantised on the user's images, taking RGB bytes
 """
 
@@ -23,11 +23,19 @@ from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.tasks import client, for_image_segmenter
 
 CLIENT_IMAGES = 4
-AGREEMENT = 99.0  # percent of pixels: MediaPipe resizes masks in its own way
+AGREEMENT = 99.0  # least percentage of equal pixels; not 100, since MediaPipe resizes masks in another way
 
 
 def write(request: Request) -> Written:
-    """Raises: UserError (int8 without images), Unsupported, ModelError, OutputError, RuntimeFailure."""
+    """Write the file of a request; `Written.artefact` states what was verified, and what was not.
+
+    Raises:
+        UserError: int8 was requested without images.
+        Unsupported: LiteRT cannot express the network.
+        ModelError: an existing file is damaged.
+        OutputError: the folder cannot be written.
+        RuntimeFailure: LiteRT refused the file or crashed.
+    """
     form = request.form or request.precision
     plain = _plain(request, form)
     description = file.read_description(plain) or request.graph.description
@@ -55,7 +63,7 @@ _PHONE = "It ran on this computer's processor, not on a phone."
 
 
 def _plain(request: Request, form: str) -> Path:
-    """The network's file in that form, as an app of ours would take it."""
+    """The network's file in that form, without MediaPipe's metadata."""
     if form in request.files:
         return request.files[form]
     path = request.folder / f"plain_{form}.tflite"
@@ -69,17 +77,19 @@ def _plain(request: Request, form: str) -> Path:
 
 
 def _write_float(graph: Graph, path: Path, form: str) -> None:
-    """In float32, the weights in 32 or in 16 bits, whatever they came in."""
+    """Write a float32 file with weights stored in the bits of `form`, whatever those of the original file."""
     asked = graph.copy()
     asked.weights = "float16" if form == "float16" else "float32"
     LITERT.write(asked, path)
 
 
 def _for_mediapipe(request: Request, plain: Path, form: str, description: Description) -> tuple[bytes, bool]:
-    """The file with metadata, and whether its normalisation, which was in the way, is now in the first convolution.
+    """The file with MediaPipe's metadata, and whether its normalisation had to be folded into the first convolution.
+
+    Folding is necessary if the channels are BGR or are normalised differently, which MediaPipe does not support.
 
     Raises:
-        Unsupported: MediaPipe would refuse the network in any form, or make wrong masks of it.
+        Unsupported: MediaPipe would refuse the network in any form, or make wrong masks from its output.
     """
     name, licence = request.graph.name, request.licence
     try:
@@ -99,12 +109,13 @@ def _normalises_by_channel(description: Description) -> bool:
 
 
 def _client_says(path: Path, request: Request) -> str:
-    """What MediaPipe's own client makes of the file, where it is installed.
+    """Load the file in MediaPipe's own client, if that is installed, and report how far its masks agree with LiteRT's.
 
-    Images have the input's size, since MediaPipe shrinks images without antialiasing, which is no matter of the file.
+    Images are resized to the input's size before, since MediaPipe shrinks images without antialiasing, which would
+    change the masks although the file is right.
 
     Raises:
-        Unsupported: it refuses the file.
+        Unsupported: MediaPipe refuses the file, or its masks agree too little.
     """
     if not client.available():
         return f"It was not loaded by MediaPipe itself, which is not installed here: {client.INSTALL}."

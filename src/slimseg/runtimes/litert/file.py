@@ -1,6 +1,6 @@
-"""What a `.tflite` file says about itself: operators with shapes and costs, inputs, outputs, our description.
+"""What a `.tflite` file states about itself: operators with shapes and costs, inputs, outputs, slimseg's description.
 
-Reads with the official schema and runs nothing. Layout of activations: NHWC.
+The file is parsed with the official schema; nothing is run. Layout of activations: NHWC.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Operator:
 
     index: int
     op: str  # e.g. "CONV_2D"
-    name: str  # in files of slimseg of the layer that works in it, a graph node; else of its first output tensor
+    name: str  # in files of slimseg, the layer (graph node) that it computes; else its first output tensor
     input_shapes: tuple[tuple[int, ...], ...]  # activations only
     output_shape: tuple[int, ...]
     macs: int
     params: int
     memory_bytes: int  # activations read and written, weights read
-    dtype: str  # of its output
+    dtype: str  # type of its output
     inputs: tuple[int, ...]  # tensor indices of the activations it reads
     outputs: tuple[int, ...]
-    activated: bool = False  # has an activation of its own
-    input_dtypes: tuple[str, ...] = ()  # of `inputs`
-    result: str = ""  # its first output tensor: in files of slimseg, the graph node whose value that is
+    activated: bool = False  # has a fused activation
+    input_dtypes: tuple[str, ...] = ()  # types of `inputs`
+    result: str = ""  # name of its first output tensor: in files of slimseg, the graph node that gives this value
     covers: tuple[str, ...] = ()  # graph nodes that it computes, see `runtimes.layer_names`
 
     @property
     def tabular(self) -> bool:
-        """Arithmetic of one 8-bit tensor and a constant: the delegate may make a table of it."""
+        """Whether it is arithmetic of one 8-bit tensor and a constant, which the delegate may turn into a table."""
         return self.op in _ARITHMETIC and self.dtype in ("int8", "uint8") and len(self.inputs) == 1
 
 
@@ -63,10 +63,10 @@ class File:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     description: Description | None
-    params: int  # each stored tensor once
-    integer: bool = False  # stores integer weights
-    weights: str = "float32"  # in what those of convolutions and their like are stored; of several "float16 and int8"
-    main_signature: int = 0  # position of the signature that speaks of the main graph
+    params: int  # number of parameters; a tensor that several operators share counts once
+    integer: bool = False  # whether it stores integer weights
+    weights: str = "float32"  # stored type of the weights of convolutions and matrix products, or "float16 and int8"
+    main_signature: int = 0  # position of the signature of the main graph
 
     @property
     def macs(self) -> int:
@@ -74,10 +74,10 @@ class File:
 
 
 def read(path: str | Path) -> File:
-    """Everything that a file says about itself.
+    """Everything that a file states about itself.
 
     Raises:
-        ModelError: missing, not a `.tflite`, or damaged.
+        ModelError: the file is missing, not a `.tflite`, or damaged.
     """
     path = Path(path)
     found = stat(path)
@@ -90,7 +90,7 @@ def _read(path: Path, _mtime_ns: int, size: int) -> File:
 
 
 def opened(path: Path) -> tuple[File, Any]:
-    """What a file says about itself, and its `ModelT`. Raises: ModelError, as `read`."""
+    """What a file states about itself, and its `ModelT`. Raises: ModelError, as `read`."""
     size = stat(path).st_size
     model = _parsed(path, size)
     return _described(model, path, size), model
@@ -127,7 +127,7 @@ def _described(model: Any, path: Path, size: int) -> File:
         )
     except SlimsegError:
         raise
-    except Exception as error:  # a damaged file can hold any nonsense that still parses
+    except Exception as error:  # a damaged file may parse and still have invalid values
         raise _damaged(path) from error
 
 
@@ -142,19 +142,19 @@ def operators(path: str | Path) -> tuple[Operator, ...]:
 
 
 def read_description(path: str | Path) -> Description | None:
-    """The description that slimseg embedded, or None in a file from elsewhere. Raises: ModelError."""
+    """The description that slimseg embedded, or None in a file that slimseg did not write. Raises: ModelError."""
     return read(path).description
 
 
 def embed_description(data: bytes, description: Description) -> bytes:
-    """The same model with `description` as its metadata buffer "slimseg", replacing an older one."""
+    """A copy of the model's bytes with `description` in the metadata buffer "slimseg", replacing an older one."""
     model = parse(data, Path("model"))
     metadata.write(model, METADATA_NAME, description.to_json().encode())
     return pack(model)
 
 
 def with_output(data: bytes, place: int) -> bytes:
-    """The same model with one of its outputs as the only one."""
+    """A copy of the model's bytes with output number `place` as its only output."""
     model = parse(data, Path("model"))
     graph = model.subgraphs[0]
     kept = int(graph.outputs[place])
@@ -169,7 +169,7 @@ def parse(data: bytes, path: Path) -> Any:
     """The schema's `ModelT` of a file's bytes.
 
     Raises:
-        ModelError: not a `.tflite`, or damaged.
+        ModelError: the file is not a `.tflite`, or damaged.
     """
     if data[4:8] != IDENTIFIER:
         raise ModelError(f"{path} is not a .tflite model (its first bytes lack the TFL3 mark): give a .tflite file")
@@ -181,13 +181,13 @@ def parse(data: bytes, path: Path) -> Any:
         _inline_buffers(model, data)
     except SlimsegError:
         raise
-    except Exception as error:  # whatever struct, numpy and the schema make of nonsense
+    except Exception as error:  # struct, numpy and the schema raise many kinds of errors on invalid data
         raise _damaged(path) from error
     return model
 
 
 def _inline_buffers(model: Any, data: bytes) -> None:
-    """Bring buffers that lie behind the flatbuffer (litert-quantizer puts large ones there) into the model."""
+    """Load buffers that are stored after the flatbuffer (as litert-quantizer stores large ones) into the model."""
     for buffer in model.buffers:
         if buffer.offset > 1:
             if buffer.offset + buffer.size > len(data):
@@ -205,13 +205,13 @@ def save(data: bytes, path: str | Path) -> None:
     """Replace `path` by `data` in one step: an interrupted write leaves the old file.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: `path` cannot be written.
     """
     atomic.write(data, path, durable=False)
 
 
 def stat(path: Path) -> os.stat_result:
-    """Size and times of a file. Raises: ModelError."""
+    """Size and times of a file. Raises: ModelError if it cannot be opened."""
     try:
         found = path.stat()
     except OSError as error:
@@ -265,7 +265,7 @@ def _info(tensor: Any) -> TensorInfo:
 
 
 def _quantisation(parameters: Any) -> tuple[float, int]:
-    """Scale and zero point of a tensor quantised as a whole; 0.0 and 0 for any other."""
+    """Scale and zero point of a tensor that is quantised per tensor; 0.0 and 0 for any other."""
     if parameters is None or parameters.scale is None or len(parameters.scale) != 1:
         return 0.0, 0
     zeros = parameters.zeroPoint

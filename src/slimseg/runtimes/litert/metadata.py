@@ -1,4 +1,4 @@
-"""Buffers that a `.tflite` carries beside its network, each under a name."""
+"""Reads and writes the named metadata buffers that a `.tflite` stores beside its network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 
 def read(model: Any, name: bytes) -> bytes | None:
-    """The metadata buffer `name` of a `ModelT`, or None where it has none."""
+    """The metadata buffer `name` of a `ModelT`, or None if there is no such buffer."""
     for entry in model.metadata or []:
         if entry.name == name:
             data = model.buffers[entry.buffer].data
@@ -18,7 +18,7 @@ def read(model: Any, name: bytes) -> bytes | None:
 
 
 def write(model: Any, name: bytes, data: bytes) -> None:
-    """`data` as the metadata buffer `name` of a `ModelT`, replacing an older one."""
+    """Store `data` in the metadata buffer `name` of a `ModelT`, replacing an older one."""
     content = np.frombuffer(data, np.uint8)
     model.metadata = model.metadata or []
     for entry in model.metadata:

@@ -1,7 +1,7 @@
-"""What the operators of a `.tflite` are called: as its metadata says in files of slimseg, else like their results.
+"""Names of the operators of a `.tflite`: from the metadata in files of slimseg, else the names of their results.
 
-A quantiser adds operators that convert between types and that nobody wrote down. Such a one belongs to the layer whose
-value it converts; one that widens a constant, to the layer that reads it.
+A quantiser adds operators that convert between types and are not in the metadata. Such an operator belongs to the layer
+whose value it converts; one that converts a stored constant to float belongs to the layer that reads the constant.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 def of_operators(model: Any) -> list[OperatorName]:
-    """Of the main graph of a `ModelT`, in the file's order."""
+    """Names of all operators of the main graph of a `ModelT`, in the file's order."""
     tensors, operators = costs.Tensors(model), model.subgraphs[0].operators or []
     noted = read(model)
-    made: dict[int, OperatorName] = {}  # by tensor: the operator that makes it
+    made: dict[int, OperatorName] = {}  # by tensor index, the operator that computes it
     read_by: dict[int, OperatorName] = {}
     found = []
     for operator in operators:
@@ -41,12 +41,16 @@ def of_operators(model: Any) -> list[OperatorName]:
 
 
 def read(model: Any) -> dict[str, OperatorName]:
-    """What a `ModelT` notes, by name of the operator's first result."""
+    """The names in the metadata of a `ModelT`, by name of the operator's first result."""
     return of_text(metadata.read(model, METADATA_NAME) or b"")
 
 
 def add(model: Any, parts: Mapping[str, str]) -> None:
-    """Note in a `ModelT` that operators do a part of the work of others; by results, of both."""
+    """Store in a `ModelT`'s metadata that operators compute part of another operator's layer.
+
+    Args:
+        parts: by name of the operator's result, the name of the other operator's result.
+    """
     if not parts:
         return
     names = read(model)
@@ -55,7 +59,10 @@ def add(model: Any, parts: Mapping[str, str]) -> None:
 
 
 def move(model: Any, before: bytes, after: bytes) -> None:
-    """Note in a `ModelT` that the operator which made `before` makes `after` now, and another one `before` of that."""
+    """Store in a `ModelT`'s metadata that an operator now gives `after` instead of `before`.
+
+    A new operator, which belongs to the same layer, computes `before` from `after`.
+    """
     names, result = read(model), text(before)
     own = names.get(result, OperatorName(result))
     names |= {text(after): own, result: OperatorName(f"{result}_fitted", (own.layer,))}

@@ -1,4 +1,4 @@
-"""What can be said about a file before native code sees it, and in better words after native code refused it."""
+"""Checks a file before native code loads it, and explains why native code refused it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _UNRESOLVED = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)")
 
 
 def check(described: File) -> None:
-    """Refuse what could only fail or take the machine down.
+    """Refuse a file that cannot run, or would use up the machine's memory.
 
     Raises:
-        ModelError: an input without a fixed size or without numbers, or tensors larger than memory.
+        ModelError: an input has no fixed size or is not numeric, or tensors are larger than memory.
     """
     for tensor in described.inputs:
         _check_input(described, tensor)
@@ -31,7 +31,7 @@ def check(described: File) -> None:
 
 
 def explained(described: File, error: RuntimeFailure) -> RuntimeFailure | ModelError:
-    """The same failure; one that comes of a custom operator says which, and what to do."""
+    """The error to raise for a failure: if a custom operator caused it, a ModelError that names the operator."""
     found = _UNRESOLVED.search(str(error))
     if not found:
         return error

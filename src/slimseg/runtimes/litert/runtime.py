@@ -1,4 +1,4 @@
-"""LiteRT on the CPU, as slimseg's usual runtime."""
+"""LiteRT on the CPU, slimseg's default runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner with
 
 
 class LiteRT(Runtime):
-    """Float files keep their weights as they came, in 32 or in 16 bits, and compute in 32."""
+    """LiteRT: float files store weights in 32 or 16 bits, as in the original file, and compute in 32 bits."""
 
     name = "litert"
     brand = "LiteRT"
@@ -78,7 +78,7 @@ class LiteRT(Runtime):
         return file.read(path).weights
 
     def precision(self, path: Path) -> Precision:
-        """What the convolutions of a `.tflite` compute in."""
+        """The precision that the convolutions of a `.tflite` compute in."""
         from slimseg.runtimes.litert import file
 
         return "int8" if any("int8" in each.dtype for each in file.operators(path) if each.macs) else "float32"

@@ -1,4 +1,4 @@
-"""A flatbuffer under construction: tensors, buffers and operators of one TFLite subgraph, in the official schema."""
+"""Builds the flatbuffer of a `.tflite`: tensors, buffers and operators of one subgraph, in the official schema."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from slimseg.runtimes.layer_names import OperatorName, to_text
 from slimseg.runtimes.litert import compact, metadata, operator_names
 
 METADATA_NAME = b"slimseg"
-# In how many bits real constants are stored: 32; 16, rounded; or 16 where that loses nothing, and else 32.
+# How floating-point constants are stored: in 32 bits; rounded to 16 bits; or in 16 bits if exact, else in 32 bits.
 Storage = Literal["float32", "float16", "float16 where exact"]
 LARGEST_HALF = 65504.0
-DEQUANTIZE_OF_HALVES = 3  # the operator's version that takes float16
-_FEWEST_HALVES = 128  # values: fewer save less than the operator that widens them takes
+DEQUANTIZE_OF_HALVES = 3  # the operator's version that accepts float16
+_FEWEST_HALVES = 128  # values; for fewer, the DEQUANTIZE operator takes more bytes than float16 saves
 _TYPES = {
     np.dtype(np.float16): tflite.TensorType.FLOAT16,
     np.dtype(np.float32): tflite.TensorType.FLOAT32,
@@ -27,7 +27,10 @@ _TYPES = {
 
 
 def half(value: np.ndarray[Any, Any], rounding: bool = False) -> np.ndarray[Any, Any] | None:
-    """float32 values as float16; None where that saves nothing, one is too large, or one would be rounded unasked."""
+    """float32 values as float16, or None if they must stay float32.
+
+    They stay if float16 saves nothing, if a value is too large, or if one would be rounded and `rounding` is False.
+    """
     if value.dtype != np.float32 or value.size < _FEWEST_HALVES or not np.abs(value).max() <= LARGEST_HALF:
         return None
     narrow = value.astype(np.float16)
@@ -35,7 +38,7 @@ def half(value: np.ndarray[Any, Any], rounding: bool = False) -> np.ndarray[Any,
 
 
 class ModelBuilder:
-    """Collects tensors and operators, then serialises them. Indices are those of the file."""
+    """Collects tensors and operators, then serialises them. Indices of tensors are those in the file."""
 
     def __init__(self, storage: Storage = "float32") -> None:
         self.storage = storage
@@ -51,17 +54,18 @@ class ModelBuilder:
         self._dtypes: list[np.dtype[Any]] = []
 
     def tensor(self, name: str, shape: Sequence[int], dtype: Any = np.float32) -> int:
-        """An activation of `shape` (NHWC)."""
+        """Add an activation of `shape` (NHWC), and return its index."""
         return self._tensor(name, shape, np.dtype(dtype), 0)
 
     def dtype(self, index: int) -> np.dtype[Any]:
-        """The numbers that a tensor holds."""
+        """The numeric type of a tensor."""
         return self._dtypes[index]
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
-        """A tensor whose data is stored in the file; in 16 bits, where those are wanted, with a DEQUANTIZE behind it.
+        """Add a tensor whose data is stored in the file, and return its index.
 
-        Runtimes widen such a constant once, before the first run.
+        If `storage` asks for 16 bits, the data is float16 and a DEQUANTIZE converts it to float32; runtimes do that
+        once, before the first run.
         """
         narrow = None if self.storage == "float32" else half(value, rounding=self.storage == "float16")
         if narrow is None:
@@ -114,11 +118,11 @@ class ModelBuilder:
         return self._codes[code]
 
     def rename(self, index: int, name: str) -> None:
-        """Give a tensor another name."""
+        """Rename a tensor."""
         self.subgraph.tensors[index].name = name.encode()
 
     def results(self, since: int) -> list[str]:
-        """Of operators from number `since` on: the tensors that they make, but for constants that they widen."""
+        """Names of the tensors computed by the operators from number `since` on, without converted constants."""
         code = self._codes.get(tflite.BuiltinOperator.DEQUANTIZE)
         operators = (each for each in self.subgraph.operators[since:] if each.opcodeIndex != code)
         return [self.subgraph.tensors[int(each.outputs[0])].name.decode() for each in operators]
@@ -130,10 +134,10 @@ class ModelBuilder:
         description: Description,
         names: Mapping[str, OperatorName] | None = None,
     ) -> bytes:
-        """The file's bytes, with a serving signature, and the description and the operators' names as metadata.
+        """The file's bytes, with a serving signature, and with the description and the operators' names as metadata.
 
         Args:
-            names: by result, of operators that are not simply called like it.
+            names: by result, names of the operators whose name differs from that of their result.
         """
         self.subgraph.inputs = np.asarray(inputs, np.int32)
         self.subgraph.outputs = np.asarray(outputs, np.int32)

@@ -1,4 +1,4 @@
-"""Run a `.tflite` through LiteRT's public Python API, here or in the child process.
+"""Run a `.tflite` through LiteRT's public Python API, in this process or in the child process.
 
 `Session` loads native code into this process; `predict` does the same in the child, where a crash does no harm.
 """
@@ -17,16 +17,16 @@ from slimseg.runtimes.litert import file
 from slimseg.runtimes.tensors import TensorInfo, dequantise, quantise
 
 Array = np.ndarray[Any, Any]
-_CHUNK_BYTES = 64 << 20  # of inputs or outputs per message to the child
+_CHUNK_BYTES = 64 << 20  # most bytes of inputs or outputs per message to the child
 _KEPT = 8  # sessions that the child keeps loaded
 
 
 class Session:
-    """One loaded file. `run` speaks float32 whatever the file's own types, and (de)quantises; `run_raw` speaks those.
+    """One loaded file. `run` takes and returns float32 and (de)quantises; `run_raw` uses the file's own types.
 
     Raises:
         ModelError: the file is missing or damaged.
-        ValueError, RuntimeError: LiteRT refuses it.
+        ValueError, RuntimeError: LiteRT refuses the file.
     """
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
@@ -41,27 +41,31 @@ class Session:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """NHWC."""
+        """Shape of the input in NHWC."""
         return self.file.inputs[0].shape
 
     def set_raw(self, value: Array) -> None:
-        """Place an input of the file's own shape and type."""
+        """Set the input, in the file's own shape and type."""
         self._interpreter.set_tensor(self._input_index, value)
 
     def set_random(self) -> None:
-        """Place random values in every input."""
+        """Set every input to random values."""
         for detail, tensor in zip(self._interpreter.get_input_details(), self.file.inputs, strict=True):
             self._interpreter.set_tensor(detail["index"], random_input(tensor))
 
     def run_raw(self, value: Array) -> Array:
-        """Input and output in the file's own types."""
+        """Run on one input; input and output are in the file's own types."""
         self.set_raw(value)
         self.invoke()
         result: Array = self._interpreter.get_tensor(self._output_index)
         return result
 
     def run(self, image: Array) -> Array:
-        """One input, (1, H, W, C) or (H, W, C) float32, to the output as float32, or as integers if it is a mask."""
+        """Run on one input, (1, H, W, C) or (H, W, C) float32; the output is float32, or integers if it is a mask.
+
+        Raises:
+            DataError: the input's shape is not the file's.
+        """
         value = np.asarray(image, np.float32)
         if value.shape == self.input_shape[1:]:
             value = value[None]
@@ -71,12 +75,12 @@ class Session:
 
 
 def random_input(info: TensorInfo, seed: int = 0) -> Array:
-    """A normal input of the tensor's own shape and type: timing must not depend on an image."""
+    """A normally distributed input of the tensor's own shape and type: timing must not depend on an image."""
     value = np.random.default_rng(seed).standard_normal(info.shape, np.float32)
     if np.dtype(info.dtype).kind in "iu" and info.scale:
-        value *= 40 * info.scale  # about the width of eight bits
+        value *= 40 * info.scale  # uses about the whole range of 8 bits
     elif np.dtype(info.dtype).kind in "iu":
-        value = np.abs(40 * value)  # bytes of an image
+        value = np.abs(40 * value)  # like bytes of an image
     return quantise(value, info)
 
 
@@ -88,9 +92,12 @@ def predict(
     within: child.Child | None = None,
     raw: bool = False,
 ) -> Array:
-    """All outputs for `inputs` (N, H, W, C) float32, computed in the child one image at a time: (N, ...).
+    """All outputs (N, ...) for `inputs` (N, H, W, C) float32, computed in the child one image at a time.
 
-    `raw`: inputs and outputs are in the file's own types, instead.
+    Args:
+        timeout_s: seconds after which the child is killed, for each chunk of inputs; None waits for ever.
+        within: the child process to run in; the shared one by default.
+        raw: inputs and outputs are in the file's own types, not in float32.
 
     Raises:
         ModelError: the file is missing or damaged.
@@ -116,7 +123,7 @@ _loaded: OrderedDict[tuple[str, int, int, int], Session] = OrderedDict()
 
 
 def loaded(path: str, threads: int) -> Session:
-    """A session kept from an earlier call, unless the file has changed since. For the child."""
+    """A session of a file, kept from an earlier call if the file has not changed since. Runs in the child."""
     stat = file.stat(Path(path))
     key = (path, stat.st_mtime_ns, stat.st_size, threads)
     if key not in _loaded:
@@ -128,12 +135,12 @@ def loaded(path: str, threads: int) -> Session:
 
 
 def run(path: str, inputs: Array, threads: int = 1) -> Array:
-    """`Session.run` on each of `inputs` (N, H, W, C), stacked. For the child."""
+    """Outputs of `Session.run` for each of `inputs` (N, H, W, C), concatenated. Runs in the child."""
     session = loaded(path, threads)
     return np.concatenate([session.run(image) for image in inputs])
 
 
 def run_raw(path: str, inputs: Array, threads: int = 1) -> Array:
-    """`Session.run_raw` on each of `inputs` (N, H, W, C), stacked. For the child."""
+    """Outputs of `Session.run_raw` for each of `inputs` (N, H, W, C), concatenated. Runs in the child."""
     session = loaded(path, threads)
     return np.concatenate([session.run_raw(np.ascontiguousarray(image[None])) for image in inputs])

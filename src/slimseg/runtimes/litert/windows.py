@@ -1,7 +1,7 @@
-"""Refuses strides and windows that reach far beyond what they move over: a runtime takes memory in proportion to them.
+"""Refuses strides and windows far larger than their image: a runtime allocates memory in proportion to them.
 
-XNNPACK takes 20 GB for a transposed convolution of 20 columns to 40 with a stride of a million, in a file of 15 kB, and
-a pointer for every pixel of every window of a pooling.
+For a transposed convolution from 20 columns to 40 with a stride of a million, in a file of 15 kB, XNNPACK allocates
+20 GB; for a pooling it stores a pointer for every pixel of every window.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 from slimseg.runtimes.litert import costs
 
-MODEST_STRIDE = 64  # of a transposed convolution; real ones have 2 to 32
-MOST_TAPS = 1 << 27  # pixels of all windows of a pooling: 33x33 at each of 256x256 pixels have half as many
+MODEST_STRIDE = 64  # strides of a transposed convolution up to this are not checked; real ones are 2 to 32
+MOST_TAPS = 1 << 27  # limit for the pixels of all windows of a pooling: 33x33 at each of 256x256 pixels are half of it
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D")
 
 
 def fault(tensors: costs.Tensors, operator: Any) -> str:
-    """What is absurd about an operator, as the end of a sentence about the file; empty for nearly all."""
+    """What is absurd about an operator, as the end of a sentence about it; empty for a normal operator."""
     op = tensors.op_name(operator)
     if op == "TRANSPOSE_CONV":
         return _of_stride(tensors, operator)
@@ -42,6 +42,6 @@ def _of_windows(tensors: costs.Tensors, operator: Any) -> str:
 
 
 def _sides(tensors: costs.Tensors, index: int) -> tuple[int, int]:
-    """Height and width of NHWC; of the filter of a convolution, too, and 0 where there are none."""
+    """Height and width of a tensor in NHWC, or of a convolution's filter; (0, 0) unless it has four dimensions."""
     shape = tensors.shape(index)
     return (shape[1], shape[2]) if len(shape) == 4 else (0, 0)

@@ -1,4 +1,4 @@
-"""What a layer of an ncnn file costs on paper: parameters, MACs, bytes moved, in the terms of `graph.costs`."""
+"""Costs of a layer of an ncnn file: parameters, multiply-accumulates and bytes moved, counted as in `graph.costs`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Cost:
 
 
 def cost(layer: LayerLine, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
-    """Cost of one layer between blobs of these shapes, (c, h, w) without batch. A Split moves nothing."""
+    """Cost of one layer for inputs and outputs of these shapes, (c, h, w) without batch. A Split moves no bytes."""
     weights = _params(layer)
     values = 0 if layer.kind == "Split" else sum(math.prod(shape) for shape in (*inputs, *outputs))
     return Cost(weights, _macs(layer, inputs, outputs), BYTES_PER_VALUE * (values + weights))
 
 
 def _params(layer: LayerLine) -> int:
-    """Numbers of a layer in the `.bin`."""
+    """How many numbers a layer stores in the `.bin`."""
 
     def integer(key: int) -> int:
         return int(layer.number(key))
@@ -48,7 +48,10 @@ def _params(layer: LayerLine) -> int:
 
 
 def _macs(layer: LayerLine, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
-    """Every weight of a convolution meets every pixel once: of the result, or of the input if it is transposed."""
+    """Multiply-accumulates of a layer.
+
+    Every weight of a convolution is used once per pixel of the result, or of the input if it is transposed.
+    """
     if layer.kind in ("Convolution", "ConvolutionDepthWise"):
         return int(layer.number(_WEIGHTS)) * math.prod(outputs[0][1:])
     if layer.kind in ("Deconvolution", "DeconvolutionDepthWise"):

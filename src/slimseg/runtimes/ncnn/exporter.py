@@ -1,7 +1,7 @@
-"""A `.param` and a `.bin` for ncnn. A class index is left to the app: ncnn's ArgMax is one number for a whole blob.
+"""Exports a `.param` and a `.bin` for ncnn. The app takes the argmax: ncnn's ArgMax gives one number for a whole blob.
 
-form    what it is
-fp16    weights stored in 16 bits; ncnn computes in 16 bits where the processor does, in 32 elsewhere
+form    contents
+fp16    weights stored in 16 bits; ncnn computes in 16 bits if the processor can, else in 32 bits
 fp32    weights stored in 32 bits
 """
 
@@ -19,7 +19,12 @@ _ARITHMETIC = "It was computed in float32 here; phones with half precision (ARMv
 
 
 def write(request: Request) -> Written:
-    """Raises: Unsupported, OutputError."""
+    """Write the files of a request.
+
+    Raises:
+        Unsupported: a layer cannot be expressed in ncnn.
+        OutputError: the folder cannot be written.
+    """
     storage = cast(Literal["fp16", "fp32"], request.form or "fp16")
     graph = giving_map(request.graph)
     made = writer.write(graph, request.folder, storage, request.stem)

@@ -1,7 +1,7 @@
-"""What the files of an ncnn network say of themselves, read without ncnn.
+"""What the files of an ncnn network state about themselves, read without ncnn.
 
-What slimseg embeds stands behind the weights in the `.bin`: ncnn reads weights in order and never looks at what follows
-them, so no third file can get lost.
+slimseg appends its own data to the weights in the `.bin`: ncnn reads weights in order and ignores what follows them, so
+no third file is needed that could get lost.
 
     weights | names of layers as text | its length, 4 bytes | "layers\\0\\0"
             | description as JSON     | its length, 4 bytes | "slimseg\\0"
@@ -31,14 +31,14 @@ Value = float | tuple[float, ...] | str
 
 @dataclass(frozen=True)
 class LayerLine:
-    """One layer of a `.param`; blobs by name, numbers by key."""
+    """One layer of a `.param`, with the names of its blobs, and its parameters by key."""
 
     kind: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     params: dict[int, Value]
-    result: str = ""  # in files of slimseg the graph node whose value it gives; else its name
+    result: str = ""  # in files of slimseg the graph node whose value it computes; else its name
     covers: tuple[str, ...] = ()  # graph nodes that it computes, see `runtimes.layer_names`
 
     def number(self, key: int, default: float = 0) -> float:
@@ -52,16 +52,16 @@ class File:
 
     param: Path
     bin: Path
-    size_bytes: int  # of both
+    size_bytes: int  # of both files
     layers: tuple[LayerLine, ...]
     input_name: str
     output_name: str
-    input_shape: tuple[int, int, int]  # (height, width, channels); zeros where the file leaves them open
-    description: Description | None  # what slimseg embedded; None in files from elsewhere
+    input_shape: tuple[int, int, int]  # (height, width, channels); 0 where the file does not fix the size
+    description: Description | None  # the one that slimseg embedded; None in files that slimseg did not write
 
     @property
     def path(self) -> Path:
-        """Of the file that stands for both."""
+        """Path of the main file, the `.param`."""
         return self.param
 
     @property
@@ -71,7 +71,7 @@ class File:
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """The output likewise, without a shape, which the files do not say."""
+        """The output likewise, without a shape, which the files do not state."""
         return (TensorInfo(self.output_name, (), "float32"),)
 
 
@@ -79,7 +79,7 @@ def read(path: str | Path) -> File:
     """Read a `.param` (or the `.bin` beside it).
 
     Raises:
-        ModelError: one of the files is missing or damaged, or it has several inputs or outputs.
+        ModelError: one of the files is missing or damaged, or the network does not have one input and one output.
     """
     param = Path(path).with_suffix(".param")
     weights = param.with_suffix(".bin")
@@ -105,7 +105,7 @@ def read(path: str | Path) -> File:
 
 
 def weights(path: str | Path) -> str:
-    """In what a network's weights are stored, by the tags before them: "float16" or "float32". Raises: ModelError."""
+    """Type of a network's stored weights, from the tags before them: "float16" or "float32". Raises: ModelError."""
     found = Path(path).with_suffix(".bin")
     try:
         return "float16" if struct.pack("<I", HALF_TAG) in found.read_bytes() else "float32"
@@ -172,25 +172,25 @@ def _setting(word: str) -> tuple[int, Value]:
 
 
 def with_names(weights: bytes, names: bytes) -> bytes:
-    """The `.bin` with the names of its layers (`layer_names.to_text`) behind its weights."""
+    """The `.bin` with the names of its layers (`layer_names.to_text`) after its weights."""
     return weights + names + _TAIL.pack(len(names), _NAMES_MARK)
 
 
 def with_description(weights: bytes, description: Description) -> bytes:
-    """The `.bin` with `description` behind its weights and names."""
+    """The `.bin` with `description` after its weights and names."""
     text = description.to_json().encode()
     return weights + text + _TAIL.pack(len(text), _MARK)
 
 
 def read_description(weights: str | Path) -> Description | None:
-    """What slimseg wrote behind the weights, or None in a file from elsewhere. Raises: ModelError."""
+    """The description after the weights, or None in a file that slimseg did not write. Raises: ModelError."""
     with Path(weights).open("rb") as stream:
         text, _ = _note(stream, stream.seek(0, os.SEEK_END), _MARK)
     return None if text is None else Description.from_json(text.decode(errors="replace"))
 
 
 def read_names(weights: str | Path) -> dict[str, OperatorName]:
-    """By result of a layer, what slimseg noted of it; empty in a file from elsewhere."""
+    """Names of the layers by their result; empty in a file that slimseg did not write."""
     with Path(weights).open("rb") as stream:
         _, start = _note(stream, stream.seek(0, os.SEEK_END), _MARK)
         text, _ = _note(stream, start, _NAMES_MARK)
@@ -198,7 +198,7 @@ def read_names(weights: str | Path) -> dict[str, OperatorName]:
 
 
 def _note(stream: BinaryIO, end: int, mark: bytes) -> tuple[bytes | None, int]:
-    """The text that ends at `end` with its length and its mark, None where there is none; and where it begins."""
+    """The text before `end` that its length and `mark` follow, and its start; None and `end` if there is none."""
     stream.seek(max(0, end - _TAIL.size))
     tail = stream.read(min(end, _TAIL.size))
     if len(tail) < _TAIL.size or not tail.endswith(mark):
@@ -215,11 +215,11 @@ def save(data: bytes, path: Path) -> None:
     """Replace `path` by `data` in one step: an interrupted write leaves the old file.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: `path` cannot be written.
     """
     atomic.write(data, path, durable=False)
 
 
 def damaged(path: str | Path, what: str) -> RuntimeFailure:
-    """What to say when ncnn itself refuses a file."""
+    """The error to raise if ncnn itself refuses a file."""
     return RuntimeFailure(f"{path}: ncnn {what}: export the network again")

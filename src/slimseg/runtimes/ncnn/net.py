@@ -1,13 +1,13 @@
-"""An ncnn network as layers and blobs, and the two files that it is stored as.
+"""An ncnn network as layers and blobs, and the contents of its two files.
 
-    .param   7767517                                  a mark
-             layers blobs                             how many of each
+    .param   7767517                                  identifies the format
+             layers blobs                             number of each
              Type name inputs outputs [blobs] key=value ...
     .bin     the layers' weights in the same order, each at a multiple of 4 bytes; one that may be stored in several
              types begins with a tag of 4 bytes, 0 for float32 and 0x01306B47 for float16
 
-(ncnn, docs/developer-guide/param-and-model-file-structure.md.) A blob has one reader in ncnn, so one that several
-layers read goes through a Split, which copies nothing.
+(ncnn, docs/developer-guide/param-and-model-file-structure.md.) A blob has only one reader in ncnn, so one that several
+layers read goes through a Split, which does not copy it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _ARRAY_KEY = -23300
 
 @dataclass(frozen=True)
 class Weight:
-    """One array of a layer; a `tagged` one may be stored in float16, any other always is float32."""
+    """One array of a layer; a `tagged` one may be stored as float16, others are always float32."""
 
     values: Array
     tagged: bool = False
 
     def pack(self, storage: Storage) -> bytes:
-        """Values that float16 cannot hold stay float32, under their tag."""
+        """The bytes in the `.bin`; an array with a value too large for float16 stays float32, with the tag for that."""
         values = np.ascontiguousarray(self.values, np.float32)
         if not self.tagged:
             return values.tobytes()
@@ -50,7 +50,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Layer:
-    """One line of the `.param`: inputs and outputs are numbers of blobs."""
+    """One line of the `.param`; inputs and outputs are blobs' indices."""
 
     kind: str
     name: str
@@ -62,14 +62,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Blob:
-    """A value; `shape` is torch's without the batch: (c, h, w), (h, w) or (w,)."""
+    """A value of the network; `shape` is torch's without the batch: (c, h, w), (h, w) or (w,)."""
 
     name: str
     shape: tuple[int, ...]
 
 
 class Net:
-    """Layers and blobs while they are being put together; the name `output` is kept for the last blob."""
+    """A network under construction; the name `output` is reserved for the output's blob."""
 
     def __init__(self, output: str) -> None:
         self.output = output
@@ -82,7 +82,7 @@ class Net:
         return self.blobs[blob].shape
 
     def input(self, name: str, shape: Sequence[int]) -> int:
-        """The network's input (c, h, w)."""
+        """Add the network's input (c, h, w), and return its blob."""
         channels, height, width = shape
         return self.add("Input", name, (), shape, {0: width, 1: height, 2: channels})
 
@@ -95,12 +95,12 @@ class Net:
         params: Mapping[int, Param] | None = None,
         weights: Sequence[Weight] = (),
     ) -> int:
-        """A layer of one output, which is called like the layer."""
+        """Add a layer with one output, named like the layer, and return its blob."""
         (result,) = self.add_many(kind, name, inputs, [(name, tuple(shape))], params, weights)
         return result
 
     def rename(self, blob: int, name: str) -> None:
-        """Give a blob another name; the layer that makes it keeps its own."""
+        """Give a blob another name; the layer that computes it keeps its name."""
         self.blobs[blob] = replace(self.blobs[blob], name=_unique(name, self._blob_names))
 
     def add_many(
@@ -112,7 +112,7 @@ class Net:
         params: Mapping[int, Param] | None = None,
         weights: Sequence[Weight] = (),
     ) -> tuple[int, ...]:
-        """A layer with outputs of these names and shapes; a name that is taken gets a number."""
+        """Add a layer with outputs of these names and shapes, and return its blobs; a name in use gets a number."""
         first = len(self.blobs)
         self.blobs += [Blob(_unique(blob_name, self._blob_names), shape) for blob_name, shape in outputs]
         numbers = tuple(range(first, len(self.blobs)))
@@ -130,14 +130,14 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def with_splits(net: Net, output: int) -> Net:
-    """The same network with a Split behind every blob of several readers; the app is one more reader of `output`."""
+    """The same network with a Split after every blob of several readers; the app is another reader of `output`."""
     readers = Counter(blob for layer in net.layers for blob in layer.inputs)
     readers[output] += 1
     names = [blob.name for blob in net.blobs]
     result = Net(net.output)
     result.blobs = list(net.blobs)
     layer_names, blob_names = {layer.name for layer in net.layers}, {*names, net.output}
-    waiting = {number: [number] for number in range(len(net.blobs))}  # what a reader of a blob may take
+    waiting = {number: [number] for number in range(len(net.blobs))}  # by blob, the copies that its next readers take
     for layer in net.layers:
         inputs = tuple(waiting[blob].pop(0) for blob in layer.inputs)
         result.layers.append(replace(layer, inputs=inputs))
@@ -172,7 +172,7 @@ def _setting(key: int, value: Param) -> str:
 
 
 def _number(value: float) -> str:
-    """ncnn tells numbers apart by their spelling: a float has a point or an exponent."""
+    """A number as text; ncnn recognises a float by its point or exponent."""
     return str(value) if isinstance(value, int) else f"{value:.9e}"
 
 

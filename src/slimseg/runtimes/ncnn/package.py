@@ -1,4 +1,4 @@
-"""The optional `ncnn` package, or one sentence on how to get it."""
+"""Imports the optional `ncnn` package, or states how to install it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ INSTALL = "pip install 'slimseg[ncnn]'"
 
 
 def available() -> bool:
-    """Whether ncnn can be imported here; nothing is imported to find out."""
+    """Whether ncnn can be imported; checked without importing it."""
     found = importlib.util.find_spec("ncnn")
-    return found is not None and found.origin is not None  # a folder that happens to be called so has none
+    return found is not None and found.origin is not None  # a folder that happens to be named ncnn has no origin
 
 
 def require() -> ModuleType:
-    """The module `ncnn`: native code, so only the child process should ask for it.
+    """The module `ncnn`. It loads native code, so call this only in the child process.
 
     Raises:
-        RuntimeFailure: it is not installed, or does not load.
+        RuntimeFailure: ncnn is not installed, or does not load.
     """
     if not available():
         raise RuntimeFailure(f"the ncnn package is not there to run .param files: {INSTALL}")

@@ -1,16 +1,16 @@
-"""Where the time of an ncnn network goes, layer by layer.
+"""Profiles an ncnn network layer by layer.
 
-ncnn's wheel is built without its own timing. But an extractor computes only what a blob needs and keeps every blob
-until its one reader has taken it, so asking for the layers' outputs in the file's order runs the very layers of a whole
-run, one per question:
+ncnn's wheel is built without its own timing. But an extractor computes only the layers that a blob needs, and keeps
+every blob until its only reader has taken it. So extracting the layers' outputs in the file's order runs the same
+layers as a whole run, one per call:
 
     extract(conv1)   conv1            t₁
-    extract(relu1)   relu1            t₂          a question of its own takes t₀, the time of asking for a blob that is
-    extract(conv2)   conv2            t₃          there already, and is taken off
+    extract(relu1)   relu1            t₂          t₀, the time to extract a blob that is computed already, is the
+    extract(conv2)   conv2            t₃          overhead of a call and is subtracted
     ...                               Σ(tᵢ − t₀) ≈ the whole run
 
-Memory is handled as in a whole run: light mode stays on, as nothing is asked for twice, so layers work in place;
-blobs are asked for as they lie in memory (packed), and from the session's own pool, or each answer would be a copy.
+Memory is handled as in a whole run: light mode stays on, since no blob is needed twice, so layers compute in place.
+Blobs are extracted in their layout in memory (packed) and from the session's own pool; otherwise each would be copied.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from slimseg.runtimes.run_statistics import statistics
 from slimseg.runtimes.turns import Turns
 
 RUNTIME = "ncnn"
-_MIN_S, _MAX_S = 0.2, 60.0  # small files run more often, slow ones less
+_MIN_S, _MAX_S = 0.2, 60.0  # least and most total time of the runs: small files run more often, slow ones less
 _FEWEST, _MAX_RUNS = 3, 2000
-_AS_IT_LIES = 1  # extract's type: neither unpacked nor made float32
-_ASKED_AGAIN = 5  # blobs by which the time of a question is measured
+_AS_IT_LIES = 1  # `type` of extract: the blob is neither unpacked nor converted to float32
+_ASKED_AGAIN = 5  # number of blobs with which the overhead of a call is measured
 _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class BlobShape:
-    """A blob as it lies in memory: (c, h, w) and how many channels lie side by side."""
+    """A blob's shape, (c, h, w) or fewer sides, and its packing: how many channels are interleaved in memory."""
 
     shape: tuple[int, ...]
     pack: int
@@ -53,10 +53,10 @@ class BlobShape:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the child hands back."""
+    """What the child returns."""
 
-    layers_us: Array  # (runs, layers), of the runs that count
-    plain_ms: tuple[float, ...]  # of whole runs, those that count
+    layers_us: Array  # (runs, layers), of the undisturbed runs layer by layer
+    plain_ms: tuple[float, ...]  # milliseconds of the undisturbed whole runs
     seen: Seen
     blobs: dict[str, BlobShape]
     load_ms: float
@@ -73,17 +73,19 @@ def profile(
     within: child.Child | None = None,
     options: Options = DEFAULTS,
 ) -> Profile:
-    """Latency of a `.param` and of each of its layers, which slimseg names after the nodes that work in them.
+    """Latency of a `.param` and of each of its layers, which slimseg names after the graph nodes that they compute.
 
-    Runs that other work disturbed are repeated and do not count. `latency_ms` is the median of whole runs, in turns
-    with those layer by layer. Each layer's latency is its mean over the latter; where the layers take longer one by one
-    than together, they are brought to the pace of the whole runs.
+    Runs that other work disturbed are repeated and do not count. Whole runs alternate with runs layer by layer.
+    `latency_ms` is the median of the whole runs. A layer's latency is its mean over the runs layer by layer; if the
+    layers' sum is larger than the latency, it is scaled down to it.
 
     Args:
-        within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
+        runs: number of runs layer by layer; more for small files, fewer for slow ones.
+        timeout_s: seconds after which the child is killed; None waits for ever.
+        within: the child to run in; by default a fresh one, so that memory and first run are those of this file alone.
 
     Raises:
-        ModelError: a file is missing or damaged, or does not say the size of its input.
+        ModelError: a file is missing or damaged, or does not state the size of its input.
         RuntimeFailure: ncnn is not installed, refused the file, crashed or took longer than `timeout_s`.
     """
     path = Path(path)
@@ -121,7 +123,7 @@ def profile(
 
 
 def _layers(described: file.File, measured: Measurement, plain_ms: float) -> tuple[LayerProfile, ...]:
-    """In the file's order, without the input."""
+    """Profiles of all layers, in the file's order, without the input."""
     made = [
         _layer(line, measured, plain_ms, statistics(measured.layers_us[:, index]))
         for index, line in enumerate(_computed(described))
@@ -154,12 +156,12 @@ def _computed(described: file.File) -> tuple[file.LayerLine, ...]:
 
 
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(c, h, w) as the app's (1, h, w, c); other ranks gain the batch alone."""
+    """(c, h, w) as the app's (1, h, w, c); to other ranks only the batch is added."""
     return (1, *shape[1:], shape[0]) if len(shape) == 3 else (1, *shape)
 
 
 def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
-    """By kind and packing, largest first."""
+    """Times by kind and packing of the layers, largest first."""
     by_kernel: dict[str, list[LayerProfile]] = defaultdict(list)
     for layer in layers:
         by_kernel[layer.kernel].append(layer)
@@ -175,7 +177,7 @@ def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
 
 
 def measure(name: str, threads: int, runs: int, options: Options = DEFAULTS) -> Measurement:
-    """What `profile` runs in the child."""
+    """The part of `profile` that runs in the child."""
     memory = PeakMemory()
     plain = Session(name, threads, options)
     plain.set_random()
@@ -206,13 +208,13 @@ class _Stepped:
         self._questions = [line.outputs[0] for line in self._layers]
 
     def blobs(self) -> dict[str, BlobShape]:
-        """Every blob's shape, met on one run."""
+        """The shape of every blob, from one run."""
         extractor = self._session.extractor()
         names = [self._session.file.input_name, *(blob for line in self._layers for blob in line.outputs)]
         return {name: _shape(extractor.extract(name, _AS_IT_LIES)[1]) for name in names}
 
     def run(self) -> Array:
-        """Microseconds of every layer."""
+        """Run once and return the microseconds of every layer."""
         extract, clock = self._session.extractor().extract, time.perf_counter_ns
         spent_ns, asking_ns = [], []
         for number, blob in enumerate(self._questions):

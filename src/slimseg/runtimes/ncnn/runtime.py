@@ -1,4 +1,4 @@
-"""ncnn on the CPU: an extra, and Android's other runtime."""
+"""ncnn on the CPU: an optional second runtime for Android."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner with
 
 
 class Ncnn(Runtime):
-    """Weights are stored in 16 bits, rounded, as an app would have them, unless all 32 are asked for; they are computed
-    with in 32 here. A class index is left to the app: ncnn's ArgMax is one number for a whole blob."""
+    """ncnn: weights are rounded to 16 bits, as in an app, unless 32 bits are requested; computes in 32 bits here.
+
+    The app takes the argmax: ncnn's ArgMax gives one number for a whole blob.
+    """
 
     name = "ncnn"
     brand = "ncnn"
@@ -79,7 +81,7 @@ class Ncnn(Runtime):
         return file.weights(path)
 
     def precision(self, path: Path) -> Precision:
-        """ncnn deploys one: half precision wherever a phone's processor has it."""
+        """ncnn's only precision: half precision if a phone's processor has it."""
         return self.float_precision
 
     def open(self, path: str | Path, threads: int = 1, options: Any = None) -> Session:

@@ -1,4 +1,4 @@
-"""Run an ncnn network, here or in the child process.
+"""Run an ncnn network, in this process or in the child process.
 
 `Session` loads native code into this process; `predict` does the same in the child, where a crash does no harm.
 """
@@ -20,25 +20,25 @@ from slimseg.runtimes.ncnn import file
 from slimseg.runtimes.ncnn.package import require
 
 Array = np.ndarray[Any, Any]
-_CHUNK_BYTES = 64 << 20  # of inputs per message to the child
+_CHUNK_BYTES = 64 << 20  # most bytes of inputs per message to the child
 _KEPT = 8  # sessions that the child keeps loaded
 
 
 @dataclass(frozen=True)
 class Options:
-    """How ncnn computes. The defaults give float32 on every processor, for comparisons of numbers.
+    """How ncnn computes. The defaults give float32 on every processor, to compare values.
 
-    An app leaves ncnn's own defaults, `APP`: half precision wherever the processor has it (ARMv8.2; x86 has not), twice
-    as fast there.
+    An app uses ncnn's own defaults, `APP`: half precision on processors that have it (ARMv8.2, but not x86), which is
+    twice as fast.
     """
 
     half: bool = False  # fp16 storage and arithmetic
-    bfloat16: bool = False  # storage; used only where `half` is not
-    packing: bool = True  # 4, 8 or 16 channels side by side in memory, as wide as the processor's registers
-    winograd: bool = True  # Lavin and Gray, 2016, for 3x3 convolutions
+    bfloat16: bool = False  # bfloat16 storage, if `half` is not used
+    packing: bool = True  # 4, 8 or 16 channels interleaved in memory, as wide as the processor's registers
+    winograd: bool = True  # Winograd's algorithm for 3x3 convolutions (Lavin and Gray, 2016)
 
     def apply(self, option: Any) -> None:
-        """Set them on an `ncnn.Option`, before anything is loaded."""
+        """Set these options on an `ncnn.Option`, before a network is loaded."""
         option.use_vulkan_compute = False
         option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = self.half
         option.use_bf16_storage = self.bfloat16
@@ -51,10 +51,10 @@ APP = Options(half=True)
 
 
 class Session:
-    """One loaded network: a batch of one image in, one blob out, float32 both.
+    """One loaded network: it takes one image and returns one blob, both float32.
 
-    Blobs come from a pool of this session, as one from the network's own pool is copied before it is handed out: a
-    `Mat` of this session must not outlive it.
+    Blobs are allocated in a pool of this session, because ncnn copies a blob from the network's own pool before it
+    returns it. So a `Mat` of this session must not outlive it.
 
     Raises:
         ModelError: a file is missing or damaged.
@@ -74,7 +74,7 @@ class Session:
         if self._net.load_model(str(self.file.bin)) != 0:
             raise file.damaged(self.file.bin, "finds too few weights in it")
         self.load_ms = 1e3 * (parsed - start)
-        self.prepare_ms = 1e3 * (time.perf_counter() - parsed)  # weights are read and packed together
+        self.prepare_ms = 1e3 * (time.perf_counter() - parsed)  # weights are read and packed in one step
         self._pool = self._ncnn.PoolAllocator()  # kept here: extractors only point to it
         self._input: Any = None
 
@@ -85,60 +85,68 @@ class Session:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """NHWC."""
+        """Shape of the input in NHWC."""
         return (1, *self.file.input_shape)
 
     def set_image(self, image: Array) -> None:
-        """Place an input (H, W, C) or (1, H, W, C)."""
+        """Set the input, (H, W, C) or (1, H, W, C).
+
+        Raises:
+            DataError: its shape is not the file's.
+        """
         value = np.asarray(image, np.float32)
         value = value[0] if value.ndim == 4 else value
         if value.ndim != 3 or not _fits(value.shape, self.file.input_shape):
             raise DataError(f"{self.file.param} wants an input of {self.file.input_shape}, not {value.shape}")
         planes = np.ascontiguousarray(value.transpose(2, 0, 1))
-        self._input = self._ncnn.Mat(planes).clone()  # its own memory, its planes aligned
+        self._input = self._ncnn.Mat(planes).clone()  # a copy whose planes are aligned
 
     def set_random(self, seed: int = 0) -> None:
-        """Place a normal input: timing must not depend on an image."""
+        """Set a normally distributed input: timing must not depend on an image.
+
+        Raises:
+            ModelError: the file does not state the size of its input.
+        """
         if not all(self.file.input_shape):
             raise ModelError(f"{self.file.param} does not say the size of its input: export it with slimseg")
         self.set_image(np.random.default_rng(seed).standard_normal(self.file.input_shape, np.float32))
 
     def extractor(self) -> Any:
-        """A fresh `ncnn.Extractor` with the input in place; what was computed through another one is not reused."""
+        """A new `ncnn.Extractor` with the input set; it does not reuse results of other extractors."""
         result = self._net.create_extractor()
         result.set_blob_allocator(self._pool)
         result.input(self.file.input_name, self._input)
         return result
 
     def invoke(self) -> Any:
-        """Compute the output's `ncnn.Mat`."""
+        """Run the network and return the output's `ncnn.Mat`. Raises: RuntimeFailure if ncnn fails."""
         code, result = self.extractor().extract(self.file.output_name)
         if code != 0:
             raise file.damaged(self.file.param, f"could not compute {self.file.output_name} (code {code})")
         return result
 
     def run_raw(self, value: Array) -> Array:
-        """One input (H, W, C) or (1, H, W, C) to the output without a batch; maps are (h, w, c), their planes apart.
+        """Run on one input (H, W, C) or (1, H, W, C); the output has no batch dimension, maps are (h, w, c).
 
-        Nothing is copied: the result lies in this session's memory and must not outlive it.
+        The output is not copied: it is a view, in planes, of this session's memory, and must not outlive the session.
         """
         self.set_image(value)
         found = np.asarray(self.invoke())
         return found.transpose(1, 2, 0) if found.ndim == 3 else found
 
     def run(self, image: Array) -> Array:
-        """One input (H, W, C) or (1, H, W, C) to the output with a batch of one; maps are (1, h, w, c)."""
+        """Run on one input (H, W, C) or (1, H, W, C); the output has a batch dimension of 1, maps are (1, h, w, c)."""
         self.set_image(image)
         return channels_last(np.array(self.invoke()))
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """A side that the file leaves open is 0 there."""
+    """Whether a shape is the one that the file states; 0 there stands for any size."""
     return all(own == other or not other for own, other in zip(shape, wanted, strict=True))
 
 
 def channels_last(value: Array) -> Array:
-    """A Mat's values (c, h, w) to (1, h, w, c); other ranks gain the batch alone."""
+    """A Mat's values (c, h, w) as (1, h, w, c) float32; to other ranks only the batch is added."""
     return (value.transpose(1, 2, 0) if value.ndim == 3 else value)[None].astype(np.float32)
 
 
@@ -150,7 +158,11 @@ def predict(
     within: child.Child | None = None,
     options: Options = DEFAULTS,
 ) -> Array:
-    """All outputs for `inputs` (N, H, W, C) float32, computed in the child one image at a time: (N, ...).
+    """All outputs (N, ...) for `inputs` (N, H, W, C) float32, computed in the child one image at a time.
+
+    Args:
+        timeout_s: seconds after which the child is killed, for each chunk of inputs; None waits for ever.
+        within: the child process to run in; the shared one by default.
 
     Raises:
         ModelError: a file is missing or damaged.
@@ -180,13 +192,14 @@ def values(
     within: child.Child | None = None,
     options: Options = DEFAULTS,
 ) -> dict[str, Array]:
-    """What layers of these names give for one input (H, W, C): maps as (1, h, w, c). To find where two files part.
+    """Outputs of layers for one input (H, W, C), maps as (1, h, w, c), to find the layer where two files depart.
 
-    `names` are those of layers, or of the nodes of the graph whose values they give (`LayerLine.result`).
+    Args:
+        names: names of layers, or of the graph nodes whose values they compute (`LayerLine.result`).
 
     Raises:
-        ModelError: a file is missing or damaged, or has no layer of a name.
-        DataError: the input does not fit.
+        ModelError: a file is missing or damaged, or has no layer of a given name.
+        DataError: the input does not have the file's shape.
         RuntimeFailure: as for `predict`.
     """
     path = Path(path)
@@ -206,7 +219,7 @@ _loaded: OrderedDict[tuple[object, ...], Session] = OrderedDict()
 
 
 def loaded(path: str, threads: int, options: Options) -> Session:
-    """A session kept from an earlier call, unless the files have changed since. For the child."""
+    """A session of a network, kept from an earlier call if the files have not changed since. Runs in the child."""
     read = file.read(path)
     stats = (read.param.stat(), read.bin.stat())
     key = (path, threads, options, *((stat.st_mtime_ns, stat.st_size) for stat in stats))
@@ -219,18 +232,18 @@ def loaded(path: str, threads: int, options: Options) -> Session:
 
 
 def run(path: str, inputs: Array, threads: int = 1, options: Options = DEFAULTS) -> Array:
-    """`Session.run` on each of `inputs` (N, H, W, C), stacked. For the child."""
+    """Outputs of `Session.run` for each of `inputs` (N, H, W, C), concatenated. Runs in the child."""
     session = loaded(path, threads, options)
     return np.concatenate([session.run(image) for image in inputs])
 
 
 def run_values(path: str, image: Array, blobs: list[str], threads: int, options: Options) -> list[Array]:
-    """The values of some blobs for one input. For the child."""
+    """The values of some blobs for one input. Runs in the child."""
     session = loaded(path, threads, options)
     session.set_image(image)
     order = [blob for layer in session.file.layers for blob in layer.outputs]
     extractor = session.extractor()
     found = {}
-    for blob in sorted(set(blobs), key=order.index):  # in the file's order: a blob is gone once its reader has run
+    for blob in sorted(set(blobs), key=order.index):  # in the file's order: ncnn frees a blob once its reader has run
         found[blob] = channels_last(np.array(extractor.extract(blob)[1]))
     return [found[blob] for blob in blobs]

@@ -1,16 +1,18 @@
 """Write a Graph as `.param` and `.bin` of ncnn: scales and shifts folded, activations and pads fused, sizes explicit.
 
-The files are written directly, and networks with layers that we cannot say are refused. For those, pnnx, Tencent's
-converter, gave files of the wrong shape, and circular padding came out wrong without a word. Tried with pnnx 20261020
-on the vocabulary of a Graph: it loses the names of all layers, by which profiles, plans and a bisection speak of the
-same thing; it takes 0.2 to 4 s, where a plan asks for hundreds of networks and this takes 0.02 to 0.2; and it ends
-well with layers that ncnn does not have for slices (so for slim_reshape and every ShuffleNet), asymmetric and
-nearest-exact resizing, depth-to-space, slopes of their own for every value, and argmax. What it can say, it says with
-as many layers as we do, or more. Every layer here is called like the node that works in it (`layer_names`), and the
-blob that it makes like the node whose value that is.
+The files are written directly, and networks with layers that cannot be expressed are refused. pnnx, Tencent's
+converter, is not used for these: it gave files of the wrong shape, and wrong circular padding without a warning. A test
+of pnnx 20261020 on all layers of a Graph found more reasons. It loses the names of the layers, by which profiles, plans
+and a bisection refer to the graph. It takes 0.2 to 4 s, while this writer takes 0.02 to 0.2 s, and a plan needs
+hundreds of networks. It reports success, but writes layers that ncnn does not have, for slices (so for slim_reshape and
+every ShuffleNet), asymmetric and nearest-exact resizing, depth-to-space, PReLU with a slope for every value, and
+argmax. For other layers it needs as many ncnn layers as this writer, or more.
 
-ncnn's ArgMax is one number for a whole blob, so a network that ends in the class of every pixel is written without
-that end, and its description says so: the app takes the argmax.
+A layer of the file is named after the graph node that it computes (`layer_names`), its blob after the last node fused
+with it.
+
+ncnn's ArgMax gives one number for a whole blob. So a network that ends in the class of every pixel is written without
+the argmax, and its description states that: the app takes the argmax.
 """
 
 from __future__ import annotations
@@ -35,32 +37,32 @@ from slimseg.runtimes.ncnn.lowering import groups
 from slimseg.runtimes.ncnn.lowering.step import as_shape
 from slimseg.runtimes.ncnn.net import Net, Storage, param_text, weight_bytes, with_splits
 
-INPUT, OUTPUT = "in0", "out0"  # names of the blobs at both ends, as pnnx has them
+INPUT, OUTPUT = "in0", "out0"  # names of the input's and the output's blob, the same as pnnx's
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A network's two files, and what they hold."""
+    """A network's two files, and what they contain."""
 
     param: Path
     bin: Path
-    storage: Storage  # of weights; biases are float32 in both
+    storage: Storage  # type of the stored weights; biases are always float32
     input_name: str
     output_name: str
     input_shape: tuple[int, ...]  # (height, width, channels)
-    output_shape: tuple[int, ...]  # (height, width, classes); a flat or two-dimensional output as it is
-    description: Description  # of these files: the output's meaning may be another than the Graph's
-    covers: dict[str, tuple[str, ...]]  # by layer of the file: the graph nodes that it computes
+    output_shape: tuple[int, ...]  # (height, width, classes); unchanged if it has one or two dimensions
+    description: Description  # of these files, whose kind of output may differ from the Graph's
+    covers: dict[str, tuple[str, ...]]  # by layer of the file, the graph nodes that it computes
 
     @property
     def size_bytes(self) -> int:
-        """Of both files."""
+        """Size of both files together."""
         return self.param.stat().st_size + self.bin.stat().st_size
 
 
 @dataclass(frozen=True)
 class Written:
-    """The text and the bytes, before they are files."""
+    """The contents of the two files."""
 
     param: str
     bin: bytes
@@ -68,18 +70,18 @@ class Written:
     output_shape: tuple[int, ...]
     description: Description
     covers: dict[str, tuple[str, ...]]
-    names: bytes  # the same as a text, see `layer_names`
+    names: bytes  # the layers' names as a text, see `layer_names`
 
 
 def write(graph: Graph, folder: str | Path, storage: Storage = "fp32", name: str = "model") -> Artefact:
-    """Write `name`.param and `name`.bin into `folder`, which is made if it is not there.
+    """Write `name`.param and `name`.bin into `folder`, which is created if it does not exist.
 
     Args:
-        storage: "fp16" halves the `.bin`; ncnn computes in whatever the device and its options say.
+        storage: "fp16" halves the `.bin`; the precision of the arithmetic depends on the device and ncnn's options.
 
     Raises:
-        Unsupported: a layer cannot be said in ncnn.
-        OutputError: the place cannot be written.
+        Unsupported: a layer cannot be expressed in ncnn.
+        OutputError: the folder or the files cannot be written.
     """
     written = serialise(graph, storage)
     folder = Path(folder)
@@ -107,7 +109,7 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
     """The files' contents.
 
     Raises:
-        Unsupported: a layer cannot be said in ncnn.
+        Unsupported: a layer cannot be expressed in ncnn.
     """
     ended = without_argmax(graph)
     folded = fold_scales(ended)
@@ -120,7 +122,7 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
 
 
 def without_argmax(graph: Graph) -> Graph:
-    """The graph itself, or a copy that ends before its last layers if those only choose and shape the class indices."""
+    """The graph without its final argmax and the layers after it; the graph itself if it has no final argmax."""
     argmax = final_argmax(graph)
     if argmax is None:
         return graph
@@ -130,15 +132,15 @@ def without_argmax(graph: Graph) -> Graph:
 
 
 class _Writer:
-    """Walks the folded graph once, in order."""
+    """Writes the layers of the folded graph, in order."""
 
     def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]]) -> None:
         self.graph = graph
-        self.folded = folded  # layers that went into others, by those
+        self.folded = folded  # by layer, the names of the layers that were folded into it
         self.net = Net(OUTPUT)
         self.blobs: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
-        self.results: dict[str, str] = {}  # by layer, where the node whose value it gives has another name
+        self.results: dict[str, str] = {}  # by layer, the node whose value it computes, if that has another name
         self.folded_into_next: set[fx.Node] = set()
 
     def run(self, storage: Storage) -> Written:
@@ -160,7 +162,7 @@ class _Writer:
         )
 
     def _names(self, net: Net) -> dict[str, OperatorName]:
-        """By layer. One that was added between others, such as a Split, belongs to that whose value it takes."""
+        """Names by layer of the file. An added layer, such as a Split, belongs to the layer whose value it reads."""
         makers = {blob: layer.name for layer in net.layers for blob in layer.outputs}
         found = {net.layers[0].name: OperatorName(net.layers[0].name)}
         for layer in net.layers[1:]:
@@ -178,7 +180,7 @@ class _Writer:
         return as_shape(self.net, self.blobs[node], self._shape(node), f"{node.name}_map")
 
     def _folds_into_next(self, node: fx.Node) -> bool:
-        """A pad whose only reader is a convolution becomes that convolution's padding, whatever its value."""
+        """Whether a pad, of any value, becomes the padding of the convolution that is its only reader."""
         pad, reader = self.graph.layer_as(node, ops.Pad), only_consumer(node)
         if pad is None or reader is None or min(pad.padding) < 0 or any(pad.channels):
             return False
@@ -244,7 +246,7 @@ class _Writer:
         self.covers.update({name: covers if name == node.name else (node.name,) for name in names})
 
     def _taken_in(self, node: fx.Node) -> tuple[fx.Node, lowering.Activation]:
-        """The last node that the same layer computes, and the activation that it fuses."""
+        """The last node that ncnn's layer for `node` computes, and the activation fused with it."""
         reader = only_consumer(node)
         if reader is not None and lowering.fuses(self.graph.layer(node)):
             activation = lowering.fused(self.graph.layer(reader))

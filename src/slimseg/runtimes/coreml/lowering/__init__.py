@@ -1,7 +1,7 @@
-"""How each layer of the vocabulary is said in MIL, Core ML's language: one function per layer class, NCHW throughout.
+"""Lowerings of all layers of the vocabulary to MIL, Core ML's language: one function per layer class, all in NCHW.
 
-A lowering either builds operations whose last value is the node's, or raises Unsupported with the reason. It stands in
-one of the files here, whose table `LOWERINGS` names its class.
+A lowering either builds operations, the last of which gives the node's value, or raises Unsupported with the reason.
+Each file here has a table `LOWERINGS` of its functions by layer class.
 """
 
 from __future__ import annotations

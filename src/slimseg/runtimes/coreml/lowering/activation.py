@@ -14,12 +14,12 @@ from slimseg.runtimes.lowering import weights
 
 
 def plain(operation: str) -> Callable[[Step, Any], Var]:
-    """An operation without settings."""
+    """A lowering to an operation without parameters."""
     return lambda step, layer: getattr(step.mb, operation)(x=step.inputs[0], name=step.name)
 
 
 def softmax(step: Step, layer: nn.Softmax) -> Var:
-    dim = 1 if layer.dim is None else layer.dim  # torch's old default for maps and flat tensors
+    dim = 1 if layer.dim is None else layer.dim  # torch's former default for maps and flat tensors
     return step.mb.softmax(x=step.inputs[0], axis=dim % len(step.shape), name=step.name)
 
 

@@ -11,7 +11,7 @@ from slimseg.graph import ops
 from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
 from slimseg.runtimes.lowering import spelling, weights
 
-_UNARY: dict[str, tuple[str, dict[str, float]]] = {  # MIL's operation, and what it is given beside the tensor
+_UNARY: dict[str, tuple[str, dict[str, float]]] = {  # MIL's operation, and its arguments besides the tensor
     "abs": ("abs", {}),
     "exp": ("exp", {}),
     "log": ("log", {}),
@@ -23,7 +23,7 @@ _UNARY: dict[str, tuple[str, dict[str, float]]] = {  # MIL's operation, and what
 
 
 def binary(operation: str) -> Callable[[Step, Any], Var]:
-    """Two tensors that broadcast against each other."""
+    """A lowering to an operation on two tensors that broadcast against each other."""
     return lambda step, layer: getattr(step.mb, operation)(x=step.inputs[0], y=step.inputs[1], name=step.name)
 
 
@@ -33,7 +33,7 @@ def function(step: Step, layer: ops.Unary) -> Var:
 
 
 def affine(step: Step, layer: ops.Affine) -> Var:
-    """A product, a sum, or one after the other."""
+    """A product, a sum, or a product followed by a sum."""
     result = step.inputs[0]
     if layer.scale is not None:
         name = step.name if layer.shift is None else step.named("scaled")
@@ -44,7 +44,7 @@ def affine(step: Step, layer: ops.Affine) -> Var:
 
 
 def _broadcastable(value: torch.Tensor, step: Step) -> Any:
-    """With as many dimensions as the tensor that it meets; one number as such."""
+    """A constant with as many dimensions as the node's result; a single number becomes a float."""
     if value.numel() == 1 and value.ndim <= len(step.input_shapes[0]):
         return float(value)
     return weights(value.reshape((1,) * (len(step.shape) - value.ndim) + tuple(value.shape)))

@@ -1,4 +1,4 @@
-"""Convolutions, transposed convolutions and linear layers. MIL keeps torch's order of weights."""
+"""Convolutions, transposed convolutions and linear layers. MIL has torch's order of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slimseg.runtimes.lowering import weights
 
 
 def convolution(step: Step, layer: nn.Conv2d) -> Var:
-    """A zero padding before it, other on each side, becomes the convolution's own."""
+    """A convolution, fused with a zero padding before it, which may differ on each side."""
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise Unsupported(
             f"{step.node.name}: Core ML's convolution has no padding {layer.padding_mode} {layer.padding}"
@@ -40,7 +40,11 @@ def _bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> dict[str, Any]:
 
 
 def transposed_convolution(step: Step, layer: nn.ConvTranspose2d) -> Var:
-    """Output padding takes from the padding behind; what is more than that holds nothing but the bias."""
+    """A transposed convolution.
+
+    torch's output_padding reduces the padding at the bottom and right. Where it is larger than the padding, the
+    additional pixels contain only the bias.
+    """
     left, right, top, bottom = getattr(layer, "crop", (0, 0, 0, 0))
     (pad_h, pad_w), (more_h, more_w) = pair(layer.padding), pair(layer.output_padding)
     behind = [pad_h - more_h, pad_w - more_w]

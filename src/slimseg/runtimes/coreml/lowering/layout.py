@@ -1,4 +1,4 @@
-"""What moves values about: concatenation, padding, slicing, reshaping, reductions over dimensions."""
+"""Layers that mainly move values: concatenation, padding, slicing, reshaping, reductions over dimensions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def concat(step: Step, layer: ops.Concat) -> Var:
 
 
 def pad(step: Step, layer: ops.Pad) -> Var:
-    """A padding, a slice where it crops, or first the one and then the other."""
+    """A padding, a slice for negative amounts (a crop), or a padding followed by a slice."""
     left, right, top, bottom = layer.padding
     amounts = (layer.channels, (top, bottom), (left, right))
     added = [max(amount, 0) for pair in amounts for amount in pair]
@@ -45,7 +45,7 @@ def slice_(step: Step, layer: ops.Slice) -> Var:
 
 
 def reshape(step: Step, layer: ops.Reshape) -> Var:
-    """With `channels_last` a map is read, and made, in the order of NHWC."""
+    """A reshape; with `channels_last` it treats maps before and after it as NHWC."""
     if step.flexible:
         raise Unsupported(f"{step.node.name}: a reshape does not fit flexible sizes")
     source, shape, wanted = step.inputs[0], step.input_shapes[0], step.shape
@@ -60,7 +60,7 @@ def reshape(step: Step, layer: ops.Reshape) -> Var:
 
 
 def _one_order(shape: Sequence[int]) -> bool:
-    """Whether NCHW and NHWC have the values in the same order."""
+    """Whether the values are in the same order in NCHW and NHWC."""
     return len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1
 
 
@@ -79,7 +79,7 @@ def arg_max(step: Step, layer: ops.ArgMax) -> Var:
 
 
 def depth_to_space(step: Step, layer: ops.DepthToSpace) -> Var:
-    """MIL's order is TensorFlow's, as the vocabulary's is."""
+    """Depth to space; MIL has TensorFlow's order of channels, like the vocabulary."""
     return step.mb.depth_to_space(x=step.inputs[0], block_size=layer.block, name=step.name)
 
 

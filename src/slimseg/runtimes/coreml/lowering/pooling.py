@@ -1,4 +1,4 @@
-"""Pooling: windows of torch's, with explicit padding instead of ceil_mode, which MIL wants to be symmetric."""
+"""Pooling with torch's windows. ceil_mode is written as explicit padding, since MIL allows it only if symmetric."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def max_pool(step: Step, layer: nn.MaxPool2d) -> Var:
 
 
 def average_pool(step: Step, layer: nn.AvgPool2d) -> Var:
-    """torch counts its padding or not, and never what ceil_mode adds behind it."""
+    """Average pooling; torch counts the layer's padding as the layer states, but never what ceil_mode adds after it."""
     if layer.divisor_override is not None:
         raise Unsupported(f"{step.node.name}: Core ML's average pooling has no divisor of its own")
     source, padding, own = step.inputs[0], _padding(step, layer), pair(layer.padding)
@@ -48,7 +48,7 @@ def _windows(layer: nn.MaxPool2d | nn.AvgPool2d, padding: list[int]) -> dict[str
 
 
 def _padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[int]:
-    """[top, bottom, left, right]: what the windows reach of the layer's padding, or beyond it (ceil_mode)."""
+    """[top, bottom, left, right]: the layer's padding; with ceil_mode, how far the windows reach beyond the input."""
     if step.flexible and layer.ceil_mode:
         raise Unsupported(f"{step.node.name}: pooling with ceil_mode has no fixed padding at flexible sizes")
     own = pair(layer.padding)
@@ -59,7 +59,7 @@ def _padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[int]:
 
 
 def adaptive_average_pool(step: Step, layer: nn.AdaptiveAvgPool2d) -> Var:
-    """The mean of the map, equal windows, or unequal ones as a product with a matrix from both sides."""
+    """The mean of the whole map, average pooling if windows are equal, else products with a matrix on both sides."""
     (height, width), (rows, columns) = step.input_shapes[0][2:], step.shape[2:]
     if (rows, columns) == (1, 1):
         return step.mb.reduce_mean(x=step.inputs[0], axes=[2, 3], keep_dims=True, name=step.name)
@@ -76,7 +76,7 @@ def adaptive_average_pool(step: Step, layer: nn.AdaptiveAvgPool2d) -> Var:
 
 
 def _means(length: int, windows: int) -> np.ndarray[Any, Any]:
-    """(windows, length): window i of torch's adaptive pooling takes ⌊i·n/w⌋ to ⌈(i+1)·n/w⌉."""
+    """Weights (windows, length): window i of torch's adaptive pooling averages pixels ⌊i·n/w⌋ to ⌈(i+1)·n/w⌉ - 1."""
     result = np.zeros((windows, length), np.float32)
     for i in range(windows):
         start, stop = i * length // windows, -(-(i + 1) * length // windows)

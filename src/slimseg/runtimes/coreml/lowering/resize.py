@@ -1,12 +1,13 @@
-"""Resizing: by whole factors where they are whole, else to a size; nearest neighbours by their indices.
+"""Resizing: by factors if they are integers, else to a size; nearest neighbours by their indices.
 
     half_pixel      y reads at (y + ½)·h/H − ½       upsample_bilinear, resize_bilinear "UNALIGN_CORNERS"
     align_corners   y reads at y·(h − 1)/(H − 1)     upsample_bilinear, resize_bilinear "STRICT_ALIGN_CORNERS"
     asymmetric      y reads at y·h/H                 resize_bilinear "DEFAULT": (h − h/H)/(H − 1) = h/H
 
-Where a side has one pixel afterwards, the last two divide by nothing; position 0 is meant, so it is cut first.
-MIL does not say which of two pixels its resize_nearest_neighbor takes, so it is not used: repeating by a whole
-factor and keeping every k-th pixel are certain, and any other is a gather of rows and of columns.
+If a side is resized to one pixel, the last two would divide by zero. They should read position 0, so the side is
+cropped to its first pixel before. MIL does not document which of two pixels its resize_nearest_neighbor takes, so it is
+not used: nearest neighbours by an integer factor are repeated pixels, by an integer divisor every k-th pixel, and all
+others a gather of rows and of columns.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _nearest(step: Step, layer: ops.Resize, factors: tuple[int, int] | None) -> 
 
 
 def _indices(step: Step, layer: ops.Resize) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows and columns the layer takes, found by resizing their numbers."""
+    """The rows and columns that the layer takes, found by resizing images of row and column numbers."""
     height, width = step.input_shapes[0][2:]
     rows = torch.arange(height, dtype=torch.float32).reshape(1, 1, -1, 1).expand(1, 1, height, width)
     columns = torch.arange(width, dtype=torch.float32).reshape(1, 1, 1, -1).expand(1, 1, height, width)
@@ -99,7 +100,7 @@ def _indices(step: Step, layer: ops.Resize) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stride(index: np.ndarray) -> int | None:
-    """The even step between the indices, if there is one."""
+    """The constant step between the indices; None if it is not constant and positive."""
     steps = set(np.diff(index).tolist()) or {1}
     return int(steps.pop()) if len(steps) == 1 and min(steps) > 0 else None
 

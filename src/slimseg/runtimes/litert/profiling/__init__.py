@@ -1,1 +1,1 @@
-"""Where the time of a `.tflite` goes."""
+"""Profiling of a `.tflite`: the time of each operator."""

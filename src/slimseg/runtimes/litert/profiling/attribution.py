@@ -1,12 +1,12 @@
-"""Join what the runtime ran to the file's operators.
+"""Attributes the kernels that the runtime ran to the file's operators.
 
-A built-in kernel names its operator. XNNPACK does not: it reports its own operators part by part of the graph, in
-order, under its own names, some fused into a neighbour (activations, pads), some split (a concatenation is one copy
-per input), some added (transposes, conversions). So
+A built-in kernel reports its operator. XNNPACK does not: for each delegated part of the graph it reports its own
+operators, in order, under its own names. Some are fused with a neighbour (activations, pads), some are split (a
+concatenation is one copy per input), some are added (transposes, conversions). So
 
-1. the graph is cut into parts as TFLite cuts it: alternating sets of delegated and of built-in operators;
-2. within a part, kernels are aligned to operators by dynamic programming, both in order: a kernel belongs to exactly
-   one operator or to none, at the least total cost, where the cost says how well a kernel's name fits an operator.
+1. the graph is partitioned as TFLite does it, into alternating sets of delegated and of built-in operators;
+2. within a part, kernels are aligned to operators by dynamic programming, both in order: each kernel belongs to one
+   operator or to none, with the least total cost, where a cost measures how badly a kernel's name fits an operator.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _DROP, _MISS, _MISS_FOLDED, _SECOND = 6.0, 5.0, 0.5, 3.0
 
 
 def attribute(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[int | None]:
-    """For each kernel in order of execution, the index of the operator it works for, or None if it fits nowhere."""
+    """For each kernel in order of execution, the index of the operator that it computes, or None if none fits."""
     owners: list[int | None] = [k.index if k.type == BUILTIN and k.index < len(operators) else None for k in kernels]
     builtin = {owner for owner in owners if owner is not None}
     parts = partition(operators, builtin)
     groups = _groups(kernels)
     if len(parts) != len(
         groups
-    ):  # a part without kernels, or one cut in another way: align them all at once, in order of execution
+    ):  # a part without kernels, or split in another way: align all parts at once, in order of execution
         parts = [[operator for part in parts for operator in part]]
         groups = [[position for group in groups for position in group]]
     for part, group in zip(parts, groups, strict=True):
@@ -42,8 +42,8 @@ def attribute(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[
 def partition(operators: Sequence[Operator], builtin: set[int]) -> list[list[Operator]]:
     """The delegated parts of a graph, in order of execution, as TFLite's `PartitionGraphIntoIndependentNodeSubsets`.
 
-    A part takes every operator of its kind whose inputs are ready, until none is left to take; then the other
-    kind has its turn.
+    A part takes operators of one kind, delegated or built-in, whose inputs are computed, until there are no more; the
+    next part takes operators of the other kind.
     """
     made = {tensor for operator in operators for tensor in operator.outputs}
     ready: set[int] = set()
@@ -51,7 +51,7 @@ def partition(operators: Sequence[Operator], builtin: set[int]) -> list[list[Ope
     parts: list[list[Operator]] = []
     while waiting:
         part = _next_part(waiting, builtin, made, ready)
-        if not part:  # a cycle: not a legal file
+        if not part:  # operators form a cycle: an invalid file
             break
         taken = {operator.index for operator in part}
         waiting = [operator for operator in waiting if operator.index not in taken]
@@ -82,7 +82,7 @@ def _next_part(waiting: Sequence[Operator], builtin: set[int], made: set[int], r
 
 
 def _groups(kernels: Sequence[Kernel]) -> list[list[int]]:
-    """Positions of the delegated kernels, part by part: a part ends at a built-in kernel or where indices restart."""
+    """Positions of the delegated kernels by part: a part ends before a built-in kernel or where indices restart."""
     groups: list[list[int]] = []
     previous: Kernel | None = None
     for position, kernel in enumerate(kernels):
@@ -95,10 +95,10 @@ def _groups(kernels: Sequence[Kernel]) -> list[list[int]]:
 
 
 def align(kinds: Sequence[Kind], tags: Sequence[str]) -> list[int | None]:
-    """For each tag, the position of its operator in `kinds`; both are in order, so owners never go back.
+    """For each tag, the position of its operator in `kinds`, or None; positions never decrease.
 
-    Needleman-Wunsch with one-to-many matches: `best[j]` is the least cost of placing the tags so far with the last
-    one or the next one at operator j, kept apart by whether j has had a kernel.
+    Needleman-Wunsch alignment with one-to-many matches: `best[j]` has the least cost of aligning the tags so far when
+    operator j is the current one, in two states: before and after it has been given a kernel.
     """
     infinity = float("inf")
     fresh, used = 0, 1
@@ -107,7 +107,7 @@ def align(kinds: Sequence[Kind], tags: Sequence[str]) -> list[int | None]:
     second = [SLIGHT if kind.op in SPLIT | PREPARED or kind.activated else _SECOND for kind in kinds]
     best = [[infinity, infinity] for _ in range(len(kinds) + 1)]
     best[0][fresh] = 0.0
-    came: list[list[list[tuple[str, int]]]] = []  # by tag, operator and state: the move that led here
+    came: list[list[list[tuple[str, int]]]] = []  # by tag, operator and state: the move that led there
     came.append(_advance(best, miss))
     for tag in tags:
         after = [[infinity, infinity] for _ in range(len(kinds) + 1)]
@@ -129,7 +129,7 @@ def align(kinds: Sequence[Kind], tags: Sequence[str]) -> list[int | None]:
 
 
 def _advance(best: list[list[float]], miss: Sequence[float]) -> list[list[tuple[str, int]]]:
-    """Allow moving on to the next operator, free after a kernel, at the cost of a miss without one."""
+    """Add the moves to the next operator: free if the current one has a kernel, else at the cost of a miss."""
     moves = [[("", 0), ("", 0)] for _ in best]
     for j in range(1, len(best)):
         for state, cost in ((0, miss[j - 1]), (1, 0.0)):

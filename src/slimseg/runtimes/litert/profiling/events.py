@@ -1,7 +1,7 @@
 """LiteRT's own per-operator profiler, through the C API that the wheel's `libLiteRt.so` exports.
 
-The public Python API cannot switch the profiler on, so this mirrors the C structs of the pinned ai-edge-litert
-(`litert/c/litert_profiler_event.h`, `litert_layout.h`). Loads native code into this process: run it in the child.
+The public Python API cannot switch the profiler on, so this file mirrors the C structs of the pinned ai-edge-litert
+(`litert/c/litert_profiler_event.h`, `litert_layout.h`). It loads native code into this process: use it in the child.
 """
 
 from __future__ import annotations
@@ -63,10 +63,13 @@ class _Event(ctypes.Structure):
 
 
 class Recorder:
-    """A compiled model with its profiler; `events` is one run of it.
+    """A compiled model with its profiler; `events` makes one run of it.
 
-    `load_ms` and `prepare_ms` say how long the file took to read, and the delegate to take it and pack its weights.
-    The profiler's own buffer takes 30 ms and 70 MB, so that what a user's app sees is measured with `profiled=False`.
+    `load_ms` is the time to read the file, `prepare_ms` the time in which the delegate takes over the graph and packs
+    its weights. The profiler's own buffer takes 30 ms and 70 MB, so use `profiled=False` to measure what an app sees.
+
+    Raises:
+        RuntimeError: LiteRT refused a call.
     """
 
     def __init__(self, path: Path, threads: int = 1, profiled: bool = True) -> None:
@@ -104,7 +107,7 @@ class Recorder:
         self._exit.close()
 
     def run(self) -> float:
-        """Run once; the milliseconds that it took."""
+        """Run once and return the time in milliseconds."""
         inputs, outputs = self._inputs, self._outputs
         counts = ctypes.c_size_t(len(inputs)), ctypes.c_size_t(len(outputs))
         start = time.perf_counter()
@@ -112,15 +115,15 @@ class Recorder:
         return (time.perf_counter() - start) * 1e3
 
     def peak_memory_bytes(self) -> int:
-        """Resident memory taken so far at most, beyond the runtime's own code and environment; 0 where unknown."""
+        """Peak resident memory so far, without the runtime's own code and environment; 0 if unknown."""
         return self._memory.bytes()
 
     def events(self) -> list[Event]:
-        """Run once, profiled."""
+        """Run once with the profiler and return its events."""
         return self.record(1)[0]
 
     def record(self, runs: int) -> tuple[list[Event], str]:
-        """Run `runs` times, profiled: all events, and the official tool's summary of them as text."""
+        """Run `runs` times with the profiler: all events, and LiteRT's own summary of them as text."""
         self._call("ResetProfiler", self._profiler)
         self._call("StartProfiler", self._profiler)  # a reset stops it
         for _ in range(runs):
@@ -158,7 +161,7 @@ class Recorder:
         return handle
 
     def _add(self, options: Handle, identifier: str, toml: str) -> None:
-        """Options that the C API takes as text; they then belong to `options`."""
+        """Add options in the form of text (TOML) to `options`."""
         text = ctypes.create_string_buffer(toml.encode())
         self._keep.append(text)
         opaque = self._get("CreateOpaqueOptions", identifier.encode(), ctypes.cast(text, Handle), _leave_alone)
@@ -187,7 +190,7 @@ class Recorder:
         return (name.value or b"").decode(errors="replace")
 
     def _fill(self, buffer: Handle, tensor: TensorInfo) -> None:
-        """Uninitialised memory may hold denormals, which are slow."""
+        """Write random values to an input buffer: uninitialised memory may hold denormals, which are slow."""
         value, size = np.ascontiguousarray(random_input(tensor)), ctypes.c_size_t()
         self._call("GetTensorBufferSize", buffer, ctypes.byref(size))
         if value.nbytes > size.value:
@@ -199,13 +202,13 @@ class Recorder:
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    """A result and the milliseconds that it took."""
+    """The result of `call`, and the milliseconds that it took."""
     start = time.perf_counter()
     result = call()
     return result, (time.perf_counter() - start) * 1e3
 
 
-# The destructor of options whose text Python owns.
+# A destructor that does nothing, for options whose text Python owns.
 _leave_alone = ctypes.CFUNCTYPE(None, Handle)(lambda _text: None)
 
 
@@ -216,7 +219,7 @@ def _library() -> ctypes.CDLL:
 
 
 def record(name: str, runs: int) -> tuple[list[Event], str]:
-    """All events of `runs` runs of a file, and the official tool's summary of them. For the child."""
+    """All events of `runs` runs of a file, and LiteRT's own summary of them. Runs in the child."""
     with Recorder(Path(name)) as recorder:
         recorder.run()
         return recorder.record(runs)

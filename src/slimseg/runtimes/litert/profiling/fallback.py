@@ -1,4 +1,4 @@
-"""What fell off XNNPACK, and the islands of float in a quantised file: where they are and what they cost."""
+"""Finds operators that XNNPACK does not run, and float islands in a quantised file, with the time that they cost."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def fallbacks(
 ) -> tuple[Fallback, ...]:
     """Operators on built-in kernels by kind, the most expensive kind first.
 
-    A conversion counts for the first kind that touches it; one that runs on a built-in kernel itself and touches no
-    other such operator is a kind of its own.
+    A conversion is counted with the first kind that has an operator next to it. If it runs on a built-in kernel and
+    has no such neighbour, it is a kind of its own.
 
     Args:
         builtin: indices of operators that ran on built-in kernels.
-        spent_ms: by operator.
-        total_ms: the latency of the network.
+        spent_ms: milliseconds of each operator.
+        total_ms: latency of the network in milliseconds.
     """
     around = _neighbours(operators)
     kinds: dict[str, list[Operator]] = defaultdict(list)
@@ -48,7 +48,7 @@ def fallbacks(
 
 
 def islands(operators: Sequence[Operator], spent_ms: Sequence[float], total_ms: float) -> tuple[Island, ...]:
-    """Connected float operators behind a dequantise operator, the most expensive conversions first."""
+    """Groups of connected float operators that follow a DEQUANTIZE, those with the most expensive conversions first."""
     around = _neighbours(operators)
     float_work = {operator.index for operator in operators if _is_float(operator)}
     found = []
@@ -89,7 +89,7 @@ def _components(members: set[int], around: Mapping[int, set[int]]) -> Iterable[s
 
 
 def _neighbours(operators: Sequence[Operator]) -> dict[int, set[int]]:
-    """Operators that make what an operator reads, or read what it makes."""
+    """For every operator, the operators that compute its inputs or read its outputs."""
     made_by = {tensor: operator.index for operator in operators for tensor in operator.outputs}
     around: dict[int, set[int]] = {operator.index: set() for operator in operators}
     for operator in operators:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-SLIGHT, HELP, FOREIGN = 0.1, 2.0, 12.0  # misfits: its own, if an unusual one; could be anyone's; another operator's
+# Misfits of a kernel: unusual for this operator; a helper that any operator may have; typical of another operator.
+SLIGHT, HELP, FOREIGN = 0.1, 2.0, 12.0
 
-# Which XNNPACK names are an operator's own work.
+# Names of the XNNPACK kernels that do an operator's main work.
 _OWN = {
     "CONV_2D": r"Convolution|Fully Connected|Dynamic|Batch Matrix",
     "DEPTHWISE_CONV_2D": r"Convolution|Multiply",
     "TRANSPOSE_CONV": r"Deconvolution",
-    "Convolution2DTransposeBias": r"Deconvolution",  # MediaPipe's own operators, which XNNPACK takes
+    "Convolution2DTransposeBias": r"Deconvolution",  # this and the next two: MediaPipe's operators, which XNNPACK runs
     "MaxPoolingWithArgmax2D": r"Arg ?Max Pooling|Max Pooling",
     "MaxUnpooling2D": r"Unpooling",
     "FULLY_CONNECTED": r"Fully Connected|Dynamic|Batch Matrix",
@@ -72,7 +73,7 @@ _OWN = {
     "SQUEEZE": r"Reshape|Copy",
     "DEPTH_TO_SPACE": r"Depth To Space|Transpose|Depth",
     "SPACE_TO_DEPTH": r"Space To Depth|Transpose|Space",
-    "QUANTIZE": r"Convert|Invalid Unary",  # from one kind of 8 bits to the other
+    "QUANTIZE": r"Convert|Invalid Unary",  # from int8 to uint8 or back
     "DEQUANTIZE": r"Convert",
     "CAST": r"Convert",
 }
@@ -80,9 +81,9 @@ _PATTERNS = {op: re.compile(rf"\b(?:{names})", re.IGNORECASE) for op, names in _
 _PLUMBING = re.compile(
     r"\b(?:Copy|Transpose|Convert|Reshape|Constant Pad|Reduce|Dynamic|Pack|Unary|Clamp)", re.IGNORECASE
 )
-# Work that the delegate does several kernels for, or folds into another operator's kernel.
+# Operators that the delegate splits into several kernels; `FOLDED`, below, are those it may fuse with another's kernel.
 SPLIT = {"CONCATENATION", "SPLIT", "PACK", "SOFTMAX", "MEAN", "GELU", "BATCH_MATMUL", "DEPTH_TO_SPACE"}
-# Kernels that prepare an operator's input: integers on the fly (dynamic range), two dimensions for a matrix.
+# Kernels that prepare an operator's input: quantise it at run time (dynamic range), or reshape it to a matrix.
 _DYNAMIC = re.compile(r"Convert \(NC, F\d+, Q[DP]")
 _ACTIVATION = re.compile(r"Clamp|Invalid Unary")
 _TABLE = "Invalid Unary Op"
@@ -94,15 +95,15 @@ FOLDED |= {"DEQUANTIZE", "CAST", "TRANSPOSE", "CONCATENATION", "SPLIT", "SLICE",
 
 
 class Kind(NamedTuple):
-    """What alignment needs to know of an operator."""
+    """The properties of an operator that the alignment uses."""
 
     op: str
-    activated: bool = False  # has an activation of its own, for which the delegate may add a kernel
-    tabular: bool = False  # a function of one 8-bit tensor: chains of them become one table, the last one's
+    activated: bool = False  # has a fused activation, for which the delegate may add a kernel
+    tabular: bool = False  # a function of one 8-bit tensor: a chain of them becomes one table, reported for the last
 
 
 def misfit(kind: Kind, tag: str) -> float:
-    """0: the operator's own work; more: plumbing that could be anyone's; most: another operator's."""
+    """0 for the operator's main kernel, more for helpers that any operator may have, most for another's kernel."""
     op = kind.op
     pattern = _PATTERNS.get(op)
     name = tag.partition("(")[0]
@@ -117,5 +118,5 @@ def misfit(kind: Kind, tag: str) -> float:
             return 0.5
         return 1.0 if op == "CONV_2D" and "DWConv" in tag else 0.0
     if pattern is None:
-        return HELP  # an operator we do not know may be called anything
+        return HELP  # the kernels of an unknown operator can have any name
     return HELP + (0.5 if op not in SPLIT else 0.0) if _PLUMBING.search(name) else FOREIGN

@@ -1,4 +1,4 @@
-"""Where the time of a `.tflite` goes: what the official profiler saw, by operator, beside the plain latency."""
+"""Profiles a `.tflite`: times of each operator from LiteRT's own profiler, and the latency without the profiler."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from slimseg.runtimes.litert.profiling.trace import Trace
 from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.turns import Turns
 
-_MIN_S = 0.2  # small files run more often: events are whole microseconds
+_MIN_S = 0.2  # least total time of the runs: small files run more often, since events are whole microseconds
 _MAX_RUNS = 2000
-_MAX_S = 60.0  # slow ones less often
+_MAX_S = 60.0  # most total time of the runs: slow files run less often
 _FEWEST = 3
 _PROBE_ROUNDS = 7
 _TIMEOUT_S = 600.0
@@ -30,7 +30,7 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Start:
-    """What getting ready takes, and the first run."""
+    """Times and memory from loading a file to its first run."""
 
     load_ms: float
     prepare_ms: float
@@ -40,13 +40,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the child hands back."""
+    """What the child returns."""
 
-    trace: Trace  # of the runs that count
-    plain_ms: tuple[float, ...]  # of runs without the profiler, those that count
+    trace: Trace  # the undisturbed runs with the profiler
+    plain_ms: tuple[float, ...]  # milliseconds of the undisturbed runs without it
     seen: Seen
     start: Start
-    probes: tuple[tuple[roof.Probe, float], ...]  # milliseconds of each, of the typical round
+    probes: tuple[tuple[roof.Probe, float], ...]  # each probe with its milliseconds in a typical round
 
 
 def profile(
@@ -59,19 +59,21 @@ def profile(
 ) -> Profile:
     """Latency of a file and of each of its operators.
 
-    Runs that other work disturbed are repeated and do not count. `latency_ms` is the median of runs without the
-    profiler, in turns with those with it. Each layer's latency is its mean over the latter, brought to the pace of the
-    former: layers and what no layer accounts for add up to the latency.
+    Runs that other work disturbed are repeated and do not count. Runs with and without the profiler alternate.
+    `latency_ms` is the median of the runs without it. A layer's latency is its mean over the runs with it, scaled to
+    the speed of the runs without it: all layers and the unattributed time add up to the latency.
 
     Args:
-        within: the child to run in; by default a fresh one, whose memory and first run are this file's alone.
-        with_roofs: whether to measure what the machine reaches at best, about a second; without, no layer is
-            "badly served".
+        runs: number of runs with the profiler; more for small files, fewer for slow ones.
+        timeout_s: seconds after which the child is killed; None waits for ever.
+        within: the child to run in; by default a fresh one, so that memory and first run are those of this file alone.
+        with_roofs: whether to measure the highest speed of the machine, which takes about a second; without it, no
+            layer is reported as "badly served".
 
     Raises:
-        ModelError: the file is missing or damaged, or cannot be run: tensors larger than memory, inputs without a
-            size, a custom operator that nobody has a kernel for.
-        RuntimeFailure: LiteRT refused it, crashed or took longer than `timeout_s`.
+        ModelError: the file is missing or damaged, or cannot be run: its tensors are larger than memory, its inputs
+            have no fixed size, or it has a custom operator without a kernel.
+        RuntimeFailure: LiteRT refused the file, crashed or took longer than `timeout_s`.
     """
     path = Path(path)
     described = file.read(path)
@@ -114,14 +116,14 @@ def profile(
 
 
 def loaded(name: str, threads: int) -> Session:
-    """A session of a file, with random inputs in place."""
+    """Load a file and set random inputs."""
     session = Session(name, threads)
     session.set_random()
     return session
 
 
 def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()) -> Measurement:
-    """What `profile` runs in the child; `precisions` are those whose roof to measure."""
+    """The part of `profile` that runs in the child; the roofs of `precisions` are measured, too."""
     path = Path(name)
     with Recorder(path, threads, profiled=False) as plain:
         first_run_ms = plain.run()
@@ -147,7 +149,7 @@ def measure(name: str, threads: int, runs: int, precisions: tuple[str, ...] = ()
 
 
 class _Probes:
-    """The files that tell the machine's roof, timed now and then between the runs of the profiled one."""
+    """The files that measure the machine's roof, timed in rounds between the runs of the profiled file."""
 
     def __init__(self, sessions: Mapping[roof.Probe, Invocable], threads: int) -> None:
         self._sessions, self._threads = sessions, threads
@@ -163,7 +165,7 @@ class _Probes:
                 own.append(spent_ms - taken_ms)
 
     def typical(self) -> tuple[tuple[roof.Probe, float], ...]:
-        """Milliseconds of each: the quicker quarter, as a roof is what can be reached."""
+        """Milliseconds of each: the lower quartile, since a roof is the speed that can be reached."""
         return tuple(
             (probe, sorted(own)[len(own) // 4]) for probe, own in zip(self._sessions, self._samples_ms, strict=True)
         )

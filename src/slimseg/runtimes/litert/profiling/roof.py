@@ -1,10 +1,10 @@
-"""What this machine reaches at best, so that a layer's own speed says something.
+"""Measures the highest speed that this machine reaches, with which a layer's own speed is compared.
 
-    arithmetic   a few convolutions that XNNPACK serves well, in float32 or in int8: multiply-accumulates per second
-    memory       additions of two tensors, small (in the cache) to large (not): bytes per second by bytes moved
+    arithmetic   a few convolutions that XNNPACK runs efficiently, float32 or int8: multiply-accumulates per second
+    memory       additions of two tensors, from small (in the cache) to large: bytes per second, by bytes moved
 
-A layer cannot be faster than the slower of its arithmetic and its memory traffic at these rates (the roofline model:
-Williams, Waterman, Patterson 2009). The files are written here and timed between the runs of the profiled one, so
+At these rates a layer takes at least the longer of the times for its arithmetic and for its memory traffic (the
+roofline model: Williams, Waterman, Patterson 2009). The test files are timed between the runs of the profiled file, so
 that both see the same machine.
 """
 
@@ -26,15 +26,15 @@ from slimseg.runtimes.litert.schema import ModelBuilder
 
 # Kernel size, channels and side of each convolution: 67 to 151 million multiply-accumulates.
 _CONVOLUTIONS = ((1, 256, 32), (1, 512, 16), (3, 64, 64), (3, 128, 32))
-_ADDED = (1 << 12, 1 << 15, 1 << 18, 1 << 21)  # elements per tensor
+_ADDED = (1 << 12, 1 << 15, 1 << 18, 1 << 21)  # elements per tensor of each addition
 FUSED, OVERHEAD = "fused", "overhead"
-BADLY_SERVED = 0.33  # of the roof
-OVERHEAD_MS = 0.005  # whole microseconds say too little below
+BADLY_SERVED = 0.33  # a layer below this share of the roof, 0-1, is "badly served"
+OVERHEAD_MS = 0.005  # a shorter latency is too inexact, as the profiler reports whole microseconds
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One file to time."""
+    """One file that is timed to measure the machine's speed."""
 
     precision: str
     name: str
@@ -60,7 +60,7 @@ def write_probes(precision: str, folder: Path) -> dict[Path, Probe]:
 
 
 def roofs(timed: Sequence[tuple[Probe, float]]) -> tuple[Roof, ...]:
-    """From milliseconds of every probe."""
+    """The roof of each precision, from the milliseconds of every probe."""
     return tuple(_roof(precision, timed) for precision in dict.fromkeys(probe.precision for probe, _ in timed))
 
 
@@ -73,20 +73,27 @@ def _roof(precision: str, timed: Sequence[tuple[Probe, float]]) -> Roof:
 
 
 def bandwidth_at(roof: Roof, memory_bytes: int) -> float:
-    """GB/s for an operator that moves `memory_bytes`: the fastest measured from there on; larger can only be slower."""
+    """GB/s for an operator that moves `memory_bytes`: the highest rate measured with at least as many bytes.
+
+    Moving more bytes can only be slower, so the operator itself could reach that rate.
+    """
     larger = [rate for size, rate in roof.bandwidth if size >= memory_bytes]
     return max(larger, default=roof.bandwidth[-1][1])
 
 
 def least_ms(arithmetic: Roof | None, memory: Roof | None, macs: int, memory_bytes: int) -> tuple[float, float]:
-    """Milliseconds that an operator takes at least for its arithmetic, and for its memory; 0.0 without a roof."""
+    """Least milliseconds of an operator for its arithmetic, and for its memory traffic; 0.0 where a roof is None."""
     compute_ms = macs / arithmetic.gmac_per_s / 1e6 if arithmetic else 0.0
     memory_ms = memory_bytes / bandwidth_at(memory, memory_bytes) / 1e6 if memory else 0.0
     return compute_ms, memory_ms
 
 
 def bound(least_ms: tuple[float, float], latency_ms: float) -> str:
-    """The one word for a layer that took `latency_ms` where `least_ms` says what it takes at best."""
+    """What limits a layer that took `latency_ms`: "compute-bound", "memory-bound", "badly served" or "overhead".
+
+    Args:
+        least_ms: result of the function of that name.
+    """
     compute_ms, memory_ms = least_ms
     if latency_ms < OVERHEAD_MS or not any(least_ms):
         return OVERHEAD
@@ -116,7 +123,7 @@ def _convolution(builder: ModelBuilder, kernel: int, channels: int, side: int) -
 
 
 def _addition(builder: ModelBuilder, elements: int) -> tuple[list[int], int]:
-    """Two tensors of the same shape: the second is the first, copied by nothing, so a constant of that shape."""
+    """An addition of the input and a constant of the same shape."""
     shape = (1, elements // 64, 1, 64)
     image, output = builder.tensor("x", shape), builder.tensor("y", shape)
     other = builder.constant("c", np.random.default_rng(0).standard_normal(shape, np.float32))
@@ -126,7 +133,7 @@ def _addition(builder: ModelBuilder, elements: int) -> tuple[list[int], int]:
 
 
 def _as_int8(data: bytes) -> bytes:
-    """The same operators on int8: only their speed matters, so the ranges are made up."""
+    """The same operators in int8, with arbitrary quantisation ranges, since only the speed matters."""
     model = file.parse(data, Path("probe"))
     for tensor in model.subgraphs[0].tensors:
         stored = model.buffers[tensor.buffer].data

@@ -1,4 +1,4 @@
-"""From a trace to what a person asks: layers, kernels, node types, what fell off the delegate."""
+"""Summarises a trace as layers, kernels, node types, and operators that the delegate does not run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _INTEGERS = ("int8", "uint8", "int4")
 
 
 class Summary:
-    """One trace of one file, joined; every time is a mean over its runs, at the pace of runs without the profiler.
+    """One trace of one file with kernels attributed to operators.
 
-    What a profiled run takes longer than a plain one is the profiler's own work and no layer's.
+    Every time is a mean over the runs, scaled to the speed of runs without the profiler: the additional time of a
+    profiled run is the profiler's, and belongs to no layer.
     """
 
     def __init__(self, described: file.File, trace: Trace, roofs: tuple[Roof, ...], plain_ms: float) -> None:
@@ -35,7 +36,7 @@ class Summary:
         self._trace = trace.at_pace(pace)
         self.total_ms = plain_ms
         self._owners = attribute(described.operators, trace.kernels)
-        self._own: list[list[int]] = [[] for _ in described.operators]  # positions of kernels, by operator
+        self._own: list[list[int]] = [[] for _ in described.operators]  # by operator, the positions of its kernels
         for position, owner in enumerate(self._owners):
             if owner is not None:
                 self._own[owner].append(position)
@@ -55,13 +56,13 @@ class Summary:
         return statistics(self._trace.total_us)
 
     def layers(self) -> tuple[LayerProfile, ...]:
-        """In the file's order."""
+        """Profiles of all layers, in the file's order."""
         made = [self._layer(operator) for operator in self._operators]
         sums = ratios.cumulated(self._spent_ms, self.total_ms)
         return tuple(replace(layer, cumulative=each) for layer, each in zip(made, sums, strict=True))
 
     def kernels(self) -> tuple[KernelProfile, ...]:
-        """In order of execution."""
+        """Profiles of all kernels, in order of execution."""
         run = self._trace.most_typical()
         return tuple(
             KernelProfile(
@@ -108,7 +109,7 @@ class Summary:
         )
 
     def _statistics(self, own: list[int]) -> Statistics:
-        """Of a layer: its kernels' sum in each run."""
+        """Statistics of a layer over the runs: the sum of its kernels' times in each run."""
         if not own:
             return Statistics()
         elapsed = self._trace.elapsed_us[:, own]
@@ -123,7 +124,7 @@ class Summary:
 
 
 def node_types(trace: Trace) -> tuple[NodeType, ...]:
-    """As the official summary has them: averages over all calls, shares of the kernels' time, largest first."""
+    """Times by kind of kernel as in TFLite's own summary: averages over all calls, shares of the sum, largest first."""
     positions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for position, kernel in enumerate(trace.kernels):
         positions[kernel.tag, delegate_of(kernel)].append(position)
@@ -145,13 +146,16 @@ def delegate_of(kernel: Kernel) -> str:
 
 
 def precision_of(operator: file.Operator, kernels: Sequence[Kernel] = ()) -> str:
-    """Of an operator's tensors, and of its arithmetic: dynamic-range files have float tensors and integer kernels."""
+    """Precision of an operator's tensors, or of its arithmetic if `kernels` are given.
+
+    They differ in dynamic-range files, which have float tensors and integer kernels.
+    """
     if operator.dtype in _INTEGERS or any(_INTEGER.search(kernel.tag) for kernel in kernels):
         return "int8"
     return "float32"
 
 
 def precisions(described: file.File) -> tuple[str, ...]:
-    """Those whose roof a file needs: integer weights mean integer kernels wherever the delegate has them."""
+    """Precisions whose roofs a file needs: with integer weights the delegate uses integer kernels where it has them."""
     integer = described.integer or any(operator.dtype in _INTEGERS for operator in described.operators)
     return ("float32", "int8") if integer else ("float32",)

@@ -1,6 +1,6 @@
-"""What the profiler saw in many runs of one file: every kernel in order of execution, with its time in each run.
+"""The profiler's results for many runs of one file: every kernel in order of execution, with its time in each run.
 
-Times of one run are whole microseconds, cut and not rounded: half of one is lost on average, and given back here.
+The profiler truncates times to whole microseconds, which loses half a microsecond on average; it is added again here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from slimseg.runtimes import calm
 Array = np.ndarray[Any, Any]
 
 # Types of profiler events.
-TOTAL = 1  # tag "Invoke": the whole run
-BUILTIN = 2  # one operator on a built-in kernel; its index is the operator's in the file
-DELEGATED = 8  # one XNNPACK operator; its index counts within its part of the graph
+TOTAL = 1  # the whole run; tag "Invoke"
+BUILTIN = 2  # an operator on a built-in kernel; the event's index is the operator's in the file
+DELEGATED = 8  # an XNNPACK operator; the event's index counts within its part of the graph
 
 TRUNCATED_US = 0.5
 
@@ -31,13 +31,13 @@ class Event:
     type: int
     index: int
     elapsed_us: int
-    start_us: int = 0  # 0 for delegated kernels: the delegate reports durations alone
+    start_us: int = 0  # 0 for delegated kernels: the delegate reports only durations
     subgraph: int = 0
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One thing the runtime ran and timed."""
+    """One kernel that the runtime ran and timed."""
 
     tag: str  # e.g. "Convolution (NHWC, F32) IGEMM"
     type: int  # BUILTIN or DELEGATED
@@ -49,13 +49,17 @@ class Trace:
     """Every kernel of a run in order of execution, with its time in each of several runs."""
 
     kernels: tuple[Kernel, ...]
-    elapsed_us: Array  # (runs, kernels)
-    total_us: Array  # (runs,)
+    elapsed_us: Array  # (runs, kernels) duration of each kernel
+    total_us: Array  # (runs,) duration of the whole run
     start_us: Array  # (runs, kernels) since the run's start; delegated kernels follow one another without gaps
 
     @classmethod
     def of(cls, runs: Sequence[Sequence[Event]]) -> Trace:
-        """From all events of every run. What nested subgraphs (of IF, WHILE) ran is part of their operator's time."""
+        """From all events of every run; kernels of nested subgraphs (of IF, WHILE) are part of their operator's time.
+
+        Raises:
+            RuntimeError: the profiler reported different kernels in different runs, or not the run as a whole.
+        """
         own = [_kernels(run) for run in runs]
         kernels = _names(own[0])
         if any(_names(run) != kernels for run in own):
@@ -70,31 +74,31 @@ class Trace:
         )
 
     def undisturbed(self, runs: int, taken_us: Array) -> Trace:
-        """`runs` of these runs, as nothing disturbs them.
+        """`runs` undisturbed runs of these, see `calm.undisturbed_rows`.
 
         Args:
-            taken_us: (runs,) what other work had of each.
+            taken_us: (runs,) time of each run in which other work had the processor.
         """
         between = self.total_us - self.elapsed_us.sum(axis=1)
         elapsed, between = calm.undisturbed_rows(self.elapsed_us, between, taken_us, runs)
-        gaps = np.median(self.start_us - _ends(self.elapsed_us), axis=0)  # built-in kernels say when they started
+        gaps = np.median(self.start_us - _ends(self.elapsed_us), axis=0)  # only built-in kernels report their start
         return Trace(self.kernels, elapsed, elapsed.sum(axis=1) + between, np.maximum(gaps, 0.0) + _ends(elapsed))
 
     def most_typical(self) -> int:
-        """The run whose total is closest to the median total."""
+        """Index of the run whose total time is closest to the median."""
         return int(np.argmin(np.abs(self.total_us - np.median(self.total_us))))
 
     def typical(self) -> tuple[Array, float]:
         """Milliseconds of each kernel and of the whole: means over the runs.
 
-        What lies between the kernels is a median: there, other work of the machine shows most.
+        For the time between the kernels the median is taken, since other work on the machine affects it most.
         """
         kernel_ms = (self.elapsed_us + TRUNCATED_US).mean(axis=0) / 1e3
         between_us = float(np.median(self.total_us - (self.elapsed_us + TRUNCATED_US).sum(axis=1)))
         return kernel_ms, float(kernel_ms.sum()) + max(0.0, between_us) / 1e3
 
     def at_pace(self, pace: float) -> Trace:
-        """The same on a machine that takes `pace` times as long, with what the whole microseconds lack."""
+        """The same runs with all times multiplied by `pace`, after adding what truncation to microseconds lost."""
         lost = TRUNCATED_US * np.arange(len(self.kernels))
         return Trace(
             self.kernels, (self.elapsed_us + TRUNCATED_US) * pace, self.total_us * pace, (self.start_us + lost) * pace
@@ -102,7 +106,7 @@ class Trace:
 
 
 def _total(run: Sequence[Event]) -> Event:
-    """The run as a whole: the longest "Invoke", as nested subgraphs have one each."""
+    """The event of the whole run: the longest "Invoke", since nested subgraphs have one, too."""
     totals = [event for event in run if event.tag == "Invoke" and event.type == TOTAL]
     if not totals:
         raise RuntimeError("the profiler did not report the run as a whole")
@@ -110,7 +114,7 @@ def _total(run: Sequence[Event]) -> Event:
 
 
 def _kernels(run: Sequence[Event]) -> list[Event]:
-    """The main graph's kernels in order; nested ones lie within a built-in operator's span."""
+    """The main graph's kernels in order, without nested ones, whose time is part of a built-in operator's."""
     return [event for event in run if event.type in (BUILTIN, DELEGATED) and event.subgraph == 0]
 
 
@@ -119,7 +123,7 @@ def _names(run: Sequence[Event]) -> tuple[Kernel, ...]:
 
 
 def _ends(elapsed_us: Array) -> Array:
-    """(runs, kernels): when each would start if all followed one another without a gap."""
+    """(runs, kernels): start of each kernel if all followed one another without gaps."""
     return np.asarray(np.cumsum(elapsed_us, axis=1) - elapsed_us)
 
 

@@ -1,1 +1,1 @@
-"""From a float `.tflite` to one in 8 bits."""
+"""Quantises a float `.tflite` to 8 bits."""

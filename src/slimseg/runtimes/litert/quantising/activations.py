@@ -1,6 +1,6 @@
-"""What the activations of a float `.tflite` are on images: their extremes, and histograms between given ends.
+"""Measures the activations of a float `.tflite` on images: minima and maxima, and histograms between given limits.
 
-Both are measured in the child, by interpreters that keep every tensor, one image at a time.
+Both are measured in the child, one image at a time, by an interpreter that keeps every tensor.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from slimseg.runtimes.litert.writing import tensor_names
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
 BINS = 2048
-_CHUNK_BYTES = 64 << 20  # of samples per message to the child
-_VALUES = 1 << 17  # of one tensor and image that are counted, evenly spread
+_CHUNK_BYTES = 64 << 20  # most bytes of samples per message to the child
+_VALUES = 1 << 17  # most values per tensor and image that a histogram counts, evenly spread
 
 
 def extremes(
@@ -32,13 +32,13 @@ def extremes(
     timeout_s: float | None = None,
     within: child.Child | None = None,
 ) -> dict[str, Array]:
-    """By tensor name, (samples, 2): minimum and maximum of every float activation on each sample.
+    """Minimum and maximum of every float activation on each sample, (samples, 2), by tensor name.
 
     Args:
         samples: inputs of the file, each (1, H, W, C) or (H, W, C) float32, preprocessed.
 
     Raises:
-        DataError: no sample, or one of the wrong shape.
+        DataError: there is no sample, or one has a wrong shape.
         ModelError: the file is missing or damaged, or an activation is not finite.
         RuntimeFailure: the runtime refused the file or crashed.
     """
@@ -66,9 +66,15 @@ def histograms(
     timeout_s: float | None = None,
     within: child.Child | None = None,
 ) -> dict[str, Array]:
-    """By tensor name, (BINS,): how many values of all samples lie in each bin between `ends`.
+    """Histogram of every float activation over all samples, (BINS,) counts, by tensor name.
 
-    Of a large tensor an even part is counted, from another place on with every sample. Errors as of `extremes`.
+    Of a large tensor only evenly spaced values are counted, with a different offset for each sample.
+
+    Args:
+        ends: (low, high) of the histogram of each tensor; values outside are counted in the outer bins.
+
+    Raises:
+        DataError, ModelError, RuntimeFailure: as `extremes`.
     """
     target = "slimseg.runtimes.litert.quantising.activations:_histograms"
     process = within or child.shared()
@@ -84,7 +90,7 @@ def histograms(
 def values(
     path: str | Path, sample: Array, names: Sequence[str], threads: int = 1, within: child.Child | None = None
 ) -> dict[str, Array]:
-    """By tensor name, for those of `names` that the file has as float activations: the values for one input.
+    """Values for one input, by tensor name; names that are no float activations of the file are left out.
 
     Raises:
         ModelError, DataError, RuntimeFailure: as `extremes`.
@@ -96,12 +102,12 @@ def values(
 
 
 def names(path: str | Path) -> tuple[str, ...]:
-    """Of all float activations. Raises: ModelError."""
+    """Names of all float activations. Raises: ModelError."""
     return tuple(_activations(str(path)).values())
 
 
 def _batches(path: str | Path, samples: Sequence[Array]) -> list[Array] | Any:
-    """Samples as (N, 1, H, W, C), so many at once as a message should hold; they may be read when asked for."""
+    """Samples in batches (N, 1, H, W, C) of the size of a message; a lazy sequence is read batch by batch."""
     shape = file.read(path).inputs[0].shape
     if not len(samples):
         raise DataError(f"{path} cannot be quantised without a sample image: give at least one")
@@ -119,7 +125,7 @@ def _checked(path: str | Path, sample: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _values(path: str, samples: Array, names: set[str], threads: int) -> dict[str, Array]:
-    """What `values` runs in the child."""
+    """The part of `values` that runs in the child."""
     found: dict[str, Array] = {}
 
     def look(name: str, value: Array, _number: int) -> None:
@@ -131,7 +137,7 @@ def _values(path: str, samples: Array, names: set[str], threads: int) -> dict[st
 
 
 def _extremes(path: str, samples: Array, threads: int) -> dict[str, Array]:
-    """What `extremes` runs in the child."""
+    """The part of `extremes` that runs in the child."""
     found: dict[str, list[tuple[float, float]]] = {}
 
     def look(name: str, value: Array, _number: int) -> None:
@@ -142,7 +148,7 @@ def _extremes(path: str, samples: Array, threads: int) -> dict[str, Array]:
 
 
 def _histograms(path: str, samples: Array, ends: dict[str, tuple[float, float]], threads: int) -> dict[str, Array]:
-    """What `histograms` runs in the child."""
+    """The part of `histograms` that runs in the child."""
     counts = {name: np.zeros(BINS, np.int64) for name in ends}
 
     def look(name: str, value: Array, number: int) -> None:
@@ -156,7 +162,7 @@ def _histograms(path: str, samples: Array, ends: dict[str, tuple[float, float]],
 
 
 def _part(value: Array, number: int) -> Array:
-    """At most `_VALUES` of a tensor's values, all its channels alike."""
+    """At most `_VALUES` of a tensor's values, evenly spaced, with the same share of each channel."""
     step = -(-value.size // _VALUES)
     while math.gcd(step, value.shape[-1] if value.ndim else 1) > 1:
         step += 1
@@ -164,7 +170,7 @@ def _part(value: Array, number: int) -> Array:
 
 
 def _run(path: str, samples: Array, threads: int, look: Callable[[str, Array, int], None]) -> None:
-    """Shows `look` every float activation of every sample: its name, values, and the sample's number."""
+    """Call `look` with every float activation of every sample: its name, its values, and the sample's number."""
     from ai_edge_litert.interpreter import Interpreter
 
     with warnings.catch_warnings():
@@ -183,7 +189,7 @@ def _run(path: str, samples: Array, threads: int, look: Callable[[str, Array, in
 
 
 def _activations(path: str) -> dict[int, str]:
-    """Names of the float tensors that the file computes or is given, by index."""
+    """Names of the file's float activations, its input included, by tensor index."""
     model = file.parse(Path(path).read_bytes(), Path(path))
     tensor_names.make_unique(model)
     graph = model.subgraphs[0]

@@ -1,10 +1,10 @@
-"""An int8 file whose input is the image's bytes as they are, (1, H, W, 3) uint8.
+"""Makes an int8 file take the image's bytes unchanged, (1, H, W, 3) uint8.
 
     Given   x int8, scale 1/s, zero point m − 128        real x = (byte − m) / s, so that x = byte − 128
     Result  byte uint8, scale 1/s, zero point m  →  DEQUANTIZE  →  QUANTIZE  →  x                            (exact)
 
-QUANTIZE alone converts uint8 to int8, too, but XNNPACK leaves that to a built-in kernel, which took 0.10 ms for 192x256
-pixels; of the two operators it makes one conversion of its own, 0.03 ms, and the network stays one part.
+QUANTIZE alone converts uint8 to int8, too, but XNNPACK leaves it to a built-in kernel, which took 0.10 ms for 192x256
+pixels. XNNPACK fuses the two operators into one conversion of 0.03 ms, and the network remains one delegated part.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ Op, Options = schema.BuiltinOperator, schema.BuiltinOptions
 
 
 def ranges(source: file.File) -> dict[str, tuple[float, float]]:
-    """The range of the input for which an int8 step is a grey level, by the name of its tensor.
+    """The range of the input for which one int8 step is one grey level, by the name of the input's tensor.
 
     Raises:
-        ModelError: the file does not take one RGB image, or its preprocessing differs between channels.
+        ModelError: the file does not take an RGB image, does not state its preprocessing, or its preprocessing differs
+            between channels.
     """
     if source.description is None:
         raise ModelError(f"{source.path} does not say how its input is normalised: write it with slimseg")
@@ -41,7 +42,7 @@ def ranges(source: file.File) -> dict[str, tuple[float, float]]:
 
 
 def taking_bytes(data: bytes) -> bytes:
-    """The int8 file with uint8 input, converted within XNNPACK."""
+    """The int8 file with uint8 input, which XNNPACK converts."""
     model = file.parse(data, Path("model"))
     graph = model.subgraphs[0]
     old = int(graph.inputs[0])

@@ -1,10 +1,10 @@
-"""Filters too weak for their bias, made just strong enough to be quantised.
+"""Changes filters with weights too small relative to their bias, so that they can be quantised.
 
-    Given   y = 0 ∗ x + b              the int8 scale of such a filter is next to nothing, and b / (scale of x · scale)
-                                       overflows the 32 bits of a quantised bias: y is garbage
-    Result  y = w₀ · x₀ + b,           w₀ the smallest for which it does not: y moves by less than b · 2⁻¹⁵
+    Given   y = 0 ∗ x + b              the int8 scale of such a filter is nearly 0, and b / (scale of x · scale)
+                                       overflows the 32 bits of a quantised bias: y is wrong
+    Result  y = w₀ · x₀ + b,           w₀ the smallest weight without overflow: y changes by less than b · 2⁻¹⁵
 
-Weight decay, pruning and batch norms of scale zero leave such filters behind.
+Such filters result from weight decay, pruning and batch norms of scale zero.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LARGEST_BIAS, _LARGEST_WEIGHT, _STEPS = 2.0**30, 127, 255
 
 
 def revive(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Strengthen such filters of a float `ModelT`, in place; `ranges` are (min, max) of activations by tensor name."""
+    """Change such filters of a float `ModelT`, in place; `ranges` are (min, max) of activations by tensor name."""
     graph = model.subgraphs[0]
     for operator in graph.operators or []:
         axis = _FILTER_AXIS.get(costs.op_code(model.operatorCodes[operator.opcodeIndex]))
@@ -46,7 +46,7 @@ def revive(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _values(model: Any, tensor: Any) -> np.ndarray[Any, Any] | None:
-    """A constant's float32 values, flat; None for anything else."""
+    """The float32 values of a constant, flat; None for any other tensor."""
     data = model.buffers[tensor.buffer].data
     if tensor.type != schema.TensorType.FLOAT32 or data is None or not len(data):
         return None

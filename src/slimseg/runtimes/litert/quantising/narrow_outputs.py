@@ -1,11 +1,11 @@
-"""Ranges of int8 outputs too narrow for what their layer adds up, widened to where XNNPACK takes them.
+"""Widens quantisation ranges of int8 outputs that are too narrow for XNNPACK.
 
-    Given   y = w ∗ x + b, int8      XNNPACK takes a layer only where s = (scale of x · scale of w) / (scale of y) is
-                                     below 2⁸ for every filter; beyond, the delegate fails and takes the process with it
-    Result  a range of y for which s is at most 2⁷: one unit of the sum is then 128 steps of y, so that nothing between
-                                     two of its values is lost
+    Given   y = w ∗ x + b, int8      XNNPACK accepts a layer only if s = (scale of x · scale of w) / (scale of y) is
+                                     below 2⁸ for every filter; above, the delegate fails and the process crashes
+    Result  a range of y for which s is at most 2⁷: one unit of the accumulator is then 128 steps of y, so that no two
+                                     of its values are rounded to the same
 
-A ReLU that is zero on every calibration image leaves such a range behind: half of a branch may die in training.
+Such a range results from a ReLU that is zero on every calibration image; in training half of a branch may become zero.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _STEPS = 255
 
 
 def widened(model: Any, ranges: Ranges) -> Ranges:
-    """Wider ranges for such outputs of an int8 `ModelT`, by tensor name; empty where there are none.
+    """Wider ranges for the outputs of an int8 `ModelT` that are too narrow, by tensor name; empty if there are none.
 
-    A wider output makes the next layer's input coarser, which may then be the next one to be widened.
+    A wider output increases the scale of the next layer's input, so that layer's output may have to be widened next.
 
     Args:
-        ranges: (min, max) that the model was quantised with.
+        ranges: (min, max) of activations that the model was quantised with, by tensor name.
     """
     graph = model.subgraphs[0]
     result: Ranges = {}
@@ -55,7 +55,7 @@ def widened(model: Any, ranges: Ranges) -> Ranges:
 
 
 def _at_least(ends: tuple[float, float], width: float) -> tuple[float, float]:
-    """A range around zero of that width, its ends in the proportion that they have."""
+    """A range of the given width that includes zero, with the ends in the same proportion as before."""
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
     if high - low <= 0:
         return 0.0, width
@@ -63,7 +63,7 @@ def _at_least(ends: tuple[float, float], width: float) -> tuple[float, float]:
 
 
 def _largest_scale(tensor: Any) -> float:
-    """Of all channels; 0 for what is not int8."""
+    """The largest scale of all channels; 0 for a tensor that is not int8."""
     quantised = tensor.quantization
     if tensor.type != schema.TensorType.INT8 or quantised is None or quantised.scale is None:
         return 0.0

@@ -1,14 +1,15 @@
-"""Every post-training scheme for any float `.tflite`: litert-quantizer, with our own ranges of activations.
+"""Every post-training scheme for any float `.tflite`: litert-quantizer, with slimseg's own calibrated ranges.
 
     scheme        weights                       activations                      operators compute in
-    float16       float16                       float32                          float32, from widened weights
+    float16       float16                       float32                          float32, from converted weights
     weight-only   int8 per output channel       float32                          float32, from dequantised weights
-    dynamic       int8 per output channel       float32, int8 for an instant     int8, ranges found while it runs
+    dynamic       int8 per output channel       float32, int8 within operators   int8, ranges found at run time
     int8          int8 per output channel       int8 asymmetric per tensor       int8
     int16x8       int8 per output channel       int16 symmetric per tensor       int8 x int16
 
-Weights are symmetric, biases int32 (int64 beside int16). Zero points of 16-bit tensors must be 0 in LiteRT's kernels,
-so the wider side of a range counts for both; XNNPACK has no such kernels, and the built-in ones are plain loops.
+Weights are symmetric, biases int32 (int64 with int16 activations). Zero points of 16-bit tensors must be 0 in LiteRT's
+kernels, so a range is made symmetric with its larger side; XNNPACK has no kernels for int16x8, and the built-in ones
+are unoptimised loops.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]
 Scheme = Literal["float16", "dynamic", "weight-only", "int8", "int16x8"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be measured
+STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be calibrated
 _ALL = ".*"
 _ENDS = ("INPUT", "OUTPUT")
-_ROUNDS = 20  # of widening ranges: each may make the next layer the one that is too narrow
+_ROUNDS = 20  # most rounds of widening ranges: each may make the next layer's range too narrow
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
@@ -57,21 +58,25 @@ def quantize(
     timeout_s: float | None = None,
     within: child.Child | None = None,
 ) -> None:
-    """Write `out_path` as that form of `float_path`, description included (the quantiser keeps metadata).
+    """Quantise `float_path` with a scheme and write `out_path`, with the description (the quantiser keeps metadata).
 
     Args:
         ranges: (min, max) of every activation by tensor name; for the static schemes only.
-        io: "float32" keeps float input and output, quantised and dequantised by the file itself; "int8" has int8 input
-            and output; "image" takes the RGB bytes (uint8) as they are and gives int8, for a preprocessing that
-            `takes_bytes` (`graph.image_input.fold` brings most networks there). int8 only but for "float32".
-        keep_float: names of operators, or of the tensors that they compute; these stay in float32, between conversions.
+        io: "float32" keeps float input and output, which the file itself quantises and dequantises. "int8" has int8
+            input and output. "image" takes RGB bytes (uint8) unchanged and gives int8; it needs a preprocessing that
+            `takes_bytes`, which `graph.image_input.fold` gives most networks. Schemes other than int8 have only
+            "float32".
+        keep_float: names of operators, or of the tensors that they compute; these operators stay in float32, between
+            conversions.
+        timeout_s: seconds after which the child is killed; None waits for ever.
+        within: the child process to run in; the shared one by default.
 
     Raises:
         ModelError: the file is missing, damaged or already quantised, has weights that are not finite, or cannot take
             bytes.
         OutputError: `out_path` cannot be written.
         RuntimeFailure: the runtime or the quantiser refused the file.
-        ValueError: a static scheme without ranges, or an `io` that the scheme does not have.
+        ValueError: a static scheme has no ranges, or the scheme does not have this `io`.
     """
     source = check(float_path)
     if scheme in STATIC and not ranges:
@@ -98,15 +103,21 @@ def quantize_int8(
     timeout_s: float | None = None,
     within: child.Child | None = None,
 ) -> None:
-    """`quantize` to int8 with `measure_ranges` of `samples`; `ranges` take precedence over those.
+    """Quantise to int8 with ranges that are calibrated on `samples`.
+
+    Args:
+        samples: inputs of the file, each (1, H, W, C) or (H, W, C) float32, preprocessed.
+        ranges: (min, max) by tensor name, used in place of calibrated ranges.
+
+    All other arguments are those of `quantize`.
 
     Raises:
-        DataError: no sample, or one of the wrong shape.
+        DataError: there is no sample, or one has a wrong shape.
         ModelError, OutputError, RuntimeFailure: as for `quantize`.
     """
     source = check(float_path)
     if io == "image":
-        byte_input.ranges(source)  # refuses before anything is measured
+        byte_input.ranges(source)  # refuses a wrong file before the calibration
     measured = measure_ranges(float_path, samples, threads, timeout_s, within)
     image = byte_input.ranges(source) if io == "image" else {}
     quantize(float_path, out_path, "int8", {**measured, **image, **(ranges or {})}, io, (), timeout_s, within)
@@ -121,11 +132,11 @@ def measure_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Mean minimum and maximum of every float activation of `path` over `samples`, by tensor name.
 
-    Like the moving average of litert-quantizer's calibrator, but independent of the samples' order. Measuring here
-    also takes files that its calibrator cannot (without a signature, or with operator codes from before schema 3a).
+    litert-quantizer's calibrator takes a moving average instead, which depends on the samples' order. This function
+    also accepts files that the calibrator refuses (without a signature, or with operator codes older than schema 3a).
 
     Raises:
-        DataError: no sample, or one of the wrong shape.
+        DataError: there is no sample, or one has a wrong shape.
         ModelError, RuntimeFailure: as for `quantize`.
     """
     found = activations.extremes(path, samples, threads, timeout_s, within)
@@ -133,10 +144,10 @@ def measure_ranges(
 
 
 def check(path: str | Path) -> file.File:
-    """What the file says of itself, if it is one to quantise.
+    """What a file states about itself, if it can be quantised.
 
     Raises:
-        ModelError: it is missing, damaged, quantised already, or has weights that are not finite.
+        ModelError: the file is missing, damaged or quantised already, or has weights that are not finite.
     """
     source = file.read(path)
     if source.integer or any(_is_quantised(operator) for operator in source.operators):
@@ -155,7 +166,7 @@ def _is_quantised(operator: file.Operator) -> bool:
 
 
 def _not_finite(model: Any) -> int | None:
-    """The number of the operator that reads the first constant with NaN or infinity; None without any."""
+    """The number of the operator that reads the first constant with NaN or infinity; None if there is none."""
     tensors = costs.Tensors(model)
     for place, operator in enumerate(model.subgraphs[0].operators or []):
         for index in (int(each) for each in operator.inputs if each >= 0):
@@ -168,7 +179,7 @@ def _not_finite(model: Any) -> int | None:
 
 
 def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str]) -> bytes:
-    """The quantised file's bytes. For the child."""
+    """The quantised file's bytes. Runs in the child."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from litert_quantizer import quantizer
@@ -188,11 +199,11 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
     if scheme == "int8":
         integer_kernels.use(model, keep_float)
         weak_addends.strengthen(model)
-    return file.pack(model)  # shares what the quantiser repeats
+    return file.pack(model)  # stores what the quantiser repeats only once
 
 
 def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str], path: Path) -> Any:
-    """What litert-quantizer makes of a file, as a `ModelT`."""
+    """The file as quantised by litert-quantizer, as a `ModelT`."""
     _configure(worker, scheme, io, keep_float)
     calibration = {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ranges.items()}
     result = worker.quantize(
@@ -202,9 +213,9 @@ def _quantised(worker: Any, scheme: Scheme, ranges: Ranges, io: Ends, keep_float
 
 
 def _configure(worker: Any, scheme: Scheme, io: Ends, keep_float: Collection[str]) -> None:
-    """The recipe: of several that fit an operator the last counts.
+    """Add the rules of the recipe; if several match an operator, the last applies.
 
-    A regular expression is searched for in the names of the operator's outputs, each with a semicolon behind it.
+    A rule's regular expression is searched for in the names of the operator's outputs, each followed by a semicolon.
     """
     from litert_quantizer import quantizer
 
@@ -236,7 +247,10 @@ def _plain(path: Path) -> bytes:
 
 
 def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[bytes, Ranges]:
-    """The file as XNNPACK runs it best in 8 bits, and ranges of what that adds; what stays in float is left alone."""
+    """The file rewritten for XNNPACK's 8-bit kernels, and ranges of the tensors that this adds.
+
+    Operators named in `leave`, which stay in float, are not rewritten.
+    """
     model = _parsed(path)
     added = spelling.for_int8(model, leave)
     dead_filters.revive(model, {**added, **ranges})
@@ -244,7 +258,7 @@ def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[by
 
 
 def _parsed(path: Path) -> Any:
-    """The file as litert-quantizer expects it: it takes old operator codes for ADD, and fails without signatures."""
+    """The file in the form that litert-quantizer needs: it reads old operator codes as ADD, and needs signatures."""
     model = file.parse(path.read_bytes(), path)
     model.signatureDefs = model.signatureDefs or []
     for entry in model.operatorCodes:

@@ -1,12 +1,13 @@
-"""Addends of an int8 sum too weak for XNNPACK, rescaled to where it takes them.
+"""Rescales addends of an int8 sum whose scale is too small for XNNPACK.
 
-    Given   y = a + b, int8          XNNPACK adds only where (scale of b) / (scale of y) is at least 2⁻¹⁰; TFLite's
-                                     built-in kernel takes the sum otherwise, and the delegate's part falls in two
-    Result  y = a + b',              b' = b in steps of 2⁻⁹ of y's: QUANTIZE, which XNNPACK runs, or a constant written
-                                     anew; an error of at most 2⁻¹⁰ of a step of y, so that y differs, if at all, by its
-                                     last bit
+    Given   y = a + b, int8          XNNPACK adds only if (scale of b) / (scale of y) is at least 2⁻¹⁰; otherwise
+                                     TFLite's built-in kernel runs the sum, which splits the delegated part in two
+    Result  y = a + b',              b' = b with a scale of 2⁻⁹ of y's: by QUANTIZE, which XNNPACK runs, or by storing
+                                     a constant anew; the error is at most 2⁻¹⁰ of a step of y, so that y changes by at
+                                     most its last bit
 
-Skip connections into a decoder of much larger numbers do that: three of prisma-net's took 14% of its time in int8.
+Such addends come from skip connections into a decoder with much larger values: three of them took 14% of prisma-net's
+time in int8.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from slimseg.runtimes.litert import costs, operator_names
 from slimseg.runtimes.litert.writing import spelling
 
 Op, Options = schema.BuiltinOperator, schema.BuiltinOptions
-_WEAKEST_ADDEND = 2.0**-10  # scale over that of the sum, XNNPACK's limit
-_NEW_ADDEND = 2.0**-9  # clear of the limit
-_WEAKEST_CONVERTED = 2.0**-8  # scale over that of QUANTIZE's result, XNNPACK's limit
+_WEAKEST_ADDEND = 2.0**-10  # XNNPACK's limit for the scale of an addend divided by that of the sum
+_NEW_ADDEND = 2.0**-9  # the same ratio after rescaling, with a margin to the limit
+_WEAKEST_CONVERTED = 2.0**-8  # XNNPACK's limit for the scale of QUANTIZE's input divided by that of its result
 
 
 def strengthen(model: Any) -> None:
     """Rescale such addends of an int8 `ModelT`, in place."""
     graph = model.subgraphs[0]
-    parts: dict[str, str] = {}  # by result of an operator that is added: that of the sum
+    parts: dict[str, str] = {}  # by name of the result of an added operator, the name of the sum
     for operator in list(graph.operators or []):
         if costs.op_code(model.operatorCodes[operator.opcodeIndex]) not in (Op.ADD, Op.SUB):
             continue
@@ -43,7 +44,7 @@ def strengthen(model: Any) -> None:
                 operator.inputs = _with_input(operator, position, _rescaled_constant(model, source, target, scale))
                 continue
             if _scale(source) / scale < _WEAKEST_CONVERTED:
-                continue  # not even QUANTIZE takes it
+                continue  # too small for QUANTIZE as well
             place = graph.operators.index(operator)
             graph.operators.insert(place, _rescaling(model, int(index), target, scale))
             parts[operator_names.text(graph.tensors[-1].name)] = operator_names.text(target.name)
@@ -69,7 +70,7 @@ def _with_input(operator: Any, position: int, index: int) -> Any:
 
 
 def _rescaled_constant(model: Any, source: Any, target: Any, scale: float) -> int:
-    """The index of a new tensor with the constant's values in steps of `scale`; others may read the old one."""
+    """The index of a new tensor with the constant's values in `scale`; the old one stays for other readers."""
     kind = np.int8 if source.type == schema.TensorType.INT8 else np.uint8
     zero = int(source.quantization.zeroPoint[0])
     values = np.frombuffer(bytes(model.buffers[source.buffer].data), kind).astype(np.float64) - zero
@@ -86,7 +87,7 @@ def _rescaled_constant(model: Any, source: Any, target: Any, scale: float) -> in
 
 
 def _in_steps(source: Any, name: bytes, scale: float) -> Any:
-    """A copy of a tensor of another scale."""
+    """A copy of a tensor under another name and with another scale."""
     rescaled = copy.deepcopy(source)
     rescaled.name = name
     rescaled.quantization.scale = np.asarray([scale], np.float32)
@@ -95,7 +96,7 @@ def _in_steps(source: Any, name: bytes, scale: float) -> Any:
 
 
 def _rescaling(model: Any, index: int, target: Any, scale: float) -> Any:
-    """QUANTIZE of a tensor to a new, last one; its zero point stays, so that nothing can leave the 8 bits."""
+    """A QUANTIZE from a tensor to a new one, the graph's last; the zero point stays, so that no value overflows."""
     graph = model.subgraphs[0]
     graph.tensors.append(_in_steps(graph.tensors[index], target.name + b"_addend", scale))
     operator = schema.OperatorT()

@@ -1,4 +1,4 @@
-"""Files for MediaPipe Tasks: what its `ImageSegmenter` needs within and behind a `.tflite`."""
+"""Files for MediaPipe Tasks: the operators and metadata that its `ImageSegmenter` needs in a `.tflite`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def for_image_segmenter(
     """A `.tflite` file that MediaPipe's `ImageSegmenter` loads: `fitted`, then `with_task_metadata`.
 
     Raises:
-        ModelError: not a `.tflite`, or damaged.
-        Unsupported: it cannot be brought into a form that gives right masks there.
+        ModelError: the file is not a `.tflite`, or damaged.
+        Unsupported: the network has no form that gives correct masks there.
     """
     return with_task_metadata(fitted(data, description, two_channels), description, name, licence)

@@ -1,4 +1,4 @@
-"""MediaPipe's own `ImageSegmenter`, where the package is installed: the judge of files that are meant for it."""
+"""Runs MediaPipe's own `ImageSegmenter`, if the package is installed, to check files that are written for it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Pixels = NDArray[np.uint8]
 
 
 def available() -> bool:
-    """Whether MediaPipe can be imported; nothing is imported to find out."""
+    """Whether MediaPipe can be imported; checked without importing it."""
     found = importlib.util.find_spec("mediapipe")
     return found is not None and found.origin is not None
 
 
 def version() -> str:
-    """Of the installed package."""
+    """Version of the installed package."""
     return importlib.metadata.version("mediapipe")
 
 
@@ -35,13 +35,13 @@ def category_masks(path: str | Path, images: Sequence[Pixels]) -> list[Pixels]:
     Raises:
         RuntimeFailure: MediaPipe refuses the file, does not load, or crashes.
     """
-    with child.Child() as process:  # of its own: MediaPipe brings threads and libraries that nobody else needs
+    with child.Child() as process:  # not the shared one: MediaPipe loads threads and libraries that only it needs
         found: dict[str, Any] = process.call(f"{__name__}:segment", str(path), list(images), about=path)
     return list(found["category"])
 
 
 def segment(path: str, images: Sequence[Pixels]) -> dict[str, Any]:
-    """What MediaPipe makes of images, for the child process.
+    """MediaPipe's results for images. Runs in the child process.
 
     Returns:
         `category`, masks (height, width); `confidence`, (height, width, masks) float32; and `labels`.

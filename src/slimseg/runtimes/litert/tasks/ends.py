@@ -1,4 +1,4 @@
-"""New operators at the ends of a file, whose tensors keep their names for those who ask for them by name.
+"""Adds operators before the input or after the output of a file; its input and output keep their names.
 
 Given   image ─ network ─ scores
 Result  image ─ operator ─ image_inner ─ network ─ scores_inner ─ operator ─ scores
@@ -18,10 +18,10 @@ from slimseg.runtimes.litert.writing import spelling
 
 
 class Ends:
-    """The one input and the one output of a `ModelT`, changed in place.
+    """The input and the output of a `ModelT`, which is changed in place.
 
     Raises:
-        Unsupported: it has several graphs, inputs or outputs, or none.
+        Unsupported: the model does not have exactly one graph, one input and one output.
     """
 
     def __init__(self, model: Any, name: str = "the model") -> None:
@@ -43,14 +43,14 @@ class Ends:
         return self.graph.tensors[int(self.graph.outputs[0])]
 
     def before(self, code: int, options: Any, **changes: Any) -> None:
-        """An operator that makes the input of a new one, which differs in `changes` of its tensor's fields."""
+        """Add an operator that computes the input from a new one; its tensor has the fields in `changes` replaced."""
         old = int(self.graph.inputs[0])
         new = self._outer(old, changes)
         self.graph.operators.insert(0, self._operator(code, (new,), old, options))
         self._replace("inputs", old, new)
 
     def behind(self, code: int, options: Any, constants: tuple[int, ...] = (), **changes: Any) -> None:
-        """An operator that makes a new output, which differs in `changes` of its tensor's fields, of the old one."""
+        """Add an operator that computes a new output from the old; its tensor has the fields in `changes` replaced."""
         old = int(self.graph.outputs[0])
         new = self._outer(old, changes)
         operator_names.move(self.model, self.graph.tensors[new].name, self.graph.tensors[old].name)
@@ -58,7 +58,7 @@ class Ends:
         self._replace("outputs", old, new)
 
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
-        """The index of a tensor stored in the file, float32 or int32."""
+        """Store a constant, float32 or int32, in the file, and return the index of its tensor."""
         buffer = tflite.BufferT()
         buffer.data = np.frombuffer(value.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
@@ -70,7 +70,7 @@ class Ends:
         return len(self.graph.tensors) - 1
 
     def _outer(self, old: int, changes: dict[str, Any]) -> int:
-        """A new tensor under the name of the old one, which gets another."""
+        """Add a copy of a tensor, which keeps the name while the old tensor is renamed; return its index."""
         inner = self.graph.tensors[old]
         outer = copy.deepcopy(inner)
         outer.buffer = 0

@@ -1,14 +1,14 @@
-"""Operators in front of and behind a network that bring its file into the form that `ImageSegmenter` takes.
+"""Adds operators before and after a network, so that its file has the form that `ImageSegmenter` accepts.
 
-    Given   image: int8 or int16, or bytes that are not the image's
-    Result  image: float32 → QUANTIZE → integers; for int8 that differs from the image's bytes by 128, the bytes
+    Given   image: int8 or int16, or uint8 other than the image's bytes
+    Result  image: float32 → QUANTIZE → integers; if int8 values are the image's bytes less 128, the bytes themselves
     Given   scores (1, H·W) or (1, H·W, classes) or (1, H, W)
     Result  scores → RESHAPE → (1, H, W, classes)
     Given   one channel p: the probability of the second of two classes, or its logit z
     Result  [p] → 1x1 convolution → [1 − p, p], or [z] → [0, z], whose softmax is [1 − σ(z), σ(z)]     (exact)
 
-The last is a matter of taste: of one channel `ImageSegmenter` makes a category mask that is 0 where the class is and
-255 elsewhere, of two channels class indices, as for any other network.
+The last is optional: from one channel `ImageSegmenter` makes a category mask that is 0 for the class and 255 elsewhere;
+from two channels it makes class indices, as for any other network.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Op, Type = tflite.BuiltinOperator, tflite.TensorType
 
 
 def fitted(data: bytes, description: Description, two_channels: bool = True) -> bytes:
-    """The same network in the form that `ImageSegmenter` takes, as far as operators at its ends can do that.
+    """The same network in the form that `ImageSegmenter` accepts, as far as operators before and after it suffice.
 
     Args:
         data: a `.tflite` file.
-        description: what its input wants and its output means.
-        two_channels: give a network of one channel a second one, so that its category mask is class indices.
+        description: preprocessing of its input and meaning of its output.
+        two_channels: give a network of one channel a second one, so that its category mask has class indices.
 
     Raises:
-        ModelError: not a `.tflite`, or damaged.
-        Unsupported: its output has no place for every pixel of the input, it has several inputs or outputs, or its
-            input is whole numbers that MediaPipe would not feed.
+        ModelError: the file is not a `.tflite`, or damaged.
+        Unsupported: the size of its output is not a multiple of the input's pixels, it has several inputs or outputs,
+            or its input is integers that MediaPipe cannot provide.
     """
     ends = Ends(file.parse(data, Path("model")))
     if is_shifted_bytes(ends.input, description.preprocessing):
@@ -56,7 +56,7 @@ def fitted(data: bytes, description: Description, two_channels: bool = True) -> 
 
 
 def is_bytes(tensor: Any, preprocessing: Preprocessing) -> bool:
-    """Whether a file's input is the image's bytes themselves: its scale says so, or it has none and takes them."""
+    """Whether a file's input is the image's bytes: by its scale, or without a scale by preprocessing with no effect."""
     if _has_no_scale(tensor):
         return tensor.type == Type.UINT8 and preprocessing == Preprocessing.of(0.0, 1.0)
     return bool(tensor.type == Type.UINT8 and _says(tensor, preprocessing, 0))
@@ -72,7 +72,7 @@ def is_shifted_bytes(tensor: Any, preprocessing: Preprocessing) -> bool:
 
 
 def _says(tensor: Any, preprocessing: Preprocessing, shift: int) -> bool:
-    """Whether scale and zero point are those of (byte − mean) / std, where a stored number is the byte + `shift`."""
+    """Whether scale and zero point are those of (byte − mean) / std with stored values of byte + `shift`."""
     quantised = tensor.quantization
     if not preprocessing.takes_bytes or quantised is None or quantised.scale is None or len(quantised.scale) != 1:
         return False
@@ -95,10 +95,10 @@ def _scores(ends: Ends, description: Description, two_channels: bool) -> None:
 
 
 def _rows(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """(1, height, width, channels) of scores of `shape`; what is flat has the pixels of the input, `size`.
+    """The shape (1, height, width, channels) of scores of `shape`; flat scores have the pixels of the input, `size`.
 
     Raises:
-        Unsupported: it is flat and has other pixels.
+        Unsupported: the number of flat scores is not a multiple of the input's pixels.
     """
     if len(shape) == 4:
         return shape[0], shape[1], shape[2], shape[3]
@@ -114,7 +114,7 @@ def _rows(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int, int,
 
 
 def _second_channel(ends: Ends, shape: tuple[int, int, int, int], probabilities: bool) -> None:
-    """[p] to [1 − p, p], or [z] to [0, z]."""
+    """Add a convolution from [p] to [1 − p, p], or from [z] to [0, z]."""
     first, bias = (-1.0, 1.0) if probabilities else (0.0, 0.0)
     weight = ends.constant("second_channel_weight", np.asarray([first, 1], np.float32).reshape(2, 1, 1, 1))
     offset = ends.constant("second_channel_bias", np.asarray([bias, 0], np.float32))

@@ -1,30 +1,30 @@
-"""TFLite metadata, so that MediaPipe Tasks' `ImageSegmenter` loads a file as it is.
+"""TFLite metadata with which MediaPipe Tasks' `ImageSegmenter` loads a file.
 
-    file       the model's flatbuffer, and within it under "TFLITE_METADATA"
+    file       the model's flatbuffer, with these in its buffer "TFLITE_METADATA"
                    input:  RGB image, (byte − mean) / std
                    output: labels.txt, a label for each channel
-                   "SEGMENTER_METADATA": the activation that makes confidences of the output
-    behind it  a zip archive with labels.txt, not compressed
+                   "SEGMENTER_METADATA": the activation that turns the output into confidences
+    after it   a zip archive with labels.txt, not compressed
 
-What `ImageSegmenter` takes, read from its sources and tried on the Linux wheel 1.2.2. Some that it takes without a word
-give wrong masks; `with_task_metadata` refuses those, too.
+The following is what `ImageSegmenter` accepts, read from its sources and tested with the Linux wheel 1.2.2. For some
+files that it accepts without a warning it computes wrong masks; `with_task_metadata` refuses those, too.
 
 - Input: one tensor (1, height, width, 3), float32 with one mean and std ("Per-channel image normalization is not
-  available"), or uint8, which gets the image's bytes whatever its scale says. int8 is refused. Pixels are always RGB:
-  a network that wants BGR is loaded and gets its colours swapped.
-- Output: one tensor (1, h, w, classes), float32; int8 and uint8 are dequantised. A flat (1, h·w) is taken for h·w
-  classes of one pixel. An int32 mask is loaded, and its bits are read as floats. (Of two outputs the first would be a
-  quality score.)
-- Activation: SOFTMAX or SIGMOID is applied to the output for the confidence masks; category masks need none, but for
-  one channel, where the confidence is compared with 0.5 and the mask is 0 for the class and 255 elsewhere.
-- Sizes: the image is resized to the input bilinearly without antialiasing, pixel x of the input being x · W / w of the
-  image (no half-pixel centres); both masks come in the size of the image. The category mask is the argmax of the
+  available"), or uint8, which receives the image's bytes whatever its scale. int8 is refused. Pixels are always RGB: a
+  network for BGR is loaded, but its colours are swapped.
+- Output: one tensor (1, h, w, classes), float32; int8 and uint8 are dequantised. A flat output (1, h·w) is treated as
+  h·w classes of one pixel. An int32 mask is loaded, but its bits are read as floats. (If there were two outputs, the
+  first would be read as a quality score.)
+- Activation: SOFTMAX or SIGMOID is applied to the output for the confidence masks. Category masks need no activation,
+  except with one channel: then the confidence is compared with 0.5, and the mask is 0 for the class, 255 elsewhere.
+- Sizes: the image is resized to the input bilinearly without antialiasing, where pixel x of the input is at x · W / w
+  in the image (no half-pixel centres); both masks have the size of the image. The category mask is the argmax of the
   output resized with aligned corners; confidence masks are resized with half-pixel centres.
 
-Measured against `host.App.mask` on 6 to 13 photographs, pixels of the category mask that are equal, images of the
-input's size: camvid_unet 100.0% (int8 99.9%), slimmed to half-size logits 99.6%, prisma-net and slim_reshape 100.0%.
-Images of another size, which MediaPipe resizes otherwise than we do: 97.4% to 99.8%; with its way to resize the image
-followed, 99.2% or more (slim_reshape in int8: 98.2%), so an app that shrinks images a lot had better do that itself.
+Compared with `host.App.mask` on 6 to 13 photographs of the input's size, these shares of the category mask's pixels
+are equal: camvid_unet 100.0% (int8 99.9%), slimmed to half-size logits 99.6%, prisma-net and slim_reshape 100.0%. For
+images of other sizes, which MediaPipe resizes in another way than slimseg, 97.4% to 99.8%; with images resized in
+MediaPipe's way, 99.2% or more (slim_reshape in int8: 98.2%). An app that shrinks images a lot should do that itself.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ LABELS = "labels.txt"
 
 
 def with_task_metadata(data: bytes, description: Description, name: str = "ImageSegmenter", licence: str = "") -> bytes:
-    """The same model with metadata for `ImageSegmenter`, in place of any older; `description` is embedded, too.
+    """The same model with metadata for `ImageSegmenter`, replacing any older; `description` is embedded, too.
 
     Args:
         data: a `.tflite` file.
-        description: what its input wants and its output means; without class names there are no labels.
-        name: of the model, for people.
-        licence: of the model, for people.
+        description: preprocessing of its input and meaning of its output; without class names there are no labels.
+        name: name of the model, for readers of the metadata.
+        licence: licence of the model, likewise.
 
     Raises:
-        ModelError: not a `.tflite`, or damaged.
-        Unsupported: `ImageSegmenter` would refuse the file, or give wrong masks.
+        ModelError: the file is not a `.tflite`, or damaged.
+        Unsupported: `ImageSegmenter` would refuse the file, or compute wrong masks.
     """
     model = file.parse(file.embed_description(data, description), Path(name))
     ends = Ends(model, name)
@@ -78,12 +78,12 @@ def with_task_metadata(data: bytes, description: Description, name: str = "Image
 
 
 def has_task_metadata(data: bytes) -> bool:
-    """Whether a `.tflite` file carries metadata. Raises: ModelError."""
+    """Whether a `.tflite` file has TFLite metadata. Raises: ModelError."""
     return any(entry.name == METADATA_NAME for entry in file.parse(data, Path("model")).metadata or [])
 
 
 def _check(source: Any, result: Any, description: Description, name: str) -> None:
-    """Raises: Unsupported."""
+    """Refuse a network for which `ImageSegmenter` fails or computes wrong masks. Raises: Unsupported."""
     wanted = description.preprocessing
     if wanted.channel_order != "rgb" or len(set(wanted.mean)) > 1 or len(set(wanted.std)) > 1:
         raise Unsupported(
@@ -119,7 +119,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def _labels(description: Description, channels: int, name: str) -> tuple[str, ...]:
-    """A name on one line for every channel; one channel is the second of two classes. Raises: Unsupported."""
+    """Single-line class names, one per channel; a single channel is the second of two classes. Raises: Unsupported."""
     classes = description.classes[1:] if channels == 1 and len(description.classes) == 2 else description.classes
     if classes and len(classes) != channels:
         raise Unsupported(f"{name} has {channels} channels, and {len(classes)} classes are named: name all or none")
@@ -157,8 +157,8 @@ def _activation(description: Description, result: Any) -> int:
 
 
 def _archive(name: str, text: str) -> bytes:
-    """A zip archive of one file, the same bytes every time. Its offsets count from its own start, as readers expect."""
+    """A zip archive of one file, with the same bytes every time. Its offsets are from its own start, as required."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(name), text)  # without a time of its own
+        archive.writestr(zipfile.ZipInfo(name), text)  # with a fixed date
     return stream.getvalue()

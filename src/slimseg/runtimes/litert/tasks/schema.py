@@ -1,8 +1,8 @@
-"""As much of the TFLite metadata schema as an image segmenter needs, written as a flatbuffer.
+"""The part of the TFLite metadata schema that an image segmenter needs, written as a flatbuffer.
 
-Every table is a frozen dataclass whose fields name their vtable slot: the field's place in the public schemas of
+Every table is a frozen dataclass whose fields state their vtable slot: the field's position in the public schemas of
 MediaPipe, `metadata_schema.fbs` (1.5.0, file identifier "M001") and `image_segmenter_metadata_schema.fbs` (1.0.0,
-"V001"). A union takes two slots, its type and then its table. A field that is never written has no line here.
+"V001"). A union takes two slots, first its type and then its table. Fields that are never written are omitted.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import flatbuffers
 
 MODEL_IDENTIFIER, SEGMENTER_IDENTIFIER = b"M001", b"V001"
-TENSOR_AXIS_LABELS = 2  # AssociatedFileType: a label per line, for the places along an axis of the tensor
+TENSOR_AXIS_LABELS = 2  # AssociatedFileType: one label per line, for the positions along an axis of the tensor
 RGB = 1  # ColorSpaceType
 NONE, SIGMOID, SOFTMAX = range(3)  # Activation
-_NESTED_ALIGNMENT = 16  # `force_align` of bytes that are a flatbuffer themselves
+_NESTED_ALIGNMENT = 16  # `force_align` of a byte vector that contains a flatbuffer
 
 
 def _slot(number: int, union_type: int = 0) -> dict[str, int]:
@@ -25,12 +25,12 @@ def _slot(number: int, union_type: int = 0) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Table:
-    """Base of the tables. Fields are text, bytes, one table, tables, floats, or an enumeration's number (a byte)."""
+    """Base of the tables. A field is text, bytes, a table, tables, floats, or the value of an enumeration (a byte)."""
 
 
 @dataclass(frozen=True)
 class FeatureProperties(Table):
-    """The content is numbers."""
+    """Properties of a tensor whose content is plain numbers."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,21 @@ class ImageProperties(Table):
 
 @dataclass(frozen=True)
 class ImageContent(Table):
-    """`Content` whose union `ContentProperties` holds its member 2."""
+    """`Content` whose union `ContentProperties` has its second member."""
 
     properties: ImageProperties = field(default=ImageProperties(), metadata=_slot(1, union_type=2))
 
 
 @dataclass(frozen=True)
 class FeatureContent(Table):
-    """`Content` whose union `ContentProperties` holds its member 1."""
+    """`Content` whose union `ContentProperties` has its first member."""
 
     properties: FeatureProperties = field(default=FeatureProperties(), metadata=_slot(1, union_type=1))
 
 
 @dataclass(frozen=True)
 class NormalizationOptions(Table):
-    """(byte − mean) / std: one number for all channels, or one for each."""
+    """(byte − mean) / std, with one value for all channels or one for each."""
 
     mean: tuple[float, ...] = field(metadata=_slot(0))
     std: tuple[float, ...] = field(metadata=_slot(1))
@@ -62,14 +62,14 @@ class NormalizationOptions(Table):
 
 @dataclass(frozen=True)
 class Normalization(Table):
-    """`ProcessUnit` whose union `ProcessUnitOptions` holds its member 1."""
+    """`ProcessUnit` whose union `ProcessUnitOptions` has its first member."""
 
     options: NormalizationOptions = field(metadata=_slot(1, union_type=1))
 
 
 @dataclass(frozen=True)
 class AssociatedFile(Table):
-    """A file in the zip archive behind the model."""
+    """A file in the zip archive after the model."""
 
     name: str = field(metadata=_slot(0))
     description: str = field(metadata=_slot(1))
@@ -92,7 +92,7 @@ class ImageSegmenterOptions(Table):
 
 @dataclass(frozen=True)
 class CustomMetadata(Table):
-    """A flatbuffer of another schema, by the name under which its reader looks for it."""
+    """A flatbuffer of another schema; its reader finds it by `name`."""
 
     name: str = field(metadata=_slot(0))
     data: bytes = field(metadata=_slot(1))
@@ -111,19 +111,19 @@ class ModelMetadata(Table):
     description: str = field(metadata=_slot(1))
     subgraphs: tuple[SubGraphMetadata, ...] = field(metadata=_slot(3))
     license: str = field(default="", metadata=_slot(5))
-    # The default is the version since when there is CustomMetadata.
+    # The default is the first version with CustomMetadata.
     min_parser_version: str = field(default="1.5.0", metadata=_slot(7))
 
 
 def pack(root: Table, identifier: bytes) -> bytes:
-    """The bytes of a flatbuffer with `root` as its root table, marked with `identifier`."""
+    """The bytes of a flatbuffer with `root` as its root table and `identifier` as its file identifier."""
     builder = flatbuffers.Builder(1024)
     builder.Finish(_table(builder, root), identifier)
     return bytes(builder.Output())
 
 
 def _table(builder: Any, table: Table) -> int:
-    """The offset of a written table. What it points at must be written before it."""
+    """Write a table and return its offset. Everything that the table points at is written first."""
     values = [(each, getattr(table, each.name)) for each in fields(table)]
     given = [(each.metadata, value) for each, value in values if value not in ("", ())]
     stored = [(about, value if isinstance(value, int) else _outside(builder, value)) for about, value in given]
@@ -139,7 +139,7 @@ def _table(builder: Any, table: Table) -> int:
 
 
 def _outside(builder: Any, value: Any) -> int:
-    """The offset of what a field points at."""
+    """Write the value that a field points at, and return its offset."""
     if isinstance(value, Table):
         return _table(builder, value)
     if isinstance(value, str):

@@ -1,1 +1,1 @@
-"""From a Graph to a `.tflite`."""
+"""Writes a Graph as a `.tflite`."""

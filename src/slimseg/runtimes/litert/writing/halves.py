@@ -1,8 +1,8 @@
-"""float16 constants of a `.tflite` as float32, which the quantiser and our own changes to files need; and back.
+"""Converts float16 constants of a `.tflite` to float32, which the quantiser and slimseg's own edits need, and back.
 
-widened    w (float16, stored) -> DEQUANTIZE -> w' (float32), or w read by an operator as it is,
+widened    w (float16, stored) -> DEQUANTIZE -> w' (float32), or w read by an operator directly,
            becomes w' (float32, stored)
-narrowed   the other way round, where that loses nothing
+narrowed   the reverse, for constants that float16 holds exactly
 
 The runtime computes with the same numbers in both.
 """
@@ -25,7 +25,7 @@ def widened(data: bytes, path: Path) -> bytes:
     """The bytes of the same file with every float16 constant of its main graph stored as float32.
 
     Raises:
-        ModelError: not a `.tflite`, or damaged.
+        ModelError: the file is not a `.tflite`, or damaged.
     """
     model = file.parse(data, path)
     try:
@@ -37,10 +37,10 @@ def widened(data: bytes, path: Path) -> bytes:
 
 
 def narrowed(data: bytes, path: Path) -> bytes:
-    """The bytes of the same file with its float32 weights in float16, each where that holds the very same numbers.
+    """The bytes of the same file with those float32 weights stored as float16 that float16 holds exactly.
 
     Raises:
-        ModelError: not a `.tflite`, or damaged.
+        ModelError: the file is not a `.tflite`, or damaged.
     """
     model = file.parse(data, path)
     tensors, graph = costs.Tensors(model), model.subgraphs[0]
@@ -55,7 +55,7 @@ def narrowed(data: bytes, path: Path) -> bytes:
 
 
 def _drop_unread_data(model: Any) -> None:
-    """Forget the bytes of buffers that no tensor and no metadata speak of any more."""
+    """Remove the bytes of buffers that no tensor and no metadata refers to."""
     read = {int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors or []}
     read |= {int(entry.buffer) for entry in model.metadata or []}
     for number, buffer in enumerate(model.buffers):
@@ -69,7 +69,7 @@ def _values(model: Any, index: int) -> np.ndarray[Any, Any]:
 
 
 def _narrow(model: Any, index: int) -> Any:
-    """Store a constant in 16 bits under another name, and return the operator that widens it."""
+    """Store a constant in 16 bits under another name, and return the DEQUANTIZE that converts it to 32 bits."""
     graph = model.subgraphs[0]
     wide, narrow, buffer = graph.tensors[index], schema.TensorT(), schema.BufferT()
     stored = half(_values(model, index))
@@ -103,7 +103,7 @@ def _widen(model: Any) -> None:
         tensor = graph.tensors[index]
         tensor.type, tensor.buffer = schema.TensorType.FLOAT32, _widened(model, tensor.buffer)
     for index in halves - read:
-        graph.tensors[index].buffer = 0  # nothing reads it
+        graph.tensors[index].buffer = 0  # no operator reads it
 
 
 def _is_stored_half(model: Any, tensor: Any) -> bool:
@@ -112,7 +112,7 @@ def _is_stored_half(model: Any, tensor: Any) -> bool:
 
 
 def _widened(model: Any, number: int) -> int:
-    """A new buffer with the values of an old one in 32 bits."""
+    """Add a buffer with the values of buffer `number` in 32 bits, and return its number."""
     buffer = schema.BufferT()
     wide = np.frombuffer(bytes(model.buffers[number].data), np.float16).astype(np.float32)
     buffer.data = np.frombuffer(wide.tobytes(), np.uint8)

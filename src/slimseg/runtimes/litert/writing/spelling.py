@@ -1,12 +1,12 @@
-"""What XNNPACK has no 8-bit kernel for, in a spelling for which it has some.
+"""Rewrites activations for which XNNPACK has no 8-bit kernel as equivalent operators for which it has one.
 
-    Given   y = ReLU(x) on its own, because something else reads x, too (residual networks with activations first)
-    Result  y = ReLU(1 · x): a multiplication by one with the activation fused, the same numbers bit for bit
+    Given   y = ReLU(x) that cannot be fused, since x has another reader, too (pre-activation residual networks)
+    Result  y = ReLU(1 · x): a multiplication by one with the activation fused, with bit-identical results
     Given   y = hard-swish(x)
-    Result  y = x · (ReLU6(x + 3) · ⅙), the inner ranges known beforehand; XNNPACK makes one table look-up of all three
+    Result  y = x · (ReLU6(x + 3) · ⅙), with known inner ranges; XNNPACK turns all three into one table look-up
 
-Alone, such an activation falls off XNNPACK in int8 and takes the delegate's parts before and behind it asunder:
-prisma-net's int8 file is three times faster for the first, a MobileNetV3 decoder's 1.7 times for the second.
+In int8, XNNPACK does not run such a separate activation, which splits the delegated part in two: the first rewriting
+makes prisma-net's int8 file three times faster, the second a MobileNetV3 decoder's 1.7 times.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ _FUSABLE = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6, Op.RELU_N1_TO_1: Fused.R
 
 
 def for_int8(model: Any, leave: Collection[str] = ()) -> dict[str, tuple[float, float]]:
-    """Spell the lone activations of a float `ModelT` so that its int8 form stays on XNNPACK; in place.
+    """Rewrite separate activations of a float `ModelT`, in place, so that XNNPACK runs its int8 form.
 
-    `leave` are names of tensors whose operators keep their spelling: they stay in float32.
+    Args:
+        leave: names of tensors whose operators are not rewritten, because they stay in float32.
 
-    Returns: (min, max) by name of the activations that it adds.
+    Returns:
+        (min, max) of the tensors that this adds, by name.
     """
     speller = _Speller(model)
     for operator in list(speller.graph.operators or []):
@@ -39,13 +41,13 @@ def for_int8(model: Any, leave: Collection[str] = ()) -> dict[str, tuple[float, 
 
 
 class _Speller:
-    """Rewrites one file's operators; `ranges` grows as it goes."""
+    """Rewrites one file's operators, and collects the ranges of new tensors in `ranges`."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.graph = model.subgraphs[0]
         self.ranges: dict[str, tuple[float, float]] = {}
-        self.parts: dict[str, str] = {}  # by result of an operator that it adds: that of the layer's last
+        self.parts: dict[str, str] = {}  # by name of an added operator's result, the name of the layer's last result
         self.constants: dict[float, int] = {}
 
     def respell(self, operator: Any) -> None:
@@ -85,7 +87,7 @@ class _Speller:
         return operator
 
     def _activation(self, like: int, suffix: str, highest: float) -> int:
-        """A new tensor of the same shape, between 0 and `highest`."""
+        """Add a tensor of the shape of `like`, with values between 0 and `highest`, and return its index."""
         other = self.graph.tensors[like]
         name = other.name + f"_{suffix}".encode()
         self.ranges[name.decode(errors="replace")] = (0.0, highest)
@@ -93,7 +95,7 @@ class _Speller:
         return self._tensor(name, other.shape, 0)
 
     def _constant(self, value: float) -> int:
-        """The index of a constant, stored once."""
+        """The index of a constant; equal constants are stored once."""
         if value not in self.constants:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(np.full(1, value, np.float32).tobytes(), np.uint8)
@@ -111,7 +113,7 @@ class _Speller:
 
 
 def operator_code(model: Any, code: int) -> int:
-    """The index of an operator code in a `ModelT`, added where it has none."""
+    """The index of an operator code in a `ModelT`; the code is added if it is missing."""
     for index, entry in enumerate(model.operatorCodes):
         if costs.op_code(entry) == code:
             return index

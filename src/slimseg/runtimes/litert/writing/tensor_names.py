@@ -1,4 +1,4 @@
-"""Names that tell the tensors of a file apart: ranges go by name, and some converters give one name twice."""
+"""Makes the names of a file's tensors unique: ranges are stored by name, and some converters use a name twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def make_unique(model: Any) -> None:
-    """Give every later tensor of a `ModelT` that has another's name, or none, one of its own; in place."""
+    """Rename every tensor of a `ModelT` that has no name or that of an earlier tensor; in place."""
     taken = {tensor.name for graph in model.subgraphs for tensor in graph.tensors if tensor.name}
     seen: set[bytes] = set()
     for graph in model.subgraphs:

@@ -1,10 +1,10 @@
 """Write a Graph as a float `.tflite`: NHWC, scales and shifts folded, activations and pads fused; weights in 32 or 16
-bits, arithmetic in 32.
+bits, arithmetic in 32 bits.
 
-Every operator's output tensor is named after the node whose value it holds, so the ranges of a calibration and the
-graph speak of the same things; the operator itself is named after the node that works in it (`layer_names`), so a
-profile and the graph do. Milliseconds, no compiler in between. A graph with opaque
-nodes goes through `litert_torch` (an optional extra) instead, where names are its own.
+An operator's output tensor is named after the node whose value it holds, so that calibrated ranges can be matched to
+the graph; the operator itself is named after the layer that it computes (`layer_names`), so that profiles can be, too.
+Writing takes milliseconds and needs no compiler. A graph with opaque nodes is written by `litert_torch` (an optional
+extra) instead, which chooses its own names.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ from slimseg.runtimes.lowering import without_lowering
 
 @dataclass(frozen=True)
 class Written:
-    """The file's bytes, and for every output tensor the graph nodes that its operator computes."""
+    """The file's bytes, and for every output tensor the graph nodes that its operator computes, in `covers`."""
 
     data: bytes
     covers: dict[str, tuple[str, ...]]
-    names: Mapping[str, OperatorName] = field(default_factory=dict)  # by result, see `layer_names`
+    names: Mapping[str, OperatorName] = field(default_factory=dict)  # operators' names by result, see `layer_names`
 
 
 def write(graph: Graph, path: Path, storage: Storage = "float32") -> dict[str, tuple[str, ...]]:
     """Write `graph` to `path` atomically; returns which nodes each operator (by tensor name) computes.
 
-    `storage` is that of the weights; all is computed in float32.
+    Args:
+        storage: type of the stored weights; the arithmetic is float32.
 
     Raises:
-        Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
-        OutputError: the place cannot be written.
+        Unsupported: a layer cannot be expressed in TFLite, and `litert-torch` is not installed or refuses it, too.
+        OutputError: `path` cannot be written.
     """
     written = serialise(graph, storage)
     file.save(written.data, path)
@@ -57,7 +58,7 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
     """The `.tflite` bytes of a graph.
 
     Raises:
-        Unsupported: a layer cannot be said in TFLite, and `litert-torch` is not there to try.
+        Unsupported: a layer cannot be expressed in TFLite, and `litert-torch` is not installed or refuses it, too.
     """
     folded = fold_scales(graph)
     unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
@@ -70,11 +71,11 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
 
 
 class _Writer:
-    """Walks the folded graph once, in order."""
+    """Writes the layers of the folded graph, in order."""
 
     def __init__(self, graph: Graph, folded: Mapping[str, tuple[str, ...]], storage: Storage) -> None:
         self.graph = graph
-        self.folded = folded  # layers that went into others, by those
+        self.folded = folded  # by layer, the names of the layers that were folded into it
         self.builder = ModelBuilder(storage)
         self.tensors: dict[fx.Node, int] = {}
         self.covers: dict[str, tuple[str, ...]] = {}
@@ -118,7 +119,7 @@ class _Writer:
             self.names[result] = OperatorName(node.name, covers) if whole else OperatorName(result, (node.name,))
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
-        """The last node that the same operator computes, and the activation that it fuses."""
+        """The last node that the operator of `node` computes, and the activation fused with it."""
         reader = only_consumer(node)
         if isinstance(layer, ops.Slice) and reader is not None and self._drops_axis(node, layer, reader):
             return reader, lowering.Fused.NONE
@@ -130,13 +131,13 @@ class _Writer:
         return node, lowering.Fused.NONE
 
     def _drops_axis(self, node: fx.Node, layer: ops.Slice, reader: fx.Node) -> bool:
-        """`x[..., 1]`: a slice of one place, then a reshape that only drops its axis."""
+        """Whether a slice of length 1 is followed by a reshape that only drops its axis, as in `x[..., 1]`."""
         reshape = self.graph.layer_as(reader, ops.Reshape)
         if reshape is None or layer.stop - layer.start != 1:
             return False
         kept, dropped = self.graph.shape(node), self.graph.shape(reader)
         order = TO_NHWC if len(kept) == 4 else tuple(range(len(kept)))
-        in_file_order = reshape.channels_last or layer.dim == 1  # without channels both orders are one
+        in_file_order = reshape.channels_last or layer.dim == 1  # without channels the orders are the same
         return in_file_order and dropped == tuple(kept[dim] for dim in order if dim != layer.dim)
 
     def _sources(self, node: fx.Node) -> tuple[list[fx.Node], tuple[int, int, int, int], tuple[str, ...]]:
@@ -159,7 +160,7 @@ def _with_litert_torch(graph: Graph, unknown: str) -> Written:
     example = torch.zeros(1, *graph.input_size, graph.input_shape[1])
     try:
         with warnings.catch_warnings(), scratch.folder() as folder:
-            warnings.simplefilter("ignore")  # its own and its dependencies' deprecations
+            warnings.simplefilter("ignore")  # deprecations in litert_torch and its dependencies
             path = folder / "model.tflite"
             litert_torch.convert(_Nhwc(graph.module).eval(), (example,)).export(str(path))
             return Written(file.embed_description(path.read_bytes(), graph.description), {})
@@ -169,7 +170,7 @@ def _with_litert_torch(graph: Graph, unknown: str) -> Written:
 
 
 class _Nhwc(nn.Module):
-    """The network with NHWC at both ends, as every slimseg file has it."""
+    """The network with input and output in NHWC, like every file of slimseg."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""How each layer of the vocabulary is said in ncnn: one function per layer class, torch's NCHW on both sides.
+"""Lowerings of all layers of the vocabulary to ncnn: one function per layer class, torch's NCHW on both sides.
 
 A lowering adds layers to the net and returns the blob that holds the node's value, or raises Unsupported with the
-reason. It stands in one of the files here, whose table `LOWERINGS` names its class. ncnn has no batch, and a blob that
-global pooling made flat stays flat, (C,) for (C, 1, 1), until somebody needs a map: ncnn multiplies such a blob with a
-map channel by channel.
+reason. Each file here has a table `LOWERINGS` of its functions by layer class. ncnn has no batch dimension. A result of
+global pooling stays flat, (C,) instead of (C, 1, 1), until a layer needs a map: ncnn multiplies a flat blob and a map
+channel by channel.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ REFUSALS: Refusals = {ops.ArgMax: "ncnn's ArgMax gives one number for a whole bl
 
 
 def fuses(layer: nn.Module | None) -> bool:
-    """Whether ncnn's layer can apply an activation to its result."""
+    """Whether ncnn's layer can apply a fused activation to its result."""
     return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not convolution.is_scale(layer)
 
 
 def pads(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
-    """Whether ncnn's layer pads its input by itself, on each side as it is told."""
+    """Whether ncnn's layer pads its input itself, with any amount on each side."""
     return isinstance(layer, nn.Conv2d) and not convolution.is_scale(layer)
 
 

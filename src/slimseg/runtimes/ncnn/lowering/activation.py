@@ -1,4 +1,4 @@
-"""Activations: within the layer before where ncnn can fuse them, else in place."""
+"""Activations: fused with the layer before them if ncnn can do that, else separate layers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, axis, c
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 LARGEST = 3.4028234e38
-_SIXTH, _HALF = 1 / 6, 0.5  # torch's hard sigmoid is x/6 + 1/2 between 0 and 1; ncnn's default slope is another
+_SIXTH, _HALF = 1 / 6, 0.5  # torch's hard sigmoid is x/6 + 1/2 between 0 and 1; ncnn's default slope differs
 
 
 def fused(layer: nn.Module | None) -> Mapping[int, Param]:
-    """The activation as a convolution's parameters 9 (its kind) and 10 (its numbers); empty if none can take it."""
+    """The activation as a convolution's parameters 9 (its kind) and 10 (its numbers); empty if it cannot be fused."""
     if isinstance(layer, nn.ReLU):
         return {9: 1}
     if isinstance(layer, nn.LeakyReLU):
         return {9: 2, 10: (float(layer.negative_slope),)}
     if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
         return {9: 2, 10: (float(layer.weight),)}
-    if isinstance(layer, nn.Hardtanh):  # ReLU6 is one
+    if isinstance(layer, nn.Hardtanh):  # includes ReLU6
         return {9: 3, 10: (_finite(layer.min_val), _finite(layer.max_val))}
     if isinstance(layer, nn.Sigmoid):
         return {9: 4}
@@ -63,7 +63,7 @@ def prelu(net: Net, step: Step, layer: nn.PReLU) -> int:
 
 
 def spatial_prelu(net: Net, step: Step, layer: ops.SpatialPReLU) -> int:
-    """max(x, 0) + slope · min(x, 0): ncnn's PReLU has one slope per channel."""
+    """max(x, 0) + slope · min(x, 0), since ncnn's PReLU has only one slope per channel."""
     source = as_map(net, step)
     values = weights(layer.weight.expand(step.shape))
     slopes = constant(net, f"{step.name}_slope", values)
@@ -86,7 +86,7 @@ def gelu(net: Net, step: Step, layer: nn.GELU) -> int:
 
 
 def plain(kind: str) -> Callable[[Net, Step, Any], int]:
-    """A layer without settings."""
+    """A lowering to a layer without parameters."""
     return lambda net, step, layer: unary(net, step, kind)
 
 

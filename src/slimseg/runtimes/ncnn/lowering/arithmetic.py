@@ -21,7 +21,7 @@ _UNARY = {"abs": 0, "neg": 1, "square": 4, "sqrt": 5, "rsqrt": 6, "exp": 7, "log
 
 
 def binary(net: Net, step: Step, layer: nn.Module) -> int:
-    """Two tensors that broadcast against each other: ncnn does it for equal ranks, and for (C,) against (C, H, W)."""
+    """Arithmetic on two tensors with broadcasting: ncnn has it for equal ranks, and for (C,) with (C, H, W)."""
     first, second = step.inputs
     if net.shape(first) == net.shape(second):
         shape = net.shape(first)
@@ -34,14 +34,14 @@ def binary(net: Net, step: Step, layer: nn.Module) -> int:
 
 
 def _one_per_channel(net: Net, step: Step) -> bool:
-    """Whether the flat one of the two inputs is what global pooling left of (C, 1, 1), beside a map of C channels."""
+    """Whether one input is flat from global pooling, (C,) for (C, 1, 1), and the other is a map of C channels."""
     flat, full = sorted(range(2), key=lambda number: len(net.shape(step.inputs[number])))
     channels = net.shape(step.inputs[full])[0]
     return step.input_shapes[flat] == (channels, 1, 1) and step.shape == net.shape(step.inputs[full])
 
 
 def _aligned(net: Net, step: Step, number: int) -> int:
-    """An input with as many dimensions as the result: torch aligns the last ones."""
+    """An input reshaped to as many dimensions as the result, aligned at the last one as in torch."""
     own = step.input_shapes[number]
     shape = (1,) * (len(step.shape) - len(own)) + own
     return as_shape(net, step.inputs[number], shape, f"{step.name}_aligned")
@@ -52,7 +52,7 @@ def function(net: Net, step: Step, layer: ops.Unary) -> int:
 
 
 def affine(net: Net, step: Step, layer: ops.Affine) -> int:
-    """Scale or Bias by channels; a number as an operand; anything else as a constant blob."""
+    """Scale or Bias for values per channel, BinaryOp with a number for a single value, else with a constant blob."""
     scale, shift = layer.scale, layer.shift
     blob = step.inputs[0]
     channels = net.shape(blob)[0]
@@ -70,7 +70,7 @@ def affine(net: Net, step: Step, layer: ops.Affine) -> int:
 
 
 def _per_channel(value: Tensor, shape: Shape) -> Tensor | None:
-    """(1,) or (channels,) of a constant that varies over channels at most; channels come first in `shape`."""
+    """A constant as (1,) or (channels,), or None if it varies over other dimensions; channels come first in `shape`."""
     if value.numel() == 1:
         return value.reshape(1)
     full = (1,) * (len(shape) - value.ndim) + tuple(value.shape)

@@ -38,7 +38,7 @@ def convolution(net: Net, step: Step, layer: nn.Conv2d) -> int:
 
 
 def is_scale(layer: nn.Module) -> bool:
-    """A depthwise 1x1 convolution: what a batch norm that nothing could take in was folded to."""
+    """Whether it is a depthwise 1x1 convolution, the folded form of a batch norm that no other layer could absorb."""
     return (
         isinstance(layer, nn.Conv2d)
         and ops.keeps_channels_apart(layer)
@@ -56,7 +56,7 @@ def _scale(net: Net, step: Step, layer: nn.Conv2d) -> int:
 
 
 def _is_linear(net: Net, step: Step, layer: nn.Conv2d) -> bool:
-    """A 1x1 convolution of what global pooling left flat."""
+    """Whether it is a 1x1 convolution of a flat result of global pooling."""
     flat = len(net.shape(step.inputs[0])) == 1
     return flat and layer.groups == 1 and pair(layer.kernel_size) == (1, 1) and step.shape[1:] == (1, 1)
 
@@ -90,9 +90,9 @@ def _stored(values: object, layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -
 
 
 def transposed_convolution(net: Net, step: Step, layer: nn.ConvTranspose2d) -> int:
-    """Deconvolution, which cuts its whole result; ours and torch's paddings and the crop are one cut of it.
+    """Deconvolution, which crops its full result by torch's padding and the layer's crop together.
 
-    What torch's output_padding adds behind is first taken off the cut there; only what is left is added.
+    torch's output_padding first reduces the crop at the right and bottom; only the rest is added there.
     """
     left, right, top, bottom = getattr(layer, "crop", (0, 0, 0, 0))
     (own_h, own_w), (extra_h, extra_w) = pair(layer.padding), pair(layer.output_padding)
@@ -110,7 +110,7 @@ def transposed_convolution(net: Net, step: Step, layer: nn.ConvTranspose2d) -> i
     kind, (_, outputs, *kernel) = "Deconvolution", layer.weight.shape
     if layer.groups > 1:
         kind, params = "DeconvolutionDepthWise", {**params, 7: layer.groups}
-    # torch has (in, out / groups, kernel), its groups along `in`
+    # torch's weights are (in, out / groups, kernel), with the groups along `in`
     grouped = layer.weight.reshape(layer.groups, -1, outputs, *kernel)
     values = weights(grouped, (0, 2, 1, 3, 4))
     return net.add(kind, step.name, (as_map(net, step),), step.shape, params, _stored(values, layer))

@@ -1,8 +1,8 @@
-"""Nodes that are one layer in ncnn when taken together.
+"""Groups of nodes that are a single layer in ncnn.
 
-slices       Slice [0:a], Slice [a:b], Slice [b:C] of one tensor, all of it      one Slice with three results
+slices       Slice [0:a], Slice [a:b], Slice [b:C] that cover a whole tensor         one Slice with three results
 shuffle      Reshape (g, C/g, H, W), Transpose of the first two, Reshape (C, H, W)   one ShuffleChannel
-             (Zhang et al., "ShuffleNet", 2018, section 3.1), in NHWC the same behind the pixels
+             (Zhang et al., "ShuffleNet", 2018, section 3.1), in NHWC with g and C/g as the last dimensions
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from slimseg.graph.graph import Graph, only_consumer
 
 
 def slices(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """The Slice nodes, this one among them, that cut their source into pieces without rest; [] if they do not."""
+    """The Slice nodes, including `node`, that together cover their source without gaps; [] if they do not."""
     source = node.all_input_nodes[0]
     first = graph.layer_as(node, ops.Slice)
     if first is None:
@@ -32,7 +32,7 @@ def slices(graph: Graph, node: fx.Node) -> list[fx.Node]:
 
 
 def shuffle(graph: Graph, node: fx.Node) -> tuple[list[fx.Node], int] | None:
-    """The three nodes of a channel shuffle that begins here, and its groups."""
+    """The three nodes of a channel shuffle that starts at `node`, and its number of groups; None if there is none."""
     transpose = only_consumer(node)
     back = only_consumer(transpose) if transpose is not None else None
     split, swap = graph.layer_as(node, ops.Reshape), graph.layer_as(transpose, ops.Transpose)

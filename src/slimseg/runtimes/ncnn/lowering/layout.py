@@ -1,4 +1,4 @@
-"""What moves values about: concatenation, padding, slicing, reshaping."""
+"""Layers that mainly move values: concatenation, padding, slicing, reshaping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimseg.runtimes.ncnn.lowering.resize import every
 from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_map, as_shape, axis, crop, volume
 from slimseg.runtimes.ncnn.net import Net, Param
 
-# Permute's orders: the source's dimensions in the result, innermost first (w is the last of torch's).
+# Permute's orders by index: the source's dimensions as the result has them, innermost first (w is torch's last).
 _ORDERS = {
     2: ("wh", "hw"),
     3: ("whc", "hwc", "wch", "cwh", "hcw", "chw"),
@@ -20,7 +20,7 @@ _ORDERS = {
         *("wdch", "dwch", "wcdh", "cwdh", "dcwh", "cdwh", "hdcw", "dhcw", "hcdw", "chdw", "dchw", "cdhw"),
     ),
 }
-_NAMES = {2: "hw", 3: "chw", 4: "cdhw"}  # of torch's dimensions, without batch
+_NAMES = {2: "hw", 3: "chw", 4: "cdhw"}  # names of torch's dimensions, without batch
 PERMUTATIONS: dict[tuple[int, ...], int] = {
     order: _ORDERS[rank].index("".join(_NAMES[rank][dim] for dim in reversed(order)))
     for rank in _NAMES
@@ -34,7 +34,7 @@ def concat(net: Net, step: Step, layer: ops.Concat) -> int:
 
 
 def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
-    """Crop; every so many rows or columns by pooling single pixels."""
+    """Crop; for a step above 1, also pooling of single pixels."""
     along, source = axis(step, layer.dim), as_map(net, step)
     full = net.shape(source)
     begin = tuple(layer.start if i == along else 0 for i in range(len(full)))
@@ -49,7 +49,7 @@ def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
 
 
 def pad(net: Net, step: Step, layer: ops.Pad) -> int:
-    """Padding, Crop, or first the one and then the other."""
+    """Padding, Crop for negative amounts, or Padding followed by Crop."""
     left, right, top, bottom = layer.padding
     amounts = (layer.channels, (top, bottom), (left, right))
     added = [(max(before, 0), max(after, 0)) for before, after in amounts]
@@ -80,12 +80,12 @@ def reshape(net: Net, step: Step, layer: ops.Reshape) -> int:
 
 
 def _is_flat(shape: Shape) -> bool:
-    """Whether CHW and HWC have the values in the same order."""
+    """Whether the values are in the same order in CHW and HWC."""
     return len(shape) != 3 or shape[0] == 1 or volume(shape[1:]) == 1
 
 
 def permute(net: Net, source: int, name: str, order: tuple[int, ...]) -> int:
-    """Dimensions (without batch) in another order; none is moved where only sides of one pixel would be."""
+    """Permute the dimensions (without batch); a Reshape suffices if only dimensions of length 1 move."""
     old = net.shape(source)
     shape = tuple(old[dim] for dim in order)
     moved = [dim for dim in order if old[dim] > 1]

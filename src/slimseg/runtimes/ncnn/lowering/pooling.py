@@ -1,4 +1,4 @@
-"""Pooling. Padding is written out: "valid" windows over explicit sides."""
+"""Pooling, with explicit padding on each side, and "valid" windows over the padded input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map
 from slimseg.runtimes.ncnn.net import Net, Param
 
 MAX, AVERAGE = 0, 1
-_VALID = 1  # pad_mode: no more padding than is said
+_VALID = 1  # pad_mode: no padding besides the explicit amounts
 _GLOBAL, _PAD_MODE, _COUNT_PAD, _ADAPTIVE = 4, 5, 6, 7
 
 
@@ -28,7 +28,7 @@ def average_pool(net: Net, step: Step, layer: nn.AvgPool2d) -> int:
     counted = layer.count_include_pad or padding == (0, 0)
     beyond = [after > own for (_, after), own in zip(_padding(step, layer), padding, strict=True)]
     if layer.ceil_mode and any(beyond):
-        # torch counts its own padding and not what a last window takes beyond it
+        # torch counts the layer's padding, but not the pixels that the last window reaches beyond it
         if layer.count_include_pad and padding != (0, 0):
             raise Unsupported(f"{step.name}: ncnn's average pooling cannot count some of its padding and not the rest")
         counted = False
@@ -48,7 +48,7 @@ def _pool(net: Net, step: Step, layer: nn.MaxPool2d | nn.AvgPool2d, kind: int, m
 def window(
     net: Net, step: Step, kind: int, kernel: tuple[int, int], stride: tuple[int, int], more: dict[int, Param]
 ) -> int:
-    """A Pooling layer with windows (height, width)."""
+    """Add a Pooling layer with windows of `kernel` (height, width), and return the result."""
     params: dict[int, Param] = {0: kind, 1: kernel[1], 11: kernel[0], 2: stride[1], 12: stride[0], _PAD_MODE: _VALID}
     return net.add("Pooling", step.name, (as_map(net, step),), step.shape, {**params, **more})
 
@@ -66,7 +66,7 @@ def adaptive_average_pool(net: Net, step: Step, layer: nn.AdaptiveAvgPool2d) -> 
 
 
 def global_pool(net: Net, step: Step, kind: int) -> int:
-    """One number per channel. ncnn gives it flat, (C,); whatever needs a map makes it one."""
+    """One number per channel. ncnn returns it flat, (C,); a layer that needs a map reshapes it."""
     return net.add("Pooling", step.name, (as_map(net, step),), step.shape[:1], {0: kind, _GLOBAL: 1})
 
 

@@ -1,13 +1,13 @@
-"""Resizing: always to explicit sizes, as a scale that is no integer would be rounded.
+"""Resizing, always to explicit sizes, since ncnn would round a scale that is not an integer.
 
-ncnn's Interp reads where torch does for half_pixel and align_corners, and its nearest is torch's. The others are made
-of it, exactly. For a side of h pixels resized to H:
+ncnn's Interp samples the same positions as torch for half_pixel and align_corners, and its nearest is torch's. The
+other modes are composed of it, exactly. For a side of h pixels resized to H:
 
-    asymmetric       y·h/H for y < H        is align_corners from h + 1 to H + 1, whose step is h/H as well:
+    asymmetric       y·h/H for y < H        equals align_corners from h + 1 to H + 1, whose step is h/H, too:
                                              repeat the last pixel, resize, drop the last result
-    nearest-exact    ⌊(y + ½)·h/H⌋           is every second of ⌊z·h/2H⌋, the odd ones: resize to 2H, drop the
-                                             first, keep every second; where h divides H it is plain nearest
-    nearest, corners ⌊y·(h−1)/(H−1) + ½⌋     is no multiple of a step: GridSample reads where a table says
+    nearest-exact    ⌊(y + ½)·h/H⌋           equals ⌊z·h/2H⌋ at odd z: resize to 2H, drop the first pixel, keep every
+                                             second; if h divides H it equals nearest
+    nearest, corners ⌊y·(h−1)/(H−1) + ½⌋     has no constant step: GridSample reads the positions of a table
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, constan
 from slimseg.runtimes.ncnn.net import Array, Net, Param
 
 _NEAREST, _BILINEAR = 1, 2
-_REPEAT = 1  # Padding's type
+_REPEAT = 1  # Padding's `type`: repeat the border
 
 
 def resize(net: Net, step: Step, layer: ops.Resize) -> int:
     old, new = step.input_shapes[0][1:], step.shape[1:]
-    if len(net.shape(step.inputs[0])) == 1:  # one pixel of global pooling: Interp spreads a flat blob
+    if len(net.shape(step.inputs[0])) == 1:  # one pixel from global pooling: Interp repeats a flat blob
         return _interp(net, step.inputs[0], step.name, step.shape, _NEAREST)
     source = as_map(net, step)
     if old == new:
@@ -41,7 +41,7 @@ def resize(net: Net, step: Step, layer: ops.Resize) -> int:
 
 
 def _bilinear(net: Net, name: str, source: int, shape: Sequence[int], corners: bool) -> int:
-    """ncnn reads two pixels of every side, even of one that has only one."""
+    """Bilinear resize; a side of one pixel is repeated before, since ncnn always reads two pixels of a side."""
     channels, height, width = net.shape(source)
     if corners and any(new == 1 < old for old, new in zip((height, width), shape[1:], strict=True)):
         raise Unsupported(f"{name}: ncnn cannot resize a side to one pixel with align_corners")
@@ -81,14 +81,14 @@ def _nearest(net: Net, step: Step, source: int, layer: ops.Resize) -> int:
 
 
 def _by_table(net: Net, step: Step, source: int) -> int:
-    """Nearest, with the pixel to read for every pixel of the result: (H, W, 2) positions x, y from -1 to 1."""
+    """Nearest neighbour by a table of the position to read for every result pixel: (H, W, 2), x and y from -1 to 1."""
     _, height, width = net.shape(source)
     rows, columns = (
         _position(np.floor(np.arange(new) * ((old - 1) / max(new - 1, 1)) + 0.5), old)
         for old, new in zip((height, width), step.shape[1:], strict=True)
     )
     table = np.stack(np.broadcast_arrays(columns[None, :], rows[:, None]), -1)
-    params: dict[int, Param] = {0: 2, 1: 2, 2: 1}  # nearest, the border beyond it, corners aligned
+    params: dict[int, Param] = {0: 2, 1: 2, 2: 1}  # nearest; repeat the border; align corners
     return net.add("GridSample", step.name, (source, constant(net, f"{step.name}_table", table)), step.shape, params)
 
 
@@ -97,7 +97,7 @@ def _position(index: Array, length: int) -> Array:
 
 
 def every(net: Net, source: int, name: str, shape: Sequence[int], steps: tuple[int, int]) -> int:
-    """Every so many rows and columns from the first: max pooling of single pixels."""
+    """Every `steps[0]`-th row and `steps[1]`-th column from the first, by max pooling of single pixels."""
     params: dict[int, Param] = {0: MAX, 1: 1, 11: 1, 2: steps[1], 12: steps[0], 5: 1}
     return net.add("Pooling", name, (source,), shape, params)
 

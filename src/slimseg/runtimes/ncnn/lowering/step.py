@@ -1,4 +1,4 @@
-"""What every lowering is given, and the few layers that many of them need."""
+"""The argument of every lowering, and layers that many of them need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from slimseg.errors import Unsupported
 from slimseg.runtimes.ncnn.net import Array, Net, Param, Weight
 
 Shape = tuple[int, ...]
-MOST_DIMS = 4  # of an ncnn Mat: (c, d, h, w)
+MOST_DIMS = 4  # most dimensions of an ncnn Mat: (c, d, h, w)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One node to write: its layer, the blobs it reads, the name and shape (without batch) of the one it makes.
+    """One node to write: its layer, the blobs that it reads, the name and shape (without batch) of its result.
 
-    The writer gives that blob the name of the activation where one is fused; the layer keeps this one.
+    If an activation is fused, the writer renames the result to the activation's name; the layer keeps `name`.
     """
 
     node: fx.Node
@@ -30,7 +30,7 @@ class Step:
     fused: Mapping[int, Param]  # the activation that the layer applies to its result, as parameters 9 and 10
     padding: tuple[int, int, int, int]  # (left, right, top, bottom) of a pad node before it
     pad_value: float
-    input_shapes: tuple[Shape, ...]  # torch's, without batch; the first before that padding
+    input_shapes: tuple[Shape, ...]  # torch's, without batch; the first without that padding
     shape: Shape
 
 
@@ -41,7 +41,7 @@ def unbatched(shape: Sequence[int], name: str) -> Shape:
     """(1, C, H, W) to (C, H, W), the shape of an ncnn Mat, which has no batch.
 
     Raises:
-        Unsupported: the first of the dimensions is not the batch of one image, or there are too many of them.
+        Unsupported: the first dimension is not a batch of 1, or there are too many dimensions.
     """
     if len(shape) < 2 or shape[0] != 1 or len(shape) > MOST_DIMS + 1:
         raise Unsupported(f"{name}: ncnn's blobs have one to four dimensions beside the batch, which {shape} is not")
@@ -49,10 +49,10 @@ def unbatched(shape: Sequence[int], name: str) -> Shape:
 
 
 def axis(step: Step, dim: int, source: int = 0) -> int:
-    """Where a dimension of the node's input lies in its Mat, counted from the outermost.
+    """The position in the Mat of a dimension of the node's input, counted from the outermost.
 
     Raises:
-        Unsupported: it is the batch.
+        Unsupported: the dimension is the batch.
     """
     rank = len(step.input_shapes[source]) + 1
     if dim % rank == 0:
@@ -61,30 +61,33 @@ def axis(step: Step, dim: int, source: int = 0) -> int:
 
 
 def _sides(shape: Shape) -> dict[int, Param]:
-    """A shape as the parameters of a layer that makes it."""
+    """A shape as parameters of Reshape or MemoryData."""
     keys = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
     return dict(zip(keys, shape, strict=True))
 
 
 def as_shape(net: Net, blob: int, shape: Shape, name: str) -> int:
-    """The same values in another shape; nothing is added where the blob has it already."""
+    """Reshape a blob and return the result; no layer is added if the blob already has that shape."""
     if net.shape(blob) == shape:
         return blob
     return net.add("Reshape", name, (blob,), shape, _sides(shape))
 
 
 def as_map(net: Net, step: Step, source: int = 0) -> int:
-    """The input in its own shape: (C, 1, 1) that global pooling left as (C,) is made a map again."""
+    """The input in the graph's shape: a flat result of global pooling, (C,), is reshaped to (C, 1, 1)."""
     return as_shape(net, step.inputs[source], step.input_shapes[source], f"{step.name}_map")
 
 
 def unary(net: Net, step: Step, kind: str, params: Mapping[int, Param] | None = None) -> int:
-    """A layer that changes values and leaves their shape."""
+    """Add a layer with one input that keeps its shape, and return the result."""
     return net.add(kind, step.name, step.inputs[:1], net.shape(step.inputs[0]), params)
 
 
 def crop(net: Net, source: int, name: str, begin: Sequence[int], shape: Shape) -> int:
-    """The part of a blob that starts at `begin` and has `shape`; axes that stay whole are not named."""
+    """Add a Crop of a blob that starts at `begin` and has `shape`, and return the result.
+
+    Only axes that are cropped become parameters; if there are none, no layer is added.
+    """
     full = net.shape(source)
     axes = [i for i, length in enumerate(full) if length != shape[i]]
     if not axes:
@@ -94,7 +97,7 @@ def crop(net: Net, source: int, name: str, begin: Sequence[int], shape: Shape) -
 
 
 def constant(net: Net, name: str, values: Array) -> int:
-    """A blob of constants; `values` has the shape of a Mat."""
+    """Add a blob of constants, and return it; `values` has the shape of a Mat."""
     shape = tuple(int(length) for length in values.shape)
     return net.add("MemoryData", name, (), shape, _sides(shape), [Weight(values)])
 

@@ -1,8 +1,8 @@
-"""How each layer of the vocabulary is said in TFLite: one function per layer class, NCHW in, NHWC out.
+"""Lowerings of all layers of the vocabulary to TFLite: one function per layer class, from NCHW to NHWC.
 
-A lowering either emits operators whose last output is the node's tensor, or raises Unsupported with the reason. It
-stands in one of the files here, whose table `LOWERINGS` names its class; `FUSES` are the classes whose operator can
-apply an activation to its result.
+A lowering either emits operators, the last of which gives the node's tensor, or raises Unsupported with the reason.
+Each file here has a table `LOWERINGS` of its functions by layer class; `FUSES` has the classes whose operator can apply
+a fused activation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Activations that no other operator took in."""
+"""Activations that are not fused with another operator."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def spatial_prelu(builder: ModelBuilder, step: Step, layer: ops.SpatialPReLU) ->
 
 
 def hard_sigmoid(builder: ModelBuilder, step: Step, layer: nn.Hardsigmoid) -> int:
-    """min(max(x + 3, 0), 6) · 1/6, the spelling that XNNPACK takes."""
+    """min(max(x + 3, 0), 6) · 1/6, in operators that XNNPACK runs."""
     shifted = builder.tensor(f"{step.name}_shifted", step.shape)
     options = tflite.AddOptionsT()
     options.fusedActivationFunction = Fused.RELU6
@@ -95,7 +95,7 @@ def gelu(builder: ModelBuilder, step: Step, layer: nn.GELU) -> int:
 
 
 def plain(code: int) -> Callable[[ModelBuilder, Step, Any], int]:
-    """An operator without options on the node's inputs."""
+    """A lowering to an operator without options on the node's inputs."""
     return lambda builder, step, layer: unary(builder, step, code)
 
 

@@ -33,7 +33,7 @@ _UNARY = {
 
 
 def binary(builder: ModelBuilder, step: Step, layer: Any) -> int:
-    """Two tensors that broadcast against each other."""
+    """Arithmetic on two tensors that broadcast against each other."""
     if type(layer) in _BINARY:
         return unary(
             builder, step, _BINARY[type(layer)], tflite.MaximumMinimumOptionsT(), Options.MaximumMinimumOptions
@@ -49,7 +49,7 @@ def function(builder: ModelBuilder, step: Step, layer: ops.Unary) -> int:
 
 
 def affine(builder: ModelBuilder, step: Step, layer: ops.Affine) -> int:
-    """MUL, ADD, or one after the other."""
+    """MUL, ADD, or MUL followed by ADD."""
     source, last = step.inputs[0], [name for name in ("scale", "shift") if getattr(layer, name) is not None][-1]
     for name, code, options, kind in (
         ("scale", Op.MUL, tflite.MulOptionsT(), Options.MulOptions),
@@ -66,7 +66,7 @@ def affine(builder: ModelBuilder, step: Step, layer: ops.Affine) -> int:
 
 
 def _broadcastable(value: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A constant of (C, H, W) in the file's order; a single number or one per channel stays flat."""
+    """A constant (C, H, W) permuted to the file's order; a single number or one number per channel becomes flat."""
     if value.ndim != 3:
         return weights(value.reshape(-1) if value.ndim == 0 else value)
     return weights(value.reshape(-1)) if value.shape[1:] == (1, 1) else weights(value, (1, 2, 0))

@@ -44,7 +44,7 @@ def convolution(builder: ModelBuilder, step: Step, layer: nn.Conv2d) -> int:
 def _spatial_padding(
     builder: ModelBuilder, step: Step, kernel: Any, stride: Any, dilation: Any, own: Any
 ) -> tuple[int, int]:
-    """(input tensor, SAME or VALID), with a PAD operator only where neither mode says the same."""
+    """The input tensor and SAME or VALID; a PAD operator is added only if neither mode gives the same padding."""
     (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = pair(kernel), pair(stride), pair(dilation)
     own_h, own_w = pair(own)
     left, right, top, bottom = step.padding
@@ -86,13 +86,13 @@ def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTran
 
 
 def _origin(layer: nn.ConvTranspose2d) -> tuple[int, int]:
-    """(top, left): pixels that padding and crop cut before the result begins."""
+    """(top, left): pixels that padding and crop remove above and to the left of the result."""
     left, _, top, _ = getattr(layer, "crop", (0, 0, 0, 0))
     return pair(layer.padding)[0] + top, pair(layer.padding)[1] + left
 
 
 def _transposed_extent(step: Step, layer: nn.ConvTranspose2d) -> tuple[tuple[int, ...], int, tuple[int, int] | None]:
-    """The operator's output shape and padding, and (top, left) to cut from it where neither SAME nor VALID will do."""
+    """The operator's output shape and padding, and (top, left) to crop if neither SAME nor VALID gives the result."""
     sides = list(
         zip(
             step.shape[1:3],

@@ -1,4 +1,4 @@
-"""What moves values about: concatenation, padding, slicing, resizing, reshaping."""
+"""Layers that mainly move values: concatenation, padding, slicing, resizing, reshaping, reductions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def concat(builder: ModelBuilder, step: Step, layer: ops.Concat) -> int:
 
 
 def slice_(builder: ModelBuilder, step: Step, layer: ops.Slice) -> int:
-    """SLICE; STRIDED_SLICE where it takes steps, or drops the axis of which it keeps one place."""
+    """SLICE, or STRIDED_SLICE if the slice has a step above 1 or drops its axis."""
     axis, rank = nhwc_dim(step, layer.dim), len(step.input_shapes[0])
     begin = [0] * rank
     begin[axis] = layer.start
@@ -70,7 +70,7 @@ def resize(builder: ModelBuilder, step: Step, layer: ops.Resize) -> int:
 
 
 def pad(builder: ModelBuilder, step: Step, layer: ops.Pad) -> int:
-    """PAD, SLICE where it crops, or first the one and then the other."""
+    """PAD, SLICE for negative amounts (a crop), or PAD followed by SLICE."""
     left, right, top, bottom = layer.padding
     amounts = ((top, bottom), (left, right), layer.channels)
     added = [(max(before, 0), max(after, 0)) for before, after in amounts]
@@ -98,7 +98,7 @@ def reshape(builder: ModelBuilder, step: Step, layer: ops.Reshape) -> int:
 
 
 def _is_flat(shape: Sequence[int]) -> bool:
-    """Whether NCHW and NHWC have the values in the same order."""
+    """Whether the values are in the same order in NCHW and NHWC."""
     return len(shape) != 4 or shape[3] == 1 or math.prod(shape[1:3]) == 1
 
 

@@ -1,4 +1,4 @@
-"""Pooling: windows where TFLite's SAME or VALID puts them, or an explicit pad before."""
+"""Pooling with TFLite's SAME or VALID padding, or with an explicit pad before it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOWEST = float(np.finfo(np.float32).min)
 def max_pool(builder: ModelBuilder, step: Step, layer: nn.MaxPool2d) -> int:
     if pair(layer.dilation) != (1, 1):
         raise Unsupported(f"{step.name}: TFLite has no dilated max pooling")
-    # After a ReLU zeros never win, and a zero pad is one that XNNPACK folds and int8 can hold.
+    # After a ReLU, zero padding does not change the maximum; XNNPACK fuses it, and int8 can represent it.
     return _pool(builder, step, Op.MAX_POOL_2D, layer, 0.0 if _follows_relu(step) else LOWEST, same=True)
 
 
@@ -44,7 +44,12 @@ def average_pool(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
 def _pool(
     builder: ModelBuilder, step: Step, code: int, layer: nn.MaxPool2d | nn.AvgPool2d, value: float, same: bool
 ) -> int:
-    """`same`: TFLite's SAME padding, which takes no part in the result, is meant where it is as wide."""
+    """A pooling operator, with a pad before it if necessary.
+
+    Args:
+        value: value of an explicit pad.
+        same: whether padding does not take part in the result, so that TFLite's SAME is used where it is as wide.
+    """
     kernel, stride = pair(layer.kernel_size), pair(layer.stride)
     wanted = reached_padding(layer, step.input_shapes[0][1:3], step.shape[1:3])
     source, padding = step.inputs[0], tflite.Padding.VALID
@@ -58,7 +63,7 @@ def _pool(
 
 
 def _is_same(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
-    """Whether the windows lie where TFLite's SAME padding puts them."""
+    """Whether the windows are at the positions of TFLite's SAME padding."""
     lengths = zip(step.input_shapes[0][1:3], step.shape[1:3], strict=True)
     settings = zip(lengths, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
     return all(

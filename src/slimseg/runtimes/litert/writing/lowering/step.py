@@ -1,4 +1,4 @@
-"""What every lowering is given, and the few operators that many of them need."""
+"""The argument of every lowering, and operators that many of them need."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Fused = tflite.ActivationFunctionType
 
 @dataclass(frozen=True)
 class Step:
-    """One node to write: its layer, the tensors it reads, the name and NHWC shape of the one it makes.
+    """One node to write: its layer, the tensors that it reads, the name and NHWC shape of its result.
 
-    The writer gives that tensor the name of the activation where one is fused.
+    If an activation is fused, the writer renames the result to the activation's name.
     """
 
     node: fx.Node
@@ -31,21 +31,21 @@ class Step:
     name: str
     fused: int  # activation that the operator applies to its result
     padding: tuple[int, int, int, int]  # zero padding (left, right, top, bottom) of a pad node before it
-    input_shapes: tuple[tuple[int, ...], ...]  # NHWC; the first before that padding
-    shape: tuple[int, ...]  # NHWC
+    input_shapes: tuple[tuple[int, ...], ...]  # NHWC; the first without that padding
+    shape: tuple[int, ...]  # NHWC, of the result
 
 
 Lowerings = dict[type[nn.Module], Callable[[ModelBuilder, Step, Any], int]]
 
 
 def nhwc_dim(step: Step, dim: int) -> int:
-    """Where a dimension of the node's input lies in the file."""
+    """The position in the file (NHWC) of a dimension of the node's input."""
     rank = len(step.input_shapes[0])
     return TO_NCHW[dim % rank] if rank == 4 else dim % rank
 
 
 def unary(builder: ModelBuilder, step: Step, code: int, options: Any = None, kind: int = 0, version: int = 1) -> int:
-    """An operator that reads the node's inputs as they are."""
+    """Add an operator that reads all inputs of the node unchanged, and return its result."""
     target = builder.tensor(step.name, step.shape, builder.dtype(step.inputs[0]))
     builder.operator(code, step.inputs, target, options, kind, version)
     return target
@@ -59,7 +59,12 @@ def pad_operator(
     amounts: Any,
     value: float,
 ) -> int:
-    """`amounts` are (before, after) for height, width and, if more than nothing, channels."""
+    """Add PAD, or PADV2 for a `value` other than 0, and return its result.
+
+    Args:
+        shape: NHWC shape of the result.
+        amounts: (before, after) for height and width, and optionally for channels.
+    """
     target = builder.tensor(name, shape)
     table = builder.constant(f"{name}_amounts", np.asarray([(0, 0), *amounts, (0, 0)][:4], np.int32))
     if value == 0.0:
@@ -71,7 +76,7 @@ def pad_operator(
 
 
 def slice_operator(builder: ModelBuilder, source: int, begin: Sequence[int], step: Step) -> int:
-    """The part of `source` that starts at `begin` and has the node's shape."""
+    """Add a SLICE of `source` that starts at `begin` and has the node's shape, and return its result."""
     start = builder.constant(f"{step.name}_begin", np.asarray(begin, np.int32))
     size = builder.constant(f"{step.name}_size", np.asarray(step.shape, np.int32))
     target = builder.tensor(step.name, step.shape, builder.dtype(source))
