@@ -1,4 +1,4 @@
-"""Names: what a source calls a layer becomes a legal, unused name of a node that a reader still recognises."""
+"""Node names: legal and unused, made from a layer's name in the source so that a reader still recognises it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Container
 from torch import fx, nn
 
 _LONGEST = 100  # characters
-_READ = 10_000  # characters of what a source calls a layer: a file may hold a name of any length
-# What a name would mean in the module that it is a layer of, or in that module's generated code.
+_READ = 10_000  # characters read of a layer's name in the source: a file may hold a name of any length
+# Names that already mean something else in the module that holds the layers, or in the module's generated code.
 _OF_FX = ("self", "inf", "nan", "torch", "device", "fx_pytree", "pytree")
 _TAKEN = frozenset((*keyword.kwlist, *dir(builtins), *dir(nn.Module()), *dir(fx.GraphModule), *_OF_FX))
 
@@ -26,7 +26,7 @@ def node_name(text: str) -> str:
 
 
 def legal(name: str) -> str:
-    """`name` where it begins with a letter and means nothing else, otherwise with `layer_` before it."""
+    """`name` if it begins with a letter and is not reserved, otherwise `name` with `layer_` before it."""
     return name if name[:1].isalpha() and name not in _TAKEN else f"layer_{name}"
 
 
