@@ -210,7 +210,7 @@ def _cut(graph: Graph, name: str, rule_of: Callable[[Operator], CutRule | None],
 
 
 def _output_layers(graph: Graph) -> set[str]:
-    """Layers whose channels are those of the result."""
+    """Names of the layers that make the channels of the network's output, and of the nodes after them."""
     names: set[str] = set()
     waiting = [graph.output]
     while waiting:

@@ -1,4 +1,4 @@
-"""Edits on a Graph: splice a block in, cut a part out, bring it to another input size.
+"""Edits on a Graph: insert a block, extract a part, change the input size.
 
 Every function returns a new legal Graph and does not change the one it was given.
 """

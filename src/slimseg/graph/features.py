@@ -1,4 +1,4 @@
-"""Read a network's inner values while it runs, and run parts of it from given values."""
+"""Record a network's intermediate values while it runs, and run it from given intermediate values."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ FOLDED: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)  # classes that do not o
 
 
 def fold_scales(graph: Graph) -> Graph:
-    """A copy in which every batch norm and affine layer that can is folded into the layer before it.
+    """A copy in which every batch norm and affine layer is folded into the layer before it, if possible.
 
-    A batch norm that cannot be folded becomes a depthwise 1x1 convolution; an affine layer that cannot, stays.
+    A batch norm that cannot be folded becomes a depthwise 1x1 convolution; such an affine layer stays as it is.
     """
     result = graph.copy()
     for node in list(result.layers()):
@@ -83,7 +83,7 @@ def _per_channel(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def scaled(layer: Mixing, scale: Tensor, shift: Tensor) -> Mixing:
-    """A copy of `layer` that gives scale·y + shift where it gave y; both (out channels,)."""
+    """A copy of `layer` whose output is scale·y + shift instead of y; `scale` and `shift` are (out channels,)."""
     result = copy.deepcopy(layer)
     weight = layer.weight.detach()
     if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, ...), the groups along `in`

@@ -1,7 +1,7 @@
 """The one model representation: a torch.fx graph over a small vocabulary, and the meaning of its input and output.
 
-Nodes are `call_module` of a class in `vocabulary.OPERATORS`; whatever else a source model contains stays as an opaque
-`call_function` node. Activations are NCHW with batch 1. Every node carries its output shape in `meta["shape"]`.
+Nodes are `call_module` of a class in `vocabulary.OPERATORS`; all other operations of a source model stay as opaque
+`call_function` nodes. Activations are NCHW with batch 1. Every node has its output shape in `meta["shape"]`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Graph:
         self.input_shape = input_shape
         self.description = description or Description()
         self.name = name
-        self.source: Path | None = None  # the deployable file that it was opened from, if it was one
-        self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
+        self.source: Path | None = None  # the deployable file that it was opened from, if any
+        self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty for a model in memory
         self.weights: Weights = "float32"  # the precision of the weights in the file; in memory they are float32
-        self.is_quantised = False  # whether it was opened from a file of integers, with its weights de-quantised
+        self.is_quantised = False  # whether it was opened from a quantised file; its weights are then dequantised
         self.own_runtime: OwnRuntime | None = None  # runs the source that it was opened from; None if nothing can
         self.source_check = SourceCheck(reason="it was not opened from a file or module, or without verify")
         self.guess = ""  # where its preprocessing was guessed from; empty if the user or the file gave it
@@ -62,7 +62,7 @@ class Graph:
         return self.module(x)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        """What it is at a glance: "<Graph camvid_unet: 352x480, 23 layers, 5.86 million parameters, logits>"."""
+        """A summary: "<Graph camvid_unet: 352x480, 23 layers, 5.86 million parameters, logits>"."""
         height, width = self.input_size
         params = sum(each.numel() for each in self.module.parameters())
         layers = sum(1 for _ in self.layers())

@@ -31,7 +31,7 @@ def legal(name: str) -> str:
 
 
 def unused(wanted: str, taken: Container[str]) -> str:
-    """`wanted`, with a number behind it where that is taken."""
+    """`wanted`, with a number appended if that name is taken."""
     name, number = wanted, 1
     while name in taken:
         number += 1
@@ -40,7 +40,7 @@ def unused(wanted: str, taken: Container[str]) -> str:
 
 
 class Names:
-    """Hands out names that were not handed out before, however many layers a file calls the same."""
+    """Gives out names without repetition, quickly even if a file has many layers of the same name."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
@@ -50,7 +50,7 @@ class Names:
         return len(self._taken)
 
     def new(self, wanted: str) -> str:
-        """`wanted`, with a number behind it where that is taken."""
+        """`wanted`, with a number appended if that name is taken."""
         name = wanted
         while name in self._taken:
             number = self._numbers[wanted] = self._numbers.get(wanted, 1) + 1

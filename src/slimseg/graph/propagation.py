@@ -76,7 +76,7 @@ def _by_running(module: fx.GraphModule, input_shape: Shape) -> None:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             _ShapeRecorder(module).run(torch.empty(input_shape))
-    except Exception as error:  # whatever an operator raises for a shape it does not fit
+    except Exception as error:  # an operator may raise any exception for a shape that does not fit
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise GraphError(f"an input of {input_shape} does not fit the network: {reason}") from error
     finally:

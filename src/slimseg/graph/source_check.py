@@ -15,7 +15,7 @@ class OwnRuntime(Protocol):
 
     @property
     def name(self) -> str:
-        """ "LiteRT", "onnxruntime", "PyTorch" or "Keras"."""
+        """The runtime's name: "LiteRT", "onnxruntime", "PyTorch" or "Keras"."""
 
     @property
     def is_half(self) -> bool:

@@ -4,7 +4,7 @@ A network of 8-bit values roughly doubles a small difference in every layer: if 
 way, one pixel in 200 changes class in the end. Training can use real numbers on 8-bit grids, but evaluation therefore
 rounds exactly as the runtime does:
 
-    convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even           (x, w, b whole numbers)
+    convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even                (x, w, b integers)
     sum           (a · m_a + b · m_b + ½·2ᵏ) >> k,     m = round(2ᵏ · s/s_y),   k = 20 − ⌊log₂ of the larger s/s_y⌋
     conversion    (x · m + ½·2⁸) >> 8,                 m = round(2⁸ · s_x/s_y)
     leaky ReLU    (x · m + ½·2⁸) >> 8,                 m as above, times the slope where x is negative

@@ -35,7 +35,7 @@ Array = NDArray[Any]
 PERCENTILE = 99.99
 STEPS = 255  # number of steps of an 8-bit grid
 _SHARES = np.arange(1, 101) / 100  # candidates for an end of a range, as shares of the outermost value
-_ROUNDS = 4  # of searching one end, then the other
+_ROUNDS = 4  # most rounds of searching one end, then the other
 _BLOCK = 8  # images measured between two updates of the progress bar
 
 

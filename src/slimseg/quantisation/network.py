@@ -52,7 +52,7 @@ def file_form(graph: Graph) -> Graph:
 
 
 class QuantisedNetwork(nn.Module):
-    """Runs a graph as its int8 file would. `network` holds the trained weights, `factors` the learnt ranges.
+    """Computes the same as a graph's int8 file. `network` has the trained weights, `factors` the learnt ranges.
 
     A range is learnt as the logarithms of two factors on its ends, so that signs cannot change and steps are relative.
     """

@@ -1,4 +1,4 @@
-"""The post-training schemes as candidates, and the choice among their files."""
+"""The post-training quantisation schemes as candidates, and the choice of the best file."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _spelling(graph: Graph, node: fx.Node) -> _Spelling | None:
 
 
 def _gated(graph: Graph, node: fx.Node) -> _Spelling | None:
-    """x · g(x), or x · g(x) / 6 with the division last."""
+    """A hard-swish x · g(x), or x · g(x) / 6 with the division last, if it ends in this node."""
     if (scale := _scale(graph, node)) is not None:
         product = producer(node)
         if math.isclose(scale, 1 / 6, rel_tol=1e-6) and only_consumer(product) is node:

@@ -1,6 +1,6 @@
 """Remove layers that undo each other, do nothing, or whose result is not used (article, section 2: move less).
 
-    Given   two transposes, reshapes or pads in a row          Result  one, or none where they undo each other
+    Given   two transposes, reshapes or pads in a row          Result  one, or none if they undo each other
     Given   a slice, pad, resize, cast, pool or scale that returns its input unchanged  Result  none
     Given   channels computed and then cut off                 Result  a convolution without them
     Given   the same layer twice on the same input             Result  one of them

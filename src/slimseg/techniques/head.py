@@ -164,7 +164,7 @@ def _without_end(graph: Graph, kind: OutputKind) -> Graph:
 
 
 def _resize_late(graph: Graph, resize: str, convolution: str) -> Graph:
-    # The pair's result keeps the convolution's name, as every edit's target does.
+    # The last of the two layers gets the convolution's name, as every edit keeps the name of its target.
     result = edit.renamed(edit.swap(graph, resize, convolution), convolution, f"{convolution}_reduced")
     return edit.renamed(result, resize, convolution)
 

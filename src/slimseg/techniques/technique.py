@@ -97,5 +97,5 @@ class Technique(Protocol):
 
 
 def dimensions(graph: Graph, node: fx.Node) -> str:
-    """A layer's output shape as reasons quote it: "32x64x64" of (1, 32, 64, 64)."""
+    """A layer's output shape without the batch, as reasons quote it: "32x64x64" for (1, 32, 64, 64)."""
     return "x".join(str(length) for length in graph.shape(node)[1:])

@@ -197,9 +197,9 @@ def _fabric(schedule: Schedule) -> Fabric:
 
 @functools.cache
 def _part_at_exit() -> None:
-    """End the group of processes before the interpreter ends.
+    """Destroy the process group before the interpreter exits.
 
-    Fabric does so for NCCL only; gloo's threads, left running while the process is taken down, can abort it.
+    Fabric does so for NCCL only; gloo's threads, if still running while the process exits, can abort it.
     """
     atexit.register(_part)
 

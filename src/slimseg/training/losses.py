@@ -71,7 +71,7 @@ def two_classes(logits: Tensor) -> Tensor:
 
 
 def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared error of features relative to the teacher's variance: 0 if equal, 1 if as bad as the channel's mean.
+    """Squared error of features relative to the teacher's variance: 0 if equal, 1 for a constant channel mean.
 
     Features are (N, C, h, w); each channel's error is divided by its variance, except in almost silent channels. Large
     maps are compared on a random grid of pixels: neighbours are almost equal, and comparing all moves many bytes.

@@ -32,7 +32,7 @@ def operator_of(layer: nn.Module | None) -> Operator | None:
 
 
 def is_never_negative(layer: nn.Module | None) -> bool:
-    """Whether no output of a layer is below zero, whatever its input."""
+    """Whether no output of a layer is below zero for any input."""
     operator = operator_of(layer)
     return operator is not None and operator.never_negative
 

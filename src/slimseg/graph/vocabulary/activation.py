@@ -22,7 +22,7 @@ from slimseg.graph.vocabulary.rules import (
 
 
 class SpatialPReLU(nn.Module):
-    """PReLU with a slope of its own for every value of a (N, C, H, W) tensor: slopes (C, H, W)."""
+    """PReLU with a separate slope for every channel and pixel: (N, C, H, W), with slopes (C, H, W)."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

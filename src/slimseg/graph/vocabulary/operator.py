@@ -42,7 +42,7 @@ class Operator:
         scales: which output and input channels can only be scaled together (`scale_flow`). None: none may be scaled.
         cut_outputs, cut_inputs: remove output or input channels from the layer. Needed by layers whose rule `channels`
             fills the trace's `made`, `read` or `held`.
-        never_negative: whether no output is below zero, whatever the input.
+        never_negative: whether no output is below zero for any input.
     """
 
     kind: type[nn.Module]
