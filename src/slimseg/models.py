@@ -1,11 +1,11 @@
-"""Small segmentation networks to train: a user's shortest way to a good student.
+"""Small segmentation networks to train, for example as students of a larger network.
 
     graph = slimseg.models.build(["road", "car", "tree"], input_size=(256, 320), block="shuffle")
     graph.module.train()                                # a torch.fx.GraphModule, to be trained like any nn.Module
 
-An encoder of one kind of block down to stride 16 or 32, and a feature pyramid without weights of any size for a
-decoder (Lin et al., "Feature Pyramid Networks", 2017): every level by a 1x1 convolution to a few channels, the coarser
-one resized and added. The classifier works at stride 4, before the last resize, where it has 16 times fewer pixels.
+The encoder has one kind of block and goes down to stride 16 or 32. The decoder is a light feature pyramid (Lin et al.,
+"Feature Pyramid Networks", 2017): a 1x1 convolution reduces every level to a few channels, and the coarser level is
+resized and added. The classifier works at stride 4, before the last resize, on 16 times fewer pixels than the output.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def build(
     Weights are drawn from torch's generator (`torch.manual_seed` repeats them).
 
     Args:
-        classes: their number, or their names, which are then stored in every file.
+        classes: number of classes, or their names, which are then stored in every file.
         input_size: height and width in pixels, each a multiple of `stride`.
-        block: what the encoder is made of: MobileNetV2's inverted residuals, ResNet's basic blocks, ShuffleNetV2's
-            units, or plain depthwise separable convolutions (MobileNet).
-        width: factor on all channel counts, which are rounded to multiples of 8, of 16 for shuffle units.
-        stride: of the coarsest features.
-        mean, std: input = (byte - mean) / std, one number or one per channel; by default [0, 1].
+        block: the encoder's blocks: MobileNetV2's inverted residuals, ResNet's basic blocks, ShuffleNetV2's units, or
+            plain depthwise separable convolutions (MobileNet).
+        width: factor on all channel counts, which are rounded to multiples of 8, or of 16 for shuffle units.
+        stride: stride of the coarsest features.
+        mean, std: input = (byte - mean) / std, one number or one per channel; by default the input is in [0, 1].
 
     Raises:
-        ModelError: an argument that no network can be built from.
+        ModelError: no network can be built from an argument.
     """
     names = () if isinstance(classes, int) else tuple(str(name) for name in classes)
     count = classes if isinstance(classes, int) else len(names)
@@ -95,7 +95,7 @@ class EncoderDecoder(nn.Module):
         for step, (base, blocks) in STAGES.items():
             if step > stride:
                 break
-            outputs = rounded(base * width, 16 if block == "shuffle" else 8)  # half of them go into a shuffle unit
+            outputs = rounded(base * width, 16 if block == "shuffle" else 8)  # a shuffle unit's branch has half
             self.stages.append(_stage(block, channels, outputs, blocks))
             self.lateral.append(ConvNorm(outputs, middle, activation=None))
             if step > _FINEST:
@@ -119,7 +119,7 @@ class EncoderDecoder(nn.Module):
 
 
 def _stage(block: Block, inputs: int, outputs: int, blocks: int) -> nn.Sequential:
-    """`blocks` blocks, the first of them with stride 2."""
+    """`blocks` blocks, of which the first has stride 2."""
     make = _MAKERS[block]
     return nn.Sequential(make(inputs, outputs, 2), *(make(outputs, outputs, 1) for _ in range(blocks - 1)))
 

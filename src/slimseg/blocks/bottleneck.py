@@ -1,4 +1,4 @@
-"""A k×k convolution between two 1x1 convolutions, on fewer channels and with no activation between.
+"""A bottleneck without activations: a k×k convolution on fewer channels between two 1x1 convolutions.
 
 Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications", 2016,
 section 3.1: the Tucker-2 form of a convolution.
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class LowRankConv2d(nn.Module):
-    """expand(core(reduce(x))): (N, in, H, W) to (N, out, H', W'); `ranks` are the channels before and behind the core.
+    """expand(core(reduce(x))): (N, in, H, W) to (N, out, H', W'); `ranks` are the core's input and output channels.
 
     `core` has the stride, padding and dilation; only `expand` has the bias.
     """

@@ -1,4 +1,4 @@
-"""Convolution, batch norm, activation: what every block is made of."""
+"""Convolution, batch norm and activation, from which all other blocks are built."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Activation = Callable[[], nn.Module]
 
 
 class ConvNorm(nn.Sequential):
-    """activation(norm(conv(x))): (N, in, H, W) to (N, out, ⌈H/stride⌉, ⌈W/stride⌉); no activation with None.
+    """activation(norm(conv(x))): (N, in, H, W) to (N, out, ⌈H/stride⌉, ⌈W/stride⌉); the activation may be None.
 
-    The kernel is odd and the padding half of it. The batch norm has the bias. Weights start as He et al., "Delving
-    Deep into Rectifiers", 2015, eq. 10 has them, so that values keep their size from layer to layer.
+    The kernel size is odd, and the padding is half of it. The batch norm has the bias. Weights are initialised by He et
+    al., "Delving Deep into Rectifiers", 2015, eq. 10, so that values keep their variance from layer to layer.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class ConvNorm(nn.Sequential):
 
 
 def depthwise(channels: int, stride: int = 1, activation: Activation | None = None) -> ConvNorm:
-    """A 3x3 convolution of every channel alone."""
+    """A depthwise 3x3 convolution."""
     return ConvNorm(channels, channels, 3, stride, channels, activation)
 
 
 def rounded(channels: float, multiple: int = 8) -> int:
-    """The nearest multiple, at least one of it: runtimes have kernels for multiples of 8 channels."""
+    """The nearest positive multiple of `multiple`: runtimes have kernels for multiples of 8 channels."""
     return multiple * max(1, round(channels / multiple))

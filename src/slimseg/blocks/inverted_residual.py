@@ -1,8 +1,9 @@
-"""MobileNetV2's inverted residual with a linear bottleneck (article, section 3.1: separable convolutions).
+"""MobileNetV2's inverted residual with a linear bottleneck.
 
-    y = x + P · act(D ∗ act(E · x))      E 1x1 to t·C channels, D depthwise 3x3, P 1x1 back, nothing after it
+    y = x + P · act(D ∗ act(E · x))      E 1x1 to t·C channels, D depthwise 3x3, P 1x1 to the output channels
 
-The sum only where input and output have the same shape; batch norm after every convolution.
+A batch norm follows every convolution, and no activation follows P. x is added only if input and output have the same
+shape.
 Sandler et al., "MobileNetV2", 2018, table 1 and figure 4.
 """
 
@@ -15,7 +16,7 @@ from slimseg.graph.ops import Add
 
 
 class InvertedResidual(nn.Module):
-    """(N, in, H, W) to (N, out, ⌈H/stride⌉, ⌈W/stride⌉) by way of `expansion` · in channels; without E for 1."""
+    """(N, in, H, W) to (N, out, ⌈H/stride⌉, ⌈W/stride⌉), with `expansion` · in inner channels; E is left out for 1."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""ResNet's blocks (article, section 3.3).
+"""ResNet's blocks.
 
     basic        y = act(x' + W₂ ∗ act(W₁ ∗ x))              W₁, W₂ 3x3
     bottleneck   y = act(x' + W₃ · act(W₂ ∗ act(W₁ · x)))    W₁, W₃ 1x1, W₂ 3x3 on a quarter of the channels
 
-x' is x, or a 1x1 convolution of it where the shape changes; a batch norm follows every convolution.
-He et al., "Deep Residual Learning for Image Recognition", 2016, figures 2 and 5. The stride is the 3x3's, as in
-what is known as ResNet v1.5.
+x' is x, or a 1x1 convolution of x if the shape changes; a batch norm follows every convolution.
+He et al., "Deep Residual Learning for Image Recognition", 2016, figures 2 and 5. The 3x3 convolution has the stride, as
+in the variant known as ResNet v1.5.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BasicBlock(_Residual):
 class Bottleneck(_Residual):
     """1x1, 3x3 and 1x1: (N, in, H, W) to (N, out, ⌈H/stride⌉, ⌈W/stride⌉).
 
-    `inner` channels between them, by default a quarter of `out_channels` as a multiple of 8.
+    The 3x3 has `inner` channels, by default a quarter of `out_channels` rounded to a multiple of 8.
     """
 
     def __init__(

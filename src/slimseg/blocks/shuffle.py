@@ -1,21 +1,21 @@
-"""ShuffleNetV2's units (article, section 3.3).
+"""ShuffleNetV2's units.
 
     unit c (stride 1)     y = [x₄, x₁, f(x₂, x₃)]         x = [x₁, x₂, x₃, x₄] quarters of the channels
-    unit d (stride 2)     y = [g(x), f(x)]                 all channels go into both branches
+    unit d (stride 2)     y = [g(x), f(x)]                 both branches read all channels
 
-f is 1x1, depthwise 3x3, 1x1; g is depthwise 3x3, 1x1; every 1x1 has batch norm and activation, a depthwise layer
-batch norm alone. Ma et al., "ShuffleNet V2", 2018, figure 3 (c) and (d).
+f is 1x1, depthwise 3x3, 1x1; g is depthwise 3x3, 1x1. Batch norm and activation follow every 1x1, only batch norm
+follows a depthwise layer. Ma et al., "ShuffleNet V2", 2018, figure 3 (c) and (d).
 
-The paper splits the channels into halves, convolves the second one and then deals the channels of both out in turn
-("channel shuffle"): a reshape to (2, C/2), a transpose and a reshape back. All that this has to do is to bring old and
-new channels into both halves of the next split; the order within a half is nothing that the next 1x1 convolution
-could not learn. So here a unit convolves the middle half of what it is given, which is half old and half new, and
-what passes goes round by a quarter: a new channel is convolved again at once or after two units. That is one slice
-more than without any shuffle. Measured on LiteRT (XNNPACK, one x86 thread), four units in a row, 32 channels at 96x96
-to 256 at 16x16, against reshape, transpose, reshape: 1.1x to 1.5x faster in float32, 1.4x to 1.9x in int8. The
-shuffle as a 1x1 convolution by a permutation was nowhere faster than this. A first 1x1 convolution that reads all
-channels, with nothing to slice before it, was 1.2x to 1.4x faster in int8 with 64 channels or fewer and slower in
-float32 and with more channels; it is another unit than the paper's, and is not used.
+The paper splits the channels into halves, convolves the second half and then interleaves the channels of both ("channel
+shuffle") by a reshape to (2, C/2), a transpose and a reshape back. The shuffle only has to bring old and new channels
+into both halves of the next split; the next 1x1 convolution can learn any order within a half. So here a unit convolves
+the middle half of its input, which is half old and half new channels, and the others are rotated by a quarter: a new
+channel is convolved again in the next unit or after two more. This takes one slice more than no shuffle at all.
+Measured on LiteRT (XNNPACK, one x86 thread) for four units in a row, 32 channels at 96x96 to 256 at 16x16, compared
+with reshape, transpose, reshape: 1.1x to 1.5x faster in float32, 1.4x to 1.9x in int8. A 1x1 convolution by a
+permutation was never faster than this. A first 1x1 convolution that reads all channels, without slices, was 1.2x to
+1.4x faster in int8 with 64 channels or fewer, and slower in float32 and with more channels; it is not the paper's unit,
+and is not used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ShuffleUnit(nn.Module):
     """Unit c: (N, C, H, W) to the same shape; C is a multiple of 4.
 
     Raises:
-        ValueError: C is not.
+        ValueError: C is no multiple of 4.
     """
 
     def __init__(self, channels: int, activation: Activation = nn.ReLU) -> None:
@@ -59,7 +59,7 @@ class ShuffleUnit(nn.Module):
 class ShuffleDownUnit(nn.Module):
     """Unit d: (N, in, H, W) to (N, out, ⌈H/stride⌉, ⌈W/stride⌉); `out_channels` is even.
 
-    With stride 1 it is the unit that changes the number of channels.
+    With stride 1 it only changes the number of channels.
 
     Raises:
         ValueError: `out_channels` is odd.

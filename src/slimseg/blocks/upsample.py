@@ -1,7 +1,7 @@
-"""Convolution at the low resolution, then a resize: what can stand for a transposed convolution.
+"""Convolution at the low resolution, then a resize: an alternative to a transposed convolution.
 
-Odena et al., "Deconvolution and Checkerboard Artifacts", 2016: resize and convolution instead of transposed
-convolution. Here the convolution comes first, where there are fewer pixels.
+Odena et al., "Deconvolution and Checkerboard Artifacts", 2016, use resize and convolution instead of transposed
+convolution. Here the convolution comes first, on fewer pixels.
 """
 
 from __future__ import annotations

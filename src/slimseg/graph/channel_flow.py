@@ -1,13 +1,13 @@
-"""Which channels are the same channel: followed from the layer that makes them through all that keep them apart.
+"""Which channels are the same: each is followed from the layer that makes it through all layers that do not mix it.
 
     y = act(norm(conv(x)))        channel k of y is channel k of the convolution
-    y = a + b, a · b              channel k of y is that of a and of b: the two are tied from then on
+    y = a + b, a · b              channel k of y is channel k of a and of b: the two count as one from then on
     y = concat(a, b)              a's channels, then b's
     y = argmax(x), x[:, 2:7], ... the number or the order of x's channels has a meaning: they have to stay
 
 This is the dependency graph of Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, section 3.2, worked out
-channel by channel by the rules of the vocabulary (`Operator.channels`). Whatever is not known to keep channels apart
-holds them fast.
+channel by channel by the rules of the vocabulary (`Operator.channels`). Channels that reach a layer without such a
+rule have to stay.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from slimseg.graph.vocabulary import ChannelRule, Operator
 
 @dataclass(frozen=True)
 class Flow:
-    """The identity of every channel, by layer; equal numbers are one channel.
+    """A number for every channel of every layer; equal numbers are the same channel.
 
     `made`: output channels of the layers that mix channels, in execution order; `read`: their input channels.
-    `held`: channels of the layers that have something of their own for each (batch norm, depthwise, PReLU, ...).
-    `fixed`: channels that cannot leave, and why.
+    `held`: channels of the layers that keep weights for each channel alone (batch norm, depthwise, PReLU, ...).
+    `fixed`: channels that cannot be removed, and why.
     """
 
     made: Mapping[str, Channels]
@@ -52,7 +52,7 @@ class _Tracer(ChannelTracer):
         for source in node.all_input_nodes:
             reason = f"its channels go on to {node.name}, {_kind(node, layer)}, which they would change"
             self.fix(self.values[source], reason)
-        # Channels that all stay need not be told apart: a flattened mask has one for each pixel.
+        # One number is enough for channels that all stay: a flattened mask would have one for each pixel.
         stays = self.fix(self.new(1), f"its channels are tied to those of {node.name}, {_kind(node, layer)}")
         return stays * self.count(node)
 

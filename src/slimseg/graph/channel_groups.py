@@ -1,7 +1,7 @@
-"""Channels that can only be left out together: what a residual sum, a concatenation or a depthwise layer ties.
+"""Groups of channels that can only be removed together: a residual sum, concatenation or depthwise layer couples them.
 
-Which channels are one is followed in channel_flow.py; the layers are cut by the rules of the vocabulary, most of which
-are torch-pruning's (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023).
+channel_flow.py finds which channels are the same. The rules of the vocabulary cut them out of the layers; most of these
+rules are torch-pruning's (Fang et al., "DepGraph: Towards Any Structural Pruning", 2023).
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ _Places = Mapping[str, "tuple[int, ...] | None"]
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels coupled over several layers; names are those of nodes.
+    """Channels coupled over several layers, which are given by the names of their nodes.
 
-    `outputs` and `inputs` hold, for each layer that loses output or input channels with the group, the position of
-    the group's channel k in that layer: at k, k + channels, ... where a layer reads it several times.
+    `outputs` and `inputs` hold, for each layer that loses output or input channels with the group, where its channels
+    lie in that layer: entry k is the position of the group's channel k. A layer that reads the group several times has
+    further entries for it at k + channels, k + 2·channels, ...
     """
 
     root: str
     channels: int
     outputs: Mapping[str, tuple[int, ...]]
     inputs: Mapping[str, tuple[int, ...]]
-    fixed: str | None = None  # why they cannot be cut
+    fixed: str | None = None  # why the channels cannot be removed; None if they can
 
 
 def channel_groups(graph: Graph) -> list[ChannelGroup]:
-    """All groups of coupled channels, in execution order of their roots; the output's own channels are none."""
+    """All groups of coupled channels, in execution order of their roots; the network's output channels are left out."""
     followed, own = flow(graph), _output_layers(graph)
     found = []
     for producers in _coupled(followed):
-        # What linear layers alone have (inside a gate) is too little to be worth a cut.
+        # A group of linear layers only (inside a gate) is too small to be worth a cut.
         root = next((name for name in producers if graph.layer_as(graph.node(name), ops.CONVOLUTIONS)), None)
         if root is not None:
             found.append(_described(followed, root, producers))
@@ -51,14 +52,14 @@ def channel_groups(graph: Graph) -> list[ChannelGroup]:
 
 
 def without(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> Graph:
-    """The network without some channels of a group; the others keep their weights.
+    """A copy of the network without some channels of a group; the others keep their weights.
 
     Args:
         group: one of `channel_groups(graph)`.
         dropped: positions in the group, 0 to `channels` - 1; not all of them.
 
     Raises:
-        Unsupported: the layers cannot go without these channels.
+        Unsupported: the channels cannot be removed from the layers.
     """
     if group.fixed is not None:
         raise Unsupported(f"{group.root} cannot lose channels: {group.fixed}")
@@ -81,9 +82,10 @@ def without(graph: Graph, group: ChannelGroup, dropped: Sequence[int]) -> Graph:
 def group_importance(graph: Graph, group: ChannelGroup) -> Tensor:
     """(channels,): how much each channel of a group matters.
 
-    The sum over its layers of what was measured on images (`Graph.importance`); where nothing was, of the squared norms
-    of its filters (Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1), each worth what such a norm
-    is worth on average where both are known: layers of an edit stand beside measured ones.
+    It is the sum over the group's layers of the importance measured on images (`Graph.importance`). If no layer of the
+    group was measured, as after an edit, it is the sum of the squared norms of the filters (Li et al., "Pruning Filters
+    for Efficient ConvNets", 2017, section 3.1), times the average ratio of importance to squared norm in the layers
+    that were measured, so that both kinds of group can be compared.
     """
     measured = [
         graph.importance[name][list(positions)]
@@ -101,7 +103,7 @@ def group_importance(graph: Graph, group: ChannelGroup) -> Tensor:
 
 
 def filters(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, weight: Tensor) -> Tensor:
-    """(output channels, values of each): a layer's weights, or anything of their shape, by the channel they make."""
+    """(output channels, values per channel): a layer's weights, or a tensor of their shape, by output channel."""
     if isinstance(layer, nn.ConvTranspose2d):
         grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
         weight = grouped.transpose(1, 2).flatten(0, 1)
@@ -113,14 +115,14 @@ def _makes_channels(graph: Graph, name: str) -> bool:
 
 
 def _squared_norms(graph: Graph, name: str) -> Tensor:
-    """(channels,): of the filters of one layer."""
+    """(channels,): the squared norm of each filter of one layer."""
     layer = graph.layer(graph.node(name))
     assert isinstance(layer, ops.MIXING)
     return filters(layer, layer.weight.detach()).square().sum(1)
 
 
 def _importance_of_norms(graph: Graph) -> float:
-    """Measured importance over squared norms, over all layers where both are known; 1 where nothing was measured."""
+    """Ratio of measured importance to squared norms, summed over all measured layers; 1 if none was measured."""
     nodes = {node.name for node in graph.layers()}
     known = [name for name in graph.importance if name in nodes and _makes_channels(graph, name)]
     norms = sum(float(_squared_norms(graph, name).sum()) for name in known)
@@ -138,7 +140,7 @@ def _importance_left(graph: Graph, group: ChannelGroup, leaving: set[int]) -> di
 
 
 def _coupled(followed: Flow) -> list[list[str]]:
-    """Layers that make channels, those of which any are tied together."""
+    """The layers that make channels, in sets; layers of which any channels are tied are in the same set."""
     sets: list[tuple[set[int], list[str]]] = []
     for name, channels in followed.made.items():
         touching = [each for each in sets if not each[0].isdisjoint(channels)]
@@ -179,7 +181,7 @@ def _uneven(followed: Flow, root: str, producers: Sequence[str], outputs: _Place
 
 
 def _positions(channels: Channels, value: Channels) -> tuple[int, ...] | None:
-    """Where each channel is in a value, then where each is for the second time, ...; None: some are more often."""
+    """Positions of the channels in `value`, then of their second occurrences, ...; None if some occur more often."""
     places: dict[int, list[int]] = {channel: [] for channel in channels}
     for position, channel in enumerate(value):
         if channel in places:
@@ -208,7 +210,7 @@ def _cut(graph: Graph, name: str, rule_of: Callable[[Operator], CutRule | None],
 
 
 def _output_layers(graph: Graph) -> set[str]:
-    """Layers whose channels are those of the result."""
+    """Names of the layers that make the channels of the network's output, and of the nodes after them."""
     names: set[str] = set()
     waiting = [graph.output]
     while waiting:

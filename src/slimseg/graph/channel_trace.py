@@ -1,10 +1,11 @@
-"""The channels of the values of a network, as numbers: equal numbers are one channel.
+"""The channels of all values in a network, as numbers: equal numbers are the same channel.
 
-    every channel                    a number
-    x = a + b, say                   two that turn out to be one are tied: a union-find
+    a new channel                    a new number
+    x = a + b                        channels k of a and of b turn out to be the same: a union-find ties their numbers
     y = concat(a, b)                 the numbers of a, then those of b
 
-The rules of the vocabulary (graph/vocabulary) write into it, layer by layer; graph/channel_tracer.py walks the network.
+graph/channel_tracer.py walks the network, and the rules of the vocabulary (graph/vocabulary) fill the trace layer by
+layer.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ Channels = tuple[int, ...]  # the number of each channel of a value
 
 
 class ChannelTrace:
-    """What is known of the channels so far.
+    """What is known about the channels so far.
 
-    `values`: by node, (channels,) of its value. `made` and `read`: output and input channels by name of a layer that
-    mixes channels. `held`: channels of the layers that have something of their own for each (batch norm, depthwise,
-    PReLU, ...). `fixed`: channels that have to stay as they are, and why.
+    `values`: the channels of each node's value. `made` and `read`: the output and input channels of the layers that mix
+    channels, by name. `held`: the channels of the layers that keep weights for each channel alone (batch norm,
+    depthwise, PReLU, ...), by name. `fixed`: channels that have to stay as they are, and why.
     """
 
     def __init__(self) -> None:
@@ -30,10 +31,10 @@ class ChannelTrace:
         self.read: dict[str, Channels] = {}
         self.held: dict[str, Channels] = {}
         self.fixed: dict[int, str] = {}
-        self._tied: list[int] = []  # by channel, one that it is tied to
+        self._tied: list[int] = []  # for each channel, one that it is tied to: its parent in the union-find
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
-        """Of a node's value (NCHW)."""
+        """Shape of a node's value (NCHW)."""
         return node.meta["shape"]  # type: ignore[no-any-return]
 
     def source(self, node: fx.Node) -> Channels:
@@ -41,7 +42,7 @@ class ChannelTrace:
         return self.values[node.all_input_nodes[0]]
 
     def sources(self, node: fx.Node) -> list[Channels]:
-        """The channels of every value that a node reads; a value that it reads twice is there twice."""
+        """The channels of every value that a node reads; a value that it reads twice is listed twice."""
         return [self.values[source] for source in node.args if isinstance(source, fx.Node)]
 
     def count(self, node: fx.Node) -> int:
@@ -50,7 +51,7 @@ class ChannelTrace:
         return shape[1] if len(shape) > 1 else 0
 
     def new(self, count: int) -> Channels:
-        """So many channels that no layer had before."""
+        """`count` new channels, tied to no others."""
         start = len(self._tied)
         self._tied.extend(range(start, start + count))
         return tuple(range(start, start + count))
@@ -62,23 +63,23 @@ class ChannelTrace:
         return channels
 
     def tie(self, first: Channels, second: Channels) -> None:
-        """Note that each channel of one value and its counterpart in the other are one."""
+        """Note that each channel of one value and its counterpart in the other are the same."""
         for one, other in zip(first, second, strict=True):
             self._tied[self.root(other)] = self.root(one)
 
     def root(self, channel: int) -> int:
-        """The one number of all channels that are tied to this."""
+        """The number that stands for all channels that are tied to this one."""
         while self._tied[channel] != channel:
             self._tied[channel] = self._tied[self._tied[channel]]
             channel = self._tied[channel]
         return channel
 
     def roots(self, channels: Mapping[str, Channels]) -> dict[str, Channels]:
-        """The same with the root of every channel."""
+        """`channels` with every channel replaced by its root."""
         return {name: tuple(map(self.root, value)) for name, value in channels.items()}
 
     def fixed_roots(self) -> dict[int, str]:
-        """`fixed` by root; of several reasons the first."""
+        """`fixed` by root; the first reason where there are several."""
         found: dict[int, str] = {}
         for channel, reason in self.fixed.items():
             found.setdefault(self.root(channel), reason)

@@ -1,9 +1,8 @@
 """Follows the channels of every value through a network, from the layer that makes them to their readers.
 
-What no rule knows, or not in this place, has its channels fixed, as are those of the values that it reads. What
-follows from being one channel is up to the rules, which an operator's record has (graph/vocabulary): `channels` say
-which can only leave together (graph/channel_flow.py), `scales` which can only be scaled together
-(quantisation/scale_flow.py).
+A layer without a rule, or where its rule does not hold, has its channels fixed, and so have the values that it reads.
+There are two kinds of rule in an operator's record (graph/vocabulary): `channels` gives the channels that can only be
+removed together (graph/channel_flow.py), `scales` those that can only be scaled together (quantisation/scale_flow.py).
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ class ChannelTracer(ChannelTrace):
             self._keep_shared(node)
 
     def rule(self, operator: Operator) -> ChannelRule | None:
-        """The rule of an operator that this tracer follows; None where it has none."""
+        """The operator's rule of the kind that this tracer follows; None if it has none."""
         raise NotImplementedError
 
     def unknown(self, node: fx.Node, layer: nn.Module | None) -> Channels:
-        """The channels of what no rule knows, after `fix` of all that it reads."""
+        """The channels of a node without a rule, after fixing the channels of all values that it reads."""
         raise NotImplementedError
 
     def _value(self, node: fx.Node) -> Channels:
@@ -42,7 +41,7 @@ class ChannelTracer(ChannelTrace):
         return self.unknown(node, layer) if found is None else found
 
     def _keep_shared(self, node: fx.Node) -> None:
-        """Weights that are another layer's, too, would change for both."""
+        """Fix the channels of a layer that shares its weights: a change would reach the other layer, too."""
         has_weights = node.name in self.made or node.name in self.held
         other = edit.shared_with(self.graph, node) if has_weights else None
         if other is not None:

@@ -1,7 +1,7 @@
-"""What a node costs on paper: parameters, MACs, memory traffic. Time is what the runtime measures.
+"""The theoretical cost of a node: parameters, MACs, memory traffic. Its time is measured on a runtime instead.
 
-MACs count multiply-accumulates of convolutions and linear layers, as the field does; memory traffic is the
-article's "memory access cost" (section 3.4): activations read + written, weights read, in float32 bytes.
+MACs are the multiply-accumulates of convolutions and linear layers, as is usual in the field. Memory traffic is the
+"memory access cost": activations read and written plus weights read, in float32 bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a network means, beside its nodes: carried with the Graph into every artefact."""
+"""What a network's input and output mean, which its nodes do not say: carried with the Graph into every artefact."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = ("logits", "probabilities", "mask")
 class Description:
     """Preprocessing, class names and the meaning of the output.
 
-    `output_kind`: "logits" or "probabilities" are (N, classes, h, w), or (N, 1, h, w) for the probability
-    or logit of the second of two classes; "mask" is class indices (N, h, w).
+    `output_kind`: "logits" and "probabilities" have the shape (N, classes, h, w), or (N, 1, h, w) for the logit or
+    probability of the second of two classes; "mask" is class indices (N, h, w).
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)

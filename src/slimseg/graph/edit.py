@@ -1,6 +1,6 @@
-"""Edits on a Graph: splice a block in, cut a part out, bring it to another input size.
+"""Edits on a Graph: insert a block, extract a part, change the input size.
 
-Every function returns a new legal Graph and leaves the one it was given alone.
+Every function returns a new legal Graph and does not change the one it was given.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class _BlockTracer(fx.Tracer):
 
 
 def trace(block: nn.Module, input_shape: tuple[int, ...], name: str = "block") -> Graph:
-    """A Graph of an nn.Module that is written in modules of the vocabulary only (a block of ours, for example)."""
+    """A Graph of an nn.Module that consists of modules of the vocabulary only (one of slimseg.blocks, for example)."""
     module = fx.GraphModule(block, _BlockTracer().trace(block))
     return Graph(_flatten(module), input_shape, name=name)
 
 
 def _flatten(module: fx.GraphModule) -> fx.GraphModule:
-    """Give nested modules (`0.conv`) flat names (`0_conv`), which the invariants ask for."""
+    """Give nested modules (`0.conv`) flat names (`layer_0_conv`), which the invariants require."""
     root = nn.Module()
     names: set[str] = set()
     for node in module.graph.nodes:
@@ -45,19 +45,19 @@ def _flatten(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module) -> Graph:
-    """Let `block`, fed with the values of `sources`, stand for the node `target` (and what only it needed).
+    """Replace the node `target`, and the nodes that only it needs, by `block`, which reads the values of `sources`.
 
-    The block's layers are spliced in as nodes of their own, named `target`_<layer>; the last takes over the
-    target's name, so that profiles, features and later edits still find it.
+    Each of the block's layers becomes a node, named `target`_<layer>; the last takes over the target's name, so that
+    profiles, features and later edits still find it.
 
     Raises:
-        GraphError: the block's output has another shape than the target's.
+        GraphError: the shape of the block's output differs from the target's.
     """
     result = graph.copy()
     old = result.node(target)
     traced = _BlockTracer().trace(block)
     values: dict[fx.Node, fx.Node] = {}
-    inserted: dict[str, str] = {}  # a layer that the block calls twice stays one
+    inserted: dict[str, str] = {}  # module in the graph by name in the block: one that is called twice is added once
     given = iter([result.node(source) for source in sources])
     with result.module.graph.inserting_before(old):
         for node in traced.nodes:
@@ -83,7 +83,7 @@ def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module)
 
 
 def append(graph: Graph, layer: nn.Module, suffix: str) -> Graph:
-    """Put one more layer behind the output."""
+    """Add `layer` after the output."""
     result = graph.copy()
     last = result.output
     output = next(node for node in result.module.graph.nodes if node.op == "output")
@@ -94,7 +94,7 @@ def append(graph: Graph, layer: nn.Module, suffix: str) -> Graph:
 
 
 def bypass(graph: Graph, name: str) -> Graph:
-    """Remove a layer of one input: its readers read that input instead."""
+    """Remove a layer that has one input: its readers read that input instead."""
     result = graph.copy()
     node = result.node(name)
     node.replace_all_uses_with(producer(node))
@@ -103,7 +103,7 @@ def bypass(graph: Graph, name: str) -> Graph:
 
 
 def swap(graph: Graph, first: str, second: str) -> Graph:
-    """Exchange two successive layers of one input each: `second(first(x))` becomes `first(second(x))`.
+    """Exchange two successive layers with one input each: `second(first(x))` becomes `first(second(x))`.
 
     Raises:
         Unsupported: something else reads the first layer, or the second does not.
@@ -121,7 +121,7 @@ def swap(graph: Graph, first: str, second: str) -> Graph:
 
 
 def renamed(graph: Graph, name: str, wanted: str) -> Graph:
-    """The node `name` called `wanted`, a name that no other node has."""
+    """A copy in which the node `name` is called `wanted`, a name that no other node has."""
     result = graph.copy()
     _rename(result, result.node(name), wanted)
     result.refresh()
@@ -131,7 +131,7 @@ def renamed(graph: Graph, name: str, wanted: str) -> Graph:
 def _insert(
     graph: Graph, layer: nn.Module, arguments: tuple[fx.Node, ...], wanted: str, target: str | None = None
 ) -> fx.Node:
-    """A new node on a new layer, or on the one that is there already as `target`."""
+    """A new node that calls `layer`, or the module that the graph already has under the name `target`."""
     name = unused_name(graph, wanted.replace(".", "_"))
     if target is None:
         target = name
@@ -141,7 +141,7 @@ def _insert(
 
 
 def _rename(graph: Graph, node: fx.Node, name: str) -> None:
-    """Node and module take a name that has just become free; a shared module keeps the one it has."""
+    """Give a node and its module a name that has just become free; a shared module keeps its name."""
     if node.op == "call_module" and name not in dict(graph.module.named_children()) and not shared_with(graph, node):
         layer = graph.module.get_submodule(str(node.target))
         graph.module.delete_submodule(str(node.target))
@@ -157,16 +157,16 @@ def shared_with(graph: Graph, node: fx.Node) -> str | None:
 
 
 def unused_name(graph: Graph, wanted: str) -> str:
-    """`wanted`, with a number behind it where a module or node of that name exists."""
+    """`wanted`, with a number appended if a module or node of that name exists."""
     taken = {node.name for node in graph.module.graph.nodes} | {name for name, _ in graph.module.named_children()}
     return unused(wanted, taken)
 
 
 def extract(graph: Graph, source: str, target: str) -> Graph:
-    """The part of the network from the value of `source` to `target`, as a Graph with copied weights.
+    """The part of the network from the value of `source` to that of `target`, as a Graph with copied weights.
 
     Raises:
-        Unsupported: the part reads something beside its source.
+        Unsupported: the part also reads values other than its source.
     """
     start = graph.node(source)
     new = fx.Graph()
@@ -183,7 +183,7 @@ def extract(graph: Graph, source: str, target: str) -> Graph:
 
 
 def ending_at(graph: Graph, name: str) -> Graph:
-    """A copy of the network that gives the value of that node; what only followed it is gone."""
+    """A copy of the network whose output is the value of node `name`; nodes that it does not need are removed."""
     result = graph.copy()
     (end,) = (node for node in result.module.graph.nodes if node.op == "output")
     end.args = (result.node(name),)
@@ -192,7 +192,7 @@ def ending_at(graph: Graph, name: str) -> Graph:
 
 
 def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
-    """Copies of the modules and constants that `part` names; parameters shared in it stay shared."""
+    """Copies of the modules and constants that `part` uses; parameters that they share stay shared."""
     used = {str(node.target) for node in part.nodes if node.op in ("call_module", "get_attr")}
     root = nn.Module()
     for name, value in copy.deepcopy({name: getattr(module, name) for name in sorted(used)}).items():
@@ -204,12 +204,12 @@ def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
 
 
 def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
-    """The same network, same weights, for another input of `size` (height, width) pixels.
+    """The same network with the same weights, for an input of `size` (height, width) pixels.
 
-    A resize to a fixed size scales with the input, and so does the one dimension of a reshape that holds the pixels.
+    A resize to a fixed size scales with the input, and so does the dimension of a reshape that counts pixels.
 
     Raises:
-        Unsupported: the network does not accept the size, with the layer that stands against it.
+        Unsupported: the network does not accept the size; the message names the layer that prevents it.
     """
     result = graph.copy()
     resized: set[str] = set()
@@ -239,7 +239,11 @@ def _scaled(graph: Graph, node: fx.Node, old: tuple[int, int], size: tuple[int, 
 
 
 def _scaled_side(length: int, before: int, after: int) -> int | None:
-    """In proportion where that is a whole number; else 65 of 513 is what layers of stride 8 make, so 64 of 512."""
+    """The side of a map at another input size; None if there is none.
+
+    In proportion to the input's side where that is a whole number. Otherwise it is taken to come from strided layers:
+    65 pixels of 513 are what layers of stride 8 give, and so become 64 of 512.
+    """
     if length == 1 or length * after % before == 0:
         return max(1, length * after // before)
     strides = (2, 4, 8, 16, 32, round(before / length))
@@ -247,7 +251,7 @@ def _scaled_side(length: int, before: int, after: int) -> int | None:
 
 
 def _reshaped(graph: Graph, node: fx.Node, old: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
-    """A map that is flattened or folded (a channel shuffle), or becomes a map again, at another input size."""
+    """New shape of a reshape that flattens or folds a map (as a channel shuffle does), or that makes a map again."""
     before = graph.shape(producer(node))
     if len(old) == 4:
         return (*old[:2], *_scaled(graph, node, (old[2], old[3]), size))

@@ -1,4 +1,4 @@
-"""Read a network's inner values while it runs, and run parts of it from given values."""
+"""Record a network's intermediate values while it runs, and run it from given intermediate values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Features(fx.Interpreter):
         self.given: Mapping[str, Tensor] = {}
 
     def __call__(self, x: Tensor, given: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """(output, features by node name) for an NCHW input; nodes in `given` are not computed but taken from there."""
+        """(output, features by node name) for an NCHW input; nodes in `given` take their value from it."""
         self.values, self.given = {}, given or {}
         output = self.run(x)
         return output, self.values

@@ -1,10 +1,10 @@
-"""Fold scales and shifts into the layer before them: exact, and what every inference file wants.
+"""Fold scales and shifts into the layer before them: exact, and usual in files for inference.
 
-    Given   s·(W∗x + b) + t      a batch norm, or a product with and a sum of one number per channel
+    Given   s·(W∗x + b) + t      a batch norm, or a scale and a shift of one number per channel
     Result  W'∗x + b',           W' = W·s,  b' = b·s + t
 
-A batch norm is such a scale and shift: s = γ / √(σ² + ε), t = β − μ·s. Convolutions, transposed convolutions and
-linear layers take them in, as long as nothing else reads them and no other node shares their weights.
+A batch norm is such a scale and shift: s = γ / √(σ² + ε), t = β − μ·s. It can be folded into a convolution, transposed
+convolution or linear layer that nothing else reads and that shares its weights with no other node.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor, fx, nn
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.ops import MIXING, Affine, Mixing, Pad
 
-FOLDED: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)  # no folded graph has them
+FOLDED: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)  # classes that do not occur in a folded graph
 
 
 def fold_scales(graph: Graph) -> Graph:
-    """A copy in which every batch norm and affine layer that can is folded into the layer before it.
+    """A copy in which every batch norm and affine layer is folded into the layer before it, if possible.
 
-    A batch norm that cannot be folded becomes a depthwise 1x1 convolution; an affine layer that cannot, stays.
+    A batch norm that cannot be folded becomes a depthwise 1x1 convolution; such an affine layer stays as it is.
     """
     result = graph.copy()
     for node in list(result.layers()):
@@ -37,7 +37,7 @@ def fold_scales(graph: Graph) -> Graph:
 
 
 def host(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The layer before a batch norm or affine layer if it can take it in, else None."""
+    """The layer that a batch norm or affine layer can be folded into, which is the one before it; else None."""
     if graph.layer_as(node, (nn.BatchNorm2d, Affine)) is None:
         return None
     source = producer(node)
@@ -48,7 +48,7 @@ def host(graph: Graph, node: fx.Node) -> fx.Node | None:
 
 
 def is_padding_of_next(graph: Graph, node: fx.Node) -> bool:
-    """Whether a layer is a zero pad whose only reader is a convolution, which can pad by itself."""
+    """Whether a layer is zero padding whose only reader is a convolution, so that the convolution itself can pad."""
     pad, reader = graph.layer_as(node, Pad), only_consumer(node)
     if pad is None or pad.value != 0 or reader is None or min(pad.padding) < 0 or any(pad.channels):
         return False
@@ -67,7 +67,7 @@ def scale_and_shift(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None
         return None
     shape = graph.shape(node)
     if graph.shape(producer(node)) != shape:
-        return None  # it broadcasts
+        return None  # the constants broadcast the input to a larger shape
     scale, shift = (
         torch.full((shape[1],), neutral) if value is None else _per_channel(value.detach(), shape)
         for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0))
@@ -83,7 +83,7 @@ def _per_channel(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def scaled(layer: Mixing, scale: Tensor, shift: Tensor) -> Mixing:
-    """A copy of `layer` that gives scale·y + shift where it gave y; both (out channels,)."""
+    """A copy of `layer` whose output is scale·y + shift instead of y; `scale` and `shift` are (out channels,)."""
     result = copy.deepcopy(layer)
     weight = layer.weight.detach()
     if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, ...), the groups along `in`

@@ -1,7 +1,7 @@
-"""The one model representation: a torch.fx graph over a small vocabulary, with what the model means.
+"""The one model representation: a torch.fx graph over a small vocabulary, and the meaning of its input and output.
 
-Nodes are `call_module` of a class in `vocabulary.OPERATORS`; whatever else a source model contains stays as an opaque
-`call_function` node. Activations are NCHW with batch 1. Every node carries its output shape in `meta["shape"]`.
+Nodes are `call_module` of a class in `vocabulary.OPERATORS`; all other operations of a source model stay as opaque
+`call_function` nodes. Activations are NCHW with batch 1. Every node has its output shape in `meta["shape"]`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Graph:
         self.input_shape = input_shape
         self.description = description or Description()
         self.name = name
-        self.source: Path | None = None  # the deployable file that it was opened from, if it was one
-        self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty if it was in memory
-        self.weights: Weights = "float32"  # the precision that they came in; here they are float32 all the same
-        self.is_quantised = False  # whether it was opened from a file of integers, with its weights de-quantised
-        self.own_runtime: OwnRuntime | None = None  # what runs the source that it was opened from, if that can be run
+        self.source: Path | None = None  # the deployable file that it was opened from, if any
+        self.origins: tuple[Origin, ...] = ()  # the user's files that it was opened from; empty for a model in memory
+        self.weights: Weights = "float32"  # the precision of the weights in the file; in memory they are float32
+        self.is_quantised = False  # whether it was opened from a quantised file; its weights are then dequantised
+        self.own_runtime: OwnRuntime | None = None  # runs the source that it was opened from; None if nothing can
         self.source_check = SourceCheck(reason="it was not opened from a file or module, or without verify")
-        self.guess = ""  # what its preprocessing was taken from, where nobody says it
+        self.guess = ""  # where its preprocessing was guessed from; empty if the user or the file gave it
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
-        # By node: how much each of its output channels matters, measured on images; empty where nothing was.
+        # By node name, (channels,): how much each output channel matters, measured on images; only measured nodes.
         self.importance: Mapping[str, Tensor] = {}
         self._settle()
 
@@ -62,7 +62,7 @@ class Graph:
         return self.module(x)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        """What it is at a glance: "<Graph camvid_unet: 352x480, 23 layers, 5.86 million parameters, logits>"."""
+        """A summary: "<Graph camvid_unet: 352x480, 23 layers, 5.86 million parameters, logits>"."""
         height, width = self.input_size
         params = sum(each.numel() for each in self.module.parameters())
         layers = sum(1 for _ in self.layers())
@@ -70,10 +70,10 @@ class Graph:
         return f"<Graph {self.name}: {height}x{width}, {layers} layers, {params / 1e6:.3g} million parameters, {kind}>"
 
     def save(self, path: str | Path) -> None:
-        """Write it as a `.pt2` that `slimseg.load` opens, and PyTorch too; what was there is replaced in one step.
+        """Write it as a `.pt2` that `slimseg.load` and PyTorch open; a file already there is replaced atomically.
 
         Raises:
-            OutputError: the place cannot be written.
+            OutputError: `path` cannot be written.
         """
         saving.save(self, Path(path))
 
@@ -95,7 +95,7 @@ class Graph:
         return result
 
     def layers(self) -> Iterator[fx.Node]:
-        """Nodes that compute, opaque ones included, in execution order."""
+        """Nodes that compute something, opaque ones included, in execution order."""
         return (node for node in self.module.graph.nodes if node.op in ("call_module", "call_function"))
 
     def opaque(self) -> list[fx.Node]:
@@ -105,7 +105,7 @@ class Graph:
         """Find a node by name.
 
         Raises:
-            GraphError: there is none.
+            GraphError: there is no such node.
         """
         found: fx.Node | None = next((node for node in self.module.graph.nodes if node.name == name), None)
         if found is not None:
@@ -117,7 +117,7 @@ class Graph:
         return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def layer_as(self, node: Any, kind: type[AnyModule] | tuple[type[AnyModule], ...]) -> AnyModule | None:
-        """The module a node calls if it is of that kind, else None."""
+        """The module that a node calls if it is an instance of `kind`, else None."""
         layer = self.layer(node) if isinstance(node, fx.Node) else None
         return layer if isinstance(layer, kind) else None
 
@@ -126,15 +126,16 @@ class Graph:
         return node.meta["shape"]  # type: ignore[no-any-return]
 
     def copy(self) -> Graph:
-        """An independent copy: edits and training of one leave the other alone."""
-        result = copy.copy(self)  # without __init__: what was legal stays legal, and a search copies hundreds of times
+        """An independent copy: editing or training one does not change the other."""
+        result = copy.copy(self)  # without __init__'s checks: a copy is as legal, and a search makes hundreds of copies
         result.module = twins.twin(self.module)
         return result
 
     def refresh(self) -> None:
         """After an edit: drop dead nodes and unused modules, recompile, propagate shapes, check the invariants.
 
-        What it was opened from is then another network: no longer its file, nor what it is compared with.
+        The file or module that it was opened from is then another network, so `source`, `own_runtime` and
+        `source_check` are reset.
 
         Raises:
             GraphError: an invariant does not hold.
@@ -165,14 +166,14 @@ def only_consumer(node: fx.Node) -> fx.Node | None:
 
 
 def producer(node: fx.Node) -> fx.Node:
-    """The node read by a node of one input."""
+    """The node that `node`, which has one input, reads."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
     return source
 
 
 def needed(end: fx.Node, beyond: Collection[fx.Node]) -> list[fx.Node]:
-    """The nodes that the value of `end` takes beyond the values of some others, itself included, in execution order."""
+    """The nodes that compute `end` from the values of `beyond`, `end` included, in execution order."""
     found: set[fx.Node] = set()
     waiting = [end]
     while waiting:

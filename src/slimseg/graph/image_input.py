@@ -1,16 +1,16 @@
-"""The normalisation folded into the first convolution: the network takes the image's bytes (article, section 2).
+"""Fold the normalisation into the first convolution, so that the network takes the image's bytes.
 
     Given   W ∗ P((x − m) / s)                      x (3, H, W) in bytes, m and s per channel, P pads with zeros
     Result  W' ∗ P(x − z) + Σ W'·(z − m),           W' = W / s,  z one whole number for all channels      (exact)
 
-x − z is the byte again for a runtime whose 8-bit tensors have a zero point: with scale 1 and zero point z the stored
-number is the byte, and z is what padding puts around it. The sum over W' must leave the padding out. Where all m are
-z (up to half a grey level) it is nothing; without padding it is a bias; else it goes through a fourth channel of a
-constant, which the padding ends where the image does:
+In a runtime whose 8-bit tensors have a zero point, the input x − z with scale 1 and zero point z is stored as the byte
+x itself, and padding puts z around the image. The sum Σ W'·(z − m) must not count the padding. It vanishes if all m
+are z (up to half a grey level), and is a bias if the convolution does not pad. Otherwise a fourth input channel carries
+it: a constant v inside the image, and zero in the padding:
 
     Result  [W' | Σ W'·(z − m) / v] ∗ P([x − z | v])                                                      (exact)
 
-A scale and shift of the network's own before that convolution is folded as well, and so is the order of the channels.
+Scales and shifts that the network itself has before that convolution are folded as well, and so is the channel order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from slimseg.graph.fold import scale_and_shift
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.preprocessing import Preprocessing
 
-_HALF_A_GREY_LEVEL = 0.5  # less than what 8 bits can tell apart
+_HALF_A_GREY_LEVEL = 0.5  # in units of bytes: below the resolution of 8 bits
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class _Normalisation:
 
 
 def fold(graph: Graph) -> Graph:
-    """The same function of bytes: an equal graph whose preprocessing is `byte - z`, in RGB.
+    """A graph that is the same function of the image's bytes, with the preprocessing `byte - z`, in RGB.
 
-    Its float input is (1, 3, H, W) in [-z, 255 - z]. Where a file can take bytes as it is, the graph comes back.
+    Its float input is (1, 3, H, W) in [-z, 255 - z]. A graph that can take bytes already is returned as it is.
 
     Raises:
-        Unsupported: what reads the image is no convolution that can take the normalisation in.
+        Unsupported: the layer that reads the image is not a convolution that the normalisation can be folded into.
     """
     last, normalisation = _normalisation(graph)
     if last is graph.input and graph.description.preprocessing.takes_bytes:
@@ -62,7 +62,7 @@ def fold(graph: Graph) -> Graph:
 
 
 def _normalisation(graph: Graph) -> tuple[fx.Node, _Normalisation]:
-    """What happens to a byte before the first real layer, the network's own scales included, and their last node."""
+    """The scales and shifts between a byte and the first other layer, with the node of the last of them."""
     own = graph.description.preprocessing
     gain, mean = torch.tensor(own.std, dtype=torch.float64).reciprocal(), torch.tensor(own.mean, dtype=torch.float64)
     node = graph.input
@@ -77,7 +77,7 @@ def _normalisation(graph: Graph) -> tuple[fx.Node, _Normalisation]:
 
 
 def _through_padding(graph: Graph, node: fx.Node) -> fx.Node:
-    """The reader of a zero padding, or the node itself."""
+    """The only reader of `node` if that is zero padding, else `node` itself."""
     pad, reader = graph.layer_as(node, ops.Pad), only_consumer(node)
     return reader if pad is not None and reader is not None and pad.value == 0 and not any(pad.channels) else node
 
@@ -92,7 +92,7 @@ def _check(graph: Graph, node: fx.Node) -> None:
 
 
 def _block(graph: Graph, node: fx.Node, normalisation: _Normalisation, zero: float) -> nn.Module:
-    """What stands for everything between the image and the convolution's result."""
+    """The block that replaces everything between the image and the convolution's output."""
     convolution = copy.deepcopy(graph.layer(node))
     assert isinstance(convolution, nn.Conv2d)
     pad = graph.layer_as(producer(node), ops.Pad)
@@ -103,7 +103,7 @@ def _block(graph: Graph, node: fx.Node, normalisation: _Normalisation, zero: flo
         weight = weight.flip(1)
     differs = float((normalisation.mean - zero).abs().max()) > _HALF_A_GREY_LEVEL
     if differs and _pads(convolution, pad):
-        constant = 255 - zero if zero < 128 else -zero  # the largest that a byte less z can be
+        constant = 255 - zero if zero < 128 else -zero  # the value of byte - z with the largest magnitude
         before.insert(0, _with_constant(constant))
         weight = torch.cat((weight, offset / constant), 1)
         convolution.in_channels = 4
@@ -115,7 +115,7 @@ def _block(graph: Graph, node: fx.Node, normalisation: _Normalisation, zero: flo
 
 
 def _with_constant(value: float) -> nn.Conv2d:
-    """[x | value], as a 1x1 convolution: what every runtime has a fast 8-bit kernel for."""
+    """[x | value] as a 1x1 convolution, for which every runtime has a fast 8-bit kernel."""
     layer = nn.Conv2d(3, 4, 1)
     layer.weight = nn.Parameter(torch.eye(4, 3).reshape(4, 3, 1, 1))
     layer.bias = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, value]))

@@ -1,4 +1,4 @@
-"""What a legal graph is, as a list: each entry reads a module and names what it finds wrong."""
+"""The invariants of a legal graph: each is a function that yields a message for every violation in a module."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shapes_are_known(module: fx.GraphModule) -> Iterator[str]:
 
 
 def names_are_targets(module: fx.GraphModule) -> Iterator[str]:
-    """A layer's name finds its module, so that profiles, files and state dicts speak of the same thing."""
+    """Modules are not nested, so that profiles, files and state dicts use the same name for a layer."""
     for node in module.graph.nodes:
         if node.op == "call_module" and "." in str(node.target):
             yield f"{node.name} calls the nested module {node.target}"

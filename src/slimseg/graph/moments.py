@@ -1,13 +1,13 @@
-"""Mean and variance of every channel, as the weights alone let expect them: no image is needed.
+"""Mean and variance of every channel, estimated from the weights alone: no image is needed.
 
-A batch norm says what comes out of it: mean β and variance γ², the statistics of its training data. From there on,
-values count as normally distributed, channels as independent, and pixels under one kernel as correlated with ρ = ½:
+The output of a batch norm has mean β and variance γ² on its training data. In the layers after it, values are assumed
+normally distributed, channels independent, and pixels under one kernel correlated with ρ = ½:
 
     convolution   m' = Σ W m + b,   v' = Σ_i v_i ((1 − ρ) Σ_k W_ik² + ρ (Σ_k W_ik)²),   i channels, k pixels
     ReLU          m' = m Φ(z) + s φ(z),   E[y²] = (m² + v) Φ(z) + m s φ(z),   s = √v, z = m / s
 
 (Frey and Hinton, "Variational Learning in Nonlinear Gaussian Belief Networks", 1999, for the rectifier.) Real
-channels are not independent, so variances far behind the last batch norm are rough.
+channels are not independent, so variances many layers after the last batch norm are rough.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from slimseg.graph import ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
 
-CORRELATION = 0.5  # of neighbouring pixels
-_IMAGE_MEAN, _IMAGE_STD = 110.0, 65.0  # bytes of everyday photographs
+CORRELATION = 0.5  # between neighbouring pixels
+_IMAGE_MEAN, _IMAGE_STD = 110.0, 65.0  # of everyday photographs, in units of bytes
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Moments:
 
 @torch.no_grad()
 def moments(graph: Graph, node: fx.Node, known: dict[fx.Node, Moments] | None = None) -> Moments:
-    """What a node's value (1, C, H, W) is expected to be like; `known` is read and filled."""
+    """Expected moments of a node's value (1, C, H, W); `known` caches those of the nodes before it."""
     known = {} if known is None else known
     waiting = [node]
     while waiting:
@@ -71,7 +71,7 @@ def _of(graph: Graph, node: fx.Node, layer: nn.Module | None, inputs: list[Momen
 
 
 def image_moments(graph: Graph) -> Moments:
-    """Of everyday photographs, preprocessed as the network wants them."""
+    """Moments of everyday photographs, preprocessed for the network."""
     channels = graph.input_shape[1]
     preprocessing = graph.description.preprocessing
     if channels != len(preprocessing.mean):
@@ -87,7 +87,7 @@ def _after_norm(layer: nn.BatchNorm2d) -> Moments:
 
 
 def through(layer: nn.Module, inputs: list[Moments]) -> Moments:
-    """Behind one layer other than a batch norm, given what goes into it; unchanged where nothing can be said."""
+    """Moments after one layer other than a batch norm, given its inputs'; unchanged for a layer without a rule."""
     first = inputs[0]
     if isinstance(layer, nn.Conv2d):
         return _convolved(layer, first)
@@ -110,7 +110,7 @@ def through(layer: nn.Module, inputs: list[Moments]) -> Moments:
         return _largest(first, math.prod(pair(layer.kernel_size)))
     if isinstance(layer, nn.AvgPool2d):
         return Moments(first.mean, first.variance * _mean_share(math.prod(pair(layer.kernel_size))))
-    return first  # resizes and pads nearly; curved activations roughly
+    return first  # nearly right for resizes and padding, rough for curved activations
 
 
 def _convolved(layer: nn.Conv2d, given: Moments) -> Moments:
@@ -118,7 +118,7 @@ def _convolved(layer: nn.Conv2d, given: Moments) -> Moments:
 
 
 def _transposed(layer: nn.ConvTranspose2d, given: Moments) -> Moments:
-    """An output pixel sees one tap in stride² of the kernel: here the mean over the pixels of a block."""
+    """Each output pixel sees one in stride² of the kernel's taps; this is the mean over a block of stride² pixels."""
     taps = layer.stride[0] * layer.stride[1]
     by_group = torch.unflatten(layer.weight.detach(), 0, (layer.groups, -1)).transpose(1, 2)
     result = _mixed(by_group.flatten(0, 1) / taps, None, given, layer.groups)
@@ -127,7 +127,7 @@ def _transposed(layer: nn.ConvTranspose2d, given: Moments) -> Moments:
 
 
 def _mixed(weight: Tensor, bias: Tensor | None, given: Moments, groups: int) -> Moments:
-    """Behind a convolution with `weight` (O, I/groups, k, k)."""
+    """Moments after a convolution with `weight` (O, I/groups, k, k)."""
 
     def mix(matrix: Tensor, values: Tensor) -> Tensor:
         by_group = matrix.reshape(groups, -1, matrix.shape[1])
@@ -140,14 +140,15 @@ def _mixed(weight: Tensor, bias: Tensor | None, given: Moments, groups: int) -> 
 
 
 def _mean_share(pixels: int) -> float:
-    """Variance of a mean of correlated pixels, over that of one."""
+    """Variance of the mean of correlated pixels, relative to the variance of one pixel."""
     return CORRELATION + (1 - CORRELATION) / pixels
 
 
 def _largest(given: Moments, pixels: int) -> Moments:
-    """The largest of correlated pixels: what they share, and the largest of what each has of its own.
+    """Moments of the largest of correlated pixels: their common part plus the largest of their independent parts.
 
-    Its mean by Blom, "Statistical Estimates and Transformed Beta-Variables", 1958; its variance as of a mean.
+    The mean follows Blom, "Statistical Estimates and Transformed Beta-Variables", 1958; the variance is taken to be
+    that of the pixels' mean.
     """
     own = torch.special.ndtri(torch.tensor((pixels - 0.375) / (pixels + 0.25)))
     deviation = ((1 - CORRELATION) * given.variance).sqrt()
@@ -162,7 +163,7 @@ def _scaled(layer: ops.Affine, given: Moments) -> Moments:
 
 
 def rectified(given: Moments) -> Moments:
-    """max(x, 0) of normally distributed x."""
+    """Moments of max(x, 0) for a normally distributed x."""
     deviation = given.variance.clamp(min=1e-12).sqrt()
     z = given.mean / deviation
     below = torch.special.ndtr(z)
@@ -173,7 +174,7 @@ def rectified(given: Moments) -> Moments:
 
 
 def _clipped(given: Moments, top: float) -> Moments:
-    """min(max(x, 0), top): a = max(x, 0) less b = max(x - top, 0), with E[ab] = E[b²] + top E[b]."""
+    """Moments of min(max(x, 0), top) = a - b with a = max(x, 0), b = max(x - top, 0) and E[ab] = E[b²] + top E[b]."""
     low, high = rectified(given), rectified(Moments(given.mean - top, given.variance))
     mean = low.mean - high.mean
     square = (low.variance + low.mean**2) - (high.variance + high.mean**2) - 2 * top * high.mean

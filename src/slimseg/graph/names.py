@@ -1,4 +1,4 @@
-"""Names: what a source calls a layer becomes a legal, unused name of a node that a reader still recognises."""
+"""Node names: legal and unused, made from a layer's name in the source so that a reader still recognises it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Container
 from torch import fx, nn
 
 _LONGEST = 100  # characters
-_READ = 10_000  # characters of what a source calls a layer: a file may hold a name of any length
-# What a name would mean in the module that it is a layer of, or in that module's generated code.
+_READ = 10_000  # characters read of a layer's name in the source: a file may hold a name of any length
+# Names that already mean something else in the module that holds the layers, or in the module's generated code.
 _OF_FX = ("self", "inf", "nan", "torch", "device", "fx_pytree", "pytree")
 _TAKEN = frozenset((*keyword.kwlist, *dir(builtins), *dir(nn.Module()), *dir(fx.GraphModule), *_OF_FX))
 
@@ -26,12 +26,12 @@ def node_name(text: str) -> str:
 
 
 def legal(name: str) -> str:
-    """`name` where it begins with a letter and means nothing else, otherwise with `layer_` before it."""
+    """`name` if it begins with a letter and is not reserved, otherwise `name` with `layer_` before it."""
     return name if name[:1].isalpha() and name not in _TAKEN else f"layer_{name}"
 
 
 def unused(wanted: str, taken: Container[str]) -> str:
-    """`wanted`, with a number behind it where that is taken."""
+    """`wanted`, with a number appended if that name is taken."""
     name, number = wanted, 1
     while name in taken:
         number += 1
@@ -40,7 +40,7 @@ def unused(wanted: str, taken: Container[str]) -> str:
 
 
 class Names:
-    """Hands out names that were not handed out before, however many layers a file calls the same."""
+    """Gives out names without repetition, quickly even if a file has many layers of the same name."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
@@ -50,7 +50,7 @@ class Names:
         return len(self._taken)
 
     def new(self, wanted: str) -> str:
-        """`wanted`, with a number behind it where that is taken."""
+        """`wanted`, with a number appended if that name is taken."""
         name = wanted
         while name in self._taken:
             number = self._numbers[wanted] = self._numbers.get(wanted, 1) + 1

@@ -1,7 +1,7 @@
-"""The classes of the vocabulary under one name: `ops.Add`, `ops.Resize`, ... What is known of each: graph/vocabulary.
+"""The vocabulary's classes in one namespace: `ops.Add`, `ops.Resize`, ...; graph/vocabulary has the rules for each.
 
-A node that calls anything else than these and torch's own (`vocabulary.OPERATORS`) is opaque: it runs and is timed, and
-techniques leave it alone.
+A node that calls anything other than these and torch's own classes (`vocabulary.OPERATORS`) is opaque: it runs and is
+timed, but no technique changes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The user's own files that a network was opened from, known by their hash."""
+"""The user's files that a network was opened from, identified by their hashes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ class Origin:
 
     @classmethod
     def of(cls, path: Path) -> Origin:
-        """Raises: OSError where it cannot be read."""
+        """Hash the file at `path`.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         digest, size_bytes = hashlib.sha256(), 0
         with path.open("rb") as stream:
             while piece := stream.read(_PIECE):
@@ -31,5 +35,5 @@ class Origin:
 
     @property
     def told(self) -> SourceFile:
-        """The same for results."""
+        """The file as it is reported in results."""
         return SourceFile(self.path.name, self.size_bytes, self.sha256)

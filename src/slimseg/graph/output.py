@@ -1,4 +1,4 @@
-"""What comes out at the end of a network, and where in the graph the map of classes is that the end is made from."""
+"""The kind of a network's output, and the node of the map of classes that the output is made from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEEPS_MEANING = (ops.Reshape, ops.Transpose, ops.Slice, ops.Cast, ops.Resize, o
 
 
 def output_kind(graph: Graph) -> OutputKind:
-    """Logits, probabilities or mask, read off the last layers: what softmax, sigmoid or argmax give is what it says."""
+    """Logits, probabilities or mask, derived from the last layer that computes: argmax, softmax, sigmoid or another."""
     layer = graph.layer(last_computed(graph))
     if isinstance(layer, ops.ArgMax):
         return "mask"
@@ -21,7 +21,7 @@ def output_kind(graph: Graph) -> OutputKind:
 
 
 def last_computed(graph: Graph) -> fx.Node:
-    """The node that makes the values of the result; what follows only moves or resizes them."""
+    """The node that computes the values of the output; the nodes after it only move, resize or cast them."""
     node = graph.output
     while graph.layer_as(node, _KEEPS_MEANING) is not None:
         node = producer(node)
@@ -29,7 +29,7 @@ def last_computed(graph: Graph) -> fx.Node:
 
 
 def final_argmax(graph: Graph) -> fx.Node | None:
-    """The argmax at the end of the network, where only its shape and type change behind it."""
+    """The argmax at the end of the network, if only its shape and type change after it; else None."""
     node = graph.output
     while graph.layer_as(node, (ops.Reshape, ops.Cast, ops.Transpose)) is not None:
         node = producer(node)
@@ -37,24 +37,24 @@ def final_argmax(graph: Graph) -> fx.Node | None:
 
 
 def map_node(graph: Graph) -> fx.Node:
-    """The last node that is still a map: (1, classes, h, w), or (1, h, w) for a mask; what follows only flattens it."""
+    """The last node that is a map: (1, classes, h, w), or (1, h, w) for a mask; nodes after it only flatten it."""
     node = graph.output
     while len(graph.shape(node)) != 4 and graph.layer_as(node, (ops.Reshape, ops.Cast)) is not None:
         node = producer(node)
     last = graph.layer_as(node, ops.Transpose)
     if node is not graph.output and last is not None and last.dims == TO_NHWC:
-        return producer(node)  # flattened as a file flattens it, in two steps
+        return producer(node)  # files flatten in two steps: a transpose to NHWC, then a reshape
     return node
 
 
 def giving_map(graph: Graph) -> Graph:
-    """The graph itself, or a copy that gives its map as it is where the graph flattens it."""
+    """The graph itself, or, if it flattens its map, a copy whose output is the map."""
     node = map_node(graph)
     return graph if node is graph.output else edit.ending_at(graph, node.name)
 
 
 def as_map(graph: Graph, output: Tensor) -> Tensor:
-    """What the graph gave as a map again: (N, classes, h, w), or (N, h, w) for a mask, where it gives it flattened."""
+    """The graph's output as a map, (N, classes, h, w), or (N, h, w) for a mask, also if the graph flattens it."""
     if map_node(graph) is graph.output:
         return output
     shape = graph.shape(map_node(graph))
@@ -71,6 +71,6 @@ def map_size(graph: Graph) -> tuple[int, int]:
 
 
 def class_count(graph: Graph) -> int:
-    """Classes that a map tells apart; one channel tells two. A mask does not say how many: 0."""
+    """Number of classes: 2 for a map of one channel; 0 for a mask, which does not show it."""
     shape = graph.shape(map_node(graph))
     return max(2, shape[1]) if len(shape) == 4 else 0

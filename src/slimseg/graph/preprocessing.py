@@ -10,8 +10,8 @@ from typing import Any, Literal
 from slimseg.errors import ModelError
 
 ChannelOrder = Literal["rgb", "bgr"]
-BYTE = 255.0  # the largest, which [0, 1] has as 1
-_LEAST_STD = 0.02  # of images in [0, 1] that are no uniform grey; 1/255 and the like lie below
+BYTE = 255.0  # the largest byte, which is 1 in images in [0, 1]
+_LEAST_STD = 0.02  # smallest plausible std of images in [0, 1]; inverses such as 1/255 lie below
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Preprocessing:
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether an 8-bit input can be the image's bytes themselves: one scale, and a zero point that is a byte.
+        """Whether an 8-bit input can be the image's bytes themselves: one scale for all channels, `mean` a byte, RGB.
 
-        `real = (byte - mean) / std` is then what scale 1/std and zero point `mean` say.
+        `(byte - mean) / std` is then the byte dequantised with scale 1/std and zero point `mean`.
         """
         uniform = len(set(self.mean)) == len(set(self.std)) == 1 and self.channel_order == "rgb"
         return uniform and self.mean[0] in range(256)
 
     @property
     def byte_range(self) -> tuple[float, float]:
-        """The input's value for the bytes 0 and 255, where they are the same in every channel."""
+        """The input's values for the bytes 0 and 255, if they are the same in every channel: those of channel 0."""
         return (0 - self.mean[0]) / self.std[0], (255 - self.mean[0]) / self.std[0]
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,17 +68,17 @@ class Preprocessing:
 def in_bytes(
     mean: float | Sequence[float] | None, std: float | Sequence[float] | None
 ) -> tuple[Sequence[float] | None, Sequence[float] | None, str]:
-    """What a user gives as mean and std, in units of bytes, with a note where that was not what they are in.
+    """Convert a user's mean and std to units of bytes, with a note if they were in another unit.
 
-    Most networks are trained on images in [0, 1], so that their mean and std are about 0.5 and 0.2; in bytes no network
-    has such. A std of 1 with a mean of 0 stays as it is: bytes fed as they are. `Preprocessing` itself takes every
-    number in bytes.
+    Most networks are trained on images in [0, 1], with a mean of about 0.5 and a std of about 0.2. No network has such
+    values in units of bytes, so values like these are multiplied by 255. A std of 1 with a mean of 0 stays as it is:
+    the network reads plain bytes. `Preprocessing` itself takes every number in units of bytes.
 
     Returns:
-        mean, std (None where none was given) and the note, empty where there is nothing to say.
+        mean, std (None if not given) and the note, which may be empty.
 
     Raises:
-        ModelError: one is in bytes and the other is not, std is the inverse of one, or a number makes no sense.
+        ModelError: mean and std are in different units, std is the inverse of a std, or `Preprocessing.of` refuses one.
     """
     checked = Preprocessing.of(mean, std)
     means, stds = (None if mean is None else checked.mean), (None if std is None else checked.std)
@@ -111,7 +111,7 @@ def _times_byte(values: Sequence[float] | None, is_in_unit: bool) -> Sequence[fl
 
 
 def _said(values: Sequence[float]) -> str:
-    """One number where all are alike."""
+    """The values as text; one number if all are equal."""
     return ",".join(f"{value:.6g}" for value in (values[:1] if len(set(values)) == 1 else values))
 
 

@@ -1,7 +1,7 @@
 """Output shapes (NCHW), layer by layer: arithmetic for the vocabulary, torch's own rules for opaque nodes.
 
-Running the network on tensors without data would do, too, but takes a hundred times as long, and a search asks for
-the shapes of some hundred edited networks.
+Running the network on tensors without data would give the same shapes, but takes a hundred times as long, and a search
+needs the shapes of hundreds of edited networks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def shape_of(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
 
     Raises:
         ValueError: the inputs do not fit the layer.
-        GraphError: it is outside the vocabulary.
+        GraphError: the layer is outside the vocabulary.
     """
     operator = operator_of(layer)
     if operator is None:
@@ -70,13 +70,13 @@ class _ShapeRecorder(fx.Interpreter):
 
 
 def _by_running(module: fx.GraphModule, input_shape: Shape) -> None:
-    # torch logs the traceback of every shape that does not fit, which for us is an answer, not an accident.
+    # torch logs a traceback for every shape that does not fit; here such a shape is an ordinary result.
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     was_disabled, logger.disabled = logger.disabled, True
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             _ShapeRecorder(module).run(torch.empty(input_shape))
-    except Exception as error:  # whatever an operator raises for a shape it does not fit
+    except Exception as error:  # an operator may raise any exception for a shape that does not fit
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise GraphError(f"an input of {input_shape} does not fit the network: {reason}") from error
     finally:

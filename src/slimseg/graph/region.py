@@ -1,4 +1,4 @@
-"""The smallest part of a network that holds given layers and has one way in and one way out."""
+"""The smallest part of a network that contains given layers and has a single entry and a single exit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from slimseg.graph.graph import Graph
 
 
 def region(graph: Graph, layers: Sequence[str]) -> tuple[str, str]:
-    """(source, target): all that the layers and `target` know of the image comes through `source`'s value, and all that
-    the layers say to the result goes through `target`'s.
+    """(source, target): the node before the smallest part that contains `layers`, and the part's last node.
 
-    The part in between may contain more than the layers; in the worst case it is the whole network.
+    `source` dominates the layers and `target`: every path from the image to them passes through it. `target`
+    post-dominates the layers: every path from them to the output passes through it. The part may contain more than
+    `layers`; in the worst case it is the whole network.
     """
     nodes = [node for node in _computed(graph) if node.op != "output"]
     inside = {graph.node(name) for name in layers}
@@ -24,14 +25,14 @@ def region(graph: Graph, layers: Sequence[str]) -> tuple[str, str]:
     position = {node: index for index, node in enumerate(nodes)}
     sources = sorted(before or {graph.input}, key=position.__getitem__, reverse=True)
     targets = sorted(after, key=position.__getitem__)
-    # A way in and a way out that belong together: the target's values come through the source alone.
+    # Entry and exit must match: the source has to dominate the target, too.
     pairs = ((source, target) for target in targets for source in sources if source in above[target])
     source, target = next(pairs, (graph.input, graph.output))
     return source.name, target.name
 
 
 def _computed(graph: Graph) -> list[fx.Node]:
-    """The input and what depends on it; constants do not."""
+    """The input and the nodes that depend on it, which constants do not."""
     found: list[fx.Node] = []
     for node in graph.module.graph.nodes:
         if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
@@ -42,7 +43,7 @@ def _computed(graph: Graph) -> list[fx.Node]:
 def _dominators(
     nodes: Iterable[fx.Node], before: Callable[[fx.Node], Iterable[fx.Node]]
 ) -> dict[fx.Node, set[fx.Node]]:
-    """For each node those that every way to it passes through, itself included (nodes come in topological order)."""
+    """For each node the nodes on every path to it, itself included; `nodes` are in topological order."""
     found: dict[fx.Node, set[fx.Node]] = {}
     for node in nodes:
         known = [found[each] for each in before(node) if each in found]

@@ -18,10 +18,10 @@ DESCRIPTION_FILE = "slimseg.json"  # within the archive
 
 
 def save(graph: Graph, path: Path) -> None:
-    """Write a `.pt2` that `slimseg.load` opens, whole or not at all.
+    """Write atomically a `.pt2` that `slimseg.load` opens.
 
     Raises:
-        OutputError: the place cannot be written.
+        OutputError: `path` cannot be written.
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Shapes (NCHW) and sides of windows, as arithmetic."""
+"""Arithmetic on shapes (NCHW), kernel sizes and padding."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ Shape = tuple[int, ...]
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """An int or two of them, as torch's layers store kernel sizes."""
+    """(height, width) of a kernel size or stride that torch's layers store as one int or as two."""
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
 def same_padding(length: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """(before, after): what TensorFlow's SAME pads a side of `length` pixels with.
+    """(before, after): the padding in pixels that TensorFlow's SAME adds to a side of `length` pixels.
 
-    The result has ⌈length / stride⌉ pixels; an odd pixel of padding goes behind.
+    The result has ⌈length / stride⌉ pixels; if the padding is odd, its extra pixel comes after.
     """
     total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
     return total // 2, total - total // 2

@@ -11,32 +11,32 @@ from torch import Tensor
 
 
 class OwnRuntime(Protocol):
-    """Runs the file or the module that a network was opened from as its own runtime does."""
+    """Runs the file or module that a network was opened from, in the runtime that it belongs to."""
 
     @property
     def name(self) -> str:
-        """ "LiteRT", "onnxruntime", "PyTorch" or "Keras"."""
+        """The runtime's name: "LiteRT", "onnxruntime", "PyTorch" or "Keras"."""
 
     @property
     def is_half(self) -> bool:
         """Whether it computes in 16 bits."""
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[np.ndarray[Any, Any]]]:
-        """For each preprocessed NCHW image everything that it gives, laid out as it has it.
+        """For each preprocessed NCHW image all outputs, in the runtime's own layout.
 
         Raises:
-            SlimsegError: it cannot be asked here, it refuses, or it crashes.
+            SlimsegError: the runtime is not available here, refuses the source or crashes.
         """
 
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """A comparison on noise or on images, or the reason why there was none."""
+    """The result of comparing outputs on noise or on images, or the reason why they were not compared."""
 
     runtime: str = ""  # "LiteRT", "onnxruntime", "PyTorch" or "Keras"
-    relative_difference: float = 0.0  # the largest of all values, over the largest value
-    differing_percent: float = 0.0  # of the pixels: another class
-    images: int = 0  # that it was made on; 0: one picture of noise
+    relative_difference: float = 0.0  # the largest difference of any value, as a share of the largest value
+    differing_percent: float = 0.0  # share of the pixels whose class differs, 0-100
+    images: int = 0  # number of images compared; 0: one image of noise instead
     reason: str = ""  # why nothing was compared
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """Deep copies of modules: a search copies a network hundreds of times.
 
-`copy.deepcopy` asks every layer how it wants to be copied, and walks through its eight empty dictionaries of hooks as
-if they held something: a quarter of its time. Here a layer's twin is made from its attributes directly.
+`copy.deepcopy` looks up how each layer is to be copied and walks through its eight empty dictionaries of hooks, which
+takes a quarter of its time. Here a layer's copy is made from its attributes directly.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import fx, nn
 
-Memo = dict[int, Any]  # by `id` of what was copied: its copy, as `copy.deepcopy` keeps it
+Memo = dict[int, Any]  # the copies made so far, by `id` of the original, as in `copy.deepcopy`
 
 
 def twin(module: fx.GraphModule) -> fx.GraphModule:
-    """What `copy.deepcopy(module)` returns; what layers share, their twins share."""
+    """The same as `copy.deepcopy(module)`; what layers share, their copies share, too."""
     memo: Memo = {}
     for layer in module.children():
         _layer(layer, memo)
@@ -42,6 +42,6 @@ def _value(value: Any, memo: Memo) -> Any:
 
 
 def _is_plain(kind: type[nn.Module]) -> bool:
-    """Whether a layer of this class is no more than its attributes: it does not say how it is to be copied."""
+    """Whether layers of this class are copied by copying their attributes: it defines no copying of its own."""
     own = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs_ex__", "__getnewargs__")
     return all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in own)

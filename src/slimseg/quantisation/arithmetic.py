@@ -1,17 +1,17 @@
-"""The 8-bit arithmetic of XNNPACK's kernels, so that what is evaluated here is, bit for bit, what the file computes.
+"""The 8-bit arithmetic of XNNPACK's kernels, so that a network evaluated here gives bit for bit the file's outputs.
 
-A network of 8-bit values doubles the smallest difference from layer to layer: one value in 10⁵ that is rounded the
-other way is one pixel in 200 that changes class in the end. Where training is content with real numbers on grids,
-evaluation therefore rounds as the runtime does:
+A network of 8-bit values roughly doubles a small difference in every layer: if one value in 10⁵ is rounded the other
+way, one pixel in 200 changes class in the end. Training can use real numbers on 8-bit grids, but evaluation therefore
+rounds exactly as the runtime does:
 
-    convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even           (x, w, b whole numbers)
+    convolution   round(float32(Σ x·w + b) · float32(s_x · s_w / s_y)), halves to even                (x, w, b integers)
     sum           (a · m_a + b · m_b + ½·2ᵏ) >> k,     m = round(2ᵏ · s/s_y),   k = 20 − ⌊log₂ of the larger s/s_y⌋
     conversion    (x · m + ½·2⁸) >> 8,                 m = round(2⁸ · s_x/s_y)
-    leaky ReLU    (x · m + ½·2⁸) >> 8,                 m as above; times the slope where x is negative
-    resize        neighbours weighted in whole 2⁻¹¹ths, halves up
+    leaky ReLU    (x · m + ½·2⁸) >> 8,                 m as above, times the slope where x is negative
+    resize        neighbours weighted by multiples of 2⁻¹¹, halves rounded up
 
 (XNNPACK's microparams-init.c and indirection.c.)
-Values go in and come out as real numbers, whole multiples of their scales.
+Inputs and outputs are real numbers. A value "in steps of `scale`" is an integer multiple of that scale.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SUM_BITS, _CONVERSION_BITS, _RESIZE_BITS = 20, 8, 11
 
 
 def convolution(layer: nn.Module, axis: int | None, x: Tensor, scale: Tensor, target: Tensor, bits: int) -> Tensor:
-    """A convolution, transposed convolution or linear layer of x in steps of `scale`, in whole steps of `target`.
+    """A convolution, transposed convolution or linear layer: x in steps of `scale`, the result in steps of `target`.
 
-    `axis` is that of the output channels among the weights, None for one scale of all weights.
+    `axis` is the dimension of the output channels in the weights; None if all weights have one scale.
     """
     weight, parameters = layer.get_parameter("weight"), dict(layer.named_parameters())
     scales = weight_scales(weight, axis, bits)
@@ -46,7 +46,7 @@ def _over_channels(values: Tensor, like: Tensor) -> Tensor:
 
 
 def addition(a: Tensor, b: Tensor, scales: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
-    """a + b, each in steps of its scale, in whole steps of `target`."""
+    """a + b, each in steps of its scale; the result in steps of `target`."""
     ratios = [float(scale / target) for scale in scales]
     bits = _SUM_BITS - torch.frexp(torch.tensor(max(ratios)))[1].item() + 1
     total = sum(
@@ -57,12 +57,12 @@ def addition(a: Tensor, b: Tensor, scales: tuple[Tensor, Tensor], target: Tensor
 
 
 def conversion(x: Tensor, scale: Tensor, target: Tensor) -> Tensor:
-    """x in steps of `scale`, in whole steps of `target`."""
+    """x, in steps of `scale`, rounded to steps of `target`."""
     return leaky_relu(x, 1.0, scale, target)
 
 
 def leaky_relu(x: Tensor, slope: float, scale: Tensor, target: Tensor) -> Tensor:
-    """x in steps of `scale`, times the slope where it is negative, in whole steps of `target`."""
+    """x, in steps of `scale`, times the slope where it is negative; the result in steps of `target`."""
     steps = (x / scale).round().double()
     above, below = (round(float(each * scale / target) * 2.0**_CONVERSION_BITS) for each in (1.0, slope))
     product = torch.where(steps < 0, below * steps, above * steps)
@@ -70,7 +70,7 @@ def leaky_relu(x: Tensor, slope: float, scale: Tensor, target: Tensor) -> Tensor
 
 
 def resize(layer: Resize, x: Tensor, scale: Tensor) -> Tensor:
-    """A resize of x in steps of `scale`, in whole steps of the same."""
+    """A resize of x; both x and the result in steps of `scale`."""
     steps = (x / scale).round()
     if layer.mode != "bilinear":
         nearest: Tensor = layer(steps) * scale
@@ -80,7 +80,7 @@ def resize(layer: Resize, x: Tensor, scale: Tensor) -> Tensor:
 
 
 def _interpolation(layer: Resize, length: int, dim: int) -> Tensor:
-    """(resized length, length): the weights of a bilinear resize along one side, in whole 2⁻¹¹ths."""
+    """(resized length, length): the weights of a bilinear resize along one side, rounded to multiples of 2⁻¹¹."""
     impulses = torch.eye(length).reshape((length, 1, length, 1) if dim == 2 else (length, 1, 1, length))
     size = (layer.size[0], 1) if dim == 2 else (1, layer.size[1])
     weights: Tensor = Resize(size, layer.mode, layer.coordinates)(impulses).reshape(length, -1).T.double()

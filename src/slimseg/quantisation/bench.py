@@ -1,4 +1,4 @@
-"""Where quantised files are made and measured: written, seen to run, timed beside the original, judged on images.
+"""The bench makes and measures quantised files: writes them, runs them, times them with the original, judges accuracy.
 
 Base (a float32 file, its activations) ── tried ──> Trial (a file) ── timed, judged ──> a row of the table
 """
@@ -32,11 +32,11 @@ from slimseg.runtimes.litert.writing import halves
 from slimseg.runtimes.runtime import Ends
 from slimseg.training.metrics import Accuracy
 
-_MEMORY_BYTES = 2 << 30  # for all images that PyTorch runs a network on at once
+_MEMORY_BYTES = 2 << 30  # memory for all images that PyTorch runs a network on at once
 
 
 class Jury(Protocol):
-    """Accuracy of deployed files on `count` images."""
+    """Measures the accuracy of deployed files on `count` images."""
 
     @property
     def count(self) -> int: ...
@@ -44,19 +44,23 @@ class Jury(Protocol):
     def accuracy(self, path: Path) -> Accuracy: ...
 
     def doubts(self, path: Path, names: Sequence[str]) -> tuple[str, ...]:
-        """Whether the original makes sense on the images, in sentences."""
+        """Sentences on what suggests that the original does not work on the images; empty if nothing does."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """A float32 file to quantise, and what its activations are on the images for calibration."""
+    """A float32 file to quantise, and its activations measured on the images for calibration."""
 
     path: Path
-    observed: Observed | RuntimeFailure | None = None  # why they could not be measured; None: nobody asked
-    is_ours: bool = True  # written from a Graph, so that its tensors have the names of nodes
+    observed: Observed | RuntimeFailure | None = None  # activations, or why measuring failed; None: not measured
+    is_ours: bool = True  # whether it was written from a Graph, so that its tensors have the names of nodes
 
     def ranges(self, method: Method) -> Ranges:
-        """Raises: RuntimeFailure where activations could not be measured."""
+        """Ranges of the activations by tensor name.
+
+        Raises:
+            RuntimeFailure: the activations could not be measured.
+        """
         if not isinstance(self.observed, Observed):
             raise self.observed or AssertionError("ranges without images")
         return self.observed.ranges(method)
@@ -64,16 +68,16 @@ class Base:
 
 @dataclass(frozen=True)
 class Trial:
-    """One file as far as it got."""
+    """One attempt at a file, with the results so far."""
 
     attempt: Attempt
     base: Base
     path: Path | None = None
     failure: SlimsegError | None = None  # why there is no file
-    reason: str = ""  # the same for the user, or why there is no accuracy
+    reason: str = ""  # the failure in words for the user, or why there is no accuracy
     time: Beside | None = None
     accuracy: Accuracy | None = None
-    cost_ms: float | None = None  # of what stays in float32, against int8 throughout
+    cost_ms: float | None = None  # extra latency of the layers kept in float32, compared with int8 throughout
 
     @property
     def row(self) -> QuantisedFile:
@@ -106,7 +110,7 @@ class Bench:
     scratch: Path
 
     def base(self, path: Path, methods: Collection[Method], is_ours: bool = True) -> Base:
-        """A float32 file with its activations measured, once for all ways to find ranges.
+        """A float32 file with its activations measured, in one go for all `methods` of finding ranges.
 
         Raises:
             DataError, ModelError: an image cannot be used, or an activation is not finite.
@@ -116,33 +120,33 @@ class Bench:
         try:
             observed = calibration.observe(path, self.images, methods, self.threads, self.progress)
         except RuntimeFailure as error:
-            return Base(path, error, is_ours)  # schemes without ranges may still go
+            return Base(path, error, is_ours)  # schemes without ranges may still work
         return Base(path, observed, is_ours)
 
     def written(self, graph: Graph, name: str, method: Method) -> Base:
-        """A graph as a float32 file, with its activations measured for one way to find ranges.
+        """A graph written as a float32 file, with its activations measured for one method of finding ranges.
 
         Raises:
-            Unsupported, ModelError: it cannot be written, or computes what is not finite.
+            Unsupported, ModelError: the graph cannot be written, or computes values that are not finite.
         """
         path = self.scratch / f"{_file_name('float32', name)}.tflite"
         deployed.write_float(graph, path)
         return self.base(path, {method})
 
     def tried(self, attempt: Attempt, base: Base) -> Trial:
-        """A file that was seen to run, or why there is none.
+        """Quantise `base` and run the file once; the trial has the file, or the failure.
 
         Raises:
-            OutputError: there is no place for it.
+            OutputError: the file cannot be written.
         """
         if attempt.scheme == "float16" and self.source.is_half:
-            return Trial(attempt, base, self.source.original)  # it is that already
+            return Trial(attempt, base, self.source.original)  # the original is float16 already
         kept = f"{len(attempt.keep_float)} in float32" if attempt.keep_float else ""
         path = self.scratch / f"{_file_name(attempt.scheme, attempt.ranges or 'plain', attempt.corrected, kept)}.tflite"
         try:
             ranges = None if attempt.ranges is None else base.ranges(attempt.ranges)
             quantizer.quantize(base.path, path, attempt.scheme, ranges, self.io, attempt.keep_float)
-            if self.source.is_half:  # what stays in float keeps the precision that it came in
+            if self.source.is_half:  # weights that stay in float keep the original's float16
                 file.save(halves.narrowed(path.read_bytes(), path), path)
             benchmark.time_files([path], self.threads, rounds=1)
         except OutputError:
@@ -155,20 +159,24 @@ class Bench:
         return Trial(attempt, base, failure=error, reason=str(error).replace(f"{self.scratch}{os.sep}", ""))
 
     def original(self, times: Mapping[Path, Beside]) -> QuantisedFile:
-        """The original's row; judged before any other, as all masks are compared with its own."""
+        """The original's row. It must be judged before all others, whose masks are compared with the original's."""
         path, size = self.source.original, self.source.size_bytes
         accuracy = Accuracy(None, None) if self.judge is None else self.judge.accuracy(path)
         time, scheme = times[path], "float16" if self.source.is_half else "float32"
         return QuantisedFile(scheme, "", time.latency_ms, time.original_ms, size, accuracy.miou, accuracy.agreement)
 
     def judged(self, trial: Trial) -> Trial:
-        """With its accuracy."""
+        """The trial with its accuracy."""
         if self.judge is None or trial.path is None:
             return trial
         return replace(trial, accuracy=self.judge.accuracy(trial.path))
 
     def times(self, paths: Sequence[Path]) -> Mapping[Path, Beside]:
-        """Of the original and of every file, in turns."""
+        """Times of the original and of every file, measured round-robin.
+
+        Raises:
+            RuntimeFailure, ModelError: the runtime refused a file or crashed; ModelError if that is the file's fault.
+        """
         try:
             own = self.source.original
             return beside_float(own, [path for path in paths if path != own], self.threads)
@@ -176,9 +184,10 @@ class Bench:
             raise child.blamed(error) from error
 
     def timed(self, trials: Sequence[Trial], original_ms: float, plain: Trial | None = None) -> list[Trial]:
-        """With their times, at the pace at which the original takes `original_ms`.
+        """The trials with their times, scaled to a machine on which the original takes `original_ms`.
 
-        With `plain`, they are timed beside it, at the pace of its own time, and told with what they cost against it.
+        With `plain`, they are timed in the same run as it, scaled by its own time instead, and get their extra latency
+        over it as `cost_ms`.
         """
         beside = None if plain is None or plain.time is None else plain.path
         others = () if beside is None else (beside,)
@@ -190,10 +199,11 @@ class Bench:
         return [_beside(trial, times, pace, original_ms, plain_ms) for trial in trials]
 
     def tensor(self, most: int, bytes_each: int = 0) -> Tensor:
-        """(N, 3, H, W), preprocessed: at most `most` images for calibration, evenly spread.
+        """(N, 3, H, W), preprocessed: at most `most` of the images for calibration, evenly spread.
 
         Args:
-            bytes_each: what a computation holds of each image; so many go in as memory allows, at least one.
+            bytes_each: memory that a computation needs for each image, in bytes. N is limited to what fits into
+                2 GiB, but is at least 1.
         """
         assert self.images is not None
         count = min(most, _MEMORY_BYTES // max(1, bytes_each))
@@ -203,7 +213,7 @@ class Bench:
 def _beside(
     trial: Trial, times: Mapping[Path, Beside], pace: float, original_ms: float, plain_ms: float | None
 ) -> Trial:
-    """With its time at a pace, beside what the original was told to take, and its cost against int8 throughout."""
+    """The trial with its time scaled by `pace`, the original's time, and its extra latency over int8 throughout."""
     if trial.path is None:
         return trial
     latency_ms = pace * times[trial.path].latency_ms
@@ -212,7 +222,7 @@ def _beside(
 
 
 def bytes_of_values(graph: Graph) -> list[int]:
-    """Of every layer's result, for one image in float32."""
+    """Size in bytes of every layer's output, for one image in float32."""
     return [4 * math.prod(graph.shape(node)[1:]) for node in graph.layers()]
 
 

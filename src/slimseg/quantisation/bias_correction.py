@@ -1,13 +1,13 @@
-"""Bias correction: rounded weights shift the mean of a channel, and its bias takes the shift back.
+"""Bias correction: rounding the weights shifts the mean of a channel, and its bias is changed to undo the shift.
 
     Given   y = W∗x + b,   ỹ = Q(W)∗x̃ + b            Q: 8 bits per output channel, x̃ from the rounded layers before
     Result  b' = b − (E[ỹ] − E[y])                  E over the pixels of all images, per output channel
 
-Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2, eq. 16-17, by
-measuring (their appendix D) instead of from batch norms: network and rounded network run side by side, layer by layer,
-and each layer is corrected before anything behind it is measured. A rounding error is systematic for as long as
-weights do not change, so this costs nothing and helps most where channels have few weights: depthwise layers. Beyond
-the paper, only what the images agree on is corrected (`_certain`).
+This is Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.2,
+eq. 16-17, with measured means (their appendix D) instead of those of batch norms. The float and the rounded network run
+side by side, layer by layer, and each layer is corrected before the layers after it are measured. The rounding errors
+are fixed, so the correction costs no time at inference; it helps most if channels have few weights, as in depthwise
+layers. Beyond the paper, each shift is reduced by its uncertainty over the images (`_certain`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Ranges = Mapping[str, tuple[float, float]]
 
 @torch.no_grad()
 def bias_corrected(graph: Graph, images: Tensor, ranges: Ranges | None = None, bits: int = 8) -> Graph:
-    """The float graph, batch norms folded, with the biases that suit it once its weights are rounded.
+    """The float graph, batch norms folded, with biases corrected for the rounding of its weights.
 
     Args:
-        images: (N, C, H, W), preprocessed; all N are held at one layer at a time, and some dozens are enough.
-        ranges: (min, max) by node: values that are rounded to 8 bits on the way; the file has to be quantised with
-            the same ones. None: weights only, which does as well unless ranges clip much.
-        bits: of the weights.
+        images: (N, C, H, W), preprocessed; memory holds one layer's values of all N. Some dozens are enough.
+        ranges: (min, max) by node, for the activations to round to 8 bits; the file has to be quantised with the same
+            ranges. None: only weights are rounded, which does as well unless ranges clip much.
+        bits: number of bits of the weights.
     """
     result = fold_scales(graph)
     _SideBySide(result, ranges or {}, bits).run(images)
@@ -54,7 +54,7 @@ class _Both:
 
 
 class _SideBySide(fx.Interpreter):
-    """Runs both networks at once and corrects the biases of the graph as it comes by."""
+    """Runs both networks at once and corrects the biases of the graph on the way."""
 
     def __init__(self, graph: Graph, ranges: Ranges, bits: int) -> None:
         super().__init__(graph.module)
@@ -79,7 +79,7 @@ class _SideBySide(fx.Interpreter):
         (source,), _ = self.fetch_args_kwargs_from_env(n)
         exact, value = layer(source.exact), on_grid(layer, self.bits)(source.rounded)
         if shared_with(self.network, n):
-            return _Both(exact, value)  # what is right for one of its calls is wrong for another
+            return _Both(exact, value)  # a correction for one of its calls would be wrong for the others
         axis = value.ndim - 1 if isinstance(layer, nn.Linear) else 1
         shift = _certain((value - exact).movedim(axis, 1).flatten(2).mean(2) if value.ndim > 2 else value - exact)
         bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.detach()
@@ -94,10 +94,10 @@ class _SideBySide(fx.Interpreter):
 
 
 def _certain(shifts: Tensor) -> Tensor:
-    """(channels,): what the shifts of single images (images, channels) have in common.
+    """(channels,): the mean over images of their shifts (images, channels), shrunk by its uncertainty.
 
-    Their mean, shrunk by its standard error (James and Stein, "Estimation with Quadratic Loss", 1961, positive part):
-    where a range clips one image of sixteen, the mean is that image's, and wrong for all others.
+    The shrinkage follows from the mean's standard error (James and Stein, "Estimation with Quadratic Loss", 1961,
+    positive part). Without it, a range that clips one image of sixteen gives a mean that is wrong for all others.
     """
     count, mean = len(shifts), shifts.mean(0)
     error = shifts.var(0, correction=0) / max(count - 1, 1)
@@ -105,7 +105,7 @@ def _certain(shifts: Tensor) -> Tensor:
 
 
 def on_grid(layer: ops.Mixing, bits: int = 8) -> ops.Mixing:
-    """A copy of a layer whose weights are on the symmetric grids of their output channels."""
+    """A copy of a layer whose weights are rounded to the symmetric grids of their output channels."""
     result, weight = copy.deepcopy(layer), by_channels(layer)
     flat = rounded_weights(weight.flatten(0, 1), 0, bits)
     result.weight = nn.Parameter(as_stored(layer, flat.reshape(weight.shape)))

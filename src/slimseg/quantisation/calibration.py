@@ -1,12 +1,12 @@
-"""Calibration: from what activations were on images to the ranges that 8 bits are spread over.
+"""Calibration: the quantisation ranges of activations, from their values on images.
 
-    Given   of every tensor: (min, max) on each image, and a histogram of all values between the outermost
-    Result  (low, high), wider is coarser, narrower clips more:
+    Given   for every tensor (min, max) on each image, and a histogram of all values between the outermost ones
+    Result  (low, high): a wider range has coarser steps, a narrower one clips more values
 
-    mean        the mean over images of both ends: an image that is unlike the others moves it little
-    minmax      the outermost: nothing is clipped
-    percentile  all but the outermost 0.01% on each side
-    mse         the ends for which rounding to 8 bits and clipping together make the smallest squared error
+    mean        the mean over images of both ends, which an unusual image changes little
+    minmax      the outermost values: nothing is clipped
+    percentile  all but the outermost 0.01% of the values on each side
+    mse         the ends with the smallest squared error from rounding to 8 bits and clipping together
 
 Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018 (averages of minima and maxima);
 Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1 (min-max and mean squared error);
@@ -33,25 +33,25 @@ METHODS: tuple[Method, ...] = get_args(Method)
 Ranges = dict[str, tuple[float, float]]
 Array = NDArray[Any]
 PERCENTILE = 99.99
-STEPS = 255  # of 8 bits
-_SHARES = np.arange(1, 101) / 100  # of an extreme: the candidates for an end
-_ROUNDS = 4  # of searching one end, then the other
-_BLOCK = 8  # images measured between two looks at the progress bar
+STEPS = 255  # number of steps of an 8-bit grid
+_SHARES = np.arange(1, 101) / 100  # candidates for an end of a range, as shares of the outermost value
+_ROUNDS = 4  # most rounds of searching one end, then the other
+_BLOCK = 8  # images measured between two updates of the progress bar
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images that ranges are measured on, spread over a folder; read when asked for, so that memory is bounded."""
+    """The images that ranges are measured on, spread over a folder; each is read when needed, to bound memory."""
 
     paths: tuple[Path, ...]
     prepare: Callable[[Pixels], Array]  # RGB bytes to the file's input
-    left_out: tuple[Path, ...] = ()  # of a single colour: they say nothing about a network's activations
+    left_out: tuple[Path, ...] = ()  # images of a single colour, which show nothing about a network's activations
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def samples(self, start: int = 0, stop: int | None = None) -> list[Array]:
-        """Inputs (height, width, 3) float32 of the images from `start` on."""
+        """Inputs (height, width, 3) float32 of the images `start` to `stop` - 1."""
         return [self.prepare(read_image(path)) for path in self.paths[start:stop]]
 
     def spread(self, count: int) -> list[Array]:
@@ -78,7 +78,7 @@ def choose(paths: Sequence[Path], count: int, prepare: Callable[[Pixels], Array]
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """Places of at most `count` among `total`, both ends included."""
+    """At most `count` evenly spread indices below `total`, with the first and the last."""
     return [int(place) for place in np.unique(np.linspace(0, total - 1, min(count, total)).round())]
 
 
@@ -88,10 +88,10 @@ def _is_plain(image: Pixels) -> bool:
 
 @dataclass(frozen=True)
 class Observed:
-    """What the activations of one float file were on images."""
+    """The activations of one float file on images, summarised, by tensor name."""
 
-    extremes: Mapping[str, Array]  # (images, 2): minimum and maximum on each
-    histograms: Mapping[str, Array] = field(default_factory=dict)  # (bins,) between the outermost extremes
+    extremes: Mapping[str, Array]  # (images, 2): minimum and maximum on each image
+    histograms: Mapping[str, Array] = field(default_factory=dict)  # (bins,): counts between the outermost extremes
 
     def ranges(self, method: Method) -> Ranges:
         """By tensor name: (low, high).
@@ -120,10 +120,10 @@ def observe(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Observed:
-    """Measure a float file on images: one pass for the extremes, and one for histograms where a method needs them.
+    """Measure a float file's activations on images: one pass for extremes, one for histograms if a method needs them.
 
     Raises:
-        DataError: no image, or inputs of the wrong shape.
+        DataError: there is no image, or an input has the wrong shape.
         ModelError: an activation is not finite.
         RuntimeFailure: the runtime refused the file or crashed.
     """
@@ -156,7 +156,7 @@ def _outermost(ends: Array) -> tuple[float, float]:
 
 
 def percentile_range(counts: Array, low: float, high: float, percentile: float = PERCENTILE) -> tuple[float, float]:
-    """What is left of (low, high) without the outermost values on each side; linear within a bin of `counts`."""
+    """(low, high) without the values outside the percentile on each side; interpolated within bins of `counts`."""
     edges = np.linspace(low, high, len(counts) + 1)
     below = np.concatenate(([0], np.cumsum(counts))) / max(1, counts.sum())
     share = percentile / 100
@@ -164,9 +164,9 @@ def percentile_range(counts: Array, low: float, high: float, percentile: float =
 
 
 def mse_range(counts: Array, low: float, high: float) -> tuple[float, float]:
-    """The part of (low, high), with zero in it, whose 8-bit grid makes the smallest squared error, clipping included.
+    """The part of (low, high) that contains 0 and whose 8-bit grid has the smallest squared error, clipping included.
 
-    One end is searched while the other stands still, in turns, until neither moves.
+    Each end is optimised in turn while the other is fixed, until neither changes.
     """
     values = _centres(counts, low, high)
     low, high = best = min(low, 0.0), max(high, 0.0)
@@ -183,13 +183,13 @@ def mse_range(counts: Array, low: float, high: float) -> tuple[float, float]:
 
 
 def _centres(counts: Array, low: float, high: float) -> Array:
-    """The middle of every bin; that of the bin with zero is zero, where networks have most of their values."""
+    """The middle of every bin; 0 for the bin that contains 0, as most values of a network are exactly 0."""
     edges = np.linspace(low, high, len(counts) + 1)
     return np.where((edges[:-1] <= 0) & (edges[1:] >= 0), 0.0, (edges[:-1] + edges[1:]) / 2)
 
 
 def _squared_errors(values: Array, counts: Array, candidates: Array) -> Array:
-    """(candidates,): sum over all counted values of their squared distance to the grid of each (low, high)."""
+    """(candidates,): for the grid of each (low, high) the sum of squared errors over all counted values."""
     scale = np.maximum((candidates[:, 1] - candidates[:, 0]) / STEPS, np.finfo(np.float32).tiny)[:, None]
     zero = np.rint(-candidates[:, :1] / scale)
     steps = np.clip(np.rint(values / scale) + zero, 0, STEPS)

@@ -1,11 +1,11 @@
-"""Corrections of the float32 network before int8, each tried as a file of its own.
+"""Corrections of the float32 network before int8; each is tried as a separate file.
 
-    equalise        channels of like ranges (equalise.py), scales within 8; where that does not reach, within 64, too
-    bias            biases that take back what rounding shifts (bias_correction.py)
+    equalise        channels of similar ranges (equalise.py), scales up to 8; if these reach the bound, also up to 64
+    bias            biases that undo the shifts by rounding (bias_correction.py)
     both            bias, on the better of the equalised networks
-    auto            the three in turn while int8 loses more than `ENOUGH`, nothing where it does not
+    auto            the three in turn, as long as int8 loses more than `ENOUGH`
 
-They pay for rounding alone: no other scheme is made from a corrected network.
+Only int8 benefits from them: files of other schemes are not made from a corrected network.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ from slimseg.results import QuantisedFile
 Correct = Literal["none", "equalise", "bias", "both", "auto"]
 CORRECTIONS: tuple[Correct, ...] = get_args(Correct)
 IMAGES = 32
-_VALUES_HELD = 8  # as large as the largest: both networks' inputs and results of a layer, and skip connections
-BOUNDS = (8.0, 64.0)  # of the scales: what healthy networks bear, and what channels 1000 times apart need
+_VALUES_HELD = 8  # values held at once, as large as the largest: a layer's inputs and outputs, and skip connections
+BOUNDS = (8.0, 64.0)  # largest scales: for most networks, and for those whose channels differ by a factor of 1000
 ENOUGH = 0.1  # points of mIoU that int8 may lose before `auto` corrects anything
-ENOUGH_CHANGED = 0.5  # percent of pixels, where there are no labels: at borders healthy int8 files differ as much
+ENOUGH_CHANGED = 0.5  # the same without labels, in percent of pixels: good int8 files change as many, at borders
 
 
 def check(correct: str, schemes: set[str]) -> None:
-    """Raises: UserError for an unknown name, or one that is given although nothing becomes int8."""
+    """Check the user's choice of a correction.
+
+    Raises:
+        UserError: the name is unknown, or is given although no file becomes int8.
+    """
     if correct not in CORRECTIONS:
         raise UserError(f"`correct` {correct!r} must be one of {', '.join(CORRECTIONS)}")
     if correct not in (AUTO, "none") and "int8" not in schemes:
@@ -40,13 +44,13 @@ def check(correct: str, schemes: set[str]) -> None:
 
 
 def is_enough(baseline: QuantisedFile, row: QuantisedFile) -> bool:
-    """Whether a file loses so little that correcting it cannot show."""
+    """Whether a file loses so little that a correction would make no measurable difference."""
     lost = drop(baseline, row)
     return lost is None or lost <= (ENOUGH if baseline.miou is not None else ENOUGH_CHANGED)
 
 
 def loss(baseline: QuantisedFile, trial: Trial) -> float:
-    """What a file loses; infinite where there is none."""
+    """What a file loses, in points of mIoU or percent of pixels (`drop`); infinite if there is no file."""
     lost = drop(baseline, trial.row)
     return float("inf") if lost is None or trial.path is None else lost
 
@@ -55,14 +59,14 @@ def tried(bench: Bench, graph: Graph, attempt: Attempt, correct: Correct, baseli
     """The corrected networks' files, timed and judged.
 
     Args:
-        graph: in float32, what `attempt` was made from; left as it is.
-        attempt: int8 with the way to find ranges that did best without corrections.
+        graph: the float32 network that `attempt` was made from; not changed.
+        attempt: int8 with the method of finding ranges that did best without corrections.
     """
     return bench.timed(_Search(bench, graph, attempt, correct, baseline).run(), baseline.latency_ms)
 
 
 class _Search:
-    """One correction after the other; `found` is what was made so far."""
+    """Tries one correction after the other; `found` are the trials so far."""
 
     def __init__(self, bench: Bench, graph: Graph, attempt: Attempt, correct: Correct, baseline: QuantisedFile) -> None:
         self.bench, self.graph, self.attempt = bench, graph, attempt
@@ -87,7 +91,7 @@ class _Search:
         return self.correct == AUTO and any(is_enough(self.baseline, trial.row) for trial in self.found if trial.path)
 
     def _equalise(self) -> None:
-        """Wide scales only where narrow ones met their bound."""
+        """Equalise with the smaller bound, and with the larger one only if scales reached the smaller."""
         for bound in BOUNDS:
             made: list[Equalised] = []
             name = "equalise" if bound == BOUNDS[0] else f"equalise {bound:g}"

@@ -1,19 +1,19 @@
-"""Cross-layer equalisation: channels brought to like ranges before they share one 8-bit grid. Exact in float32.
+"""Cross-layer equalisation: gives channels similar ranges before they share one 8-bit grid. Exact in float32.
 
     Given   x = f(W¹∗u + b¹),  y = W²∗x + b²,     f(s·x) = s·f(x) for s > 0
     Result  x' = f(S⁻¹(W¹∗u + b¹)),  y = (W²S)∗x' + b²,     S = diag(s), a scale per channel of x
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.1: both sides
-get equal ranges with sᵢ = √(r¹ᵢ / r²ᵢ) (eq. 9-11), r² that of the weights which read channel i, and r¹ that of
+get equal ranges with sᵢ = √(r¹ᵢ / r²ᵢ) (eq. 9-11), where r²ᵢ is the range of the weights that read channel i, and r¹ᵢ
 
-- its values on images, where there are any: LiteRT's weights have a grid per output channel, so what makes a channel
-  needs no help, but all channels of x share one grid;
-- the weights that make it, where there are none: what the paper has, here a guess at the values.
+- with images, the range of its values: LiteRT's weights have a grid per output channel, so the weights that make a
+  channel need no equalisation, but all channels of x share one grid;
+- without images, the range of the weights that make it, as in the paper: here a guess at the values.
 
-Ranges are relative to the grid that they are rounded on: r¹ to the largest of all channels of its tensor, r² to the
-largest weight of the same output channel. So a depthwise layer, whose every input has a grid of its own, takes any
-scale, and the values before it end up all alike. The chains of the paper are one case of many: what meets in a sum,
-is concatenated or has several readers is scaled together as scale_flow.py finds it.
+Ranges are relative to the grid that the values are rounded to: r¹ to the largest channel of its tensor, r² to the
+largest weight of the same output channel. A depthwise layer has a separate grid for each input channel, so it accepts
+any scale, and the channels before it get equal ranges. Unlike the paper, this is not limited to chains of layers:
+channels that meet in a sum, are concatenated or have several readers are scaled together (scale_flow.py).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from slimseg.quantisation.scale_flow import ScaleFlow, scale_flow
 from slimseg.quantisation.weight_layout import as_stored, by_channels
 
 _ROUNDS_AT_MOST = 100
-_CONVERGED = 0.01  # the largest change of a logarithm
-_DEAD = 1e-6  # of the largest range: channels below it say nothing about their scale
+_CONVERGED = 0.01  # largest change of a scale's logarithm at convergence
+_DEAD = 1e-6  # share of the largest range: channels with less are not scaled
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer and one that reads its channels, now scaled; `spread` is the largest scale over the smallest."""
+    """A layer and a reader of its channels, which were scaled; `spread` is the largest scale over the smallest."""
 
     producer: str
     reader: str
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Kept:
-    """A layer of which some channels keep their scale, and why the first of them has to."""
+    """A layer that keeps the scale of some of its channels, and the reason for the first of them."""
 
     producer: str
     channels: int
@@ -57,7 +57,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Equalised:
-    """The same function with other weights, batch norms folded."""
+    """A graph of the same function with scaled weights and folded batch norms."""
 
     graph: Graph
     pairs: tuple[Pair, ...]
@@ -66,12 +66,13 @@ class Equalised:
 
 @torch.no_grad()
 def equalised(graph: Graph, images: Tensor | None = None, bound: float = 8.0) -> Equalised:
-    """The graph with the ranges of its channels matched; outputs are equal within float error.
+    """The graph with equalised channel ranges; its outputs are equal within float error.
 
     Args:
-        images: (N, C, H, W), preprocessed, a dozen are enough; None: by the weights alone.
-        bound: every scale is between 1/bound and bound, so that a channel which the images hardly show is not raised
-            so far that other images clip it. 8 did best on healthy networks, 64 where channels lie 1000 times apart.
+        images: (N, C, H, W), preprocessed; a dozen are enough. None: ranges are guessed from the weights.
+        bound: every scale is between 1/bound and bound, so that a channel that is nearly silent on these images is not
+            raised so far that other images are clipped. 8 did best on most networks, 64 on one whose channels differ
+            by a factor of 1000.
     """
     result = fold_scales(graph)
     flow = scale_flow(result)
@@ -84,16 +85,17 @@ def equalised(graph: Graph, images: Tensor | None = None, bound: float = 8.0) ->
 
 
 class _Ranges:
-    """What both sides' ranges are at given scales (count,); each result is (count,), 0 where a scale has no such side.
+    """The ranges of both sides at given scales (count,), each (count,); 0 for a scale without that side.
 
-    `weights`: by layer, the largest of each kernel (groups, outputs, inputs); `values`: by node, of each channel.
+    `weights`: by layer, the largest weight of each kernel (groups, outputs, inputs); `values`: by node, the largest
+    value of each channel.
     """
 
     def __init__(self, flow: ScaleFlow, weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         self.flow, self.weights, self.values = flow, weights, values
 
     def matched(self, bound: float) -> Tensor:
-        """The scales at which both sides are alike; 1 for those that are fixed, dead or have one side only."""
+        """The scales at which both sides have equal ranges; 1 if a scale is fixed, silent or has only one side."""
         free = torch.ones(self.flow.count, dtype=torch.bool)
         free[list(self.flow.fixed)] = False
         scales = torch.ones(self.flow.count)
@@ -108,7 +110,7 @@ class _Ranges:
         return scales
 
     def made(self, scales: Tensor) -> Tensor:
-        """Of each channel, against the widest in its tensor."""
+        """r¹: the range of each channel, relative to the widest in its tensor."""
         found = torch.zeros(self.flow.count)
         for name, indices in (self.flow.values if self.values else self.flow.made).items():
             largest = self.values.get(name) if self.values else self._incoming(name, scales).amax(2).flatten()
@@ -118,7 +120,7 @@ class _Ranges:
         return found
 
     def read(self, scales: Tensor) -> Tensor:
-        """Of the weights that read each channel, against the largest weight of the same output channel."""
+        """r²: the range of the weights that read each channel, relative to the largest of the same output channel."""
         found = torch.zeros(self.flow.count)
         for name, indices in self.flow.read.items():
             weights = self._incoming(name, scales)
@@ -127,7 +129,7 @@ class _Ranges:
         return found
 
     def _incoming(self, name: str, scales: Tensor) -> Tensor:
-        """A layer's weights with its inputs scaled, its outputs not."""
+        """A layer's weights for scaled inputs but unscaled outputs."""
         weights = self.weights[name]
         return weights * scales[self.flow.read[name]].reshape(weights.shape[0], 1, -1)
 
@@ -141,7 +143,7 @@ def _positive(values: Tensor) -> Tensor:
 
 
 def _largest_values(graph: Graph, flow: ScaleFlow, images: Tensor) -> dict[str, Tensor]:
-    """By node with a grid of its own: the largest magnitude of each channel (channels,)."""
+    """For each node with its own grid the largest magnitude in each channel, (channels,)."""
     names = [name for name, indices in flow.values.items() if len(indices) and _has_grid(graph, graph.node(name))]
     features, found = Features(graph.module, names), dict[str, Tensor]()
     for image in torch.split(images, 1):
@@ -152,7 +154,7 @@ def _largest_values(graph: Graph, flow: ScaleFlow, images: Tensor) -> dict[str, 
 
 
 def _has_grid(graph: Graph, node: fx.Node) -> bool:
-    """A layer in front of a ReLU has none: both are one operator."""
+    """Whether a node's value has its own 8-bit grid; not if a ReLU follows, which is fused into the operator."""
     reader = only_consumer(node)
     return reader is None or graph.layer_as(reader, nn.ReLU) is None
 
@@ -164,7 +166,7 @@ def _mixing(graph: Graph, name: str) -> ops.Mixing:
 
 
 def _scale(layer: ops.Mixing, inputs: Tensor, outputs: Tensor) -> None:
-    """Let a layer read x/inputs where it read x, and give y/outputs where it gave y; in place."""
+    """Change a layer's weights in place so that it maps x/inputs to y/outputs, where it mapped x to y."""
     weights = by_channels(layer)
     groups = weights.shape[0]
     scaled = weights * inputs.reshape(groups, 1, -1, 1) / outputs.reshape(groups, -1, 1, 1)

@@ -1,11 +1,11 @@
-"""Which value an int8 file rounds to whose range: asked of the quantiser itself, so that its rules are nowhere copied.
+"""Which 8-bit grid each value of an int8 file is rounded to: found by probing the quantiser, not by copying its rules.
 
-    Given   float file, each tensor with a made-up range that no other has          (probe)
-    Result  in its int8 form every scale tells the tensor whose range it came from: its own (most), that of the
-            concatenation which reads it, of the resize's or pool's source, or a constant of the operator (softmax)
+    Given   float file, each tensor with a made-up, unique range                    (probe)
+    Result  in its int8 form every scale shows which range it was computed from: the tensor's own (most), that of the
+            concatenation that reads it, of a resize's or pool's source, or a constant of the operator (softmax)
 
-A tensor that two operators read may be rounded once more on the way to one of them (a skip connection into a
-concatenation, an input in float32): that is a grid of the edge. What stays in float32 has none.
+A tensor that two operators read may be rounded again on the way to one of them (a skip connection into a concatenation,
+an input in float32): this grid belongs to the edge between the two. A tensor that stays in float32 has no grid.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from slimseg.disk import scratch
 from slimseg.runtimes.litert import costs, file
 from slimseg.runtimes.litert.quantising import quantizer
 
-STEPS = 255  # of 8 bits
+STEPS = 255  # number of steps of an 8-bit grid
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a value is rounded to: the 8-bit grid of the range of `leader`, or of a scale that no range changes."""
+    """An 8-bit grid: that of the range of the tensor `leader`, or one with a fixed scale and zero point."""
 
     leader: str | None
     scale: float = 0.0
@@ -36,16 +36,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Grids:
-    """Of one file, by the names of its tensors."""
+    """The grids of one file, by the names of its tensors."""
 
-    written: Mapping[str, Grid]  # as its operator writes it; tensors that stay in float32 are absent
-    read: Mapping[tuple[str, str], Grid]  # (source, reader): as the operator that writes `reader` sees it, if otherwise
-    operators: frozenset[str]  # by the tensors that they write
+    written: Mapping[str, Grid]  # as the tensor's operator writes it; tensors that stay in float32 are absent
+    # By (source, reader): the grid of `source` as the operator that writes `reader` reads it, if it differs.
+    read: Mapping[tuple[str, str], Grid]
+    operators: frozenset[str]  # the tensors that operators write
     per_channel: Mapping[str, bool]  # by the operator's output: whether its int8 constants have a scale per channel
 
     @property
     def leaders(self) -> frozenset[str]:
-        """Tensors whose ranges matter."""
+        """Tensors whose ranges determine a grid."""
         grids = (*self.written.values(), *self.read.values())
         return frozenset(grid.leader for grid in grids if grid.leader is not None)
 
@@ -68,7 +69,7 @@ def probe(float_path: Path) -> Grids:
 
 
 def _made_up(number: int) -> tuple[float, float]:
-    """Ranges whose widths, and so scales, tell them apart, and none much wider than another."""
+    """A range for each number, with a unique width and so a unique scale; all widths are similar."""
     return -1.0 - 0.01 * number, 2.0 + 0.01 * number
 
 
@@ -84,7 +85,7 @@ class _Reader:
         self.tensors = costs.Tensors(model)
         self.operators = model.subgraphs[0].operators
         self.names = names
-        # What the quantiser adds between two operators stands for the tensor before it.
+        # For each tensor of a conversion that the quantiser inserted, the name of the tensor before it.
         self.stands_for: dict[int, str] = {}
 
     def run(self) -> Grids:
@@ -116,7 +117,7 @@ class _Reader:
         return str(self.tensors.tensor(index).name.decode(errors="replace"))
 
     def _grid(self, index: int) -> Grid | None:
-        """None for a tensor in float32 or whole numbers without a scale."""
+        """The grid of a tensor; None for one in float32, or in integers without a scale."""
         tensor = self.tensors.tensor(index)
         if costs.dtype_name(tensor) != "int8" or tensor.quantization is None or tensor.quantization.scale is None:
             return None
@@ -127,7 +128,7 @@ class _Reader:
         return Grid(None, scale, zero_point)
 
     def _weight_scales(self, operator: Any) -> Iterator[int]:
-        """How many scales each constant in 8 bits has."""
+        """The number of scales of each 8-bit constant of an operator."""
         for index in self.tensors.parameters(operator):
             tensor = self.tensors.tensor(index)
             if costs.dtype_name(tensor) == "int8":

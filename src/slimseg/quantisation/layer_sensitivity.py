@@ -1,11 +1,11 @@
-"""How much each layer suffers from 8 bits: the network in float32, one operator of it quantised at a time.
+"""How much each layer loses by 8 bits: the network runs in float32, with one operator quantised at a time.
 
-    Given   a network that computes what its int8 file computes
-    Result  for every operator the percent of pixels that change class when its inputs, its constants and its result
-            alone are rounded as the file rounds them
+    Given   a network that computes the same as its int8 file
+    Result  for every operator the percentage of pixels that change class if only its inputs, constants and result are
+            rounded as in the file
 
-(Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.7.) What the operator cannot reach is
-computed once for all of them, so that all layers together cost about half as many passes as there are layers.
+(Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.7.) Values that do not depend on the
+operator are computed once for all operators, so the total cost is about half a pass of the network per layer.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ def layer_sensitivity(graph: Graph, network: QuantisedNetwork, images: Tensor, p
     """Percent of pixels (0-100) that change class, by operator, the worst first.
 
     Args:
-        graph: in float32, in its `file_form`; `network` is its int8 form.
-        images: (N, 3, H, W), preprocessed for it; all inner values of them are held in memory.
+        graph: the float32 network, in its `file_form`.
+        network: the same network in 8 bits.
+        images: (N, 3, H, W), preprocessed for the graph; memory holds all layers' values of all images.
     """
     names = [node.name for node in graph.layers()]
     output, known = Features(graph.module, names)(images)
     known[graph.input.name] = images
     before = classes(graph, output)
-    network.train()  # rounding alone, without the kernels' own arithmetic: faster, and as good for a comparison
+    network.train()  # only rounding, without the kernels' exact arithmetic: faster, and good enough for a comparison
     operators = [name for name in dict.fromkeys(network.operators.values()) if name in network.grids.written]
     found = {}
     for operator in progress.track(operators, "quantising one layer at a time"):
@@ -46,7 +47,7 @@ def layer_sensitivity(graph: Graph, network: QuantisedNetwork, images: Tensor, p
 
 
 class _OneOperator(fx.Interpreter):
-    """Runs the network with one operator on its grids; `known` are the values of the network in float32."""
+    """Runs the network with one operator rounded to its grids; `known` are the values of the network in float32."""
 
     def __init__(self, network: QuantisedNetwork, operator: str, known: Mapping[str, Tensor]) -> None:
         super().__init__(network.network)
@@ -68,7 +69,7 @@ class _OneOperator(fx.Interpreter):
         return self.quantised.on_grid(value, self.quantised.grids.written.get(n.name))
 
     def _seen(self, source: fx.Node) -> Tensor:
-        """From outside on the grid that the file has there; from within, what was just computed."""
+        """An input of a layer: rounded to its grid if it comes from outside the operator, else as just computed."""
         value: Tensor = self.env[source]
         if self.quantised.operators.get(source.name) == self.operator:
             return value

@@ -1,9 +1,9 @@
-"""Mixed precision: the few operators that suffer most from 8 bits stay in float32, between conversions.
+"""Mixed precision: the few operators that lose most by 8 bits stay in float32, between conversions.
 
-    Given   every operator's share of pixels that change class when it alone is in 8 bits (layer_sensitivity.py)
+    Given   for every operator the share of pixels that change class if only it is in 8 bits (layer_sensitivity.py)
     Result  files with the worst 1, 2, 4, 8, ... operators in float32, until the loss is within the budget
 
-What that costs is measured: each file is timed in the same interleaved run as int8 throughout.
+The extra latency is measured: each file is timed in the same interleaved run as int8 throughout.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from slimseg.runtimes.litert.quantising import byte_input
 
 NONE = "none"
 IMAGES = 8
-_SAID = 4  # layers on one line
-_LARGEST_SHARE = 0.5  # of the operators: with more in float32 nothing is left of int8's speed
+_SAID = 4  # most layers named in a line of progress
+_LARGEST_SHARE = 0.5  # largest share of operators in float32, 0-1: with more, int8 is no longer faster
 
 
 def wanted(keep_float: str | Sequence[str], schemes: set[str]) -> str | tuple[str, ...]:
-    """What the user asks for: "auto", "none", or the layers.
+    """The user's choice: "auto", "none", or the names of the layers.
 
     Raises:
-        UserError: layers are named although nothing becomes int8, or the list is empty.
+        UserError: layers are named although no file becomes int8, or the list is empty.
     """
     if keep_float in (AUTO, NONE):
         return str(keep_float)
@@ -51,10 +51,10 @@ def wanted(keep_float: str | Sequence[str], schemes: set[str]) -> str | tuple[st
 
 
 def check_names(names: Collection[str], source: Source) -> None:
-    """Refuse before minutes are spent.
+    """Check the names of layers before minutes are spent.
 
     Raises:
-        UserError: no operator has that name, neither in the user's own file nor in what `--sensitivity` shows.
+        UserError: a name is neither an operator's in the user's file nor a layer's in the list of `--sensitivity`.
     """
     known = _operators(source.quantised_from)
     with suppress(SlimsegError):
@@ -65,15 +65,15 @@ def check_names(names: Collection[str], source: Source) -> None:
 
 
 def _operators(path: Path) -> set[str]:
-    """By their names, and by those of their results."""
+    """The names of a file's operators and of their results."""
     return {name for operator in file.read(path).operators for name in (operator.name, operator.result)}
 
 
 def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSensitivity, ...]:
-    """Every operator of one of our own float32 files, the worst first.
+    """The sensitivity of every operator of a float32 file that slimseg wrote, the worst first.
 
     Raises:
-        SlimsegError: the file does not open, or has other tensors than its graph has nodes.
+        SlimsegError: the file does not open, or its tensors do not match the nodes of its graph.
     """
     assert attempt.ranges is not None
     graph = load(base.path, verify=False)
@@ -87,7 +87,10 @@ def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSens
 def tried(
     bench: Bench, base: Base, plain: Trial, ranked: Sequence[LayerSensitivity], baseline: QuantisedFile, max_drop: float
 ) -> list[Trial]:
-    """Files with ever more layers in float32, until one loses at most `max_drop`; timed beside `plain`."""
+    """Files with more and more layers in float32, until one loses at most `max_drop`; timed in one run with `plain`.
+
+    `max_drop` is in points of mIoU, or without labels in percent of pixels.
+    """
     found: list[Trial] = []
     for names in _worst(ranked):
         bench.progress.say(f"Trying int8 with {len(names)} in float32: {', '.join(names[-_SAID:])}")
@@ -98,10 +101,10 @@ def tried(
 
 
 def by_hand(bench: Bench, plain: Trial, names: Sequence[str]) -> list[Trial]:
-    """The file with these layers in float32.
+    """The file with the layers `names` in float32.
 
     Raises:
-        SlimsegError: the layers are those of a graph, and none can be written.
+        SlimsegError: the names are those of a graph's layers, and the graph cannot be written.
     """
     base = plain.base if set(names) <= _operators(plain.base.path) else ours(bench, plain)
     return bench.timed([_kept(bench, base, plain, names)], plain.row.original_ms, plain)
@@ -112,7 +115,7 @@ def _kept(bench: Bench, base: Base, plain: Trial, names: Sequence[str]) -> Trial
 
 
 def _worst(ranked: Sequence[LayerSensitivity]) -> Iterator[tuple[str, ...]]:
-    """1, 2, 4, ... of the layers that change anything."""
+    """The worst 1, 2, 4, ... of the layers that change any pixel."""
     harmful = [each.layer for each in ranked if each.changed_percent > 0]
     count = 1
     while count <= min(len(harmful), max(1, int(_LARGEST_SHARE * len(ranked)))):
@@ -121,10 +124,10 @@ def _worst(ranked: Sequence[LayerSensitivity]) -> Iterator[tuple[str, ...]]:
 
 
 def ours(bench: Bench, plain: Trial) -> Base:
-    """The file that `plain` was made from, written anew where its tensors do not have the names of a graph's nodes.
+    """The file that `plain` was made from; written anew if its tensors do not have the names of a graph's nodes.
 
     Raises:
-        SlimsegError: it does not open, or cannot be written.
+        SlimsegError: the file does not open, or cannot be written.
     """
     assert plain.attempt.ranges is not None
     if plain.base.is_ours:

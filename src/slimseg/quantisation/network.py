@@ -1,10 +1,10 @@
-"""A Graph that computes in float32 what its int8 file computes, and learns: quantisation-aware training's network.
+"""The network of quantisation-aware training: a trainable Graph that computes in float32 the same as its int8 file.
 
-    Given   Graph whose nodes carry the names of the file's tensors (`file_form`), grids (`grids.probe`), ranges
-    Result  the same layers on rounded weights; every value rounded where the int8 file rounds it, ranges learnt
+    Given   Graph whose nodes have the names of the file's tensors (`file_form`), grids (`grids.probe`), ranges
+    Result  the same layers with rounded weights; every value rounded as in the int8 file, with learnt ranges
 
-The shared ranges of concatenations, resizes and pools, the second rounding on the way into a concatenation, the fixed
-scale of a softmax, layers that stay in float32: all of it comes from the grids and none of it is known here.
+The grids alone determine the shared ranges of concatenations, resizes and pools, the second rounding on the way into a
+concatenation, the fixed scale of a softmax, and the layers that stay in float32: this file has no rules for them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _OUTPUT_CHANNELS = {nn.Conv2d: 0, nn.Linear: 0, nn.ConvTranspose2d: 1, ops.Cropp
 
 
 def file_form(graph: Graph) -> Graph:
-    """The graph as its `.tflite` has it: batch norms folded, a node for every tensor of the file, under its name.
+    """The graph in the form of its `.tflite`: batch norms folded, one node per tensor of the file, under its name.
 
     Raises:
-        Unsupported: the graph cannot be written, or what was written not be read.
+        Unsupported: the graph cannot be written, or the written file cannot be read.
     """
     with scratch.folder() as folder:
         path = folder / "model.tflite"
@@ -52,18 +52,18 @@ def file_form(graph: Graph) -> Graph:
 
 
 class QuantisedNetwork(nn.Module):
-    """Runs a graph as its int8 file would. `network` holds the trained weights, `factors` the learnt ranges.
+    """Computes the same as a graph's int8 file. `network` has the trained weights, `factors` the learnt ranges.
 
-    A range is learnt as the logarithms of two factors on its ends, so that signs stay and steps are relative.
+    A range is learnt as the logarithms of two factors on its ends, so that signs cannot change and steps are relative.
     """
 
     def __init__(
         self, graph: Graph, grids: Grids, ranges: Ranges, fixed: Collection[str] = (), weight_bits: int = 8
     ) -> None:
-        """`ranges` are needed for every leader of the grids; those of `fixed` tensors are not learnt.
+        """`ranges` must have every leader of the grids; the ranges of `fixed` tensors are not learnt.
 
         Raises:
-            Unsupported: the file has other tensors than the graph has nodes (litert-torch wrote it, for example).
+            Unsupported: the file has tensors that are no nodes of the graph (litert-torch wrote it, for example).
             KeyError: a range is missing.
         """
         super().__init__()
@@ -82,22 +82,22 @@ class QuantisedNetwork(nn.Module):
         self._runner = _Runner(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W), preprocessed, to the graph's output."""
+        """Preprocessed images (N, C, H, W) to the graph's output."""
         result: Tensor = self._runner.run(images)
         return result
 
     def range_of(self, leader: str) -> tuple[Tensor, Tensor]:
-        """Its two ends as they are now."""
+        """The two current ends of a leader's range."""
         ends: Tensor = self.get_buffer(f"range_{leader}") * self.factors[leader].exp()
         return ends[0], ends[1]
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Of every tensor that a leader's range reaches: what the quantiser has to be given."""
+        """The current range of every leader, to be given to the quantiser."""
         ends = {leader: tuple(float(end.detach()) for end in self.range_of(leader)) for leader in self.grids.leaders}
         return {leader: (low, high) for leader, (low, high) in ends.items()}
 
     def grid(self, grid: Grid) -> tuple[Tensor, Tensor]:
-        """(scale, zero point) as they are now."""
+        """The current (scale, zero point) of a grid."""
         if grid.leader is not None:
             return grid_of(*self.range_of(grid.leader))
         return torch.tensor(grid.scale), torch.tensor(float(grid.zero_point))
@@ -110,24 +110,24 @@ class QuantisedNetwork(nn.Module):
         return torch.fake_quantize_per_tensor_affine(value, grid.scale, grid.zero_point, LOWEST, HIGHEST)
 
     def scale(self, grid: Grid) -> Tensor:
-        """The real size of a step, as it is now."""
+        """The current size of a step of a grid, as a real number."""
         return torch.tensor(grid.scale) if grid.leader is None else grid_of(*self.range_of(grid.leader))[0]
 
     def seen_grid(self, source: fx.Node, reader: str) -> Grid | None:
-        """The grid of the value of `source` as the operator that writes `reader` is given it."""
+        """The grid of the value of `source` as the operator that writes `reader` reads it."""
         while source.op == "call_module" and source.name not in self.grids.operators:
-            source = producer(source)  # a pad that the operator does itself
+            source = producer(source)  # padding that is fused into the operator
         return self.grids.read.get((source.name, reader)) or self.grids.written.get(source.name)
 
     def seen(self, value: Tensor, source: fx.Node, reader: str) -> Tensor:
-        """The value of `source` as the operator that writes `reader` is given it."""
+        """The value of `source` as the operator that writes `reader` reads it."""
         grid, written = self.grids.read.get((source.name, reader)), self.grids.written.get(source.name)
         if grid is not None and written is not None and not self.training:
             value = arithmetic.conversion(value, self.scale(written), self.scale(grid))
         return self.on_grid(value, grid)
 
     def computed(self, layer: nn.Module, node: fx.Node, reader: str, inputs: tuple[Tensor, ...]) -> Tensor:
-        """What a layer makes of its inputs, before it is put on its grid."""
+        """A layer's output for given inputs, before it is rounded to its grid."""
         if not self.training:
             exact = self._exact(layer, node, reader, inputs)
             if exact is not None:
@@ -136,7 +136,7 @@ class QuantisedNetwork(nn.Module):
         return value
 
     def _exact(self, layer: nn.Module, node: fx.Node, reader: str, inputs: tuple[Tensor, ...]) -> Tensor | None:
-        """As the runtime's kernels round it; None for layers of which no more is known than their grids."""
+        """The output as the runtime's kernel rounds it; None for layers whose exact arithmetic is not known."""
         target = self.grids.written.get(reader)
         sources = [self.seen_grid(source, reader) for source in node.args if isinstance(source, fx.Node)]
         scales = tuple(self.scale(grid) for grid in sources if grid is not None)
@@ -157,7 +157,7 @@ class QuantisedNetwork(nn.Module):
         return _OUTPUT_CHANNELS[type(layer)] if self.grids.per_channel[reader] else None
 
     def _constants(self, layer: nn.Module, node: fx.Node, reader: str) -> dict[str, Tensor]:
-        """The layer's constants as the int8 file stores them; empty where they stay in float32."""
+        """The layer's constants as the int8 file stores them; empty if they stay in float32."""
         if reader not in self.grids.per_channel:
             return {}
         if type(layer) not in _OUTPUT_CHANNELS:
@@ -173,7 +173,7 @@ class QuantisedNetwork(nn.Module):
 
 
 class _Runner(fx.Interpreter):
-    """Runs node by node, on rounded weights, and rounds values."""
+    """Runs the network node by node with rounded weights, and rounds the values."""
 
     def __init__(self, owner: QuantisedNetwork) -> None:
         super().__init__(owner.network)
@@ -190,7 +190,7 @@ class _Runner(fx.Interpreter):
 
 
 def _operators(graph: Graph, grids: Grids) -> dict[str, str]:
-    """By node: the tensor that its operator writes, which computes a pad before it and an activation behind it, too."""
+    """For each node the tensor that its operator writes, with padding before and an activation after it fused."""
     found: dict[str, str] = {}
     for node in graph.layers():
         last: fx.Node | None = node

@@ -1,13 +1,13 @@
-"""Quantisation-aware training: the float network teaches the one that its int8 file computes.
+"""Quantisation-aware training: the float network is the teacher of its int8 form.
 
-    ranges    only the ranges learn, from where calibration left them: what is clipped pays for what is rounded
-    all       weights, biases and ranges; batch norms are part of the weights (`file_form`)
-    weights   ranges stand still, so that weights settle on grids that no longer move
+    ranges    only ranges are trained, starting from calibration: they balance clipping against rounding
+    all       weights, biases and ranges are trained; batch norms are folded into the weights (`file_form`)
+    weights   ranges are frozen, so that weights settle on grids that no longer change
 
-Small networks converge badly under rounded values when all of it moves at once (article, "Quantization"); the last
-phase brings them to rest, as Jain et al. freeze thresholds ("Trained Quantization Thresholds", 2020, section 5.2).
-What has been learnt is shipped: ranges go into the file through the quantiser's calibration, weights are those that
-the file rounds, and what is evaluated here is what the file computes (`arithmetic`).
+Small networks converge badly if weights and ranges are trained together to the end, so the last phase freezes the
+ranges, as Jain et al. freeze thresholds ("Trained Quantization Thresholds", 2020, section 5.2). The file gets exactly
+what was learnt: the ranges replace the quantiser's calibration, the weights are those that the file rounds, and the
+network evaluated here gives the same outputs as the file (`arithmetic`).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Phase:
     """One part of the freezing schedule."""
 
     name: str
-    share: float  # of the steps and of the time
+    share: float  # share of the steps and of the time, 0-1
     learning_rate: float
-    ranges: bool  # whether they learn
-    weights: bool
+    ranges: bool  # whether ranges are trained
+    weights: bool  # whether weights are trained
 
 
 PHASES = (
@@ -66,8 +66,8 @@ CALIBRATION_IMAGES = 100
 class QuantisationAwareTraining:
     """Trains the int8 form of one network, and writes it.
 
-    `graph` is the network as its file has it, with RGB bytes for its input where the first layer can take the
-    normalisation in; `network` computes what its int8 file does.
+    `graph` is the network in the form of its file. Its input is RGB bytes if the normalisation can be folded into the
+    first layer. `network` computes the same as its int8 file.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class QuantisationAwareTraining:
         weight_bits: int = 8,
         io: Ends | None = None,
     ) -> None:
-        """`method` finds the ranges to start from.
+        """`method` finds the initial ranges.
 
-        `teacher` is any network of the same classes, at an input size of its own; by default `graph` in float32.
-        `io` is what the file takes and gives; by default an image's bytes where that can be had.
+        `teacher` is any network with the same classes, whose input size may differ; by default `graph` in float32.
+        `io` is the type of the file's input and output; by default an image's bytes if possible, else float32.
 
         Raises:
             Unsupported: the graph cannot be written.
@@ -110,7 +110,7 @@ class QuantisationAwareTraining:
         self.batches = iter(Batches(self.graph, folder, with_labels, seed, self.teacher.input_size))
 
     def train(self, steps: int = STEPS, seconds: float = float("inf")) -> list[TrainingLog]:
-        """All phases; at most so many steps and seconds."""
+        """Train all phases, with at most `steps` steps and `seconds` seconds in total."""
         logs = []
         for phase in PHASES:
             for name, parameter in self.student.named_parameters():
@@ -140,17 +140,17 @@ class QuantisationAwareTraining:
             self.student.eval()
 
     def write(self, float_path: Path, path: Path) -> None:
-        """The trained network as float32, and as the int8 file with the learnt ranges.
+        """Write the trained network in float32 to `float_path`, and in int8 with the learnt ranges to `path`.
 
         Raises:
-            OutputError: a place cannot be written.
+            OutputError: a file cannot be written.
         """
         writer.write(self.graph, float_path)
         ranges = {**self.ranges, **self.network.ranges()}
         quantizer.quantize_int8(float_path, path, self._samples()[:1], io=self.io, ranges=ranges)
 
     def masks(self, images: Sequence[NDArray[np.uint8]], float_path: Path) -> list[NDArray[np.uint8]]:
-        """The class masks of RGB images, at their own size, by the network itself: what the int8 file must give."""
+        """The network's class masks of RGB images, at the images' sizes: the int8 file must give the same."""
         app = host.App(file.read(float_path), self.graph.description)
         self.network.eval()
         found = []
@@ -175,5 +175,9 @@ def _taking_bytes(graph: Graph) -> tuple[Graph, Ends]:
 
 
 def _of(graph: Graph, io: Ends) -> Graph:
-    """Raises: Unsupported where it cannot take bytes, or cannot be written."""
+    """The graph in the form of its file, with the normalisation folded if `io` is "image".
+
+    Raises:
+        Unsupported: the graph cannot take bytes, or cannot be written.
+    """
     return file_form(image_input.fold(graph) if io == "image" else graph)

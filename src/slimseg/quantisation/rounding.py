@@ -1,7 +1,7 @@
-"""Rounding to 8 bits that training can see through.
+"""Rounding to 8 bits with gradients for training.
 
-    Given   x, a range [l, h] that holds 0                      s = (h − l) / 255,  z = round(−128 − l/s)
-    Result  y = s · (clamp(round(x/s) + z, −128, 127) − z)      as LiteRT's int8 specification has it
+    Given   x, a range [l, h] that contains 0                   s = (h − l) / 255,  z = round(−128 − l/s)
+    Result  y = s · (clamp(round(x/s) + z, −128, 127) − z)      as in LiteRT's int8 specification
 
     Given   ∂L/∂y
     Result  ∂L/∂x = ∂L/∂y within the range, else 0              ("straight through", Bengio et al., 2013)
@@ -9,7 +9,8 @@
             ∂L/∂l = Σ ∂L/∂y · (1 below the range, −(y − x)/(h − l) within)
 
 which are the gradients of LSQ (Esser et al., "Learned Step Size Quantization", 2020, eq. 3) for a step and an offset,
-written in the ends of the range. Weights are symmetric, per output channel, their scale the largest of each.
+expressed by the ends of the range. Weights are rounded symmetrically, with a scale per output channel from its largest
+magnitude.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import torch
 from torch import Tensor
 
 LOWEST, HIGHEST, STEPS = -128, 127, 255
-_SMALLEST_SCALE = 1e-12  # of a constant 0
+_SMALLEST_SCALE = 1e-12  # the scale of a tensor that is 0 throughout
 
 
 def grid_of(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """(scale, zero point) of a range, both float32; 0 is always within."""
-    low, high = low.double().clamp(max=0), high.double().clamp(min=0)  # as the quantiser reckons: it shows
+    """(scale, zero point) of a range, both float32; the range is extended to contain 0."""
+    low, high = low.double().clamp(max=0), high.double().clamp(min=0)  # in double as the quantiser does: results differ
     scale = ((high - low) / STEPS).clamp(min=_SMALLEST_SCALE)
     return scale.float(), (LOWEST - low / scale).round().clamp(LOWEST, HIGHEST).float()
 
@@ -41,7 +42,7 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, y, scale, zero = context.saved_tensors
-        # by half a step wider than the range: what rounds to its ends is still within
+        # half a step wider than the range on each side: values that round to its ends are not clipped
         above, below = x > scale * (HIGHEST + 0.5 - zero), x < scale * (LOWEST - 0.5 - zero)
         outside = above | below
         within = gradient.masked_fill(outside, 0)
@@ -52,20 +53,20 @@ class _Round(torch.autograd.Function):
 
 
 def rounded(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """x on the 8-bit grid of [low, high] (scalars); gradients reach all three."""
+    """x rounded to the 8-bit grid of [low, high] (scalars), with gradients for all three."""
     result: Tensor = _Round.apply(x, low, high)  # type: ignore[no-untyped-call]
     return result
 
 
 def weight_scales(weights: Tensor, axis: int | None, bits: int = 8) -> Tensor:
-    """Of each channel along `axis`, or the one of all where that is None; from the largest absolute weight."""
+    """The scale of each channel along `axis`, or a single one if that is None; from the largest absolute weight."""
     size = weights.detach().abs()
     largest = size.max() if axis is None else size.amax([dim for dim in range(size.ndim) if dim != axis])
     return (largest / _most(bits)).clamp(min=_SMALLEST_SCALE)
 
 
 def rounded_weights(weights: Tensor, axis: int | None, bits: int = 8) -> Tensor:
-    """Weights on those scales."""
+    """Weights rounded to the grids of `weight_scales`."""
     scales = weight_scales(weights, axis, bits)
     zeros = torch.zeros_like(scales, dtype=torch.int32)
     if axis is None:
@@ -74,7 +75,10 @@ def rounded_weights(weights: Tensor, axis: int | None, bits: int = 8) -> Tensor:
 
 
 def rounded_bias(bias: Tensor, scales: Tensor) -> Tensor:
-    """A bias in steps of (scale of the input) · (scales of the weights); gradients pass straight through."""
+    """A bias rounded to multiples of `scales`, which are the input's scale times the weights' scales.
+
+    Gradients pass straight through.
+    """
     return bias + ((bias / scales).round() * scales - bias).detach()
 
 

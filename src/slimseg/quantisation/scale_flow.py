@@ -1,13 +1,13 @@
-"""Which channels may be scaled, and which only together: followed from the layer that makes them to their readers.
+"""Which channels may be scaled, and which only together: each is followed from the layer that makes it to its readers.
 
-    f(s·x) = s·f(x) for s > 0     ReLU, LeakyReLU, PReLU, pooling, resize: the channel behind is the channel before
-    y = a + b, max(a, b)          one scale for a, b and y: the two are tied
+    f(s·x) = s·f(x) for s > 0     ReLU, LeakyReLU, PReLU, pooling, resize: input and output channel have one scale
+    y = a + b, max(a, b)          a, b and y have one scale: a and b are tied
     y = concat(a, b), x[:, 2:7]   each channel keeps its own scale
-    y = a · b                     a's scale where b is fixed (a gate behind a sigmoid)
-    y = ReLU6(x), x² , the result x keeps the scale it has: the layer's answer to another is another function
+    y = a · b                     y has a's scale if b is fixed (b a sigmoid gate)
+    y = ReLU6(x), x² , the output x is fixed at scale 1: the layer is another function of scaled values
 
-The rules are those of the vocabulary (`Operator.scales`). graph/channel_flow.py follows channels that can only *leave*
-together: there a depthwise layer ties its inputs to its outputs, here it reads some channels and makes others.
+The rules are those of the vocabulary (`Operator.scales`). graph/channel_flow.py follows channels that can only be
+*removed* together: there a depthwise layer ties its inputs to its outputs, here both have scales of their own.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from slimseg.graph.vocabulary import ChannelRule, Operator
 
 @dataclass(frozen=True)
 class ScaleFlow:
-    """By name of a node: the scales of its channels, as indices (channels,) of 0 to `count` - 1.
+    """The scales of channels, by node name, as indices (channels,) of 0 to `count` - 1; equal indices are one scale.
 
-    `values`: of every value with channels in dimension 1; `made` and `read`: outputs and inputs of the layers that mix
-    channels. `fixed`: scales that have to stay 1, and why.
+    `values`: channels of every value, in dimension 1; `made` and `read`: output and input channels of the layers that
+    mix channels. `fixed`: scales that have to stay 1, and why.
     """
 
     count: int
@@ -66,6 +66,6 @@ class _Tracer(ChannelTracer):
 
 
 def _reader(node: fx.Node, layer: nn.Module | None) -> str:
-    """A node in words."""
+    """A node in words, for reasons."""
     kinds = {"placeholder": "the input", "output": "the result", "get_attr": f"the constant {node.name}"}
     return f"{node.name} ({type(layer).__name__})" if layer is not None else kinds.get(node.op, node.name)

@@ -1,4 +1,4 @@
-"""The post-training schemes as candidates, and the choice among their files."""
+"""The post-training quantisation schemes as candidates, and the choice of the best file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from slimseg.runtimes.litert.quantising.quantizer import SCHEMES, STATIC, Scheme
 from slimseg.runtimes.runtime import Ends
 
 AUTO = "auto"
-TRAINED = "trained"  # the correction of a file that came out of quantisation-aware training
-FASTER = 1.03  # times as fast: less is the machine's noise
-ALIKE = 0.95  # of the fastest file's speed: among those accuracy decides
-_METHOD_OF_16_BITS: Method = "minmax"  # 65536 steps leave no reason to clip
+TRAINED = "trained"  # the correction of a file from quantisation-aware training
+FASTER = 1.03  # least speed-up that counts as faster: smaller ones are measurement noise
+ALIKE = 0.95  # share of the fastest file's speed from which accuracy decides, 0-1
+_METHOD_OF_16_BITS: Method = "minmax"  # with 65536 steps there is no reason to clip
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One file to make: a scheme, and for a static one how its ranges are found."""
+    """One file to make: a scheme, and for a static scheme the method of finding ranges."""
 
     scheme: Scheme
     ranges: Method | None = None
-    corrected: str = ""  # the correction of the network before
+    corrected: str = ""  # the correction applied to the network first; empty: none
     keep_float: tuple[str, ...] = ()  # layers that are not quantised
 
     def obstacle(self, io: Ends, has_images: bool) -> str:
-        """Why it cannot be made, or nothing."""
+        """Why the file cannot be made; empty if it can."""
         if io != "float32" and self.scheme != "int8":
             return "takes and gives float32 only"
         if self.ranges is not None and not has_images:
@@ -39,10 +39,10 @@ class Attempt:
 
 
 def attempts(scheme: str, ranges: str) -> tuple[Attempt, ...]:
-    """The candidates of what the user asks for; "auto" stands for all schemes, and for all ways to find ranges.
+    """The files to try for the user's choice; "auto" means all schemes, or all methods of finding ranges.
 
     Raises:
-        UserError: an unknown name, or ranges for a scheme that has none.
+        UserError: a name is unknown, or `ranges` are given for a scheme without ranges.
     """
     if scheme not in (AUTO, *SCHEMES):
         raise UserError(f"`scheme` {scheme!r} must be one of {', '.join((AUTO, *SCHEMES))}")
@@ -65,14 +65,14 @@ def _attempts(scheme: Scheme, ranges: str) -> Iterator[Attempt]:
 
 
 def drop(baseline: QuantisedFile, candidate: QuantisedFile) -> float | None:
-    """Points of mIoU lost; without labels percent of pixels that change class; None where nothing was measured."""
+    """Points of mIoU lost, or without labels percent of pixels that change class; None if nothing was measured."""
     if baseline.miou is not None and candidate.miou is not None:
         return baseline.miou - candidate.miou
     return None if candidate.agreement is None else 100 - candidate.agreement
 
 
 def holds(baseline: QuantisedFile, candidate: QuantisedFile, budget: Budget) -> bool:
-    """Whether a file that was made keeps to the budget; without any images its accuracy is taken on trust."""
+    """Whether a file is within the budget; without images its accuracy is not checked."""
     return (
         (baseline.agreement is None or _lost(baseline, candidate) <= budget.max_drop)
         and (budget.max_size_bytes is None or candidate.size_bytes <= budget.max_size_bytes)
@@ -83,9 +83,9 @@ def holds(baseline: QuantisedFile, candidate: QuantisedFile, budget: Budget) -> 
 def choose(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], budget: Budget) -> QuantisedFile:
     """The best of the files that were made.
 
-    Of those that hold the budget the fastest; where several are about as fast, the most accurate of them. Where none
-    is faster than float32, the smallest of those that are not slower either, or else the fastest. Where none holds
-    the budget, the one that loses least.
+    Among those within the budget it is the fastest; if several are about as fast, the most accurate of them. If none is
+    faster than float32, it is the smallest of those that are not slower, or else the fastest. If none is within the
+    budget, it is the one that loses least.
     """
     made = [each for each in candidates if each.was_made]
     held = [each for each in made if holds(baseline, each, budget)]
@@ -104,13 +104,16 @@ def choose(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], budget:
 
 
 def _speeds(made: Sequence[QuantisedFile]) -> dict[tuple[object, ...], float]:
-    """By kind: files that differ in their ranges alone have the same operators, and are as fast as one another."""
+    """Median speed-up by kind: files that differ only in their ranges have the same operators and are equally fast."""
     kinds = {_kind(each) for each in made}
     return {kind: median(each.speedup for each in made if _kind(each) == kind) for kind in kinds}
 
 
 def _kind(row: QuantisedFile) -> tuple[object, ...]:
-    """A corrected network is written by us, and so may have other operators than the user's own file."""
+    """Files of one kind have the same operators.
+
+    slimseg writes a corrected network anew, so its operators may differ from those of the user's file.
+    """
     return row.scheme, bool(row.corrected), row.kept_float
 
 
@@ -120,7 +123,7 @@ def _lost(baseline: QuantisedFile, candidate: QuantisedFile) -> float:
 
 
 def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen: QuantisedFile) -> str:
-    """What to know about the choice, in words."""
+    """The choice in a sentence, with its speed and size."""
     original = baseline.scheme
     others = _slower(baseline, candidates, chosen)
     if chosen.scheme == original:

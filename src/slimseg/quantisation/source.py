@@ -1,7 +1,7 @@
-"""What is quantised: the user's own `.tflite` as it is, or a Graph that is written in float.
+"""The network to quantise: the user's `.tflite` as it is, or a Graph that is written in float.
 
-A file with weights in float16 is a float network like any other: what is made of it is compared with the file itself,
-and made of the same numbers in 32 bits.
+A file with weights in float16 is widened to float32 first; the quantised files are made from the widened one, and
+compared with the original.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from slimseg.runtimes.runtime import Ends
 
 @dataclass(frozen=True)
 class Source:
-    """A network as float files that describe themselves."""
+    """A network as float files with an embedded description."""
 
     name: str
-    original: Path  # what every quantised file is compared with, its weights in the precision that they came in
-    quantised_from: Path  # the same function in 32 bits; of bytes where the input is to be an image
+    original: Path  # with which every quantised file is compared; its weights keep the precision of the user's file
+    quantised_from: Path  # the same function in float32; a function of bytes if the input is to be an image
     description: Description  # of the original
-    size_bytes: int  # of the original as the user has it
-    written_from: Graph | None = None  # what `quantised_from` was written from; None: the user's own `.tflite`
+    size_bytes: int  # of the user's file, or of the one that was written
+    written_from: Graph | None = None  # the graph of `quantised_from`; None: the user's own `.tflite`
 
     @property
     def is_half(self) -> bool:
-        """Whether the original has its weights in float16 already, and none in more bits."""
+        """Whether all weights of the original are in float16 already."""
         return file.read(self.original).weights == "float16"
 
     def graph(self) -> Graph:
-        """What is quantised, for changes to it before. Not to be changed itself.
+        """The graph that is quantised, for corrections of it. Do not change it in place.
 
         Raises:
-            ModelError: the `.tflite` has an operator that slimseg does not know, or is otherwise no graph.
+            ModelError: the `.tflite` has an operator that slimseg does not know, or cannot be opened as a graph.
         """
         if self.written_from is not None:
             return self.written_from
@@ -52,7 +52,11 @@ class Source:
 
     @property
     def pipeline(self) -> host.ImagePipeline:
-        """From RGB bytes to the input of what is quantised. Raises: ModelError where that is not one image."""
+        """From RGB bytes to the input of the network to quantise.
+
+        Raises:
+            ModelError: its input is not one image.
+        """
         model = file.read(self.quantised_from)
         if len(model.inputs) != 1:
             raise ModelError(f"{self.name} takes {len(model.inputs)} inputs, not one image: export a part that does")
@@ -63,12 +67,12 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
     """Write the files into `folder`.
 
     Args:
-        model: a Graph; the path of a `.tflite`, which need not become one; or of any other file that `load` opens.
-        description: overrules what a `.tflite` says of itself.
+        model: a Graph; the path of a `.tflite`, which is not opened as a Graph; or that of another file for `load`.
+        description: overrides the description in a `.tflite`.
 
     Raises:
         ModelError: the model cannot be opened, is quantised already, has weights that are not finite, or cannot take
-            bytes where `io` wants that.
+            bytes although `io` is "image".
     """
     own = folder / "original.tflite"
     if not isinstance(model, Graph) and Path(model).suffix.lower() == ".tflite":
@@ -77,7 +81,7 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
 
 
 def _of_file(path: Path, description: Description | None, folder: Path, own: Path) -> Source:
-    """The user's own `.tflite`, describing itself; one with float16 weights has them in 32 bits beside it."""
+    """The user's `.tflite` with an embedded description, and if its weights are float16, a copy in float32."""
     found = file.read(path)
     if "float16" not in found.weights:
         quantizer.check(path)

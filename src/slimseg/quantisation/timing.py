@@ -1,6 +1,6 @@
-"""Quantised files beside the original: those of its own speed in one interleaved run, much slower ones apart.
+"""Time quantised files together with the original: those of similar speed in one interleaved run, slow ones separately.
 
-Every time is brought to one pace, that of the original's first latency, so that all rows of a table can be compared.
+Every time is scaled to the original's latency in the first run, so that all rows of a table can be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from slimseg.runtimes import benchmark, calm
 from slimseg.runtimes.calm import Seen
 
 SECONDS_PER_FILE = 1.0
-SLOW = 3.0  # times the original's latency: a scheme without kernels of its own takes up to 30
+SLOW = 3.0  # multiple of the original's latency; a scheme without fast kernels takes up to 30
 _ROUNDS_OF_SLOW = 2
 
 
@@ -22,16 +22,16 @@ class Beside:
     """One file's time."""
 
     latency_ms: float
-    original_ms: float  # what the original takes at the same pace
+    original_ms: float  # latency of the original, measured in the same run
     seen: Seen = calm.NOTHING
 
     def at_pace(self, pace: float) -> Beside:
-        """The same on a machine that takes `pace` times as long."""
+        """The times on a machine that takes `pace` times as long."""
         return Beside(pace * self.latency_ms, pace * self.original_ms, self.seen)
 
 
 def beside_float(original: Path, paths: Sequence[Path], threads: int) -> Mapping[Path, Beside]:
-    """Of `original`, the float file, and of every other.
+    """The times of `original`, the float file, and of every other file.
 
     Raises:
         RuntimeFailure: the runtime refused a file or crashed.

@@ -1,7 +1,7 @@
-"""One more int8 file: the best of the others, trained in 8 bits for as long as the user gives it.
+"""One more int8 file: the best of the others, trained in 8 bits for the time that the user gives.
 
-It starts from the network that the best file was made from, equalised where that helped; the original in float32 is
-the teacher, with the labels that there are.
+It starts from the network that the best file was made from, which is equalised if that helped. The original in float32
+is the teacher; labels are used if there are any.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.quantisation.schemes import TRAINED
 from slimseg.training.data import Folder
 
-_RANGES: Method = "mse"  # to start from
-_STEPS = 1_000_000  # time ends it
+_RANGES: Method = "mse"  # finds the initial ranges
+_STEPS = 1_000_000  # never reached: the time limit ends training
 
 
 @dataclass(frozen=True)
 class Course:
-    """What a network is trained on, and how long."""
+    """The images to train on, and the time limit in seconds."""
 
     folder: Folder
     seconds: float
 
 
 def check(seconds: float, data: object, schemes: set[str]) -> None:
-    """Raises: UserError for training without images, or of what does not become int8."""
+    """Check the user's request for training.
+
+    Raises:
+        UserError: there are no images, or no file becomes int8.
+    """
     if seconds and data is None:
         raise UserError("`train_s` needs images to learn from: give `images`")
     if seconds and "int8" not in schemes:

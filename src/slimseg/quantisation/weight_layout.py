@@ -1,4 +1,4 @@
-"""One layout for the weights of every layer that mixes channels: (groups, outputs, inputs, taps), per group."""
+"""One layout for the weights of all layers that mix channels: (groups, outputs and inputs of a group, taps)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def by_channels(layer: Mixing) -> Tensor:
 
 
 def as_stored(layer: Mixing, weight: Tensor) -> Tensor:
-    """Weights of `by_channels` in the layer's own layout."""
+    """Weights in the layout of `by_channels`, converted back to the layer's own layout."""
     ordered = weight.transpose(1, 2) if isinstance(layer, nn.ConvTranspose2d) else weight
     return ordered.reshape(layer.weight.shape)

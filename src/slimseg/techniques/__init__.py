@@ -1,6 +1,6 @@
-"""The techniques, in the order in which they are tried: what asks least of the user first.
+"""The techniques, in the order in which they are tried: those that need least from the user come first.
 
-"The article", whose sections the techniques name, is `technique.ARTICLE`.
+References such as "(article, section 3.1)" are to the article that `technique.ARTICLE` names.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from slimseg.techniques.technique import Found, Settings, Site, Technique
 from slimseg.techniques.transposed import Transposed
 from slimseg.techniques.upsampling import Upsampling
 
-# What leaves the network, and how: first of all, since nothing else sees what they take away.
+# They change the network's output, and come first: no other technique needs to consider the layers that they remove.
 HEADS: tuple[Technique, ...] = (Head(), TwoClassSoftmax())
-# Other ways to write the same function: last of all, since training and approximation read the plain form better.
+# They write the same function in another way, and come last: training and approximations work better on the plain form.
 REWRITES: tuple[Technique, ...] = (
     Cancel(),
     ActivationSpelling(),
@@ -47,7 +47,7 @@ REWRITES: tuple[Technique, ...] = (
     PaddedChannels(),
 )
 EXACT: tuple[Technique, ...] = (*HEADS, *REWRITES)
-# What needs images or labels to recover from; which of the two, and so what a budget allows, each site says itself.
+# They need images or labels to recover accuracy; each site states which of the two, and so whether a budget allows it.
 APPROXIMATE: tuple[Technique, ...] = (
     Upsampling(),
     Separable(),
@@ -58,17 +58,17 @@ APPROXIMATE: tuple[Technique, ...] = (
     Dilation(),
     LateResize(),
     StageBlocks(),
-    Shortcut(),  # last: the sums that it takes away are where others start
+    Shortcut(),  # last: other techniques start at the sums that it removes
 )
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())
 
-# Found and priced by a diagnosis, but not planned as edits: an input's size is chosen among all sizes (InputSize).
+# A diagnosis finds and prices these, but a plan does not use them: it chooses the input's size by InputSize.
 ONLY_DIAGNOSED: tuple[Technique, ...] = (InputAlignment(),)
 DIAGNOSED: tuple[Technique, ...] = (*TECHNIQUES, *ONLY_DIAGNOSED)
 
 
 def named(name: str) -> Technique:
-    """The technique of that name."""
+    """The technique called `name`."""
     return next(technique for technique in DIAGNOSED if technique.name == name)
 
 

@@ -1,13 +1,13 @@
-"""Activations in the spelling that the runtime has a kernel for, or fuses (article, section 3.4 (3)).
+"""Rewrite activations in the form that the runtime has a kernel for, or fuses (article, section 3.4 (3)).
 
     Given   x · relu6(x + 3) / 6,  relu6(x + 3) / 6                as several layers
-    Result  hard-swish, hard sigmoid                               one layer, of one kernel or two
+    Result  hard-swish, hard sigmoid                               one layer of one or two kernels
     Given   min(max(x, 0), 6),  clip(x, 0, ∞),  PReLU with slopes 0
-    Result  ReLU6, ReLU, which the layer before computes on its way out
+    Result  ReLU6, ReLU, which the runtime fuses into the layer before
     Given   PReLU with one slope for all channels
     Result  leaky ReLU, which needs no constants per channel
 
-All are equal for every number. Howard et al., "Searching for MobileNetV3", 2019, section 5.2, has the hard forms.
+All of them give the same values. Howard et al., "Searching for MobileNetV3", 2019, section 5.2, define the hard forms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Spelling(Settings):
 
 
 class ActivationSpelling:
-    """Gives activations the name that the runtime knows them by."""
+    """Rewrites activations as the layers that the runtime has kernels for."""
 
     name = "activation spelling"
     needs: Needs = "nothing"
@@ -74,7 +74,7 @@ class ActivationSpelling:
 
 
 def _spelling(graph: Graph, node: fx.Node) -> _Spelling | None:
-    """What the activation that ends in this node is called, if that is not what it is spelled."""
+    """A better form of the activation that ends in this node; None if there is none."""
     for recognise in (_gated, _hard_sigmoid, _clipped, _sloped):
         spelling = recognise(graph, node)
         if spelling is not None:
@@ -83,7 +83,7 @@ def _spelling(graph: Graph, node: fx.Node) -> _Spelling | None:
 
 
 def _gated(graph: Graph, node: fx.Node) -> _Spelling | None:
-    """x · g(x), or x · g(x) / 6 with the division last."""
+    """A hard-swish x · g(x), or x · g(x) / 6 with the division last, if it ends in this node."""
     if (scale := _scale(graph, node)) is not None:
         product = producer(node)
         if math.isclose(scale, 1 / 6, rel_tol=1e-6) and only_consumer(product) is node:
@@ -95,7 +95,7 @@ def _gated(graph: Graph, node: fx.Node) -> _Spelling | None:
         if only_consumer(gate) is not node:
             continue
         if graph.layer_as(gate, nn.Sigmoid) is not None and producer(gate) is value:
-            return None  # the writer has no better spelling of swish
+            return None  # there is no better form of swish
         if graph.layer_as(gate, nn.Hardsigmoid) is not None and producer(gate) is value:
             return "hard-swish", nn.Hardswish(), value, (gate, node)
         found = _sixth(graph, gate)
@@ -105,7 +105,7 @@ def _gated(graph: Graph, node: fx.Node) -> _Spelling | None:
 
 
 def _factors(graph: Graph, node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
-    """(value, gate) of a product, both ways round."""
+    """(value, gate) of a product, in both orders."""
     if graph.layer_as(node, ops.Multiply) is None or len(node.all_input_nodes) != 2:
         return []
     first, second = node.all_input_nodes
@@ -113,7 +113,7 @@ def _factors(graph: Graph, node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
 
 
 def _relu6_of_three_more(graph: Graph, node: fx.Node, of: fx.Node | None = None) -> tuple[fx.Node, ...]:
-    """(shift, clip) if node is relu6(x + 3), of that x if one is given; else nothing."""
+    """(shift, clip) if node is relu6(x + 3), with x the value of `of` if that is given; else ()."""
     if bounds(graph, node) != (0.0, 6.0):
         return ()
     shift = producer(node)
@@ -129,11 +129,11 @@ def _hard_sigmoid(graph: Graph, node: fx.Node) -> _Spelling | None:
     if spelling is None:
         return None
     halves = (reader for reader in node.users if spelling[2] in (value for value, _ in _factors(graph, reader)))
-    return None if any(halves) else spelling  # half of a hard-swish
+    return None if any(halves) else spelling  # None: it is the gate of a hard-swish
 
 
 def _sixth(graph: Graph, node: fx.Node) -> _Spelling | None:
-    """relu6(x + 3) / 6."""
+    """The hard sigmoid relu6(x + 3) / 6, if it ends in this node."""
     scale = _scale(graph, node)
     if scale is None or not math.isclose(scale, 1 / 6, rel_tol=1e-6):
         return None
@@ -145,7 +145,7 @@ def _sixth(graph: Graph, node: fx.Node) -> _Spelling | None:
 
 
 def _clipped(graph: Graph, node: fx.Node) -> _Spelling | None:
-    """One or two clips that together are a ReLU or ReLU6."""
+    """One or two clips that together are equal to a ReLU or ReLU6."""
     limits = bounds(graph, node)
     if limits is None:
         return None
@@ -188,17 +188,17 @@ def _sloped(graph: Graph, node: fx.Node) -> _Spelling | None:
 
 
 def bounds(graph: Graph, node: fx.Node) -> tuple[float, float] | None:
-    """(lowest, highest) value that a clip lets through."""
+    """(lowest, highest) output of a clip; None for other layers."""
     layer = graph.layer(node)
     if isinstance(layer, nn.ReLU):
         return 0.0, math.inf
-    if isinstance(layer, nn.Hardtanh):  # ReLU6 is one
+    if isinstance(layer, nn.Hardtanh):  # ReLU6 is a subclass
         return float(layer.min_val), float(layer.max_val)
     return None
 
 
 def _scale(graph: Graph, node: fx.Node) -> float | None:
-    """The one number that a layer multiplies by."""
+    """The number by which a layer multiplies all values, if it does only that; else None."""
     layer = graph.layer_as(node, ops.Affine)
     return _number(layer.scale) if layer is not None and layer.shift is None else None
 

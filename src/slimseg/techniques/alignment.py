@@ -1,12 +1,12 @@
 """Channels in multiples of 8, because kernels work on 8 values at a time (article, sections 2 and 3.4 (2)).
 
-    Given   y = Q(g(P(x))),   P a convolution I to C channels, Q one of C to O, g what works on each channel alone
+    Given   y = Q(g(P(x))),   P a convolution I to C channels, Q one of C to O, g layers that do not mix channels
                               (batch norm, activation, depthwise convolution, pooling, resize); C no multiple of 8
     Result  y = Q'(g'(P'(x))),  C' = 8⌈C/8⌉, the new channels of P' and Q' all zero                      (exact)
     Result  y ≈ Q'(g'(P'(x))),  C' = 8⌊C/8⌋, without the C − C' channels whose filters in P are smallest (approximate)
 
-A channel of g' may hold anything where P' gives zero: the zeros of Q' take it away. Whether the runtime minds odd
-channels at all is for the what-if to say; XNNPACK packs weights into full registers by itself.
+The new channels of g' may have any values, as the zeros of Q' discard them. The what-if measures whether the runtime is
+slower with odd numbers of channels at all; XNNPACK packs weights into full registers by itself.
 The smaller form is filter pruning by norm: Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1.
 """
 
@@ -62,7 +62,7 @@ class PaddedChannels:
 
 
 class FewerChannels:
-    """Leaves out the channels above the last multiple of 8."""
+    """Removes channels down to the next multiple of 8."""
 
     name = "channels cut to a multiple of 8"
     needs: Needs = "images"
@@ -117,7 +117,7 @@ def _wanted(channels: int, up: bool) -> int:
 
 
 def run_of(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """From a convolution on, each layer that is the only reader of the one before, up to one that mixes channels."""
+    """A convolution and the layers after it, each the only reader of the one before, up to one that mixes channels."""
     run = [node]
     while (reader := only_consumer(run[-1])) is not None and len(reader.args) == 1 and reader.op == "call_module":
         run.append(reader)
@@ -141,13 +141,13 @@ def _refusal(graph: Graph, run: Sequence[fx.Node], up: bool) -> str | None:
 
 
 def _full(graph: Graph, node: fx.Node) -> nn.Conv2d | nn.ConvTranspose2d | None:
-    """A convolution that mixes all channels."""
+    """The node's convolution if it mixes all channels (one group), else None."""
     layer = graph.layer(node)
     return layer if isinstance(layer, _FULL) and layer.groups == 1 else None
 
 
 def _keeps_channels(graph: Graph, node: fx.Node) -> bool:
-    """Whether the layer works on each channel alone."""
+    """Whether the layer computes each output channel from the same input channel alone."""
     layer = graph.layer(node)
     if isinstance(layer, nn.Conv2d):
         return ops.is_depthwise(layer) and ops.keeps_channels_apart(layer)
@@ -157,7 +157,7 @@ def _keeps_channels(graph: Graph, node: fx.Node) -> bool:
 
 
 def _kept(first: nn.Conv2d | nn.ConvTranspose2d, wanted: int) -> list[int | None]:
-    """Which old channel each new one is, None for zeros."""
+    """For each new channel the old one that it was, None for a channel of zeros."""
     channels = first.out_channels
     if wanted >= channels:
         return [*range(channels), *[None] * (wanted - channels)]
@@ -166,7 +166,7 @@ def _kept(first: nn.Conv2d | nn.ConvTranspose2d, wanted: int) -> list[int | None
 
 
 def _gather(values: Tensor, kept: Sequence[int | None], dim: int, fill: float = 0.0) -> Tensor:
-    """`values` with its dimension `dim` rearranged: the channels that are kept, `fill` for new ones."""
+    """`values` with the channels in dimension `dim` selected by `kept`; new channels are filled with `fill`."""
     parts = [
         values.select(dim, channel) if channel is not None else torch.full_like(values.select(dim, 0), fill)
         for channel in kept
@@ -193,7 +193,7 @@ def _with_inputs(layer: nn.Module | None, kept: Sequence[int | None]) -> nn.Modu
 
 
 def _with_channels(layer: nn.Module | None, kept: Sequence[int | None]) -> nn.Module:
-    """A layer that works on each channel alone, for the new channels."""
+    """A layer that does not mix channels, adapted to the new channels."""
     assert layer is not None
     if isinstance(layer, nn.Conv2d):
         layer.in_channels = layer.groups = len(kept)

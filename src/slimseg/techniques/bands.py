@@ -1,13 +1,13 @@
-"""Depthwise convolutions of few channels, on bands of rows that lie side by side as channels (article, section 2).
+"""Depthwise convolutions of few channels, on bands of rows that are stacked as channels (article, section 2).
 
     Given   y = f(x),  x and y of (C, H, W), f depthwise and 1x1 convolutions, activations and sums; C below a register
-    Result  y = J(f'(S(x))),  S cuts x into an upper and a lower band that overlap by the rows that f sees, and stacks
-            them as (2C, H/2 + r, W); f' has every constant twice, 1x1 convolutions as diag(P, P); J puts them together
+    Result  y = J(f'(S(x))),  S cuts x into an upper and a lower band, each with r rows of the other, and stacks them as
+            (2C, H/2 + r, W); f' has every constant twice, 1x1 convolutions as diag(P, P); J joins the two bands
 
-A depthwise kernel spends its time per pixel, not per channel, as long as the channels fit into one register: with
-8 channels in 16 lanes half of it is idle. Each convolution of k rows spoils k // 2 rows at the bands' inner edges,
-since it pads there with zeros; r is what the longest path spoils, and those rows are cut off. At the outer edges
-the padding is the one that was there before.
+As long as the channels fit into one register, a depthwise kernel takes the same time per pixel for any number of them:
+with 8 channels in 16 lanes half of the register is idle. Each convolution of k rows makes k // 2 rows at the bands'
+inner edges invalid, since it pads there with zeros; r is the number of invalid rows on the longest path, and these rows
+are cut off. At the outer edges the padding is the same as before.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
 BANDS = 2
 FEW_CHANNELS = 8  # half of the 16 float lanes of the widest registers
-SMALLEST = 64  # rows; below that the overlap is a large part
+SMALLEST = 64  # rows; in smaller maps the overlap is a large part
 _JOINS = (ops.Add, ops.Multiply, ops.Subtract, ops.Maximum, ops.Minimum)
 
 
 class Bands:
-    """Lets stages of few channels work on two bands at once."""
+    """Rewrites stages of few channels to work on two bands at once."""
 
     name = "bands as channels"
     needs: Needs = "nothing"
@@ -73,7 +73,7 @@ class Bands:
 
 
 class _Banded(nn.Module):
-    """The stage on two bands. It is traced, so its forward may follow the graph."""
+    """The stage on two bands. It is traced, so `forward` may loop over the graph's nodes."""
 
     def __init__(self, graph: Graph, source: fx.Node, stage: list[fx.Node]) -> None:
         super().__init__()
@@ -121,11 +121,11 @@ def _may_start(graph: Graph, node: fx.Node) -> bool:
 
 
 def _stage(graph: Graph, source: fx.Node) -> list[fx.Node]:
-    """The longest run of layers that need `source` alone, keep its shape, and end in the one value read outside."""
+    """The longest run of layers that read only `source`, keep its shape, and of which only the last is read outside."""
     inside: set[fx.Node] = set()
     run: list[fx.Node] = []
     longest = 0
-    open_values: set[fx.Node] = set()  # read by something that has not come yet
+    open_values: set[fx.Node] = set()  # nodes of the run that are read outside of it, as far as seen
     node = source.next
     while node.op == "call_module":
         if all(each is source or each in inside for each in node.all_input_nodes) and _fits(graph, node):
@@ -135,14 +135,14 @@ def _stage(graph: Graph, source: fx.Node) -> list[fx.Node]:
             if open_values == {node}:
                 longest = len(run)
         elif any(each in inside for each in node.all_input_nodes):
-            break  # a reader that does not belong
+            break  # a layer outside the run reads a value inside it
         node = node.next
     stage = run[:longest]
     return stage if any(_reach(graph, each) for each in stage) else []
 
 
 def _fits(graph: Graph, node: fx.Node) -> bool:
-    """Whether the layer keeps the shape and treats rows alike."""
+    """Whether the layer keeps the shape and treats all rows alike."""
     if graph.shape(node) != graph.shape(node.all_input_nodes[0]):
         return False
     layer = graph.layer(node)
@@ -156,13 +156,13 @@ def _fits(graph: Graph, node: fx.Node) -> bool:
 
 
 def _reach(graph: Graph, node: fx.Node) -> int:
-    """Rows to each side that a layer reads beside its own."""
+    """Number of rows above, and as many below, that a layer reads for each output row."""
     layer = graph.layer_as(node, nn.Conv2d)
     return 0 if layer is None else pair(layer.dilation)[0] * (layer.kernel_size[0] - 1) // 2
 
 
 def _spoilt(graph: Graph, source: fx.Node, stage: list[fx.Node]) -> int:
-    """Rows that the padding at the inner edges spoils along the longest path."""
+    """Number of rows that padding at the inner edges makes invalid along the longest path."""
     rows = {source: 0}
     for node in stage:
         rows[node] = max(rows[each] for each in node.all_input_nodes) + _reach(graph, node)

@@ -1,13 +1,13 @@
-"""Layers that undo each other, do nothing, or work for nobody: taken out (article, section 2: move less).
+"""Remove layers that undo each other, do nothing, or whose result is not used (article, section 2: move less).
 
-    Given   two transposes, reshapes or pads in a row          Result  one, or none where they undo each other
-    Given   a slice, pad, resize, cast, pool or scale that gives back what it read      Result  none
+    Given   two transposes, reshapes or pads in a row          Result  one, or none if they undo each other
+    Given   a slice, pad, resize, cast, pool or scale that returns its input unchanged  Result  none
     Given   channels computed and then cut off                 Result  a convolution without them
     Given   the same layer twice on the same input             Result  one of them
     Given   a branch scaled by zero and added                  Result  nothing added
-    Given   ReLU of what is never negative                     Result  none
+    Given   ReLU of a value that is never negative             Result  none
 
-Converters leave such layers behind. All are equal for every finite number.
+Converters leave such layers behind. The result is the same for all finite values.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from slimseg.techniques.activations import bounds
 from slimseg.techniques.algebra.channelwise import is_channelwise, rearranged
 from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
-_Idle = tuple[str, fx.Node]  # why, the node whose value stands for that of the idle one
-_Joined = tuple[str, tuple[fx.Node, ...], fx.Node, nn.Module]  # why, nodes, source, the block that replaces them
+_Idle = tuple[str, fx.Node]  # reason, the node whose value replaces that of the idle one
+_Joined = tuple[str, tuple[fx.Node, ...], fx.Node, nn.Module]  # reason, nodes, source, the block that replaces them
 _KEEPS_SIGN = (
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, ops.Resize, ops.Reshape, ops.Transpose, ops.Slice,
     ops.DepthToSpace, ops.SpaceToDepth,
@@ -52,7 +52,7 @@ IDLE, JOINED = Removal("idle"), Removal("joined")
 
 
 class Cancel:
-    """Takes out layers whose work is not needed."""
+    """Removes layers whose work is not needed."""
 
     name = "idle layers"
     needs: Needs = "nothing"
@@ -94,7 +94,7 @@ class Cancel:
 
 
 def _without(graph: Graph, idle: Mapping[fx.Node, tuple[str, fx.Node]]) -> Graph:
-    """The readers of an idle layer read what stands for it."""
+    """A copy in which the readers of each idle layer read its replacement instead."""
     result = graph.copy()
     for node, (_, stays) in idle.items():
         gone = result.node(node.name)
@@ -106,7 +106,7 @@ def _without(graph: Graph, idle: Mapping[fx.Node, tuple[str, fx.Node]]) -> Graph
 
 
 def _idle(graph: Graph) -> dict[fx.Node, tuple[str, fx.Node]]:
-    """Layers that can go, each with the reason and the node whose value stands for its own."""
+    """Layers that can be removed, each with the reason and the node whose value replaces its own."""
     found: dict[fx.Node, tuple[str, fx.Node]] = {}
     twins = _twins(graph)
     for node in graph.layers():
@@ -129,7 +129,7 @@ def _does_nothing(graph: Graph, node: fx.Node) -> _Idle | None:
 
 
 def _already_positive(graph: Graph, node: fx.Node) -> _Idle | None:
-    """A ReLU, or anything that is one for what is not negative, of what is not."""
+    """A ReLU, or another activation that leaves values above zero unchanged, of a value that is never negative."""
     limits = bounds(graph, node)
     lets_through = limits is not None and limits[0] <= 0 and limits[1] == math.inf
     if not lets_through and not isinstance(graph.layer(node), nn.PReLU | nn.LeakyReLU | ops.SpatialPReLU):
@@ -149,7 +149,7 @@ def _is_not_negative(graph: Graph, node: fx.Node) -> bool:
 
 
 def _undoes(graph: Graph, node: fx.Node) -> _Idle | None:
-    """A transpose or reshape that takes back the one before."""
+    """A transpose or reshape that undoes the one before it."""
     if len(node.all_input_nodes) != 1 or producer(node).op != "call_module":
         return None
     before = producer(node)
@@ -194,12 +194,12 @@ def _gives_integers(graph: Graph, node: fx.Node) -> bool:
 
 
 def _joined(graph: Graph, node: fx.Node) -> _Joined | None:
-    """What ends in this node and could be one layer, or a smaller one."""
+    """Layers that end in this node and can be replaced by one layer, or by a smaller one."""
     return _cut_off(graph, node) or _in_a_row(graph, node) if node.op == "call_module" else None
 
 
 def _in_a_row(graph: Graph, node: fx.Node) -> _Joined | None:
-    """Two transposes, reshapes or pads."""
+    """Two transposes, reshapes or pads in a row."""
     if (
         len(node.all_input_nodes) != 1
         or producer(node).op != "call_module"
@@ -225,7 +225,7 @@ def _in_a_row(graph: Graph, node: fx.Node) -> _Joined | None:
 
 
 def _pads_add_up(first: ops.Pad, second: ops.Pad) -> bool:
-    """Both add, with one value, or both crop."""
+    """Whether both pads add the same value, or both crop."""
     amounts = [(*pad.padding, *pad.channels) for pad in (first, second)]
     if all(min(each) >= 0 for each in amounts):
         return first.value == second.value
@@ -233,7 +233,7 @@ def _pads_add_up(first: ops.Pad, second: ops.Pad) -> bool:
 
 
 def _cut_off(graph: Graph, node: fx.Node) -> _Joined | None:
-    """Channels of a convolution of its own that a slice cuts off, channelwise layers between."""
+    """A convolution, channelwise layers, and a slice that keeps some of the channels, without other readers."""
     cut = graph.layer_as(node, ops.Slice)
     if cut is None or cut.dim != 1 or len(graph.shape(node)) != 4:
         return None
@@ -268,7 +268,7 @@ def _adds_zero(graph: Graph, node: fx.Node) -> _Idle | None:
 
 
 def _twins(graph: Graph) -> dict[fx.Node, fx.Node]:
-    """Nodes that compute what an earlier one has computed already, with that one."""
+    """Nodes that compute the same as an earlier one, each with that earlier node."""
     seen: dict[tuple[str, tuple[fx.Node, ...]], list[fx.Node]] = {}
     twins: dict[fx.Node, fx.Node] = {}
     for node in graph.layers():
@@ -285,7 +285,7 @@ def _twins(graph: Graph) -> dict[fx.Node, fx.Node]:
 
 
 def _same(graph: Graph, first: fx.Node, second: fx.Node) -> bool:
-    """Whether two layers of one description hold the same numbers."""
+    """Whether two layers with the same `repr` have the same weights."""
     if first.target == second.target:
         return True
     ours, theirs = (graph.module.get_submodule(str(node.target)).state_dict() for node in (first, second))

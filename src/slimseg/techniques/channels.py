@@ -1,13 +1,14 @@
-"""Fewer channels: those that matter least to the result are left out (article, section 3.4 (2)).
+"""Fewer channels: those that matter least to the result are removed (article, section 3.4 (2)).
 
-    Given   y = Q(g(P(x))),     P: I to C channels, Q: C to O (each one layer or several), g on each channel alone
-    Result  y ≈ Q'(g'(P'(x))),  C' < C channels: without the rows of P's filters and columns of Q's of the others
+    Given   y = Q(g(P(x))),     P: I to C channels, Q: C to O (each one layer or several), g does not mix channels
+    Result  y ≈ Q'(g'(P'(x))),  C' < C channels: P' without the filters, Q' without the inputs of the removed channels
 
-MACs of P and Q fall with C'/C, those of layers between two cut groups with its square. Which channels go: those of
+MACs of P and Q fall by C'/C, those of layers between two pruned groups by its square. The channels removed are those of
 least importance as measured on the user's images, s_c = Σ_batches (Σ w·∂L/∂w)² over the filters of channel c (Molchanov
-et al., "Importance Estimation for Neural Network Pruning", 2019, eq. 8); without images those of smallest norm (Li
-et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1). What leaves together follows the dependency graph
-of Fang et al., "DepGraph: Towards Any Structural Pruning", 2023. C' is a multiple of 8 (see alignment.py).
+et al., "Importance Estimation for Neural Network Pruning", 2019, eq. 8), or without images those of smallest norm (Li
+et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.1). The dependency graph of Fang et al., "DepGraph:
+Towards Any Structural Pruning", 2023, gives the channels that have to be removed together. C' is a multiple of 8 (see
+alignment.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 STEP = 8
-LEAST = 16  # channels below which nothing is cut
+LEAST = 16  # channels; smaller groups are not cut
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Width(Settings):
 
 
 class Channels:
-    """Leaves out channels, in groups that hang together."""
+    """Removes channels, in groups of coupled ones."""
 
     name = "channels left out"
     needs: Needs = "images"
@@ -52,7 +53,7 @@ class Channels:
             if group.fixed is not None:
                 refusals.append(Refusal(self.name, group.root, group.fixed))
             else:
-                # Half of them, to see what channels cost here; a plan asks for the numbers that it needs.
+                # Half of the channels, to measure what they cost here; a plan makes sites for the numbers it needs.
                 sites.append(site_of(graph, group, max(STEP, group.channels // 2 // STEP * STEP)))
         return Found(tuple(sites), tuple(refusals))
 
@@ -66,7 +67,7 @@ class Channels:
 
 
 def site_of(graph: Graph, group: ChannelGroup, kept: int) -> Site:
-    """The site that leaves `kept` channels of a group."""
+    """The site that keeps `kept` channels of a group."""
     source, target = region(graph, [*group.outputs, *group.inputs])
     readers = f"{len(group.inputs)} layers read" if len(group.inputs) > 1 else f"{next(iter(group.inputs))} reads"
     reason = f"{kept} of the {group.channels} channels of {group.root} ({dimensions(graph, graph.node(group.root))})"

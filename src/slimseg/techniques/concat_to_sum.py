@@ -1,14 +1,14 @@
 """Concatenation and convolution -> convolutions and a sum (article, section 3.4 (1): memory access).
 
     Given   y = W ∗ [a; b; ...]                 maps concatenated along their channels, then a convolution
-    Result  y = W_a ∗ a + W_b ∗ b + ...         W_a, W_b the columns of W; nothing is copied together     (exact)
+    Result  y = W_a ∗ a + W_b ∗ b + ...         W_a, W_b the columns of W; nothing is concatenated        (exact)
     Given   y = P · [U(a); U(b); c; ...]        P a 1x1 convolution, U a resize
     Result  y = U(P_a · a + P_b · b) + P_c · c  P works on the small maps, and one resize moves O channels (exact)
 
-A convolution is linear in its inputs, which gives the first. A resize mixes pixels with weights that add up to one and
-P mixes channels, so they commute, which gives the second: decoders that bring every scale to one size before a 1x1
-(HRNet, SegFormer, FPN) do most of their work on pixels that the resize made up. Maps of one size that are resized alike
-are summed before one resize for all. The bias goes with one of the summands; a resize keeps it.
+The first holds because a convolution is linear in its inputs. The second holds because a resize mixes pixels, with
+weights that add up to one, and P mixes channels, so that they commute. It helps decoders that resize every scale to one
+size before a 1x1 (HRNet, SegFormer, FPN), which do most of their work on interpolated pixels. Maps of the same size
+with the same resize are summed first and resized once. The bias goes with one of the summands; a resize keeps it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ APART, BEFORE_RESIZE = Order("apart"), Order("before resize")
 
 @dataclass(frozen=True)
 class Part:
-    """One of the concatenated maps: the node whose value is read, its columns of W, and the resize still to come."""
+    """One of the concatenated maps: the node that is read, its columns of W, and the resize to apply afterwards."""
 
     value: fx.Node
     columns: slice
     resize: fx.Node | None = None
 
     def key(self, graph: Graph) -> tuple[Shape, str]:
-        """Equal for parts that can be summed before one resize."""
+        """A key that is equal for parts that can be summed before a common resize."""
         settings = "" if self.resize is None else repr(graph.layer(self.resize))
         return graph.shape(self.value)[2:], settings
 
 
 class ConcatToSum:
-    """Takes convolutions of concatenated maps apart."""
+    """Splits convolutions of concatenated maps into a sum of convolutions."""
 
     name = "sum instead of concatenation"
     needs: Needs = "nothing"
@@ -110,7 +110,7 @@ class ConcatToSum:
 
 
 def sum_of(graph: Graph, parts: Sequence[Part], layer: nn.Conv2d) -> fx.GraphModule:
-    """Σ over groups of resize(Σ convolution(part)), its inputs the parts' values; a group is summed, then resized."""
+    """Σ resize(Σ convolution(part)), outer sum over groups of parts with the same resize; inputs: the parts' values."""
     groups: dict[tuple[Shape, str], list[int]] = {}
     for index, part in enumerate(parts):
         groups.setdefault(part.key(graph), []).append(index)
@@ -141,7 +141,7 @@ def sum_of(graph: Graph, parts: Sequence[Part], layer: nn.Conv2d) -> fx.GraphMod
 
 
 def _columns(layer: nn.Conv2d, part: Part, with_bias: bool) -> nn.Conv2d:
-    """The convolution of one part."""
+    """The convolution that reads one part."""
     result = copy.deepcopy(layer)
     result.in_channels = part.columns.stop - part.columns.start
     result.weight = nn.Parameter(layer.weight.detach()[:, part.columns].clone())
@@ -151,7 +151,7 @@ def _columns(layer: nn.Conv2d, part: Part, with_bias: bool) -> nn.Conv2d:
 
 
 def parts_of(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[Part]:
-    """What is concatenated; resizes that could follow the convolution are left for later."""
+    """The concatenated maps as parts; a resize that could follow the convolution becomes the part's `resize`."""
     pointwise = (layer.kernel_size, layer.stride, pair(layer.padding)) == ((1, 1), (1, 1), (0, 0))
     parts, start = [], 0
     for node in concat.args:
@@ -163,7 +163,7 @@ def parts_of(graph: Graph, concat: fx.Node, layer: nn.Conv2d) -> list[Part]:
 
 
 def joined(graph: Graph) -> Iterator[tuple[fx.Node, fx.Node, nn.Conv2d]]:
-    """Concatenations of channels that a convolution alone reads, with it and its layer."""
+    """Concatenations of channels whose only reader is a convolution, each with that node and its layer."""
     for node in graph.layers():
         reader = only_consumer(node)
         concat, layer = graph.layer_as(node, ops.Concat), graph.layer_as(reader, nn.Conv2d)

@@ -1,12 +1,12 @@
-"""Depth to space goes last: layers that see one pixel at a time work on the small, deep tensor before it.
+"""Depth to space moved last: layers that read one pixel at a time work on the small, deep tensor before it instead.
 
     Given   P(f(D(x))),  D depth to space of block s: (s·s·C, H, W) to (C, sH, sW); f channelwise, P a 1x1 convolution
     Result  D(P'(f'(x))),  f' with its constants s·s times, P' = diag(P, ..., P) of s·s blocks               (exact)
     Given   D_b(P(D_a(x)))
-    Result  D_ab(P'(x)),  the outputs of P' in the order that one depth to space of block a·b wants          (exact)
+    Result  D_ab(P'(x)),  the outputs of P' in the order that one depth to space of block a·b needs          (exact)
 
-P' multiplies s·s times as much, nearly all of it by zero; but where a map has fewer channels than a register has
-lanes, those multiplications were idle anyway, and what is large moves only once.
+P' multiplies s·s times as much, nearly all of it by zero. But if a map has fewer channels than a register has lanes,
+those lanes were idle before, and the large map is written only once.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from slimseg.results import Needs, Refusal
 from slimseg.techniques.algebra.channelwise import rearranged, tail
 from slimseg.techniques.technique import Found, Settings, Site
 
-WIDEST = 256  # channels; beyond that the zeros cost more than the moving
+WIDEST = 256  # channels; with more, multiplying by zeros costs more than writing the maps
 
 
 class LateDepthToSpace:
-    """Moves depth to space behind channelwise layers and 1x1 convolutions."""
+    """Moves depth to space after channelwise layers and 1x1 convolutions."""
 
     name = "depth to space last"
     needs: Needs = "nothing"
@@ -67,7 +67,7 @@ class LateDepthToSpace:
 
 
 def _run(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """Depth to space and what follows: channelwise layers, a 1x1 convolution with its own, another depth to space."""
+    """Depth to space and what follows it: channelwise layers, a 1x1 convolution, more of them, a depth to space."""
     before = tail(graph, node)
     run = [node, *before]
     reader = only_consumer(run[-1])
@@ -100,9 +100,10 @@ def _moved(graph: Graph, run: list[fx.Node]) -> list[nn.Module]:
 
 
 def _rows(channels: int, first: int, second: int) -> list[int]:
-    """For each output of the new convolution, which of (row, column, old channel) it is.
+    """For each output of the new convolution its index among the outputs (row, column, old channel) of diag(P, ..., P).
 
-    The old channels are themselves (row, column, channel) of the second block; both rows come before both columns.
+    An old channel is itself (row, column, channel) of the second block. One depth to space of both blocks needs the
+    order (first row, second row, first column, second column, channel).
     """
     count = channels // second**2
     return [

@@ -1,15 +1,16 @@
 """Dilated convolutions -> undilated ones (article, section 3.4 (4)).
 
     Given   y = W ∗_d x,  W of shape (O, I, k, k), dilation d > 1, padding p
-    Result  y ≈ W ∗ x,    dilation 1, padding p − (d − 1)(k − 1) / 2: same weights, MACs and shape     "no holes"
+    Result  y ≈ W ∗ x,    dilation 1, padding p − (d − 1)(k − 1) / 2: same weights, MACs, shape        "no holes"
     Result  y ≈ V ∗ (D ∗ x),  a depthwise kernel first: the same receptive field, see algebra/cascade.py  "cascade"
     Result  y ≈ U(W ∗_{d/n} P(x)),  P pools by n, U resizes back, see algebra/low_resolution.py        "1/n resolution"
 
-Padding by a layer of its own before the convolution counts as the convolution's. Of the first the receptive field
-shrinks from d(k − 1) + 1 to k pixels a side, which only training with labels makes up for, and all that the what-if
-shows is what dilation costs the runtime: rows that lie d apart. The others start near the dilated one and are
-recovered on images. Several dilated convolutions behind one value (ASPP: branches of rates 6, 12, 18, joined and mixed
-by a 1x1; or a stage whose stride became dilation) are one more site, pooled once and resized once.
+A separate padding layer before the convolution counts as the convolution's own padding. In the form "no holes" the
+receptive field shrinks from d(k − 1) + 1 to k pixels a side, which only training with labels makes up for; the what-if
+shows what it costs the runtime to read rows that lie d apart. The other forms start close to the dilated convolution
+and are recovered on images. Several dilated convolutions that read one value, directly or not, form one more site,
+pooled once and resized once: ASPP (branches of rates 6, 12, 18, joined and mixed by a 1x1), or a stage whose stride was
+turned into dilation.
 Yu and Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", 2016, eq. 1; Chen et al., "Rethinking Atrous
 Convolution", 2017, section 3.
 """
@@ -32,14 +33,14 @@ from slimseg.techniques.algebra.low_resolution import at_fraction, fits, is_dila
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 FRACTIONS = (2, 3, 4)
-SMALLEST = 4  # pixels a side of what is left
-WAY_UP = 12  # nodes before a dilated convolution among which its stage is looked for
+SMALLEST = 4  # pixels a side at the lower resolution
+WAY_UP = 12  # number of nodes before a dilated convolution that are tried as the start of its stage
 
 
 @dataclass(frozen=True)
 class Form(Settings):
     form: Literal["no holes", "cascade", "low resolution"]
-    divisor: int = 1  # of the resolution
+    divisor: int = 1  # of the resolution: n for the form "1/n resolution"
 
     @property
     def words(self) -> str:
@@ -50,7 +51,7 @@ NO_HOLES, CASCADE = Form("no holes"), Form("cascade")
 
 
 class Dilation:
-    """Takes the holes out of dilated convolutions."""
+    """Replaces dilated convolutions by undilated ones, or by ones at a lower resolution."""
 
     name = "convolution without dilation"
     needs: Needs = "images"
@@ -75,7 +76,7 @@ class Dilation:
         return Found((*sites, *self._parts(graph)), tuple(refusals))
 
     def _sites(self, graph: Graph, node: fx.Node, layer: nn.Conv2d) -> list[Site]:
-        """One convolution in every variant."""
+        """Sites for every variant of one convolution."""
         pad = _pad(graph, node)
         padded = (node.name,) if pad is None else (pad.name, node.name)
         source = producer(pad or node)
@@ -98,7 +99,7 @@ class Dilation:
         return sites
 
     def _parts(self, graph: Graph) -> list[Site]:
-        """Parts with several dilated convolutions."""
+        """Sites for parts with several dilated convolutions."""
         return [
             self._lowered(graph, source, part, n, _together(graph, part))
             for source, part in _stages(graph)
@@ -150,7 +151,7 @@ def _without_holes(layer: nn.Conv2d, amounts: tuple[int, int, int, int]) -> nn.S
 
 
 def _stages(graph: Graph) -> list[tuple[fx.Node, list[fx.Node]]]:
-    """(source, layers) of parts with several dilated convolutions, each of those in one part only.
+    """(source, layers) of parts with several dilated convolutions; no convolution is in two parts.
 
     A residual stage begins some layers before its first dilated convolution, so a few starts are tried.
     """
@@ -174,14 +175,14 @@ def _stages(graph: Graph) -> list[tuple[fx.Node, list[fx.Node]]]:
 
 
 def _fractions(graph: Graph, part: list[fx.Node]) -> list[int]:
-    """By which numbers a part's resolution could be divided: the smallest and the largest of those that fit."""
+    """The numbers by which a part's resolution could be divided: the smallest and the largest that fit."""
     _, _, height, width = graph.shape(part[-1])
     dilations = _dilations(graph, part)
     fitting = [
         n
         for n in FRACTIONS
         if dilations and n <= max(dilations) and min(height, width) >= n * SMALLEST
-        and all(-side % n <= 1 for side in (height, width))  # more missing pixels TFLite's pooling puts on both sides
+        and all(-side % n <= 1 for side in (height, width))  # if more pixels are missing, TFLite pads on both sides
         and (len(dilations) > 1 or dilations[0] % n == 0)
     ]  # fmt: skip
     return list(dict.fromkeys([*fitting[:1], *fitting[-1:]]))
@@ -202,7 +203,7 @@ def _together(graph: Graph, part: list[fx.Node]) -> str:
 
 
 def _pad(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The layer before a convolution that only pads for it with zeros."""
+    """The layer before a convolution if it only pads with zeros and has no other reader, else None."""
     before = producer(node)
     pad = graph.layer_as(before, ops.Pad)
     if pad is None or pad.value != 0 or any(pad.channels) or min(pad.padding) < 0:
@@ -211,7 +212,7 @@ def _pad(graph: Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _padding(graph: Graph, node: fx.Node, layer: nn.Conv2d) -> tuple[int, int, int, int] | None:
-    """The padding (left, right, top, bottom) that gives the same output size without dilation; None if none does."""
+    """Padding (left, right, top, bottom) in pixels that keeps the output size without dilation; None if none does."""
     pad = graph.layer_as(_pad(graph, node), ops.Pad)
     outside = (0, 0, 0, 0) if pad is None else pad.padding
     (rows, columns), (down, across), (vertical, horizontal) = map(

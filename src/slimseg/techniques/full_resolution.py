@@ -1,11 +1,11 @@
-"""Layers at the input's resolution, or at half of it -> the same on a quarter of the pixels (article, section 3).
+"""Layers at the input's resolution, or at half of it -> the same ones on a quarter of the pixels (article, section 3).
 
-    Given   y = f(x),            f a run of layers that keep the size, (C, H, W) to (O, H, W), at least half the input's
+    Given   y = f(x),            f layers that keep the size, (C, H, W) to (O, H, W), H and W at least half the input's
     Result  y ≈ U(f(P(x)))       P the mean of 2×2 pixels, U the bilinear resize back          "half resolution"
-    Result  y ≈ U(f₂(x))         f₂ the same with stride 2 in its first convolution            "stride 2"
+    Result  y ≈ U(f₂(x))         f₂ is f with stride 2 in its first convolution                "stride 2"
 
-Convolutions inside work on (H/2, W/2), so their MACs fall to a quarter; what the resize costs is for the what-if to
-say. The weights are the same ones, on features twice as wide: what comes out is a start for training.
+Convolutions inside work on (H/2, W/2), so their MACs fall to a quarter; the what-if measures what the resize costs.
+The weights are unchanged but see features at half the scale, so the result is a starting point for training.
 Zhao et al., "ICNet for Real-Time Semantic Segmentation", 2018, section 3.2: most of the work at low resolution.
 """
 
@@ -25,8 +25,8 @@ from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site
 
-SMALLEST_SIDE = 64  # below this there is little to win at any resolution
-# Layers that keep the size and do not care about it.
+SMALLEST_SIDE = 64  # pixels; on smaller maps there is little to gain
+# Layers that keep the size and work at any size.
 _POINTWISE: tuple[type[nn.Module], ...] = (
     nn.BatchNorm2d,
     *(kind for kind in ops.ACTIVATIONS if kind is not ops.SpatialPReLU),
@@ -94,7 +94,7 @@ class FullResolution:
 
 
 def _runs(graph: Graph) -> list[list[fx.Node]]:
-    """Maximal runs of layers that keep the size, each read by the next alone, with a convolution among them."""
+    """Maximal runs of layers that keep the size, each the only reader of the one before, with a convolution in them."""
     runs: list[list[fx.Node]] = []
     for node in graph.layers():
         if not (_keeps_size(graph, node) and _is_large(graph, node)):

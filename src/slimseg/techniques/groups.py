@@ -1,12 +1,12 @@
 """Group convolutions in fewer groups, or in one (article, section 3.4 (1): memory access).
 
     Given   y = W ∗ x,   W of shape (O, I/g, k, k) in g groups
-    Result  y = W' ∗ x,  W' of shape (O, I/h, k, k) in h < g groups, h a divisor of g or 1: zeros between them (exact)
+    Result  y = W' ∗ x,  W' of shape (O, I/h, k, k) in h < g groups, h a divisor of g: W' is W with zeros      (exact)
 
 ShuffleNetV2's second guideline (Ma et al., 2018, section 2): at equal MACs more groups move more bytes. Here MACs grow
-by g/h, the new ones by zero; that pays where a group has fewer channels than a register has lanes (on XNNPACK up to
-8 in int8, up to 4 in float32) and never for wide groups. Depthwise convolutions have kernels of their own and are only
-tried with few channels, as one group.
+by g/h, and the new ones multiply by zero. That is faster if a group has fewer channels than a register has lanes (on
+XNNPACK up to 8 in int8, up to 4 in float32) and never for wide groups. Runtimes have special kernels for depthwise
+convolutions, so these are only tried with few channels, as one group.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
-TOGETHER = (2, 4)  # groups that become one: so many times the MACs, beyond which zeros do not pay
-FEW_CHANNELS = 16  # of a depthwise convolution: what one register of the widest kind holds
+TOGETHER = (2, 4)  # groups that become one, which multiplies the MACs by this number; larger ones are never faster
+FEW_CHANNELS = 16  # of a depthwise convolution: the lanes of the widest registers
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Groups(Settings):
 
 
 class FewerGroups:
-    """Fills the zeros of group convolutions in."""
+    """Joins groups of a convolution by filling in zeros between them."""
 
     name = "fewer groups"
     needs: Needs = "nothing"
@@ -75,7 +75,7 @@ class FewerGroups:
 
 
 def in_groups(layer: nn.Conv2d, groups: int) -> nn.Conv2d:
-    """The same function in `groups` groups, a divisor of the layer's own."""
+    """The same function in `groups` groups, a divisor of the layer's number of groups."""
     result = copy.deepcopy(layer)
     result.groups = groups
     result.weight = nn.Parameter(_with_zeros(layer.weight.detach(), layer.groups, layer.groups // groups))
@@ -83,7 +83,7 @@ def in_groups(layer: nn.Conv2d, groups: int) -> nn.Conv2d:
 
 
 def _with_zeros(weight: Tensor, groups: int, together: int) -> Tensor:
-    """Weights (O, I/g, k, k) with the zeros of groups that join, `together` at a time: (O, together·I/g, k, k)."""
+    """Weights (O, I/g, k, k) of groups joined `together` at a time, with zeros between: (O, together·I/g, k, k)."""
     per_group = weight.reshape(groups, -1, *weight.shape[1:])
     outputs, inputs = per_group.shape[1:3]
     result = torch.zeros(groups, outputs, together, inputs, *weight.shape[2:], dtype=weight.dtype)
@@ -93,7 +93,7 @@ def _with_zeros(weight: Tensor, groups: int, together: int) -> Tensor:
 
 
 def _worth_trying(layer: nn.Conv2d) -> list[int]:
-    """Numbers of groups: a half, a quarter; one where they are few."""
+    """Numbers of groups worth timing: a half and a quarter of the layer's; one for depthwise or three groups."""
     if layer.groups == 1 or (ops.is_depthwise(layer) and layer.groups > FEW_CHANNELS):
         return []
     fewer = [layer.groups // together for together in TOGETHER if layer.groups % together == 0]

@@ -1,12 +1,12 @@
-"""The head: how the result leaves the network (article, sections 3.4.5 and 2).
+"""The head: the last layers, which give the network's output (article, sections 3.4 (5) and 2).
 
-A mask is the argmax of the logits, so softmax decides nothing; a bilinear resize is linear per pixel with weights
+A mask is the argmax of the logits, so softmax does not change it. A bilinear resize is linear, with weights per pixel
 that add up to one, so it commutes exactly with a 1x1 convolution:
 
     Given   conv₁ₓ₁(U(x))                          at H×W, all channels resized
     Result  U(conv₁ₓ₁(x))                          at h×w, only the classes resized            (exact)
-    Given   U(logits)                              where the host resizes to the image anyway
-    Result  logits at h×w                          the same values, resized once outside        (reduced size)
+    Given   U(logits)                              if the app resizes to the image's size anyway
+    Result  logits at h×w                          the same values, resized once by the app     (reduced size)
 
 Which of them apply depends on what the user asked for: logits, probabilities or mask.
 """
@@ -47,7 +47,7 @@ _LEFT_OUT: dict[End, type[nn.Module]] = {NO_SOFTMAX: nn.Softmax, NO_ARGMAX: ops.
 
 
 class Head:
-    """Moves work out of the end of the network, as far as the wanted output allows."""
+    """Removes work from the end of the network, as far as the wanted output allows."""
 
     name = "head"
     needs: Needs = "nothing"
@@ -123,21 +123,21 @@ class Head:
         if end == RESIZE_LATE:
             return _resize_late(graph, *site.layers)
         if output.name != site.target or not graph.layer_as(output, _LEFT_OUT[end]):
-            # without the edit before it, the classifier itself may have this name
+            # if an earlier edit was not applied, this name may belong to the classifier itself
             raise Unsupported(f"{site.target} is not the end of {graph.name} that {end.words} leaves out")
         return _without_end(graph, graph.description.output_kind if end == REDUCED else "logits")
 
 
 def with_output(graph: Graph, kind: OutputKind) -> Graph:
-    """The graph with the output that the user asked for: softmax or argmax appended to logits, or taken away.
+    """The graph with the output that the user asked for: a softmax or argmax is appended or removed.
 
     Raises:
-        Unsupported: probabilities or logits cannot be had back from what the network gives.
+        Unsupported: the wanted kind of output cannot be computed from the network's.
     """
     have = graph.description.output_kind
     if kind == have:
         return graph
-    graph = giving_map(graph)  # channels are told apart by a map alone
+    graph = giving_map(graph)  # a flattened output has no channel dimension
     if have == "mask" and graph.layer_as(graph.output, ops.ArgMax):
         graph = _without_end(graph, "probabilities" if graph.layer_as(producer(graph.output), nn.Softmax) else "logits")
         return with_output(graph, kind)
@@ -155,7 +155,7 @@ def with_output(graph: Graph, kind: OutputKind) -> Graph:
 
 
 def _without_end(graph: Graph, kind: OutputKind) -> Graph:
-    """Without the last layer; what is last now takes over its name."""
+    """A copy without the last layer; the layer before takes over its name."""
     name = graph.output.name
     result = edit.bypass(graph, name)
     result = edit.renamed(result, result.output.name, name)
@@ -164,7 +164,7 @@ def _without_end(graph: Graph, kind: OutputKind) -> Graph:
 
 
 def _resize_late(graph: Graph, resize: str, convolution: str) -> Graph:
-    # The pair's result keeps the convolution's name, as every edit's target does.
+    # The last of the two layers gets the convolution's name, as every edit keeps the name of its target.
     result = edit.renamed(edit.swap(graph, resize, convolution), convolution, f"{convolution}_reduced")
     return edit.renamed(result, resize, convolution)
 

@@ -1,7 +1,7 @@
 """Input sizes whose maps divide evenly: 512 instead of 513, 224 instead of 225 (article, section 2).
 
-    Given   a network at H×W, a side of it no multiple of 32
-    Result  the same weights at H'×W', the multiples of 32, or of 8, that lie nearest
+    Given   a network at H×W, at least one of which is no multiple of 32
+    Result  the same weights at H'×W', the nearest multiples of 32, or of 8
 
 The article: "the input size should be a multiple of 8 [...] load multiples of 8, then multiples of 4, 2 and 1". An
 odd side stays odd through every stride of 2 (513, 257, 129, 65, 33), so each layer's rows end in a remainder.
@@ -16,12 +16,12 @@ from slimseg.results import Needs, Refusal
 from slimseg.techniques.input_size import Size, size_of
 from slimseg.techniques.technique import ARTICLE, Found, Site
 
-STEPS = (32, 8)  # what the strides of most encoders divide; what kernels work on
-NEAR = 0.05  # how far a side may move
+STEPS = (32, 8)  # pixels: the total stride of most encoders; the number of values that kernels work on at a time
+NEAR = 0.05  # largest change of a side, as a share of it
 
 
 class InputAlignment:
-    """Brings an input of odd sides to the nearest even ones."""
+    """Changes an input size to the nearest one that divides evenly."""
 
     name = "input size in multiples of 8"
     needs: Needs = "images"
@@ -57,7 +57,7 @@ class InputAlignment:
 
 
 def neighbours(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The nearest sizes that are multiples of 32 and of 8, nearer than `NEAR`; none for multiples of 32."""
+    """The nearest sizes that are multiples of 32 and of 8, within `NEAR`; empty if `size` is a multiple of 32."""
     found = []
     for step in STEPS:
         near = tuple(side if side % step == 0 else max(step, round(side / step) * step) for side in size)
@@ -67,7 +67,7 @@ def neighbours(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def _maps(size: tuple[int, int]) -> str:
-    """The maps that strides of 2 make, down to a 32nd."""
+    """The sizes of the maps that strides of 2 give, down to a 32nd."""
     maps = [size]
     while len(maps) < 6 and min(maps[-1]) > 8:
         maps.append((-(-maps[-1][0] // 2), -(-maps[-1][1] // 2)))

@@ -1,11 +1,11 @@
-"""Input size: fewer pixels in, fewer everywhere (article, section 2).
+"""A smaller input size: fewer pixels in every layer (article, section 2).
 
     Given   a network at H×W
     Result  the same weights at H'×W' < H×W, about the same aspect ratio
 
-The article expects a quarter of the time at half the side; the what-if measures it. Sides stay multiples of what
-the network's own strides need (32 for most encoders; odd sizes break skip connections), and at least of 8, because
-kernels work on 8 pixels at a time.
+The article expects a quarter of the time at half the side; the what-if measures it. Sides stay multiples of the
+network's total stride (32 for most encoders; other sizes break skip connections), and at least of 8, because kernels
+work on 8 pixels at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 STEPS = (8, 16, 32)
 SMALLEST_SIDE = 64
 PERCENTS = (90, 80, 70, 60, 50, 45, 40, 30)  # of each side
-ASPECT_TOLERANCE = 0.1  # how far width / height may move
+ASPECT_TOLERANCE = 0.1  # largest relative change of width / height
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class InputSize:
 
 
 def size_of(site: Site) -> tuple[int, int]:
-    """Height and width that a site brings the input to."""
+    """Height and width of the input after a site's edit, in pixels."""
     size = site.settings_as(Size)
     return size.height, size.width
 
 
 def needed_step(graph: Graph) -> int:
-    """The smallest of 8, 16, 32 by which the network lets its input shrink."""
+    """The smallest of 8, 16, 32 pixels in whose multiples the network's input can shrink."""
     height, width = graph.input_size
     for step in STEPS:
         try:
@@ -94,7 +94,7 @@ def candidates(size: tuple[int, int], step: int) -> list[tuple[int, int]]:
 
 
 def _nearest_aspect(sizes: set[tuple[int, int]], original: tuple[int, int]) -> list[tuple[int, int]]:
-    """For each height the width nearest to the original aspect ratio, if that is near enough."""
+    """For each height the width nearest to the original aspect ratio, if it is within `ASPECT_TOLERANCE`."""
     aspect = original[1] / original[0]
     best: dict[int, tuple[int, int]] = {}
     for size in sorted(sizes):

@@ -1,13 +1,13 @@
-"""A resize moved behind the layers that follow it (article, section 3.2).
+"""A resize moved after the layers that follow it (article, section 3.2).
 
     Given   y = f(U(x)),   U enlarges h×w to H×W; f a chain of convolutions of stride 1 that keep the size, and of
                            channelwise layers: 1x1 -> ReLU -> 1x1, or a 3x3 first
-    Result  y ≈ U(f(x))    f on h·w pixels, U on what the chain ends in
+    Result  y ≈ U(f(x))    f on h·w pixels, U on the chain's output
 
-A 1x1 convolution alone commutes with a resize (head.py and concat_to_sum.py make use of that). An activation does not:
-where neighbours have different signs, the mean of ReLUs is not the ReLU of the mean; that is all that differs in a
-chain of 1x1s, at edges between classes. A 3x3 sees H/h times as far as before and has to be trained anew. The chain
-ends where the resize has the fewest channels to enlarge; the last layer of a network, a classifier, is such a place.
+A 1x1 convolution alone commutes with a resize (head.py and concat_to_sum.py use this). An activation does not: if
+neighbouring pixels have different signs, the mean of their ReLUs is not the ReLU of their mean. A chain of 1x1s differs
+only there, at edges between classes. The receptive field of a 3x3 grows by H/h, so it has to be trained anew. The chain
+ends where the resize has the fewest channels to enlarge, for example after a network's last layer, the classifier.
 Zhao et al., "ICNet for Real-Time Semantic Segmentation", 2018, section 3.2: the expensive layers at low resolution.
 """
 
@@ -30,7 +30,7 @@ from slimseg.techniques.technique import Found, Settings, Site
 
 @dataclass(frozen=True)
 class First(Settings):
-    layers: Literal["pointwise", "every"]  # that may come before the resize
+    layers: Literal["pointwise", "every"]  # the convolutions that may move before the resize
 
     @property
     def words(self) -> str:
@@ -41,7 +41,7 @@ POINTWISE, EVERY = First("pointwise"), First("every")
 
 
 class LateResize:
-    """Lets the layers behind a resize work before it."""
+    """Moves the layers after a resize before it."""
 
     name = "resize behind what follows it"
     needs: Needs = "images"
@@ -83,7 +83,7 @@ class LateResize:
 
 
 def _chain(graph: Graph, resize: fx.Node, first: First) -> list[fx.Node]:
-    """The layers to put first: up to where the fewest channels are left, with what works on those channels."""
+    """The layers to move before the resize: up to the last one with the fewest channels."""
     run: list[fx.Node] = []
     node = only_consumer(resize)
     while node is not None and node.op == "call_module" and _may_come_first(graph, node, first):
@@ -92,7 +92,7 @@ def _chain(graph: Graph, resize: fx.Node, first: First) -> list[fx.Node]:
     channels = [graph.shape(resize)[1], *(graph.shape(each)[1] for each in run)]
     end = max((index for index, count in enumerate(channels) if count == min(channels)), default=0)
     run = run[:end]
-    # One 1x1 alone, or with a scale, changes nothing: that is the head's, and exact.
+    # Linear 1x1 layers alone commute with the resize: head.py moves them, exactly.
     exact = not any(_is_curved(graph, each) for each in run)
     return [] if exact or not any(graph.layer_as(each, nn.Conv2d) for each in run) else run
 

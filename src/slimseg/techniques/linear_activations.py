@@ -1,15 +1,15 @@
-"""Activations that only compute linearly, in pieces (article, section 3.4 (3)).
+"""Piecewise linear activations instead of curved ones (article, section 3.4 (3)).
 
     Given   y = f(x),  f hard-swish, swish, GELU, ELU, PReLU or leaky ReLU
-    Result  y ≈ max(s·x + t, 0)                 which the runtime computes inside the layer before it
+    Result  y ≈ max(s·x + t, 0)                 which the runtime fuses into the layer before it
     Given   σ(x) or tanh(x)                     an exponential per value
     Result  min(max(s·x + t + 3, 0), 6) / 6 or min(max(s·x + t, -1), 1)
 
-All of them keep the sign and the growth of what they replace, no more. The scale s and the shift t, one each per
-channel, 1 and 0 at first, are what a recovery can fit block by block (mimicry has nothing else to move here); they cost
-nothing, as the writer folds them into the convolution before. Where there is none, they are left out, and the layers
-around have to learn the difference. A last sigmoid is left alone, as its values are the result. A swish spelled
-x · σ(x) counts as one activation.
+They keep only the sign and growth of the activation that they replace. The scale s and shift t of each channel start at
+1 and 0. Recovery fits them block by block: mimicry has no other weights to train here. They cost no time, as they are
+folded into the convolution before. If there is no convolution before, s and t are left out, and the surrounding layers
+have to learn the difference. A sigmoid that gives the network's output is kept. A swish written as x · σ(x) counts as
+one activation.
 Howard et al., "Searching for MobileNetV3", 2019, section 5.2, replaces the same functions for the same reason.
 """
 
@@ -30,7 +30,7 @@ from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 _Made = Callable[[], nn.Module]
-# What is replaced: its name in a sentence, and what stands for it.
+# By class of the replaced activation: its name in a sentence, and its replacement.
 REPLACED: dict[type[nn.Module], tuple[str, _Made]] = {
     nn.Hardswish: ("hard-swish", nn.ReLU),
     nn.SiLU: ("swish", nn.ReLU),
@@ -56,7 +56,7 @@ class Replacement(Settings):
 
 
 class LinearActivations:
-    """Replaces activations that are curved, or that the runtime computes as a layer of their own."""
+    """Replaces activations that are curved, or that the runtime does not fuse."""
 
     name = "linear activation"
     needs: Needs = "images"
@@ -103,17 +103,17 @@ class LinearActivations:
 
 
 def _kind(graph: Graph, node: fx.Node) -> type[nn.Module] | None:
-    """Which of the activations above ends in this node."""
+    """The class of the replaceable activation that ends in this node; None if there is none."""
     if _gate(graph, node) is not None:
         return nn.SiLU
     if any(_gate(graph, reader) is node for reader in node.users):
-        return None  # half of a swish
+        return None  # the gate of a swish
     layer = graph.layer(node)
     return next((kind for kind in REPLACED if type(layer) is kind), None)
 
 
 def _gate(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The sigmoid in a swish that is spelled x · σ(x), read by nobody else."""
+    """The sigmoid of a swish that is written as x · σ(x), if nothing else reads it."""
     if graph.layer_as(node, ops.Multiply) is None:
         return None
     for gate, value in (node.args, node.args[::-1]):
@@ -126,7 +126,7 @@ def _gate(graph: Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _host(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The layer before, if it would compute a ReLU of its result on the way; a batch norm between is folded."""
+    """The layer before, if a ReLU would be fused into it; a batch norm between them is folded."""
     readers = {node, _gate(graph, node) or node}
     source = producer(_gate(graph, node) or node)
     if set(source.users) <= readers and graph.layer_as(source, nn.BatchNorm2d) is not None:
@@ -136,7 +136,7 @@ def _host(graph: Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _free_constants(graph: Graph, node: fx.Node) -> list[nn.Module]:
-    """A trainable scale and shift per channel, if the layer before takes them in."""
+    """A trainable scale and shift per channel, if they can be folded into the layer before."""
     host, shape = _host(graph, node), graph.shape(node)
     if host is None or edit.shared_with(graph, host):
         return []

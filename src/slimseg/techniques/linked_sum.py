@@ -1,12 +1,12 @@
 """Maps added instead of concatenated before a k×k convolution (article, section 3.4 (1): memory access).
 
-    Given   y = W ∗ [a; b],               W of shape (O, A + B, k, k), k > 1; a, b perhaps behind a resize U
-    Result  y ≈ Q ∗ (M_a·a + M_b·b),      M_a (r, A), M_b (r, B) 1x1, Q (O, r, k, k), r a part of A + B channels
+    Given   y = W ∗ [a; b],               W of shape (O, A + B, k, k), k > 1; a, b perhaps results of a resize U
+    Result  y ≈ Q ∗ (M_a·a + M_b·b),      M_a (r, A), M_b (r, B) 1x1, Q (O, r, k, k), r < A + B channels
 
-The rows of [M_a, M_b] are the r leading right singular vectors of W unfolded to (O·k², A + B), and Q = W·Mᵀ: no other r
-channels leave less of W out (Eckart and Young, 1936). A 1x1 commutes with a resize, so M_a works on the map before it
-(see concat_to_sum.py). MACs per output pixel fall from O·(A + B)·k² to (A + B)·r·stride² + O·r·k².
-LinkNet (Chaurasia and Culurciello, 2017) builds decoders like this, skips added where U-Net concatenates them.
+The rows of M = [M_a, M_b] are the r leading right singular vectors of W unfolded to (O·k², A + B), and Q = W·Mᵀ, which
+is the best approximation of W with r channels (Eckart and Young, 1936). A 1x1 commutes with a resize, so M_a works on
+the map before it (see concat_to_sum.py). MACs per output pixel fall from O·(A + B)·k² to (A + B)·r·stride² + O·r·k².
+LinkNet (Chaurasia and Culurciello, 2017) has such decoders: it adds skip connections, which U-Net concatenates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from slimseg.techniques.concat_to_sum import joined, parts_of, refusal_of, sum_o
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 STEP = 8
-PARTS = (2, 4)  # of the channels that are kept: a half, a quarter
+PARTS = (2, 4)  # divisors: a half or a quarter of the channels is kept
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rank(Settings):
 
 
 class LinkedSum:
-    """Replaces concatenation and k×k convolution by 1x1s, a sum and a k×k convolution of fewer channels."""
+    """Replaces a concatenation and a k×k convolution by 1x1s, a sum and a k×k convolution of fewer channels."""
 
     name = "added instead of concatenated"
     needs: Needs = "images"
@@ -89,7 +89,7 @@ class LinkedSum:
 
 
 def factorised(layer: nn.Conv2d, rank: int) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """A 1x1 to `rank` channels and a convolution of those, together nearest to `layer` (Frobenius norm)."""
+    """A 1x1 to `rank` channels and a convolution that reads them, together nearest to `layer` (Frobenius norm)."""
     weight = layer.weight.detach().double()
     by_input = weight.transpose(0, 1).flatten(1)  # (I, O·k²)
     vectors = torch.linalg.eigh(by_input @ by_input.T).eigenvectors[:, -rank:]  # (I, rank), orthonormal
@@ -126,6 +126,6 @@ def _full(layer: nn.Conv2d) -> int:
 
 
 def _macs(layer: nn.Conv2d, rank: int) -> int:
-    """Per output pixel, without what a resize spares."""
+    """MACs per output pixel, not counting the saving of a 1x1 that moves before a resize."""
     (rows, columns), (down, across) = pair(layer.kernel_size), pair(layer.stride)
     return layer.in_channels * rank * down * across + layer.out_channels * rank * rows * columns

@@ -1,12 +1,12 @@
-"""Linear layers in a row as one: a scale before a convolution, a 1x1 convolution after another (article, section 2).
+"""Merge linear layers in a row: a scale before a convolution, a 1x1 convolution after another (article, section 2).
 
     Given   W ∗ (s·x + t)           a batch norm, or one number per channel, before a convolution
     Result  W' ∗ x + b',            W' = W·s along the inputs,  b' = b + Σ W·t
     Given   P · (W ∗ x + b) + c     a convolution of any kind, then a 1x1 convolution, no activation between
     Result  (P·W) ∗ x + (P·b + c)
 
-With t ≠ 0 a convolution must not pad: its zeros would have to become t/s first. The second form multiplies more where
-W is depthwise or narrow; it pays where maps are large and channels few, because every layer moves its maps once.
+If t ≠ 0 the convolution must not pad, since its zeros would have to be -t/s instead. The second form needs more MACs if
+W is depthwise or narrow. It is faster if maps are large and channels few, because the map in between is not written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import Found, Settings, Site
 
-MOST_MACS = 5.0  # a merged layer of more times the MACs of the two is not priced
+MOST_MACS = 5.0  # largest MACs of a merged layer that is worth timing, as a multiple of those of the two
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ SCALE, POINTWISE = Merge("scale"), Merge("pointwise")
 
 
 class Merging:
-    """Merges what is linear into one convolution."""
+    """Merges linear layers in a row into one convolution."""
 
     name = "merged linear layers"
     needs: Needs = "nothing"
@@ -79,7 +79,7 @@ class Merging:
 
 
 def _run(graph: Graph, node: fx.Node) -> tuple[list[fx.Node], Merge]:
-    """The layers that become one, in order, and in which of the two ways; fewer than two where there is nothing."""
+    """The layers that can be merged, in order, and which of the two forms it is; fewer than two if there are none."""
     if graph.layer_as(node, (nn.BatchNorm2d, ops.Affine)) is not None:
         reader = only_consumer(node)
         takes = len(graph.shape(node)) == 4 and graph.layer_as(reader, (nn.Conv2d, nn.ConvTranspose2d)) is not None
@@ -141,7 +141,7 @@ def _composed(graph: Graph, run: list[fx.Node]) -> nn.Module:
 
 
 def _dense(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """Weights of a grouped convolution with the zeros that its groups stand for."""
+    """Weights of a grouped convolution as those of one group, with zeros between groups."""
     weight = layer.weight.detach()
     if layer.groups == 1:
         return weight

@@ -1,11 +1,11 @@
-"""Constants per channel, repeated along a row: the runtime then walks rows instead of pixels (article, section 2).
+"""Constants per channel, repeated along a row: the kernel then works row by row, not by pixel (article, section 2).
 
     Given   y[c, h, w] = f(x[c, h, w], a[c])             PReLU, scale or shift: C constants
     Result  y[c, h, w] = f(x[c, h, w], A[c, w]),  A[c, w] = a[c]             W·C constants, the same values
 
-In memory a row of pixels is W·C values without a gap. A kernel that broadcasts C constants starts anew at every pixel,
-and with 4 or 8 channels fills a fraction of its registers; constants as long as the row let it run through. This is
-the article's "multiple of 8" for maps that have few channels and many pixels.
+In memory a row of pixels is W·C contiguous values. A kernel that broadcasts C constants starts anew at every pixel, and
+with 4 or 8 channels fills only a part of its registers; with W·C constants it runs through the whole row. This applies
+the article's "multiple of 8" to maps that have few channels and many pixels.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from slimseg.graph.graph import Graph, producer
 from slimseg.results import Needs, Refusal
 from slimseg.techniques.technique import ARTICLE, Found, Settings, Site
 
-FEW_CHANNELS = 32  # more fill a kernel's registers by themselves
+FEW_CHANNELS = 32  # more channels fill a kernel's registers anyway
 
 
 class RowConstants:
-    """Spells PReLU, scales and shifts of few channels with a constant for every value of a row."""
+    """Rewrites PReLU, scales and shifts of few channels with a constant for every value of a row."""
 
     name = "constants per row"
     needs: Needs = "nothing"

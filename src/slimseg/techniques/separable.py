@@ -2,15 +2,15 @@
 
     Given   y = W ∗ x,   W of shape (O, I, k, k), any stride and dilation, one group
     Result  y ≈ Σ_r P_r · (D_r ∗ x),   D_r depthwise (I, 1, k, k), P_r pointwise (O, I, 1, 1), r = 1..R    "rank R"
-    Result  y ≈ U · (G ∗ (Vᵀ · x)),    fewer channels around a full G, see algebra/low_rank.py       "1x1, r to s, 1x1"
+    Result  y ≈ U · (G ∗ (Vᵀ · x)),    G a convolution of fewer channels, see algebra/low_rank.py    "1x1, r to s, 1x1"
 
 For each input channel i the slice W[:, i] is an O × k² matrix; its truncated singular value decomposition gives the
 R pairs nearest to it in the least-squares sense (Guo et al., "Network Decoupling", 2018, eq. 5; R = k² is exact):
 
     W[:, i] = Σ_r σ_r u_r v_rᵀ,    P_r[:, i] = √σ_r u_r,    D_r[i] = √σ_r v_r
 
-MACs per output pixel fall from O·I·k² to R·I·(k² + O). Whether time falls with them is for the what-if to say:
-depthwise convolutions move many bytes for few MACs, which is where the second form can be the faster one.
+MACs per output pixel fall from O·I·k² to R·I·(k² + O). The what-if measures whether the time falls, too: depthwise
+convolutions move many bytes for few MACs, so that the second form can be faster.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MIN_CHANNELS = 8
 
 @dataclass(frozen=True)
 class Factors(Settings):
-    """Either a number of depthwise + pointwise pairs, or the channels before and behind the core between two 1x1."""
+    """Either a number of depthwise + pointwise pairs, or the input and output channels of the core between two 1x1."""
 
     pairs: int = 0
     ranks: Ranks | None = None
@@ -81,7 +81,7 @@ class Separable:
 
 
 def _block(convolution: nn.Conv2d, factors: Factors) -> nn.Module:
-    """What stands for a convolution."""
+    """The block that replaces a convolution."""
     if factors.ranks is None:
         return factorise(convolution, factors.pairs)
     return low_rank(convolution, factors.ranks)
@@ -130,7 +130,7 @@ def _sites(technique: str, graph: Graph, node: fx.Node, convolution: nn.Conv2d) 
 
 
 def _forms(convolution: nn.Conv2d) -> list[tuple[Factors, str, int]]:
-    """(settings, in words, MACs per output pixel) of every form worth timing."""
+    """(settings, name for people, MACs per output pixel) of every form worth timing."""
     kernel = math.prod(pair(convolution.kernel_size))
     pair_macs = convolution.in_channels * (kernel + convolution.out_channels)
     pairs = [

@@ -1,11 +1,11 @@
 """A residual block whose branch adds little -> its shortcut alone (article, section 3.4 (2): less of everything).
 
-    Given   y = x + f(x),   x and f(x) of the same shape, f's layers read by nobody else
+    Given   y = x + f(x),   x and f(x) of the same shape, f's layers without other readers
     Result  y ≈ x           f and the sum are gone
 
-Trained residual networks lose little when single blocks are left out, since each only refines what passes by (Veit
-et al., "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", 2016, section 4.1). Of a stage of many
-alike blocks several can go; which, the measured damage says.
+Trained residual networks lose little accuracy when single blocks are removed, since each block only refines its input
+(Veit et al., "Residual Networks Behave Like Ensembles of Relatively Shallow Networks", 2016, section 4.1). A stage of
+many similar blocks can lose several of them; the measured damage decides which.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 
 class Shortcut:
-    """Leaves out the branches of residual sums."""
+    """Removes the branches of residual sums."""
 
     name = "residual branch left out"
     needs: Needs = "images"
@@ -62,7 +62,7 @@ class Shortcut:
 
 
 def _sides(graph: Graph, total: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
-    """The shortcut of a residual sum, and the branch's layers with the sum as their last; None for any other sum."""
+    """The shortcut of a residual sum, and the layers of its branch followed by the sum; None for any other sum."""
     if len(total.all_input_nodes) != 2:
         return None
     first, second = total.all_input_nodes

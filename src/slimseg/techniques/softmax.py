@@ -1,4 +1,4 @@
-"""Softmax and argmax at the end of a network, without the exponentials that decide nothing (article, section 3.4 (5)).
+"""Softmax and argmax at the end of a network, without needless exponentials (article, section 3.4 (5)).
 
     Given   softmax(z)ₖ of two classes, one kept
     Result  σ(zₖ − z₁₋ₖ),  one channel out of the last convolution                                  (exact)
@@ -6,12 +6,12 @@
     Result  σ((z₀ − z₁, z₁ − z₀))                                                                   (exact)
     Given   argmax(softmax(z)), argmax(σ(z))
     Result  argmax(z)                                                                               (exact)
-    Given   argmax(U(z)),  U a resize to the nearest pixel
+    Given   argmax(U(z)),  U a nearest-neighbour resize
     Result  U(argmax(z)),  one channel resized instead of all                                       (exact)
 
-The difference is taken in the weights of the last convolution, where one is near: scales, shifts and resizes between
-it and the softmax treat all channels alike or keep their weights' sum at one, so they let the difference through.
-A bilinear resize mixes neighbours before they are compared and does not trade places with argmax.
+If only scales, shifts and resizes lie between the last convolution and the softmax, the difference is taken in the
+convolution's weights: scales and shifts are folded into them, and a resize commutes with a difference of channels.
+A bilinear resize mixes neighbours before they are compared, so it does not commute with argmax.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COMPARED, BEFORE_RESIZE = Form("compared"), Form("before resize")
 
 
 class TwoClassSoftmax:
-    """Softmax of two classes as a sigmoid of their difference, argmax on what it needs."""
+    """Rewrites softmax of two classes as a sigmoid of their difference, and moves argmax before softmax or a resize."""
 
     name = "softmax and argmax"
     needs: Needs = "nothing"
@@ -133,7 +133,7 @@ class TwoClassSoftmax:
 
 
 def _sigmoid(graph: Graph, softmax: fx.Node) -> nn.Module:
-    """What stands for the softmax and everything linear before it that takes part."""
+    """The block that replaces the softmax and the linear layers before it, up to the last convolution."""
     cut = _kept(graph, softmax)
     kept = graph.layer_as(cut, ops.Slice)
     signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]) if kept is None else _difference(kept.start)
@@ -164,7 +164,7 @@ def _pointwise(mix: Tensor) -> nn.Conv2d:
 
 
 def _mixed(layer: nn.Conv2d | nn.ConvTranspose2d, mix: Tensor) -> nn.Module:
-    """The layer with other outputs: `mix` (new, old) of those that it had."""
+    """The layer, changed in place, whose outputs are linear combinations `mix` (new, old) of its old outputs."""
     equation = "no,iohw->inhw" if isinstance(layer, nn.ConvTranspose2d) else "no,oihw->nihw"
     layer.weight = nn.Parameter(torch.einsum(equation, mix, layer.weight.detach()))
     layer.out_channels = mix.shape[0]
@@ -179,14 +179,14 @@ def _is_two_class_softmax(graph: Graph, node: fx.Node) -> bool:
 
 
 def _kept(graph: Graph, softmax: fx.Node) -> fx.Node | None:
-    """The slice of one class that alone reads the softmax."""
+    """The slice of one class if it is the softmax's only reader, else None."""
     cut = only_consumer(softmax)
     layer = graph.layer_as(cut, ops.Slice)
     return cut if layer is not None and layer.dim == 1 and layer.stop - layer.start == 1 else None
 
 
 def _linear_chain(graph: Graph, softmax: fx.Node) -> list[fx.Node]:
-    """The convolution that gives the logits and what lies between it and the softmax; empty where there is none."""
+    """The convolution that gives the logits and the layers between it and the softmax; empty if there is none."""
     chain: list[fx.Node] = []
     node = producer(softmax)
     while only_consumer(node) is not None and not edit.shared_with(graph, node):
@@ -201,6 +201,6 @@ def _linear_chain(graph: Graph, softmax: fx.Node) -> list[fx.Node]:
 
 
 def _keeps_order(graph: Graph, node: fx.Node) -> bool:
-    """Whether the largest channel of the node's input is the largest of its output."""
+    """Whether the largest channel of the node's input is also the largest of its output."""
     softmax = graph.layer_as(node, nn.Softmax)
     return graph.layer_as(node, nn.Sigmoid) is not None or (softmax is not None and softmax.dim in (1, -3))

@@ -4,16 +4,16 @@
     Result  y ≈ act(g(x)),   g a row of max(1, ⌊n/2⌋) blocks, the first with stride s
 
       "residual"            ResNet's bottlenecks on O/4 channels      He et al., 2016
-      "shuffle"             ShuffleNetV2's unit d, then units c       Ma et al., 2018
+      "shuffle"             ShuffleNetV2's units (d), then (c)        Ma et al., 2018
       "inverted residual"   MobileNetV2's, as wide as a quarter of the stage's MACs allows    Sandler et al., 2018
 
-No weights of g follow from those of f in closed form, but for its last layer: that is fitted to f on noise of the mean
-and variance that the weights before the stage tell of (algebra/matching.py). The rest is for training: g mimics y on
-images (Romero et al., "FitNets", 2015, stage by stage).
+Only the last layer of g can be computed in closed form: it is fitted to f on noise with the mean and variance that the
+weights before the stage imply (algebra/matching.py). The other layers are trained: g learns to reproduce y on images
+(Romero et al., "FitNets", 2015, stage by stage).
 
-Stages of depthwise convolutions are left alone. Measured on camvid_unet's encoder of inverted residuals: after 60 steps
-of mimicry half as many blocks still miss 0.7 to 1.0 of the features' variance, where those of its decoder, of full
-convolutions, miss 0.2.
+Stages of depthwise convolutions are not replaced. Measured on camvid_unet after 60 steps of mimicry with half as many
+blocks: in its encoder of inverted residuals the error is 0.7 to 1.0 of the features' variance, in its decoder of full
+convolutions 0.2.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from slimseg.techniques.algebra.stage_search import Stage, between, macs, spatia
 from slimseg.techniques.technique import Found, Settings, Site, dimensions
 
 MIN_CHANNELS = 8
-MIN_SHARE = 0.01  # of the network's MACs: less is not worth training a block for
-MAX_MACS = 0.4  # of the stage's
-EXPANSIONS = (6, 4, 3, 2, 1)
-EXPANDED_MACS = 0.25  # of the stage's
+MIN_SHARE = 0.01  # smallest share of the network's MACs for which a block is worth training, 0-1
+MAX_MACS = 0.4  # largest share of the stage's MACs that the blocks may have, 0-1
+EXPANSIONS = (6, 4, 3, 2, 1)  # expansion ratios of inverted residuals, in the order in which they are tried
+EXPANDED_MACS = 0.25  # share of the stage's MACs that limits the expansion ratio, 0-1
 
 
 Kind = Literal["residual", "shuffle", "inverted residual"]
@@ -86,7 +86,7 @@ class StageBlocks:
         return Found(tuple(sites), tuple(refusals))
 
     def _site(self, graph: Graph, stage: Stage, blocks: Blocks) -> Site | str:
-        """The site, or why there is none."""
+        """The site, or the reason why there is none."""
         before = macs(graph, stage)
         try:
             with torch.device("meta"):
@@ -109,7 +109,7 @@ class StageBlocks:
         if stage is None or {node.name for node in stage.layers} != set(site.layers):
             raise Unsupported(f"{site.source} to {site.target} is no stage that {self.name} could replace")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)  # whoever prices, judges and takes the edit sees the same one
+            torch.manual_seed(0)  # every call gives the same edit: when it is priced, judged and applied
             try:
                 block = BUILDERS[blocks.kind](graph, stage)
             except ValueError as error:
@@ -141,7 +141,7 @@ def _shuffle(graph: Graph, stage: Stage) -> nn.Module:
 
 
 def _inverted(graph: Graph, stage: Stage) -> nn.Module:
-    """The widest of EXPANSIONS within EXPANDED_MACS, else the narrowest."""
+    """Inverted residuals with the largest of EXPANSIONS that keeps within EXPANDED_MACS, else with the smallest."""
     allowed = EXPANDED_MACS * macs(graph, stage)
     with torch.device("meta"):
         fitting = (each for each in EXPANSIONS if _macs(graph, stage, _inverted_of(graph, stage, each)) <= allowed)
@@ -186,7 +186,7 @@ def _refusal(graph: Graph, stage: Stage, whole_macs: int) -> str | None:
 
 
 def _ends(graph: Graph, stage: Stage) -> tuple[int, int, int]:
-    """Channels in, channels out and stride; 0 where that is not 1 or 2."""
+    """(input channels, output channels, stride); the stride is 0 if it is not 1 or 2."""
     _, inputs, *before = graph.shape(stage.source)
     _, outputs, *after = graph.shape(stage.target)
     stride = next((each for each in (1, 2) if [-(-length // each) for length in before] == after), 0)
@@ -198,7 +198,7 @@ def _count(stage: Stage) -> int:
 
 
 def _activation(graph: Graph, stage: Stage) -> nn.Module | None:
-    """What the stage ends with, if that is an activation."""
+    """The activation that the stage ends with; None if it ends with another layer."""
     return graph.layer_as(stage.target, ops.ACTIVATIONS)
 
 

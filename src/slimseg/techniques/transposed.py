@@ -3,15 +3,16 @@
     Given   y = act(K ⊛ₛ x),  transposed convolution of stride s: (I, H, W) to (O, sH, sW)
     Result  y = D(act(W ∗ x)),  W of shape (s·s·O, I, m, m), D depth to space of block s
 
-Output pixel s·q + r (r < s its phase) is a sum over the kernel's taps t that meet an input pixel, p pixels being cut
-off before the first:
+Output pixel s·q + r, with phase r < s, is a sum over the kernel's taps t that meet an input pixel, where p is the
+number of pixels cropped before the first:
 
     y[s·q + r] = Σ_t K[t] x[q + δ],    s·δ = r + p − t
 
-so each phase is a convolution of its own with every s-th tap. Written as one convolution they share the widest of
-their windows, with zeros where a phase has no tap; written as one per phase nothing is multiplied by zero, but
-their results have to be joined. Stride 1 has one phase, and the kernel is just flipped.
-What follows on every channel (act: a bias, activations) moves before D, where ReLU fuses and few channels are many.
+so each phase is a convolution with every s-th tap. As one convolution ("one") all phases share the widest of their
+windows, with zeros where a phase has no tap. As a convolution per phase ("each") nothing is multiplied by zero, but
+their results have to be concatenated. With stride 1 there is one phase, and the kernel is just flipped.
+Channelwise layers that follow (act: a bias, activations) move before D, where ReLU is fused and maps have s·s times as
+many channels.
 Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016.
 """
 
@@ -47,7 +48,7 @@ FLIPPED, ONE, EACH = Form("flipped"), Form("one"), Form("each")
 
 
 class Transposed:
-    """Rewrites transposed convolutions as what they are."""
+    """Rewrites transposed convolutions as convolutions and depth to space."""
 
     name = "transposed convolution to depth to space"
     needs: Needs = "nothing"
@@ -103,7 +104,7 @@ class Transposed:
 def _with_scales(
     graph: Graph, layer: nn.ConvTranspose2d, after: list[fx.Node]
 ) -> tuple[nn.ConvTranspose2d, list[fx.Node]]:
-    """The layer with the scales and shifts that come next in its weights, and what is left behind it."""
+    """The layer with the scales and shifts that follow folded into it, and the remaining nodes of `after`."""
     while after and (constants := scale_and_shift(graph, after[0])) is not None:
         folded = scaled(layer, *constants)
         assert isinstance(folded, nn.ConvTranspose2d)
@@ -113,41 +114,41 @@ def _with_scales(
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a transposed convolution: which taps of its kernel each phase needs, and where they read."""
+    """One axis of a transposed convolution: which kernel taps each phase uses, and which input pixels they read."""
 
     kernel: int
     stride: int
-    cut: int  # pixels that padding and crop take before the first
-    source: int  # pixels in
-    length: int  # pixels out
+    cut: int  # pixels that padding and crop remove before the first
+    source: int  # input pixels
+    length: int  # output pixels
 
     @property
     def positions(self) -> int:
-        """Pixels that each phase computes."""
+        """Number of pixels that each phase computes."""
         return -(-self.length // self.stride)
 
     @property
     def surplus(self) -> int:
-        """Pixels too many at the end once the phases are joined."""
+        """Number of surplus pixels at the end after the phases are joined, which are cropped."""
         return self.positions * self.stride - self.length
 
     def taps(self, phase: int) -> dict[int, int]:
-        """Kernel tap by the offset δ of the input pixel that it meets."""
+        """The kernel's taps for a phase, by the offset δ of the input pixel that each reads."""
         taps = range((phase + self.cut) % self.stride, self.kernel, self.stride)
         return {(phase + self.cut - tap) // self.stride: tap for tap in taps}
 
     def window(self, phases: range) -> range:
-        """Offsets that these phases read, without gaps."""
+        """The range of offsets that these phases read."""
         offsets = [offset for phase in phases for offset in self.taps(phase)]
         return range(min(offsets), max(offsets) + 1)
 
     def padding(self, window: range) -> tuple[int, int]:
-        """(before, after): zeros that a convolution over `window` needs around the input; negative crops it."""
+        """(before, after): pixels of zero padding that a convolution over `window` needs; negative values crop."""
         return -window[0], self.positions - 1 + window[-1] - (self.source - 1)
 
 
 class _Joint(nn.Module):
-    """All phases in one convolution; a phase without a tap at some offset has a zero there."""
+    """All phases in one convolution; a phase without a tap at an offset has a zero there."""
 
     def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, activations: list[nn.Module]) -> None:
         super().__init__()
@@ -160,7 +161,7 @@ class _Joint(nn.Module):
 
 
 class _Phases(nn.Module):
-    """A convolution for each phase, joined by their channels; activations before that, where they fuse."""
+    """A convolution for each phase, concatenated by channels; activations come before that, where they are fused."""
 
     def __init__(self, layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, activations: list[nn.Module]) -> None:
         super().__init__()
@@ -191,7 +192,7 @@ class _Rewritten(nn.Module):
 
 
 def _convolution(layer: nn.ConvTranspose2d, rows: Axis, columns: Axis, down: range, across: range) -> nn.Module:
-    """The convolution that gives the phases `down` x `across`, their channels one phase after another."""
+    """The convolution that computes the phases `down` x `across`; its channels are ordered by phase."""
     window_h, window_w = rows.window(down), columns.window(across)
     weight = torch.zeros(len(down) * len(across), layer.out_channels, layer.in_channels, len(window_h), len(window_w))
     kernel = layer.weight.detach().transpose(0, 1)

@@ -3,17 +3,17 @@
     Given   y = act(K ⊛ₛ x),  transposed convolution of stride s: (I, H, W) to (O, sH, sW)
     Result  y ≈ U(act(W ∗ x)),  W of shape (O, I, m, m), m = 3 or 1, U the resize by s
 
-Both sides are linear before the activation and repeat themselves every s pixels, so each pair (o, i) is fitted on
-its own. An impulse at one low-resolution pixel gives the kernel K[i, o] on the left and Σ_t W[o, i, t] U(δ_t) on
-the right, δ_t being the impulse at tap t. With the columns of A the responses U(δ_t):
+Before the activation both forms are linear and repeat every s pixels, so each pair (o, i) is fitted separately. An
+impulse at one low-resolution pixel gives the kernel K[i, o] in the first and Σ_t W[o, i, t] U(δ_t) in the second, where
+δ_t is the impulse at tap t. Let the columns of A be the responses U(δ_t):
 
     W[o, i] = argmin_w ‖A w − vec K[i, o]‖²  =  A⁺ vec K[i, o]
 
 A is the same for all pairs. The convolution may in turn be separable (see separable.py). MACs per
 low-resolution pixel fall from k² to m² for each pair.
-A scale and shift behind it (a bias of its own, batch norm) are folded in first; where they differ from pixel to
-pixel, as converters write them at borders, the middle one of each channel counts for all.
-The resize comes after the activation, which therefore fuses into the convolution.
+A scale and shift after the transposed convolution (a separate bias, batch norm) are folded in first. If they differ
+from pixel to pixel, as some converters write them at borders, the median of each channel is used.
+The resize comes after the activation, which is therefore fused into the convolution.
 Odena et al., "Deconvolution and Checkerboard Artifacts", 2016.
 """
 
@@ -111,7 +111,7 @@ class Upsampling:
 
 
 def fitted(transposed: nn.ConvTranspose2d, kernel_size: int, mode: ResizeMode) -> nn.Conv2d:
-    """The convolution that, resized, comes nearest to a transposed convolution (the least-squares fit above)."""
+    """The convolution that, followed by a resize, comes nearest to a transposed convolution (by least squares)."""
     convolution = nn.Conv2d(
         transposed.in_channels, transposed.out_channels, kernel_size, padding=kernel_size // 2, bias=True
     )
@@ -125,7 +125,7 @@ def fitted(transposed: nn.ConvTranspose2d, kernel_size: int, mode: ResizeMode) -
 
 
 def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
-    """The columns of A⁺ (taps² × kernel pixels) that meet the transposed kernel, wherever its response is not zero."""
+    """The columns of A⁺ for the pixels that the transposed kernel covers: (taps², kernel pixels)."""
     stride = transposed.stride[0]
     canvas = 2 * (taps + max(transposed.kernel_size) // stride) + 1
     middle, side = canvas // 2, canvas * stride
@@ -138,7 +138,7 @@ def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
     ]
     responses = F.interpolate(torch.cat(moved), (side, side), mode=mode, **align).flatten(1).T
     inverse = torch.linalg.pinv(responses).reshape(taps * taps, side, side)
-    # The kernel's pixel (0, 0) of the impulse lands here.
+    # Where pixel (0, 0) of the kernel lies in the response to the impulse.
     cropped = (transposed.crop[2], transposed.crop[0]) if isinstance(transposed, CroppedConvTranspose2d) else (0, 0)
     top, left = (
         middle * stride - padding - crop for padding, crop in zip(pair(transposed.padding), cropped, strict=True)
@@ -149,7 +149,7 @@ def _fit(taps: int, transposed: nn.ConvTranspose2d, mode: ResizeMode) -> Tensor:
 
 
 def _chain(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """The transposed convolution, the scales and shifts behind it, and the activation behind those."""
+    """The transposed convolution, the scales and shifts after it, and the activation after those."""
     chain = [node]
     while (reader := only_consumer(chain[-1])) is not None and _constants(graph, reader) is not None:
         chain.append(reader)
@@ -159,7 +159,7 @@ def _chain(graph: Graph, node: fx.Node) -> list[fx.Node]:
 
 
 def _constants(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None:
-    """(scale, shift), each (channels,), of a layer that is nothing else; the middle ones where they differ by pixel."""
+    """(scale, shift), each (channels,), of a layer that only scales and shifts; medians if they differ by pixel."""
     constants = scale_and_shift(graph, node)
     layer = graph.layer_as(node, ops.Affine)
     if constants is not None or layer is None or graph.shape(producer(node)) != graph.shape(node):

@@ -1,4 +1,4 @@
-"""Augmentation by kornia: images and masks together, drawn from torch's generator (so a seed repeats it)."""
+"""Augmentation of images and masks by kornia, with random numbers of torch's generator (so a seed repeats it)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from slimseg.training.data import IGNORED
 def augmentation(size: tuple[int, int], geometry: bool = True) -> nn.Module:
     """Flip, random crop at 70-100% of the area, and colour jitter, for inputs of `size` (height, width).
 
-    Without `geometry` only colours change, so that stored outputs of a teacher stay valid.
+    Without `geometry` only colours change, so that stored teacher outputs stay valid.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from kornia import augmentation as K
 
-        steps: list[nn.Module] = [K.ColorJiggle(0.2, 0.2, 0.2, 0.0, p=0.6)]  # hue would cost seven times the rest
+        steps: list[nn.Module] = [K.ColorJiggle(0.2, 0.2, 0.2, 0.0, p=0.6)]  # hue takes seven times as long as the rest
         if geometry:
             ratio = (0.9 * size[1] / size[0], 1.1 * size[1] / size[0])
             steps = [K.RandomHorizontalFlip(p=0.5), K.RandomResizedCrop(size, (0.7, 1.0), ratio, p=0.5), *steps]
@@ -36,6 +36,6 @@ def apply(augment: nn.Module, images: Tensor, masks: Tensor | None) -> tuple[Ten
     if masks is None:
         return changed.clamp(0, 1), None
     rounded = moved[:, 0].round().long()
-    # kornia blends masks where a crop is resampled; only whole indices are labels
+    # kornia blends masks where it resamples a crop; only integer values are labels
     rounded[(moved[:, 0] - rounded).abs() > 1e-3] = IGNORED
     return changed.clamp(0, 1), rounded

@@ -1,4 +1,4 @@
-"""What training is fed with: the user's images, augmented and preprocessed, in endless batches."""
+"""Batches for training: the user's images, augmented and preprocessed, without end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH_SIZE = 8
 class Batches:
     """Endless preprocessed, augmented batches of training images, kept in memory at `size` (height, width).
 
-    They come at the graph's input size; where `size` is another, large ones come with them.
+    Their images have the graph's input size; if `size` differs, each batch also has them at `size`, as `large`.
     """
 
     def __init__(self, graph: Graph, folder: Folder, with_labels: bool, seed: int, size: tuple[int, int]) -> None:
@@ -38,7 +38,7 @@ class Batches:
         self.images = nchw(np.stack(images))
         self.masks = torch.from_numpy(np.stack(masks)).long() if masks else None
         self.augment = augment.augmentation(size)
-        # under `torchrun` every process draws its own
+        # under `torchrun` every process has its own order of images
         self.generator = torch.Generator().manual_seed(seed + int(os.environ.get("RANK", "0")))
 
     def __iter__(self) -> Iterator[distil.Batch]:
@@ -59,7 +59,7 @@ class Batches:
 
 
 def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """RGB (N, 3, H, W) in [0, 1] to the network's input."""
+    """RGB images (N, 3, H, W) in [0, 1] to the network's input."""
     ordered = images.flip(1) if preprocessing.channel_order == "bgr" else images
     mean, std = (
         torch.tensor(values, dtype=images.dtype).reshape(1, 3, 1, 1)
@@ -69,7 +69,7 @@ def preprocess(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def translated(images: Tensor, old: Preprocessing, new: Preprocessing) -> Tensor:
-    """Images (N, 3, H, W) that were preprocessed one way as another network wants them."""
+    """Images (N, 3, H, W) preprocessed by `old`, converted to the preprocessing `new` of another network."""
     if old == new:
         return images
     values = ((old.mean, old.std), (new.mean, new.std))

@@ -1,4 +1,4 @@
-"""The user's images: a folder with train/val x images/masks, or images alone. Every bad one is one clear sentence."""
+"""The user's images: a folder with train/val x images/masks, or images alone. A bad file gives one clear sentence."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = [
     "say_notes",
 ]
 
-LOOKED_AT = 300  # masks at most, to find out what their values stand for
+LOOKED_AT = 300  # most masks that are read to find out what their values mean
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, and their masks where there are labels (same order), with what the masks' values stand for."""
+    """Images, and their masks in the same order if there are labels, with the meaning of the masks' values."""
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...] | None
@@ -54,17 +54,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Folder:
-    """What was found in the user's folder."""
+    """The images, masks and class names found in the user's folder."""
 
     path: Path
     train: Split
     val: Split
     classes: tuple[str, ...]  # empty without a classes.txt
-    notes: tuple[str, ...] = ()  # what the user should know: what was left out, how masks are understood
+    notes: tuple[str, ...] = ()  # for the user: files that were left out, how masks are interpreted
 
     @property
     def labelled(self) -> bool:
-        """Whether accuracy can be measured."""
+        """Whether there are labels for validation, so that accuracy can be measured."""
         return self.val.masks is not None
 
     def split(self, name: str) -> Split:
@@ -87,18 +87,18 @@ class Folder:
 def open_folder(path: str | Path | Folder, foreground: int | str | None = None) -> Folder:
     """Find images and masks.
 
-    A folder with `train` and `val` (each with `images` and perhaps `masks`), or with `images` (and perhaps `masks`),
-    or of images alone; the latter two are split by a hash of each name, the same way every time.
+    The folder has `train` and `val` (each with `images` and perhaps `masks`), or `images` (and perhaps `masks`), or
+    images alone. The latter two are split by a hash of each name, the same way every time.
 
     Args:
-        path: the folder; one that is open already is given back as it is, unless `foreground` is given.
-        foreground: in masks of two classes, the value of the second (1 in the network's output); "none" where values
-            are class indices and 255 is ignored. By default masks that have no values but 0 and 255 have two classes,
-            and all others class indices.
+        path: the folder; a `Folder` is returned as it is, unless `foreground` is given.
+        foreground: in masks of two classes, the value of the second (1 in the network's output); "none" if values are
+            class indices and 255 is ignored. By default, masks with only the values 0 and 255 have two classes, and all
+            others have class indices.
 
     Raises:
-        DataError: the folder is missing or empty, masks are missing, all of them are ignored throughout, or none has
-            the foreground.
+        DataError: the folder is missing or empty, masks are missing, all masks are 255 throughout (ignored), or none
+            has the foreground's value.
     """
     if isinstance(path, Folder):
         return path if foreground is None else open_folder(path.path, foreground)
@@ -119,13 +119,13 @@ def open_folder(path: str | Path | Folder, foreground: int | str | None = None) 
 
 
 def say_notes(folder: Folder, progress: Progress) -> None:
-    """Tell the user what there is to know about the images."""
+    """Show the user the folder's notes."""
     for note in folder.notes:
         progress.say(f"note: {note}")
 
 
 def _understood(folder: Folder, told: Meaning | None) -> Folder:
-    """The folder with what its masks stand for: what the user says, else what the masks say together."""
+    """The folder with the meaning of its masks' values: `told` by the user, else inferred from all masks together."""
     labelled = [split for split in (folder.train, folder.val) if split.masks is not None]
     if not labelled and told:
         raise DataError(f"`foreground` is about masks, and {folder.path} has none: leave it out, or add masks")
@@ -148,9 +148,9 @@ def _understood(folder: Folder, told: Meaning | None) -> Folder:
 
 
 def _turned(splits: Sequence[Split]) -> tuple[Path | None, bool]:
-    """A photograph that EXIF turns, if there is one, and whether masks lie as the camera stored theirs.
+    """A photograph that EXIF turns, if there is one, and whether masks are oriented as their photographs are stored.
 
-    A quarter turn tells by the sizes; without one, masks are taken to be upright.
+    Sizes show this for photographs that EXIF turns by 90 degrees; without any, masks are taken to be upright.
     """
     turned, as_stored = None, False
     for split in (each.spread(LOOKED_AT // len(splits)) for each in splits):
@@ -162,7 +162,7 @@ def _turned(splits: Sequence[Split]) -> tuple[Path | None, bool]:
                 turned = turned or image
                 own = pictures.read_header(mask)
             except DataError:
-                continue  # told of when it is used
+                continue  # reported when it is used
             as_stored |= own.orientation == pictures.UPRIGHT and own.size == header.size[::-1] != header.size
     return turned, as_stored
 
@@ -190,18 +190,18 @@ def read_pair(split: Split, index: int, classes: int | None = None) -> tuple[Pix
 
 
 def check_split(split: Split, classes: int) -> None:
-    """Look at every image and mask before hours are spent: 1-2 ms each, as of images only the headers are read.
+    """Check every image and mask before hours of training: 1-2 ms each, as only the headers of images are read.
 
     Raises:
-        DataError: an image or mask cannot be read, a mask has a class that is not below `classes`, or another size
-            than its image.
+        DataError: an image or mask cannot be read, a mask has a class that is not below `classes`, or its size differs
+            from its image's.
     """
     for index, image in enumerate(split.images):
         size = pictures.read_header(image).size
         if split.masks is not None:
             mask = read_mask(split.masks[index], classes, split.meaning)
             if mask.shape != size:
-                read_pair(split, index, classes)  # EXIF data may explain it
+                read_pair(split, index, classes)  # raises unless EXIF data explain the difference
 
 
 def _require_size(path: Path, mask: Pixels, size: tuple[int, int]) -> None:
@@ -213,7 +213,7 @@ def _require_size(path: Path, mask: Pixels, size: tuple[int, int]) -> None:
 
 
 def resized_mask(mask: Pixels, size: tuple[int, int]) -> Pixels:
-    """Nearest neighbour, to (height, width)."""
+    """The mask resized to (height, width) by nearest neighbour."""
     if mask.shape == size:
         return mask
     return np.asarray(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))

@@ -1,11 +1,11 @@
-"""Recovering accuracy from the network itself: the original is the teacher, the edited network the student.
+"""Recover accuracy by distillation: the original network is the teacher, the edited network the student.
 
-    mimic    each new block alone: fed with the teacher's features, it learns to give the teacher's features
+    mimic    each new block alone: it reads the teacher's features and learns to reproduce the teacher's features
              (Romero et al., "FitNets", 2015, eq. 3, block by block)
-    distil   the whole: the student's classes follow the teacher's, its features still held to the teacher's, and
-             labels, or what the teacher is sure of (Hinton et al., 2015)
+    distil   the whole student: it learns the teacher's outputs and features, and labels, or the classes of which the
+             teacher is sure (Hinton et al., 2015)
 
-Both run the student on the teacher's own values as far as the two are equal, so a frozen encoder is computed once.
+In both, layers that are equal in student and teacher are computed only once, by the teacher: a frozen encoder, say.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from slimseg.training import losses
 
 
 class Batch(NamedTuple):
-    """What one step learns from."""
+    """The images and masks of one training step."""
 
     images: Tensor  # preprocessed, (N, 3, H, W) at the student's size
     masks: Tensor | None = None  # (N, h, w)
-    large: Tensor | None = None  # the same images at the size of the teacher of the whole, where that is another
+    large: Tensor | None = None  # the same images at the teacher's input size, if that differs
 
 
 @dataclass(frozen=True)
 class BlockPair:
-    """A new block of the student, and the teacher's part it stands for: from one node's value to another's."""
+    """A new block of the student and the teacher's part that it replaces: both lead from `source` to `target`."""
 
     source: str
     target: str
@@ -40,7 +40,7 @@ class BlockPair:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each term of the distillation loss counts."""
+    """The weight of each term of the distillation loss."""
 
     teacher: float = 1.0
     features: float = 0.1
@@ -49,13 +49,13 @@ class Weights:
 
 
 def freeze_except(student: Graph, trainable: Callable[[str], bool]) -> None:
-    """Only parameters of layers that `trainable` names keep their gradients."""
+    """Freeze all parameters but those of the layers whose names `trainable` accepts."""
     for name, parameter in student.module.named_parameters():
         parameter.requires_grad_(trainable(name.partition(".")[0]))
 
 
 def shared_values(teacher: Graph, student: Graph) -> set[str]:
-    """Names of nodes whose values are the same in both: same layer and settings, same inputs, frozen in the student."""
+    """Names of nodes with equal values in both networks: same layer, settings and inputs, and frozen in the student."""
     counterparts = {node.name: node for node in teacher.layers()}
     shared = {student.input.name}
     for node in student.layers():
@@ -74,7 +74,7 @@ def _same_inputs(node: fx.Node, other: fx.Node, shared: set[str]) -> bool:
 
 
 def _same_layer(layer: nn.Module, original: nn.Module) -> bool:
-    # repr shows the settings: stride, slope, size; equal weights alone do not make equal layers
+    # repr shows the settings (stride, slope, size), which have to be equal as well as the weights
     if type(layer) is not type(original) or repr(layer) != repr(original):
         return False
     if any(parameter.requires_grad for parameter in layer.parameters()):
@@ -84,14 +84,14 @@ def _same_layer(layer: nn.Module, original: nn.Module) -> bool:
 
 
 def follow(teacher: Graph, images: Tensor) -> None:
-    """The training loop chooses the device of student and batch; the teacher goes there too."""
+    """Move the teacher to the device of `images`, which the training loop chooses."""
     first = next(teacher.module.parameters(), None)
     if first is not None and first.device != images.device:
         teacher.module.to(images.device)
 
 
 def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Callable[[Batch], Tensor]:
-    """Loss of all new blocks side by side, each on the teacher's features: they train in parallel, not in series."""
+    """The sum of the losses of all new blocks, each of which reads the teacher's features: they train in parallel."""
     names = {name for pair in pairs for name in (pair.source, pair.target)}
     watch = Features(teacher.module, names)
     blocks = [(pair, _Part(student, pair)) for pair in pairs]
@@ -109,7 +109,7 @@ def mimic_loss(teacher: Graph, student: Graph, pairs: Sequence[BlockPair]) -> Ca
 
 
 class _Part:
-    """The student's part from one value to another, on the student's own parameters."""
+    """The student's part from the value of `source` to that of `target`, with the student's own parameters."""
 
     def __init__(self, student: Graph, pair: BlockPair) -> None:
         graph = fx.Graph()
@@ -125,12 +125,12 @@ class _Part:
 
 
 def class_loss(logits: Tensor, expected: Tensor, batch: Batch, weights: Weights) -> Tensor:
-    """The classes alone: the student's `logits` against the teacher's, `expected`, and against labels.
+    """The loss without features: the student's `logits` against the teacher's, `expected`, and against labels.
 
-    Where the batch has no labels, the classes that the teacher is sure of stand for them (Lee, "Pseudo-Label", 2013):
-    rare classes, which a mean over pixels hardly feels, then count as much as they do with labels.
+    If the batch has no labels, the classes of which the teacher is sure replace them (Lee, "Pseudo-Label", 2013). Rare
+    classes, which change a mean over pixels little, then count as much as with labels.
     """
-    logits, expected = logits.float(), expected.float()  # layers may compute in bfloat16, losses do not
+    logits, expected = logits.float(), expected.float()  # layers may compute in bfloat16; losses are in float32
     masks = batch.masks
     if masks is None:
         masks = losses.sure_classes(losses.at_size(expected, batch.images.shape[2:]))
@@ -145,11 +145,14 @@ def class_loss(logits: Tensor, expected: Tensor, batch: Batch, weights: Weights)
 def distil_loss(
     teacher: Graph, student: Graph, features: Sequence[str], weights: Weights, large: Graph | None = None
 ) -> Callable[[Batch], Tensor]:
-    """Loss of the whole student: the teacher's features at the named nodes, its classes, and labels.
+    """The loss of the whole student: against the teacher's features at the named nodes, its classes, and labels.
 
     Args:
-        teacher: at the student's input size; it gives the features, and the classes unless there is a `large` one.
-        large: the teacher at a size of its own, for the classes: what is lost with the size can so be learnt back.
+        teacher: the teacher at the student's input size; gives the features, and the classes unless `large` is given.
+        features: names of nodes that student and teacher have.
+        weights: weights of the loss's terms.
+        large: the teacher at a larger input size, for the classes, so that the student can recover what it loses by
+            its smaller input.
     """
     shared = shared_values(teacher, student)
     boundary = {name for name in shared if any(user.name not in shared for user in student.node(name).users)}

@@ -1,7 +1,7 @@
-"""Whether a network's masks of the user's images mean anything: asked before time is spent on it.
+"""Check whether a network's masks of the user's images make sense, before time is spent on it.
 
-A network that is fed the wrong numbers still gives masks, and its mIoU is a number like any other. What gives it away
-is that guessing does about as well: one class for every pixel, or each class as often as it comes, wherever it lies.
+A network with wrong preprocessing still gives masks with some mIoU. It is recognised because guessing does about as
+well: the same class for every pixel, or each class with its frequency at random places.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from slimseg.graph.description import Description
 from slimseg.progress import Progress
 from slimseg.training.metrics import Confusion
 
-ENOUGH = 24  # images that are asked about
-ONE_CLASS = 0.999  # of the pixels: as good as all
-BARELY_BETTER = 1.1  # times what guessing gets
-LEAST_KAPPA = 0.3  # camvid_unet, fed with bytes that are not normalised, has 0.2 and a mIoU of 10; as it should, 0.9
-RELABELLED = 0.5  # of the pixels are right with other numbers for the classes: those are at fault
+ENOUGH = 24  # number of images that are checked
+ONE_CLASS = 0.999  # share of the pixels that counts as all of them, 0-1
+BARELY_BETTER = 1.1  # a mIoU of less than this multiple of guessing's is doubtful
+LEAST_KAPPA = 0.3  # camvid_unet has 0.2 (and a mIoU of 10) without normalisation of its input, and 0.9 with it
+RELABELLED = 0.5  # least share of pixels right after renumbering classes for which their order is blamed, 0-1
 _WRONG = "the network as it came seems to be wrong on these images"
 Mask = NDArray[np.uint8]
 Counts = NDArray[np.float64]
 
 
 class Seen:
-    """Masks of a network and, where there are labels, how they fit them."""
+    """Counts over a network's masks: pixels by class and, with labels, the confusion matrix."""
 
     def __init__(self, classes: int) -> None:
         self.confusion = Confusion(classes)
@@ -34,15 +34,15 @@ class Seen:
         self._predicted = np.zeros(256)  # pixels by class
 
     def add(self, mask: Mask, truth: Mask | None) -> None:
-        """One image: masks (height, width) of one size."""
+        """Add one image: masks (height, width) of the same size; `truth` is None without labels."""
         self._predicted += np.bincount(mask.ravel(), minlength=256)
         if truth is not None:
             self.labelled = True
             self.confusion.add(mask, truth)
 
     def doubts(self, description: Description, names: Sequence[str]) -> tuple[str, ...]:
-        """Sentences on what makes no sense, with what may be the reason; empty where all is well."""
-        matrix: Counts = self.confusion.matrix.astype(float)  # by class of the mask, by class of the network
+        """Sentences on what looks wrong, with possible reasons; empty if all is well."""
+        matrix: Counts = self.confusion.matrix.astype(float)  # rows: class in the mask, columns: class of the network
         if self.labelled and not matrix.sum():
             return ("no pixel of the masks counts: all are 255, which is ignored",)
         told = self._one_class(names)
@@ -70,28 +70,29 @@ def say_doubts(doubts: Sequence[str], progress: Progress) -> None:
 
 
 def guessing(matrix: Counts) -> float:
-    """The mIoU of the better of two guesses: the commonest class everywhere, or the network's classes anywhere.
+    """The mIoU in percent of the better of two guesses: the commonest class everywhere, or the network's at random.
 
-    `matrix` counts pixels by class of the mask and class of the network.
+    `matrix` counts pixels: rows are the class in the mask, columns the network's class. The second guess assigns the
+    network's classes, as often as it predicts them, to random pixels.
     """
     truth, predicted = matrix.sum(1) / matrix.sum(), matrix.sum(0) / matrix.sum()
     constant = truth.max() / np.count_nonzero(truth)
-    both = truth * predicted  # the share of pixels where they meet by chance
+    both = truth * predicted  # the share of pixels where they agree by chance
     union = truth + predicted - both
     by_chance = np.mean(both[union > 0] / union[union > 0])
     return 100 * float(max(constant, by_chance))
 
 
 def kappa(matrix: Counts) -> float:
-    """Cohen's kappa: agreement beyond chance, 1 where the network is always right and 0 where it guesses."""
+    """Cohen's kappa, the agreement beyond chance: 1 if the network is always right, 0 if it guesses."""
     truth, predicted = matrix.sum(1) / matrix.sum(), matrix.sum(0) / matrix.sum()
     by_chance = float(truth @ predicted)
     return (float(np.trace(matrix) / matrix.sum()) - by_chance) / max(1e-9, 1 - by_chance)
 
 
 def _relabelled(matrix: Counts, names: Sequence[str]) -> str:
-    """Where the same masks fit well once classes are renumbered: which of them to look at."""
-    from scipy.optimize import linear_sum_assignment  # half a second, for a rare question
+    """If the masks fit well once classes are renumbered: a sentence that names the two most confused; else empty."""
+    from scipy.optimize import linear_sum_assignment  # takes half a second to import and is rarely needed
 
     truth, network = linear_sum_assignment(matrix, maximize=True)
     fits = matrix[truth, network].sum() / matrix.sum()

@@ -1,4 +1,4 @@
-"""Which files of a folder are images and masks, and what is said of all the others."""
+"""Which files of a folder are images and masks, and notes for the user on the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slimseg.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jfif")
 MASK_SUFFIX = ".png"
-# Images that are not read. Text, tables and the like beside images need no word.
+# Images that are not read, which the user is told. Other files (text, tables) are ignored silently.
 _OTHER_IMAGES = frozenset((
     ".heic", ".heif", ".hif", ".avif", ".gif", ".apng", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf",
     ".rw2", ".raf", ".pef", ".srw", ".raw", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr", ".psd", ".tga", ".exr", ".hdr",
@@ -20,13 +20,13 @@ _OTHER_IMAGES = frozenset((
     ".npz", ".mp4", ".mov", ".avi", ".mkv", ".webm",
 ))  # fmt: skip
 _CALLED_IMAGES = "PNG, JPEG, WebP, BMP and TIFF"
-_CLASSES_BYTES = 1_000_000  # of a classes.txt, at most
-VALIDATION_SHARE = 0.2  # of a folder that has no split of its own
+_CLASSES_BYTES = 1_000_000  # most bytes read of a classes.txt
+VALIDATION_SHARE = 0.2  # share of the images for validation in a folder without train and val, 0-1
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images of one folder in the order of their names, their masks if there are any, and what is to be said."""
+    """Images of one folder in the order of their names, their masks if there are any, and notes for the user."""
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...] | None
@@ -37,7 +37,7 @@ def found(folder: Path) -> Part:
     """The images in `folder/images`, else in `folder`, and the masks in `folder/masks`.
 
     Raises:
-        DataError: there is no image, two have one name, or a mask is missing.
+        DataError: there is no image, two images have the same name, or a mask is missing.
     """
     inside = folder / "images" if (folder / "images").is_dir() else folder
     files = _files(inside)
@@ -63,10 +63,10 @@ def divided(images: Sequence[Path]) -> tuple[list[int], list[int]]:
 
 
 def classes(root: Path) -> tuple[str, ...]:
-    """Class names of `root/classes.txt`, one a line; empty where there is none.
+    """Class names in `root/classes.txt`, one a line; empty if there is no such file.
 
     Raises:
-        DataError: it is no such text.
+        DataError: the file is no text.
     """
     path = root / "classes.txt"
     if not path.is_file():
@@ -80,7 +80,11 @@ def classes(root: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Everything but what systems leave behind: hidden files, and thumbnails of Windows, which have no suffix here."""
+    """All files in a folder but hidden ones, sorted.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
     try:
         return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
     except OSError as error:
@@ -96,7 +100,7 @@ def _no_images(folder: Path, others: Sequence[Path]) -> str:
 
 
 def _require_different(images: Sequence[Path]) -> None:
-    """Masks and results are known by names without suffix."""
+    """Raise DataError if two images differ only in their suffix, as masks and results are named without it."""
     seen: dict[str, Path] = {}
     for image in images:
         other = seen.setdefault(image.stem, image)
@@ -108,7 +112,7 @@ def _require_different(images: Sequence[Path]) -> None:
 
 
 def _masks(folder: Path, images: Sequence[Path]) -> tuple[tuple[Path, ...] | None, list[str]]:
-    """A mask for every image, or none; and notes."""
+    """(a mask for every image, or None; notes for the user)."""
     inside = folder / "masks"
     if not inside.is_dir():
         return None, _elsewhere(folder)
@@ -139,7 +143,7 @@ def _no_mask(folder: Path, missing: Sequence[Path], files: Sequence[Path]) -> st
 
 
 def _elsewhere(folder: Path) -> list[str]:
-    """Folders in which somebody may have put masks in vain."""
+    """A note on a folder of another name than `masks` that may hold masks; empty if there is none."""
     with_pngs = [
         each.name
         for each in _files(folder)
@@ -151,7 +155,7 @@ def _elsewhere(folder: Path) -> list[str]:
 
 
 def _counted(files: Sequence[Path], noun: str) -> str:
-    """ "3 files (2 .heic, 1 .gif; IMG_1.heic for one)"."""
+    """A number of files in words: "3 files (2 .heic, 1 .gif; IMG_1.heic for one)"."""
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in _suffixes(files))
     return f"{len(files)} {noun}{'s' * (len(files) > 1)} ({kinds}; {files[0].name} for one)"
 

@@ -1,7 +1,7 @@
-"""The one training loop, on lightning-fabric: CPU, one or several GPUs, `torchrun`.
+"""The training loop, on lightning-fabric: CPU, one or several GPUs, `torchrun`.
 
-The learning rate follows a cosine over whatever ends first, the steps or the time limit, so that a run that is cut
-short has still come to rest.
+The learning rate follows a cosine over the steps or the time limit, whichever ends first, so that a run that ends early
+has still converged.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Schedule:
     warmup_steps: int = 20
     time_limit_s: float = math.inf
     gradient_norm: float = 5.0
-    average_decay: float = 0.99  # of the moving average of weights that is kept in the end; 0 keeps the last
-    precision: str = "32-true"  # lightning-fabric's name, such as "bf16-mixed"; see precision.py for the fastest
+    average_decay: float = 0.99  # decay of the moving average of weights that training returns; 0: the last weights
+    precision: str = "32-true"  # lightning-fabric's name, such as "bf16-mixed"; precision.py finds the fastest
     checkpoint_every: int = 200
 
 
@@ -55,8 +55,8 @@ class TrainingLog:
     steps: int
     seconds: float
     first_loss: float
-    last_loss: float  # mean of the last tenth
-    skipped: int = 0  # steps left out because a gradient was not finite
+    last_loss: float  # mean over the last tenth of the steps
+    skipped: int = 0  # number of steps left out because a gradient was not finite
 
 
 def train(
@@ -71,17 +71,17 @@ def train(
 ) -> TrainingLog:
     """Train the parameters of `module` that require gradients, on the device and processes that fabric finds.
 
-    Batch norm keeps its statistics: they describe the data, not the edit, and batches here are small.
+    Batch norms keep their statistics: they describe the data, not the edit, and batches here are small.
 
     Args:
         module: trained in place; left in eval mode with its averaged weights.
-        loss: takes a batch (already on the module's device), runs `module` and gives a scalar.
-        batches: endless; under `torchrun` each process draws its own.
-        checkpoint: where to keep the state; a run that finds one there goes on from it.
-        seed: of everything random in the steps; process k of `torchrun` gets seed + k.
+        loss: takes a batch (already on the module's device), runs `module` and returns a scalar.
+        batches: without end; under `torchrun` each process has its own.
+        checkpoint: the file that stores the state; if it exists, training continues from it.
+        seed: seed of all random numbers in the steps; process k of `torchrun` gets seed + k.
 
     Raises:
-        ModelError: the checkpoint is damaged or of another network.
+        ModelError: the checkpoint is damaged or belongs to another network.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters or schedule.steps < 1 or schedule.time_limit_s <= 0:
@@ -116,7 +116,7 @@ def _steps(
             skipped += 1
             continue
         losses.append(loss)
-        # where time ends it, time is what is left
+        # if the time limit ends the run first, the bar shows the share of time
         bar.update(max(step + 1, elapsed * schedule.steps), f"loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
         if checkpoint and trainer.fabric.is_global_zero and (step + 1) % schedule.checkpoint_every == 0:
             _save(checkpoint, step + 1, trainer.module, trainer.optimiser, trainer.average)
@@ -139,7 +139,7 @@ class _Trainer:
         self.average = _Average(module, schedule.average_decay)
 
     def step(self, batch: Batch, rate: float) -> float | None:
-        """One step of the optimiser: its loss, or None where a gradient was not finite and the step is left out."""
+        """One step of the optimiser: its loss, or None if a gradient was not finite and the step was left out."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         value = self.step_module(self.fabric.to_device(batch))
@@ -148,7 +148,7 @@ class _Trainer:
         norm = self.fabric.clip_gradients(
             self.step_module, self.optimiser, max_norm=self.gradient_norm, error_if_nonfinite=False
         )
-        # Gradients are those of all processes together, so all of them leave the step out or none does.
+        # Gradients are averaged over all processes, so either all of them leave the step out or none does.
         if norm is not None and not torch.isfinite(norm):
             return None
         self.optimiser.step()
@@ -157,7 +157,7 @@ class _Trainer:
 
 
 class _Step(nn.Module):
-    """The loss as a module: what fabric wraps must be what is called, or gradients of processes do not meet."""
+    """The loss as a module: gradients of processes are only averaged if the module that fabric wraps is called."""
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class _Step(nn.Module):
 
 
 def _elapsed(fabric: Fabric, started: float, schedule: Schedule) -> float:
-    """Share of the time that is over; by the first process's clock, so that all stop at the same step."""
+    """Share of the time limit that has passed, by the first process's clock, so that all stop at the same step."""
     if math.isinf(schedule.time_limit_s):
         return 0.0
     share = (time.monotonic() - started) / schedule.time_limit_s
@@ -177,13 +177,13 @@ def _elapsed(fabric: Fabric, started: float, schedule: Schedule) -> float:
 
 
 def _fabric(schedule: Schedule) -> Fabric:
-    """`torchrun` sets the world size; otherwise the best single device.
+    """The devices of all processes under `torchrun`, which sets the world size; otherwise the best single device.
 
-    Fabric is imported where it is needed: it brings torch's compiler with it, which takes seconds.
+    Fabric is imported only here: it imports torch's compiler, which takes seconds.
     """
     from lightning_fabric import Fabric
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the arithmetic at every start
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs the precision at every start
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")  # advice on settings that are chosen on purpose
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -197,9 +197,9 @@ def _fabric(schedule: Schedule) -> Fabric:
 
 @functools.cache
 def _part_at_exit() -> None:
-    """End the group of processes before the interpreter ends.
+    """Destroy the process group before the interpreter exits.
 
-    Fabric does so for NCCL only; gloo's threads, left running while the process is taken down, can abort it.
+    Fabric does so for NCCL only; gloo's threads, if still running while the process exits, can abort it.
     """
     atexit.register(_part)
 
@@ -210,13 +210,13 @@ def _part() -> None:
 
 
 def _rate(schedule: Schedule, step: int, done: float) -> float:
-    """The learning rate of a step, where `done` is the share of the run that is over."""
+    """The learning rate of a step; `done` is the share of the run that has passed, 0-1."""
     warm = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
     return schedule.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class _Average:
-    """Moving average of the trained weights (Polyak averaging), which rides out the noise of small batches."""
+    """Moving average of the trained weights (Polyak averaging), which reduces the noise of small batches."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay

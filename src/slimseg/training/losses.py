@@ -1,4 +1,4 @@
-"""What training minimises. Logits are (N, classes, h, w), masks (N, H, W) with 255 ignored."""
+"""Losses for training. Logits are (N, classes, h, w), masks (N, H, W) with 255 ignored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from slimseg.training.data import IGNORED
 
-QUIET_SHARE = 0.1  # of the mean variance: channels that vary less count as if they varied that much
-SURE = 0.8  # probability from which on a class of the teacher's counts as a label
-GRID_PIXELS = 2000  # of a feature map that are compared
+QUIET_SHARE = 0.1  # share of the channels' mean variance, 0-1: smaller variances are raised to it
+SURE = 0.8  # least probability of the teacher's class for which it counts as a label
+GRID_PIXELS = 2000  # about the number of pixels of a map that are compared
 
 
 def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean over labelled pixels, 0 where there are none; logits are resized to the masks where they are smaller."""
+    """Mean over labelled pixels, 0 if there are none; logits are resized to the masks' size."""
     total = F.cross_entropy(at_size(logits, masks.shape[1:]), masks, ignore_index=IGNORED, reduction="sum")
     return total / (masks != IGNORED).sum().clamp(min=1)
 
@@ -24,7 +24,7 @@ def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
     """A convex surrogate of 1 - mIoU (Berman et al., "The Lovász-Softmax loss", 2018, eq. 9 and algorithm 1).
 
-    Taken over a random grid of the pixels, as sorting all of them takes longer than the network.
+    It is computed on a random grid of pixels, as sorting all of them takes longer than the network.
     """
     logits, sampled = _grid(at_size(logits, masks.shape[1:]), masks[:, None])
     probabilities, masks = logits.softmax(1).movedim(1, -1), sampled[:, 0]
@@ -49,8 +49,8 @@ def _jaccard_gradient(sorted_truth: Tensor) -> Tensor:
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T² KL(softmax(teacher/T) ‖ softmax(student/T)), mean over pixels (Hinton et al., 2015, section 2.1).
 
-    The teacher's logits are resized to the student's. One channel is the logit of the second of two classes; either
-    may have one where the other has both.
+    The teacher's logits are resized to the student's size. A single channel is the logit of the second of two classes;
+    one network may have a single channel and the other both.
     """
     student, teacher = two_classes(student), two_classes(at_size(teacher, student.shape[2:]))
     log_student = (student / temperature).log_softmax(1)
@@ -60,40 +60,40 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
 
 @torch.no_grad()
 def sure_classes(logits: Tensor, least: float = SURE) -> Tensor:
-    """(N, h, w): the class of each pixel where its probability is at least `least`, elsewhere 255."""
+    """(N, h, w): the class of each pixel if its probability is at least `least`, else 255."""
     probability, classes = two_classes(logits).softmax(1).max(1)
     return torch.where(probability >= least, classes, IGNORED)
 
 
 def two_classes(logits: Tensor) -> Tensor:
-    """One channel, the logit of the second of two classes, as logits of both."""
+    """Logits of both classes, if `logits` has one channel: the logit of the second of two; else `logits`."""
     return torch.cat((-logits / 2, logits / 2), 1) if logits.shape[1] == 1 else logits
 
 
 def mimicry(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared error of features relative to the teacher's variance: 0 is equal, 1 is as bad as the channel mean.
+    """Squared error of features relative to the teacher's variance: 0 if equal, 1 for a constant channel mean.
 
-    Features are (N, C, h, w); each channel counts by its own variance, but for almost silent ones. Of large maps
-    a random grid of pixels is compared: neighbours say almost the same, and the comparison moves many bytes.
+    Features are (N, C, h, w); each channel's error is divided by its variance, except in almost silent channels. Large
+    maps are compared on a random grid of pixels: neighbours are almost equal, and comparing all moves many bytes.
     """
     if student.shape[2:] != teacher.shape[2:]:
         student = at_size(student, teacher.shape[2:])
     student, teacher = _grid(student, teacher)
     error = (student - teacher).square().mean((0, 2, 3))
     variance = teacher.var((0, 2, 3), unbiased=False)
-    # The floor keeps channels that hardly ever fire from drowning the rest.
+    # Without this minimum, channels that are almost always silent would dominate the mean.
     return (error / variance.clamp(min=QUIET_SHARE * float(variance.mean()) + 1e-12)).mean()
 
 
 def _grid(*maps: Tensor) -> list[Tensor]:
-    """The same every k-th row and column of each map, from a random start."""
+    """Every k-th row and column of each map, from a random start that is the same for all maps."""
     step = max(1, math.isqrt(maps[0].shape[2] * maps[0].shape[3] // GRID_PIXELS))
     row, column = torch.randint(step, (2,)).tolist()
     return [each[:, :, row::step, column::step] for each in maps]
 
 
 def at_size(logits: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Bilinear resize to (h, w) where needed."""
+    """Logits resized to (h, w), bilinearly, if they have another size."""
     if logits.shape[2:] == tuple(size):
         return logits
     return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)

@@ -1,8 +1,8 @@
-"""One mask file as class indices, and what the values of a folder's masks stand for.
+"""Read mask files as class indices, and find out what the values of a folder's masks mean.
 
-A mask is a PNG of one channel: 8 or 16 bits, fewer, or a palette, whose indices count. Its values are class indices and
-255 is ignored, unless the masks have two classes and paint the second in another value, most often 255: that value is
-the foreground. Which of the two it is, all masks of a folder say together (`foreground_of`).
+A mask is a PNG of one channel with up to 8 or with 16 bits, or one with a palette, whose indices count. Its values are
+class indices, and 255 is ignored. The exception are masks of two classes in which the second has another value, most
+often 255: the foreground. All masks of a folder together show which of the two it is (`foreground_of`).
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from slimseg.errors import DataError
 from slimseg.training import pictures
 from slimseg.training.pictures import Pixels
 
-IGNORED = 255  # mask value that counts for nothing
-WHITE = 255  # what masks of two classes paint the second in
-LARGEST = 65_535  # of a mask's values
-_SAID = 8  # values that a message lists
+IGNORED = 255  # mask value of pixels that are ignored
+WHITE = 255  # usual value of the second class in masks of two classes
+LARGEST = 65_535  # largest value of a mask
+_SAID = 8  # most values that a message lists
 Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the values of a folder's masks stand for.
+    """The meaning of the values in a folder's masks.
 
-    `foreground` is the value of the second of two classes; None: values are class indices. What other values there may
-    be: only 0 where the masks themselves told, all where the user did.
+    `foreground` is the value of the second of two classes; None: values are class indices. If it was inferred from the
+    masks, 0 is the only other value allowed; if the user gave it, all other values are.
     """
 
     foreground: int | None = None
-    told: bool = False  # by the user
-    as_stored: bool = False  # masks lie as the camera stored the photograph, not as EXIF turns it
+    told: bool = False  # whether the user gave it
+    as_stored: bool = False  # whether masks are oriented as the photograph is stored, not as EXIF turns it
 
 
 CLASS_INDICES = Meaning()
@@ -56,13 +56,17 @@ def read_mask(path: Path, classes: int | None = None, meaning: Meaning = CLASS_I
     """Class indices (height, width), 255 ignored.
 
     Raises:
-        DataError: it is no mask of indices, or an index is not below `classes`.
+        DataError: the file is no mask of indices, or an index is not below `classes`.
     """
     return read(path, classes, meaning).pixels
 
 
 def read(path: Path, classes: int | None = None, meaning: Meaning = CLASS_INDICES) -> Mask:
-    """The same with what EXIF did. Raises: DataError, as `read_mask`."""
+    """The same as `read_mask`, with whether EXIF data turned it.
+
+    Raises:
+        DataError: as `read_mask`.
+    """
     values, orientation = _values(path)
     found = _indices(path, values, classes) if meaning.foreground is None else _binary(path, values, classes, meaning)
     return Mask(pictures.upright(found, orientation), orientation != pictures.UPRIGHT)
@@ -77,7 +81,7 @@ def _indices(path: Path, values: Values, classes: int | None) -> Pixels:
 
 
 def _beyond(path: Path, values: Values, wrong: int, known: int, classes: int | None) -> str:
-    """What to say of a value that is no class."""
+    """The message for a value that is no class."""
     seen = distinct(values)
     if classes == 2 and {0, WHITE} <= seen:
         between = f"{len(seen) - 2} value{'s' * (len(seen) > 3)} between 0 and 255"
@@ -91,7 +95,7 @@ def _beyond(path: Path, values: Values, wrong: int, known: int, classes: int | N
 
 
 def _binary(path: Path, values: Values, classes: int | None, meaning: Meaning) -> Pixels:
-    """The second class where the foreground is, the first elsewhere."""
+    """Class 1 where the mask has the foreground's value, class 0 elsewhere."""
     if classes is not None and classes > 2:
         raise DataError(_not_two(path, classes, meaning))
     found: Pixels = (values == meaning.foreground).astype(np.uint8)
@@ -118,16 +122,16 @@ def _not_two(path: Path, classes: int, meaning: Meaning) -> str:
 
 
 def distinct(values: Values) -> set[int]:
-    """The values that occur."""
+    """The different values in a mask."""
     if values.dtype == np.uint8:
         return {int(value) for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256))}
     return {int(value) for value in np.unique(values)}
 
 
 def foreground_of(paths: Iterable[Path]) -> int | None:
-    """The value that is the second class where masks have no values but 0 and 255; None: they are class indices.
+    """The foreground, 255, if the masks have only the values 0 and 255; None: their values are class indices.
 
-    Reading ends with the first value that tells. What can't be read is told of when it is used.
+    Reading ends at the first mask with another value. Masks that cannot be read are reported when they are used.
 
     Raises:
         DataError: every pixel of every mask is 255.
@@ -149,7 +153,7 @@ def foreground_of(paths: Iterable[Path]) -> int | None:
 
 
 def notes(folder: Path, meaning: Meaning) -> list[str]:
-    """What to say of masks whose foreground they told themselves."""
+    """Notes for the user on masks whose foreground was inferred from their values."""
     if meaning.foreground is None:
         return []
     return [
@@ -159,7 +163,11 @@ def notes(folder: Path, meaning: Meaning) -> list[str]:
 
 
 def require_somewhere(paths: Sequence[Path], foreground: int) -> None:
-    """Raises: DataError where none of the masks that can be read has that value."""
+    """Check that a mask has the value `foreground`.
+
+    Raises:
+        DataError: masks can be read, but none of them has the value.
+    """
     seen: set[int] = set()
     for path in paths:
         with suppress(DataError):
@@ -174,10 +182,10 @@ def require_somewhere(paths: Sequence[Path], foreground: int) -> None:
 
 
 def as_foreground(text: str | int) -> Meaning:
-    """What the user says of masks: the value of the second class, or "none" for class indices.
+    """The meaning that the user gives: the value of the second class, or "none" for class indices.
 
     Raises:
-        DataError: it is neither.
+        DataError: `text` is neither.
     """
     if str(text).strip().lower() == "none":
         return Meaning(told=True)
@@ -191,16 +199,16 @@ def as_foreground(text: str | int) -> Meaning:
 
 
 def _values(path: Path) -> tuple[Values, int]:
-    """What is stored for every pixel (height, width), and EXIF's orientation.
+    """The stored value of every pixel (height, width), and EXIF's orientation.
 
     Raises:
-        DataError: it is no PNG of one channel.
+        DataError: the file is no PNG of one channel.
     """
     with pictures.opened(path) as picture:
         if pictures.kind(picture) != "PNG":
             lossy = ", which changes values" if pictures.kind(picture) in ("JPEG", "WEBP") else ""
             raise DataError(f"{path} is a {pictures.kind(picture)} file{lossy}: give masks as PNG")
-        stored = str(picture.tile)  # Pillow's name for how samples are packed, "L;2" for example
+        stored = str(picture.tile)  # contains Pillow's name for the packing of samples, "L;2" for example
         orientation = pictures.load(picture)
         return _channel(path, picture, stored), orientation
 
@@ -210,19 +218,25 @@ def _channel(path: Path, picture: ImageFile.ImageFile, stored: str) -> Values:
         return _of_palette(path, picture)
     values = np.array(picture)
     if values.ndim == 2:
-        # Pillow spreads samples of 2 and 4 bits over 0-255: back to what the file says
+        # Pillow scales samples of 2 and 4 bits to 0-255: undo it
         step = next((255 // (2**bits - 1) for bits in (2, 4) if f"'L;{bits}'" in stored), 1)
         return (values.astype(np.uint8) if values.dtype == bool else values) // step
     return _of_channels(path, picture.mode, values, stored)
 
 
 def _of_palette(path: Path, picture: ImageFile.ImageFile) -> Values:
-    """Indices, unless the palette is only grey in another order, as programs that shrink grey PNGs leave it."""
+    """The indices, or the class of each grey if the palette is black and white in another order.
+
+    Programs that shrink grey PNGs leave palettes of greys in another order.
+
+    Raises:
+        DataError: the palette has other greys that differ from their indices.
+    """
     values: Values = np.array(picture)
     colours = np.array(picture.getpalette() or [], np.uint8).reshape(-1, 3)
     levels = colours[:, 0]
     shown = {value: int(levels[value]) for value in distinct(values) if value < len(levels)}
-    says_nothing = len(set(levels.tolist()) - {0}) == 0  # black throughout
+    says_nothing = len(set(levels.tolist()) - {0}) == 0  # the palette is black throughout
     if (colours != colours[:, :1]).any() or says_nothing or all(level == value for value, level in shown.items()):
         return values
     if set(levels.tolist()) <= {0, WHITE} and len(set(shown.values())) == len(shown):
@@ -231,7 +245,11 @@ def _of_palette(path: Path, picture: ImageFile.ImageFile) -> Values:
 
 
 def _of_channels(path: Path, mode: str, values: Values, stored: str) -> Values:
-    """One of several equal channels."""
+    """One of several equal channels.
+
+    Raises:
+        DataError: the channels differ, have 16 bits, or some pixels are transparent.
+    """
     colours, alpha = (values[..., :-1], values[..., -1]) if mode in ("LA", "RGBA") else (values, None)
     if alpha is not None and (alpha != 255).any():
         raise DataError(f"{path} has transparent pixels, so that its classes are not clear: give a PNG of one channel")
@@ -246,5 +264,5 @@ def _of_channels(path: Path, mode: str, values: Values, stored: str) -> Values:
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of them, evenly spread."""
+    """At most `count` of the paths, evenly spread."""
     return [paths[int(place)] for place in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).round())]

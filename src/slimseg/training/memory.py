@@ -1,9 +1,9 @@
-"""Memory that training frees is kept for its next step instead of being given back to the system.
+"""Keep the memory that a training step frees for the next step, instead of returning it to the system.
 
-A step allocates hundreds of tensors of tens of megabytes and frees them again. glibc takes each of them from the
-system and gives it back, and the system clears every page anew: more than half of the processor's time of a step of
-training on a CPU (`benchmarks/allocation.py`), a third of that of `quantize --sensitivity`, whose page faults become a
-fourteenth (camvid_unet, two images).
+A step allocates hundreds of tensors of tens of megabytes and frees them again. By default glibc gets each of them from
+the system and returns it, and the system clears every page again. That takes more than half of the processor time of a
+training step on a CPU (`benchmarks/allocation.py`), and a third of that of `quantize --sensitivity`, whose page faults
+fall to a fourteenth here (camvid_unet, two images).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NEVER, _PAD_BYTES = -1, 64 << 20
 
 @functools.cache
 def keep_freed() -> bool:
-    """Tell glibc's allocator to keep what this process frees; False where the C library is another."""
+    """Set glibc's allocator to keep the memory that this process frees; False if the C library is not glibc."""
     if not sys.platform.startswith("linux"):
         return False
     try:

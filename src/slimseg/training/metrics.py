@@ -1,4 +1,4 @@
-"""Accuracy from one confusion matrix over the whole split: mIoU, IoU by class, pixel accuracy, all in percent."""
+"""Accuracy from a confusion matrix over a whole split: mIoU, IoU by class and pixel accuracy, all in percent."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Scores:
 
 
 class Confusion:
-    """Counts (truth, prediction) pairs of class indices, pixels with truth 255 left out."""
+    """Counts (truth, prediction) pairs of class indices, without pixels whose truth is 255."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.matrix = np.zeros((classes, classes), np.int64)  # rows are the truth
 
     def add(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
-        """One image: masks (height, width) of one size, every index below the number of classes, or ignored."""
+        """Add one image: masks (height, width) of the same size; indices are below the number of classes, or 255."""
         known = truth != IGNORED
         pairs = truth[known].astype(np.intp) * self.classes + prediction[known]
         self.matrix += np.bincount(pairs, minlength=self.classes**2).reshape(self.classes, self.classes)
 
     def scores(self) -> Scores:
-        """mIoU is the mean over the classes that occur in the masks or in the predictions."""
+        """The scores so far; mIoU is the mean over the classes that occur in the masks or in the predictions."""
         hits = self.matrix.diagonal()
         union = self.matrix.sum(0) + self.matrix.sum(1) - hits
         iou = [100 * float(hit / all_) if all_ else None for hit, all_ in zip(hits, union, strict=True)]
@@ -44,7 +44,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of one file on some images, in percent."""
+    """Accuracy of one file on some images, in percent."""
 
     miou: float | None  # None without labels
-    agreement: float | None  # with the original's masks; None where there are none to compare with
+    agreement: float | None  # pixels with the same class as in the original's masks; None without such masks

@@ -1,8 +1,8 @@
-"""Batch norm after an edit: its mean and variance are of features that no longer exist, so they are measured anew.
+"""Recalibrate batch norms after an edit: their mean and variance describe the old features, so they are measured anew.
 
-No gradient is needed and a hundred images are enough; of a network whose channels were cut it brings back the
-greater part of what was lost (Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning",
-2020, section 3.3, "adaptive batch normalization").
+No gradient is needed, and a hundred images are enough. In a network whose channels were pruned it recovers most of the
+lost accuracy (Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", 2020, section 3.3,
+"adaptive batch normalization").
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, batches: Iterable[Tensor], chosen: Callable[[str], bool] = lambda _: True) -> None:
-    """Set the statistics of batch norm layers to their averages over some batches; weights stay as they are.
+    """Set the statistics of batch norm layers to their averages over some batches; weights do not change.
 
     Args:
         module: changed in place; left in eval mode.
-        batches: preprocessed images (N, 3, H, W); none: all statistics stay as they are.
-        chosen: by the layer's name, whether it is measured; the others keep what they have.
+        batches: preprocessed images (N, 3, H, W); without any, all statistics stay as they are.
+        chosen: whether to measure the layer of a name; other layers keep their statistics.
     """
     layers = [layer for name, layer in module.named_modules() if isinstance(layer, nn.BatchNorm2d) and chosen(name)]
     module.eval()
     images = iter(batches)
     first = next(images, None) if layers else None
     if first is None:
-        return  # nothing to measure, or to measure it on: what they have is better than nothing
+        return  # there is no layer or no image: old statistics are better than none
     momentum = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()

@@ -1,7 +1,8 @@
-"""One image file as bytes, opened with care: it may come from anywhere.
+"""Read image files safely: they may come from anywhere.
 
-What a file is, its first bytes say, never its name: PNG, JPEG, WebP, BMP and TIFF are read, and no other reader is ever
-started. Photographs are turned upright as their EXIF orientation says. Every file that is no use is one sentence.
+The first bytes of a file determine its type, never its name: PNG, JPEG, WebP, BMP and TIFF are read, and no other
+decoder ever runs. Photographs are turned upright by their EXIF orientation. Every unusable file gives an error of one
+sentence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from slimseg.errors import DataError
 
-MAX_PIXELS = 64_000_000  # 8192x6144, the most that phones take by default, is 50 million; more takes over 1 GB to read
+MAX_PIXELS = 64_000_000  # phones take at most 8192x6144 by default, 50 million; reading more needs over 1 GB of memory
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]  # height, width
 
@@ -35,11 +36,11 @@ _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"BM": BmpImageFile,
     b"II*\0": TiffImageFile,
     b"MM\0*": TiffImageFile,
-    b"II+\0": TiffImageFile,  # of more than 4 GB
+    b"II+\0": TiffImageFile,  # BigTIFF, for files of more than 4 GB
     b"MM\0+": TiffImageFile,
 }
 _NOT_READ = {b"GIF8": "a GIF", b"%!PS": "PostScript", b"%PDF": "a PDF", b"\0\0\0\x0cjP  ": "a JPEG 2000 image"}
-_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"}  # of files that begin with "ftyp", as videos do, too
+_BRANDS = {b"avif": "an AVIF image", b"avis": "an AVIF image"}  # by the brand after "ftyp", which videos have, too
 _HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _FILE_KINDS = {
     stat.S_IFDIR: "a folder",
@@ -48,7 +49,7 @@ _FILE_KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# EXIF's orientation to what turns stored pixels upright; 1 is upright
+# For each EXIF orientation the function that turns stored pixels upright; 1 is upright already
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -64,7 +65,7 @@ _BAND_PIXELS = 4_000_000
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture before any pixel is decoded."""
+    """Size and orientation of an image, read without decoding pixels."""
 
     size: Size  # upright
     orientation: int  # EXIF's, 1 to 8
@@ -72,23 +73,27 @@ class Header:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image, upright."""
+    """An upright image."""
 
     pixels: Pixels  # RGB, (height, width, 3)
-    orientation: int  # EXIF's, 1 to 8: how it was turned
+    orientation: int  # EXIF's, 1 to 8, before it was turned
 
 
 def read_image(path: Path) -> Pixels:
     """RGB bytes (height, width, 3), upright.
 
     Raises:
-        DataError: it is no image, a broken one, one of absurd size, of several frames, or of more than 8 bits.
+        DataError: the file is no image, is damaged, has more than `MAX_PIXELS`, several frames, or more than 8 bits.
     """
     return read_photograph(path).pixels
 
 
 def read_photograph(path: Path) -> Photograph:
-    """The same with EXIF's orientation. Raises: DataError, as `read_image`."""
+    """The same as `read_image`, with EXIF's orientation.
+
+    Raises:
+        DataError: as `read_image`.
+    """
     with opened(path) as picture:
         _require_bytes(path, picture)
         orientation = load(picture)
@@ -97,29 +102,29 @@ def read_photograph(path: Path) -> Photograph:
 
 
 def _rgb(picture: ImageFile.ImageFile) -> Pixels:
-    """A decoded picture as RGB (height, width, 3), row by row in bands: Pillow's copies of the whole take 1 GB."""
+    """A decoded picture as RGB (height, width, 3), converted in bands of rows: Pillow's whole copies need 1 GB."""
     pixels = np.empty((picture.height, picture.width, 3), np.uint8)
     rows = max(1, _BAND_PIXELS // picture.width)
     for top in range(0, picture.height, rows):
         band: Image.Image = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
         if "transparency" in picture.info:
-            band = band.convert("RGBA")  # as Pillow asks for, of palettes above all
+            band = band.convert("RGBA")  # as Pillow recommends, above all for palettes
         pixels[top : top + rows] = np.asarray(band.convert("RGB"))
     return pixels
 
 
 def load(picture: ImageFile.ImageFile) -> int:
-    """Decode an opened picture as it is stored, and say EXIF's orientation; Pillow turns a TIFF upright itself."""
-    before = _orientation(picture) if _turns_itself(picture) else UPRIGHT  # gone when it is turned
+    """Decode an opened picture as it is stored and return EXIF's orientation; Pillow itself turns a TIFF upright."""
+    before = _orientation(picture) if _turns_itself(picture) else UPRIGHT  # turning removes the orientation
     picture.load()
-    return before if _turns_itself(picture) else _orientation(picture)  # a PNG may say it at its end
+    return before if _turns_itself(picture) else _orientation(picture)  # in a PNG it may come after the pixels
 
 
 def read_header(path: Path) -> Header:
-    """Size and orientation without decoding; a PNG whose EXIF data come last seems to be upright.
+    """Size and orientation without decoding pixels; a PNG whose EXIF data come last counts as upright.
 
     Raises:
-        DataError: as `read_image`, as far as a header can tell.
+        DataError: as `read_image`, as far as the header shows it.
     """
     with opened(path) as picture:
         _require_bytes(path, picture)
@@ -129,21 +134,21 @@ def read_header(path: Path) -> Header:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn stored pixels (height, width) or (height, width, 3) as EXIF's orientation asks for."""
+    """Turn stored pixels (height, width) or (height, width, 3) upright by EXIF's orientation."""
     return np.ascontiguousarray(_TURNS[orientation](pixels)) if orientation in _TURNS else pixels
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """A file as Pillow's picture, its header read and found to be sane. Whatever goes wrong inside is a DataError.
+    """A file as Pillow's picture, with its header read and checked. Every error inside becomes a DataError.
 
     Raises:
-        DataError: in one sentence.
+        DataError: the file is no image that can be read; one sentence says why.
     """
     try:
         _require_file(path)
         with warnings.catch_warnings(), open(path, "rb", opener=_without_waiting) as file:
-            warnings.simplefilter("ignore")  # of odd metadata: what matters is an error
+            warnings.simplefilter("ignore")  # about odd metadata: serious problems are errors
             reader = _reader(path, file.read(32))
             file.seek(0)
             picture = reader(file)
@@ -155,17 +160,17 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise DataError(f"{path} does not exist") from error
     except PermissionError as error:
         raise DataError(f"{path} may not be read: allow it, or remove it from the folder") from error
-    except Exception as error:  # the readers raise whatever a damaged file leads them to
+    except Exception as error:  # decoders raise any exception for a damaged file
         raise DataError(f"{path} is not an image that can be read: remove or replace it") from error
 
 
 def kind(picture: ImageFile.ImageFile) -> str:
-    """ "PNG", "JPEG", ..."""
+    """The type of a picture: "PNG", "JPEG", ..."""
     return str(picture.format)
 
 
 def _require_file(path: Path) -> None:
-    """A pipe would be waited for, and a device does what it does when it is opened."""
+    """Raise DataError unless `path` is a regular file: opening a pipe may block, opening a device have side effects."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is {_FILE_KINDS.get(stat.S_IFMT(mode), 'no file')}, not an image: remove it")
@@ -200,7 +205,7 @@ def _require_sane(path: Path, picture: ImageFile.ImageFile) -> None:
 
 
 def _require_bytes(path: Path, picture: ImageFile.ImageFile) -> None:
-    """Pillow turns wider numbers into bytes by cutting off all above 255: a white picture."""
+    """Raise DataError for more than 8 bits per channel, which Pillow would clip at 255: a white picture."""
     if picture.mode.partition(";")[0] in ("I", "F"):
         raise DataError(f"{path} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
 
@@ -210,9 +215,9 @@ def _turns_itself(picture: ImageFile.ImageFile) -> bool:
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:
-    """EXIF's, or 1. Damaged EXIF data say nothing."""
+    """EXIF's orientation, or 1 if there is none or the EXIF data are damaged."""
     try:
         value = picture.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    except Exception:  # as above: metadata of any kind of damage
+    except Exception:  # Pillow raises any exception for damaged metadata
         return UPRIGHT
     return value if value in _TURNS else UPRIGHT

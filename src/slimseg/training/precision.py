@@ -1,4 +1,4 @@
-"""Which arithmetic trains fastest here: float32, or bfloat16 with float32 weights where the processor has it."""
+"""The precision that trains fastest here: float32, or bfloat16 with float32 weights if the processor supports it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from torch import Tensor, nn
 from slimseg.training import memory
 
 FULL, MIXED = "32-true", "bf16-mixed"  # lightning-fabric's names
-WORTH = 1.15  # times faster
+WORTH = 1.15  # least speed-up for which bfloat16 is used
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The arithmetic to train in, and how long a step takes in it."""
+    """The precision to train in, and the time of a step in it."""
 
     precision: str  # lightning-fabric's name
-    step_s: float | None  # None on a GPU: nothing is there yet that could be timed
+    step_s: float | None  # in seconds; None on a GPU, where it is not measured
 
 
 def pace(loss: Callable[[Any], Tensor], batch: Any) -> Pace:
-    """Measured on steps of training on the CPU; a GPU that knows bfloat16 is faster with it."""
+    """The fastest precision and its time per step: measured on the CPU; on a GPU bfloat16 if it supports it.
+
+    Args:
+        loss: takes `batch` and returns a scalar.
+        batch: a batch like those of training.
+    """
     if torch.cuda.is_available():
         return Pace(MIXED if torch.cuda.is_bf16_supported() else FULL, None)
-    memory.keep_freed()  # as training does, which is what is timed
+    memory.keep_freed()  # as training does, so that the times are the same
     full_s = min(_step_s(loss, batch, mixed=False) for _ in range(2))
     if not _has_quick_bfloat16():
         return Pace(FULL, full_s)
@@ -40,10 +45,10 @@ def pace(loss: Callable[[Any], Tensor], batch: Any) -> Pace:
 
 @functools.cache
 def _has_quick_bfloat16() -> bool:
-    """Whether a convolution in bfloat16 is at least not slower than one in float32.
+    """Whether a convolution in bfloat16 is not slower than one in float32.
 
-    Where the processor has no such arithmetic, a step of training that tries it takes as long as six without (measured
-    on the demo's network), and it would be tried twice for each phase of training.
+    This avoids a slow measurement: on a processor without bfloat16, a training step in it takes as long as six in
+    float32 (measured on the demo's network), and it would be measured twice for each phase of training.
     """
     images = torch.zeros(1, 32, 64, 64)
 
@@ -56,7 +61,7 @@ def _has_quick_bfloat16() -> bool:
 
 
 def fastest(loss: Callable[[Any], Tensor], batch: Any) -> str:
-    """The arithmetic of `pace` alone."""
+    """The precision that `pace` finds."""
     return pace(loss, batch).precision
 
 

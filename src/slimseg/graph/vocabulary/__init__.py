@@ -1,13 +1,13 @@
-"""The vocabulary: one record for every class that a canonical node may call, with its rules for shape, costs, channels.
+"""The vocabulary: a record for every class that a canonical node may call, with rules for its shape, cost and channels.
 
     convolution   convolutions, transposed convolutions, linear layers
-    activation    functions of each value alone, softmax
-    arithmetic    of one tensor, of one with constants (batch norm, affine), of two
+    activation    elementwise activations, softmax
+    arithmetic    arithmetic on one tensor, on one with constants (batch norm, affine), on two
     pooling, resize, reduction, layout
 
-A new class is a record in one of these files, and a lowering, or a refusal with its reason, for every runtime
-(`runtimes/*/lowering`). torch.nn has most classes; those that it lacks stand before their records, and `graph/ops.py`
-lists them.
+A new class needs a record in one of these files and, for every runtime, a lowering or a refusal with its reason
+(`runtimes/*/lowering`). Most classes are torch.nn's; the others are defined in the file of their record and listed in
+`graph/ops.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPERATORS: dict[type[nn.Module], Operator] = {
     for room in (convolution, activation, arithmetic, pooling, resize, reduction, layout)
     for operator in room.OPERATORS
 }
-# The classes that make each output value of the input values at its place alone.
+# The classes whose output at each position depends only on the input values at that position.
 ELEMENT_WISE = (*activation.ACTIVATIONS, *kinds(arithmetic.OPERATORS))
 
 
@@ -32,7 +32,7 @@ def operator_of(layer: nn.Module | None) -> Operator | None:
 
 
 def is_never_negative(layer: nn.Module | None) -> bool:
-    """Whether no output of a layer is below zero, whatever its input."""
+    """Whether no output of a layer is below zero for any input."""
     operator = operator_of(layer)
     return operator is not None and operator.never_negative
 

@@ -1,4 +1,4 @@
-"""Activations: functions of each value alone, but for softmax."""
+"""Activations: elementwise functions, and softmax."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from slimseg.graph.vocabulary.rules import (
 
 
 class SpatialPReLU(nn.Module):
-    """PReLU with a slope of its own for every value of a (N, C, H, W) tensor: slopes (C, H, W)."""
+    """PReLU with a separate slope for every channel and pixel: (N, C, H, W), with slopes (C, H, W)."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ def _prelu_channels(trace: ChannelTrace, node: fx.Node, layer: nn.PReLU) -> Chan
     return held_channels(trace, node, layer) if layer.num_parameters > 1 else same_channels(trace, node, layer)
 
 
-# Where f(s·x) = s·f(x) for s > 0, the channels of the output have the scales of the input's.
-_PLAIN = (  # nothing learnt: they fit any number of channels
+# An activation with f(s·x) = s·f(x) for s > 0 has a rule `scales`: its output channels scale with its input channels.
+_PLAIN = (  # without weights, so that they fit any number of channels
     Operator(nn.ReLU, same_shape, channels=same_channels, scales=same_channels, never_negative=True),
     Operator(nn.ReLU6, same_shape, channels=same_channels, never_negative=True),
     Operator(nn.Hardtanh, same_shape, channels=same_channels),

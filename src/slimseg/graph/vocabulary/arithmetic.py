@@ -1,4 +1,4 @@
-"""Arithmetic on single values: of one tensor, of one with constants, of two."""
+"""Elementwise arithmetic on one tensor, on one with constants, and on two."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Minimum(nn.Module):
 
 
 class Unary(nn.Module):
-    """One of the plain functions of one tensor, by torch's name for it."""
+    """An elementwise function of one tensor, given by torch's name for it."""
 
     FUNCTIONS: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
         "abs": torch.abs,
@@ -92,7 +92,7 @@ class Unary(nn.Module):
 
 
 class Affine(nn.Module):
-    """`x * scale + shift` ; the constants broadcast to (C, H, W): (), (C, 1, 1), ...; one may be None."""
+    """`x * scale + shift`; the constants broadcast to (C, H, W): (), (C, 1, 1), ...; one may be None."""
 
     scale: Tensor | None
     shift: Tensor | None
@@ -127,7 +127,7 @@ def _affine_shape(layer: Affine, shapes: Sequence[Shape]) -> Shape:
 
 
 def _pair_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels | None:
-    """Channel k of the output is that of both values, which are tied; one channel may stand against many."""
+    """Channel k of the output is channel k of both inputs, which are tied; an input of one channel broadcasts."""
     sources = [source for source in node.args if isinstance(source, fx.Node)]
     if len({len(trace.shape(source)) for source in sources}) != 1 or len(trace.shape(node)) < 2:
         return None
@@ -141,7 +141,7 @@ def _pair_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Chan
 
 
 def _sum_scales(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels | None:
-    """Both sides get one scale; where one channel stands against many, all of them do."""
+    """Both inputs have the same scale in each channel; if one has a single channel, all channels share one scale."""
     sources = [source for source in node.args if isinstance(source, fx.Node)]
     if len(sources) != 2 or len({len(trace.shape(source)) for source in (*sources, node)}) != 1:
         return None
@@ -153,7 +153,7 @@ def _sum_scales(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channel
 
 
 def _product_scales(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels | None:
-    """The scales of one side, where those of the other are fixed."""
+    """The scales of one factor, if those of the other are fixed; else None."""
     sources = trace.sources(node)
     if len(sources) != 2 or len(trace.shape(node)) < 2:
         return None

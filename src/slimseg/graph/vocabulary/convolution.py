@@ -1,4 +1,4 @@
-"""Convolutions, transposed convolutions and linear layers: what sums over channels."""
+"""Layers that sum over channels: convolutions, transposed convolutions and linear layers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # their outputs are sums ov
 
 
 class CroppedConvTranspose2d(nn.ConvTranspose2d):
-    """Transposed convolution whose result loses `crop` = (left, right, top, bottom) pixels, beside its own padding.
+    """Transposed convolution whose output is cropped by (left, right, top, bottom) pixels, in addition to its padding.
 
-    TFLite's SAME and ONNX's asymmetric pads cut more on one side than on the other, which torch's padding cannot say.
+    TFLite's SAME and ONNX's asymmetric pads crop more on one side than on the other, which torch's padding cannot.
     """
 
     def __init__(self, *args: Any, crop: tuple[int, int, int, int], **settings: Any) -> None:
@@ -39,12 +39,15 @@ class CroppedConvTranspose2d(nn.ConvTranspose2d):
 
 
 def is_depthwise(layer: nn.Module | None) -> bool:
-    """Whether a convolution has filters for each input channel alone: one for each, or several ("multiplier")."""
+    """Whether a convolution is depthwise, with one filter for each input channel or several (a "multiplier")."""
     return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == layer.in_channels > 1
 
 
 def keeps_channels_apart(layer: nn.Module | None) -> bool:
-    """Whether a convolution makes each output channel from the input channel of its number alone; one from one, too."""
+    """Whether output channel k depends on input channel k only, as in depthwise convolutions with one filter each.
+
+    A convolution of one input and one output channel counts, too.
+    """
     return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.groups == layer.in_channels == layer.out_channels
 
 
@@ -108,7 +111,7 @@ def _convolution_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Conv2d |
 
 
 def _linear_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Linear) -> Channels | None:
-    """Of (N, C): in other tensors its channels are not in dimension 1."""
+    """Holds for inputs (N, C) only: in other tensors a linear layer's channels are not in dimension 1."""
     return _mixed(trace, node, layer) if len(trace.shape(node)) == 2 else None
 
 

@@ -1,4 +1,4 @@
-"""What moves values about and leaves them as they are: joining, padding, slicing, reshaping, another type."""
+"""Operators that move values without changing them: concatenation, padding, slices, reshapes, transposes, casts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Concat(nn.Module):
 
 
 class Pad(nn.Module):
-    """Constant padding of (left, right, top, bottom) pixels of NCHW, and of channels (first, last); negative: crop."""
+    """Constant padding of NCHW: (left, right, top, bottom) pixels and (first, last) channels; negative values crop."""
 
     def __init__(
         self, padding: tuple[int, int, int, int], value: float = 0.0, channels: tuple[int, int] = (0, 0)
@@ -72,10 +72,10 @@ class Slice(nn.Module):
 
 
 class Reshape(nn.Module):
-    """The same values in another shape (batch included); one length may be -1, to be worked out.
+    """The same values in another shape (batch included); one length may be -1, which is inferred.
 
-    A mobile file keeps (N, H, W, C) in memory. With `channels_last` a tensor of 4 dimensions is read, and given, in
-    that order, so that a mask flattened there is flattened alike here; without, in torch's own.
+    Mobile files store tensors as (N, H, W, C). With `channels_last` a tensor of 4 dimensions is read and written in
+    that order, so that a mask is flattened as in such a file; without it, in torch's order (N, C, H, W).
     """
 
     def __init__(self, shape: tuple[int, ...], channels_last: bool = True) -> None:
@@ -84,7 +84,7 @@ class Reshape(nn.Module):
         self.channels_last = channels_last
 
     def forward(self, x: Tensor) -> Tensor:
-        # Training feeds several images, the shape is that of one.
+        # Training feeds several images; `shape` is for one.
         batch = x.shape[0] if -1 in self.shape else -1
         if not self.channels_last:
             return x.reshape(batch, *self.shape[1:])
@@ -99,7 +99,7 @@ class Reshape(nn.Module):
 
 
 class Transpose(nn.Module):
-    """Dimensions in another order; `dims` as torch's permute has them, NCHW."""
+    """Dimensions in another order; `dims` as in torch's permute, for NCHW."""
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Transpose(nn.Module):
 class DepthToSpace(nn.Module):
     """(N, b·b·C, H, W) to (N, C, b·H, b·W): channel (i·b + j)·C + c goes to row i and column j of its block.
 
-    TFLite's order (ONNX calls it DCR); torch's pixel_shuffle has the output channel first.
+    This is TFLite's order, which ONNX calls DCR; in torch's pixel_shuffle the output channel comes first.
     """
 
     def __init__(self, block: int) -> None:
@@ -238,7 +238,7 @@ def _pad_channels(trace: ChannelTrace, node: fx.Node, layer: Pad) -> Channels | 
 
 
 def _pad_scales(trace: ChannelTrace, node: fx.Node, layer: Pad) -> Channels | None:
-    """Zeros are zeros at every scale."""
+    """Padding with zeros keeps the scales, and added channels have scales of their own, since s · 0 = 0."""
     if layer.value != 0:
         return None
     first, last = layer.channels
@@ -248,7 +248,7 @@ def _pad_scales(trace: ChannelTrace, node: fx.Node, layer: Pad) -> Channels | No
 
 
 def _slice_channels(trace: ChannelTrace, node: fx.Node, layer: Slice) -> Channels | None:
-    """Of rows or columns: a slice of channels names their numbers."""
+    """Holds for slices of rows or columns; a slice of channels refers to positions, which a removal would shift."""
     return trace.source(node) if layer.dim > 1 else None
 
 
@@ -260,14 +260,14 @@ def _slice_scales(trace: ChannelTrace, node: fx.Node, layer: Slice) -> Channels 
 
 
 def _reshape_scales(trace: ChannelTrace, node: fx.Node, layer: Reshape) -> Channels | None:
-    """(1, C, 1, 1) to (1, C) and back, which a squeeze-and-excitation gate of linear layers has."""
+    """Holds for (1, C, 1, 1) to (1, C) and back, as in a squeeze-and-excitation gate of linear layers."""
     before, after = (trace.shape(each) for each in (node.all_input_nodes[0], node))
     flat = min(len(before), len(after)) >= 2 and before[1] == after[1] == math.prod(before)
     return trace.source(node) if flat else None
 
 
 def _reshape_channels(trace: ChannelTrace, node: fx.Node, layer: Reshape) -> Channels | None:
-    """The same; it names the number of its channels, and so has something of its own."""
+    """As `_reshape_scales`; the channels count as held, since the layer's shape stores their number."""
     return None if _reshape_scales(trace, node, layer) is None else held_channels(trace, node, layer)
 
 

@@ -1,4 +1,4 @@
-"""The record of an operator: what has to be known of a class before a Graph can call it."""
+"""The record of an operator: the rules that a class needs before a Graph can call it."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from slimseg.graph.channel_trace import Channels, ChannelTrace
 from slimseg.graph.shapes import Shape
 
 ShapeRule = Callable[[Any, Sequence[Shape]], Shape]
-"""(layer, shapes of its inputs) to the shape of its output; ValueError where they do not fit the layer."""
+"""(layer, shapes of its inputs) to the shape of its output; raises ValueError if the inputs do not fit the layer."""
 
 MacsRule = Callable[[Any, Sequence[Shape], Shape], int]
 """(layer, shapes of its inputs, shape of its output) to multiply-accumulates."""
 
 ChannelRule = Callable[[ChannelTrace, fx.Node, Any], "Channels | None"]
-"""(trace, node, layer) to the channels of the node's value; None where the rule does not hold."""
+"""(trace, node, layer) to the channels of the node's value; None if the rule does not hold for this node."""
 
 CutRule = Callable[[Any, list[int]], object]
-"""(layer, positions of its channels that leave): takes them out of the layer, in place."""
+"""(layer, positions of channels): removes these channels from the layer, in place."""
 
 
 def no_macs(layer: nn.Module, inputs: Sequence[Shape], output: Shape) -> int:
-    """Of layers whose arithmetic is not counted, which is all but convolutions and linear layers."""
+    """The rule of all layers but convolutions and linear layers, whose arithmetic is not counted."""
     return 0
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One class of the vocabulary. A rule that is left out has a default that is safe for any layer.
+    """One class of the vocabulary. Every rule but `shape` has a default that is safe for any layer.
 
     Args:
-        kind: the module's class. The record holds for subclasses that have none of their own, too.
-        shape: of the output.
-        macs: multiply-accumulates at batch 1; none by default.
-        channels: which channels of its output are which of its inputs', and can only leave together with them
+        kind: the module's class. The record also holds for subclasses without a record of their own.
+        shape: shape of the output.
+        macs: multiply-accumulates at batch 1; 0 by default.
+        channels: which output channels are the same as which input channels, so that they can only be removed together
             (`channel_flow`). None: all of them have to stay.
-        scales: the same for channels that can only be scaled together (`scale_flow`). None: none may be scaled.
-        cut_outputs, cut_inputs: how output and input channels leave the layer, for those whose `channels` say that it
-            makes or reads some, or has something of its own for each.
-        never_negative: whether no output is below zero, whatever the input.
+        scales: which output and input channels can only be scaled together (`scale_flow`). None: none may be scaled.
+        cut_outputs, cut_inputs: remove output or input channels from the layer. Needed by layers whose rule `channels`
+            fills the trace's `made`, `read` or `held`.
+        never_negative: whether no output is below zero for any input.
     """
 
     kind: type[nn.Module]

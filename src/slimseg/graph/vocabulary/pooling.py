@@ -1,4 +1,4 @@
-"""Pooling: one number for each window of a channel."""
+"""Pooling: one value for each window of a channel."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from slimseg.graph.vocabulary.rules import same_channels, window_counts
 def reached_padding(
     layer: nn.MaxPool2d | nn.AvgPool2d, size: Sequence[int], windows: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """(before, after) in height and width: what the windows reach of the layer's padding, or beyond it (ceil_mode).
+    """(before, after) in height and width: the pixels outside the input that the windows cover.
+
+    Windows need not cover all of the layer's padding, and with ceil_mode they can reach beyond it.
+
 
     Args:
         size: height and width of the input in pixels.
-        windows: how many there are in height and width, the size of the output.
+        windows: number of windows in height and width, which is the size of the output.
     """
     sides = zip(size, windows, *map(pair, (layer.kernel_size, layer.stride, layer.padding)), strict=True)
     return [

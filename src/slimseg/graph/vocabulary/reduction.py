@@ -1,4 +1,4 @@
-"""What leaves one number of many: reductions over dimensions, and the index of the largest channel."""
+"""Reductions over dimensions, and the index of the largest channel."""
 
 from __future__ import annotations
 

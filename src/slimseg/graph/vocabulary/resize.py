@@ -1,4 +1,4 @@
-"""Resizing."""
+"""Resizing of maps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Coordinates = Literal["half_pixel", "align_corners", "asymmetric"]
 class Resize(nn.Module):
     """Resize of NCHW to `size` (height, width) pixels.
 
-    `coordinates` says where a bilinear resize reads for pixel y of a side resized from h to H pixels:
+    `coordinates` gives the position that a bilinear resize reads for pixel y of a side resized from h to H pixels:
     (y + ½)·h/H − ½ ("half_pixel"), y·(h−1)/(H−1) ("align_corners") or y·h/H ("asymmetric", TFLite's old default).
-    The nearest modes have torch's meaning, half_pixel for "nearest-exact" and asymmetric for "nearest"; only for
-    "nearest" with "align_corners" do coordinates matter: the position above, rounded half up.
+    The nearest modes are torch's and ignore `coordinates`: "nearest-exact" uses half_pixel, "nearest" asymmetric. The
+    exception is "align_corners", which reads the pixel at the position above, rounded half up.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Rules that operators of several kinds share."""
+"""Rules shared by operators of several kinds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from slimseg.graph.shapes import Shape, pair
 
 
 def from_the_front(dim: int) -> int:
-    """One number for one dimension: rules that ask for dimension 1 would not know -3 for the same.
+    """Check that a dimension is counted from the front: rules compare with 1 and would miss -3 for the same dimension.
 
     Raises:
-        ValueError: it is counted from the end.
+        ValueError: the dimension is negative.
     """
     if dim < 0:
         raise ValueError(f"dimension {dim} is counted from the end: give it as 0 (batch), 1 (channels), 2 or 3")
@@ -27,12 +27,16 @@ def from_the_front(dim: int) -> int:
 
 
 def same_shape(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
-    """That of the first input."""
+    """The shape of the first input."""
     return shapes[0]
 
 
 def broadcast_shape(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
-    """That of all inputs, broadcast against each other."""
+    """The shape of all inputs broadcast against each other.
+
+    Raises:
+        ValueError: they do not broadcast.
+    """
     try:
         return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -40,7 +44,7 @@ def broadcast_shape(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
 
 
 def require_channels(shape: Shape, channels: int) -> None:
-    """Raise ValueError unless a value is a map of so many channels."""
+    """Raise ValueError unless `shape` is a map (N, C, H, W) with C = `channels`."""
     if len(shape) != 4 or shape[1] != channels:
         raise ValueError(f"it takes {channels} channels, not {shape}")
 
@@ -55,7 +59,7 @@ def window_counts(layer: Any, shape: Shape, dilation: Any = 1) -> tuple[int, int
     for length, kernel, stride, padding, spread in settings:
         room = length + 2 * padding - spread * (kernel - 1) - 1
         count = (room + (stride - 1 if ceil else 0)) // stride + 1
-        # torch drops a last window that would start in the padding
+        # torch drops the last window if it would start in the padding
         if ceil and (count - 1) * stride >= length + padding:
             count -= 1
         sizes.append(count)
@@ -66,12 +70,12 @@ def window_counts(layer: Any, shape: Shape, dilation: Any = 1) -> tuple[int, int
 
 
 def same_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels:
-    """Channel k of the output is channel k of the input, and the layer has nothing of its own for it."""
+    """Channel k of the output is channel k of the input, and the layer has no weights for single channels."""
     return trace.source(node)
 
 
 def held_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels:
-    """Channel k of the output is channel k of the input, and the layer has values of its own for it."""
+    """Channel k of the output is channel k of the input, and the layer has weights for each channel."""
     trace.held[node.name] = trace.source(node)
     return trace.source(node)
 
@@ -82,7 +86,7 @@ def constants(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def cut_constants(layer: nn.Module, dropped: list[int]) -> None:
-    """Take channels out of constants that broadcast to (C, H, W)."""
+    """Remove the channels at positions `dropped` from constants that broadcast to (C, H, W)."""
     for name, value in constants(layer).items():
         if value.dim() >= 3 and value.shape[-3] > 1:
             kept = [position for position in range(value.shape[-3]) if position not in set(dropped)]
@@ -91,7 +95,7 @@ def cut_constants(layer: nn.Module, dropped: list[int]) -> None:
 
 
 def constant_channels(trace: ChannelTrace, node: fx.Node, layer: nn.Module) -> Channels | None:
-    """As `same_channels` or `held_channels`: the layer's constants are single numbers, or broadcast to (C, H, W)."""
+    """`same_channels` if the layer's constants are single numbers, `held_channels` if they broadcast to (C, H, W)."""
     before, after = (trace.shape(each) for each in (node.all_input_nodes[0], node))
     if all(value.numel() == 1 for value in constants(layer).values()) and before == after:
         return trace.source(node)

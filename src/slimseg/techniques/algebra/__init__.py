@@ -1,1 +1,1 @@
-"""What techniques share and is no technique itself: algebra on weights, and parts of a graph that belong together."""
+"""Code that techniques share: algebra on weights, and the search for parts of a graph that belong together."""

@@ -1,16 +1,17 @@
-"""A dilated convolution as two undilated ones in a row that see as far.
+"""A dilated convolution as two undilated ones in a row with the same receptive field.
 
     Given   y = W ∗_d x,        taps d apart, so W has holes: W↑ of m + k − 1 pixels a side, m = (d − 1)(k − 1) + 1
     Result  y ≈ V ∗ (D ∗ x),    D depthwise of m×m pixels, V of k×k pixels as W: together m + k − 1 again
 
-For each input channel i the kernel of both is V[o, i] ∗ D[i], linear in V for given D and the other way round, so that
-alternating least squares lower the error with every turn. The error counts as values would show it: neighbouring
-pixels of a map are alike, so kernels are compared after a blur B,
+For each input channel i the two together have the kernel V[o, i] ∗ D[i]. It is linear in V for given D and in D for
+given V, so alternating least squares lower the error in every iteration. Neighbouring pixels of a map are alike, so
+kernels are compared after a blur B:
 
     minimise  Σ_o ‖B ∗ (V[o, i] ∗ D[i] − W↑[o, i])‖²
 
-which forgives a tap that has moved to the next pixel. Where the holes were, something is left; training fits that.
-Turning the outputs (W[:, i] = Q R, Q orthonormal) changes no error, so the fit is of the k² rows of R, not of O.
+which counts little for a tap that has moved to the next pixel. The holes of W are not fitted exactly; training corrects
+that. Rotating the outputs (W[:, i] = Q R, Q orthonormal) leaves the error unchanged, so only the k² rows of R are
+fitted instead of O rows.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from slimseg.graph.ops import keeps_channels_apart
 from slimseg.graph.shapes import pair
 from slimseg.techniques.algebra.low_resolution import keeps_size
 
-MOST_TAPS = 25  # of the depthwise kernel; larger ones take longer than the holes
-TURNS = 10
+MOST_TAPS = 25  # of the depthwise kernel; larger ones take longer than the dilation costs
+TURNS = 10  # iterations of the alternating least squares
 
 
 def can_be_cascade(layer: nn.Conv2d) -> bool:
-    """One group or depthwise, stride 1, same size, and a depthwise kernel that is not too large."""
+    """Whether a layer with one group, or a depthwise one, keeps the size and needs at most `MOST_TAPS`."""
     rows, columns = _depthwise_size(layer)
     whole_or_depthwise = layer.groups == 1 or keeps_channels_apart(layer)
     odd = all(taps % 2 == 1 for taps in (rows, columns, *pair(layer.kernel_size)))
@@ -36,7 +37,7 @@ def can_be_cascade(layer: nn.Conv2d) -> bool:
 
 
 def cascade(layer: nn.Conv2d) -> nn.Sequential:
-    """Depthwise, then the layer's own kernel without dilation; for layers that `can_be_cascade`."""
+    """A depthwise convolution, then one of the layer's kernel size, undilated; for layers that `can_be_cascade`."""
     size, kernel = _depthwise_size(layer), pair(layer.kernel_size)
     channels = layer.in_channels
     first = nn.Conv2d(channels, channels, size, 1, _half(size), groups=channels, bias=False)
@@ -71,7 +72,7 @@ def _fit(wanted: Tensor, size: tuple[int, int], kernel: tuple[int, int]) -> tupl
 
 
 def _solve(known: Tensor, target: Tensor, size: tuple[int, int], shared: bool = False) -> Tensor:
-    """The factors (I, O or 1, *size) that, convolved with the known ones, come nearest to the target."""
+    """The factors (I, O or 1, *size) that come nearest to the target when convolved with the known ones."""
     columns = _shifted(known, size)  # (I, O or 1, taps, pixels)
     pixels = target.flatten(2)[:, :, None]  # (I, O, 1, pixels)
     gram, right = columns @ columns.transpose(2, 3), (columns * pixels).sum(3)  # (I, 1 or O, taps, taps), (I, O, taps)
@@ -84,7 +85,7 @@ def _solve(known: Tensor, target: Tensor, size: tuple[int, int], shared: bool = 
 
 
 def _shifted(known: Tensor, size: tuple[int, int]) -> Tensor:
-    """Blurred copies of kernels (I, O, h, w), moved to every place of a kernel of `size`: (I, O, taps, pixels)."""
+    """Blurred copies of kernels (I, O, h, w), shifted to every tap of a kernel of `size`: (I, O, taps, pixels)."""
     rows, columns = size
     moved = [
         F.pad(known, (column, columns - 1 - column, row, rows - 1 - row))
@@ -95,7 +96,7 @@ def _shifted(known: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _blurred(kernels: Tensor) -> Tensor:
-    """Kernels (I, O, h, w) behind a binomial blur of 3×3 pixels: (I, O, h + 2, w + 2)."""
+    """Kernels (I, O, h, w) after a binomial blur of 3×3 pixels: (I, O, h + 2, w + 2)."""
     row = torch.tensor([0.25, 0.5, 0.25], dtype=kernels.dtype)
     blur = torch.outer(row, row)[None, None]
     flat = kernels.reshape(-1, 1, *kernels.shape[2:])

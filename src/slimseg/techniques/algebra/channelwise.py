@@ -1,7 +1,7 @@
-"""Layers that work on every value alone, with at most one constant per channel: they may trade places with others.
+"""Channelwise layers: elementwise, with at most one constant per channel, so that they can change places with others.
 
-Batch norm, activations, scales and shifts. A block that spreads its pixels over more channels (depth to space) takes
-the layers behind it in front, with their constants repeated; see transposed.py and depth_to_space.py.
+They are batch norms, activations, scales and shifts. Such layers after a depth to space can move before it, where their
+constants are repeated for its larger number of channels; see transposed.py and depth_to_space.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VALUEWISE: tuple[type[nn.Module], ...] = (*ops.PLAIN_ACTIVATIONS, ops.Unary)
 
 
 def is_channelwise(graph: Graph, node: fx.Node) -> bool:
-    """Whether the layer works on each value of (N, C, H, W) alone, with one constant per channel or none."""
+    """Whether the layer is elementwise on (N, C, H, W), with at most one constant per channel."""
     layer, shape = graph.layer(node), graph.shape(node)
     if len(shape) != 4 or layer is None:
         return False
@@ -32,7 +32,7 @@ def is_channelwise(graph: Graph, node: fx.Node) -> bool:
 
 
 def tail(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """The channelwise layers that follow a node, each the only reader of the one before, none shared."""
+    """The channelwise layers that follow a node; each is the only reader of the one before, and none is shared."""
     found: list[fx.Node] = []
     reader = only_consumer(node)
     while reader is not None and reader.op == "call_module" and is_channelwise(graph, reader):
@@ -44,12 +44,12 @@ def tail(graph: Graph, node: fx.Node) -> list[fx.Node]:
 
 
 def repeated(layer: nn.Module | None, channels: int, times: int) -> nn.Module:
-    """A copy of a channelwise layer for `times` as many channels, its constants one set after another."""
+    """A copy of a channelwise layer for `times` as many channels, with its constants repeated one set after another."""
     return rearranged(layer, list(range(channels)) * times)
 
 
 def rearranged(layer: nn.Module | None, channels: Sequence[int]) -> nn.Module:
-    """A copy of a channelwise layer whose channel number n does what `channels[n]` did."""
+    """A copy of a channelwise layer whose channel n has the constants of the original's channel `channels[n]`."""
     result, index = copy.deepcopy(layer), torch.tensor(channels)
     if isinstance(result, nn.PReLU) and result.num_parameters > 1:
         result.num_parameters = len(channels)

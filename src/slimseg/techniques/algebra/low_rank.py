@@ -5,14 +5,15 @@
 
             W[o, i] ≈ Σ_ab U[o, a] G[a, b] V[i, b],    UᵀU = 1, VᵀV = 1
 
-For given V the best U are the s leading left singular vectors of W projected on V, unfolded to O × (r·k²), and the
-other way round; starting from those of W itself, a few turns settle (higher-order orthogonal iteration: De Lathauwer
-et al., 2000). The core is what both leave of W: G = Uᵀ W V. With r = I and s = O it is exact.
+For given V the best U are the s leading left singular vectors of W projected on V, unfolded to O × (r·k²); V follows
+from U in the same way. Starting from the singular vectors of W itself, a few iterations converge (higher-order
+orthogonal iteration: De Lathauwer et al., 2000). The core is the projection of W on both, G = Uᵀ W V. With r = I and
+s = O the form is exact.
 Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications", 2016, eq. 3.
 
-MACs per output pixel fall from O·I·k² to I·r·stride² + s·r·k² + s·O. Ranks are multiples of 8, which kernels like. On
-the decoder of camvid_unet a quarter of the channels leaves out less than one depthwise + pointwise pair does, and is
-faster in int8.
+MACs per output pixel fall from O·I·k² to I·r·stride² + s·r·k² + s·O. Ranks are multiples of 8, for which kernels are
+fastest. On the decoder of camvid_unet this form with a quarter of the channels approximates W better than one depthwise
++ pointwise pair, and is faster in int8.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from slimseg.blocks.bottleneck import LowRankConv2d
 from slimseg.graph.shapes import pair
 
 STEP = 8
-PARTS = (2, 4, 8)  # of the channels that are kept: a half, a quarter, an eighth
-TURNS = 3
+PARTS = (2, 4, 8)  # divisors: a half, a quarter or an eighth of the channels is kept
+TURNS = 3  # iterations
 
-Ranks = tuple[int, int]  # channels before and behind the core
+Ranks = tuple[int, int]  # (r, s): input and output channels of the core
 
 
 def ranks_worth_trying(convolution: nn.Conv2d) -> list[Ranks]:
@@ -45,7 +46,7 @@ def macs(convolution: nn.Conv2d, ranks: Ranks) -> int:
 
 
 def low_rank(convolution: nn.Conv2d, ranks: Ranks) -> LowRankConv2d:
-    """The form above nearest to a convolution's weights (Frobenius norm, to a local optimum)."""
+    """The low-rank form nearest to a convolution's weights (Frobenius norm, a local optimum)."""
     weight = convolution.weight.detach().double()
     outputs, inputs = _factors(weight, ranks)
     block = LowRankConv2d(
@@ -68,7 +69,7 @@ def low_rank(convolution: nn.Conv2d, ranks: Ranks) -> LowRankConv2d:
 
 
 def _factors(weight: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
-    """(U, V)."""
+    """(U, V) of shape (O, s) and (I, r) for weights (O, I, k, k)."""
     inputs = _leading(weight.transpose(0, 1), ranks[0])
     for _ in range(TURNS):
         outputs = _leading(torch.einsum("oihw,ib->obhw", weight, inputs), ranks[1])

@@ -1,18 +1,18 @@
-"""A part of a network at a fraction of its resolution: pooled before, resized behind, dilations divided.
+"""A part of a network at a fraction of its resolution: pooled before, resized after, with its dilations divided.
 
     Given   y = f(x),          f convolutions of stride 1 that keep the size, channelwise layers, sums, concatenations,
-                               branches that see the mean of the whole map; x and y of H×W
+                               branches that read the mean of the whole map; x and y of H×W
     Result  y ≈ U(f'(P(x))),   P the mean of n×n pixels, U the bilinear resize back, f' the same weights with every
                                dilation d divided by n (rounded, at least 1)
 
-Let B be the mean over n×n pixels at every pixel, so that P takes every n-th of its values. A convolution commutes with
-B, and of every n-th pixel a kernel whose taps lie d apart is one whose taps lie d/n apart:
+Let B be the mean over n×n pixels at every pixel, so that P takes every n-th of B's values. A convolution commutes with
+B, and taps that lie d apart at full resolution lie d/n apart on every n-th pixel:
 
-    P(W ∗_d x) = W ∗_{d/n} P(x)        exactly, where n divides d, but for the edges
+    P(W ∗_d x) = W ∗_{d/n} P(x)        exactly if n divides d, except at the edges
 
-So all that is lost of a dilated convolution is what its result holds finer than n pixels. Other convolutions see n
-times as far as before, which training has to make up for. MACs fall to 1/n². Where n does not divide H or W the last
-means are of fewer pixels, and the resize back is off by less than one of them.
+So a dilated convolution loses only the details of its output that are finer than n pixels. The receptive field of other
+convolutions grows n-fold, which training has to make up for. MACs fall to 1/n². If n does not divide H or W, the last
+means are over fewer pixels, and the resize back is off by less than one of them.
 Yu and Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", 2016, section 2; Wu et al., "FastFCN", 2019,
 section 3.3, replaces dilated stages by strided ones for the same reason.
 """
@@ -40,9 +40,9 @@ def is_dilated(layer: nn.Module | None) -> bool:
 
 
 def part_behind(graph: Graph, source: fx.Node) -> list[fx.Node]:
-    """The layers behind `source` that could work at a lower resolution, up to where the dilated ones have joined.
+    """The layers after `source` that could work at a lower resolution, up to where their dilated branches have joined.
 
-    They need nothing but `source` and end in the one value that is read outside. Without dilated ones: none.
+    They read only `source` and each other, and only the value of the last is read outside. Empty if none is dilated.
     """
     inside: set[fx.Node] = set()
     run: list[fx.Node] = []
@@ -59,13 +59,13 @@ def part_behind(graph: Graph, source: fx.Node) -> list[fx.Node]:
                 if count > dilated or follows:
                     length, dilated = len(run), count
         elif any(each in inside for each in reads):
-            break  # a reader that does not belong
+            break  # a layer outside the part reads a value inside it
         node = node.next
     return run[:length]
 
 
 def fits(graph: Graph, node: fx.Node, source: fx.Node) -> bool:
-    """Whether a layer does the same at any resolution; maps have the source's size, or one pixel."""
+    """Whether a layer can work at any resolution, and gives a map of the source's size or of one pixel."""
     shape, full = graph.shape(node), graph.shape(source)[2:]
     if len(shape) != 4 or shape[2:] not in (full, (1, 1)) or edit.shared_with(graph, node):
         return False
@@ -84,7 +84,7 @@ def fits(graph: Graph, node: fx.Node, source: fx.Node) -> bool:
 
 
 def keeps_size(layer: nn.Conv2d) -> bool:
-    """Stride 1 and as much padding on every side as the kernel reaches."""
+    """Whether a convolution has stride 1 and "same" padding on every side."""
     if isinstance(layer.padding, str) or pair(layer.stride) != (1, 1):
         return False
     sides = zip(pair(layer.kernel_size), pair(layer.dilation), pair(layer.padding), strict=True)
@@ -92,7 +92,7 @@ def keeps_size(layer: nn.Conv2d) -> bool:
 
 
 def at_fraction(graph: Graph, source: fx.Node, nodes: Sequence[fx.Node], n: int) -> fx.GraphModule:
-    """The block for `edit.replace`: the layers `nodes` at 1/n of their resolution, from `source`'s value on."""
+    """The block for `edit.replace`: the layers `nodes`, which begin at `source`'s value, at 1/n of their resolution."""
     _, _, height, width = graph.shape(source)
     small = (-(-height // n), -(-width // n))
     root, block = nn.Module(), fx.Graph()
@@ -116,7 +116,7 @@ def _smaller(graph: Graph, node: fx.Node, n: int, size: tuple[int, int]) -> nn.M
         layer.dilation = (down, across)
         rows, columns = pair(layer.kernel_size)
         layer.padding = (down * (rows - 1) // 2, across * (columns - 1) // 2)
-        # torch keeps a copy of the padding for modes other than zeros
+        # torch keeps a copy of the padding for padding modes other than zeros
         layer._reversed_padding_repeated_twice = [layer.padding[1]] * 2 + [layer.padding[0]] * 2
     if isinstance(layer, ops.Resize):
         layer.size = size
@@ -124,7 +124,7 @@ def _smaller(graph: Graph, node: fx.Node, n: int, size: tuple[int, int]) -> nn.M
 
 
 def _open_values(run: Sequence[fx.Node], inside: set[fx.Node]) -> set[fx.Node]:
-    """What something outside reads, or something that has not come yet."""
+    """The nodes of a run whose values are read by nodes that are not inside (yet)."""
     return {each for each in run if not inside.issuperset(each.users)}
 
 

@@ -1,18 +1,18 @@
-"""A new block brought near to the part that it will replace, without an image: fitted to it on noise.
+"""Initialise a new block close to the part that it will replace, by fitting it to that part on noise: no image needed.
 
     Given   f, a part of a trained network; g, a block with random weights whose last layers are 1x1 convolutions with
             batch norm, g(x) = Σ_j N_j(W_j h_j(x)) + s(x)     (j the branches that are added, s a bare shortcut)
     Result  W = argmin Σ_p ‖f(x)_p − s(x)_p − Σ_j W_j h_j(x)_p‖² + λ ‖W‖²     over the pixels p of noise x
 
-The features h_j are as good as random, the shortcut's is x itself: so much of f as is linear in them is there from the
-start, which training then has not to find. The noise has the mean and variance that every channel of x has in the
-network (graph/moments.py) and is smooth, but its channels are independent as real ones are not; hence the heavy λ, the
-mean eigenvalue of the features' covariance. The mean of g is what f's last batch norm says, if it has one, else what it
-is on the noise. Every batch norm of g takes its statistics from the noise. (Drawn images instead of noise, dead leaves,
-were tried: better behind convolutions without batch norm, worse elsewhere.)
+The features h_j are random, except for a shortcut's, which is x itself. The fit gives g the part of f that is linear in
+the features, so training need not find it. The noise is smooth and has the mean and variance that every channel of x
+has in the network (graph/moments.py). Its channels are independent, unlike real ones; hence the strong regularisation
+λ, the mean eigenvalue of the features' covariance. The mean of g is taken from f's last batch norm if it has one, else
+from f on the noise. Every batch norm of g takes its statistics from the noise. (Synthetic "dead leaves" images instead
+of noise were tried: better after convolutions without batch norm, worse elsewhere.)
 
 Measured on camvid_unet's stages: after 60 steps of mimicry the error of a decoder's block is 0.15 to 0.25 of the
-features' variance, where it is 0.9 to 1.5 for a block that starts with the right mean and variance alone.
+features' variance. It is 0.9 to 1.5 for a block that starts only with the right mean and variance.
 Hoerl and Kennard, "Ridge Regression", 1970; Huang et al., "Extreme Learning Machine", 2006, for random features.
 """
 
@@ -33,13 +33,13 @@ from slimseg.graph.graph import Graph, producer
 from slimseg.graph.moments import Moments
 
 SAMPLES, SIDE = 4, 32  # maps of noise, and their height and width
-QUIET_SHARE = 0.1  # of the mean variance: a channel that is expected to vary less may surprise
-RIDGE = 1.0  # times the mean eigenvalue
+QUIET_SHARE = 0.1  # share of the channels' mean variance: the least of a channel, as a lower estimate may be wrong
+RIDGE = 1.0  # λ, as a multiple of the mean eigenvalue
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """What gives some of the output's channels: branches that end with a batch norm, added to fixed values."""
+    """The nodes that sum to some of the output's channels: branches that end with a batch norm, and fixed values."""
 
     channels: slice
     norms: tuple[fx.Node, ...]
@@ -48,11 +48,11 @@ class _Ending:
 
 @torch.no_grad()
 def match(block: nn.Module, old: Graph, given: Moments) -> None:
-    """Set weights and statistics of `block`, in place.
+    """Fit `block` to the part that it replaces: sets its weights and statistics in place.
 
     Args:
-        old: the part that it stands for, up to its last activation, (1, C, H, W) to (1, O, h, w).
-        given: of its input's channels.
+        old: the part that it replaces, without its last activation, (1, C, H, W) to (1, O, h, w).
+        given: the moments of its input's channels.
     """
     old, x = _sized(old, given)
     wanted = old(x)
@@ -73,14 +73,14 @@ def match(block: nn.Module, old: Graph, given: Moments) -> None:
 
 
 def _sized(old: Graph, given: Moments) -> tuple[Graph, Tensor]:
-    """The part at a small size if it can have another than its own, and noise of that size."""
+    """The part at a small input size, or at its own if it accepts no other, and noise of that size."""
     with suppress(Unsupported):
         old = edit.at_input_size(old, (SIDE, SIDE))
     return old, noise(given, old.input_size)
 
 
 def noise(given: Moments, size: tuple[int, int]) -> Tensor:
-    """(SAMPLES, C, *size): normally distributed, neighbouring pixels correlated."""
+    """(SAMPLES, C, *size): normally distributed noise whose neighbouring pixels are correlated."""
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(SAMPLES, len(given.mean), *size, generator=generator)
     smooth = 3 * F.avg_pool2d(white, 3, 1, 1)  # of variance 1, as white is
@@ -102,7 +102,7 @@ def _take_statistics(graph: Graph, x: Tensor) -> None:
 
 
 def _endings(graph: Graph, node: fx.Node, first: int) -> Iterator[_Ending]:
-    """What makes up the value of `node`, whose channels are the output's from `first` on."""
+    """The endings that give the value of `node`, whose channels are the output's from channel `first` on."""
     layer = graph.layer(node)
     channels = slice(first, first + graph.shape(node)[1])
     if isinstance(layer, nn.BatchNorm2d):
@@ -119,7 +119,7 @@ def _endings(graph: Graph, node: fx.Node, first: int) -> Iterator[_Ending]:
 
 
 def _fit(graph: Graph, ending: _Ending, values: dict[str, Tensor], wanted: Tensor) -> None:
-    """Set the 1x1 convolutions before the norms, and the norms such that they change nothing but the mean."""
+    """Fit the 1x1 convolutions before the norms, and set the norms so that they change only the mean."""
     convolutions = [graph.layer_as(producer(node), nn.Conv2d) for node in ending.norms]
     features = [
         _pixels(_strided(values[producer(producer(node)).name], layer))
@@ -137,7 +137,7 @@ def _fit(graph: Graph, ending: _Ending, values: dict[str, Tensor], wanted: Tenso
 
 
 def _ridge(features: Tensor, wanted: Tensor) -> Tensor:
-    """(F, O) for features (P, F) and values (P, O) of P pixels; means are left out."""
+    """Ridge regression: weights (F, O) for features (P, F) and values (P, O) of P pixels, both centred first."""
     centred = features - features.mean(0)
     gram = centred.T @ centred
     gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-6)

@@ -1,10 +1,10 @@
-"""Stages of a network: runs of layers at one resolution, with one way in and one way out.
+"""Stages of a network: runs of layers at one resolution, with a single entry and a single exit.
 
-A stage is grown backwards from its last layer: a layer whose readers all lie inside joins it. Where all that is read
-from outside is one value, the part so far could be replaced as a whole; the largest such part counts. So skip
-connections from within a stage end it, residual branches and squeeze-and-excitation gates join it, and the layer that
-resizes for it, a pooling or a transposed convolution, stays out. The first spatial convolution may have a stride, and
-1x1 convolutions before it (MobileNet's) then work at the finer resolution.
+A stage is grown backwards from its last layer: a layer whose readers all lie inside joins it. Whenever the part so far
+reads a single value from outside, it could be replaced as a whole; the largest such part becomes the stage. So a stage
+does not extend past a layer that a skip connection leaves from; residual branches and squeeze-and-excitation gates
+belong to it, and the pooling or transposed convolution that resizes its input does not. The first spatial convolution
+may have a stride; 1x1 convolutions before it, as in MobileNet, then work at the finer resolution.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.shapes import pair
 
 MIN_CONVOLUTIONS = 2
-_FOLLOWERS = (nn.BatchNorm2d, ops.Affine, *ops.ACTIVATIONS)  # belong to the layer before them
+_FOLLOWERS = (nn.BatchNorm2d, ops.Affine, *ops.ACTIVATIONS)  # these belong to the layer before them
 _MEMBERS = (
     nn.Conv2d, *_FOLLOWERS, ops.Add, ops.Multiply, ops.Concat, ops.Slice, ops.Pad, ops.Reshape, ops.Transpose,
     nn.AdaptiveAvgPool2d, ops.Reduce,
@@ -28,11 +28,11 @@ _MEMBERS = (
 
 @dataclass(frozen=True)
 class Stage:
-    """`layers` in execution order, the last of them the target; they read the value of `source` and nothing else."""
+    """`layers` in execution order, of which the last is the target; from outside they read only `source`'s value."""
 
     source: fx.Node
     layers: tuple[fx.Node, ...]
-    convolutions: int  # with kernels larger than 1x1
+    convolutions: int  # number of convolutions with kernels larger than 1x1
 
     @property
     def target(self) -> fx.Node:
@@ -43,7 +43,7 @@ def stages(graph: Graph) -> list[Stage]:
     """All stages of at least two spatial convolutions, in execution order; no layer is in two of them."""
     last = _classifier(graph)
     found = [stage for node in graph.layers() for stage in _largest(graph, node) if last not in stage.layers]
-    # of parts with equally many convolutions the one that begins and ends with the fewest channels: between blocks
+    # among parts with equally many convolutions, prefer few channels at both ends: such ends lie between blocks
     found.sort(key=lambda stage: (-stage.convolutions, _channels(graph, stage), -len(stage.layers)))
     taken: set[fx.Node] = set()
     chosen = []
@@ -56,7 +56,7 @@ def stages(graph: Graph) -> list[Stage]:
 
 
 def between(graph: Graph, source: str, target: str) -> Stage | None:
-    """The stage from the value of one node to another; None where that part is none."""
+    """The stage from the value of node `source` to node `target`; None if that part is not a stage."""
     names = {node.name: node for node in graph.layers()}
     if target not in names or not _may_end(graph, names[target]):
         return None
@@ -86,7 +86,7 @@ def _classifier(graph: Graph) -> fx.Node:
 
 
 def _largest(graph: Graph, target: fx.Node) -> list[Stage]:
-    """The best stages that end with this node: those with the most spatial convolutions."""
+    """The stages that end with `target` and have the most spatial convolutions."""
     if not _may_end(graph, target):
         return []
     grown = [stage for stage in _grown(graph, target) if stage.convolutions >= MIN_CONVOLUTIONS]
@@ -95,7 +95,7 @@ def _largest(graph: Graph, target: fx.Node) -> list[Stage]:
 
 
 def _grown(graph: Graph, target: fx.Node) -> Iterator[Stage]:
-    """Ever larger parts that end with the target."""
+    """The parts that end with the target and read one value, in order of growing size."""
     order = {node: index for index, node in enumerate(graph.module.graph.nodes)}
     inside: set[fx.Node] = set()
     edge = {target}
@@ -122,7 +122,7 @@ def _may_join(graph: Graph, node: fx.Node, target: fx.Node) -> bool:
     if side in (wanted, (1, 1)):
         return True
     finer = tuple(-(-length // 2) for length in side) == wanted
-    return finer and spatial(graph, node) is None  # what comes before the stage's stride
+    return finer and spatial(graph, node) is None  # a layer before the stage's strided convolution
 
 
 def _may_begin(graph: Graph, node: fx.Node) -> bool:
