@@ -13,7 +13,8 @@ from slimseg.report.images import Example
 from slimseg.results import SlimResult
 from slimseg.runtimes import registry
 
-RUNS, FEWEST_RUNS = 50, 5
+RUNS, FEWEST_RUNS = 50, 3
+PROFILES_SHARE, START_S = 0.6, 5.0  # share of the seconds that is for the profiles; to load a file for each
 
 
 def write_run(
@@ -41,5 +42,9 @@ def write_run(
 
 
 def _runs(latency_ms: float, seconds: float) -> int:
-    """Number of profiled runs. Each has a partner without the profiler, and half of `seconds` is for the other file."""
-    return RUNS if seconds == math.inf else max(FEWEST_RUNS, min(RUNS, int(seconds / 4 / (latency_ms / 1e3))))
+    """Number of profiled runs of each of the two files; a run, its partner without the profiler and disturbed ones that
+    are repeated take about four times the latency."""
+    if seconds == math.inf:
+        return RUNS
+    left_s = PROFILES_SHARE / 2 * seconds - START_S
+    return max(FEWEST_RUNS, min(RUNS, int(left_s / (4 * latency_ms / 1e3))))

@@ -18,7 +18,7 @@ from slimseg.runtimes.host import Pixels
 from slimseg.runtimes.runtime import Runtime
 
 ROUNDS = 15
-_FEWEST_ROUNDS = 3
+_FEWEST_ROUNDS = 1
 _REPEATS, _TURN_MS = 5, 20.0  # a quick file is repeated within a round: at most 5 times, for about 20 ms
 
 

@@ -3,7 +3,7 @@
 untrained forms           up to a quarter of the limit, including the baselines
 planning                  up to two fifths of the time that is then left for planning and training
 training                  the rest
-writing and the proof     the last tenth of the limit; more for a slow network, up to a third
+writing and the proof     the last tenth of the limit; more for a slow network, up to 45 per cent
 
 If the limit is short, each phase measures less: fewer images, fewer loads, fewer rounds.
 """
@@ -20,7 +20,7 @@ UNTRAINED_SHARE = 0.2  # share of the time from the start of this phase to the e
 PLANNING_SHARE = 0.4  # share of the time from the start of this phase to the end of training
 BASELINES_SHARE = 0.1  # share of the limit for timing the baselines
 JUDGING_SHARE = 0.05  # share of the limit for running the original on the images that measure accuracy
-PROOF_SHARE, MOST_FOR_PROOF = 0.1, 1 / 3  # least and largest share of the limit reserved for the proof
+PROOF_SHARE, MOST_FOR_PROOF = 0.1, 0.45  # least and largest share of the limit reserved for the proof
 PROOF_RUNS, PROOF_STARTS_S = 200, 15.0  # time of a proof: so many runs of the original, plus seconds to start processes
 AMPLE_S, FEWEST_IMAGES = 20 * 60.0, 12  # shorter limits use proportionally fewer images, but at least so many
 ENOUGH = 0.1  # share of the first leg's steps; training is not begun if fewer are possible, as it recovers too little
