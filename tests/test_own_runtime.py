@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from two_threads import TwoThreads
 
@@ -13,7 +14,7 @@ import slimseg
 from slimseg.errors import ModelError, UserError
 from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.budget import Budget
-from slimseg.runtimes import child, registry
+from slimseg.runtimes import child, end_to_end, registry
 from slimseg.runtimes.litert.runtime import LITERT
 
 NAME = TwoThreads.name
@@ -33,13 +34,21 @@ def test_it_is_profiled(shapes_graph: Graph, tmp_path: Path) -> None:
     assert slimseg.profile(path, runs=3).threads == 2  # its files are known by their suffix
 
 
+def test_its_own_sessions_run(shapes_graph: Graph, tmp_path: Path) -> None:
+    path = tmp_path / "shapes.lite2"
+    registry.of(path).write(shapes_graph, path)
+    before = child.shared().call("two_threads:opened_so_far")
+    (found,) = end_to_end.time_in_app([path], np.zeros((128, 160, 3), np.uint8), (128, 160), rounds=1)
+    assert found.whole_ms > 0
+    assert child.shared().call("two_threads:opened_so_far") == before + 1
+
+
 @pytest.mark.usefixtures("quick_timing")
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_it_is_diagnosed(shapes_graph: Graph, precision: str) -> None:
     found = slimseg.diagnose(shapes_graph, precision=precision, runtime=NAME)
     assert (found.deployment.runtime, found.precision) == (NAME, precision)
     assert any(each.basis == "what-if" for each in found.findings)
-    assert child.shared().call("two_threads:opened_so_far") > 0  # what-ifs ran in its sessions
 
 
 @pytest.mark.usefixtures("quick_timing")
