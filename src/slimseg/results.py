@@ -123,6 +123,11 @@ class LayerProfile(Result):
     covers: tuple[str, ...] = ()
 
     @property
+    def also_computes(self) -> tuple[str, ...]:
+        """Names in `covers` other than its own: what the operator computes beside the node that it is named after."""
+        return tuple(name for name in self.covers if name != self.name)
+
+    @property
     def share(self) -> float:
         """This layer's share of the network's latency, 0-1."""
         return ratios.share(self.latency_ms, self.whole_ms)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from slimseg.errors import OutputError
+from slimseg.report import charts
 from slimseg.report.files import to_json
 from slimseg.report.profile_files import COLUMNS, trace, write_csv, write_trace
 from slimseg.results import Profile
@@ -26,6 +28,18 @@ def test_csv(full: Profile, tmp_path: Path) -> None:
         assert float(line["std_ms"]) == pytest.approx(layer.statistics.std_ms, rel=1e-5)
         assert int(line["macs"]) == layer.macs
         assert line["output_shape"] == "1x180x240x64"
+
+
+def test_what_an_operator_computes_is_in_every_file(full: Profile, tmp_path: Path) -> None:
+    covers = ("pad", full.layers[0].name, "relu")
+    profile = replace(full, layers=(replace(full.layers[0], covers=covers), *full.layers[1:]))
+    write_csv(profile, tmp_path / "layers.csv")
+    lines = list(csv.DictReader((tmp_path / "layers.csv").read_text(encoding="utf-8").splitlines()))
+    assert [line["covers"] for line in lines] == [" ".join(covers), *[""] * (len(lines) - 1)]
+    first = next(event for event in trace(profile)["traceEvents"] if event["name"] == full.layers[0].name)
+    assert first["args"]["covers"] == list(covers)
+    hint = charts.time_chart("", profile, dict.fromkeys((each.op for each in profile.layers), 0)).bars[0].hint
+    assert "with pad, relu" in hint
 
 
 def test_trace_events(full: Profile, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from slimseg.report import palette, terminal, units, wording
 from slimseg.results import Diagnosis, Evaluation, Profile, SlimResult
 
 
-def shown(render: Callable[[Console], None]) -> str:
-    console = Console(file=io.StringIO(), width=80, color_system=None)
+def shown(render: Callable[[Console], None], width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     render(console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert max(len(line) for line in text.splitlines()) <= 80
+    assert max(len(line) for line in text.splitlines()) <= width
     return text
 
 
@@ -55,6 +55,24 @@ def test_long_names_lose_what_all_share(full: Profile) -> None:
     text = shown(lambda console: terminal.show_profile(replace(full, layers=layers), top=3, console=console))
     assert "Conv2d_" in text
     assert "__main__" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("conv", "conv + norm, relu"),
+        ("encoder_stage_3_block_1_conv", "block_1_conv + norm_of…k, relu"),
+        ("c" * 40, "cc "),
+    ],
+)
+def test_what_else_an_operator_computes(full: Profile, name: str, wanted: str) -> None:
+    """As far as there is room behind the name."""
+    slowest = max(full.layers, key=lambda layer: layer.latency_ms)
+    long = "" if name == "conv" else "_of_the_block"
+    named = replace(slowest, name=name, covers=(name, f"encoder/norm{long}", "encoder/relu"))
+    profile = replace(full, layers=tuple(named if each is slowest else each for each in full.layers))
+    text = shown(lambda console: terminal.show_profile(profile, top=3, console=console), width=112)
+    assert wanted in text, text
 
 
 def test_diagnosis_groups_by_need(diagnosis: Diagnosis) -> None:

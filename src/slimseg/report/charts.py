@@ -125,6 +125,7 @@ def _by_operator(profile: Profile) -> defaultdict[str, float]:
 
 def _hint(layer: LayerProfile) -> str:
     facts = [
+        f"with {', '.join(layer.also_computes)}" if layer.also_computes else "",
         layer.op,
         f"{units.milliseconds(layer.latency_ms)} ({units.share(layer.share)})",
         f"output {units.shape(layer.output_shape)}",

@@ -17,6 +17,7 @@ from slimseg.results import LayerProfile, Profile
 _MODULES = re.compile(r"(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")  # "torch.nn.modules.conv." before "Conv2d"
 _TYPES = 8  # types of kernels shown
 _FALLBACKS = 6
+_LEAST_ROOM = 10  # characters of other names that are worth showing
 _FIXED = 63  # characters of a line that are not for names
 
 
@@ -41,7 +42,7 @@ def _layers(profile: Profile, top: int, name_width: int) -> Table:
     rows.columns[6].justify = "left"
     for name, layer in shown:
         rows.add_row(
-            tables.shortened(name, name_width),
+            _named(name, layer, name_width),
             tables.shortened(layer.op.removesuffix("_2D"), 14),
             units.milliseconds(layer.latency_ms),
             units.share(layer.share),
@@ -152,7 +153,7 @@ def _statistics(profile: Profile, name_width: int) -> Table:
         own = layer.statistics
         times = _milliseconds((own.first_ms, own.average_ms, own.min_ms, own.max_ms, own.std_ms))
         shares = units.share(layer.share), units.share(layer.cumulative)
-        rows.add_row(tables.shortened(name, name_width), *times, *shares, str(own.times_called))
+        rows.add_row(_named(name, layer, name_width), *times, *shares, str(own.times_called))
     whole = profile.statistics
     rows.add_section()
     times = _milliseconds((whole.first_ms, whole.average_ms, whole.min_ms, whole.max_ms, whole.std_ms))
@@ -171,6 +172,16 @@ def _ranked(profile: Profile) -> list[tuple[str, LayerProfile]]:
     digits = len(str(len(paths)))
     named = [f"{index:{digits}} {'/'.join(path[common:])}" for index, path in enumerate(paths)]
     return sorted(zip(named, profile.layers, strict=True), key=lambda pair: -pair[1].latency_ms)
+
+
+def _named(name: str, layer: LayerProfile, width: int) -> Text:
+    """The layer's name, and behind it what else its operator computes, as far as there is room."""
+    text = tables.shortened(name, width)
+    others = ", ".join(other.rpartition("/")[2] for other in layer.also_computes)
+    room = width - len(text) - 3
+    if others and room >= min(len(others), _LEAST_ROOM):
+        text.append(Text.assemble((" + ", "dim"), (str(tables.shortened(others, room)), "dim")))
+    return text
 
 
 def _milliseconds(values: Sequence[float]) -> list[str]:

@@ -14,7 +14,7 @@ from slimseg.results import KernelProfile, LayerProfile, Profile
 COLUMNS = (
     *("index", "name", "op", "delegate", "kernel", "bound", "latency_ms", "share", "cumulative"),
     *("first_ms", "average_ms", "min_ms", "max_ms", "std_ms", "times_called"),
-    *("macs", "params", "memory_bytes", "gmac_per_s", "gb_per_s", "efficiency", "output_shape"),
+    *("macs", "params", "memory_bytes", "gmac_per_s", "gb_per_s", "efficiency", "output_shape", "covers"),
 )
 
 
@@ -59,6 +59,7 @@ def trace(profile: Profile) -> dict[str, Any]:
 def _line(index: int, layer: LayerProfile) -> list[Any]:
     values = {"index": index, **layer.as_dict(), **layer.statistics.as_dict()}
     values["output_shape"] = "x".join(str(size) for size in layer.output_shape)
+    values["covers"] = " ".join(layer.covers)
     return [f"{values[column]:.6g}" if isinstance(values[column], float) else values[column] for column in COLUMNS]
 
 
@@ -67,7 +68,8 @@ def _arguments(kernel: KernelProfile, layer: LayerProfile | None) -> dict[str, A
     if layer is None:
         return own
     shape = "x".join(str(size) for size in layer.output_shape)
-    return {**own, "op": layer.op, "output": shape, "macs": layer.macs, "bytes": layer.memory_bytes, "is": layer.bound}
+    facts = {"op": layer.op, "output": shape, "macs": layer.macs, "bytes": layer.memory_bytes, "is": layer.bound}
+    return {**own, **facts, **({"covers": list(layer.covers)} if layer.covers else {})}
 
 
 def _named(kind: str, row: int, name: str) -> dict[str, Any]:
