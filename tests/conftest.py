@@ -24,6 +24,11 @@ from slimseg.runtimes import benchmark, child
 from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 
+try:
+    import fcntl
+except ImportError:  # Windows: two workers may train it at the same time
+    fcntl = None  # type: ignore[assignment]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SHAPES = ("ground", "disc", "box")
 SHAPES_SIZE = (128, 160)
@@ -47,11 +52,19 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _impatient() -> Iterator[None]:
+    """No child process repeats disturbed runs: no test may hang on what else the machine has to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child.Child, "_running", hurry.impatient)
+        yield
+
+
 @pytest.fixture(scope="module")
 def hurried() -> Iterator[None]:
     """Profiles come from the fewest runs: for tests that read what runs where, and no times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child.Child, "_running", hurry.running)
+        patch.setattr(child.Child, "_running", hurry.hurrying)
         child.call("hurry:hurry")  # one that runs already goes on: what it imported takes seconds
         yield
         child.call("hurry:take_time")
@@ -126,13 +139,28 @@ class ShapesNet(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def shapes_net(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+def shapes_net(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> nn.Module:
     """Trained for seconds on drawn shapes; it finds nearly every pixel. Copy it before changing it."""
     torch.manual_seed(0)
+    model = ShapesNet()
+    if worker_id == "master":
+        _train(model)
+        return model.eval()
+    path = tmp_path_factory.getbasetemp().parent / "shapes_net.pt"  # of all workers: the first of them trains it
+    with path.with_suffix(".lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.is_file():
+            _train(model)
+            torch.save(model.state_dict(), path)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval()
+
+
+def _train(model: ShapesNet) -> None:
     pairs = [draw(100 + number) for number in range(24)]
     images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2).float().sub(MEAN).div(STD)
     masks = torch.from_numpy(np.stack([mask for _, mask in pairs])).long()
-    model = ShapesNet()
     optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
     for step in range(60):
         chosen = torch.arange(8) + 8 * (step % 3)
@@ -140,7 +168,6 @@ def shapes_net(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return model.eval()
 
 
 @pytest.fixture(scope="session")

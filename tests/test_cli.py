@@ -29,7 +29,7 @@ import hurry
 from slimseg.cli import main
 from slimseg.planning.pricing import steady
 from slimseg.runtimes import child
-child.Child._running = hurry.running
+child.Child._running = hurry.hurrying
 steady.FEWEST_LOADS = 2
 main()
 """

@@ -109,6 +109,7 @@ def evil_file(path: Path, known: bool) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("hurried")
 def test_the_command_line_obeys_no_file(run, tmp_path, shapes):
     name = "m\x1b[2J\u202e.tflite"
     known, unknown = evil_file(tmp_path / name, True), evil_file(tmp_path / f"u{name}", False)

@@ -78,8 +78,8 @@ def test_documents_keep_being_documents() -> None:
     assert documents.read_zip(data)["a/c"] == b"raw"
 
 
-def test_hostile_files_touch_nothing_that_is_not_ours() -> None:
-    found = audit.audited(24)
+def test_hostile_files_touch_nothing_that_is_not_ours(folder: Path) -> None:
+    found = audit.audited(24, folder / "seeds")
     assert found.outside == ()
     assert found.foreign == ()
     assert found.loaded == 24

@@ -48,6 +48,7 @@ from slimseg.runtimes.litert.profiling.trace import BUILTIN, DELEGATED, TOTAL, E
 
 T = TypeVar("T")
 SECONDS = 0.02  # of timing
+PATIENCE_MS = 200.0  # for disturbed runs
 SLICE_MS = 4.0
 DRIFT = 5.0
 PERIOD = 60  # runs, of which a third are in the slow while
@@ -112,6 +113,7 @@ def loaded_machine() -> Iterator[None]:
         patch.setattr(Recorder, "events", disturbed_events)
         patch.setattr(child.Child, "call", here)
         patch.setattr(profiler, "_PROBE_ROUNDS", 1)
+        patch.setattr(calm, "PATIENCE_MS", PATIENCE_MS)
         yield
 
 

@@ -11,12 +11,14 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from fuzzing.formats import FORMATS
@@ -55,11 +57,18 @@ class Audit:
     outside: tuple[str, ...]
 
 
-def audited(count: int) -> Audit:
-    """Load so many hostile files in a watched process, and look at what it did."""
+def audited(count: int, seeds: Path | None = None) -> Audit:
+    """Load so many hostile files in a watched process, and look at what it did.
+
+    Args:
+        seeds: a folder that `write_all` filled; written anew if None.
+    """
     with tempfile.TemporaryDirectory(prefix="slimseg-audit-") as scratch:
         folder, log = Path(scratch), Path(scratch) / "audit.jsonl"
-        write_all(folder / "seeds")
+        if seeds is None:
+            write_all(folder / "seeds")
+        else:
+            shutil.copytree(seeds, folder / "seeds")
         path = os.pathsep.join([str(_HERE / "hook"), search_path()])
         done = subprocess.run(
             [sys.executable, "-m", "fuzzing.audit", scratch, str(count)],
@@ -107,6 +116,7 @@ def place(event: str, texts: list[str], folder: Path) -> str:
     return _of_path(text, folder)
 
 
+@cache
 def _of_module(name: str) -> str:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or top.startswith("_"):
@@ -126,7 +136,7 @@ def _of_path(text: str, folder: Path) -> str:
         return "open already" if text.isdigit() else "functions that libraries make"
     path = Path(os.path.abspath(os.path.join(folder, text)))
     library = Path(sysconfig.get_path("stdlib")).resolve(), Path(sysconfig.get_path("platstdlib")).resolve()
-    package = Path(importlib.util.find_spec("slimseg").origin).parent  # type: ignore[union-attr, arg-type]
+    package = _package()
     if path.is_relative_to(package) or path.is_relative_to(_HERE.parent):
         return "slimseg"
     if "site-packages" in path.parts:
@@ -140,6 +150,11 @@ def _of_path(text: str, folder: Path) -> str:
     return (
         "temporary files" if path.parent == Path(tempfile.gettempdir()) or path == Path(tempfile.gettempdir()) else ""
     )
+
+
+@cache
+def _package() -> Path:
+    return Path(importlib.util.find_spec("slimseg").origin).parent  # type: ignore[union-attr, arg-type]
 
 
 def _load(folder: Path, count: int) -> dict[str, object]:

@@ -71,7 +71,7 @@ def time_in_app(
     mask_size: tuple[int, int],
     threads: int = 1,
     description: Description | None = None,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     seconds: float = math.inf,
 ) -> tuple[EndToEnd, ...]:
     """Latency from an RGB `image` (h, w, 3) to a class mask of `mask_size`, all files round-robin in the child.
@@ -83,7 +83,7 @@ def time_in_app(
         paths: files of any runtimes, in any mixture.
         mask_size: (height, width) of the mask.
         description: preprocessing and meaning of the output, for files that slimseg did not write; its own state them.
-        rounds: number of rounds that are timed.
+        rounds: number of rounds that are timed; None for the usual number.
         seconds: time after which no further round starts; at least 3 rounds are timed.
 
     Raises:
@@ -112,7 +112,7 @@ def measure(
     mask_size: tuple[int, int],
     threads: int,
     other: Description | None,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     seconds: float = math.inf,
 ) -> tuple[EndToEnd, ...]:
     """The part of `time_in_app` that runs in the child."""
@@ -124,7 +124,7 @@ def measure(
     samples = [_Samples([], []) for _ in apps]
     everyone, order = list(zip(sessions, apps, samples, strict=True)), random.Random(0)
     until = time.monotonic() + seconds
-    for number in range(rounds + 2):
+    for number in range((rounds or ROUNDS) + 2):
         if number >= 2 + _FEWEST_ROUNDS and time.monotonic() >= until:
             break
         # A runtime may be 5% slower just after another one, even if warmed up. The order is random, so that this does
