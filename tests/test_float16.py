@@ -172,7 +172,7 @@ def test_a_file_with_weights_in_8_bits_is_not_made_four_times_as_large(half: Pat
     quantizer.quantize(write_wide(half, tmp_path), source, "weight-only")
     result = slimseg.slim(source, images=None, out=tmp_path / "out", budget=Budget(needs="nothing"))
     assert result.after.size_bytes == result.baseline.size_bytes == source.stat().st_size
-    assert any("weights are in 8 bits" in each.reason for each in result.refusals)
+    assert any("weights have 8 bits" in each.reason for each in result.refusals)
 
 
 def write_wide(half: Path, folder: Path) -> Path:

@@ -264,7 +264,7 @@ def test_the_model_itself_is_never_replaced(quantize: Run, tflite: Path, tmp_pat
 def test_places_that_cannot_be_written(quantize: Run, tflite: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.tflite").mkdir()
     refused(quantize(tflite, "--out", tmp_path / "folder.tflite"), "is a folder")
-    refused(quantize(tflite, "--out", tmp_path / "none" / "out.tflite"), "no folder")
+    refused(quantize(tflite, "--out", tmp_path / "none" / "out.tflite"), "does not exist")
     refused(quantize(tflite, "--out", tmp_path / "out.onnx"), "give it that ending")
 
 

@@ -372,8 +372,8 @@ def test_bad_images_are_found_before_anything_is_written(shapes_graph: Graph, tm
     [
         ([], "Nothing of it is kept in run"),
         (["baselines"], "run keeps the baselines:"),
-        (["baselines", "untrained"], "run keeps the baselines and what needs no training:"),
-        (["baselines", "untrained", "plan", "mimicked"], "what needs no training, the plan and the blocks"),
+        (["baselines", "untrained"], "run keeps the baselines and the candidates without training:"),
+        (["baselines", "untrained", "plan", "mimicked"], "the candidates without training, the plan and the blocks"),
         (["baselines", "untrained", "plan", "mimicked", "distilled"], "the plan and 1 of 1 leg of training"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_foreground_that_is_no_value(run: Run, tflite: Path, portraits: Path, 
 def test_a_foreground_needs_masks(run: Run, tflite: Path, tmp_path: Path) -> None:
     ran = run("slim", tflite, "--needs", "nothing", "--foreground", "255", "--out", tmp_path / "run")
     assert ran.code == 2
-    assert "--foreground is about masks: give --data" in ran.err
+    assert "--foreground describes masks and needs a folder of them: give --data" in ran.err
 
 
 def test_masks_for_two_classes_do_not_fit_three(run: Run, portraits: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_masks_in_which_nothing_counts_are_no_accuracy(run: Run, tflite: Path, p
     Image.fromarray(np.eye(16, dtype=np.uint8)).save(root / "train" / "masks" / "0.png")
     ran = run("evaluate", tflite, "--data", root)
     assert ran.code == 2
-    assert "are 255 in every pixel, so that nothing can be measured" in ran.err
+    assert "is 255, which is ignored: give masks of class indices" in ran.err
 
 
 def test_names_of_files_cannot_write_on_the_terminal(run: Run, tflite: Path, portraits: Path, tmp_path: Path) -> None:

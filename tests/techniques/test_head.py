@@ -39,7 +39,7 @@ def test_a_flattened_map_of_classes(steps):
 
 def test_one_flattened_channel_is_no_mask():
     graph = network(nn.Sigmoid(), ops.Reshape((1, 48)), classes=1)
-    with pytest.raises(Unsupported, match="one channel"):
+    with pytest.raises(Unsupported, match="one output channel"):
         with_output(graph, "mask")
     logits = with_output(graph, "logits")
     assert logits.shape(logits.output) == (1, 1, *SIZE)

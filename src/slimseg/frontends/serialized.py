@@ -180,7 +180,7 @@ class _Reader:
             raise self._refusal(said) from error
         if bytes_of(value) > LARGEST_VALUE_BYTES:
             raise self._refusal(
-                f"needs {bytes_of(value) / 1e9:.1f} GB for one image by the layer {label}: use a smaller input"
+                f"needs {bytes_of(value) / 1e9:.1f} GB of memory for one image at layer {label}: use a smaller input"
             )
         node.meta["operations"] = effort.operations
         if all(source in self.fixed for source in sources):

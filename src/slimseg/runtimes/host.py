@@ -113,7 +113,7 @@ class App:
     def __init__(self, model: Described, description: Description | None = None) -> None:
         found = description or model.description
         if found is None:
-            raise ModelError(f"{model.path} does not say what it wants and gives: write it with slimseg")
+            raise ModelError(f"{model.path} has no description of its input and output: write it with slimseg")
         shape = model.inputs[0].shape
         if len(shape) != 4 or shape[3] != 3 or not all(shape):
             raise ModelError(f"{model.path} takes {shape}, not one (1, height, width, 3) image")

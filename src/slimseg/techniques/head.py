@@ -144,10 +144,12 @@ def with_output(graph: Graph, kind: OutputKind) -> Graph:
     if have == "probabilities" and kind == "logits" and graph.layer_as(graph.output, (nn.Softmax, nn.Sigmoid)):
         return _without_end(graph, "logits")
     if have == "mask" or kind == "logits":
-        raise Unsupported(f"{graph.name} ends in {graph.output.name} ({have}), from which {kind} cannot be had")
+        raise Unsupported(f"{graph.name} ends in {graph.output.name} ({have}), which cannot be converted to {kind}")
     one_channel = graph.shape(graph.output)[1] == 1
     if kind == "mask" and one_channel:
-        raise Unsupported(f"{graph.name} gives one channel, which the host thresholds: ask for logits or probabilities")
+        raise Unsupported(
+            f"{graph.name} has one output channel, which the app must threshold: ask for logits or probabilities"
+        )
     layer: nn.Module = ops.ArgMax() if kind == "mask" else nn.Sigmoid() if one_channel else nn.Softmax(1)
     result = edit.append(graph, layer, {"mask": "argmax", "probabilities": "softmax"}[kind])
     result.description = with_fields(result.description, output_kind=kind)

@@ -35,7 +35,7 @@ def test_an_input_without_a_size(size: tuple[int, ...], tmp_path: Path) -> None:
 
 
 def test_tensors_larger_than_any_network_has(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"480\.0 GB for one image"):
+    with pytest.raises(ModelError, match=r"480\.0 GB of memory for one image"):
         profile(profile_zoo.resized(tmp_path / "huge.tflite", (1, 100_000, 100_000, 8)), runs=3)
 
 
