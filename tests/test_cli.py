@@ -317,7 +317,7 @@ def test_a_disk_without_room(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    one_line(run("slim", pt2, "--data", shapes, "--out", tmp_path / "run"), "1 MB of free space", "make room")
+    one_line(run("slim", pt2, "--data", shapes, "--out", tmp_path / "run"), "1 MB of free space", "free some space")
     assert not (tmp_path / "run").exists()
 
 

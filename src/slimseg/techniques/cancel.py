@@ -66,7 +66,7 @@ class Cancel:
         if idle:
             names = tuple(node.name for node in idle)
             first = next(iter(idle))
-            more = f", and {len(names) - 1} more like it" if names[1:] else ""
+            more = f", and {len(names) - 1} more of the same kind" if names[1:] else ""
             reason = f"{names[0]}: {idle[first][0]}{more}"
             source, target = graph.input.name, graph.output.name
             sites.append(Site(self.name, names, source, target, self.needs, reason, IDLE, whole=True))

@@ -82,7 +82,7 @@ def quantize(
     if scheme in STATIC and not ranges:
         raise ValueError(f"{scheme} needs the ranges of activations")
     if io != "float32" and scheme != "int8":
-        raise ValueError(f"{scheme} takes and gives float32, not {io}")
+        raise ValueError(f"{scheme} has float32 input and output only, not {io}")
     given = byte_input.ranges(source) if io == "image" else {}
     target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
     kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
