@@ -56,5 +56,5 @@ def test_the_reduced_size_stands_on_the_late_resize():
     (reduced,) = [site for site in head.find(moved).sites if site.settings == REDUCED]
     result = head.apply(moved, reduced)
     assert result.shape(result.output) == (1, 3, *SIZE)
-    with pytest.raises(Unsupported, match="not the end"):
+    with pytest.raises(Unsupported, match="not the last layer of"):
         head.apply(graph, reduced)
