@@ -102,7 +102,7 @@ def test_diagnose(run: Run, pt2: Path, quick_timing: None) -> None:
     keys = {"technique", "layers", "needs", "before_ms", "after_ms", "saving_ms", "share", "reason"}
     assert set(json.loads(ran.out)["findings"][0]) >= keys
     assert "outputs" not in ran.err
-    assert json.loads(ran.out)["source_check"].startswith("outputs as PyTorch's within")
+    assert json.loads(ran.out)["source_check"].startswith("outputs equal PyTorch's within")
 
 
 def test_diagnose_a_file_that_can_only_be_timed(run: Run, tflite: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_images_are_compared_too(source):
 def test_a_quantised_file_may_differ_and_says_how_much():
     checked = slimseg.load(DATA / "squeeze_int8.tflite").source_check
     assert checked.differing_percent > 0
-    assert "of another class" in str(checked)
+    assert "have another class" in str(checked)
 
 
 def test_a_function_of_the_users_is_compared_with_its_module(tmp_path):
