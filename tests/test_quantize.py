@@ -299,7 +299,7 @@ def test_models_that_cannot_be_quantised(quantize: Run, tflite: Path, shapes: Pa
     for scheme in ("dynamic", "int8"):
         made = tmp_path / f"{scheme}.tflite"
         slimseg.quantize(tflite, out=made, images=shapes, scheme=scheme)
-        refused(quantize(made, "--data", shapes, "--out", out), made.name, "quantised already")
+        refused(quantize(made, "--data", shapes, "--out", out), made.name, "already quantised")
     assert not list(out.parent.iterdir())
 
 

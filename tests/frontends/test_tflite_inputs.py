@@ -86,7 +86,7 @@ def test_every_command_feeds_bytes(run, tmp_path, shapes):
     assert result.parities[0].disagreement_percent < 0.1
     refused = run("quantize", path, "--data", folder, "--scheme", "float16", "--out", tmp_path / "q.tflite")
     assert refused.code == 2
-    assert "takes uint8 values" in refused.err
+    assert "has uint8 input" in refused.err
     writer.write(slimseg.load(path), tmp_path / "float.tflite")
     app = host.App(file.read(tmp_path / "float.tflite"))
     (output,) = session.predict(tmp_path / "float.tflite", app.prepare(picture())[None], raw=True)

@@ -135,7 +135,7 @@ def test_it_runs_as_a_tflite(tmp_path: Path):
 
 @pytest.mark.usefixtures("registered")
 def test_a_runtime_without_a_lowering_refuses_it(tmp_path: Path):
-    with pytest.raises(Unsupported, match=r"cannot be written for ncnn \(layer_2\)"):
+    with pytest.raises(Unsupported, match=r"slimseg cannot write for ncnn \(layer_2\)"):
         ncnn_writer.write(edit.trace(network(), (1, 3, 10, 12)), tmp_path)
 
 

@@ -18,7 +18,7 @@ from slimseg.report.files import harmless_text, write_json, write_text
 from slimseg.results import UNKNOWN, Artefact, Disturbance, ModelCard, ModelSummary, Provenance
 from slimseg.runtimes import registry
 
-NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
+NO_LICENCE = "Not stated: exporting does not change the rights in the weights and in their training data."
 
 
 FILES = ("model_card.md", "model_card.json")

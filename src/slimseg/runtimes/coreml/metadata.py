@@ -14,7 +14,7 @@ from slimseg.graph.output import class_count, final_argmax, map_node
 PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
 PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
 DESCRIPTION = "slimseg.description"
-NO_LICENCE = "Not stated: conversion changes nothing about the rights in the weights and in what they were trained on."
+NO_LICENCE = "Not stated: conversion does not change the rights in the weights and in their training data."
 _GOLDEN_ANGLE = 0.381966  # fraction of a turn between consecutive hues, which keeps any number of them distinct
 _OUTPUTS = {
     "mask": "Index of the class of every pixel",

@@ -151,9 +151,9 @@ def check(path: str | Path) -> file.File:
     """
     source = file.read(path)
     if source.integer or any(_is_quantised(operator) for operator in source.operators):
-        raise ModelError(f"{path} is quantised already: give the float model")
+        raise ModelError(f"{path} is already quantised: give the float model")
     if source.inputs[0].dtype != "float32":
-        raise ModelError(f"{path} takes {source.inputs[0].dtype} values: give a model with a float32 input")
+        raise ModelError(f"{path} has {source.inputs[0].dtype} input: give a model with a float32 input")
     place = _not_finite(file.parse(Path(path).read_bytes(), Path(path)))
     if place is not None:
         name = source.operators[place].name
