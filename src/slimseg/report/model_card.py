@@ -142,7 +142,7 @@ def _input(card: ModelCard, artefact: Artefact) -> str:
     """What an app passes to one file."""
     assert artefact.input is not None
     if artefact.takes_pixels:
-        return f"the image's bytes, {card.pixel_format}; the normalisation is inside"
+        return f"the image's bytes, {card.pixel_format}; the file normalises them"
     value = _normalisation(card)
     if artefact.input.scale:
         value = f"round(({value}) / {artefact.input.scale:g}) + {artefact.input.zero_point}"

@@ -42,7 +42,7 @@ def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence
     order = graph.description.preprocessing.channel_order.upper()
     model.short_description = f"Semantic segmentation, {graph.name}: {', '.join(labels) or 'classes without names'}."
     model.license = licence or NO_LICENCE
-    model.input_description[names[0]] = f"{order} image, {width} wide and {height} high; the normalisation is inside."
+    model.input_description[names[0]] = f"{order} image, {width} wide and {height} high; the model normalises it."
     model.output_description[names[1]] = f"{_output(graph, labels)}."
     model.user_defined_metadata[DESCRIPTION] = graph.description.to_json()
     if len(labels) > 1 and _is_map(graph) and not _one_channel(graph):
