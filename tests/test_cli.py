@@ -102,7 +102,7 @@ def test_diagnose(run: Run, pt2: Path, quick_timing: None) -> None:
     keys = {"technique", "layers", "needs", "before_ms", "after_ms", "saving_ms", "share", "reason"}
     assert set(json.loads(ran.out)["findings"][0]) >= keys
     assert "outputs" not in ran.err
-    assert json.loads(ran.out)["source_check"].startswith("outputs as PyTorch's within")
+    assert json.loads(ran.out)["source_check"].startswith("outputs equal PyTorch's within")
 
 
 def test_diagnose_a_file_that_can_only_be_timed(run: Run, tflite: Path, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_disk_without_room(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
-    one_line(run("slim", pt2, "--data", shapes, "--out", tmp_path / "run"), "1 MB of free space", "make room")
+    one_line(run("slim", pt2, "--data", shapes, "--out", tmp_path / "run"), "1 MB of free space", "free some space")
     assert not (tmp_path / "run").exists()
 
 

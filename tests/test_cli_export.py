@@ -69,7 +69,7 @@ def test_what_failed_is_exit_code_1(run: Run, pt2: Path, tmp_path: Path, monkeyp
     [
         (["--to", "onnx"], "no such target"),
         (["--to", "tflite:float8"], "no form"),
-        (["--to", ""], "nothing to export"),
+        (["--to", ""], "names no target"),
         (["--head", "labels"], "must be one of"),
         (["--coreml-sizes", "256"], "HEIGHTxWIDTH"),
         (["--data", "nowhere"], "is not a folder"),
@@ -153,7 +153,7 @@ def test_a_missed_budget_is_exit_code_3_and_not_exported(run: Run, small: Path, 
     assert not (out / "export").exists()
     refused = run("export", out, "--to", "tflite", "--out", tmp_path / "app")
     assert refused.code == 2
-    assert "outside its budget" in refused.err
+    assert "did not meet its budget" in refused.err
     assert not (tmp_path / "app").exists()
     assert run("export", out, "--to", "tflite", "--out", tmp_path / "app", "--anyway").code == 0
 

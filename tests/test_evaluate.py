@@ -149,5 +149,5 @@ def test_a_real_file_with_a_flat_output(shared: Path) -> None:
 
 
 def test_an_output_that_is_no_picture() -> None:
-    with pytest.raises(ModelError, match="not one per pixel"):
+    with pytest.raises(ModelError, match="not a whole number per pixel"):
         in_rows(np.zeros(1000, np.float32), (8, 8), "odd.tflite")

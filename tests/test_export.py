@@ -110,7 +110,7 @@ def test_a_float_file_that_differs_is_not_delivered(
     monkeypatch.setattr(writer, "serialise", wrong)
     result = export(shapes_graph, out=tmp_path / "app", to="ncnn,tflite", head="logits", images=shapes, compared=2)
     (failed,) = result.failed
-    assert "first layer that departs" in failed.reason
+    assert "first layer whose values differ" in failed.reason
     assert not (tmp_path / "app" / "model.param").exists()
     assert (tmp_path / "app" / failed.picture).is_file()
     assert (tmp_path / "app" / "model.tflite").is_file()

@@ -58,7 +58,7 @@ def test_quantize_takes_it_for_the_float_network_that_it_is(tried: QuantisationR
 
 def test_asked_for_float16_it_is_handed_back_as_it_is(half: Path, tmp_path: Path) -> None:
     result = slimseg.quantize(half, out=tmp_path / "again.tflite", scheme="float16")
-    assert "the file as it is" in result.verdict
+    assert "the unchanged file" in result.verdict
     assert file.read(tmp_path / "again.tflite").weights == "float16"
     assert result.chosen.size_bytes == pytest.approx(half.stat().st_size, rel=0.02)
 
@@ -172,7 +172,7 @@ def test_a_file_with_weights_in_8_bits_is_not_made_four_times_as_large(half: Pat
     quantizer.quantize(write_wide(half, tmp_path), source, "weight-only")
     result = slimseg.slim(source, images=None, out=tmp_path / "out", budget=Budget(needs="nothing"))
     assert result.after.size_bytes == result.baseline.size_bytes == source.stat().st_size
-    assert any("weights are in 8 bits" in each.reason for each in result.refusals)
+    assert any("weights have 8 bits" in each.reason for each in result.refusals)
 
 
 def write_wide(half: Path, folder: Path) -> Path:

@@ -120,5 +120,5 @@ def test_evaluation_of_a_network(shapes_graph: Graph, shapes: Path) -> None:
 def test_runtimes_that_there_are_not(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be one of litert, ncnn"):
         registry.named("coreml")
-    with pytest.raises(ModelError, match="no file of a runtime"):
+    with pytest.raises(ModelError, match="is not a file that a runtime can run"):
         registry.of(tmp_path / "model.onnx")

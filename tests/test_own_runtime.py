@@ -79,7 +79,7 @@ def test_names_and_suffixes_are_taken_once() -> None:
         name = "another"
         target = "another"
 
-    with pytest.raises(ValueError, match=r"\.lite2 are those of LiteRT twice"):
+    with pytest.raises(ValueError, match=r"\.lite2: files with it belong to LiteRT twice"):
         registry.register(Same())
     with pytest.raises(ValueError, match="already"):
         registry.register(LITERT)
@@ -92,7 +92,7 @@ def test_without_it_nothing_knows_it(shapes_graph: Graph, tmp_path: Path) -> Non
             Budget(runtime=NAME)
         with pytest.raises(UserError, match="must be one of litert, ncnn"):
             slimseg.diagnose(shapes_graph, runtime=NAME)
-        with pytest.raises(ModelError, match="is no file of a runtime"):
+        with pytest.raises(ModelError, match="is not a file that a runtime can run"):
             registry.of(tmp_path / "model.lite2")
     finally:
         registry.register(TwoThreads())
@@ -102,8 +102,8 @@ def test_without_it_nothing_knows_it(shapes_graph: Graph, tmp_path: Path) -> Non
     ("runtime", "precision", "told"),
     [
         ("coreml", None, "'coreml' must be one of litert, ncnn"),
-        ("litert", "int4", "'int4': LiteRT has float32 and int8"),
-        ("ncnn", "int8", "'int8': ncnn has float16"),
+        ("litert", "int4", "'int4' must be one that LiteRT has: float32 or int8"),
+        ("ncnn", "int8", "'int8' must be one that ncnn has: float16"),
     ],
 )
 def test_words_that_are_none_are_refused(shapes_graph: Graph, runtime: str, precision: str | None, told: str) -> None:

@@ -230,10 +230,10 @@ def test_json(quantize: Run, tflite: Path, tmp_path: Path) -> None:
         (["--ranges", "mse", "--scheme", "float16"], "no ranges"),
         (["--io", "uint8"], "--io"),
         (["--correct", "all"], "--correct"),
-        (["--correct", "bias", "--scheme", "dynamic"], "it is for int8"),
+        (["--correct", "bias", "--scheme", "dynamic"], "applies to int8 only"),
         (["--keep-float", ","], "names no layer"),
         (["--keep-float", "nothing"], "no such layer"),
-        (["--io", "int8", "--scheme", "dynamic"], "float32 only"),
+        (["--io", "int8", "--scheme", "dynamic"], "float32 input and output only"),
         (["--io", "int8"], "give --data"),
         (["--scheme", "int8"], "needs images"),
         (["--scheme", "int16x8"], "needs images"),
@@ -264,7 +264,7 @@ def test_the_model_itself_is_never_replaced(quantize: Run, tflite: Path, tmp_pat
 def test_places_that_cannot_be_written(quantize: Run, tflite: Path, tmp_path: Path) -> None:
     (tmp_path / "folder.tflite").mkdir()
     refused(quantize(tflite, "--out", tmp_path / "folder.tflite"), "is a folder")
-    refused(quantize(tflite, "--out", tmp_path / "none" / "out.tflite"), "no folder")
+    refused(quantize(tflite, "--out", tmp_path / "none" / "out.tflite"), "does not exist")
     refused(quantize(tflite, "--out", tmp_path / "out.onnx"), "give it that ending")
 
 
@@ -299,7 +299,7 @@ def test_models_that_cannot_be_quantised(quantize: Run, tflite: Path, shapes: Pa
     for scheme in ("dynamic", "int8"):
         made = tmp_path / f"{scheme}.tflite"
         slimseg.quantize(tflite, out=made, images=shapes, scheme=scheme)
-        refused(quantize(made, "--data", shapes, "--out", out), made.name, "quantised already")
+        refused(quantize(made, "--data", shapes, "--out", out), made.name, "already quantised")
     assert not list(out.parent.iterdir())
 
 

@@ -131,7 +131,7 @@ def test_what_cannot_be_faster_is_left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").is_file()
     if not result.edits:
         assert (tmp_path / "run" / "model.tflite").read_bytes() == path.read_bytes()
-        assert "no edit makes the whole faster" in result.refusals[-1].reason
+        assert "no edit makes the whole network faster" in result.refusals[-1].reason
 
 
 def test_images_are_asked_for_where_edits_need_them(source: Path, tmp_path: Path) -> None:

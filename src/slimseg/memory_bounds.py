@@ -55,10 +55,10 @@ def excess(step: Step, at_once_bytes: int, there_bytes: int, size: tuple[int, in
         size: height and width of the input in pixels.
     """
     if step.made_bytes > LARGEST_VALUE_BYTES or at_once_bytes > MOST_BYTES_AT_ONCE:
-        return f"needs {_gigabytes(at_once_bytes)} for one image by {step.where}: use a smaller input"
+        return f"needs {_gigabytes(at_once_bytes)} of memory for one image at {step.where}: use a smaller input"
     if at_once_bytes > max(MODEST_BYTES, MOST_TIMES_WHAT_IS_THERE * there_bytes):
-        said = f"{_gigabytes(at_once_bytes)} for an image of {size[0]}x{size[1]} pixels by {step.where}"
-        return f"needs {said}: it is damaged, or made to take memory"
+        said = f"{_gigabytes(at_once_bytes)} of memory for an image of {size[0]}x{size[1]} pixels at {step.where}"
+        return f"needs {said}: it is damaged, or built to exhaust memory"
     return ""
 
 

@@ -72,13 +72,13 @@ def build(
 
 def _check(count: int, input_size: tuple[int, int], block: str, width: float, stride: int) -> None:
     if count < 2:
-        raise ModelError(f"a network to tell {count} classes apart cannot be built: give 2 or more")
+        raise ModelError(f"a segmentation network cannot be built for {count} classes: give 2 or more")
     if block not in get_args(Block):
         raise ModelError(f"block {block!r} is unknown: give one of {', '.join(get_args(Block))}")
     if stride not in (16, 32):
         raise ModelError(f"stride {stride!r} is unknown: give 16 or 32")
     if not 0 < width <= 16:
-        raise ModelError(f"width {width!r} is no sensible factor on channel counts: give a number above 0, 1 as it is")
+        raise ModelError(f"width {width!r} cannot multiply numbers of channels: give a number above 0 and up to 16")
     if len(input_size) != 2 or any(side < stride or side % stride for side in input_size):
         raise ModelError(f"input size {input_size!r} does not fit: give height and width as multiples of {stride}")
 

@@ -75,13 +75,13 @@ class Disturbance(Result):
         """The disturbance in one sentence."""
         seen = []
         if self.taken_share >= 0.01:
-            seen.append(f"other work had {self.taken_share:.0%} of the processor's time")
+            seen.append(f"other processes took {self.taken_share:.0%} of the processor's time")
         if self.disturbed_share >= 0.01:
-            seen.append(f"{self.disturbed_share:.0%} of the runs were interrupted or over 1.2 times the quickest")
+            seen.append(f"{self.disturbed_share:.0%} of the runs were interrupted or took over 1.2 times the quickest")
         if self.drift > 1.2:
-            seen.append(f"the network took {self.drift:.1f} times as long at one time as at another")
+            seen.append(f"the network's latency changed by a factor of {self.drift:.1f}")
         return (
-            f"the machine was disturbed while times were taken ({', '.join(seen)}): such runs were repeated and left "
+            f"other work disturbed the timing ({', '.join(seen)}): disturbed runs were repeated and left "
             "out, but times may still be too long; measure again when nothing else runs"
         )
 

@@ -105,7 +105,7 @@ def test_what_is_not_to_be_measured(shapes_graph: Graph, image: np.ndarray) -> N
 @pytest.mark.parametrize(
     ("others", "wanted"),
     [
-        ([replace(OWN, form="quick", end_to_end_ms=8.0)], "give quick: 8 ms from image to mask in place of 10 ms"),
+        ([replace(OWN, form="quick", end_to_end_ms=8.0)], "use quick: 8 ms from image to mask instead of 10 ms"),
         ([replace(OWN, form="alike", end_to_end_ms=9.9)], "leave the output as it is"),
         ([replace(OWN, form="rough", end_to_end_ms=5.0, changed_percent=0.5)], "rough takes 5 ms, but 0.50%"),
         (

@@ -77,7 +77,7 @@ def test_no_other_miou_without_the_images_of_the_run(met: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["", "model.tflite", "model.pt2"])
 def test_a_missed_budget_is_not_exported(missed: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"outside its budget \(Size .*`anyway`"):
+    with pytest.raises(UserError, match=r"did not meet its budget \(Size .*`anyway`"):
         export(missed / name, out=tmp_path / "app", to="tflite")
     assert not (tmp_path / "app").exists()
 

@@ -23,7 +23,7 @@ def test_the_card_names_the_runtime(tmp_path: Path, quick_timing: None, monkeypa
     monkeypatch.setattr(heads, "ROUNDS", 1)
     export(load(SOURCE), out=tmp_path / "app", to="tflite")
     card = json.loads((tmp_path / "app" / "model_card.json").read_text())
-    assert card["provenance"]["source_check"].startswith("outputs as LiteRT's on 8 images within ")
+    assert card["provenance"]["source_check"].startswith("outputs equal LiteRT's on 8 images within ")
     assert card["provenance"]["source_check"] in (tmp_path / "app" / "model_card.md").read_text()
 
 
@@ -32,7 +32,7 @@ def test_a_network_that_was_misread_is_not_exported(tmp_path: Path) -> None:
     graph = load(SOURCE)
     with torch.no_grad():
         next(graph.module.parameters()).mul_(1.5)
-    with pytest.raises(ModelError, match="other outputs than LiteRT"):
+    with pytest.raises(ModelError, match="outputs differ from those of LiteRT"):
         export(graph, out=tmp_path / "app", to="tflite")
     assert not (tmp_path / "app").exists()
 

@@ -17,8 +17,8 @@ def test_targets_in_order() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "nothing to export"),
-        (",", "nothing to export"),
+        ("", "names no target"),
+        (",", "names no target"),
         ("onnx", "no such target"),
         ("tflite:fp16", "no form 'fp16': give one of float32, float16, int8"),
         ("ncnn,ncnn", "twice"),

@@ -74,7 +74,7 @@ def test_a_function_in_a_package():
         ("absent.py:net", "does not exist"),
         ("no_such_package.module:net", "cannot be imported"),
         ("absent.onnx", "does not exist"),
-        ("{}", "is no model that slimseg opens"),
+        ("{}", "is not a model that slimseg can open"),
     ],
 )
 def test_a_target_that_cannot_be_used(source, target, message):
@@ -121,5 +121,5 @@ def test_weights_that_unpack_to_far_more_than_is_there(source, tmp_path):
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
         for name in archive.namelist():
             packed.writestr(name, archive.read(name) * (10 if name.endswith("data/0") else 1))
-    with pytest.raises(ModelError, match=r"bomb\.pth unpacks to 1\d\d MB: refused"):
+    with pytest.raises(ModelError, match=r"bomb\.pth unpacks to 1\d\d MB, more than a network needs: refused"):
         slimseg.load(f"{source}:net", (16, 16), weights=bomb)

@@ -302,7 +302,7 @@ def test_values_anywhere_else_are_not(location: str, tmp_path: Path):
         if entry.key == "location":
             entry.value = location
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="no file beside it"):
+    with pytest.raises(ModelError, match="not a file beside it"):
         from_file(path)
 
 
@@ -311,7 +311,7 @@ def test_a_link_to_values_elsewhere_is_not_followed(tmp_path: Path):
     data = tmp_path / "outside.onnx.data"
     moved = data.rename(tmp_path / "elsewhere")
     data.symlink_to(moved)
-    with pytest.raises(ModelError, match="no file beside it"):
+    with pytest.raises(ModelError, match="not a file beside it"):
         from_file(path)
 
 

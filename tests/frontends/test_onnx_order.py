@@ -32,17 +32,23 @@ CIRCLES = {
     ),
 }
 TWICE = {
-    "made of itself": ([node("Relu", "x"), node("Identity", "y", "y")], "Identity 'y' makes the value 'y', which Relu"),
+    "made of itself": (
+        [node("Relu", "x"), node("Identity", "y", "y")],
+        "Identity 'y' computes the value 'y', which is computed by Relu",
+    ),
     "before it is read": ([node("Relu", "x", "b"), node("Sigmoid", "x", "b"), node("Tanh", "b")], "'b'"),
     "after it is read": ([node("Relu", "x", "b"), node("Tanh", "b"), node("Sigmoid", "x", "b")], "'b'"),
-    "by one operator": ([node("Split", "x", "b b", axis=1), node("Relu", "b")], "which Split 'b' makes already"),
+    "by one operator": (
+        [node("Split", "x", "b b", axis=1), node("Relu", "b")],
+        "which is computed by Split 'b' already",
+    ),
     "though nothing reads it": ([node("Relu", "x"), node("Sigmoid", "x", "b"), node("Tanh", "x", "b")], "'b'"),
     "the image": ([node("Relu", "x", "x"), node("Relu", "x")], "which is an input or a constant already"),
     "the image alone": ([node("Relu", "x", "x"), node("Relu", "x", "x")], "'x'"),
     "a constant": ([node("Relu", "x", "w"), node("Add", "x w")], "which is an input or a constant already"),
 }
 MISSING = {
-    "read": ([node("Add", "x q")], "Add 'y' reads the value 'q', which nothing makes"),
+    "read": ([node("Add", "x q")], "Add 'y' reads the value 'q', which nothing computes"),
     "read by what nothing needs": ([node("Relu", "x"), node("Relu", "q", "z")], "Relu 'z' reads the value 'q'"),
 }
 
@@ -143,4 +149,4 @@ def test_what_is_too_large_says_which_limit_it_meets(tmp_path: Path) -> None:
     assert "becomes more than the 6000 layers that slimseg opens" in refusal(write(tmp_path / "m.onnx", nodes))
     nodes = [node("Unsqueeze", "x axes")]
     path = write(tmp_path / "d.onnx", nodes, {"axes": np.arange(4, 9, dtype=np.int64)})
-    assert "gives 9 dimensions, more than the 8 that slimseg opens" in refusal(path)
+    assert "outputs 9 dimensions, more than the 8 that slimseg opens" in refusal(path)

@@ -86,7 +86,7 @@ def test_every_command_feeds_bytes(run, tmp_path, shapes):
     assert result.parities[0].disagreement_percent < 0.1
     refused = run("quantize", path, "--data", folder, "--scheme", "float16", "--out", tmp_path / "q.tflite")
     assert refused.code == 2
-    assert "takes uint8 values" in refused.err
+    assert "has uint8 input" in refused.err
     writer.write(slimseg.load(path), tmp_path / "float.tflite")
     app = host.App(file.read(tmp_path / "float.tflite"))
     (output,) = session.predict(tmp_path / "float.tflite", app.prepare(picture())[None], raw=True)
@@ -115,8 +115,8 @@ def test_whole_numbers_as_scores(tmp_path, dtype):
 
 def test_a_scale_taken_for_mean_and_std_is_called_a_guess(run, shapes):
     path = DATA / "deeplab_int8.tflite"
-    (note,) = [note for note in slimseg.load(path).notes if "taken as mean" in note]
+    (note,) = [note for note in slimseg.load(path).notes if "understood as mean" in note]
     assert "zero point" in note
     assert "`mean` and `std`" in note
-    assert not [note for note in slimseg.load(path, mean=127.5, std=127.5).notes if "taken as mean" in note]
-    assert "taken as mean" in run("evaluate", path, "--data", shapes).err
+    assert not [note for note in slimseg.load(path, mean=127.5, std=127.5).notes if "understood as mean" in note]
+    assert "understood as mean" in run("evaluate", path, "--data", shapes).err

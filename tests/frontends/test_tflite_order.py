@@ -40,8 +40,8 @@ def write(path: Path, *steps: str) -> Path:
         (("xc", "xcy"), "the operator LOGISTIC writes its result c over a constant"),
         (("xa", "aca", "ay"), "the operator ADD writes its result a over its own input"),
         (("yy",), "writes its result y over its own input"),
-        (("aby", "xya", "xb"), "reads a before anything writes it"),
-        (("ay", "xa"), "reads a before anything writes it"),
+        (("aby", "xya", "xb"), "reads a before it is computed"),
+        (("ay", "xa"), "reads a before it is computed"),
     ],
     ids=["over a constant", "in place", "its own result", "in a circle", "in the wrong order"],
 )

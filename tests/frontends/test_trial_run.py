@@ -74,10 +74,13 @@ def test_load_runs_the_network():
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        (ops.Resize((30000, 30000), "nearest"), "10.8 GB for one image by the layer big"),
+        (ops.Resize((30000, 30000), "nearest"), "10.8 GB of memory for one image at the layer big"),
         (nn.MaxPool2d(3001, 1, 1500), "operations for one image (big)"),
         # What it crops again counts, too: it is made before.
-        (ops.CroppedConvTranspose2d(3, 3, 2, (1, 8192), crop=(0, 1023 * 8192 - 1022, 0, 0)), "103.1 GB for one image"),
+        (
+            ops.CroppedConvTranspose2d(3, 3, 2, (1, 8192), crop=(0, 1023 * 8192 - 1022, 0, 0)),
+            "103.1 GB of memory for one image",
+        ),
     ],
 )
 def test_absurd_amounts_are_told_before_anything_runs(layer, said):
@@ -87,7 +90,9 @@ def test_absurd_amounts_are_told_before_anything_runs(layer, said):
 def test_memory_is_in_proportion_to_the_input_and_the_weights():
     """A file of 2 kB and an image of 32x48 pixels, of which one side is padded by 90,000."""
     layers = {"padded": ops.Pad((1, 1, 1, 90_000)), "up": nn.ConvTranspose2d(3, 8, 2, 2)}
-    assert "GB for an image of 32x48 pixels by the layer up: it is damaged" in refused(chain(layers, (32, 48)))
+    assert "GB of memory for an image of 32x48 pixels at the layer up: it is damaged" in refused(
+        chain(layers, (32, 48))
+    )
     heavy = {"wide": nn.Conv2d(3, 8, 1), "up": nn.ConvTranspose2d(8, 8, 2, 2)}
     run_once(chain(heavy, (1024, 2048)), "network.tflite")  # as much, of an image that explains it
 
@@ -102,7 +107,7 @@ def test_values_that_are_alive_together_count_together():
     root.add_module("first", ops.Slice(1, 0, 1))
     graph.output(graph.create_node("call_module", "first", (joined,), name="first"))
     said = refused(Graph(fx.GraphModule(root, graph), (1, 3, 2048, 2048)))
-    assert re.search(r"by the layer enlarged_2\d:", said)
+    assert re.search(r"at the layer enlarged_2\d:", said)
 
 
 def test_a_large_network_is_run_on_shapes_only(monkeypatch):

@@ -208,7 +208,7 @@ def test_a_layer_called_twice_stays_one_in_traces_and_blocks():
 
 def test_replace_refuses_another_shape():
     graph = graph_of(nn.Conv2d(4, 4, 1))
-    with pytest.raises(GraphError, match="layer_0 would give"):
+    with pytest.raises(GraphError, match="layer_0 would have shape"):
         edit.replace(graph, [graph.input.name], "layer_0", nn.Sequential(nn.Conv2d(4, 5, 1)))
 
 

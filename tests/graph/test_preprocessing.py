@@ -31,7 +31,7 @@ def test_units_of_0_to_1_become_bytes_with_a_note(mean, std, mean_in_bytes, std_
     means, stds, note = in_bytes(mean, std)
     assert means == (mean_in_bytes if mean_in_bytes is None else pytest.approx(mean_in_bytes))
     assert stds == (std_in_bytes if std_in_bytes is None else pytest.approx(std_in_bytes))
-    assert "images in [0, 1], which in bytes is" in note
+    assert "images in [0, 1]; in bytes they are" in note
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,16 @@ def test_bytes_stay_without_a_word(mean, std) -> None:
 def test_bytes_as_they_are_stay_with_a_word() -> None:
     means, stds, note = in_bytes(0, 1)
     assert Preprocessing.of(means, stds) == Preprocessing((0, 0, 0), (1, 1, 1))
-    assert note == "std 1: the network is given bytes 0-255 as they are; for [0, 1] give std 255"
+    assert note == "std 1: the network gets unchanged bytes 0-255; for [0, 1] give std 255"
 
 
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
-        (IMAGENET_MEAN, (58.4, 57.1, 57.4), "not in one unit"),
-        ((123.7, 116.3, 103.5), IMAGENET_STD, "not in one unit"),
-        (0.5, 127.5, "not in one unit"),
-        (0, 1 / 255, "would divide bytes: give its inverse, 255"),
+        (IMAGENET_MEAN, (58.4, 57.1, 57.4), "differ in unit"),
+        ((123.7, 116.3, 103.5), IMAGENET_STD, "differ in unit"),
+        (0.5, 127.5, "differ in unit"),
+        (0, 1 / 255, "looks like a factor, but bytes are divided by std: give its inverse, 255"),
         ((103.9, 116.8, 123.7), 0.017, "give its inverse, 58.8"),
     ],
 )

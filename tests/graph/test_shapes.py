@@ -25,7 +25,7 @@ def agrees(layer: nn.Module, *inputs: tuple[int, ...]) -> None:
     if min(expected) > 0:
         assert propagation.shape_of(layer, inputs) == expected
     else:
-        with pytest.raises(ValueError, match=r"left|fit|takes"):
+        with pytest.raises(ValueError, match=r"no values|fit|needs|slices"):
             propagation.shape_of(layer, inputs)
 
 
@@ -75,7 +75,7 @@ def test_layer(layer, inputs):
     "layer", [lambda: ops.Concat(-1), lambda: ops.Slice(-3, 0, 2), lambda: ops.Reduce("max", (2, -1), True)]
 )
 def test_dimensions_are_counted_from_the_front(layer):
-    with pytest.raises(ValueError, match="counted from the end"):
+    with pytest.raises(ValueError, match="is negative: give 0"):
         layer()
 
 

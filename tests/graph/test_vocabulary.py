@@ -114,7 +114,7 @@ def test_a_layer_loses_channels_by_its_own_rule_or_not_at_all(monkeypatch):
     monkeypatch.setitem(OPERATORS, Gains, record)
     graph = edit.trace(layers, (1, 3, 10, 12))
     (group,) = channel_groups(graph)
-    with pytest.raises(Unsupported, match="layer_1 cannot lose channels: no rule takes them out of Gains"):
+    with pytest.raises(Unsupported, match="layer_1 cannot lose channels: slimseg cannot remove them from Gains"):
         without(graph, group, [1])
     monkeypatch.setitem(OPERATORS, Gains, replace(record, cut_outputs=_cut_gains))
     narrower = without(graph, group, [1])
@@ -135,7 +135,7 @@ def test_it_runs_as_a_tflite(tmp_path: Path):
 
 @pytest.mark.usefixtures("registered")
 def test_a_runtime_without_a_lowering_refuses_it(tmp_path: Path):
-    with pytest.raises(Unsupported, match=r"cannot be written for ncnn \(layer_2\)"):
+    with pytest.raises(Unsupported, match=r"slimseg cannot write for ncnn \(layer_2\)"):
         ncnn_writer.write(edit.trace(network(), (1, 3, 10, 12)), tmp_path)
 
 

@@ -65,5 +65,5 @@ def test_a_file_of_somebody_else_is_opened_for_it(uneven: Graph, shapes: Path, t
 def test_names_that_make_no_sense(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`correct` 'all' must be one of none"):
         slimseg.quantize(shapes_graph, out=tmp_path / "out.tflite", images=shapes, correct="all")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="`correct` bias makes no sense with `scheme` float16"):
+    with pytest.raises(UserError, match="`correct` bias applies to int8 only, not to `scheme` float16"):
         slimseg.quantize(shapes_graph, out=tmp_path / "out.tflite", images=shapes, scheme="float16", correct="bias")

@@ -177,7 +177,7 @@ def test_bounded_activations_are_left_alone_and_say_so():
     result = equalised(graph)
     assert result.pairs == ()
     assert result.kept[0].producer == "layer_0"
-    assert result.kept[0].reason == "layer_1 (ReLU6) is not the same function of scaled values"
+    assert result.kept[0].reason == "layer_1 (ReLU6) does not allow channels with different scales"
 
 
 def test_dead_channels_and_bounds():

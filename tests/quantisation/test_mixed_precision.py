@@ -56,7 +56,7 @@ def test_layers_by_name(shapes_graph: Graph, shapes: Path, tmp_path: Path) -> No
     )
     assert [row.kept_float for row in result.candidates] == [(), (name,)]
     assert not result.sensitivities
-    with pytest.raises(UserError, match=f"`keep_float` {name}x: there is no such layer; {name} is nearest"):
+    with pytest.raises(UserError, match=f"`keep_float` {name}x: there is no such layer; the nearest name is {name}"):
         slimseg.quantize(path, out=out, images=shapes, scheme="int8", ranges="mse", keep_float=[f"{name}x"])
 
 
@@ -81,7 +81,7 @@ def test_names() -> None:
     assert mixed_precision.wanted("a, b,a", {"int8"}) == ("a", "b")
     with pytest.raises(UserError, match="names no layer"):
         mixed_precision.wanted(" , ", {"int8"})
-    with pytest.raises(UserError, match="makes no sense with `scheme` float16"):
+    with pytest.raises(UserError, match="applies to int8 only, not to `scheme` float16"):
         mixed_precision.wanted("a", {"float16"})
 
 

@@ -163,7 +163,7 @@ def test_file_form_names_every_tensor(tmp_path: Path):
 def test_a_file_of_other_tensors_is_refused(case):
     _, network, _, _ = case
     other = file_form(trace(nn.Sequential(nn.Conv2d(3, 4, 1)), (1, 3, 32, 32)))
-    with pytest.raises(Unsupported, match="which its file computes"):
+    with pytest.raises(Unsupported, match="which its file has"):
         QuantisedNetwork(other, network.grids, network.ranges())
 
 

@@ -50,7 +50,7 @@ def test_obstacles() -> None:
     assert not Attempt("int8", "mse").obstacle("image", True)
     assert not Attempt("float16").obstacle("float32", False)
     assert "images" in Attempt("int16x8", "minmax").obstacle("float32", False)
-    assert "float32 only" in Attempt("int16x8", "minmax").obstacle("int8", True)
+    assert "float32 input and output only" in Attempt("int16x8", "minmax").obstacle("int8", True)
 
 
 def test_the_fastest_and_of_its_files_the_most_accurate() -> None:
@@ -62,7 +62,7 @@ def test_the_fastest_and_of_its_files_the_most_accurate() -> None:
 def test_the_verdict_says_how_the_file_was_made() -> None:
     equalised, learnt = replace(SQUARED, corrected="equalise"), replace(SQUARED, corrected=TRAINED)
     assert "int8 (ranges by mse, corrected by equalise) is" in verdict(FLOAT, (equalised,), equalised)
-    assert "int8 (ranges by mse, trained in 8 bits) is" in verdict(FLOAT, (learnt,), learnt)
+    assert "int8 (ranges by mse, trained in int8) is" in verdict(FLOAT, (learnt,), learnt)
 
 
 def test_what_breaks_the_budget_is_not_kept() -> None:

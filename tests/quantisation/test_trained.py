@@ -42,6 +42,6 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(shapes_gra
     out = tmp_path / "trained.tflite"
     with pytest.raises(UserError, match="give `images`"):
         slimseg.quantize(shapes_graph, out=out, images=None, scheme="auto", train_s=3600.0)
-    with pytest.raises(UserError, match="it is for int8"):
+    with pytest.raises(UserError, match="applies to int8 only"):
         slimseg.quantize(shapes_graph, out=out, images=tmp_path, scheme="float16", train_s=3600.0)
     assert not out.exists()

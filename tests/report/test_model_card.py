@@ -80,7 +80,7 @@ def test_one_row_for_every_file(tmp_path: Path) -> None:
 
 def test_input_and_output_of_every_file(tmp_path: Path) -> None:
     text = written(tmp_path, TFLITE, NCNN)
-    assert "`image`, uint8 1×256×320×3: the image's bytes, RGB; the normalisation is inside." in text
+    assert "`image`, uint8 1×256×320×3: the image's bytes, RGB; the file normalises them." in text
     assert "logit of each of 3 classes for every pixel, 128x160: the largest is the class" in text
     assert "real = (stored - 29) * 0.122" in text
     assert "`in0`, float32 3×256×320: (byte - 127) / 128, RGB." in text
@@ -177,7 +177,7 @@ def test_the_original_stands_beside_what_was_made_of_it(tmp_path: Path) -> None:
     assert row(text, "Budget")[1] == "met"
     assert row(text, "original")[1:] == ["31.0 MB", "61.8", "100.0%", "266 ms"]
     assert row(text, "slimmed")[1:] == ["931 kB", "61.2", "97.5%", "3.21 ms"]
-    assert "Every mIoU (percent) is of the same 101 images." in text
+    assert "Every mIoU (percent) is measured on the same 101 images." in text
     raw = json.loads((tmp_path / "model_card.json").read_text())["provenance"]
     assert raw["sources"][0]["sha256"] == "ab" * 32
     assert (raw["original"]["miou"], raw["budget_met"]) == (61.84, True)
@@ -186,5 +186,5 @@ def test_the_original_stands_beside_what_was_made_of_it(tmp_path: Path) -> None:
 def test_a_missed_budget_is_said_in_bold(tmp_path: Path) -> None:
     text = written(tmp_path, TFLITE, provenance=of_run(MISSED))
     assert row(text, "Budget")[1] == "**not met**"
-    assert "**The budget is not met: x. It was exported all the same" in text
+    assert "**The budget is not met: x. It was exported nevertheless" in text
     assert "mIoU drop missed: wanted at most 1 points of mIoU, got 14.10" in text

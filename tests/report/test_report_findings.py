@@ -84,7 +84,7 @@ def test_a_screen(diagnosis: Diagnosis) -> None:
     assert "2 sites, the largest" in text
     assert "or rank 2" in text
     assert "1 more site gains nothing" in text
-    assert "tried without gain: alignment" in text
+    assert "tried, but not faster: alignment" in text
     assert "at most" in text
     assert text.count("see separable by X, 2016") == 1  # not once for every site
     assert "note: the file was opened in a way" in text

@@ -24,7 +24,7 @@ def test_rows() -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "litert int8 probabilities at 512x512 12.3 ms 14.5 ms 7.43 MB as it is" in lines
     assert "mask at 512x512 10.0 ms 10.5 ms 676 kB 0.02%" in lines
-    assert "litert int8: give mask at 512x512: 10.5 ms" in text
+    assert "litert int8: use mask at 512x512: 10.5 ms" in text
     assert "ncnn, no mask: ncnn has no argmax." in text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80

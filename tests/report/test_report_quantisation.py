@@ -75,7 +75,7 @@ def test_what_fell_off_the_delegate(result: QuantisationResult) -> None:
     assert f"{len(result.islands)}× float PRELU" in text
     assert all(fallback.op in text for fallback in result.fallbacks)
     assert len(text.splitlines()) < 45
-    assert "runs on the delegate" in shown(replace(result, fallbacks=(), islands=()))
+    assert "All operators run on XNNPACK" in shown(replace(result, fallbacks=(), islands=()))
 
 
 def test_without_labels_and_a_missed_budget(result: QuantisationResult) -> None:
@@ -106,9 +106,9 @@ def test_corrected_and_mixed(result: QuantisationResult) -> None:
     text = shown(found)
     assert row(text, "int8, 2 float ✓").split()[4:6] == ["percentile", "equalise"]
     assert row(text, "int8, 2 float ✓").split()[-1] == "62.36"
-    assert "In float32, +0.31 ms against int8 throughout: stem, head" in text
+    assert "In float32, +0.31 ms compared with int8 for all layers: stem, head" in text
     assert row(text, "stem").split() == ["stem", "31.25", "in", "float32"]
-    assert "and 5 layers that suffer less" in text
+    assert "and 5 less sensitive layers" in text
     assert "layer13" not in text
     assert "Corrected" not in shown(result)
 

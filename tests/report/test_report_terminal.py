@@ -36,7 +36,7 @@ def test_a_measured_profile(full: Profile) -> None:
         assert wanted in text
     assert "Off XNNPACK: 5.97 ms, 49.5%" in text
     assert "in 2 pieces" in text
-    assert "100 float islands of PRELU between integers: 1.00 ms of conversions (8.3%)" in text
+    assert "100 float islands of PRELU between integers: 1.00 ms for conversions (8.3%)" in text
     assert "Every layer" not in text
 
 

@@ -91,7 +91,7 @@ def test_other_work_does_not_count(monkeypatch: pytest.MonkeyPatch, needs_ms: tu
     assert disturbed is not None
     assert disturbed.taken_share > 0.3
     assert disturbed.disturbed_share > 0.5
-    assert f"other work had {disturbed.taken_share:.0%} of the processor" in disturbed.said
+    assert f"other processes took {disturbed.taken_share:.0%} of the processor" in disturbed.said
 
 
 def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,5 +167,5 @@ def test_what_was_seen_adds_up() -> None:
     found = calm.together(None, both.disturbance(), drift=2.0)
     assert found is not None
     assert (found.taken_share, found.disturbed_share, found.drift) == (0.1, 0.1, 2.0)
-    assert "2.0 times as long" in found.said
+    assert "changed by a factor of 2.0" in found.said
     assert calm.together(None, None, drift=1.1) is None

@@ -117,9 +117,9 @@ def test_the_runtime_has_a_part_of_the_time(files: dict[str, Path]) -> None:
 
 def test_a_file_that_says_nothing_of_itself(files: dict[str, Path]) -> None:
     silent = replace(file.read(files["image"]), description=None)
-    with pytest.raises(ModelError, match="does not say what it wants and gives"):
+    with pytest.raises(ModelError, match="has no description of its input and output"):
         host.App(silent)
-    with pytest.raises(ModelError, match=r"takes \(1, 128, 160, 4\), not one"):
+    with pytest.raises(ModelError, match=r"has an input of shape \(1, 128, 160, 4\) instead of one"):
         host.App(replace(silent, inputs=(replace(silent.inputs[0], shape=(1, 128, 160, 4)),)), Description())
 
 

@@ -52,7 +52,7 @@ def test_layers_that_cannot_be_said_are_named_with_the_reason():
 def test_a_stated_refusal_is_told(tmp_path: Path):
     """Behind other layers: a network that ends in argmax is written up to its scores."""
     layers = nn.Sequential(nn.Conv2d(3, 4, 1), ops.ArgMax(), ops.Cast("float32"), ops.Unary("square"))
-    with pytest.raises(Unsupported, match=r"\(layer_1; ncnn's ArgMax gives one number"):
+    with pytest.raises(Unsupported, match=r"\(layer_1; ncnn's ArgMax outputs one number"):
         ncnn_writer.write(edit.trace(layers, (1, 3, 8, 8)), tmp_path)
 
 

@@ -529,7 +529,7 @@ def test_settings_belong_to_one_technique(technique: Technique):
     if technique.settings is not Settings:
         assert site != replace(site, settings=Settings())
         assert site.variant
-        with pytest.raises(Unsupported, match="no settings of"):
+        with pytest.raises(Unsupported, match="are not settings of"):
             technique.apply(built(first_graph(technique)), replace(site, settings=Foreign()))
 
 

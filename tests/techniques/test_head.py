@@ -39,7 +39,7 @@ def test_a_flattened_map_of_classes(steps):
 
 def test_one_flattened_channel_is_no_mask():
     graph = network(nn.Sigmoid(), ops.Reshape((1, 48)), classes=1)
-    with pytest.raises(Unsupported, match="one channel"):
+    with pytest.raises(Unsupported, match="one output channel"):
         with_output(graph, "mask")
     logits = with_output(graph, "logits")
     assert logits.shape(logits.output) == (1, 1, *SIZE)
@@ -56,5 +56,5 @@ def test_the_reduced_size_stands_on_the_late_resize():
     (reduced,) = [site for site in head.find(moved).sites if site.settings == REDUCED]
     result = head.apply(moved, reduced)
     assert result.shape(result.output) == (1, 3, *SIZE)
-    with pytest.raises(Unsupported, match="not the end"):
+    with pytest.raises(Unsupported, match="not the last layer of"):
         head.apply(graph, reduced)

@@ -34,13 +34,13 @@ def test_images_that_are_not_read_are_counted(tmp_path: Path) -> None:
     assert len(opened.train.images) + len(opened.val.images) == 3
     (note,) = opened.notes
     assert note.startswith("5 files (2 .heic, ")
-    assert "IMG_1.heic for one" in note
+    assert "for example IMG_1.heic" in note
 
 
 def test_a_folder_of_nothing_else_says_what_to_convert(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.heic").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"convert its 3 files \(3 \.heic; 0\.heic for one\) to PNG or JPEG"):
+    with pytest.raises(DataError, match=r"convert its 3 files \(3 \.heic; for example 0\.heic\) to PNG or JPEG"):
         data.open_folder(tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_a_pipe_among_images_is_told_at_once(tmp_path: Path) -> None:
 def test_two_images_of_one_name_are_refused(tmp_path: Path, other: str) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / other)
-    with pytest.raises(DataError, match="two images of one name"):
+    with pytest.raises(DataError, match="two images with the same name"):
         data.open_folder(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_two_masks_of_one_name_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     mask(tmp_path / "masks" / "a.png")
     mask(tmp_path / "masks" / "a.PNG")
-    with pytest.raises(DataError, match="two masks of one name"):
+    with pytest.raises(DataError, match="two masks with the same name"):
         data.open_folder(tmp_path)
 
 
@@ -86,14 +86,14 @@ def test_masks_without_images_are_counted(tmp_path: Path) -> None:
         mask(tmp_path / "masks" / f"{name}.png")
     (note,) = data.open_folder(tmp_path).notes
     assert note.startswith("2 masks")
-    assert "b.png for one" in note
+    assert "for example b.png" in note
 
 
 @pytest.mark.parametrize("there", ["a_mask.png", "a.jpg", "a.tif"])
 def test_a_mask_of_another_name_is_named(tmp_path: Path, there: str) -> None:
     picture(tmp_path / "images" / "a.jpg")
     mask(tmp_path / "masks" / there)
-    with pytest.raises(DataError, match=rf"no mask for a\.jpg, looked for as a\.png \(there is {there}\)"):
+    with pytest.raises(DataError, match=rf"no mask for a\.jpg, expected as a\.png \(there is {there}\)"):
         data.open_folder(tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_masks_in_a_folder_of_another_name_are_told(tmp_path: Path) -> None:
     opened = data.open_folder(tmp_path)
     assert not opened.labelled
     assert "labels in" in opened.notes[0]
-    assert "masks are looked for in" in opened.notes[0]
+    assert "masks belong in" in opened.notes[0]
 
 
 def test_images_further_down_are_pointed_at(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_names_of_classes_of_a_windows_editor(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes("\ufeffsky\r\nröad\r\n".encode())
     assert data.open_folder(tmp_path).classes == ("sky", "röad")
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\0")
-    with pytest.raises(DataError, match="no text file"):
+    with pytest.raises(DataError, match="is not a text file"):
         data.open_folder(tmp_path)
 
 
 def test_a_foreground_without_masks_is_a_mistake(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"`foreground` is about masks, and .* has none"):
+    with pytest.raises(DataError, match=r"`foreground` describes masks, and .* has none"):
         data.open_folder(tmp_path, 255)

@@ -96,7 +96,7 @@ def test_a_palette_of_black_and_white(tmp_path: Path, palette: list[int], indice
 
 def test_a_palette_of_greys_in_another_order_is_refused(tmp_path: Path) -> None:
     path = with_palette(tmp_path / "m.png", np.array([[0, 1, 2]], np.uint8), [2] * 3 + [0] * 3 + [1] * 3)
-    with pytest.raises(DataError, match=r"m\.png has a palette of greys that are not their indices"):
+    with pytest.raises(DataError, match=r"m\.png has a palette whose greys differ from their indices"):
         read_mask(path, 3)
 
 
@@ -200,7 +200,7 @@ def test_the_user_has_the_last_word(tmp_path: Path) -> None:
 
 def test_a_foreground_that_no_mask_has(tmp_path: Path) -> None:
     root = folder(tmp_path, BINARY, BINARY)
-    with pytest.raises(DataError, match=r"`foreground` 128 is in none of 2 masks of .*: they have 0, 255"):
+    with pytest.raises(DataError, match=r"`foreground` 128 is in none of 2 masks of .*: give one of 0, 255"):
         data.open_folder(root, 128)
 
 
@@ -208,7 +208,7 @@ def test_a_network_of_more_classes_does_not_fit_them(tmp_path: Path) -> None:
     root = folder(tmp_path, BINARY, BINARY)
     with pytest.raises(DataError, match=r"only the values 0 and 255.* the network has 21: .*`foreground` none"):
         data.check_split(data.open_folder(root).val, 21)
-    with pytest.raises(DataError, match=r"`foreground` 255 is for masks of two classes"):
+    with pytest.raises(DataError, match=r"`foreground` 255 is for two classes"):
         data.check_split(data.open_folder(root, "255").val, 21)
     data.check_split(data.open_folder(root, "none").val, 21)
 
@@ -219,7 +219,7 @@ def test_a_stray_value_beside_0_and_255_is_told(tmp_path: Path, monkeypatch: pyt
     root = folder(tmp_path, *(CLASSES if number == 7 else BINARY for number in range(20)))
     opened = data.open_folder(root)
     assert opened.val.meaning.foreground == 255
-    with pytest.raises(DataError, match=r"7\.png has the value 1, but other masks only 0 and 255"):
+    with pytest.raises(DataError, match=r"7\.png has the value 1, but other masks have only 0 and 255"):
         data.check_split(opened.val, 2)
 
 
@@ -262,7 +262,7 @@ def test_a_quarter_turn_tells_how_masks_lie(tmp_path: Path, stored: bool) -> Non
     assert np.array_equal(read(tmp_path), UPRIGHT)
     opened = data.open_folder(tmp_path)
     data.check_split(opened.val, 3)
-    assert opened.notes[0].endswith("turned with them" if stored else "taken as they are")
+    assert opened.notes[0].endswith("turned with them" if stored else "left unchanged")
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["as stored", "upright"])
@@ -277,7 +277,7 @@ def test_half_turns_follow_the_quarter_turns_of_their_folder(tmp_path: Path, sto
 def test_half_turns_alone_leave_masks_as_they_are(tmp_path: Path) -> None:
     pair(tmp_path, np.ascontiguousarray(UPRIGHT[::-1, ::-1]), 3, UPRIGHT)
     assert np.array_equal(read(tmp_path), UPRIGHT)
-    assert "a.png for one; their masks are taken as they are" in data.open_folder(tmp_path).notes[0]
+    assert "for example a.png; their masks are left unchanged" in data.open_folder(tmp_path).notes[0]
 
 
 def test_a_masks_own_exif_data_count(tmp_path: Path) -> None:

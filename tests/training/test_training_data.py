@@ -114,7 +114,7 @@ def test_a_colour_mask_is_refused(tmp_path: Path) -> None:
 
 def test_a_mask_of_another_size_names_both_sizes(tmp_path: Path) -> None:
     split = data.Split((picture(tmp_path / "a.jpg", (6, 8)),), (mask(tmp_path / "a.png", np.zeros((3, 4), np.uint8)),))
-    with pytest.raises(DataError, match=r"a\.png is 3x4, its image 6x8"):
+    with pytest.raises(DataError, match=r"a\.png is 3x4, but its image is 6x8"):
         data.read_pair(split, 0)
 
 
@@ -125,7 +125,7 @@ def test_all_masks_are_checked_before_the_work(labelled: Path) -> None:
     with pytest.raises(DataError, match=r"train2\.png has class 2, but there are 2 classes"):
         data.check_split(folder.train, 2)
     mask(labelled / "train" / "masks" / "train1.png", np.zeros((3, 4), np.uint8))
-    with pytest.raises(DataError, match=r"train1\.png is 3x4, its image 6x8"):
+    with pytest.raises(DataError, match=r"train1\.png is 3x4, but its image is 6x8"):
         data.check_split(folder.train, 3)
     (labelled / "train" / "images" / "train0.jpg").write_text("no image")
     with pytest.raises(DataError, match=r"train0\.jpg is not an image"):

@@ -13,7 +13,7 @@ from slimseg.cli.showing import exit_by_budget, progress, show
 
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for the result.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Of the scenes and of training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn scenes and of training.")] = 0,
     json: AsJson = False,
 ) -> None:
     """The main job on what ships inside: drawn street scenes and a small heavy network, offline, in minutes.

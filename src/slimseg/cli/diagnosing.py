@@ -24,7 +24,9 @@ def diagnose(
     channel_order: Order = None,
     output_kind: Kind = None,
     output: Output = None,
-    precision: Annotated[str | None, typer.Option(help="Price edits in float32 or int8. Default: the file's.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Time edits in this precision: float32 or int8. Default: the file's.")
+    ] = None,
     runtime: On = None,
     threads: Threads = 1,
     verbose: Verbose = False,

@@ -29,7 +29,7 @@ def evaluate(
     model: Model,
     data: Data,
     foreground: Foreground = None,
-    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    split: Annotated[str, typer.Option(help="Part of the folder to evaluate: val or train.")] = "val",
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,

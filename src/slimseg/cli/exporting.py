@@ -30,18 +30,23 @@ from slimseg.cli.showing import progress, show
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A model file, file.py:function, or the folder of a run of slim.", metavar="MODEL")
+        str,
+        typer.Argument(
+            help="A model file, file.py:function, or the folder of a finished run of slim.", metavar="MODEL"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the files and their model card.")],
     to: To = EVERYTHING,
     data: Annotated[
-        Path | None, typer.Option(help="Images, perhaps with masks, to compare on and to take int8 ranges from.")
+        Path | None, typer.Option(help="Images, with or without masks, for comparing outputs and for int8 calibration.")
     ] = None,
     foreground: Foreground = None,
-    head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Images to compare masks on.")] = 20,
+    head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: unchanged.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of images to compare masks on.")] = 20,
     coreml_sizes: CoreMLSizes = None,
-    licence: Annotated[str | None, typer.Option(help="Of the weights, in a sentence, for card and files.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights in one sentence, for the model card and the files.")
+    ] = None,
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,

@@ -80,7 +80,7 @@ def images(data: Path | None, foreground: str | None) -> Folder | None:
     """The folder of images, if there is one. Raises: UserError."""
     if data is None:
         if foreground is not None:
-            raise UserError("--foreground is about masks: give --data")
+            raise UserError("--foreground describes masks and needs a folder of them: give --data")
         return None
     from slimseg.training.data import open_folder
 
@@ -100,7 +100,7 @@ def size(text: str, option: str) -> tuple[int, int]:
     """Height and width in pixels. Raises: UserError."""
     height, _, width = text.strip().lower().partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise UserError(f"{option} {text!r} is no size: give HEIGHTxWIDTH, for example 256x320")
+        raise UserError(f"{option} {text!r} is not a size: give HEIGHTxWIDTH, for example 256x320")
     return int(height), int(width)
 
 
@@ -111,4 +111,4 @@ def numbers(option: str, text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"{option} {text!r} must be one number or three with commas between") from None
+        raise UserError(f"{option} {text!r} must be one number, or three separated by commas") from None

@@ -23,11 +23,15 @@ def profile(
     output: Output = None,
     runtime: On = None,
     threads: Threads = 1,
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="Profiled inferences.")] = 30,
-    top: Annotated[int, typer.Option(min=1, help="Layers to show.")] = 15,
-    statistics: Annotated[bool, typer.Option("--statistics", help="Every layer: first, average, min, max.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write every layer as a table, too.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Write one run for chrome://tracing or Perfetto, too.")] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Number of profiled inferences.")] = 30,
+    top: Annotated[int, typer.Option(min=1, help="Number of layers to show.")] = 15,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Show first, average, minimum and maximum time of every layer.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV table of every layer.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Also write a trace of one run for chrome://tracing or Perfetto.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Where the time goes, layer by layer, on a real runtime.

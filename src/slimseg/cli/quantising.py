@@ -30,24 +30,39 @@ _IO: dict[str, Literal["float32", "int8", "image"]] = {"float": "float32", "int8
 
 def quantize(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The .tflite to write.")],
+    out: Annotated[Path, typer.Option(help="Path of the .tflite file to write.")],
     data: Annotated[
         Path | None,
         typer.Option("--data", "--images", help="Folder with train/val x images/masks, or images alone."),
     ] = None,
     foreground: Foreground = None,
-    scheme: Annotated[str, typer.Option(help="float16, dynamic, weight-only, int8, int16x8, or auto.")] = "auto",
-    io: Annotated[str, typer.Option(help="What the file takes: float, int8, or uint8-image for RGB bytes.")] = "float",
-    ranges: Annotated[str, typer.Option(help="Of activations: mean, minmax, percentile, mse, or auto.")] = "auto",
-    correct: Annotated[str, typer.Option(help="Before int8: none, equalise, bias, both, or auto.")] = "auto",
-    keep_float: Annotated[
-        str, typer.Option(help="Layers left in float32 by int8: none, LAYER,LAYER, or auto for what the budget needs.")
+    scheme: Annotated[
+        str, typer.Option(help="Quantisation scheme: float16, dynamic, weight-only, int8, int16x8, or auto.")
     ] = "auto",
-    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="What each layer suffers from 8 bits.")] = False,
-    train: Annotated[str | None, typer.Option(help="Train in 8 bits that long, from the best int8 on: 10m.")] = None,
-    max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
-    max_size: Annotated[str | None, typer.Option(help="Of the file: 4MB, 900kB.")] = None,
-    calibration_images: Annotated[int, typer.Option(min=1, help="At most so many, spread over the folder.")] = 100,
+    io: Annotated[str, typer.Option(help="Input of the file: float, int8, or uint8-image for RGB bytes.")] = "float",
+    ranges: Annotated[
+        str, typer.Option(help="Ranges of activations: mean, minmax, percentile, mse, or auto.")
+    ] = "auto",
+    correct: Annotated[
+        str, typer.Option(help="Correction of weights for int8: none, equalise, bias, both, or auto.")
+    ] = "auto",
+    keep_float: Annotated[
+        str,
+        typer.Option(help="Layers that int8 leaves in float32: none, LAYER,LAYER, or auto: those the budget requires."),
+    ] = "auto",
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Measure how many pixels change if one layer alone is int8.")
+    ] = False,
+    train: Annotated[
+        str | None, typer.Option(help="Time for training in int8, starting from the best int8 file: 10m.")
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(help="Largest loss in points of mIoU; without labels, in percent of pixels changed.")
+    ] = 1.0,
+    max_size: Annotated[str | None, typer.Option(help="Largest size of the file: 4MB, 900kB.")] = None,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="Most images for calibration, spread over the folder.")
+    ] = 100,
     weights: Weights = None,
     input_size: Size = None,
     mean: Mean = None,

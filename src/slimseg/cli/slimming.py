@@ -38,18 +38,21 @@ if TYPE_CHECKING:
 
 def slim(
     model: Model,
-    out: Annotated[Path, typer.Option(help="New folder for the result, or that of a run that was stopped.")],
+    out: Annotated[Path, typer.Option(help="New folder for the result, or the folder of a run to resume.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with train/val x images/masks, or images alone; --needs nothing: none.")
+        Path | None,
+        typer.Option(help="Folder with train/val x images/masks, or images alone; not needed with --needs nothing."),
     ] = None,
     foreground: Foreground = None,
-    max_size: Annotated[str | None, typer.Option(help="Of the deployed file: 4MB, 900kB.")] = None,
-    min_speedup: Annotated[float | None, typer.Option(help="Over the float32 original.")] = None,
-    max_drop: Annotated[float, typer.Option(help="Points of mIoU; without labels, percent of pixels changed.")] = 1.0,
+    max_size: Annotated[str | None, typer.Option(help="Largest size of the deployed file: 4MB, 900kB.")] = None,
+    min_speedup: Annotated[float | None, typer.Option(help="Smallest speed-up over the float32 original.")] = None,
+    max_drop: Annotated[
+        float, typer.Option(help="Largest loss in points of mIoU; without labels, in percent of pixels changed.")
+    ] = 1.0,
     needs: Annotated[str, typer.Option(help="The most an edit may ask for: nothing, images or labels.")] = "labels",
-    time_limit: Annotated[str, typer.Option(help="45m, 90s, 1h.")] = "45m",
+    time_limit: Annotated[str, typer.Option(help="Time for the whole run: 45m, 90s, 1h.")] = "45m",
     runtime: On = None,
-    head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: as it is.")] = None,
+    head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: unchanged.")] = None,
     to: AlsoTo = None,
     weights: Weights = None,
     input_size: Size = None,
@@ -59,7 +62,7 @@ def slim(
     output_kind: Kind = None,
     output: Output = None,
     anyway: Anyway = False,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
@@ -97,7 +100,7 @@ def slim(
         if targets and (result.budget_met or anyway):
             exported = _exported(out, targets, folder, anyway)
         elif targets:
-            note("Not exported, as the result is outside its budget: slimseg export --anyway exports it all the same")
+            note("Not exported, because the result misses its budget: slimseg export --anyway exports it nevertheless")
     finally:  # a network that was slimmed is told of, too, where it could not be exported
         if json:
             print_json(replace(result, exported=exported))
@@ -112,5 +115,5 @@ def _exported(out: Path, targets: Sequence[Target], folder: Folder | None, anywa
     """The finished run in `out` as files for apps."""
     from slimseg.commands.export import export
 
-    with keeping(lambda: f"{out} holds the finished run: the same command goes on with its export."):
+    with keeping(lambda: f"{out} holds the finished run: the same command continues with its export."):
         return export(out, out=out / "export", to=targets, images=folder, anyway=anyway, progress=progress())

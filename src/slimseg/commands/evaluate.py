@@ -66,7 +66,9 @@ def evaluate(
     say_notes(folder, progress)
     part = folder.split(split)
     if part.masks is None:
-        raise DataError(f"{folder.path} has no masks: accuracy needs some, `slimseg slim` works without")
+        raise DataError(
+            f"{folder.path} has no masks to measure accuracy against: add masks (`slimseg slim` works without)"
+        )
     with scratch.folder() as work:
         if isinstance(model, Graph):
             chosen = registry.named(runtime or DEFAULT_RUNTIME)
@@ -83,7 +85,9 @@ def evaluate(
         names = means.classes or folder.classes
         seen = _seen(path, part, means, class_count_of(path, means, names), threads, progress)
     if not seen.confusion.matrix.any():
-        raise DataError(f"the masks of {folder.path} ({split}) are 255 in every pixel, so that nothing can be measured")
+        raise DataError(
+            f"every pixel of the {split} masks in {folder.path} is 255, which is ignored: give masks of class indices"
+        )
     scores, found = seen.confusion.scores(), seen.doubts(means, names)
     say_doubts(found, progress)
     return Evaluation(
@@ -108,7 +112,7 @@ def _described(path: Path) -> Description:
         return describe(path)
     said = registry.of(path).read(path).description
     if said is None:
-        raise ModelError(f"{path} does not say what it wants and gives: export it with slimseg")
+        raise ModelError(f"{path} has no description of its input and output: export it with slimseg")
     return said
 
 
@@ -131,7 +135,9 @@ def class_count_of(path: Path, description: Description, names: tuple[str, ...])
     if description.output_kind != "mask" and not is_mask:
         return max(2, channels)
     if len(names) < 2:
-        raise DataError(f"{path} gives a mask, which does not say how many classes there are: add a classes.txt")
+        raise DataError(
+            f"{path} outputs a mask, which does not show the number of classes: add a classes.txt to the images"
+        )
     return len(names)
 
 
@@ -294,7 +300,7 @@ class Evaluator:
         if count >= total:
             return
         self.judge = self._judge(self.folder.val.spread(count))
-        note = f"accuracy is judged on {count} of {total} images: `time_limit_s` leaves no time for all of them"
+        note = f"accuracy is measured on {count} of {total} images: `time_limit_s` leaves no time for all of them"
         self.progress.say(note)
         self.notes = (*self.notes, note)
 

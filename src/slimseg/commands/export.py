@@ -293,7 +293,7 @@ class _Job:
                 self.source.graph, sorted(runtimes), image, self.threads, ranges, progress=self.progress
             )
         except SlimsegError as error:
-            self.progress.say(f"  forms of the output were not timed: {error}")
+            self.progress.say(f"  the forms of the output were not timed: {error}")
             return ()
 
     def _picture(self, written: Written, compared: Parity) -> Path:
@@ -338,13 +338,13 @@ class _Job:
 def _departure(compared: Parity) -> str:
     """Why a float file is not delivered."""
     where = compared.departure
-    first = f": {where.layer} is the first layer that departs" if where else ""
-    return f"{compared.disagreement_percent:.2f}% of pixels are not as the network has them{first}"
+    first = f": {where.layer} is the first layer whose values differ" if where else ""
+    return f"{compared.disagreement_percent:.2f}% of pixels have another class than in the network{first}"
 
 
 def _measured(artefact: Artefact, compared: Parity) -> Artefact:
     agree, runtime = 100 - compared.disagreement_percent, registry.known(compared.runtime).brand
-    run = f"{runtime} runs it: {agree:.2f}% of the pixels of {compared.images} images are as the network's."
+    run = f"{runtime} runs it: {agree:.2f}% of the pixels of {compared.images} images have the network's class."
     return replace(
         artefact,
         miou=compared.miou,

@@ -120,13 +120,13 @@ def _check_place(out: Path, model: Graph | str | Path) -> None:
         OutputError: `out` is the model itself, a folder, not a `.tflite`, or in a folder that cannot be written.
     """
     if out.suffix != ".tflite":
-        raise OutputError(f"{out} would be a .tflite file: give it that ending")
+        raise OutputError(f"{out} does not end in .tflite, as the quantised file must: give it that ending")
     if out.is_dir():
         raise OutputError(f"{out} is a folder: give the name of a file")
     if not out.parent.is_dir():
-        raise OutputError(f"{out} cannot be written: there is no folder {out.parent}")
+        raise OutputError(f"{out} cannot be written: the folder {out.parent} does not exist, so create it first")
     if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out} cannot be written: {out.parent} does not allow it")
+        raise OutputError(f"{out} cannot be written: you have no permission to write to {out.parent}")
     own = model.source if isinstance(model, Graph) else Path(model)
     if out.exists() and own is not None and Path(own).exists() and out.samefile(own):
         raise OutputError(f"{out} is the model itself: give another name for the quantised file")
@@ -216,7 +216,7 @@ class _Job:
         left_out = () if self.bench.images is None else self.bench.images.left_out
         if left_out:
             self.notes.append(
-                f"{len(left_out)} images of a single colour were left out of calibration, {left_out[0]} for one"
+                f"{len(left_out)} images of a single colour were left out of calibration, for example {left_out[0]}"
             )
 
     def _try_schemes(self, attempts: Sequence[Attempt]) -> None:
@@ -252,7 +252,10 @@ class _Job:
         ]
         if not any(trial.path for trial in made):
             failures = (trial.failure for trial in made if trial.failure)
-            raise next(failures, UserError("none of the schemes can be had: give `images`, or `io` float"))
+            raise next(
+                failures,
+                UserError("no scheme can be applied without images and with this `io`: give `images`, or `io` float"),
+            )
         return made
 
     def _is_hopeless(self, row: QuantisedFile) -> bool:
@@ -276,7 +279,7 @@ class _Job:
             self.trials += corrections.tried(self.bench, graph, best.attempt, self.correct, self.baseline)
         except SlimsegError as error:
             if self.correct != AUTO:
-                raise UserError(f"`correct` {self.correct} cannot be done: {error}") from error
+                raise UserError(f"`correct` {self.correct} cannot be applied: {error}") from error
             self.notes.append(f"int8 was not corrected: {error}")
 
     def _try_mixed_precision(self) -> None:
@@ -291,7 +294,7 @@ class _Job:
             base = mixed_precision.ours(bench, best)
             self.sensitivities = mixed_precision.sensitivities(bench, base, best.attempt)
         except SlimsegError as error:
-            self.notes.append(f"layers were not looked at one by one: {error}")
+            self.notes.append(f"the sensitivity of single layers was not measured: {error}")
             return
         if needed:
             ranked, most = self.sensitivities, self.budget.max_drop
@@ -305,7 +308,7 @@ class _Job:
         try:
             self.trials += trained.tried(self.bench, self.course, self.bench.source.graph(), best)
         except SlimsegError as error:
-            raise UserError(f"`train_s` cannot be done: {error}") from error
+            raise UserError(f"the network cannot be trained in int8, which `train_s` asks for: {error}") from error
 
     def _result(self, out: Path) -> QuantisationResult:
         """The result; writes the best file to `out`."""

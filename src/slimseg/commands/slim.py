@@ -98,7 +98,7 @@ def slim(
     began = time.monotonic()
     budget = budget or Budget()
     if images is None and budget.needs != "nothing":
-        raise DataError(f"edits that need {budget.needs} need a folder of them: give `images`, or `needs` nothing")
+        raise DataError(f"`needs` {budget.needs} requires a folder of images: give `images`, or `needs` nothing")
     graph = model if isinstance(model, Graph) else load(model)
     _check_head(graph, budget)
     registry.named(budget.runtime)
@@ -117,7 +117,9 @@ def slim(
     prepared_s = time.monotonic() - began
     with run_folder.opened(Path(out), graph, asked) as run:
         if run.result is not None:
-            progress.say(f"{out} holds this very run already: here is its result, nothing is done again")
+            progress.say(
+                f"{out} already holds the finished run with these settings: its result is shown, and nothing runs again"
+            )
             return run.result
         with keeping(lambda: _kept(run, budget)):
             clock = TimePlan(run.journal.started - prepared_s, budget.time_limit_s)
@@ -147,7 +149,7 @@ def _kept(run: RunFolder, budget: Budget) -> str:
     entries = [name.partition(" ")[0] for name in run.journal.entries]
     parts = ["the baselines"] if entries else []
     if "untrained" in entries:
-        parts.append("what needs no training")
+        parts.append("the candidates without training")
     plans, legs = entries.count("plan"), entries.count("distilled")
     if plans:
         parts.append("the plan" if plans == 1 else f"{plans} plans")
@@ -159,7 +161,7 @@ def _kept(run: RunFolder, budget: Budget) -> str:
     if not parts:
         return f"Nothing of it is kept in {run.folder}: the same command starts over."
     listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return f"{run.folder} keeps {listed}: the same command goes on from there."
+    return f"{run.folder} keeps {listed}: the same command continues from there."
 
 
 def _is_bounded(budget: Budget) -> bool:
@@ -184,7 +186,7 @@ def _check_head(graph: Graph, budget: Budget) -> None:
     try:
         with_output(graph, budget.head or graph.description.output_kind)
     except Unsupported as error:
-        raise BudgetError(f"`head` {budget.head} cannot be had: {error}") from error
+        raise BudgetError(f"`head` {budget.head} is not possible: {error}") from error
 
 
 class _Job:
@@ -213,7 +215,7 @@ class _Job:
 
     def run(self) -> SlimResult:
         if self.journal.resumed:
-            self.progress.say(f"Going on with a run that was stopped after {self.journal.seconds:.0f} s")
+            self.progress.say(f"Continuing a run that was stopped after {self.journal.seconds:.0f} s")
         self._baselines()
         return self._proof(self._search(self._untrained()))
 
@@ -230,7 +232,7 @@ class _Job:
         if JUDGED not in self.journal:
             self.journal[JUDGED] = self.evaluator.judge.count
         for refusal in self.baselines.refusals:
-            self.progress.say(f"int8 makes this network no faster ({refusal.reason})")
+            self.progress.say(f"int8 does not make this network faster ({refusal.reason})")
 
     def _untrained(self) -> list[Candidate]:
         self.progress.say("Without training: exact edits, int8, both, a smaller input")
@@ -329,7 +331,7 @@ class _Job:
             recovery.recalibrate()
             yield self._deployed(plan, student, f"{number}", "planned, not trained", trained=False)
             return
-        self.progress.say("Recover: new blocks mimic the old ones, then the whole is distilled")
+        self.progress.say("Recover: new blocks mimic the old ones, then the whole network is distilled")
         steps = self._learnt(f"mimicked {number}", student, partial(recovery.mimic_blocks, until))
         for leg in range(LEGS if _is_bounded(self.budget) else 1):
             if leg and time.monotonic() >= until:
@@ -393,7 +395,7 @@ class _Job:
 
     def _trained_in_8_bits(self, candidate: Candidate, seconds: float, name: str) -> Iterator[Candidate]:
         """The candidate after quantisation-aware training with the original as teacher; none if it is unsupported."""
-        self.progress.say("Quantise: int8 costs accuracy, so that the network is trained in it")
+        self.progress.say("Quantise: int8 costs accuracy, so the network is trained in int8")
         with_labels = self.budget.allows("labels") and self.folder.train.masks is not None
         size = candidate.graph.input_size
         teacher = self.graph if self._sees_more(size) else edit.at_input_size(self.graph, size)

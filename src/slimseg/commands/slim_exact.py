@@ -130,7 +130,7 @@ class _Exact:
             return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", plan.refusals)
         anew = self._start != self.source
         if self.asked is self.original and not ((plan.edits or anew) and self._faster(path)):
-            return self._unchanged("no edit makes the whole faster than the file is already", plan.refusals)
+            return self._unchanged("no edit makes the whole network faster than the original file", plan.refusals)
         writing = self._time([self.source, self._start], WRITING_SECONDS, self._share(PLACES_SHARE)) if anew else None
         return _Deployed(path, plan, difference, writing)
 
@@ -171,13 +171,13 @@ class _Exact:
     def _in_8_bits(self, own: Path) -> str:
         """Why exact edits cannot be made in a quantised file; empty if the file is not quantised."""
         if self.runtime.precision(own) == "int8":
-            return "it computes in int8, and new layers need ranges"
+            return "it computes in int8, and new layers need quantisation ranges"
         if "int" in self.runtime.weights(own):
-            return "its weights are in 8 bits, and new layers would have theirs in 32"
+            return "its weights have 8 bits, and those of new layers would have 32"
         return ""
 
     def _unchanged(self, reason: str, refusals: tuple[Refusal, ...] = ()) -> _Deployed:
-        self.progress.say(f"Left as it is: {reason}")
+        self.progress.say(f"The file is left unchanged: {reason}")
         refused = (*refusals, Refusal("all edits", "all", reason))
         return _Deployed(self.source, Plan(self.original, (), refused), 0.0)
 
@@ -185,7 +185,7 @@ class _Exact:
         if reason := same_kind(before, after):
             return reason
         if before.shape(before.output) != after.shape(after.output):
-            return f"it would give {after.shape(after.output)} instead of {before.shape(before.output)}"
+            return f"its output would have shape {after.shape(after.output)} instead of {before.shape(before.output)}"
         difference = same_outputs.of_graphs(before, after, self.images)
         return f"outputs would differ by {difference:.1e}" if difference > TOLERANCE / 2 else None
 
@@ -274,7 +274,7 @@ def _applied(found: _Deployed, timed: Steady) -> tuple[AppliedEdit, ...]:
                 needs="nothing",
                 predicted_saving_ms=pace * found.writing.savings_ms[0],
                 realised_saving_ms=timed.savings_ms[0],
-                reason="scales and shifts folded into the layers before them, activations and pads fused",
+                reason="scales and shifts folded into the layers before them, activations and padding fused",
                 realised_error_ms=errors_ms[0] if errors_ms else None,
             ),
         )

@@ -81,8 +81,8 @@ def _quicker(system: str, usual: tuple[Artefact, float], other: tuple[Artefact, 
     own_brand, its_brand = (registry.EXPORTERS[each.target].brand for each in (own, its))
     told = f"`{own.files[0]}` took {own_ms:.2f} ms and `{its.files[0]}` {its_ms:.2f} ms"
     if own_ms > CLEARLY * its_ms:
-        advice = "time both on the phone, its processor is another"
+        advice = "time both on the phone, whose processor differs"
         return f"{system}: {its_brand} ({told} in one run on this computer); {advice}."
-    why = "MediaPipe Tasks takes its file as it is" if own.for_mediapipe else "it needs less code around it"
-    closer = "they are about as fast" if its_ms < CLEARLY * own_ms else f"{own_brand} was faster"
+    why = "MediaPipe Tasks runs its file without changes" if own.for_mediapipe else "it needs less code around it"
+    closer = "both are about equally fast" if its_ms < CLEARLY * own_ms else f"{own_brand} was faster"
     return f"{system}: {own_brand} ({told} in one run on this computer: {closer}, and {why})."

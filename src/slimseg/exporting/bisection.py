@@ -50,7 +50,9 @@ def first_departure(graph: Graph, path: Path, image: Pixels, tolerance: float = 
     names, values = _of_file(folded, path, image)
     shared = [node.name for node in folded.layers() if node.name in names]
     if not shared:
-        raise Unsupported(f"{path} shares no layer's name with {graph.name}")
+        raise Unsupported(
+            f"{path} and {graph.name} have no layer name in common: give a file that was written from this network"
+        )
     truth = _of_graph(folded, image, set(shared))
     before, found = "", values(shared)
     for name in shared:

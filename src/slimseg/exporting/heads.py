@@ -83,7 +83,7 @@ def stated(target: str) -> str:
     """
     known = {name: each.on_outputs for name, each in registry.EXPORTERS.items() if each.on_outputs}
     if target not in known:
-        raise UserError(f"nothing is stated of the output on {target!r}, only of {', '.join(known)}: measure it")
+        raise UserError(f"no advice about the output is stored for {target!r}, only for {', '.join(known)}: measure it")
     return known[target]
 
 
@@ -101,7 +101,7 @@ def _deployments(runtimes: Sequence[str], in_int8: bool) -> list[Deployment]:
     """For each runtime its deployment in float, and in int8 if that is asked for and the runtime has it."""
     unknown = [name for name in runtimes if name not in registry.RUNTIMES]
     if unknown:
-        raise UserError(f"the output's forms are measured on {' and '.join(registry.RUNTIMES)}, not on {unknown[0]!r}")
+        raise UserError(f"forms of the output are measured on {' and '.join(registry.RUNTIMES)}, not on {unknown[0]!r}")
     found = [registry.named(name) for name in runtimes]
     precisions = [
         [each.float_precision, *(["int8"] if in_int8 and "int8" in each.precisions else [])] for each in found

@@ -83,7 +83,7 @@ class Place:
             return f"All files are in {self.folder}."
         if self._was_new:
             return f"Nothing was written to {self.folder}: the same command starts over."
-        return f"{self.folder} is as it was: the same command starts over."
+        return f"{self.folder} is unchanged: the same command starts over."
 
     def leave(self) -> None:
         """Finish a delivery that an error or Ctrl-C interrupted, and remove files that are not delivered."""

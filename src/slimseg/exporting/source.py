@@ -57,7 +57,7 @@ def open_source(model: Graph | str | Path, head: OutputKind | None = None, anywa
     source = _opened(model)
     if source.run is not None and not (source.provenance.budget_met or anyway):
         missed = wording.missed(source.provenance.budget)
-        raise UserError(f"{source.run} is outside its budget ({missed}): give `anyway` to export it all the same")
+        raise UserError(f"{source.run} did not meet its budget ({missed}): give `anyway` to export it nevertheless")
     return _with_head(source, head)
 
 
@@ -101,4 +101,4 @@ def _with_head(source: Source, head: OutputKind | None) -> Source:
     try:
         return replace(source, graph=with_output(source.graph, head), files={})
     except Unsupported as error:
-        raise UserError(f"`head` {head} cannot be had: {error}") from error
+        raise UserError(f"`head` {head} is not possible: {error}") from error

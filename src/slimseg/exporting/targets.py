@@ -32,7 +32,7 @@ def parse(text: str) -> tuple[Target, ...]:
     """
     targets = tuple(_target(part.strip().lower()) for part in text.split(",") if part.strip())
     if not targets:
-        raise UserError(f"`to` {text!r} names nothing to export: give some of {', '.join(registry.EXPORTERS)}")
+        raise UserError(f"`to` {text!r} names no target: give one or more of {', '.join(registry.EXPORTERS)}")
     twice = [str(target) for target in targets if targets.count(target) > 1]
     if twice:
         raise UserError(f"`to` names {twice[0]} twice")
@@ -43,7 +43,7 @@ def _target(text: str) -> Target:
     name, _, form = text.partition(":")
     exporter = registry.EXPORTERS.get(name)
     if exporter is None:
-        raise UserError(f"`to` {text}: there is no such target: give some of {', '.join(registry.EXPORTERS)}")
+        raise UserError(f"`to` {text}: there is no such target: give one or more of {', '.join(registry.EXPORTERS)}")
     if form and form not in exporter.forms:
         raise UserError(f"`to` {text}: {name} has no form {form!r}: give one of {', '.join(exporter.forms)}")
     return Target(name, form)

@@ -173,7 +173,7 @@ def _open(
     path = Path(model)
     if opens(path):
         if weights is not None:
-            raise ModelError(f"{model} has its weights inside: leave `weights` out")
+            raise ModelError(f"{model} contains its weights: leave `weights` out")
         return _open_file(path, None if input_size is None else _checked(input_size), output), path
     if ":" in model and not path.exists():
         if input_size is None:
@@ -188,7 +188,7 @@ def _open(
             f"{model} holds weights without a network: give file.py:function that builds it, and `weights` {model}"
         )
     known = ", ".join(FILES)
-    raise ModelError(f"{model} is no model that slimseg opens: give a model file ({known}) or file.py:function")
+    raise ModelError(f"{model} is not a model that slimseg can open: give a model file ({known}) or file.py:function")
 
 
 def _origins(model: str, weights: str | Path | None) -> tuple[Origin, ...]:
@@ -216,7 +216,7 @@ def _open_file(path: Path, input_size: tuple[int, int] | None, output: str | int
         raise ModelError(str(error)) from error
     except Exception as error:  # readers raise ModelError for what they expect; any other error means a damaged file
         raise ModelError(
-            f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)}): export it again"
+            f"{path} is damaged, or holds a network that slimseg cannot rebuild ({one_line(error)}): export it again"
         ) from error
 
 

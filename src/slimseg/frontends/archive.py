@@ -51,7 +51,7 @@ def read_program(path: Path) -> tuple[Program, Description | None]:
             f"{path} is damaged or not a .pt2 archive: export the model again with torch.export.save"
         ) from error
     except KeyError as error:
-        raise ModelError(f"{path} lacks {one_line(error)}: export the model again") from error
+        raise ModelError(f"{path} is damaged, as it lacks {one_line(error)}: export the model again") from error
     except Exception as error:  # zlib, json and torch raise many kinds of errors for damaged content
         raise ModelError(f"{path} is damaged ({one_line(error)}): export the model again") from error
 
@@ -62,7 +62,7 @@ def _read(path: Path) -> tuple[Program, Description | None]:
         if _MODEL not in entries:
             raise ModelError(f"{path} holds no model in torch's .pt2 layout: export it again with torch.export.save")
         if entries.read("byteorder").strip() != b"little":
-            raise ModelError(f"{path} was written on a machine of another byte order: export it on this one")
+            raise ModelError(f"{path} was written on a machine with another byte order: export it on this machine")
         program = json_of(entries.read(_MODEL), path, "program")
         stored = [(folder, *each) for folder in _CONFIGS for each in _stored(entries, folder)]
         used = _used(program)
@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[Program, Description | None]:
 
 
 def _notes(converted: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f"its weights are {dtype}: it is opened in float32" for dtype in sorted(converted))
+    return tuple(f"its weights are {dtype}, and it is opened in float32" for dtype in sorted(converted))
 
 
 def _used(program: Any) -> set[str]:

@@ -36,7 +36,9 @@ class Entries:
         infos = [info for info in self.archive.infolist() if not info.is_dir()]
         self.infos = {info.filename.partition("/")[2]: info for info in infos}
         if len(self.infos) != len(infos):
-            raise ModelError(f"{path} holds two entries of one name: export the model again with torch.export.save")
+            raise ModelError(
+                f"{path} holds two entries with the same name: export the model again with torch.export.save"
+            )
         _require_apart(path, infos)
 
     def __contains__(self, name: str) -> bool:
@@ -52,7 +54,9 @@ class Entries:
             raise ModelError(f"{self.path} holds no {name}: export it again with torch.export.save")
         self.read_bytes += self.infos[name].file_size
         if self.read_bytes > COMPRESSION * self.size + SLACK_BYTES:
-            raise ModelError(f"{self.path} unpacks to over {self.read_bytes >> 20} MB at {name}: refused")
+            raise ModelError(
+                f"{self.path} unpacks to over {self.read_bytes >> 20} MB at {name}, more than a network needs: refused"
+            )
         return self.archive.read(self.infos[name])
 
 
@@ -61,7 +65,7 @@ def _require_apart(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     for info, following in pairwise(ordered):
         end = info.header_offset + _LOCAL_HEADER_BYTES + len(info.filename.encode()) + info.compress_size
         if end > following.header_offset:
-            raise ModelError(f"{path} holds entries that lie over each other: export the model again")
+            raise ModelError(f"{path} holds entries that overlap: export the model again")
 
 
 def require_modest(path: Path) -> None:
@@ -75,7 +79,7 @@ def require_modest(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > COMPRESSION * path.stat().st_size + SLACK_BYTES:
-        raise ModelError(f"{path} unpacks to {unpacked >> 20} MB: refused")
+        raise ModelError(f"{path} unpacks to {unpacked >> 20} MB, more than a network needs: refused")
 
 
 def json_of(data: bytes, source: object, what: str) -> Any:

@@ -45,7 +45,7 @@ def choose(outputs: Sequence[Output], wanted: str | int | None = None) -> tuple[
     index = max(range(len(outputs)), key=lambda each: (*_rank(outputs[each]), -each))
     if len(outputs) == 1:
         return index, None
-    return index, f"it has {len(outputs)} outputs ({listed}): {names[index]} is used, `output` NAME takes another"
+    return index, f"it has {len(outputs)} outputs ({listed}): {names[index]} is used, `output` NAME selects another"
 
 
 def _wanted(names: Sequence[str], wanted: str) -> int | None:

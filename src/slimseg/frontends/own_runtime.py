@@ -45,7 +45,9 @@ def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
         return Program(source, is_half)
     if suffix == ".tflite":
         if graph.source is None:
-            raise Unsupported("the file's input or output is of another size or layout than the network's here")
+            raise Unsupported(
+                "the size or layout of the file's input or output differs from that of the opened network"
+            )
         return LiteRT(source, is_half)
     runtime, package = (Onnx, "onnxruntime") if suffix == ".onnx" else (Keras, "keras")
     if find_spec(package) is None:

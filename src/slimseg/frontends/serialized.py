@@ -92,10 +92,10 @@ class _Reader:
             elif kind == "user_input" and "as_tensor" in content["arg"]:
                 images.append(str(content["arg"]["as_tensor"]["name"]))
             elif kind not in ("user_input", "constant_input"):  # other inputs: numbers that the program contains
-                raise self._refusal(f"takes an input that is no tensor ({short(kind)}): export plain tensor code")
+                raise self._refusal(f"takes an input that is not a tensor ({short(kind)}): export plain tensor code")
         if len(images) != 1:
             names = ", ".join(map(short, images)) or "none"
-            raise self._refusal(f"takes {len(images)} inputs ({names}), not one image: export a network of one")
+            raise self._refusal(f"takes {len(images)} inputs ({names}), not one image: export a network with one input")
         return self._image(images[0])
 
     def _parameter(self, kind: str, content: Any) -> None:
@@ -118,7 +118,7 @@ class _Reader:
         if len(shape) != 4 or shape[0] != 1:
             raise self._refusal(f"{said}, not one image: export it for (1, channels, height, width)")
         if not all(1 <= side <= 8192 for side in shape):
-            raise self._refusal(f"{said}: sides are between 1 and 8192 pixels")
+            raise self._refusal(f"{said}: export it with sides from 1 to 8192 pixels")
         dtype = DTYPES.get(meta["dtype"])
         if dtype is not torch.float32:
             raise self._refusal(f"{said} and of {dtype or 'an unknown type'}: export it so that it takes float32")
@@ -161,7 +161,9 @@ class _Reader:
         if drawing is not None and given.get(drawing):
             raise self._refusal(f"draws random numbers at {label}, as in training: call .eval() before exporting it")
         if name in ("batch_norm", "native_batch_norm") and given.get("training") and given.get("running_mean"):
-            raise self._refusal(f"normalises by the batch at {label}, as in training: call .eval() before exporting it")
+            raise self._refusal(
+                f"normalises by batch statistics at {label}, as in training: call .eval() before exporting it"
+            )
         if permitted.writes(found) and given.get(found._schema.arguments[0].name) in self.parameters:
             raise self._refusal(f"changes its own weights at {label}: call .eval() before exporting it")
 
@@ -180,7 +182,7 @@ class _Reader:
             raise self._refusal(said) from error
         if bytes_of(value) > LARGEST_VALUE_BYTES:
             raise self._refusal(
-                f"needs {bytes_of(value) / 1e9:.1f} GB for one image by the layer {label}: use a smaller input"
+                f"needs {bytes_of(value) / 1e9:.1f} GB of memory for one image at layer {label}: use a smaller input"
             )
         node.meta["operations"] = effort.operations
         if all(source in self.fixed for source in sources):
@@ -201,7 +203,7 @@ class _Reader:
         length = args[0].shape[dim] if type(dim) is int and -args[0].ndim <= dim < args[0].ndim else 0
         if len(outputs) != 1 or count(length, size) != len(outputs[0].get("as_tensors", ())):
             raise self._refusal(
-                f"has a layer that gives another number of parts than is used ({label}): export it again"
+                f"has a layer that outputs another number of parts than is used ({label}): export it again"
             )
 
     def _results(self, node: fx.Node, value: Any, outputs: Any) -> None:
@@ -221,7 +223,7 @@ class _Reader:
 
     def _define(self, name: str, node: fx.Node, value: Tensor) -> None:
         if name in self.values:
-            raise self._refusal(f"has two values of the name {short(name)}: export it again")
+            raise self._refusal(f"has two values with the name {short(name)}: export it again")
         self.values[name] = node
         node.name = self.graph._graph_namespace.create_name(node_name(name), None)
         node.meta["val"] = value
@@ -254,13 +256,13 @@ class _Reader:
             return torch.strided
         if kind == "as_device":
             return torch.device("cpu")
-        said = f"gives an operator {short(kind)}, which is neither tensor nor number"
+        said = f"passes an operator {short(kind)}, which is neither a tensor nor a number"
         raise self._refusal(f"{said}: export plain tensor code")
 
     def _value(self, reference: Any) -> fx.Node:
         name = str(reference["name"])
         if name not in self.values:
-            raise self._refusal(f"uses the value {short(name)} before there is one: export it again")
+            raise self._refusal(f"uses the value {short(name)} before it is computed: export it again")
         return self.values[name]
 
     # --- outputs

@@ -47,7 +47,7 @@ def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
         return
     graph.own_runtime = own
     if demand.is_heavy or demand.macs > MOST_WORK:
-        graph.source_check = SourceCheck(reason="it takes too much time or memory to run twice while it is opened")
+        graph.source_check = SourceCheck(reason="it needs too much time or memory to run twice while it is opened")
     else:
         graph.source_check = check(graph, own, [_noise(graph)])
 
@@ -77,10 +77,10 @@ def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceChec
             with torch.no_grad():
                 compared = _nearest(graph(image), outputs, image)
             if compared is None:
-                return SourceCheck(reason=f"{own.name} gives no output of the shape {graph.shape(graph.output)}")
+                return SourceCheck(reason=f"{own.name} has no output of shape {graph.shape(graph.output)}")
             if compared.departs(graph, own.is_half) and not graph.is_quantised:
                 if not _repeats(own, image, outputs):
-                    return SourceCheck(reason="it gives other outputs each time")
+                    return SourceCheck(reason="its outputs differ from run to run")
                 _refuse(graph, own, compared)
             found.append(compared)
     except ModelError:
@@ -148,7 +148,7 @@ def _repeats(own: OwnRuntime, image: Tensor, outputs: list[Array]) -> bool:
 
 def _refuse(graph: Graph, own: OwnRuntime, compared: _Compared) -> None:
     raise ModelError(
-        f"{graph.name} opens, but gives other outputs than {own.name} does (by up to "
+        f"{graph.name} opens, but its outputs differ from those of {own.name} (by up to "
         f"{100 * compared.relative_difference:.1f}% of the largest value, and another class for "
         f"{compared.differing_percent:.1f}% of the pixels): slimseg misreads one of its layers; please report it"
     )

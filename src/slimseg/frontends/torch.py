@@ -97,7 +97,9 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
         said = str(error)
         raise ModelError(said if path.name in said else f"{path}: {said}") from error
     except Exception as error:  # a damaged archive can hold any nonsense that still parses
-        raise ModelError(f"{path} holds no network that can be rebuilt ({one_line(error)}): export it again") from error
+        raise ModelError(
+            f"{path} holds a network that slimseg cannot rebuild ({one_line(error)}): export it again"
+        ) from error
 
 
 def canonical(traced: Program, description: Description | None, name: str, output: str | int | None = None) -> Graph:
@@ -124,7 +126,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
     rank = len(graph.shape(graph.output))
     if rank not in (3, 4) and description is None:  # slimseg's own files describe their output
         raise ModelError(
-            f"{name} gives a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes"
+            f"{name} returns a tensor of {rank} dimensions, not a (1, classes, height, width) map of classes"
         )
     return graph
 

@@ -43,7 +43,7 @@ class Work:
         self._computed_left -= sum(counts)
         if self._computed_left < 0:
             raise ModelError(
-                f"{self._subject}works out more constants than any network has weights: export it again, simplified"
+                f"{self._subject}computes more constants than any network has weights: simplify it and export it again"
             )
 
     def store(self, layer: nn.Module) -> None:
@@ -54,7 +54,7 @@ class Work:
         """
         self._stored_left -= sum(value.numel() for value in (*layer.parameters(), *layer.buffers()))
         if self._stored_left < 0:
-            raise ModelError(f"{self._subject}describes layers of many times its own size: refused")
+            raise ModelError(f"{self._subject}describes layers many times larger than the file: refused")
 
 
 def broadcast_count(shapes: Sequence[tuple[int, ...]]) -> int:

@@ -50,7 +50,7 @@ class _Tracer(ChannelTracer):
 
     def unknown(self, node: fx.Node, layer: nn.Module | None) -> Channels:
         for source in node.all_input_nodes:
-            reason = f"its channels go on to {node.name}, {_kind(node, layer)}, which they would change"
+            reason = f"its channels are read by {node.name}, {_kind(node, layer)}, which would have to change"
             self.fix(self.values[source], reason)
         # One number is enough for channels that all stay: a flattened mask would have one for each pixel.
         stays = self.fix(self.new(1), f"its channels are tied to those of {node.name}, {_kind(node, layer)}")
@@ -59,4 +59,4 @@ class _Tracer(ChannelTracer):
 
 def _kind(node: fx.Node, layer: nn.Module | None) -> str:
     kinds = {"placeholder": "the input", "output": "the result", "get_attr": "a constant"}
-    return type(layer).__name__ if layer is not None else kinds.get(node.op, "an operation that is not known")
+    return type(layer).__name__ if layer is not None else kinds.get(node.op, "an unknown operation")

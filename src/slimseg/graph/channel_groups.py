@@ -171,13 +171,13 @@ def _uneven(followed: Flow, root: str, producers: Sequence[str], outputs: _Place
     """Why the group's channels do not correspond one to one, if they do not."""
     count = len(followed.made[root])
     if len(set(followed.made[root])) < count:
-        return "some of its channels are tied to others of its own"
+        return "some of its channels are tied to each other"
     for name in producers:
         if set(followed.made[name]) != set(followed.made[root]):
             return f"only some of its channels are tied to those of {name}"
     several = [name for name, value in outputs.items() if value is None or len(value) != count]
     several += [name for name, value in inputs.items() if value is None]
-    return f"{several[0]} has some of its channels several times" if several else None
+    return f"{several[0]} contains some of its channels several times" if several else None
 
 
 def _positions(channels: Channels, value: Channels) -> tuple[int, ...] | None:
@@ -205,7 +205,7 @@ def _cut(graph: Graph, name: str, rule_of: Callable[[Operator], CutRule | None],
     operator = operator_of(layer)
     rule = rule_of(operator) if operator is not None else None
     if rule is None:
-        raise Unsupported(f"{name} cannot lose channels: no rule takes them out of {type(layer).__name__}")
+        raise Unsupported(f"{name} cannot lose channels: slimseg cannot remove them from {type(layer).__name__}")
     rule(layer, dropped)
 
 

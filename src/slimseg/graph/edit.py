@@ -78,7 +78,7 @@ def replace(graph: Graph, sources: Sequence[str], target: str, block: nn.Module)
     _rename(result, new, target)
     result.refresh()
     if result.shape(new) != graph.shape(graph.node(target)):
-        raise GraphError(f"{target} would give {result.shape(new)} where it gave {graph.shape(graph.node(target))}")
+        raise GraphError(f"{target} would have shape {result.shape(new)} instead of {graph.shape(graph.node(target))}")
     return result
 
 

@@ -50,7 +50,7 @@ class Graph:
         self.weights: Weights = "float32"  # the precision of the weights in the file; in memory they are float32
         self.is_quantised = False  # whether it was opened from a quantised file; its weights are then dequantised
         self.own_runtime: OwnRuntime | None = None  # runs the source that it was opened from; None if nothing can
-        self.source_check = SourceCheck(reason="it was not opened from a file or module, or without verify")
+        self.source_check = SourceCheck(reason="it was not opened from a file or module, or was opened without verify")
         self.guess = ""  # where its preprocessing was guessed from; empty if the user or the file gave it
         self.notes: tuple[str, ...] = ()  # what the user should know about how it was opened
         # By node name, (channels,): how much each output channel matters, measured on images; only measured nodes.
@@ -150,13 +150,13 @@ class Graph:
         try:
             self.module.graph.lint()
         except RuntimeError as error:
-            raise GraphError(f"graph {self.name} is not legal: {str(error).splitlines()[0]}") from error
+            raise GraphError(f"graph {self.name} is not valid: {str(error).splitlines()[0]}") from error
         self.module.recompile()
         self.module.eval()
         propagation.propagate(self.module, self.input_shape)
         problems = invariants.violations(self.module)
         if problems:
-            raise GraphError(f"graph {self.name} is not legal: {'; '.join(problems)}")
+            raise GraphError(f"graph {self.name} is not valid: {'; '.join(problems)}")
 
 
 def only_consumer(node: fx.Node) -> fx.Node | None:

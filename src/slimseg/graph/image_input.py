@@ -69,7 +69,7 @@ def _normalisation(graph: Graph) -> tuple[fx.Node, _Normalisation]:
     while (reader := only_consumer(node)) is not None and (constants := scale_and_shift(graph, reader)) is not None:
         scale, shift = (value.double() for value in constants)
         if not bool(scale.all()):
-            raise Unsupported(f"{reader.name} multiplies a channel of the image by zero: take it out of the network")
+            raise Unsupported(f"{reader.name} multiplies a channel of the image by zero: remove it from the network")
         mean = mean - shift / (scale * gain)
         gain = gain * scale
         node = reader
@@ -86,7 +86,7 @@ def _check(graph: Graph, node: fx.Node) -> None:
     layer = graph.layer_as(node, nn.Conv2d)
     if layer is None or layer.groups != 1:
         raise Unsupported(
-            f"the normalisation cannot be folded into {node.name}, which reads the image and is no plain convolution: "
+            f"the normalisation cannot be folded into {node.name}, which reads the image but is no plain convolution: "
             "keep the float input"
         )
 

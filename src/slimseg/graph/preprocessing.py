@@ -42,9 +42,9 @@ class Preprocessing:
         means = _three("mean", 0.0 if mean is None else mean)
         stds = _three("std", 255.0 if std is None else std)
         if not all(math.isfinite(value) for value in means):
-            raise ModelError(f"mean {means} must be a finite number in every channel")
+            raise ModelError(f"mean {means} is not a finite number in every channel: give finite numbers")
         if not all(math.isfinite(value) and value > 0 for value in stds):
-            raise ModelError(f"std {stds} must be positive and finite in every channel")
+            raise ModelError(f"std {stds} is not positive and finite in every channel: give positive numbers")
         return cls(means, stds, channel_order)  # type: ignore[arg-type]
 
     @property
@@ -84,14 +84,15 @@ def in_bytes(
     means, stds = (None if mean is None else checked.mean), (None if std is None else checked.std)
     if stds and max(stds) < _LEAST_STD:
         raise ModelError(
-            f"std {_said(stds)} would divide bytes: give its inverse, {_said([1 / each for each in stds])}"
+            f"std {_said(stds)} looks like a factor, but bytes are divided by std: give its inverse, "
+            f"{_said([1 / each for each in stds])}"
         )
     mean_in_unit = bool(means and any(means) and max(map(abs, means)) <= 1)
     mean_in_bytes = bool(means and max(map(abs, means)) > 1)
     std_in_unit = bool(stds and max(stds) <= 1 and (min(stds) < 1 or mean_in_unit))
     if (std_in_unit and mean_in_bytes) or (mean_in_unit and stds and not std_in_unit and set(stds) != {BYTE}):
         raise ModelError(
-            f"mean {_said(checked.mean)} and std {_said(checked.std)} are not in one unit: give both in bytes (0-255), "
+            f"mean {_said(checked.mean)} and std {_said(checked.std)} differ in unit: give both in bytes (0-255), "
             "where input = (byte - mean) / std, or both for images in [0, 1]"
         )
     if not (mean_in_unit or std_in_unit):
@@ -99,11 +100,11 @@ def in_bytes(
         return (
             means,
             stds,
-            "std 1: the network is given bytes 0-255 as they are; for [0, 1] give std 255" if raw else "",
+            "std 1: the network gets unchanged bytes 0-255; for [0, 1] give std 255" if raw else "",
         )
     new = {"mean": _times_byte(means, mean_in_unit), "std": _times_byte(stds, std_in_unit)}
     both = " and ".join(f"{name} {_said(each)}" for name, each in new.items() if each)
-    return new["mean"], new["std"], f"mean and std are taken to be for images in [0, 1], which in bytes is {both}"
+    return new["mean"], new["std"], f"mean and std are understood as for images in [0, 1]; in bytes they are {both}"
 
 
 def _times_byte(values: Sequence[float] | None, is_in_unit: bool) -> Sequence[float] | None:

@@ -52,10 +52,10 @@ def shape_of(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
     """
     operator = operator_of(layer)
     if operator is None:
-        raise GraphError(f"{type(layer).__name__} is outside the vocabulary: no rule gives the shape of its output")
+        raise GraphError(f"{type(layer).__name__} is outside the vocabulary, so the shape of its output is unknown")
     result = operator.shape(layer, shapes)
     if min(result) < 1:
-        raise ValueError(f"nothing of {shapes[0]} would be left")
+        raise ValueError(f"its output would have no values for an input of {shapes[0]}")
     return result
 
 

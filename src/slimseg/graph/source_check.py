@@ -44,6 +44,6 @@ class SourceCheck:
             return f"outputs were not compared with the source's own runtime: {self.reason}"
         on = f" on {self.images} image{'s' * (self.images > 1)}" if self.images else ""
         return (
-            f"outputs as {self.runtime}'s{on} within {self.relative_difference:.1g} of the largest value, "
-            f"{self.differing_percent:.2f}% of the pixels of another class"
+            f"outputs equal {self.runtime}'s{on} within {self.relative_difference:.1g} of the largest value, "
+            f"{self.differing_percent:.2f}% of the pixels have another class"
         )

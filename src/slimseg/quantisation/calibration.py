@@ -66,13 +66,13 @@ def choose(paths: Sequence[Path], count: int, prepare: Callable[[Pixels], Array]
         DataError: an image cannot be read, there is none, or each is of a single colour.
     """
     if not paths:
-        raise DataError("there are no images to measure ranges on: give a folder that has some")
+        raise DataError("there are no images for calibration: give a folder with images")
     chosen = [paths[place] for place in _spread(len(paths), count)]
     plain = tuple(path for path in chosen if _is_plain(read_image(path)))
     if len(plain) == len(chosen):
         raise DataError(
-            f"{chosen[0]} and all other images for calibration ({len(chosen)} in all) are of a single colour, which "
-            "says nothing about the ranges of activations: give photographs like those that the network will see"
+            f"{chosen[0]} and all other images for calibration ({len(chosen)} in all) have a single colour each, which "
+            "does not show the ranges of activations: give photographs like those in use"
         )
     return Images(tuple(path for path in chosen if path not in plain), prepare, plain)
 
@@ -129,7 +129,7 @@ def observe(
     """
     progress = progress or Silent()
     if not len(images):
-        raise DataError(f"{path} cannot be quantised without a sample image: give at least one")
+        raise DataError(f"{path} cannot be quantised without an image for calibration: give at least one")
     starts = range(0, len(images), _BLOCK)
     seen: dict[str, list[Array]] = {}
     for start in progress.track(starts, "ranges of activations"):

@@ -40,7 +40,9 @@ def check(correct: str, schemes: set[str]) -> None:
     if correct not in CORRECTIONS:
         raise UserError(f"`correct` {correct!r} must be one of {', '.join(CORRECTIONS)}")
     if correct not in (AUTO, "none") and "int8" not in schemes:
-        raise UserError(f"`correct` {correct} makes no sense with `scheme` {'/'.join(sorted(schemes))}: it is for int8")
+        raise UserError(
+            f"`correct` {correct} applies to int8 only, not to `scheme` {'/'.join(sorted(schemes))}: leave it out"
+        )
 
 
 def is_enough(baseline: QuantisedFile, row: QuantisedFile) -> bool:

@@ -44,9 +44,9 @@ def wanted(keep_float: str | Sequence[str], schemes: set[str]) -> str | tuple[st
     parts = keep_float.split(",") if isinstance(keep_float, str) else keep_float
     names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not names:
-        raise UserError("`keep_float` names no layer: give auto, none or layers, LAYER,LAYER")
+        raise UserError("`keep_float` names no layer: give auto, none or the names of layers, LAYER,LAYER")
     if "int8" not in schemes:
-        raise UserError(f"`keep_float` makes no sense with `scheme` {'/'.join(sorted(schemes))}: it is for int8")
+        raise UserError(f"`keep_float` applies to int8 only, not to `scheme` {'/'.join(sorted(schemes))}: leave it out")
     return names
 
 
@@ -61,7 +61,9 @@ def check_names(names: Collection[str], source: Source) -> None:
         known |= {node.name for node in source.graph().layers()}
     for name in sorted(set(names) - known):
         near = get_close_matches(name, known, 1, 0.0)
-        raise UserError(f"`keep_float` {name}: there is no such layer; {near[0]} is nearest, `sensitivity` shows all")
+        raise UserError(
+            f"`keep_float` {name}: there is no such layer; the nearest name is {near[0]}, and `sensitivity` lists all"
+        )
 
 
 def _operators(path: Path) -> set[str]:
@@ -135,4 +137,4 @@ def ours(bench: Bench, plain: Trial) -> Base:
     try:
         return bench.written(bench.source.graph(), "written anew", plain.attempt.ranges)
     except SlimsegError as error:
-        raise type(error)(f"layers cannot be told apart: {error}") from error
+        raise type(error)(f"the sensitivity of single layers cannot be measured: {error}") from error

@@ -69,7 +69,9 @@ class QuantisedNetwork(nn.Module):
         super().__init__()
         strangers = grids.leaders - {node.name for node in graph.module.graph.nodes}
         if strangers:
-            raise Unsupported(f"{graph.name} has no layer {min(strangers)}, which its file computes: nothing to train")
+            raise Unsupported(
+                f"{graph.name} cannot be trained in int8: it has no layer {min(strangers)}, which its file has"
+            )
         self.network = graph.module
         self.grids = grids
         self.weight_bits = weight_bits

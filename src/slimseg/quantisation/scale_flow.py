@@ -61,8 +61,8 @@ class _Tracer(ChannelTracer):
 
     def unknown(self, node: fx.Node, layer: nn.Module | None) -> Channels:
         for source in node.all_input_nodes:
-            self.fix(self.values[source], f"{_reader(node, layer)} is not the same function of scaled values")
-        return self.fix(self.new(self.count(node)), f"{_reader(node, layer)} makes them")
+            self.fix(self.values[source], f"{_reader(node, layer)} does not allow channels with different scales")
+        return self.fix(self.new(self.count(node)), f"{_reader(node, layer)} fixes their scale")
 
 
 def _reader(node: fx.Node, layer: nn.Module | None) -> str:

@@ -32,7 +32,7 @@ class Attempt:
     def obstacle(self, io: Ends, has_images: bool) -> str:
         """Why the file cannot be made; empty if it can."""
         if io != "float32" and self.scheme != "int8":
-            return "takes and gives float32 only"
+            return "has float32 input and output only: give `io` float"
         if self.ranges is not None and not has_images:
             return "needs images for the ranges of activations"
         return ""
@@ -49,7 +49,7 @@ def attempts(scheme: str, ranges: str) -> tuple[Attempt, ...]:
     if ranges not in (AUTO, *METHODS):
         raise UserError(f"`ranges` {ranges!r} must be one of {', '.join((AUTO, *METHODS))}")
     if ranges != AUTO and scheme in SCHEMES and scheme not in STATIC:
-        raise UserError(f"`ranges` {ranges} makes no sense with `scheme` {scheme}, whose activations have no ranges")
+        raise UserError(f"`ranges` {ranges} does not apply to `scheme` {scheme}, which needs no ranges: leave it out")
     wanted = SCHEMES if scheme == AUTO else [each for each in SCHEMES if each == scheme]
     return tuple(attempt for each in wanted for attempt in _attempts(each, ranges))
 
@@ -127,7 +127,7 @@ def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen
     original = baseline.scheme
     others = _slower(baseline, candidates, chosen)
     if chosen.scheme == original:
-        return f"the file as it is, in {original}: no other scheme is better here{others}"
+        return f"the unchanged file, in {original}: no other scheme is better here{others}"
     if chosen.speedup >= FASTER:
         speed = f"{chosen.speedup:.2f}x as fast as {original} on this runtime"
     elif chosen.speedup >= 1 / FASTER:
@@ -147,7 +147,7 @@ def _slower(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen
 
 
 def _corrected(row: QuantisedFile) -> str:
-    return "trained in 8 bits" if row.corrected == TRAINED else f"corrected by {row.corrected}"
+    return "trained in int8" if row.corrected == TRAINED else f"corrected by {row.corrected}"
 
 
 def _name(row: QuantisedFile) -> str:

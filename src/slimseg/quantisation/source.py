@@ -59,7 +59,9 @@ class Source:
         """
         model = file.read(self.quantised_from)
         if len(model.inputs) != 1:
-            raise ModelError(f"{self.name} takes {len(model.inputs)} inputs, not one image: export a part that does")
+            raise ModelError(
+                f"{self.name} has {len(model.inputs)} inputs instead of one image: export one with a single input"
+            )
         return host.App(model).pipeline
 
 

@@ -36,9 +36,9 @@ def check(seconds: float, data: object, schemes: set[str]) -> None:
         UserError: there are no images, or no file becomes int8.
     """
     if seconds and data is None:
-        raise UserError("`train_s` needs images to learn from: give `images`")
+        raise UserError("`train_s` needs images for training: give `images`")
     if seconds and "int8" not in schemes:
-        raise UserError(f"`train_s` makes no sense with `scheme` {'/'.join(sorted(schemes))}: it is for int8")
+        raise UserError(f"`train_s` applies to int8 only, not to `scheme` {'/'.join(sorted(schemes))}: leave it out")
 
 
 def tried(bench: Bench, course: Course, teacher: Graph, best: Trial) -> list[Trial]:

@@ -111,7 +111,7 @@ def waterfall(result: SlimResult) -> list[Step]:
         now = after
     final = result.after.latency_ms
     if abs(now - final) > 0.005 * result.before.latency_ms:
-        hint = "Whatever is not measured as an edit of its own: edits that interact, and the machine."
+        hint = "The difference that no single edit explains: interaction of edits, and variation of the machine."
         steps.append(Step("interaction", "whole network", "rest", now, final, None, hint))
     return [*steps, Step("Slimmed", "", "total", final, 0.0, None, "")]
 

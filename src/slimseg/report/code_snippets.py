@@ -122,7 +122,7 @@ def layout(artefact: Artefact, port: Port, input_size: tuple[int, int]) -> tuple
 
 def _category(card: ModelCard, channels: int) -> str:
     if channels > 1:
-        return "the number of its class"
+        return "the index of its class"
     return f"0 for {card.classes[-1]}, 255 elsewhere"
 
 

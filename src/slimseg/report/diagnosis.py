@@ -22,7 +22,7 @@ def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
     made += tables.disturbance(diagnosis.disturbed)
     made += tables.source_check(diagnosis.source_check)
     if not diagnosis.findings:
-        return [*made, Text("\nNothing found that would make this network faster.")]
+        return [*made, Text("\nNo edit was found that makes this network faster.")]
     made += _headline(headline(grouped(diagnosis.findings)))
     priced = [each for each in diagnosis.findings if each.basis == "what-if"]
     observed = [each for each in diagnosis.findings if each.basis != "what-if"]
@@ -31,7 +31,7 @@ def parts(diagnosis: Diagnosis, verbose: bool) -> list[RenderableType]:
         made.append(_heading(wording.NEEDS_WORDS[needs]))
         made += [_finding(each) for each in findings] if verbose else _groups(findings)
     if observed:
-        made.append(_heading("the profile says (at most; no edit was tried)"))
+        made.append(_heading("observed in the profile (savings at most this large; no edit was tried)"))
         made += [_finding(each) for each in observed] if verbose else [_observed(each) for each in grouped(observed)]
     return made
 
@@ -91,7 +91,7 @@ def _without_gain(groups: Iterable[TechniqueGroup]) -> list[RenderableType]:
         f"{'site' if len(group.sites) == 1 else 'sites'}, best {_saved(group.sites[0].best)})"
         for group in groups
     ]
-    return [_row(None, None, Text.assemble("tried without gain: ", ("; ".join(names), "dim")))] if names else []
+    return [_row(None, None, Text.assemble("tried, but not faster: ", ("; ".join(names), "dim")))] if names else []
 
 
 def _observed(group: TechniqueGroup) -> RenderableType:

@@ -21,23 +21,23 @@ def show_export(result: ExportResult, *, console: Console | None = None) -> None
     title = Text.assemble((card.model, "bold"), f"  {width}x{height}, {_made(card.artefacts)}")
     parts: list[RenderableType] = [title, "", _files(card.artefacts)]
     if card.provenance.budget_met is False:
-        parts.insert(1, Text(f"{card.provenance.verdict} Exported all the same.", style="bold yellow"))
+        parts.insert(1, Text(f"{card.provenance.verdict} It was exported nevertheless.", style="bold yellow"))
     parts += [_indented(f"{registry.EXPORTERS[each.target].brand}: {each.reason}", "red") for each in result.failed]
     parts += [*_for_mediapipe(card.artefacts), *(_indented(each, "dim") for each in _open_points(card.artefacts))]
     parts += [_indented(tables.note(note).plain, "yellow") for note in result.notes]
     if card.recommendation:
         parts += ["", Text(card.recommendation)]
     if card.heads:
-        parts += ["", Text("The form of the output, for an app that wants the class of every pixel:")]
+        parts += ["", Text("The best form of the output for an app that needs the class of every pixel:")]
         parts += [_indented(sentence, "") for sentence in card.heads]
     parts += tables.disturbance(result.disturbed)
     where = f"masks compared on {card.images} images · " if card.images else ""
     parts += ["", Text(f"{where}took {units.duration(result.seconds)} · {card.host}", style="dim")]
     parts += tables.source_check(card.provenance.source_check)
     if any(each.files for each in card.artefacts):
-        parts.append(Text(f"{result.folder}/model_card.md says what an app has to do with them", style="bold"))
+        parts.append(Text(f"{result.folder}/model_card.md describes how an app uses them", style="bold"))
     else:
-        parts.append(Text(f"Nothing was exported, and nothing was written into {result.folder}", style="bold red"))
+        parts.append(Text(f"Nothing was exported, and nothing was written to {result.folder}", style="bold red"))
     tables.show(console, *parts)
 
 
@@ -78,7 +78,7 @@ def _names(files: tuple[str, ...]) -> str:
 
 def _for_mediapipe(artefacts: tuple[Artefact, ...]) -> list[RenderableType]:
     files = [each.files[0] for each in artefacts if each.for_mediapipe]
-    return [_indented(f"MediaPipe Tasks' ImageSegmenter takes {wording.few(files, 3)}.", "dim")] if files else []
+    return [_indented(f"MediaPipe Tasks' ImageSegmenter runs {wording.few(files, 3)}.", "dim")] if files else []
 
 
 def _open_points(artefacts: tuple[Artefact, ...]) -> list[str]:

@@ -65,7 +65,7 @@ def read_json(kind: type[Read], path: str | os.PathLike[str]) -> Read:
     try:
         found = _built(kind, json.loads(Path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path} cannot be read: remove its folder, or give another one") from error
+        raise OutputError(f"{path} is missing or damaged: remove its folder, or give another one") from error
     assert isinstance(found, kind)
     return found
 

@@ -43,7 +43,7 @@ def _sentence(chosen: HeadTrial, trials: Sequence[HeadTrial]) -> str:
         text = f"leave the output {own.form}: {_ms(own)} from image to mask, "
         text += f"and no form that keeps the mask is more than {EQUAL:.0%} faster"
     else:
-        text = f"give {chosen.form}: {_ms(chosen)} from image to mask in place of {_ms(own)} {own.form}"
+        text = f"use {chosen.form}: {_ms(chosen)} from image to mask instead of {_ms(own)} {own.form}"
         text += f", {_changes(chosen)}"
     faster = min(trials, key=lambda trial: trial.end_to_end_ms)
     if faster.changed_percent > CHANGED_AT_MOST and faster.end_to_end_ms < (1 - EQUAL) * chosen.end_to_end_ms:

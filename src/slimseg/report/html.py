@@ -107,7 +107,7 @@ def render_report(
 
 
 def _files(result: SlimResult) -> list[tuple[str, ModelSummary]]:
-    int8 = [] if result.plain_int8 is None else [("Merely quantised to int8", result.plain_int8)]
+    int8 = [] if result.plain_int8 is None else [("Only quantised to int8", result.plain_int8)]
     return [("Original", result.before), *int8, ("Slimmed", result.after)]
 
 

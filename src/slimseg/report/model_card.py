@@ -18,7 +18,7 @@ from slimseg.report.files import harmless_text, write_json, write_text
 from slimseg.results import UNKNOWN, Artefact, Disturbance, ModelCard, ModelSummary, Provenance
 from slimseg.runtimes import registry
 
-NO_LICENCE = "Not stated: exporting changes nothing about the rights in the weights and in what they were trained on."
+NO_LICENCE = "Not stated: exporting does not change the rights in the weights and in their training data."
 
 
 FILES = ("model_card.md", "model_card.json")
@@ -142,7 +142,7 @@ def _input(card: ModelCard, artefact: Artefact) -> str:
     """What an app passes to one file."""
     assert artefact.input is not None
     if artefact.takes_pixels:
-        return f"the image's bytes, {card.pixel_format}; the normalisation is inside"
+        return f"the image's bytes, {card.pixel_format}; the file normalises them"
     value = _normalisation(card)
     if artefact.input.scale:
         value = f"round(({value}) / {artefact.input.scale:g}) + {artefact.input.zero_point}"

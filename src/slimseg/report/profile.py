@@ -89,7 +89,7 @@ def _facts(profile: Profile) -> Text:
         )
     threads = f"{profile.threads} thread" + ("s" if profile.threads > 1 else "")
     runs = f"{profile.runs} run" + ("s" if profile.runs > 1 else "")
-    legend = "badly served: less than a third of what those rates allow\n" if profile.roofs else ""
+    legend = "badly served: less than a third of the speed that these rates allow\n" if profile.roofs else ""
     return Text.assemble("\n".join(lines) + "\n", (f"{legend}{profile.runtime}, {threads}, {runs}", "dim"))
 
 
@@ -130,7 +130,7 @@ def _off_xnnpack(profile: Profile) -> list[RenderableType]:
     if profile.fallbacks[_FALLBACKS:]:
         rows.add_row(f"{len(profile.fallbacks) - _FALLBACKS} more", style="dim")
     title = f"Off XNNPACK: {units.milliseconds(spent_ms)}, {share}"
-    return ["", Text.assemble((title, "bold"), (f" (it got the network in {pieces})", "dim")), rows]
+    return ["", Text.assemble((title, "bold"), (f" (XNNPACK runs the network in {pieces})", "dim")), rows]
 
 
 def _islands(profile: Profile) -> list[RenderableType]:
@@ -143,7 +143,7 @@ def _islands(profile: Profile) -> list[RenderableType]:
         share = units.share(sum(island.share for island in own))
         noun = "Float island" if count == 1 else f"{count} float islands"
         shown = tables.shortened(ops, 32).plain
-        lines.append(Text(f"{noun} of {shown} between integers: {spent} of conversions ({share})"))
+        lines.append(Text(f"{noun} of {shown} between integers: {spent} for conversions ({share})"))
     return ["", *lines] if lines else []
 
 

@@ -27,7 +27,7 @@ def show_quantisation(result: QuantisationResult, *, verbose: bool = False, cons
         mark = ("✓ ", "green") if check.met else ("✗ ", "bold red")
         parts.append(Text.assemble("  ", mark, wording.budget_sentence(check)))
     if not result.budget_met:
-        parts.append(Text("Budget not met; this is the file that loses least", style="bold yellow"))
+        parts.append(Text("Budget not met; this file loses the least accuracy", style="bold yellow"))
     parts += _kept_in_float(result.chosen)
     parts += _sensitivities(result.sensitivities, result.chosen, verbose)
     parts += _off_the_delegate(result.fallbacks, result.islands)
@@ -78,7 +78,7 @@ def _reasons(candidates: tuple[QuantisedFile, ...]) -> list[RenderableType]:
 def _kept_in_float(chosen: QuantisedFile) -> list[RenderableType]:
     if not chosen.kept_float:
         return []
-    cost = "" if chosen.kept_cost_ms is None else f", {chosen.kept_cost_ms:+.2f} ms against int8 throughout"
+    cost = "" if chosen.kept_cost_ms is None else f", {chosen.kept_cost_ms:+.2f} ms compared with int8 for all layers"
     return [Text(f"In float32{cost}: {', '.join(chosen.kept_float)}")]
 
 
@@ -86,13 +86,15 @@ def _sensitivities(found: tuple[LayerSensitivity, ...], chosen: QuantisedFile, v
     """A row per layer, the worst first."""
     if not found:
         return []
-    rows = tables.table("Layer in 8 bits alone", "Pixels changed", "")
+    rows = tables.table("Layer, alone in int8", "Pixels changed", "")
     for each in found if verbose else found[:_WORST]:
         kept = "in float32" if each.layer in chosen.kept_float else ""
         rows.add_row(tables.shortened(each.layer, 40), units.percent(each.changed_percent, 2), kept)
     hidden = len(found) - _WORST
     more = (
-        [Text(f"  and {hidden} layers that suffer less: --verbose", style="dim")] if hidden > 0 and not verbose else []
+        [Text(f"  and {hidden} less sensitive layers: --verbose shows them", style="dim")]
+        if hidden > 0 and not verbose
+        else []
     )
     return ["", rows, *more]
 
@@ -100,7 +102,7 @@ def _sensitivities(found: tuple[LayerSensitivity, ...], chosen: QuantisedFile, v
 def _off_the_delegate(fallbacks: tuple[Fallback, ...], islands: tuple[Island, ...]) -> list[RenderableType]:
     """One table of the operators that the delegate left to built-in kernels, and of conversions between precisions."""
     if not fallbacks and not islands:
-        return [Text("Everything runs on the delegate, in one precision.", style="dim")]
+        return [Text("All operators run on XNNPACK, in one precision.", style="dim")]
     rows = tables.table("Off XNNPACK, or in float", "Layers", "Kernels", "Convert", "Share", numbers_from=2)
     for fallback in fallbacks:
         rows.add_row(

@@ -64,7 +64,7 @@ def disturbance(found: Disturbance | None) -> list[RenderableType]:
 
 def source_check(sentence: str) -> list[RenderableType]:
     """How the network as opened compares with its source's own runtime."""
-    return [Text(f"As it was opened: {sentence}", style="dim")] if sentence else []
+    return [Text(f"Check after opening: {sentence}", style="dim")] if sentence else []
 
 
 def show(console: Console | None, *parts: RenderableType) -> None:

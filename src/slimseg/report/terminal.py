@@ -29,9 +29,9 @@ from slimseg.runtimes import registry
 _NAME = 24
 _BESIDE = {
     "model_float.tflite": "the same network in float32",
-    "model.pt2": "the network for PyTorch, to train on",
-    "result.json": "all numbers, for machines",
-    "report.html": "the report, for people",
+    "model.pt2": "the network for PyTorch, for further training",
+    "result.json": "all numbers, for programs",
+    "report.html": "the report, for a browser",
 }
 
 
@@ -117,7 +117,7 @@ def _refusals(refusals: tuple[Refusal, ...], verbose: bool) -> list[RenderableTy
         first, *others = (group for group in groups if group.technique == technique)
         more = f"; {_plural(len(others), 'other reason')}" if others else ""
         parts.append(_refused(first, sum(len(group.layers) for group in (first, *others)), more))
-    return [*parts, _indented("--verbose names every layer and reason")]
+    return [*parts, _indented("--verbose shows every layer and reason")]
 
 
 def _refused(group: wording.RefusalGroup, count: int, more: str = "") -> Text:
@@ -138,7 +138,7 @@ def _comparison(result: SlimResult) -> Table:
     rows = tables.table("", "Input", "Size", "Latency", "End to\nend", accuracy, "MACs", "Params")
     rows.add_row("original", *_summary(result.before, labelled))
     if result.plain_int8 is not None:
-        rows.add_row("merely int8", *_summary(result.plain_int8, labelled))
+        rows.add_row("plain int8", *_summary(result.plain_int8, labelled))
     rows.add_row("slimmed", *_summary(result.after, labelled), style="bold green")
     rows.add_section()
     rows.add_row("against original", *_gain(result.before, result.after, result.speedup, result.end_to_end_speedup))
@@ -174,7 +174,7 @@ def _gain(before: ModelSummary, after: ModelSummary, speedup: float, end_to_end:
 
 
 def _budget(result: SlimResult) -> Group:
-    verdict = "Budget met" if result.budget_met else "Budget not met: export refuses this result without --anyway"
+    verdict = "Budget met" if result.budget_met else "Budget not met: export needs --anyway for this result"
     lines = [Text(verdict, style="bold green" if result.budget_met else "bold yellow")]
     for check in result.budget:
         mark = ("✓ ", "green") if check.met else ("✗ ", "bold red")
@@ -203,7 +203,7 @@ def _forms(result: SlimResult) -> list[RenderableType]:
 
 def _edits(edits: tuple[AppliedEdit, ...]) -> RenderableType:
     if not edits:
-        return Text("No edit was made: none of those allowed made the file faster.")
+        return Text("No edit was made: no allowed edit made the file faster.")
     rows = tables.table("Edit", "Layers", "Predicted", "Realised", numbers_from=2)
     for edit in edits:
         worse = edit.realised_saving_ms < 0 and edit.is_measurable

@@ -113,10 +113,10 @@ class App:
     def __init__(self, model: Described, description: Description | None = None) -> None:
         found = description or model.description
         if found is None:
-            raise ModelError(f"{model.path} does not say what it wants and gives: write it with slimseg")
+            raise ModelError(f"{model.path} has no description of its input and output: write it with slimseg")
         shape = model.inputs[0].shape
         if len(shape) != 4 or shape[3] != 3 or not all(shape):
-            raise ModelError(f"{model.path} takes {shape}, not one (1, height, width, 3) image")
+            raise ModelError(f"{model.path} has an input of shape {shape} instead of one (1, height, width, 3) image")
         self.path = model.path
         self.description = found
         self.pipeline = ImagePipeline(found.preprocessing, (shape[1], shape[2]))
@@ -202,5 +202,7 @@ def in_rows(output: NDArray[Any], size: tuple[int, int], path: str | Path) -> ND
     if output.ndim == 3 or (output.ndim == 2 and output.shape[0] != size[0] * size[1]):
         return output
     if not output.size or output.size % (size[0] * size[1]):
-        raise ModelError(f"{path} gives {output.size} numbers for an input of {size[0]}x{size[1]}: not one per pixel")
+        raise ModelError(
+            f"{path} has {output.size} output values for an input of {size[0]}x{size[1]}, not a whole number per pixel"
+        )
     return output.reshape(*size, -1)

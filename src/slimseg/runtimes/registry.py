@@ -30,10 +30,12 @@ def register(runtime: Runtime) -> None:
         ValueError: its name, its target or the suffix of its files is in use.
     """
     if runtime.name in _runtimes or runtime.target in _exporters:
-        raise ValueError(f"there is a runtime {runtime.name!r} or a target {runtime.target!r} already")
+        raise ValueError(f"a runtime {runtime.name!r} or a target {runtime.target!r} already exists")
     for other in _exporters.values():
         if runtime.suffix == other.suffix:
-            raise ValueError(f"{runtime.name}: files with {runtime.suffix} are those of {other.brand}")
+            raise ValueError(
+                f"{runtime.name} cannot have the suffix {runtime.suffix}: files with it belong to {other.brand}"
+            )
     _runtimes[runtime.name] = _exporters[runtime.target] = runtime
 
 
@@ -90,7 +92,7 @@ def _precision(runtime: Runtime, asked: str | None) -> Precision:
     for precision in runtime.precisions:
         if precision == asked:
             return precision
-    raise UserError(f"`precision` {asked!r}: {runtime.brand} has {' and '.join(runtime.precisions)}")
+    raise UserError(f"`precision` {asked!r} must be one that {runtime.brand} has: {' or '.join(runtime.precisions)}")
 
 
 def of(path: str | Path) -> Runtime:
@@ -104,7 +106,7 @@ def of(path: str | Path) -> Runtime:
         if suffix == runtime.suffix:
             return runtime
     suffixes = " or ".join(f"a {runtime.suffix}" for runtime in _runtimes.values())
-    raise ModelError(f"{path} is no file of a runtime: give {suffixes}")
+    raise ModelError(f"{path} is not a file that a runtime can run: give {suffixes}")
 
 
 def running(path: Path) -> Runtime:
@@ -116,11 +118,11 @@ def running(path: Path) -> Runtime:
     for exporter in _exporters.values():
         if path.suffix.lower() == exporter.suffix:
             if not isinstance(exporter, Runtime):
-                raise Unsupported(f"{path.name} is not run: {exporter.unrun}")
+                raise Unsupported(f"{path.name} cannot run here: {exporter.unrun}")
             if how := exporter.missing():
-                raise Unsupported(f"{path.name} is not run, since {exporter.brand} is not installed here: {how}")
+                raise Unsupported(f"{path.name} cannot run here, because {exporter.brand} is not installed: {how}")
             return exporter
-    raise Unsupported(f"{path.name} is not run: no runtime here has files with {path.suffix}")
+    raise Unsupported(f"{path.name} cannot run here: no runtime runs files with suffix {path.suffix}")
 
 
 def is_deployed(path: str | Path) -> bool:

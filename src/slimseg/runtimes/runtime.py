@@ -110,7 +110,9 @@ class Runtime(Exporter):
         Raises:
             Unsupported: the runtime has no int8.
         """
-        raise Unsupported(f"{self.brand} has no int8 here: its networks are deployed in {self.float_precision}")
+        raise Unsupported(
+            f"slimseg does not write int8 for {self.brand}: its networks are deployed in {self.float_precision}"
+        )
 
     def deploy(self, graph: Graph, path: Path, precision: Precision, images: Sequence[host.Pixels] = ()) -> None:
         """Write the file that is shipped.

@@ -60,7 +60,7 @@ class ActivationSpelling:
                 continue
             names = tuple(each.name for each in nodes)
             shape = dimensions(graph, node)
-            reason = f"{' and '.join(names)} of {shape} values {'are' if names[1:] else 'is'} a {name}"
+            reason = f"{' and '.join(names)} of {shape} values {'compute' if names[1:] else 'computes'} a {name}"
             sites.append(Site(self.name, names, source.name, node.name, self.needs, reason, Spelling(name)))
         return Found(tuple(sites), tuple(refusals))
 
@@ -68,7 +68,7 @@ class ActivationSpelling:
         wanted = site.settings_as(Spelling).activation
         spelling = _spelling(graph, graph.node(site.target))
         if spelling is None or spelling[0] != wanted:
-            raise Unsupported(f"{site.target} is not the end of a {wanted}")
+            raise Unsupported(f"{site.target} does not end a {wanted}")
         _, layer, source, _ = spelling
         return edit.replace(graph, [source.name], site.target, nn.Sequential(layer))
 

@@ -92,7 +92,7 @@ def _find(graph: Graph, technique: str, needs: Needs, up: bool) -> Found:
         _, _, height, width = graph.shape(node)
         reason = (
             f"{channels} channels at {height}x{width} between {node.name} and {run[-1].name}, no multiple of {STEP}: "
-            + (f"{wanted - channels} of zeros make them {wanted}" if up else f"{wanted} would fill whole registers")
+            + (f"{wanted - channels} of zeros pad them to {wanted}" if up else f"{wanted} would fill whole registers")
         )
         names = tuple(each.name for each in run)
         sites.append(Site(technique, names, producer(node).name, names[-1], needs, reason, Width(channels, wanted)))
@@ -103,7 +103,7 @@ def _apply(graph: Graph, site: Site, up: bool) -> Graph:
     run = [graph.node(name) for name in site.layers]
     first, width = _full(graph, run[0]), site.settings_as(Width)
     if first is None or first.out_channels % STEP == 0 or len(run) < 2 or _refusal(graph, run, up):
-        raise Unsupported(f"{site.layers[0]} is no convolution whose channels could be a multiple of {STEP}")
+        raise Unsupported(f"{site.layers[0]} is not a convolution whose channels can become a multiple of {STEP}")
     if width != Width(first.out_channels, _wanted(first.out_channels, up)):
         raise Unsupported(f"{site.layers[0]} has {first.out_channels} channels, not {width.before}")
     kept = _kept(first, width.after)
@@ -133,11 +133,13 @@ def _refusal(graph: Graph, run: Sequence[fx.Node], up: bool) -> str | None:
         reader = run[-1] if len(run) > 1 and not _keeps_channels(graph, run[-1]) else next(iter(run[-1].users))
         kind = "output" if graph.layer(reader) is None else type(graph.layer(reader)).__name__
         several = " among others" if reader is not run[-1] and len(run[-1].users) > 1 else ""
-        return f"its {layer.out_channels} channels go on to a layer of kind {kind}{several}, which they would change"
+        return (
+            f"its {layer.out_channels} channels are read by a layer of kind {kind}{several}, which would have to change"
+        )
     if not up and layer.out_channels < STEP:
         return f"its {layer.out_channels} channels are fewer than {STEP}"
     other = next((other for node in run if (other := edit.shared_with(graph, node))), None)
-    return f"its weights, or those of the layers behind it, are shared with {other}" if other else None
+    return f"its weights, or those of the layers after it, are shared with {other}" if other else None
 
 
 def _full(graph: Graph, node: fx.Node) -> nn.Conv2d | nn.ConvTranspose2d | None:

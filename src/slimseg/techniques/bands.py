@@ -59,7 +59,7 @@ class Bands:
             names = tuple(each.name for each in stage)
             reason = (
                 f"{len(depthwise)} depthwise convolutions of {channels} channels at {height}x{width}, from {names[0]} "
-                f"to {names[-1]}, fill half a register: two bands of rows side by side are {BANDS * channels} channels"
+                f"to {names[-1]}, fill half a register: two bands of rows, stacked, have {BANDS * channels} channels"
             )
             sites.append(Site(self.name, names, node.name, names[-1], self.needs, reason))
         return Found(tuple(sites), tuple(refusals))
@@ -68,7 +68,7 @@ class Bands:
         source = graph.node(site.source)
         stage = _stage(graph, source) if _may_start(graph, source) else []
         if tuple(node.name for node in stage) != site.layers or not stage or _refusal(graph, stage, source):
-            raise Unsupported(f"{site.source} does not begin a stage of few channels")
+            raise Unsupported(f"{site.source} does not start a stage of few channels")
         return edit.replace(graph, [site.source], site.target, _Banded(graph, source, stage))
 
 
@@ -175,5 +175,5 @@ def _refusal(graph: Graph, stage: list[fx.Node], source: fx.Node) -> str | None:
             return f"{node.name} shares its layer with {other}"
     height, overlap = graph.shape(source)[2], _spoilt(graph, source, stage)
     if overlap > height // 8:
-        return f"its bands would overlap by {overlap} of {height // 2} rows"
+        return f"its bands would overlap by {overlap} of their {height // 2} rows"
     return None

@@ -66,7 +66,7 @@ class Cancel:
         if idle:
             names = tuple(node.name for node in idle)
             first = next(iter(idle))
-            more = f", and {len(names) - 1} more like it" if names[1:] else ""
+            more = f", and {len(names) - 1} more of the same kind" if names[1:] else ""
             reason = f"{names[0]}: {idle[first][0]}{more}"
             source, target = graph.input.name, graph.output.name
             sites.append(Site(self.name, names, source, target, self.needs, reason, IDLE, whole=True))
@@ -89,7 +89,7 @@ class Cancel:
             return _without(graph, idle)
         joined = _joined(graph, graph.node(site.target)) if removal == JOINED else None
         if joined is None or tuple(node.name for node in joined[1]) != site.layers:
-            raise Unsupported(f"{site.target} is not idle")
+            raise Unsupported(f"{site.target} cannot be removed")
         return edit.replace(graph, [site.source], site.target, joined[3])
 
 
@@ -113,7 +113,7 @@ def _idle(graph: Graph) -> dict[fx.Node, tuple[str, fx.Node]]:
         if node.op != "call_module" or node is graph.output:
             continue
         if node in twins:
-            found[node] = (f"it computes what {twins[node].name} has computed", twins[node])
+            found[node] = (f"it computes the same values as {twins[node].name}", twins[node])
             continue
         for rule in (_does_nothing, _undoes, _adds_zero, _already_positive):
             if (idle := rule(graph, node)) is not None:
@@ -125,7 +125,7 @@ def _idle(graph: Graph) -> dict[fx.Node, tuple[str, fx.Node]]:
 def _does_nothing(graph: Graph, node: fx.Node) -> _Idle | None:
     if len(node.all_input_nodes) != 1 or not _is_identity(graph, node):
         return None
-    return "it gives back what it reads", producer(node)
+    return "its output equals its input", producer(node)
 
 
 def _already_positive(graph: Graph, node: fx.Node) -> _Idle | None:
@@ -221,7 +221,7 @@ def _in_a_row(graph: Graph, node: fx.Node) -> _Joined | None:
         joint = ops.Pad((left, right, top, bottom), first.value, channels)
     else:
         return None
-    return f"it and {before.name} are one", (before, node), producer(before), nn.Sequential(joint)
+    return f"it and {before.name} can be one layer", (before, node), producer(before), nn.Sequential(joint)
 
 
 def _pads_add_up(first: ops.Pad, second: ops.Pad) -> bool:

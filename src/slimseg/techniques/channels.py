@@ -61,7 +61,7 @@ class Channels:
         width = site.settings_as(Width)
         group = next((each for each in channel_groups(graph) if each.root == site.layers[0]), None)
         if group is None or group.channels != width.before or group.fixed is not None:
-            raise Unsupported(f"{site.layers[0]} has no {width.before} channels that could become {width.after}")
+            raise Unsupported(f"{site.layers[0]} does not have {width.before} channels that can become {width.after}")
         leaving = max(0, group.channels - width.after)
         return without(graph, group, group_importance(graph, group).argsort(stable=True)[:leaving].tolist())
 

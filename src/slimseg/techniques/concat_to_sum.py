@@ -78,13 +78,13 @@ class ConcatToSum:
         parts = parts_of(graph, concat, layer)
         resized = [part.resize for part in parts if part.resize is not None]
         values = " and ".join(dimensions(graph, node) for node in concat.all_input_nodes)
-        reason = f"{concat.name} copies {values} together, only for {reader.name} to sum over them: sum its parts"
+        reason = f"{concat.name} joins {values} only for {reader.name} to sum over them: sum the parts instead"
         variants: list[tuple[Order, list[fx.Node], str]] = [(APART, [], reason)]
         if resized:
             channels = sum(graph.shape(node)[1] for node in resized)
             reason = (
                 f"{channels} of the {layer.in_channels} channels that {reader.name} reads at "
-                f"{dimensions(graph, concat)} were enlarged before: multiply first"
+                f"{dimensions(graph, concat)} were resized before: convolve before the resize"
             )
             variants.append((BEFORE_RESIZE, resized, reason))
         sites = []
@@ -99,12 +99,12 @@ class ConcatToSum:
         layer = graph.layer_as(reader, nn.Conv2d)
         concat = producer(reader)
         if layer is None or graph.layer_as(concat, ops.Concat) is None or refusal_of(graph, concat, reader, layer):
-            raise Unsupported(f"{site.target} is no convolution of concatenated maps")
+            raise Unsupported(f"{site.target} is not a convolution of concatenated maps")
         parts = parts_of(graph, concat, layer)
         if site.settings_as(Order) == APART:
             parts = [Part(part.resize or part.value, part.columns) for part in parts]
         elif not any(part.resize for part in parts):
-            raise Unsupported(f"nothing that {concat.name} reads is resized just for {site.target}")
+            raise Unsupported(f"no input of {concat.name} is resized for {site.target} alone")
         sources = [part.value.name for part in parts]
         return edit.replace(graph, sources, site.target, sum_of(graph, parts, layer))
 
@@ -175,6 +175,6 @@ def refusal_of(graph: Graph, concat: fx.Node, reader: fx.Node, layer: nn.Conv2d)
     if layer.groups > 1:
         return f"{reader.name}, which reads it, works in {layer.groups} groups"
     if isinstance(layer.padding, str):
-        return f"{reader.name} pads by {layer.padding!r}, not by a number of pixels"
+        return f"{reader.name} has padding {layer.padding!r} instead of a number of pixels"
     other = edit.shared_with(graph, reader)
     return f"the weights of {reader.name}, which reads it, are shared with {other}" if other else None

@@ -52,8 +52,8 @@ class LateDepthToSpace:
             taken.update(names)
             _, channels, height, width = graph.shape(node)
             reason = (
-                f"{', '.join(names[1:3])}{' ...' if names[3:] else ''} see one pixel at a time: before {node.name} "
-                f"spreads them, {channels} channels of {height}x{width} are {graph.shape(producer(node))[1]} of fewer"
+                f"{', '.join(names[1:3])}{' ...' if names[3:] else ''} treat each pixel alone: before {node.name} "
+                f"{channels} channels of {height}x{width} are {graph.shape(producer(node))[1]} with fewer pixels"
             )
             sites.append(Site(self.name, names, producer(node).name, names[-1], self.needs, reason))
         return Found(tuple(sites), tuple(refusals))
@@ -62,7 +62,7 @@ class LateDepthToSpace:
         first = graph.node(site.layers[0])
         layers = _run(graph, first) if graph.layer_as(first, ops.DepthToSpace) else []
         if tuple(each.name for each in layers) != site.layers or len(layers) < 2 or _refusal(graph, layers):
-            raise Unsupported(f"{site.layers[0]} is no depth to space with {site.target} behind it")
+            raise Unsupported(f"{site.layers[0]} is not a depth to space that is followed by {site.target}")
         return edit.replace(graph, [site.source], site.target, nn.Sequential(*_moved(graph, layers)))
 
 
@@ -142,7 +142,7 @@ def _refusal(graph: Graph, run: list[fx.Node]) -> str | None:
             continue
         wide = max(layer.in_channels, layer.out_channels) * _block(graph, run[0]) ** 2
         if wide > WIDEST:
-            return f"{node.name} would have {wide} channels before it, nearly all of its weights zero"
+            return f"{node.name} would have {wide} channels before the depth to space, with nearly all weights zero"
         if layer.out_channels > layer.in_channels:
-            return f"{node.name} would leave more to move than before"
+            return f"depth to space after {node.name} would move more values than before"
     return None

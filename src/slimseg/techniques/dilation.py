@@ -88,10 +88,10 @@ class Dilation:
         )
         sites = []
         if _padding(graph, node, layer) is not None:
-            reason = f"{what}: the same weights side by side see {rows}x{columns} pixels instead of {seen}"
+            reason = f"{what}: without dilation the same weights see {rows}x{columns} pixels instead of {seen}"
             sites.append(Site(self.name, padded, source.name, node.name, "labels", reason, NO_HOLES))
         if can_be_cascade(layer):
-            reason = f"{what}: a depthwise convolution before it sees the same {seen} pixels without holes"
+            reason = f"{what}: behind a depthwise convolution it sees the same {seen} pixels without dilation"
             sites.append(Site(self.name, (node.name,), producer(node).name, node.name, "images", reason, CASCADE))
         run = [node, *tail(graph, node)]
         if fits(graph, node, producer(node)):
@@ -108,7 +108,7 @@ class Dilation:
 
     def _lowered(self, graph: Graph, source: fx.Node, part: list[fx.Node], n: int, what: str) -> Site:
         names = tuple(node.name for node in part)
-        reason = f"{what}: on means of {n}x{n} pixels it reads neighbours, and has {n * n}x fewer places to compute"
+        reason = f"{what}: on means of {n}x{n} pixels it needs less dilation and computes {n * n}x fewer pixels"
         return Site(self.name, names, source.name, names[-1], "images", reason, Form("low resolution", n))
 
     def apply(self, graph: Graph, site: Site) -> Graph:
@@ -118,19 +118,19 @@ class Dilation:
         node = graph.node(site.target)
         layer = graph.layer_as(node, nn.Conv2d)
         if layer is None or not is_dilated(layer):
-            raise Unsupported(f"{site.target} is no dilated convolution that could do without")
+            raise Unsupported(f"{site.target} is not a dilated convolution that can lose its dilation")
         if wanted == CASCADE and can_be_cascade(layer):
             return edit.replace(graph, [site.source], site.target, cascade(layer))
         amounts = _padding(graph, node, layer) if wanted == NO_HOLES else None
         if amounts is None:
-            raise Unsupported(f"{site.target} is no dilated convolution that could do without ({wanted.words})")
+            raise Unsupported(f"{site.target} is not a dilated convolution that can lose its dilation ({wanted.words})")
         return edit.replace(graph, [site.source], site.target, _without_holes(layer, amounts))
 
 
 def _lowered(graph: Graph, site: Site, n: int) -> Graph:
     source, part = graph.node(site.source), [graph.node(name) for name in site.layers]
     if not all(fits(graph, node, source) for node in part) or n not in _fractions(graph, part):
-        raise Unsupported(f"{site.target} does not end a part that could work at 1/{n} of its resolution")
+        raise Unsupported(f"{site.target} does not end a part that can work at 1/{n} of its resolution")
     return edit.replace(graph, [site.source], site.target, at_fraction(graph, source, part, n))
 
 
@@ -233,8 +233,8 @@ def _padding(graph: Graph, node: fx.Node, layer: nn.Conv2d) -> tuple[int, int, i
 
 def _no_counterpart(layer: nn.Conv2d) -> str:
     return (
-        f"its padding of {pair(layer.padding)} with dilation {pair(layer.dilation)} has no counterpart that "
-        "keeps the output's size"
+        f"its padding of {pair(layer.padding)} with dilation {pair(layer.dilation)} has no undilated counterpart "
+        "that keeps the output's size"
     )
 
 

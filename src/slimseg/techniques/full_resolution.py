@@ -81,12 +81,12 @@ class FullResolution:
         run = [graph.node(name) for name in site.layers]
         form = site.settings_as(Halving)
         if not all(_keeps_size(graph, node) for node in run):
-            raise Unsupported(f"{site.target} does not end a run of layers that could work at {form.words}")
+            raise Unsupported(f"{site.target} does not end a run of layers that can work at {form.words}")
         layers = [copy.deepcopy(graph.layer(node)) for node in run]
         first: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)]
         if form == STRIDED:
             if not isinstance(layers[0], nn.Conv2d):
-                raise Unsupported(f"{site.layers[0]} is no convolution that could have a stride")
+                raise Unsupported(f"{site.layers[0]} is not a convolution that can have a stride")
             layers[0], first = _strided(layers[0]), []
         _, _, height, width = graph.shape(run[-1])
         block = nn.Sequential(*first, *layers, ops.Resize((height, width)))  # type: ignore[arg-type]

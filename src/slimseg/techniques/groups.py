@@ -60,8 +60,8 @@ class FewerGroups:
     def _site(self, graph: Graph, node: fx.Node, layer: nn.Conv2d, groups: int) -> Site:
         inside = layer.in_channels // layer.groups
         reason = (
-            f"{node.name} to {dimensions(graph, node)} works in {layer.groups} groups of {inside} channels each: zeros "
-            f"between them make {groups if groups > 1 else 'one'} of {layer.in_channels // groups}"
+            f"{node.name} to {dimensions(graph, node)} works in {layer.groups} groups of {inside} channels each: with "
+            f"zeros between them they become {groups if groups > 1 else 'one'} of {layer.in_channels // groups}"
         )
         name = node.name
         return Site(self.name, (name,), producer(node).name, name, self.needs, reason, Groups(groups))
@@ -70,7 +70,7 @@ class FewerGroups:
         layer = graph.layer_as(graph.node(site.target), nn.Conv2d)
         wanted = site.settings_as(Groups)
         if layer is None or wanted.number not in _worth_trying(layer):
-            raise Unsupported(f"{site.target} is no convolution that could work in {wanted.words}")
+            raise Unsupported(f"{site.target} is not a convolution that can have {wanted.words}")
         return edit.replace(graph, [site.source], site.target, nn.Sequential(in_groups(layer, wanted.number)))
 
 

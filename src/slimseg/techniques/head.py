@@ -63,7 +63,7 @@ class Head:
                 self._whole(
                     output,
                     NO_ARGMAX,
-                    f"{output.name} takes the argmax of {dimensions(graph, output)}, which the host can do",
+                    f"{output.name} takes the argmax of {dimensions(graph, output)}, which the app can do",
                 )
             )
         elif graph.layer_as(output, nn.Softmax):
@@ -75,7 +75,7 @@ class Head:
                 self._whole(
                     output,
                     REDUCED,
-                    f"the last resize to {dimensions(graph, output)} only repeats what the host does to fit the image",
+                    f"the last resize to {dimensions(graph, output)} is unnecessary, as the app resizes to the image",
                 )
             )
         sites.extend(self._late_resizes(graph, refusals))
@@ -99,11 +99,15 @@ class Head:
                 refusals.append(Refusal(self.name, node.name, f"its layers are shared with {shared}"))
                 continue
             if convolution.out_channels > graph.shape(node)[1] or not _enlarges(graph, node):
-                refusals.append(Refusal(self.name, node.name, f"{reader.name} would leave more to resize than before"))
+                refusals.append(
+                    Refusal(
+                        self.name, node.name, f"after {reader.name} there would be more values to resize than before"
+                    )
+                )
                 continue
             reason = (
                 f"{node.name} resizes {graph.shape(node)[1]} channels to {dimensions(graph, node)} before a 1x1 "
-                f"convolution keeps {convolution.out_channels}: resize those instead"
+                f"convolution reduces them to {convolution.out_channels}: resize these instead"
             )
             sites.append(
                 Site(
@@ -124,7 +128,7 @@ class Head:
             return _resize_late(graph, *site.layers)
         if output.name != site.target or not graph.layer_as(output, _LEFT_OUT[end]):
             # if an earlier edit was not applied, this name may belong to the classifier itself
-            raise Unsupported(f"{site.target} is not the end of {graph.name} that {end.words} leaves out")
+            raise Unsupported(f"{site.target} is not the last layer of {graph.name}, which {end.words} would remove")
         return _without_end(graph, graph.description.output_kind if end == REDUCED else "logits")
 
 
@@ -144,10 +148,12 @@ def with_output(graph: Graph, kind: OutputKind) -> Graph:
     if have == "probabilities" and kind == "logits" and graph.layer_as(graph.output, (nn.Softmax, nn.Sigmoid)):
         return _without_end(graph, "logits")
     if have == "mask" or kind == "logits":
-        raise Unsupported(f"{graph.name} ends in {graph.output.name} ({have}), from which {kind} cannot be had")
+        raise Unsupported(f"{graph.name} ends in {graph.output.name} ({have}), which cannot be converted to {kind}")
     one_channel = graph.shape(graph.output)[1] == 1
     if kind == "mask" and one_channel:
-        raise Unsupported(f"{graph.name} gives one channel, which the host thresholds: ask for logits or probabilities")
+        raise Unsupported(
+            f"{graph.name} has one output channel, which the app must threshold: ask for logits or probabilities"
+        )
     layer: nn.Module = ops.ArgMax() if kind == "mask" else nn.Sigmoid() if one_channel else nn.Softmax(1)
     result = edit.append(graph, layer, {"mask": "argmax", "probabilities": "softmax"}[kind])
     result.description = with_fields(result.description, output_kind=kind)

@@ -44,7 +44,7 @@ class InputAlignment:
         name, before, after = graph.input.name, "x".join(map(str, graph.input_size)), "x".join(map(str, size))
         step = next(step for step in reversed(STEPS) if any(side % step for side in graph.input_size))
         reason = (
-            f"{before} is no multiple of {step}, and its maps get odd heights and widths "
+            f"{before} is not a multiple of {step}, and its maps have odd heights and widths "
             f"({_maps(graph.input_size)}): {after} gives {_maps(size)}"
         )
         return Site(self.name, (name,), name, graph.output.name, self.needs, reason, Size(*size), whole=True)
@@ -52,7 +52,7 @@ class InputAlignment:
     def apply(self, graph: Graph, site: Site) -> Graph:
         size = size_of(site)
         if size not in neighbours(graph.input_size):
-            raise Unsupported(f"an input of {size[0]}x{size[1]} is no neighbour of {graph.name}'s")
+            raise Unsupported(f"an input of {size[0]}x{size[1]} is not one of the sizes next to {graph.name}'s")
         return edit.at_input_size(graph, size)
 
 

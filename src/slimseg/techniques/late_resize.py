@@ -68,8 +68,8 @@ class LateResize:
         before, after = graph.shape(producer(resize)), graph.shape(resize)
         fewer, left = after[2] * after[3] / (before[2] * before[3]), graph.shape(chain[-1])[1]
         reason = (
-            f"{resize.name} enlarges {before[2]}x{before[3]} before {len(chain)} layers up to {names[-1]}: in front "
-            f"they have {fewer:.1f}x fewer pixels, and of {after[1]} channels to enlarge {left} are left"
+            f"{resize.name} enlarges {before[2]}x{before[3]} before {len(chain)} layers up to {names[-1]}: before "
+            f"the resize they have {fewer:.1f}x fewer pixels, and it enlarges {left} channels instead of {after[1]}"
         )
         return Site(self.name, names, producer(resize).name, names[-1], self.needs, reason, first)
 
@@ -77,7 +77,7 @@ class LateResize:
         resize = graph.node(site.layers[0])
         chain = _chain(graph, resize, site.settings_as(First)) if _enlarges(graph, resize) else []
         if tuple(node.name for node in chain) != site.layers[1:] or not chain:
-            raise Unsupported(f"{site.layers[0]} is no resize that {site.target} could come before")
+            raise Unsupported(f"{site.layers[0]} is not a resize that can follow {site.target}")
         layers = [copy.deepcopy(graph.module.get_submodule(str(node.target))) for node in (*chain, resize)]
         return edit.replace(graph, [site.source], site.target, nn.Sequential(*layers))
 

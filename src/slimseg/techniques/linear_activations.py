@@ -85,8 +85,8 @@ class LinearActivations:
         before = producer(gate or node)
         host = _host(graph, node) if result == "ReLU" else None
         shape = dimensions(graph, node)
-        gain = f"a ReLU is computed inside {host.name}" if host is not None else f"a {result} only compares and scales"
-        reason = f"{what} of {shape} values is a pass over them of its own: {gain}"
+        gain = f"a ReLU would be fused into {host.name}" if host is not None else f"a {result} only compares and scales"
+        reason = f"{what} of {shape} values is a separate pass over them: {gain}"
         return Site(
             self.name, layers, (producer(host) if host is not None else before).name, node.name, self.needs, reason,
             Replacement(result),
@@ -97,7 +97,7 @@ class LinearActivations:
         kind = _kind(graph, node)
         wanted = site.settings_as(Replacement)
         if kind is None or node is last_computed(graph) or wanted != Replacement(_NAMES[REPLACED[kind][1]]):
-            raise Unsupported(f"{site.target} is no activation that {self.name} ({wanted.words}) could replace")
+            raise Unsupported(f"{site.target} is not an activation that {self.name} ({wanted.words}) can replace")
         block = nn.Sequential(*_free_constants(graph, node), REPLACED[kind][1]())
         return edit.replace(graph, [producer(_gate(graph, node) or node).name], site.target, block)
 

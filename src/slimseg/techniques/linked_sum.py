@@ -63,8 +63,8 @@ class LinkedSum:
         names = (*dict.fromkeys(resized), concat.name, reader.name)
         rows, columns = pair(layer.kernel_size)
         reason = (
-            f"{rows}x{columns} convolution of {dimensions(graph, concat)}, concatenated: {rank} channels that are "
-            f"sums of those need {_full(layer) / _macs(layer, rank):.1f}x fewer MACs"
+            f"{rows}x{columns} convolution of {dimensions(graph, concat)}, concatenated: {rank} channels that "
+            f"sum them need {_full(layer) / _macs(layer, rank):.1f}x fewer MACs"
         )
         source, _ = region(graph, names)
         return Site(self.name, names, source, reader.name, self.needs, reason, Rank(rank))
@@ -74,9 +74,9 @@ class LinkedSum:
         layer, rank = graph.layer_as(reader, nn.Conv2d), site.settings_as(Rank)
         concat = producer(reader)
         if layer is None or rank.channels not in _ranks(layer):
-            raise Unsupported(f"{site.target} is no convolution that could do with {rank.words}")
+            raise Unsupported(f"{site.target} is not a convolution that can be factorised into {rank.words}")
         if graph.layer_as(concat, ops.Concat) is None or refusal_of(graph, concat, reader, layer):
-            raise Unsupported(f"{site.target} is no convolution of concatenated maps")
+            raise Unsupported(f"{site.target} is not a convolution of concatenated maps")
         first, second = factorised(layer, rank.channels)
         parts = parts_of(graph, concat, first)
         block = sum_of(graph, parts, first)

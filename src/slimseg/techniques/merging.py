@@ -63,7 +63,7 @@ class Merging:
             names = tuple(each.name for each in run)
             reason = (
                 f"{names[0]} of {'x'.join(map(str, graph.shape(node)[1:]))} and {names[-1]} have no activation between "
-                "them: one layer does both, and what lies between is never written"
+                "them: one layer computes both, and the values between them are never written"
             )
             sites.append(Site(self.name, names, producer(node).name, names[-1], self.needs, reason, merge))
         return Found(tuple(sites), tuple(refusals))
@@ -73,7 +73,9 @@ class Merging:
         run, merge = _run(graph, node)
         there = tuple(each.name for each in run) == site.layers and merge == site.settings_as(Merge) and len(run) > 1
         if not there or _refusal(graph, run, merge):
-            raise Unsupported(f"{site.layers[0]} and {site.target} are no linear layers in a row")
+            raise Unsupported(
+                f"{site.layers[0]} and {site.target} are not consecutive linear layers that can be merged"
+            )
         merged = _scaled_inputs(graph, run) if merge == SCALE else _composed(graph, run)
         return edit.replace(graph, [site.source], site.target, nn.Sequential(merged))
 
@@ -163,9 +165,9 @@ def _refusal(graph: Graph, run: list[fx.Node], merge: Merge) -> str | None:
         constants = scale_and_shift(graph, run[0])
         shifts = constants is not None and bool(torch.any(constants[1] != 0))
         if shifts and isinstance(last, nn.ConvTranspose2d):
-            return f"it adds a number, which {run[-1].name} would spread unevenly at its edges"
+            return f"it adds a constant, which {run[-1].name} spreads unevenly at the edges of the map"
         if shifts and isinstance(last, nn.Conv2d) and pair(last.padding) != (0, 0):
-            return f"it adds a number, and {run[-1].name} pads with zeros behind it"
+            return f"it adds a constant, and {run[-1].name} pads with zeros after it"
         return None
     assert isinstance(first, nn.Conv2d | nn.ConvTranspose2d)
     assert isinstance(last, nn.Conv2d)
@@ -175,5 +177,5 @@ def _refusal(graph: Graph, run: list[fx.Node], merge: Merge) -> str | None:
     before = (kernel * first.in_channels // first.groups + last.out_channels) * first.out_channels
     after = kernel * first.in_channels * last.out_channels
     if after > MOST_MACS * before:
-        return f"as one layer it and {run[-1].name} would multiply {after / before:.1f} times as much"
+        return f"merged with {run[-1].name} it would need {after / before:.1f} times as many MACs"
     return None

@@ -43,8 +43,8 @@ class RowConstants:
                 refusals.append(Refusal(self.name, node.name, f"{channels} channels fill the kernel's registers"))
             else:
                 reason = (
-                    f"{channels} constants for {channels}x{height}x{width} values start anew at every pixel: "
-                    f"{width * channels} of them, a row's, let the kernel run through"
+                    f"{channels} constants for {channels}x{height}x{width} values restart at every pixel: "
+                    f"{width * channels} of them, one row, let the kernel run without restarts"
                 )
                 sites.append(Site(self.name, (node.name,), producer(node).name, node.name, self.needs, reason))
         return Found(tuple(sites), tuple(refusals))

@@ -76,7 +76,7 @@ class Separable:
         convolution = graph.layer_as(node, nn.Conv2d)
         factors = site.settings_as(Factors)
         if convolution is None or convolution.groups != 1:
-            raise Unsupported(f"{site.target} is no convolution that {self.name} ({factors.words}) could replace")
+            raise Unsupported(f"{site.target} is not a convolution that {self.name} ({factors.words}) can replace")
         return edit.replace(graph, [site.source], site.target, _block(convolution, factors))
 
 
@@ -138,7 +138,7 @@ def _forms(convolution: nn.Conv2d) -> list[tuple[Factors, str, int]]:
         for rank in RANKS
     ]
     narrow = [
-        (Factors(ranks=(r, s)), f"{r} to {s} channels between two 1x1", macs(convolution, (r, s)))
+        (Factors(ranks=(r, s)), f"{r} to {s} channels between two 1x1 convolutions", macs(convolution, (r, s)))
         for r, s in ranks_worth_trying(convolution)
     ]
     return [*pairs, *narrow]
@@ -149,7 +149,8 @@ def _refusal(graph: Graph, node: fx.Node, convolution: nn.Conv2d) -> str | None:
         return f"it already works in {convolution.groups} groups"
     if min(convolution.in_channels, convolution.out_channels) < MIN_CHANNELS:
         return (
-            f"{convolution.in_channels} to {convolution.out_channels} channels are too few for a depthwise layer to pay"
+            f"{convolution.in_channels} to {convolution.out_channels} channels are too few for a depthwise layer to "
+            "save time"
         )
     other = edit.shared_with(graph, node)
     return f"its weights are shared with {other}" if other else None

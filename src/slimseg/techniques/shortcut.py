@@ -36,7 +36,7 @@ class Shortcut:
             shortcut, branch = sides
             outside = next((each.name for each in branch[:-1] for user in each.users if user not in branch), None)
             if outside is not None:
-                refusals.append(Refusal(self.name, node.name, f"{outside} of its branch is read elsewhere, too"))
+                refusals.append(Refusal(self.name, node.name, f"{outside} of its branch is also read elsewhere"))
                 continue
             sites.append(self._site(graph, shortcut, branch))
         return Found(tuple(sites), tuple(refusals))
@@ -45,7 +45,7 @@ class Shortcut:
         total = branch[-1]
         reason = (
             f"{len(branch) - 1} layers up to {total.name} only add to the {dimensions(graph, shortcut)} values of "
-            f"{shortcut.name}, which pass by them"
+            f"{shortcut.name}, which bypass them"
         )
         names = tuple(node.name for node in branch)
         return Site(self.name, names, shortcut.name, total.name, self.needs, reason, whole=True)
@@ -55,7 +55,7 @@ class Shortcut:
         total = result.node(site.target)
         sides = _sides(result, total) if result.layer_as(total, ops.Add) is not None else None
         if sides is None or sides[0].name != site.source:
-            raise Unsupported(f"{site.target} is no sum of {site.source} and a branch that starts there")
+            raise Unsupported(f"{site.target} is not the sum of {site.source} and a branch that starts there")
         total.replace_all_uses_with(sides[0])
         result.refresh()
         return result

@@ -75,10 +75,12 @@ class TwoClassSoftmax:
         chain = _linear_chain(graph, softmax)
         names = tuple(node.name for node in (*chain, softmax, *([cut] if cut is not None else [])))
         what = (
-            "with one kept is the sigmoid of their difference" if cut is not None else "is a sigmoid of each difference"
+            "with one class kept is the sigmoid of their difference"
+            if cut is not None
+            else "is a sigmoid of each difference"
         )
         reason = f"softmax of two classes at {dimensions(graph, softmax)} {what}" + (
-            f", which {chain[0].name} can give" if chain else ""
+            f", which {chain[0].name} can compute" if chain else ""
         )
         source = producer(chain[0] if chain else softmax).name
         form = ONE_KEPT if cut is not None else BOTH_KEPT
@@ -99,13 +101,14 @@ class TwoClassSoftmax:
             return []
         if resize.mode == "bilinear":
             reason = (
-                f"{before.name} is bilinear: it mixes pixels before {node.name} compares them, so they stay in order"
+                f"{before.name} is bilinear: it mixes pixels before {node.name} compares them, so the two cannot be "
+                "exchanged"
             )
             refusals.append(Refusal(self.name, node.name, reason))
             return []
         reason = (
-            f"{before.name} repeats pixels up to {dimensions(graph, before)}: {node.name} compares each of "
-            f"{dimensions(graph, producer(before))} once before"
+            f"{before.name} repeats pixels up to {dimensions(graph, before)}: {node.name} can compare each of "
+            f"{dimensions(graph, producer(before))} once before that"
         )
         names = (before.name, node.name)
         return [Site(self.name, names, producer(before).name, node.name, self.needs, reason, BEFORE_RESIZE)]

@@ -107,7 +107,7 @@ class StageBlocks:
         stage = between(graph, site.source, site.target)
         blocks = site.settings_as(Blocks)
         if stage is None or {node.name for node in stage.layers} != set(site.layers):
-            raise Unsupported(f"{site.source} to {site.target} is no stage that {self.name} could replace")
+            raise Unsupported(f"{site.source} to {site.target} is not a stage that {self.name} can replace")
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)  # every call gives the same edit: when it is priced, judged and applied
             try:
@@ -135,7 +135,7 @@ def _shuffle(graph: Graph, stage: Stage) -> nn.Module:
     inputs, outputs, stride = _ends(graph, stage)
     activation = _activation(graph, stage)
     if not isinstance(activation, ops.PLAIN_ACTIVATIONS):
-        raise ValueError("its units end with an activation, the stage does not")
+        raise ValueError("its units end with an activation, and the stage does not")
     units = [ShuffleUnit(outputs, lambda: copy.deepcopy(activation)) for _ in range(_count(stage) - 1)]
     return nn.Sequential(ShuffleDownUnit(inputs, outputs, stride, lambda: copy.deepcopy(activation)), *units)
 
@@ -170,18 +170,18 @@ def _refusal(graph: Graph, stage: Stage, whole_macs: int) -> str | None:
     if shared:
         return f"its weights are shared with {shared}"
     if min(inputs, outputs) < MIN_CHANNELS:
-        return f"{inputs} to {outputs} channels are too few for a block to pay"
+        return f"{inputs} to {outputs} channels are too few for a block to be faster"
     if not stride:
         before, after = (dimensions(graph, node) for node in (stage.source, stage.target))
-        return f"it brings {before} to {after}, which no block of stride 1 or 2 does"
+        return f"it converts {before} to {after}, which no block of stride 1 or 2 does"
     if any((layer := spatial(graph, node)) is not None and max(layer.dilation) > 1 for node in stage.layers):
-        return "its dilated convolutions see further than a block would"
+        return "its dilated convolutions have a larger receptive field than a block"
     convolutions = [layer for node in stage.layers if (layer := spatial(graph, node)) is not None]
     if 2 * sum(map(ops.is_depthwise, convolutions)) > len(convolutions):
-        return "its spatial convolutions are depthwise already: fewer blocks would learn it badly"
+        return "its spatial convolutions are already depthwise: fewer blocks would learn it badly"
     share = macs(graph, stage) / whole_macs
     if share < MIN_SHARE:
-        return f"it has {share:.1%} of the network's MACs, too little to train a block for"
+        return f"it has {share:.1%} of the network's MACs, too few to be worth training a block"
     return None
 
 

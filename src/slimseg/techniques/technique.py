@@ -58,7 +58,7 @@ class Site:
             Unsupported: they belong to another technique.
         """
         if not isinstance(self.settings, kind):
-            raise Unsupported(f"{self.layers[0]}: {self.settings} are no settings of {self.technique}")
+            raise Unsupported(f"{self.layers[0]}: {self.settings} are not settings of {self.technique}")
         return self.settings
 
     def refused(self, reason: str) -> Refusal:

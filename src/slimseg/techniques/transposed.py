@@ -78,8 +78,8 @@ class Transposed:
         )
         how = {
             FLIPPED: "with stride 1 it is a convolution",
-            ONE: f"a convolution to {stride * stride * layer.out_channels} channels and depth to space give the same",
-            EACH: f"its {stride * stride} phases are convolutions with a part of the kernel each",
+            ONE: f"a convolution to {stride * stride * layer.out_channels} channels and depth to space do the same",
+            EACH: f"its {stride * stride} phases are convolutions, each with a part of the kernel",
         }
         names = (node.name, *(each.name for each in tail(graph, node)))
         return Site(
@@ -91,7 +91,7 @@ class Transposed:
         layer = graph.layer_as(node, nn.ConvTranspose2d)
         form = site.settings_as(Form)
         if layer is None or _refusal(graph, node, layer) or form not in _forms(graph, node, layer):
-            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {form.words!r}")
+            raise Unsupported(f"{site.layers[0]} is not a transposed convolution that can become {form.words!r}")
         rows, columns = _axes(graph, node, layer)
         layer, rest = _with_scales(graph, layer, [graph.node(name) for name in site.layers[1:]])
         activations = [graph.module.get_submodule(str(each.target)) for each in rest]
@@ -244,8 +244,8 @@ def _refusal(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> str | No
     if layer.dilation != (1, 1):
         return f"it is dilated by {layer.dilation}"
     if layer.stride[0] != layer.stride[1]:
-        return f"its stride is {layer.stride}, and depth to space makes square blocks"
+        return f"its stride is {layer.stride}, and depth to space needs equal strides"
     if min(layer.kernel_size) < layer.stride[0]:
-        return f"its kernel of {layer.kernel_size} leaves gaps at stride {layer.stride[0]}"
+        return f"its kernel of {layer.kernel_size} is smaller than its stride {layer.stride[0]}"
     other = edit.shared_with(graph, node)
     return f"its weights are shared with {other}" if other else None

@@ -93,7 +93,7 @@ class Upsampling:
         layer = graph.layer_as(graph.node(site.layers[0]), nn.ConvTranspose2d)
         variant = site.settings_as(Variant)
         if layer is None:
-            raise Unsupported(f"{site.layers[0]} is no transposed convolution that could become {variant.words!r}")
+            raise Unsupported(f"{site.layers[0]} is not a transposed convolution that can become {variant.words!r}")
         activation = None
         for name in site.layers[1:]:
             constants = _constants(graph, graph.node(name))
@@ -188,6 +188,6 @@ def _refusal(graph: Graph, node: fx.Node, layer: nn.ConvTranspose2d) -> str | No
     if layer.stride[0] != layer.stride[1] or layer.stride[0] < 2:
         return f"its stride is {layer.stride}"
     if (height, width) != (in_height * layer.stride[0], in_width * layer.stride[1]):
-        return f"it makes {height}x{width} of {in_height}x{in_width}, not {layer.stride[0]} times as many pixels a side"
+        return f"it enlarges {in_height}x{in_width} to {height}x{width}, not by {layer.stride[0]} in height and width"
     other = edit.shared_with(graph, node)
     return f"its weights are shared with {other}" if other else None

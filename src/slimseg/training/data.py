@@ -128,7 +128,7 @@ def _understood(folder: Folder, told: Meaning | None) -> Folder:
     """The folder with the meaning of its masks' values: `told` by the user, else inferred from all masks together."""
     labelled = [split for split in (folder.train, folder.val) if split.masks is not None]
     if not labelled and told:
-        raise DataError(f"`foreground` is about masks, and {folder.path} has none: leave it out, or add masks")
+        raise DataError(f"`foreground` describes masks, and {folder.path} has none: leave it out, or add masks")
     if not labelled:
         return folder
     paths = [path for split in labelled for path in split.spread(LOOKED_AT // len(labelled)).masks or ()]
@@ -138,8 +138,10 @@ def _understood(folder: Folder, told: Meaning | None) -> Folder:
         masks.require_somewhere(paths, told.foreground)
     turned, as_stored = _turned(labelled)
     if turned:
-        how = "turned with them" if as_stored else "taken as they are"
-        notes.append(f"photographs are turned upright by their EXIF data, {turned.name} for one; their masks are {how}")
+        how = "turned with them" if as_stored else "left unchanged"
+        notes.append(
+            f"photographs are turned upright by their EXIF data, for example {turned.name}; their masks are {how}"
+        )
     meaning = replace(meaning, as_stored=as_stored)
     train, val = (
         split if split.masks is None else replace(split, meaning=meaning) for split in (folder.train, folder.val)
@@ -207,7 +209,7 @@ def check_split(split: Split, classes: int) -> None:
 def _require_size(path: Path, mask: Pixels, size: tuple[int, int]) -> None:
     if mask.shape != size:
         raise DataError(
-            f"{path} is {mask.shape[0]}x{mask.shape[1]}, its image {size[0]}x{size[1]}: "
+            f"{path} is {mask.shape[0]}x{mask.shape[1]}, but its image is {size[0]}x{size[1]}: "
             "give masks of their images' size"
         )
 

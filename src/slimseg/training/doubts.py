@@ -20,7 +20,7 @@ ONE_CLASS = 0.999  # share of the pixels that counts as all of them, 0-1
 BARELY_BETTER = 1.1  # a mIoU of less than this multiple of guessing's is doubtful
 LEAST_KAPPA = 0.3  # camvid_unet has 0.2 (and a mIoU of 10) without normalisation of its input, and 0.9 with it
 RELABELLED = 0.5  # least share of pixels right after renumbering classes for which their order is blamed, 0-1
-_WRONG = "the network as it came seems to be wrong on these images"
+_WRONG = "the original network seems to be wrong on these images"
 Mask = NDArray[np.uint8]
 Counts = NDArray[np.float64]
 
@@ -44,24 +44,26 @@ class Seen:
         """Sentences on what looks wrong, with possible reasons; empty if all is well."""
         matrix: Counts = self.confusion.matrix.astype(float)  # rows: class in the mask, columns: class of the network
         if self.labelled and not matrix.sum():
-            return ("no pixel of the masks counts: all are 255, which is ignored",)
+            return ("every pixel of the masks is 255, which is ignored: give masks of class indices",)
         told = self._one_class(names)
         if not self.labelled:
             return (f"{_WRONG}: {told}{_reasons(description)}",) if told else ()
         labelled = matrix.sum(1)
         if labelled.max() == labelled.sum():
             only = _name(names, int(labelled.argmax()))
-            return (f"every pixel of the masks that counts is {only}: accuracy on them says little about a network",)
+            return (f"the masks contain only {only} or ignored pixels: accuracy on them says little about a network",)
         miou, guessed = self.confusion.scores().miou, guessing(matrix)
         if miou > BARELY_BETTER * guessed and kappa(matrix) > LEAST_KAPPA:
             return ()
-        told = told or f"its mIoU is {miou:.1f}, where guessing gets {guessed:.1f} (Cohen's kappa {kappa(matrix):.2f})"
+        told = (
+            told or f"its mIoU is {miou:.1f}, while guessing reaches {guessed:.1f} (Cohen's kappa {kappa(matrix):.2f})"
+        )
         return (f"{_WRONG}: {told}{_relabelled(matrix, names) or _reasons(description)}",)
 
     def _one_class(self, names: Sequence[str]) -> str:
         most = int(self._predicted.argmax())
         share = self._predicted[most] / max(1.0, self._predicted.sum())
-        return f"it takes every pixel for {_name(names, most)}" if share >= ONE_CLASS else ""
+        return f"it predicts {_name(names, most)} for every pixel" if share >= ONE_CLASS else ""
 
 
 def say_doubts(doubts: Sequence[str], progress: Progress) -> None:
@@ -103,8 +105,8 @@ def _relabelled(matrix: Counts, names: Sequence[str]) -> str:
     largest = max(moved, key=lambda pair: float(matrix[pair]))
     of_masks, of_network = (_name(names, index) for index in largest)
     return (
-        f", but {100 * fits:.0f}% of the pixels fit once classes are renumbered: what the masks call {of_masks}, the "
-        f"network calls {of_network}"
+        f", but {100 * fits:.0f}% of the pixels are right once classes are renumbered: {of_masks} in the masks is "
+        f"{of_network} in the network"
     )
 
 

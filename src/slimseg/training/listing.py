@@ -49,7 +49,7 @@ def found(folder: Path) -> Part:
     masks, notes = _masks(folder, images)
     if others:
         notes.insert(
-            0, f"{_counted(others, 'file')} in {inside} left out: {_CALLED_IMAGES} are read, convert the others"
+            0, f"{_counted(others, 'file')} in {inside} left out: only {_CALLED_IMAGES} are read, so convert the others"
         )
     return Part(images, masks, tuple(notes))
 
@@ -75,7 +75,7 @@ def classes(root: Path) -> tuple[str, ...]:
         with path.open("rb") as file:
             text = file.read(_CLASSES_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no text file with one class name a line") from error
+        raise DataError(f"{path} is not a text file with one class name per line") from error
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
@@ -93,10 +93,10 @@ def _files(folder: Path) -> list[Path]:
 
 def _no_images(folder: Path, others: Sequence[Path]) -> str:
     if others:
-        return f"{folder} has no images that are read: convert its {_counted(others, 'file')} to PNG or JPEG"
+        return f"{folder} has no images in a format that is read: convert its {_counted(others, 'file')} to PNG or JPEG"
     beneath = sorted({each.parent.name for each in folder.glob("*/*") if each.suffix.lower() in IMAGE_SUFFIXES})
     hint = f", for example {folder / beneath[0]}" if beneath else ""
-    return f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): give a folder that has some{hint}"
+    return f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): give a folder with images{hint}"
 
 
 def _require_different(images: Sequence[Path]) -> None:
@@ -106,8 +106,8 @@ def _require_different(images: Sequence[Path]) -> None:
         other = seen.setdefault(image.stem, image)
         if other is not image:
             raise DataError(
-                f"{image.parent} has two images of one name, {other.name} and {image.name}: rename or remove one, and "
-                "put masks into a folder masks beside a folder images"
+                f"{image.parent} has two images with the same name, {other.name} and {image.name}: rename one, and "
+                "put masks into a folder `masks` beside a folder `images`"
             )
 
 
@@ -120,14 +120,16 @@ def _masks(folder: Path, images: Sequence[Path]) -> tuple[tuple[Path, ...] | Non
     masks: dict[str, Path] = {}
     for each in (each for each in files if each.suffix.lower() == MASK_SUFFIX):
         if each.stem in masks:
-            raise DataError(f"{inside} has two masks of one name, {masks[each.stem].name} and {each.name}: remove one")
+            raise DataError(
+                f"{inside} has two masks with the same name, {masks[each.stem].name} and {each.name}: remove one"
+            )
         masks[each.stem] = each
     missing = [image for image in images if image.stem not in masks]
     if missing:
         raise DataError(_no_mask(inside, missing, files))
     names = {image.stem for image in images}
     alone = [mask for stem, mask in masks.items() if stem not in names]
-    notes = [f"{_counted(alone, 'mask')} in {inside} left out: there is no image of that name"] if alone else []
+    notes = [f"{_counted(alone, 'mask')} in {inside} left out: no image has the same name"] if alone else []
     return tuple(masks[image.stem] for image in images), notes
 
 
@@ -137,8 +139,8 @@ def _no_mask(folder: Path, missing: Sequence[Path], files: Sequence[Path]) -> st
     like = next((each.name for each in files if each.stem.startswith(first.stem)), "")
     instead = f" (there is {like})" if like else ""
     return (
-        f"{folder} has no mask for {first.name}{more}, looked for as {first.stem}{MASK_SUFFIX}{instead}: "
-        "give a PNG of the same name for every image, or no masks at all"
+        f"{folder} has no mask for {first.name}{more}, expected as {first.stem}{MASK_SUFFIX}{instead}: "
+        "give a PNG with the same name for every image, or no masks at all"
     )
 
 
@@ -151,13 +153,13 @@ def _elsewhere(folder: Path) -> list[str]:
     ]
     if not with_pngs:
         return []
-    return [f"{with_pngs[0]} in {folder} is left out: masks are looked for in {folder / 'masks'}, and there are none"]
+    return [f"{with_pngs[0]} in {folder} is left out: masks belong in {folder / 'masks'}, which does not exist"]
 
 
 def _counted(files: Sequence[Path], noun: str) -> str:
     """A number of files in words: "3 files (2 .heic, 1 .gif; IMG_1.heic for one)"."""
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in _suffixes(files))
-    return f"{len(files)} {noun}{'s' * (len(files) > 1)} ({kinds}; {files[0].name} for one)"
+    return f"{len(files)} {noun}{'s' * (len(files) > 1)} ({kinds}; for example {files[0].name})"
 
 
 def _suffixes(files: Iterable[Path]) -> list[tuple[str, int]]:

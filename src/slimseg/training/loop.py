@@ -97,7 +97,7 @@ def train(
     finally:
         bar.close()
     if log.skipped:
-        progress.say(f"{what}: {log.skipped} steps left out, their gradients were not finite")
+        progress.say(f"{what}: {log.skipped} steps skipped, because their gradients were not finite")
     trainer.average.copy_to(module)
     module.to(home)
     return log
@@ -265,4 +265,6 @@ def _resume(path: Path | None, module: nn.Module, optimiser: Any, average: _Aver
         average.steps = int(state["average_steps"])
         return int(state["step"])
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise ModelError(f"{path} is damaged or of another network: remove it to train from the start") from error
+        raise ModelError(
+            f"{path} is damaged or belongs to another network: remove it to train from the start"
+        ) from error

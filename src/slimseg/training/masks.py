@@ -86,8 +86,8 @@ def _beyond(path: Path, values: Values, wrong: int, known: int, classes: int | N
     if classes == 2 and {0, WHITE} <= seen:
         between = f"{len(seen) - 2} value{'s' * (len(seen) > 3)} between 0 and 255"
         return (
-            f"{path} has {between} ({wrong} for one), as soft edges leave: make all of its pixels 0 or 255, or give "
-            "`foreground` 255, which counts all that is not 255 as background"
+            f"{path} has {between} (for example {wrong}), as from soft edges: make all of its pixels 0 or 255, or give "
+            "`foreground` 255, which counts every other value as background"
         )
     there_are = f"at most {known}" if classes is None else f"{known}"
     message = f"{path} has class {wrong}, but there are {there_are} classes (0-{known - 1}, 255 ignored)"
@@ -103,7 +103,7 @@ def _binary(path: Path, values: Values, classes: int | None, meaning: Meaning) -
         others = values[(values != 0) & (values != meaning.foreground)]
         if others.size:
             raise DataError(
-                f"{path} has the value {int(others.flat[0])}, but other masks only 0 and {meaning.foreground}, so that "
+                f"{path} has the value {int(others.flat[0])}, but other masks have only 0 and {meaning.foreground}, so "
                 f"{meaning.foreground} was taken for the second of two classes: give `foreground` "
                 f"{meaning.foreground}, or `foreground` none for class indices with 255 ignored"
             )
@@ -114,10 +114,10 @@ def _binary(path: Path, values: Values, classes: int | None, meaning: Meaning) -
 
 def _not_two(path: Path, classes: int, meaning: Meaning) -> str:
     if meaning.told:
-        return f"`foreground` {meaning.foreground} is for masks of two classes, but the network has {classes}: leave it"
+        return f"`foreground` {meaning.foreground} is for two classes, but the network has {classes}: leave it out"
     return (
         f"{path} and all other masks have only the values 0 and {meaning.foreground}, as for two classes, but the "
-        f"network has {classes}: give masks of class indices, or `foreground` none if 255 is to be ignored"
+        f"network has {classes}: give masks of class indices, or `foreground` none to ignore 255"
     )
 
 
@@ -157,8 +157,8 @@ def notes(folder: Path, meaning: Meaning) -> list[str]:
     if meaning.foreground is None:
         return []
     return [
-        f"the masks in {folder} have only the values 0 and {meaning.foreground}, so that {meaning.foreground} is taken "
-        f"for the second of two classes: `foreground` {meaning.foreground} says so, `foreground` none ignores it"
+        f"the masks in {folder} have only the values 0 and {meaning.foreground}, so {meaning.foreground} is taken "
+        f"for the second of two classes: `foreground` {meaning.foreground} confirms this, `foreground` none ignores 255"
     ]
 
 
@@ -177,7 +177,7 @@ def require_somewhere(paths: Sequence[Path], foreground: int) -> None:
     if seen:
         values = ", ".join(str(value) for value in sorted(seen)[:_SAID]) + (", ..." if len(seen) > _SAID else "")
         raise DataError(
-            f"`foreground` {foreground} is in none of {len(paths)} masks of {paths[0].parent}: they have {values}"
+            f"`foreground` {foreground} is in none of {len(paths)} masks of {paths[0].parent}: give one of {values}"
         )
 
 
@@ -194,7 +194,7 @@ def as_foreground(text: str | int) -> Meaning:
     except ValueError:
         value = -1
     if not 0 <= value <= LARGEST:
-        raise DataError(f"`foreground` {text} is no value of a mask: give a number from 0 to {LARGEST}, or none")
+        raise DataError(f"`foreground` {text} is not a value of a mask: give a number from 0 to {LARGEST}, or none")
     return Meaning(value, told=True)
 
 
@@ -241,7 +241,9 @@ def _of_palette(path: Path, picture: ImageFile.ImageFile) -> Values:
         return values
     if set(levels.tolist()) <= {0, WHITE} and len(set(shown.values())) == len(shown):
         return np.where(levels == WHITE, 1, 0)[values]
-    raise DataError(f"{path} has a palette of greys that are not their indices: save it as 8-bit grey, without palette")
+    raise DataError(
+        f"{path} has a palette whose greys differ from their indices: save it as 8-bit grey, without palette"
+    )
 
 
 def _of_channels(path: Path, mode: str, values: Values, stored: str) -> Values:
@@ -252,10 +254,10 @@ def _of_channels(path: Path, mode: str, values: Values, stored: str) -> Values:
     """
     colours, alpha = (values[..., :-1], values[..., -1]) if mode in ("LA", "RGBA") else (values, None)
     if alpha is not None and (alpha != 255).any():
-        raise DataError(f"{path} has transparent pixels, so that its classes are not clear: give a PNG of one channel")
+        raise DataError(f"{path} has transparent pixels, whose class is unknown: give a PNG of one channel")
     if (colours != colours[..., :1]).any():
         raise DataError(
-            f"{path} is a {mode} picture, not a mask: it has colours where a mask has class indices, so give a PNG of "
+            f"{path} is a {mode} picture, not a mask: it has colours instead of class indices, so give a PNG of "
             "one channel or with a palette"
         )
     if "16" in stored:

@@ -159,7 +159,9 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except PermissionError as error:
-        raise DataError(f"{path} may not be read: allow it, or remove it from the folder") from error
+        raise DataError(
+            f"{path} cannot be read for lack of permission: allow it, or remove it from the folder"
+        ) from error
     except Exception as error:  # decoders raise any exception for a damaged file
         raise DataError(f"{path} is not an image that can be read: remove or replace it") from error
 
@@ -173,7 +175,9 @@ def _require_file(path: Path) -> None:
     """Raise DataError unless `path` is a regular file: opening a pipe may block, opening a device have side effects."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path} is {_FILE_KINDS.get(stat.S_IFMT(mode), 'no file')}, not an image: remove it")
+        raise DataError(
+            f"{path} is {_FILE_KINDS.get(stat.S_IFMT(mode), 'not a regular file')}, not an image: remove it"
+        )
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -190,7 +194,7 @@ def _reader(path: Path, start: bytes) -> type[ImageFile.ImageFile]:
     known = next((name for magic, name in _NOT_READ.items() if start.startswith(magic)), "") or _BRANDS.get(brand, "")
     name = "a HEIC image" if brand in _HEIC else known
     if name:
-        raise DataError(f"{path} is {name}, which is not read: convert it to PNG or JPEG, or remove it")
+        raise DataError(f"{path} is {name}, a format that is not supported: convert it to PNG or JPEG, or remove it")
     raise DataError(f"{path} is not an image that can be read (PNG, JPEG, WebP, BMP, TIFF): remove or replace it")
 
 
@@ -201,7 +205,7 @@ def _require_sane(path: Path, picture: ImageFile.ImageFile) -> None:
             "read: scale it down"
         )
     if getattr(picture, "is_animated", False):
-        raise DataError(f"{path} has several frames or pages: save the one that is meant as an image of its own")
+        raise DataError(f"{path} has several frames or pages: save one as an image")
 
 
 def _require_bytes(path: Path, picture: ImageFile.ImageFile) -> None:

@@ -28,7 +28,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "MB", "4 apples", "-4MB", "4MB 5MB", "nan", "1e6", "4,5MB"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(BudgetError, match="is no size"):
+    with pytest.raises(BudgetError, match="is not a size"):
         parse_size(text)
 
 
@@ -39,7 +39,7 @@ def test_times(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "soon", "-1m", "1d", "1h30m", "inf"])
 def test_no_times(text: str) -> None:
-    with pytest.raises(BudgetError, match="is no time"):
+    with pytest.raises(BudgetError, match="is not a time"):
         parse_time(text)
 
 

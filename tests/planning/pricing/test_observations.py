@@ -74,7 +74,7 @@ def test_they_say_that_no_edit_was_tried_and_where(found: dict[str, Finding]) ->
         assert finding.saving_ms == pytest.approx(finding.before_ms - finding.after_ms)
     moved = found["more bytes moved than computed add"]
     assert moved.layers == ("add", "add2")
-    assert "balances at 5" in moved.reason  # 100 GMAC/s over 20 GB/s
+    assert "(machine balance 5)" in moved.reason  # 100 GMAC/s over 20 GB/s
     assert "64x64x16" in moved.reason
 
 

@@ -144,7 +144,7 @@ def test_a_calm_run_is_its_median() -> None:
         (whatif.Price(2.0, 1.0, wins=0.9), None),
         (whatif.Price(1.0, 2.0, wins=0.9), "no gain"),
         (whatif.Price(2.0, 1.0, wins=0.6), "faster only in 60% of the runs"),
-        (whatif.Price(0.030, 0.013), "measured 0.030 ms before and 0.013 ms after, too little for an edit"),
+        (whatif.Price(0.030, 0.013), "measured 0.030 ms before and 0.013 ms after, too small a gain for an edit"),
     ],
 )
 def test_why_an_edit_does_not_pay(price: whatif.Price, said: str | None) -> None:

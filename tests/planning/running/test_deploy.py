@@ -108,7 +108,7 @@ def test_alike_exact_edits_are_one_line() -> None:
     assert [each.layers for each in applied] == [("a", "b"), ("c",), ("d",)]
     assert applied[0].predicted_saving_ms == pytest.approx(0.4)
     assert applied[0].realised_saving_ms == 0.5
-    assert applied[0].reason == "fused: at b; 1 more like it"
+    assert applied[0].reason == "fused: at b; 1 more of the same kind"
     assert applied[0].realised_error_ms is None
 
 

@@ -47,10 +47,10 @@ def test_nothing_is_written_before_the_first_entry(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"network": "abd"}, "another network:"),
-        ({"network": "abd", "sizes": [1, 3]}, "another network and sizes:"),
-        ({"images": 3}, "another images:"),
-        ({"budget": None}, "another budget:"),
+        ({"network": "abd"}, r"other settings \(network\):"),
+        ({"network": "abd", "sizes": [1, 3]}, r"other settings \(network and sizes\):"),
+        ({"images": 3}, r"other settings \(images\):"),
+        ({"budget": None}, r"other settings \(budget\):"),
     ],
 )
 def test_what_was_asked_for_must_be_the_same(tmp_path: Path, change: dict[str, Any], named: str) -> None:
@@ -62,7 +62,7 @@ def test_what_was_asked_for_must_be_the_same(tmp_path: Path, change: dict[str, A
 
 def test_a_condition_that_is_gone_is_named_too(tmp_path: Path) -> None:
     Journal(tmp_path, {**CONDITIONS, "teacher": None})["plan"] = 1
-    with pytest.raises(OutputError, match="another teacher:"):
+    with pytest.raises(OutputError, match=r"other settings \(teacher\):"):
         Journal(tmp_path, CONDITIONS)
 
 
@@ -70,7 +70,9 @@ def test_a_run_of_another_version_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(slimseg, "__version__", "0.0.9")
         Journal(tmp_path, {**CONDITIONS, "seed": 3})["plan"] = 1
-    told = rf"unfinished run of slimseg 0\.0\.9, and this is {slimseg.__version__}: go on with that version, or give "
+    told = (
+        rf"unfinished run of slimseg 0\.0\.9, and this is {slimseg.__version__}: continue with that version, or give "
+    )
     with pytest.raises(OutputError, match=told) as refusal:
         Journal(tmp_path, CONDITIONS)  # whatever else is asked for now
     assert isinstance(refusal.value, UserError)  # exit code 2
@@ -80,7 +82,7 @@ def test_entries_of_another_form_say_so(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(journal, "FORM", 1)
         Journal(tmp_path, CONDITIONS)["plan"] = 1
-    told = rf"run of slimseg {slimseg.__version__}, .* \(its journal has form 1, here it is {journal.FORM}\)"
+    told = rf"run of slimseg {slimseg.__version__}, .* \(its journal has format 1, here it is {journal.FORM}\)"
     with pytest.raises(OutputError, match=told):
         Journal(tmp_path, CONDITIONS)
 

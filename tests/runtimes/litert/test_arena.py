@@ -55,10 +55,18 @@ def together(count: int, side: int) -> Callable[[ModelBuilder, int], int]:
         (
             one_after_another(1, 30_000),
             (1, 2048, 2048, 3),
-            "14.5 GB for one image by the operator RESIZE_NEAREST_NEIGH",
+            "14.5 GB of memory for one image at the operator RESIZE_NEAREST_NEIGH",
         ),
-        (together(12, 5_000), (1, 2048, 2048, 3), "GB for one image by the operator RESIZE_NEAREST_NEIGHBOR: use a sm"),
-        (together(2, 4_000), (1, 8, 8, 4), "0.5 GB for an image of 8x8 pixels by the operator RESIZE_NEAREST_NEIGHBO"),
+        (
+            together(12, 5_000),
+            (1, 2048, 2048, 3),
+            "GB of memory for one image at the operator RESIZE_NEAREST_NEIGHBOR: use a sm",
+        ),
+        (
+            together(2, 4_000),
+            (1, 8, 8, 4),
+            "0.5 GB of memory for an image of 8x8 pixels at the operator RESIZE_NEAREST_NEIGHBO",
+        ),
     ],
 )
 def test_what_is_refused(

@@ -35,13 +35,13 @@ def test_an_input_without_a_size(size: tuple[int, ...], tmp_path: Path) -> None:
 
 
 def test_tensors_larger_than_any_network_has(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"480\.0 GB for one image"):
+    with pytest.raises(ModelError, match=r"480\.0 GB of memory for one image"):
         profile(profile_zoo.resized(tmp_path / "huge.tflite", (1, 100_000, 100_000, 8)), runs=3)
 
 
 def test_tensors_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_bounds, "spared_bytes", lambda: 1 << 18)
-    with pytest.raises(ModelError, match="GB for the tensors of one operator"):
+    with pytest.raises(ModelError, match="GB of memory for the tensors of one operator"):
         profile(profile_zoo.resized(tmp_path / "large.tflite", (1, 1000, 1000, 8)), runs=3)
 
 

@@ -47,7 +47,7 @@ def test_a_replaced_file_is_loaded_again(tiny: Path, tiny_mask: Path, tmp_path: 
 
 
 def test_wrong_inputs(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"wants inputs of \(N, \*\(32, 32, 4\)\)"):
+    with pytest.raises(DataError, match=r"needs inputs of shape \(N, \*\(32, 32, 4\)\)"):
         predict(tiny, np.zeros((1, 4, 32, 32), np.float32))
     with pytest.raises(ModelError):
         predict(tmp_path / "none.tflite", images(1))

@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(copy):
 
 def test_what_ncnn_refuses_is_a_sentence(copy):
     copy.write_text(copy.read_text().replace("Interp ", "Unheard "))
-    with pytest.raises(RuntimeFailure, match="does not know a layer"):
+    with pytest.raises(RuntimeFailure, match="does not know one of its layers"):
         session.predict(copy, np.zeros((1, 64, 96, 3), "float32"))
 
 

@@ -421,6 +421,6 @@ def normed() -> Graph:
 
 
 def test_an_opaque_node_is_named(tmp_path, normed):
-    with pytest.raises(Unsupported, match=r"normed has layers that cannot be written for ncnn \(.*group_norm.*\)"):
+    with pytest.raises(Unsupported, match=r"normed has layers that slimseg cannot write for ncnn \(.*group_norm.*\)"):
         writer.write(normed, tmp_path)
     assert not list(tmp_path.iterdir())

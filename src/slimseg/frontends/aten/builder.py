@@ -150,8 +150,8 @@ class Builder:
         owner = self.memory[node]
         if owner in self.viewed or self._sharing(owner):
             raise ModelError(
-                f"the model changes a tensor in place ({node.name}) of which a part is used elsewhere: "
-                "write x = x + y for x += y"
+                f"the model changes a tensor in place ({node.name}) while part of it is used elsewhere: "
+                "write x = x + y instead of x += y"
             )
         self.memory.setdefault(owner, owner)
         for other, made in self.memory.items():

@@ -77,7 +77,7 @@ class Allowance:
         self.operations -= operations
         if self.bytes < 0 or self.operations < 0:
             raise ModelError(
-                f"{self.source} computes far larger constants than it holds (at {name}): "
+                f"{self.source} computes constants that are far larger than the file (at {name}): "
                 "export the network again with its constants as buffers"
             )
 

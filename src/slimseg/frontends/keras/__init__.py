@@ -43,10 +43,10 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
     except ModelError as error:
         raise ModelError(f"{path}: {_one_line(error)}") from error
     except GraphError as error:
-        raise ModelError(f"{path} holds a network that does not fit together: {_one_line(error)}") from error
+        raise ModelError(f"{path} holds a network whose layers do not fit together: {_one_line(error)}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
         reason = _one_line(error) or type(error).__name__
-        raise ModelError(f"{path} holds no network that can be rebuilt ({reason}): save it again") from error
+        raise ModelError(f"{path} holds a network that slimseg cannot rebuild ({reason}): save it again") from error
 
 
 def _one_line(error: object) -> str:
@@ -84,5 +84,5 @@ def _read(path: Path) -> Stored:
     except ModelError as error:
         raise ModelError(_one_line(error)) from error
     except RuntimeFailure as error:
-        reason = f"{path} is damaged or no Keras file: save it again with model.save ({error})"
+        reason = f"{path} is damaged or not a Keras file: save it again with model.save ({error})"
         raise ModelError(_one_line(reason)) from error

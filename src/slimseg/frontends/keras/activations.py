@@ -44,7 +44,7 @@ def _named(stored: Any) -> tuple[str, dict[str, Any]]:
         if kind == "LeakyReLU" and isinstance(config, dict):
             return "leaky_relu", {"negative_slope": config.get("negative_slope", config.get("alpha", 0.3))}
         return kind.lower(), {}
-    raise ModelError(f"the activation {stored!r} is no name")
+    raise ModelError(f"the activation {stored!r} is not a name")
 
 
 def _short(name: str) -> str:
@@ -78,7 +78,7 @@ def clip(b: Builder, x: Value, low: float | None, high: float | None, suffix: st
         return b.emit(nn.ReLU6(), x, suffix=suffix)
     bounds = (float("-inf") if low is None else float(low), float("inf") if high is None else float(high))
     if not bounds[0] < bounds[1]:
-        raise ModelError(f"a value is clipped to {bounds}, which leaves nothing of it")
+        raise ModelError(f"a value is clipped to {bounds}, an empty range")
     return b.emit(nn.Hardtanh(*bounds), x, suffix=suffix)
 
 

@@ -76,13 +76,13 @@ def _binary(
     """Two tensors, or a tensor and a constant in either order (`constant_first` None: the order does not matter)."""
     if isinstance(x, Value) and isinstance(y, Value):
         if len(x.shape) != len(y.shape):
-            raise ModelError(f"{x.keras_shape} and {y.keras_shape} are combined, which have not the same dimensions")
+            raise ModelError(f"{x.keras_shape} and {y.keras_shape} are combined, but their dimensions differ")
         return b.emit(module(), x, y, suffix=suffix)
     if isinstance(x, Value):
         return value_first(x, y)
     if isinstance(y, Value):
         return constant_first(x, y) if constant_first else value_first(y, x)
-    raise ModelError("a sum or product of constants alone is no part of a network")
+    raise ModelError("a sum or product of constants alone is not a layer of a network")
 
 
 def _no_counterpart(constant: Any, value: Value) -> Value:
@@ -103,7 +103,7 @@ def compute(sign: str, x: Any, y: Any) -> Any:
     """
     both = all(isinstance(each, int | float) and abs(each) <= _LARGEST for each in (x, y))
     if not both or (sign in ("/", "//") and not y):
-        raise ModelError(f"it computes {x!r} {sign} {y!r}, which is no size")
+        raise ModelError(f"it computes {x!r} {sign} {y!r}, which is not a size")
     return _OPERATORS[sign](x, y)
 
 

@@ -124,7 +124,7 @@ class Builder:
             raise ModelError(f"layer {self._layer[1]} would give a tensor of {shape}: refused")
         self._copies_left -= sum(value.numel() for value in (*module.parameters(), *module.buffers()))
         if self._copies_left < 0:
-            raise ModelError(f"layer {self._layer[1]} is called more often than any: refused")
+            raise ModelError(f"layer {self._layer[1]} is called more often than slimseg allows: refused")
         name = self._free_name(suffix)
         target = self._target(module, name, suffix)
         node = self.graph.create_node("call_module", target, tuple(value.node for value in inputs), name=name)

@@ -93,7 +93,7 @@ def _model(class_name: str, config: Any) -> Model:
 
 def _require_few(layers: Any) -> None:
     if len(layers) > MAX_LAYERS:
-        raise ModelError(f"a model of {len(layers)} layers is no network that slimseg opens (limit {MAX_LAYERS})")
+        raise ModelError(f"a model of {len(layers)} layers is larger than slimseg opens (limit {MAX_LAYERS})")
 
 
 def _sequential(config: Any) -> Model:
@@ -122,7 +122,7 @@ def _layer(raw: Any) -> Layer:
     nested = _model(class_name, config) if class_name in MODELS else None
     name = raw.get("name") or (config["name"] if isinstance(config, dict) else nested and nested.name)
     if len(str(name)) > LONGEST_NAME:
-        raise ModelError(f"a layer's name of {len(str(name))} characters is none that slimseg opens")
+        raise ModelError(f"a layer's name of {len(str(name))} characters is longer than slimseg allows")
     return Layer(
         str(name),
         class_name,

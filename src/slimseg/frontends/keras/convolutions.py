@@ -24,7 +24,7 @@ def same_padding(
     sides = []
     for length, size, step, spread in zip(x.shape[2:], kernel, stride, dilation, strict=True):
         if not step or not size:
-            raise ModelError("a kernel or stride of 0 pixels is none")
+            raise ModelError("a kernel or stride has 0 pixels")
         sides.append(shapes.same_padding(length, size, step, spread))
     return sides[0], sides[1]
 
@@ -39,7 +39,7 @@ def module(
 ) -> nn.Conv2d:
     """A convolution with a Keras kernel (height, width, in per group, out)."""
     if kernel.ndim != 4 or groups < 1 or kernel.shape[3] % groups or 0 in (*kernel.shape, *stride, *dilation):
-        raise ModelError(f"a kernel of {kernel.shape} in {groups} groups is no convolution")
+        raise ModelError(f"a kernel of {kernel.shape} in {groups} groups is not a valid convolution")
     height, width, inputs, outputs = kernel.shape
     layer = nn.Conv2d(
         inputs * groups, outputs, (height, width), stride, padding, dilation, groups, bool(bias), device="meta"
@@ -76,7 +76,7 @@ def separable(said: Said) -> Value:
 def _depthwise_kernel(kernel: Array, bias: list[Array]) -> tuple[Array, list[Array], int]:
     """A kernel (height, width, channels, multiplier) as one with one group per channel; bias; number of groups."""
     if kernel.ndim != 4:
-        raise ModelError(f"a kernel of {kernel.shape} is no depthwise convolution")
+        raise ModelError(f"a kernel of {kernel.shape} is not a valid depthwise convolution")
     height, width, channels, multiplier = kernel.shape
     return kernel.reshape(height, width, 1, channels * multiplier), bias, channels
 
@@ -90,7 +90,9 @@ def _emit(said: Said, x: Value, kernel: Array, bias: list[Array], groups: int, s
     stride, dilation = pair(config.get("strides", 1)), pair(config.get("dilation_rate", 1))
     padding = str(config.get("padding", "valid")).lower()
     if padding not in ("valid", "same") or len(x.shape) != 4 or kernel.ndim != 4:
-        raise ModelError(f"a {padding} padding of {x.keras_shape} for a kernel of {kernel.shape} is no convolution")
+        raise ModelError(
+            f"a {padding} padding of {x.keras_shape} for a kernel of {kernel.shape} is not a valid convolution"
+        )
     amounts: Amounts = ((0, 0), (0, 0))
     if padding == "same":
         amounts = same_padding(x, kernel.shape[:2], stride, dilation)
@@ -111,7 +113,7 @@ def transposed(said: Said) -> Value:
     kernel, *bias = said.weights("kernel", *_bias(said))
     stride, dilation = pair(config.get("strides", 1)), pair(config.get("dilation_rate", 1))
     if kernel.ndim != 4 or len(x.shape) != 4 or 0 in (*kernel.shape, *stride, *dilation):
-        raise ModelError(f"a kernel of {kernel.shape} is no transposed convolution of {x.keras_shape}")
+        raise ModelError(f"a kernel of {kernel.shape} is not a valid transposed convolution of {x.keras_shape}")
     extra = config.get("output_padding")
     extras = (None, None) if extra is None else pair(extra)
     sizes = [spread * (size - 1) + 1 for size, spread in zip(kernel.shape[:2], dilation, strict=True)]

@@ -114,12 +114,12 @@ class _Reading:
             if step.name in ("return", "return_constant"):
                 result = self.stack.pop() if step.name == "return" else None
                 if not _is_tensor(result):
-                    raise ModelError("it gives no tensor")
+                    raise ModelError("it does not return a tensor")
                 return result
             getattr(self, f"_{_METHODS.get(step.name, step.name)}")(step.argument, step.name)
             if len(self.stack) > _MAX_STACK:
                 raise ModelError("its code is too long")
-        raise ModelError("its code gives no result")
+        raise ModelError("its code returns nothing")
 
     def _pop(self, count: int) -> list[Any]:
         if count > len(self.stack):
@@ -227,7 +227,7 @@ def _call(b: Builder, callee: Any, args: list[Any], kwargs: dict[str, Any]) -> A
     if isinstance(callee, Method):
         return _method(callee)
     if not isinstance(callee, Name):
-        raise ModelError("it calls something that is no function")
+        raise ModelError("it calls something that is not a function")
     if callee.dotted in _HELPERS:
         return _HELPERS[callee.dotted](b, *args, **kwargs)
     if callee.dotted in ("int", "float", "list", "tuple"):
@@ -248,8 +248,8 @@ def _bilinear_resize(b: Builder, x: Value, rsize: Any) -> Value:
     `tf.image.resize_bilinear(x, [rsize, rsize], align_corners=True)`
     (https://github.com/anilsathyan7/Portrait-Segmentation)."""
     b.notes.append(
-        "the body of the function bilinear_resize is not in the file; it is taken to resize with align_corners=True: "
-        "compare a mask with your own"
+        "the body of the function bilinear_resize is not in the file; slimseg assumes align_corners=True: "
+        "compare a mask with one of your own"
     )
     size = (rsize, rsize) if isinstance(rsize, int) else rsize
     return layout.resize(b, x, size, "bilinear", "align_corners")

@@ -55,7 +55,9 @@ def squeeze(b: Builder, x: Value, axis: Any = None, suffix: str = "") -> Value:
 def transpose(b: Builder, x: Value, axes: Sequence[int], suffix: str = "") -> Value:
     """Transpose: `axes[i]` is the dimension that becomes dimension i, in Keras's order with the batch."""
     if sorted(axes) != list(range(len(x.shape))) or axes[0] != 0:
-        raise ModelError(f"{tuple(axes)} is no order of the dimensions of {x.keras_shape} that keeps the batch first")
+        raise ModelError(
+            f"{tuple(axes)} is not an order of the dimensions of {x.keras_shape} that keeps the batch first"
+        )
     if list(axes) == sorted(axes):
         return x
     if len(axes) != 4:
@@ -66,7 +68,7 @@ def transpose(b: Builder, x: Value, axes: Sequence[int], suffix: str = "") -> Va
 def concat(b: Builder, values: Sequence[Value], axis: int = -1, suffix: str = "") -> Value:
     tensors = list(values)
     if not tensors or not all(isinstance(value, Value) for value in tensors):
-        raise ModelError("a concatenation joins something that is no tensor of the network")
+        raise ModelError("a concatenation has an input that is not a tensor of the network")
     return tensors[0] if len(tensors) == 1 else b.emit(ops.Concat(tensors[0].dim(axis)), *tensors, suffix=suffix)
 
 
@@ -78,7 +80,7 @@ def split(b: Builder, x: Value, parts: Any, axis: int = -1, suffix: str = "") ->
     """Split along `axis`; `parts` is the number of equal parts, or a list of their lengths."""
     length = x.shape[x.dim(axis)]
     if (parts if isinstance(parts, int) else len(parts)) > _MOST_PARTS:
-        raise ModelError(f"a split into more than {_MOST_PARTS} parts is more than any network needs")
+        raise ModelError(f"a split has more than {_MOST_PARTS} parts, more than any network needs")
     lengths = [length // parts] * parts if isinstance(parts, int) and 0 < parts <= length else parts
     if not isinstance(lengths, list | tuple) or sum(lengths) != length:
         raise ModelError(f"a dimension of {length} does not divide into {parts}")
@@ -154,7 +156,7 @@ def resize(
     if method not in ("bilinear", "nearest"):
         raise ModelError(f"a {method} resize has no counterpart in slimseg: give the .tflite instead")
     if len(x.shape) != 4 or len(size) != 2:
-        raise ModelError(f"a tensor of {x.keras_shape} is resized to {tuple(size)}, which is no image")
+        raise ModelError(f"a tensor of {x.keras_shape} is resized to {tuple(size)}, but it is not an image")
     target = (int(size[0]), int(size[1]))
     mode: ResizeMode = "bilinear"
     if method == "nearest":
@@ -169,7 +171,7 @@ def pad(b: Builder, x: Value, amounts: Sequence[Sequence[int]], value: float = 0
     """Pad a map; `amounts` are (before, after) in height and width, where negative numbers crop."""
     (top, bottom), (left, right) = ((int(before), int(after)) for before, after in amounts)
     if len(x.shape) != 4:
-        raise ModelError(f"a tensor of {x.keras_shape} is padded, which is no image")
+        raise ModelError(f"a tensor of {x.keras_shape} is padded, but it is not an image")
     if not any((left, right, top, bottom)):
         return x
     return b.emit(ops.Pad((left, right, top, bottom), float(value)), x, suffix=suffix)

@@ -48,7 +48,7 @@ def parse(data: bytes) -> Code:
     except (struct.error, IndexError, UnicodeDecodeError, ValueError, TypeError) as error:
         raise ModelError("its stored code cannot be read") from error
     if not isinstance(code, Code):
-        raise ModelError("its stored code is no function")
+        raise ModelError("its stored code is not a function")
     return code
 
 
@@ -71,7 +71,7 @@ class _Reader:
         value = self._value(kind, depth)
         self.count += 1
         if self.count > _MAX_OBJECTS:
-            raise ValueError("it holds the same objects again and again")
+            raise ValueError("it holds the same objects repeatedly")
         if tag & _SHARED and kind != "r":
             self.shared[place], self.sizes[place] = value, self.count - before
         return value

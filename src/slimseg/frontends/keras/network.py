@@ -55,7 +55,7 @@ def _input_shape(layer: Layer, input_size: tuple[int, int] | None) -> tuple[int,
             raise ModelError("the network takes images of any size: give `input_size` HEIGHTxWIDTH")
         raw = [raw[0], raw[1] or input_size[0], raw[2] or input_size[1], raw[3]]
     if not all(isinstance(side, int) and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in raw[1:]):
-        raise ModelError(f"the network takes images of {raw[1:]}, which are none")
+        raise ModelError(f"the network takes images of {raw[1:]}, an empty size")
     return (1, raw[3], raw[1], raw[2])
 
 
@@ -87,7 +87,7 @@ def _run(builder: Builder, model: Model, inputs: Sequence[Value], weights: Weigh
         results[key] = _say(builder, model, layer, _filled(call, results), weights, where)
     outputs = [_chosen(results, ref) for ref in model.outputs]
     if not all(isinstance(value, Value) for value in outputs):
-        raise ModelError(f"the model {model.name} gives something that is no tensor")
+        raise ModelError(f"the model {model.name} returns something that is not a tensor")
     return outputs
 
 
@@ -123,5 +123,7 @@ def _filled(call: Call, results: dict[tuple[str, int], list[Value]]) -> Call:
 def _chosen(results: dict[tuple[str, int], list[Value]], ref: Ref) -> Value:
     values = results[ref.layer, ref.call]
     if not 0 <= ref.position < len(values):
-        raise ModelError(f"the network refers to result {ref.position} of layer {ref.layer}, which gives {len(values)}")
+        raise ModelError(
+            f"the network refers to result {ref.position} of layer {ref.layer}, which returns {len(values)}"
+        )
     return values[ref.position]

@@ -17,5 +17,5 @@ def inferred(graph: Graph) -> Preprocessing:
     layer = graph.layer_as(first, ops.Affine)
     if layer is None or layer.scale is None or float(torch.as_tensor(layer.scale).abs().max()) > _OF_BYTES:
         return graph.description.preprocessing
-    graph.notes = (*graph.notes, f"{first} scales the image itself, so the network is fed bytes 0-255 as they are")
+    graph.notes = (*graph.notes, f"{first} scales the image itself, so the network gets unchanged bytes 0-255")
     return Preprocessing.of(mean=0.0, std=1.0)

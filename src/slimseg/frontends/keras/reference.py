@@ -139,7 +139,7 @@ def _argument(value: Any) -> Any:
 def _is_plain_key(key: str) -> bool:
     """Whether a key is plain. Raises Unsupported if it shows that the dictionary describes an object."""
     if key in ("class_name", "module", "registered_name"):
-        raise Unsupported("Keras would have to build an object that a layer is called with")
+        raise Unsupported("Keras would have to build an object that is passed to a layer")
     return True
 
 

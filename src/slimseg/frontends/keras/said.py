@@ -72,7 +72,7 @@ def pair(value: Any) -> tuple[int, int]:
 
 def require_channels_last(said: Said) -> None:
     if said.config.get("data_format") == "channels_first":
-        raise ModelError("it keeps channels first, as no phone does: save the network with channels last")
+        raise ModelError("it stores channels first, unlike phones: save the network with channels last")
 
 
 def plain_number(value: Any) -> Any:

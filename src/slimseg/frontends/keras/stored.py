@@ -63,9 +63,9 @@ def contents(path: str) -> Stored:
     except ModelError:
         raise
     except OSError as error:
-        raise ModelError(f"{path} is damaged or no Keras file: save it again with model.save") from error
+        raise ModelError(f"{path} is damaged or not a Keras file: save it again with model.save") from error
     except (MemoryError, RecursionError) as error:
-        raise ModelError(f"{path} asks for more memory than a network needs: refused") from error
+        raise ModelError(f"{path} needs more memory than any network: refused") from error
     except Exception as error:  # zlib, json and HDF5 raise many kinds of errors for damaged content
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"{path} is damaged ({reason}): save it again with model.save") from error

@@ -53,9 +53,11 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
     except SlimsegError as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"{path} holds no network that can be rebuilt: {error}") from error
+        raise ModelError(f"{path} holds a network that slimseg cannot rebuild: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
-        raise ModelError(f"{path} holds no network that can be rebuilt ({one_line(error)}): export it again") from error
+        raise ModelError(
+            f"{path} holds a network that slimseg cannot rebuild ({one_line(error)}): export it again"
+        ) from error
 
 
 class _Opener:
@@ -87,7 +89,7 @@ class _Opener:
             raise ModelError(f"{self.model.path} takes {len(inputs)} inputs, not one image")
         shape, order = _image_shape(self.model.path, inputs[0], self.input_size)
         if order == NHWC:
-            self.builder.note("the file's network is NHWC; here it is NCHW, which a mobile file turns back")
+            self.builder.note("the file's network is NHWC; it is opened as NCHW, and mobile files are NHWC again")
         image = self.values[inputs[0].name] = self.builder.image(shape, order)
         return image
 
@@ -175,7 +177,7 @@ class _Opener:
 
     def _plain(self, value: Value, source: Node | None) -> fx.Node:
         if value.rank == 4 and value.order == NHWC:
-            self.builder.note("the file's output is NHWC; here it is NCHW, which a mobile file turns back")
+            self.builder.note("the file's output is NHWC; it is opened as NCHW, and mobile files are NHWC again")
         elif source is not None:
             value = self.builder.ordered(source, value, tuple(range(value.rank)))
         return self._without_channel(value.node)
@@ -203,7 +205,7 @@ def _image_shape(
         ModelError: the input is not one image, or its size is open and no `input_size` is given.
     """
     if given.kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8):
-        raise ModelError(f"{path} takes {given.name!r}, which is no image of floating-point numbers or bytes")
+        raise ModelError(f"{path} takes {given.name!r}, which is not an image of floating-point numbers or bytes")
     if len(given.shape) != 4:
         raise ModelError(
             f"{path} takes {given.name!r} of shape {given.shape}, not one (1, channels, height, width) image"
@@ -215,9 +217,9 @@ def _image_shape(
     if batch not in (None, 1):
         raise ModelError(f"{path} takes {batch} images at a time: export it with a batch of 1")
     if channels is None:
-        raise ModelError(f"{path} leaves the number of its input's channels open: export it with that fixed")
+        raise ModelError(f"{path} has an input without a fixed number of channels: export it with a fixed number")
     if (height is None or width is None) and input_size is None:
-        raise ModelError(f"{path} leaves its input's height and width open: give `input_size` HEIGHTxWIDTH")
+        raise ModelError(f"{path} has an input without fixed height and width: give `input_size` HEIGHTxWIDTH")
     wanted_height, wanted_width = input_size or (0, 0)
     height, width = height or wanted_height, width or wanted_width
     if height * width * channels > 1 << 26:

@@ -35,7 +35,7 @@ def bounds(low: float, high: float) -> nn.Module | None:
     if (low, high) == (0.0, 6.0):
         return nn.ReLU6()
     if not low < high:
-        raise ValueError(f"nothing lies between {low} and {high}")
+        raise ValueError(f"its range from {low} to {high} is empty")
     return nn.Hardtanh(low, high)
 
 
@@ -71,7 +71,7 @@ def prelu(call: Call) -> Value:
     if slopes.shape[1:] == (1,) * (slopes.ndim - 1) and slopes.shape[0] == value.stored[1]:
         return _prelu(call, value, slopes.reshape(-1))
     if value.rank != 4:
-        raise call.unknown(f"its slopes of shape {slope.shape} belong to no map")
+        raise call.unknown(f"its slopes of shape {slope.shape} do not fit a map")
     full = np.broadcast_to(slopes, value.stored[1:])
     return Value(call.emit(ops.SpatialPReLU(parameter(full)), value.node, key=call.key(value.stored)), value.order)
 
@@ -145,9 +145,11 @@ def quantize(call: Call) -> Value:
     Rounding is left out. The clipping stays, since quantisers rely on it where they removed a ReLU or ReLU6.
     """
     value, scale, zero = call.value(), call.constant(1), call.constant(2)
-    call.builder.note("the file is quantised; here it is float: weights as they were rounded, activations not rounded")
+    call.builder.note(
+        "the file is quantised; it is opened in float, with the rounded weights and without rounding of activations"
+    )
     if scale is None or scale.size != 1:
-        raise call.unknown("it has no single scale")
+        raise call.unknown("it does not have a single scale")
     kind = np.iinfo(np.uint8 if zero is None else zero.dtype)
     lowest = 0 if zero is None else int(zero.reshape(-1)[0])
     if lowest != kind.min or is_never_negative(call.builder.layer(value.node)):

@@ -28,7 +28,7 @@ def broadcasting(
             return _with_constant(call, left, right, first)
         if isinstance(right, Value) and isinstance(left, np.ndarray) and second:
             return _with_constant(call, right, left, second)
-        raise call.unknown("it computes with a constant on this side")
+        raise call.unknown("it has a constant on this side")
 
     return handler
 
@@ -87,7 +87,7 @@ def stored(call: Call, value: Value, constant: Array) -> Array:
     if constant.size == 1:
         return constant.reshape(())
     if constant.ndim > value.rank:
-        raise call.unknown(f"its constant of shape {constant.shape} has more dimensions than what it meets")
+        raise call.unknown(f"its constant of shape {constant.shape} has more dimensions than the other input")
     full = constant.reshape((1,) * (value.rank - constant.ndim) + constant.shape)
     result = full.transpose([value.order.index(dim) for dim in range(value.rank)])
     if result.shape[0] != 1:
@@ -121,7 +121,7 @@ def power(call: Call) -> Value:
     if number == 1:
         return call.value()
     if number not in ops.Unary.POWERS:
-        raise call.unknown("its exponent is none of 2, 1/2 and -1/2")
+        raise call.unknown("its exponent is not 2, 1/2 or -1/2")
     return call.on(call.value(), ops.Unary(ops.Unary.POWERS[number]))
 
 

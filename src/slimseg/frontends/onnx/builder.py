@@ -107,10 +107,10 @@ class Builder:
         except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
             raise ModelError(f"{self.model.path}: the operator {source} does not fit its input: {error}") from error
         if math.prod(shape) > LARGEST_VALUE:
-            raise ModelError(f"{self.model.path}: the operator {source} gives {shape}, too many values for a phone")
+            raise ModelError(f"{self.model.path}: the operator {source} outputs {shape}, too many values for a phone")
         if len(shape) > MAX_RANK:
             raise ModelError(
-                f"{self.model.path}: the operator {source} gives {len(shape)} dimensions, more than the {MAX_RANK} "
+                f"{self.model.path}: the operator {source} outputs {len(shape)} dimensions, more than the {MAX_RANK} "
                 "that slimseg opens"
             )
         if len(self._names) > MAX_LAYERS:

@@ -72,7 +72,7 @@ def convolution(call: Call) -> Value:
     value, weight, bias = call.plain(), _weight(call), call.constant(2)
     groups = int(call.attribute("group", 1))
     if value.rank != 4 or weight.ndim != 4 or groups < 1 or weight.shape[0] % groups:
-        raise call.unknown("it is no two-dimensional convolution")
+        raise call.unknown("it is not a two-dimensional convolution")
     moves = window(call, weight.shape[2:], value.shape[2:])
     source, padding = value.node, moves.padding
     if not moves.is_symmetric:
@@ -90,7 +90,7 @@ def transposed_convolution(call: Call) -> Value:
     value, weight, bias = call.plain(), _weight(call), call.constant(2)
     groups = int(call.attribute("group", 1))
     if value.rank != 4 or weight.ndim != 4 or groups < 1 or weight.shape[0] % groups:
-        raise call.unknown("it is no two-dimensional transposed convolution")
+        raise call.unknown("it is not a two-dimensional transposed convolution")
     moves = window(call, weight.shape[2:], value.shape[2:])
     cuts = _transposed_cuts(call, moves, value.shape[2:])
     sides = [_split_cut(*cut) for cut in cuts]
@@ -172,7 +172,7 @@ def _linear(call: Call, value: Value, matrix: Array, bias: Array | None) -> fx.N
 def _weight(call: Call) -> Array:
     weight = call.constant(1)
     if weight is None or weight.dtype.kind != "f" or not weight.size:
-        raise call.unknown("its weights are no constant numbers")
+        raise call.unknown("its weights are not constant numbers")
     return weight
 
 

@@ -26,7 +26,7 @@ def reshape(call: Call) -> Value:
     value = call.value()
     wanted = call.attribute("shape") if "shape" in call.node.attributes else call.constant(1)
     if wanted is None:
-        raise call.unknown("its shape is left out")
+        raise call.unknown("its shape is missing")
     return reshaped(
         call, value, constants.resolved_shape(value.shape, list(wanted), bool(call.attribute("allowzero", 0)))
     )
@@ -102,7 +102,7 @@ def slice_(call: Call) -> Value:
     for axis, part in enumerate(constants.slices(call.node, call.constants()[: len(call.inputs)], value.rank)):
         start, stop, step = part.indices(value.shape[axis])
         if step < 1 or stop <= start:
-            raise call.unknown("it reads backwards, or nothing")
+            raise call.unknown("it reads backwards, or its result is empty")
         value = _part(call, value, axis, start, stop, step)
     return value
 
@@ -128,13 +128,13 @@ def gather(call: Call) -> Value:
     value, index = call.value(), call.constant(1)
     axis = int(call.attribute("axis", 0)) % value.rank
     if index is None or index.ndim > 1 or not index.size:
-        raise call.unknown("it does not pick neighbours")
+        raise call.unknown("it does not select neighbouring values")
     if index.size > value.shape[axis]:
-        raise call.unknown("it picks more than there is")
+        raise call.unknown("it selects values beyond the end")
     call.builder.work.compute(index.size)
     places = (index.reshape(-1) % value.shape[axis]).tolist()
     if places != list(range(places[0], places[0] + len(places))):
-        raise call.unknown("it does not pick neighbours")
+        raise call.unknown("it does not select neighbouring values")
     part = _part(call, value, axis, places[0], places[-1] + 1, suffix="" if index.ndim else "pick")
     if index.ndim:
         return part
@@ -184,7 +184,7 @@ def _repeated(call: Call, value: Value, amounts: Sequence[tuple[int, int]], mode
         if min(before, after) < 0 or max(before, after) > min(
             MOST_REPEATED, last if mode == "reflect" else MOST_REPEATED
         ):
-            raise call.unknown(f"its mode is {mode}, and it is wide")
+            raise call.unknown(f"its mode is {mode}, and its padding is wider than {MOST_REPEATED} values or the map")
         step = 0 if mode == "edge" else 1
         rows = [
             *(step * row for row in range(before, 0, -1)),
@@ -204,7 +204,7 @@ def expand(call: Call) -> Value:
     """Expanding one pixel over a map is a nearest resize of it."""
     value, wanted = call.value(), call.constant(1)
     if wanted is None:
-        raise call.unknown("its shape is left out")
+        raise call.unknown("its shape is missing")
     given = [int(length) for length in wanted]
     if call.node.op == "Tile":
         shape = tuple(length * times for length, times in zip(value.shape, given, strict=True))
@@ -268,7 +268,7 @@ def cast(call: Call) -> Value:
     if kind in (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16, TensorProto.UINT16):
         return call.on(value, ops.Cast("int32"))
     if kind not in _NUMBERS:
-        raise call.unknown("it makes numbers of a type that mobile files lack")
+        raise call.unknown("it converts to a type that mobile files lack")
     if isinstance(before, ops.ArgMax) and kind == TensorProto.INT64:
         return value
     return call.on(value, ops.Cast(_NUMBERS[kind]))

@@ -41,7 +41,7 @@ def _makers(model: Model) -> dict[str, int]:
         for name in filter(None, node.outputs):
             if name in makers:
                 raise ModelError(
-                    f"{model.path} is damaged: the operator {node} makes the value {_quoted(name)}, "
+                    f"{model.path} is damaged: the operator {node} computes the value {_quoted(name)}, "
                     f"which {_maker(model, makers[name])} already; export the model again"
                 )
             makers[name] = number
@@ -54,14 +54,14 @@ def _sources(model: Model, node: Node, makers: dict[str, int]) -> set[int]:
     missing = next((name for name in node.inputs if name and name not in makers), None)
     if missing is not None:
         raise ModelError(
-            f"{model.path} is damaged: the operator {node} reads the value {_quoted(missing)}, which nothing makes; "
+            f"{model.path} is damaged: the operator {node} reads the value {_quoted(missing)}, which nothing computes; "
             "export the model again"
         )
     return {makers[name] for name in names} - {_GIVEN}
 
 
 def _maker(model: Model, number: int) -> str:
-    return "is an input or a constant" if number == _GIVEN else f"{model.nodes[number]} makes"
+    return "is an input or a constant" if number == _GIVEN else f"is computed by {model.nodes[number]}"
 
 
 def _circle(model: Model, numbers: Sequence[int]) -> str:

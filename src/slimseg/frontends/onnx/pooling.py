@@ -19,7 +19,7 @@ def max_pool(call: Call) -> Value:
     value, moves = _pool_window(call)
     ceil = bool(call.attribute("ceil_mode", 0))
     if len(call.node.outputs) > 1 and any(call.builder.consumers.get(name) for name in call.node.outputs[1:]):
-        raise call.unknown("it gives the places of the maxima")
+        raise call.unknown("it outputs the positions of the maxima")
 
     def build(padding: tuple[int, int], ceil: bool) -> nn.Module:
         return nn.MaxPool2d(moves.kernel, moves.stride, padding, moves.dilation, ceil_mode=ceil)
@@ -45,7 +45,7 @@ def average_pool(call: Call) -> Value:
     if layer is not None:
         return plain(call.emit(layer, value.node))
     if not counted or ceil:
-        raise call.unknown("its padding is not counted, and wider on one side than on the other")
+        raise call.unknown("its padding is not counted, and is not symmetric")
     (top, bottom), (left, right) = moves.pads
     padded = call.emit(ops.Pad((left, right, top, bottom)), value.node, suffix="pad")
     return plain(call.emit(build((0, 0), ceil), padded))

@@ -81,7 +81,7 @@ def read(path: Path) -> Model:
 def _model(path: Path, proto: ModelProto) -> Model:
     reader, graph = TensorReader(path), proto.graph
     if graph.sparse_initializer:
-        raise ModelError(f"{path} holds sparse weights, which slimseg cannot open: export it with dense ones")
+        raise ModelError(f"{path} holds sparse weights, which slimseg cannot open: export it with dense weights")
     constants = {tensor.name: reader.read(tensor) for tensor in graph.initializer}
     nodes = _nodes(graph, reader)
     opset = max((entry.version for entry in proto.opset_import if entry.domain in _DOMAINS), default=1)
@@ -125,7 +125,7 @@ def _text(value: str) -> str:
         ValueError: the text holds such characters.
     """
     if not value.isprintable() or len(value) > 100:
-        raise ValueError(f"the word {value[:100]!r} is none of ONNX")
+        raise ValueError(f"ONNX does not have the word {value[:100]!r}")
     return value
 
 

@@ -87,7 +87,7 @@ def _sides(call: Call, value: Value) -> list[Side]:
     sides = [Side(length, length, 1.0) for length in value.shape]
     given = sizes if sizes is not None else scales
     if given is None or len(given) != len(axes) or call.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise call.unknown("its sizes and scales are not one for each dimension")
+        raise call.unknown("it does not have one size or scale for each dimension")
     for axis, number in zip(axes, given.tolist(), strict=True):
         length = value.shape[axis]
         # ONNX computes in float32, where 64 · 1.1 may be just below or above a whole number.

@@ -57,7 +57,7 @@ class TensorReader:
         """
         if tensor.data_type not in _TYPES:
             raise ModelError(
-                f"{self.path} holds the tensor {tensor.name[:100]!r} of a type that is no number: export it again"
+                f"{self.path} holds the tensor {tensor.name[:100]!r} of a type that is not numeric: export it again"
             )
         code, field = _TYPES[tensor.data_type]
         shape, dtype = tuple(tensor.dims), np.dtype(code)
@@ -70,7 +70,7 @@ class TensorReader:
         self.used_bytes += count * max(dtype.itemsize, 4)
         if self.used_bytes > min(MAX_DATA_BYTES, _GROWTH * self.size_bytes + _SLACK_BYTES):
             raise ModelError(
-                f"{self.path} says that it holds many times the values that it has, or over "
+                f"{self.path} declares far more values than it contains, or over "
                 f"{MAX_DATA_BYTES >> 30} GiB of them: export it again"
             )
         return _as_float32(self._flat(tensor, dtype, field, count), tensor.data_type).reshape(shape)
@@ -111,7 +111,7 @@ class TensorReader:
         beside = self.path.parent / location
         if not location or location in (".", "..") or set(location) & set("/\\\0:") or beside.is_symlink():
             raise ModelError(
-                f"{self.path} keeps its values in {location[:100]!r}, which is no file beside it: export it as one"
+                f"{self.path} keeps its values in {location[:100]!r}, not a file beside it: export it as one file"
             )
         if not beside.is_file():
             raise ModelError(

@@ -50,7 +50,7 @@ def check(data: bytes, descriptor: Descriptor, name: str) -> None:
             if position > end or depth > MAX_DEPTH:
                 raise _damaged(name)
             if fields > MAX_FIELDS or packed > MAX_PACKED_BYTES:
-                raise ModelError(f"{name} is made of more parts than any network: is it the right file?")
+                raise ModelError(f"{name} has more parts than any network: is it the right file?")
 
 
 _WHOLE = (

@@ -27,7 +27,7 @@ def binary(
             position = 1 if call.is_value(0) else 0
             layer = (with_constant if position else swapped)(_constant(call, position))
             if layer is None:
-                raise call.unknown("works with a constant, which has no counterpart here")
+                raise call.unknown("computes with a constant, which has no counterpart in slimseg")
             return call.result(layer, _operand(call, 1 - position), name=name)
 
         return call.activated(computed)
@@ -115,7 +115,7 @@ def squared_difference(call: Call) -> Value:
 def power(call: Call) -> Value:
     exponent: Array = call.constant(1)
     if exponent.size != 1 or float(exponent.reshape(-1)[0]) not in ops.Unary.POWERS:
-        raise call.unknown("raises to another power than 2, 0.5 or -0.5")
+        raise call.unknown("raises to a power other than 2, 0.5 or -0.5")
     return call.result(ops.Unary(ops.Unary.POWERS[float(exponent.reshape(-1)[0])]), call.value())
 
 

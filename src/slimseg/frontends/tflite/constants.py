@@ -42,7 +42,7 @@ def decoded(data: Array, dtype: str, shape: Sequence[int], quantisation: Any) ->
     else:
         wanted = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if wanted != len(data):
-            raise ModelError(f"holds {len(data)} bytes where {tuple(shape)} of {dtype} are {wanted}")
+            raise ModelError(f"holds {len(data)} bytes, while {tuple(shape)} of {dtype} needs {wanted}")
         values = np.frombuffer(data.tobytes(), _DTYPES[dtype]).reshape(shape)
     if quantisation is not None and quantisation.scale is not None and len(quantisation.scale):
         return _dequantised(values, quantisation)
@@ -52,7 +52,7 @@ def decoded(data: Array, dtype: str, shape: Sequence[int], quantisation: Any) ->
 def _unpacked_int4(data: Array, count: int) -> Array:
     """Two values per byte, low half first."""
     if len(data) != -(-count // 2):
-        raise ModelError(f"holds {len(data)} bytes where {count} values of int4 are {-(-count // 2)}")
+        raise ModelError(f"holds {len(data)} bytes, while {count} values of int4 need {-(-count // 2)}")
     nibbles = np.stack([data & 15, data >> 4], 1).reshape(-1)[:count].astype(np.int8)
     return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8)
 

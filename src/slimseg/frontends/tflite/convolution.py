@@ -146,7 +146,7 @@ def space_to_batch(call: Call) -> Value:
     source = call.value()
     block, pads, crops = call.integers(1), call.integers(2), call.crops
     if source.rank != 4 or len(block) != 2 or len(pads) != 4 or min(block) < 1:
-        raise call.unknown("is no split of a map into smaller ones")
+        raise call.unknown("is not a split of a map into smaller maps")
     if crops is None or len(crops) != 4:
         raise call.unknown("is not undone by a BATCH_TO_SPACE")
     top, bottom, left, right = (pad - crop for pad, crop in zip(pads, crops, strict=True))

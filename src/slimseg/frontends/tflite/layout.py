@@ -169,7 +169,7 @@ def gather(call: Call) -> Value:
     source, indices = call.value(), call.integers(1)
     axis = int(call.option("axis") or 0) % source.rank
     if not indices or indices != list(range(indices[0], indices[0] + len(indices))) or indices[0] < 0:
-        raise call.unknown("picks other than neighbours in order")
+        raise call.unknown("does not select neighbouring values in order")
     part = [(0, length, 1) for length in _lengths(source)]
     part[axis] = (indices[0], indices[0] + len(indices), 1)
     return _cut(call, source, part, call.name)

@@ -46,11 +46,13 @@ def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str
         graph = _Reader(model, described).graph(output)
     except (UnknownOperator, GraphError) as error:
         kind = UnknownOperator if isinstance(error, UnknownOperator) else ModelError
-        raise kind(f"{path}: {error}; `slimseg profile` works on it all the same") from error
+        raise kind(f"{path}: {error}; `slimseg profile` can still profile it") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # a damaged file can hold any nonsense that still parses
-        raise ModelError(f"{path} is damaged, or no network that slimseg can rebuild ({one_line(error)})") from error
+        raise ModelError(
+            f"{path} is damaged, or holds a network that slimseg cannot rebuild ({one_line(error)})"
+        ) from error
     graph.is_quantised = described.integer
     graph.weights = "float16" if "float16" in described.weights else "float32"
     if described.description is not None:
@@ -114,7 +116,7 @@ class _Reader:
         if len(shape) != 4 or shape[0] != 1:
             raise ModelError(f"takes a tensor of {shape}, not one (1, height, width, channels) image")
         if signature is not None and any(int(side) < 0 for side in signature[1:3]) and min(shape[1:3]) < 8:
-            raise ModelError("leaves its input size open: export it for one size")
+            raise ModelError("has no fixed input size: export it for one size")
         planar = shape[1] in _IMAGE_CHANNELS and shape[3] not in _IMAGE_CHANNELS
         order = NCHW if planar else NHWC
         node = self.nodes.placeholder(self._name(self._tensor_name(indices[0])))
@@ -173,7 +175,7 @@ class _Reader:
             return
         own = tuple(value.node_shape[dim] for dim in value.order)
         if own != shape:
-            raise call.damaged(f"gives {own}, where the file says {shape}")
+            raise call.damaged(f"outputs {own}, while the file states {shape}")
 
     def _given(self, index: int) -> Value | Array:
         if index not in self.values:
@@ -182,7 +184,7 @@ class _Reader:
             if tensor.sparsity is not None:
                 raise ModelError(f"stores {self._tensor_name(index)} sparsely: export it with dense weights")
             if data is None or (not len(data) and 0 not in self.tensors.shape(index)):
-                raise ModelError(f"reads {self._tensor_name(index)} before anything writes it")
+                raise ModelError(f"reads {self._tensor_name(index)} before it is computed")
             dtype = costs.dtype_name(tensor)
             self.work.compute(2 * len(data))  # twice, as a byte may hold two int4 values
             try:
@@ -194,9 +196,9 @@ class _Reader:
     def _emit(self, module: nn.Module, sources: Sequence[fx.Node], name: str) -> fx.Node:
         shape = propagation.shape_of(module, [source.meta["shape"] for source in sources])
         if int(np.prod(shape, dtype=np.int64)) > _LARGEST_VALUE:
-            raise ModelError(f"makes a tensor of {shape} at {name}: more than any network for images needs")
+            raise ModelError(f"makes a tensor of {shape} at {name}, more than any network for images needs")
         if len(self.names) > _MOST_LAYERS:
-            raise ModelError(f"becomes more than {_MOST_LAYERS} layers: more than any network for images needs")
+            raise ModelError(f"becomes more than {_MOST_LAYERS} layers, more than any network for images needs")
         self.work.store(module)
         name = self._name(name)
         self.root.add_module(name, module)
@@ -264,7 +266,7 @@ class _Reader:
         elif "float16" in stored:
             notes.append("its weights are stored as float16: opened as a float32 network")
         if self.planar_input:
-            notes.append("its input is channels first (NCHW): what slimseg writes takes NHWC")
+            notes.append("its input is channels first (NCHW); files that slimseg writes have NHWC input")
         if on_outputs:
             notes.append(on_outputs)
         return tuple(notes)

@@ -91,7 +91,7 @@ class Call:
         """
         value = self.optional_constant(position)
         if value is None:
-            raise self.unknown(f"has no constant as its input {position}")
+            raise self.unknown(f"lacks a constant as its input {position}")
         return value
 
     def optional_constant(self, position: int) -> Array | None:

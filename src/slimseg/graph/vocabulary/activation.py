@@ -34,7 +34,7 @@ class SpatialPReLU(nn.Module):
 
 def _prelu_shape(layer: nn.PReLU, shapes: Sequence[Shape]) -> Shape:
     if layer.num_parameters not in (1, shapes[0][1]):
-        raise ValueError(f"it has {layer.num_parameters} slopes for {shapes[0]}")
+        raise ValueError(f"it has {layer.num_parameters} slopes for an input of {shapes[0]}")
     return shapes[0]
 
 

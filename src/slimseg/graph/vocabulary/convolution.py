@@ -77,7 +77,7 @@ def _cropped_shape(layer: CroppedConvTranspose2d, shapes: Sequence[Shape]) -> Sh
 
 def _linear_shape(layer: nn.Linear, shapes: Sequence[Shape]) -> Shape:
     if shapes[0][-1] != layer.in_features:
-        raise ValueError(f"it takes {layer.in_features} features, not {shapes[0]}")
+        raise ValueError(f"it needs {layer.in_features} features, not {shapes[0]}")
     return (*shapes[0][:-1], layer.out_features)
 
 

@@ -169,7 +169,7 @@ class Cast(nn.Module):
 def _concat_shape(layer: Concat, shapes: Sequence[Shape]) -> Shape:
     others = {(*shape[: layer.dim], *shape[layer.dim + 1 :]) for shape in shapes}
     if len(others) != 1:
-        raise ValueError(f"{' and '.join(map(str, shapes))} do not fit each other")
+        raise ValueError(f"{' and '.join(map(str, shapes))} do not fit together")
     total = sum(shape[layer.dim] for shape in shapes)
     return (*shapes[0][: layer.dim], total, *shapes[0][layer.dim + 1 :])
 
@@ -182,7 +182,7 @@ def _pad_shape(layer: Pad, shapes: Sequence[Shape]) -> Shape:
 
 def _slice_shape(layer: Slice, shapes: Sequence[Shape]) -> Shape:
     if not 0 <= layer.start < layer.stop <= shapes[0][layer.dim]:
-        raise ValueError(f"it takes {layer.start} to {layer.stop} of dimension {layer.dim} of {shapes[0]}")
+        raise ValueError(f"it slices {layer.start} to {layer.stop} of dimension {layer.dim} of {shapes[0]}")
     length = -(-(layer.stop - layer.start) // layer.step)
     return (*shapes[0][: layer.dim], length, *shapes[0][layer.dim + 1 :])
 
@@ -197,7 +197,7 @@ def _reshape_shape(layer: Reshape, shapes: Sequence[Shape]) -> Shape:
 
 def _transpose_shape(layer: Transpose, shapes: Sequence[Shape]) -> Shape:
     if sorted(layer.dims) != list(range(len(shapes[0]))):
-        raise ValueError(f"{layer.dims} is no order of the dimensions of {shapes[0]}")
+        raise ValueError(f"{layer.dims} is not an order of the dimensions of {shapes[0]}")
     return tuple(shapes[0][dim] for dim in layer.dims)
 
 

@@ -19,7 +19,7 @@ def from_the_front(dim: int) -> int:
         ValueError: the dimension is negative.
     """
     if dim < 0:
-        raise ValueError(f"dimension {dim} is counted from the end: give it as 0 (batch), 1 (channels), 2 or 3")
+        raise ValueError(f"dimension {dim} is negative: give 0 (batch), 1 (channels), 2 or 3")
     return dim
 
 
@@ -40,13 +40,13 @@ def broadcast_shape(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
     try:
         return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise ValueError(f"{' and '.join(map(str, shapes))} do not fit each other") from error
+        raise ValueError(f"{' and '.join(map(str, shapes))} do not fit together") from error
 
 
 def require_channels(shape: Shape, channels: int) -> None:
     """Raise ValueError unless `shape` is a map (N, C, H, W) with C = `channels`."""
     if len(shape) != 4 or shape[1] != channels:
-        raise ValueError(f"it takes {channels} channels, not {shape}")
+        raise ValueError(f"it needs {channels} channels, not {shape}")
 
 
 def window_counts(layer: Any, shape: Shape, dilation: Any = 1) -> tuple[int, int]:

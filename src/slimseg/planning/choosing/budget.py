@@ -60,8 +60,8 @@ class Budget:
             raise BudgetError(f"`time_limit_s` {self.time_limit_s:g}s is too short: give at least {SHORTEST_TIME_S:g}s")
         if self.needs == "nothing" and (self.min_speedup or 1) > 8:
             raise BudgetError(
-                f"`min_speedup` {self.min_speedup:g} contradicts `needs` nothing: exact edits alone "
-                "never give that much, allow `needs` images"
+                f"`min_speedup` {self.min_speedup:g} contradicts `needs` nothing: exact edits alone never "
+                "reach it, so give `needs` images"
             )
 
     @property
@@ -81,7 +81,7 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if not match or match[2].lower() not in _SIZE_UNITS:
-        raise BudgetError(f"`max_size_bytes` {text!r} is no size: give for example 4MB or 900kB")
+        raise BudgetError(f"`max_size_bytes` {text!r} is not a size: give for example 4MB or 900kB")
     return int(float(match[1]) * _SIZE_UNITS[match[2].lower()])
 
 
@@ -93,5 +93,5 @@ def parse_time(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
     if not match:
-        raise BudgetError(f"`time_limit_s` {text!r} is no time: give for example 45m, 90s or 1h")
+        raise BudgetError(f"`time_limit_s` {text!r} is not a time: give for example 45m, 90s or 1h")
     return float(match[1]) * _TIME_UNITS[match[2]]

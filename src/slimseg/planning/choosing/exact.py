@@ -164,7 +164,7 @@ def same_kind(before: Graph, after: Graph) -> str | None:
     """The reason against an edit that changes the kind of output that the user wants, or None."""
     if before.description.output_kind == after.description.output_kind:
         return None
-    return f"it would give {after.description.output_kind} instead of {before.description.output_kind}"
+    return f"its output would be {after.description.output_kind} instead of {before.description.output_kind}"
 
 
 def _key(site: Site) -> tuple[str, tuple[str, ...], Settings]:

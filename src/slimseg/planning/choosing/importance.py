@@ -54,7 +54,7 @@ def measured_on(folder: Folder, graph: Graph, images: int, seed: int, progress: 
     pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
     values = np.stack([pipeline(image) for image in folder.sample_images(images, seed=seed)])
     batches = torch.split(nchw(values), BATCH_SIZE)
-    return measured(graph, progress.track(batches, "measuring which channels matter"))
+    return measured(graph, progress.track(batches, "measuring the importance of channels"))
 
 
 def _of_filters(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:

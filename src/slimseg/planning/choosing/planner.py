@@ -236,7 +236,7 @@ class Planner:
     def _objection(self, before: Graph, after: Graph) -> str | None:
         """Why an edit is not allowed, or None. Some rewrites enlarge the file by zeros or repeated constants."""
         if self.target.size_bytes is not None and costs.total(after).params > costs.total(before).params:
-            return "it has more parameters, and the file's size is bounded"
+            return "it has more parameters, and the budget limits the file's size"
         return same_kind(before, after)
 
     def _need_ms(self, now_ms: float, options: Sequence[Option], effort: float) -> float | None:
@@ -267,7 +267,7 @@ class Planner:
                 graph = named(option.site.technique).apply(graph, option.site)
                 edits.append(PlannedEdit(option.site, option.saving_ms, option.damage))
             except (Unsupported, GraphError) as error:
-                refusals.append(option.site.refused(f"another edit stands against it: {error}"))
+                refusals.append(option.site.refused(f"it conflicts with an earlier edit: {error}"))
         return Applied(graph, tuple(edits), tuple(refusals))
 
     def _take(self, applied: Applied) -> None:

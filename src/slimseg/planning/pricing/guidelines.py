@@ -2,7 +2,7 @@
 
     G1  equal channels      a 1x1 convolution from I to O channels moves hw(I + O) + IO values for hw·IO MACs; for a
                             fixed number of MACs, this is least at I = O
-    G2  few groups          group convolutions, compared with the MACs per second of the network's full convolutions
+    G2  few groups          grouped convolutions, compared with the MACs per second of the network's full convolutions
     G3  few fragments       three or more short branches that read one value, compared with the same rate
     G4  element-wise work   operators without MACs: activations that were not fused, sums, products, scales
 
@@ -51,7 +51,7 @@ def _unequal_channels(graph: Graph, timed: _Times, latency_ms: float) -> Finding
     nodes = _slowest_first(timed, moved)
     after = sum(timed[node] / moved[node] for node in nodes)
     reason = (
-        f"{_counted(nodes, '1x1 convolution')} with channels {UNEQUAL:.0f} to 1 or more apart, the slowest "
+        f"{_counted(nodes, '1x1 convolution')} with channels that differ {UNEQUAL:.0f}-fold or more, the slowest "
         f"{nodes[0].name} to {dimensions(graph, nodes[0])}: it moves {moved[nodes[0]]:.1f} times the bytes of one with "
         "as many MACs and equal channels"
     )
@@ -64,7 +64,7 @@ def _groups(graph: Graph, timed: _Times, latency_ms: float) -> Finding | None:
         for node in timed
         if (layer := graph.layer_as(node, nn.Conv2d)) is not None and 1 < layer.groups < layer.in_channels
     ]
-    return _at_full_rate(graph, timed, grouped, "G2: groups", "group convolution", latency_ms)
+    return _at_full_rate(graph, timed, grouped, "G2: groups", "grouped convolution", latency_ms)
 
 
 def _fragments(graph: Graph, timed: _Times, latency_ms: float) -> Finding | None:
@@ -76,7 +76,7 @@ def _fragments(graph: Graph, timed: _Times, latency_ms: float) -> Finding | None
         for node in branch
         if node in timed
     ]
-    what = "layer in branches that lie side by side"
+    what = "layer in parallel branches"
     return _at_full_rate(graph, timed, list(dict.fromkeys(nodes)), "G3: fragments", what, latency_ms)
 
 
@@ -116,7 +116,7 @@ def _at_full_rate(
     nodes = _slowest_first(timed, nodes)
     after = min(sum(timed[node] for node in nodes), sum(costs.cost(graph, node).macs for node in nodes) / rate)
     reason = (
-        f"{_counted(nodes, what)}: {_rate(graph, timed, nodes) / 1e6:.2g} GMAC/s, where the network's full "
+        f"{_counted(nodes, what)}: {_rate(graph, timed, nodes) / 1e6:.2g} GMAC/s, while the network's ungrouped "
         f"convolutions reach {rate / 1e6:.2g}; the slowest is {nodes[0].name} to {dimensions(graph, nodes[0])}"
     )
     return _spent(timed, nodes, after, latency_ms).finding(name, reason)

@@ -43,12 +43,12 @@ def observe(profile: Profile) -> tuple[Finding, ...]:
     found = [
         *_fallbacks(profile, free),
         *_islands(profile, free),
-        *_by_op(profile, free, "transposes", "nothing", {"TRANSPOSE"}, "values change their places and nothing else"),
-        *_by_op(profile, free, "dilation spelled as batches", "nothing", _BATCHES, "values move around a convolution"),
+        *_by_op(profile, free, "transposes", "nothing", {"TRANSPOSE"}, "values only change their order"),
+        *_by_op(profile, free, "dilation spelled as batches", "nothing", _BATCHES, "copies around a convolution"),
         *_conversions(profile, free),
         *_by_op(
             profile, free, "activations of their own", "images", _ACTIVATIONS,
-            "a pass over values that no layer before takes in",
+            "a separate pass over values, not fused into a layer",
         ),
         *_badly_served(profile, free),
         *_moved(profile, free),
@@ -63,8 +63,8 @@ def _fallbacks(profile: Profile, free: _Layers) -> Iterable[Finding]:
     for each in profile.fallbacks:
         layers = _claim(free, each.layers)
         if layers:
-            conversions = f", {each.conversion_ms:.2g} ms of it in conversions around" if each.conversion_ms else ""
-            reason = f"XNNPACK does not take {each.op}{conversions}: {_largest(layers)}"
+            conversions = f", {each.conversion_ms:.2g} ms of it for conversions" if each.conversion_ms else ""
+            reason = f"XNNPACK does not run {each.op}{conversions}: {_largest(layers)}"
             spent = each.kernel_ms + each.conversion_ms
             yield _finding(profile, "left to built-in kernels", "images", layers, reason, spent)
 
@@ -102,7 +102,7 @@ def _badly_served(profile: Profile, free: _Layers) -> Iterable[Finding]:
         if layers:
             least = sum(layer.latency_ms * min(layer.efficiency, 1.0) for layer in layers)
             factor = _spent(layers) / max(least, 1e-9)
-            reason = f"{factor:.1f} times what this machine needs at its best: {_largest(layers)}"
+            reason = f"{factor:.1f} times as long as the roofline of this machine allows: {_largest(layers)}"
             yield _finding(profile, "badly served layers", "images", layers, reason, _spent(layers), least)
 
 
@@ -122,7 +122,7 @@ def _balance(profile: Profile, moved: int) -> str:
         return ""
     roof = profile.roofs[0]
     rate = next((rate for size, rate in roof.bandwidth if size >= moved), roof.bandwidth[-1][1])
-    return f", where this machine balances at {roof.gmac_per_s / rate:.2g}" if rate else ""
+    return f" (machine balance {roof.gmac_per_s / rate:.2g})" if rate else ""
 
 
 def _claim(free: _Layers, names: Iterable[str]) -> list[LayerProfile]:

@@ -46,8 +46,8 @@ def odd_sides(
     after = spent * sum(weight / ratio for weight, ratio in zip(weights, ratios.values(), strict=True)) / sum(weights)
     told = "; ".join(f"{node.name} at {_size(graph, node)}: {ratio:.2f} times" for node, ratio in ratios.items())
     reason = (
-        f"{len(odd)} convolutions have a height or width that is no multiple of {STEP}. Time per pixel, against the "
-        f"next multiples: {told}"
+        f"{len(odd)} convolutions have a height or width that is not a multiple of {STEP}. Time per pixel relative "
+        f"to the next multiples: {told}"
     )
     found = Spent([node.name for node in odd], spent, after, latency_ms)
     return (

@@ -31,7 +31,7 @@ from slimseg.techniques import Site, named
 
 SECONDS_PER_FILE = 0.25
 WHOLE = "whole"  # key of the unedited whole network among the written files
-NO_TIME = "not timed: the share of the time limit that is for planning was used"
+NO_TIME = "not timed, because planning has used up its share of the time limit"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Price:
             return f"{measured}, no gain"
         if self.wins < sure:
             return f"{measured}, but faster only in {self.wins:.0%} of the runs"
-        return f"{measured}, too little for an edit" if self.saving_ms < worth_ms else None
+        return f"{measured}, too small a gain for an edit" if self.saving_ms < worth_ms else None
 
 
 @dataclass(frozen=True)

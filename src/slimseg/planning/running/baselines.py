@@ -123,7 +123,7 @@ def measured(
     float_ms = latencies_ms[start_float]
     if deployed_precision(budget, float_ms / int8.latency_ms, start_float.stat().st_size) == "int8":
         return given
-    reason = f"measured {float_ms:.2f} ms in float32 and {int8.latency_ms:.2f} ms in int8: kept in float32"
+    reason = f"measured {float_ms:.2f} ms in float32 and {int8.latency_ms:.2f} ms in int8, so it stays in float32"
     refusal = Refusal(deploy.QUANTISATION, "all", reason)
     return replace(given, start=start_float, start_ms=float_ms, deployment=in_float, refusals=(refusal,))
 

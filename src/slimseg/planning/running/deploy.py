@@ -162,7 +162,7 @@ def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float, error_ms: 
 def _reason(group: Sequence[PlannedEdit], largest: Site) -> str:
     if len({edit.site.settings for edit in group}) > 1:
         return ", ".join(f"{edit.site.layers[0]} {edit.site.variant}" for edit in group)
-    others = f"; {len(group) - 1} more like it" if len(group) > 1 else ""
+    others = f"; {len(group) - 1} more of the same kind" if len(group) > 1 else ""
     return (f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason) + others
 
 

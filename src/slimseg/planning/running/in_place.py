@@ -43,7 +43,7 @@ class Measured:
         """The edits of all groups that do not pay in place, each with the reason."""
         groups = zip(_groups(self.plan), self.savings_ms, self.errors_ms, strict=True)
         return [
-            (edit, f"where it stands it saves {saving_ms:.3f} ms, give or take {error_ms:.3f} ms")
+            (edit, f"in the whole network it saves {saving_ms:.3f} ms, with a standard error of {error_ms:.3f} ms")
             for group, saving_ms, error_ms in groups
             if not self._pays(group, saving_ms, error_ms)
             for edit in group
@@ -99,7 +99,7 @@ class InPlace:
         every = (*plan.edits, *plan.rewrites)
         if not every:
             return Measured(plan)
-        self.progress.say("Predictions: every edit timed where it stands")
+        self.progress.say("Predictions: every edit timed in the whole network")
         with scratch.folder() as folder:
             found = self.time(self.stages(every, folder))
         corrected = _with_edits(plan, deploy.in_place(every, found.latencies_ms))

@@ -79,10 +79,10 @@ class Journal:
         if (version, form) == (slimseg.__version__, FORM):
             return
         wrote = "an earlier slimseg" if version is None else f"slimseg {version}"
-        forms = f" (its journal has form {form}, here it is {FORM})" if version == slimseg.__version__ else ""
+        forms = f" (its journal has format {form}, here it is {FORM})" if version == slimseg.__version__ else ""
         raise OutputError(
             f"{self.path.parent.parent} holds an unfinished run of {wrote}, and this is {slimseg.__version__}{forms}: "
-            "go on with that version, or give another folder"
+            "continue with that version, or give another folder"
         )
 
     def _check(self, conditions: dict[str, Any]) -> None:
@@ -90,8 +90,8 @@ class Journal:
             names = {**self.conditions, **conditions}
             changed = [name for name in names if conditions.get(name, names) != self.conditions.get(name, names)]
             raise OutputError(
-                f"{self.path.parent.parent} holds an unfinished run with another {' and '.join(changed)}: "
-                "give what it was started with to go on, or another folder"
+                f"{self.path.parent.parent} holds an unfinished run with other settings ({' and '.join(changed)}): "
+                "repeat its settings to continue it, or give another folder"
             )
 
     def __contains__(self, name: str) -> bool:

@@ -24,8 +24,8 @@ from slimseg.runtimes import benchmark, calm, deployed, end_to_end, registry
 
 SECONDS_PER_FILE = 2.5  # longest timing of one file, side by side with the others
 SIDE_BY_SIDE_SHARE, STEPS_SHARE, END_TO_END_SHARE = 0.1, 0.25, 0.1  # shares of the time left for the proof
-_IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes in"
-_IN_FLOAT = "scales and shifts folded into the layers before them, activations and pads fused"
+_IN_INT8 = "weights and activations in 8 bits, ranges calibrated on the images, RGB bytes as input"
+_IN_FLOAT = "scales and shifts folded into the layers before them, activations and padding fused"
 
 
 def prove(

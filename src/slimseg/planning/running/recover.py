@@ -131,7 +131,7 @@ class Recovery:
         except ModelError:
             if checkpoint is None or not checkpoint.is_file():
                 raise
-            self.progress.say(f"{what}: {checkpoint} is damaged, so that this part of the training starts over")
+            self.progress.say(f"{what}: {checkpoint} is damaged, so this part of the training starts over")
             checkpoint.unlink()
             log = learn(checkpoint, self.seed)
         return max(log.steps, int(checkpoint is not None and checkpoint.is_file()))  # earlier processes count

@@ -95,8 +95,7 @@ def _check(out: Path, asked: dict[str, Any]) -> None:
         raise OutputError(f"{out} is the folder of slimseg {state.command}: give another folder for the run")
     if _is_finished(state, out) and not state.is_of(asked):
         raise OutputError(
-            f"{out} holds a finished run that was asked for something else, so it is not empty: "
-            "give another folder for the run"
+            f"{out} is not empty: it holds a finished run with other settings; give another folder for the run"
         )
 
 
@@ -107,7 +106,7 @@ def _is_finished(state: State | None, out: Path) -> bool:
 
 def _what_is_in(out: Path) -> str:
     if (out / WORK / _OLD_JOURNAL).is_file():
-        return "is not empty: it holds an unfinished run of an earlier slimseg, which can go on with that version alone"
+        return "is not empty: it holds an unfinished run of an earlier slimseg, which only that version can continue"
     return "exists already and is not empty"
 
 
@@ -118,8 +117,8 @@ def _check_room(out: Path, graph: Graph) -> None:
     except OSError as error:
         raise OutputError(f"{out} cannot be made: {error.strerror or error}") from error
     if free < needed:
-        room = f"{free / 1e6:.0f} MB of free space, a run needs {needed / 1e6:.0f} MB"
-        raise OutputError(f"{out} has {room}: make room")
+        room = f"{free / 1e6:.0f} MB of free space, and a run needs {needed / 1e6:.0f} MB"
+        raise OutputError(f"{out} has {room}: free some space or give another folder")
 
 
 def _leave(own: Claim, work: Path) -> None:

@@ -94,7 +94,7 @@ class TimePlan:
             left_s: seconds that are left for it.
             enough: whether a shortened leg is still worth starting.
         """
-        follows = "it is cut short" if enough else "edits that need it are left out"
+        follows = "it is shortened" if enough else "edits that need it are left out"
         limit, left = units.duration(self.limit_s), units.duration(left_s)
         return (
             f"Recovering accuracy takes about {units.duration(leg_s)}, and `time_limit_s` {limit} leaves {left} for "

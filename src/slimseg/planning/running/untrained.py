@@ -93,7 +93,7 @@ class Untrained:
         else:
             yield _Form(ORIGINAL, plain, self._float)
         if base.deployment.precision == "int8":
-            yield _Form("int8 of an image's bytes", plain, base.deployment)
+            yield _Form("int8 with RGB bytes as input", plain, base.deployment)
         exact = self._exact()
         suffix = ", int8" if base.deployment.precision == "int8" else ""
         edited = Plan(self.asked, (), (), exact)
@@ -121,7 +121,7 @@ class Untrained:
     def _objection(self, before: Graph, after: Graph) -> str | None:
         """Why an edit is not allowed, or None. Some rewrites enlarge the file by zeros or repeated constants."""
         if self.budget.max_size_bytes is not None and costs.total(after).params > costs.total(before).params:
-            return "it has more parameters, and the file's size is bounded"
+            return "it has more parameters, and the budget limits the file's size"
         return same_kind(before, after)
 
     def _sizes(self) -> Sequence[Site]:
@@ -153,7 +153,7 @@ class Untrained:
         entry, needed = f"untrained {form.name}", form.name == ORIGINAL
         if entry not in self.journal:
             if not (needed or form.accuracy or time.monotonic() < self.until):
-                self.progress.say(f"  {form.name}: not measured, its share of the time limit is used")
+                self.progress.say(f"  {form.name}: not measured, because its share of the time limit is used up")
                 return None
             try:
                 told = self._written(form)

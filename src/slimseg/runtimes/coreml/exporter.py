@@ -29,7 +29,7 @@ from slimseg.runtimes.host import Pixels
 _PRECISIONS = {
     "float16": "float16",
     "float32": "float32",
-    "palettised": "float16, weights in tables of 256",
+    "palettised": "float16, weights in lookup tables of 256 values",
     "linear": "float16, weights in 8 bits",
 }
 _UNRUN = "Its numbers were not compared: Core ML runs on macOS and iOS only."
@@ -90,8 +90,8 @@ def _check(made: writer.Artefact, found: structure.Structure) -> None:
     ends = ((found.input.shape, made.input_shape), (found.output.shape, made.output_shape))
     if any(there != wanted for there, wanted in ends) or found.description != made.description:
         raise Unsupported(
-            f"{made.path.name} was read back with {found.input.shape} to {found.output.shape}, not "
-            f"{made.input_shape} to {made.output_shape}"
+            f"{made.path.name} has shapes {found.input.shape} to {found.output.shape} after writing, not "
+            f"{made.input_shape} to {made.output_shape}: export to another target"
         )
 
 
@@ -101,7 +101,7 @@ def _verified(found: structure.Structure, fits: bool) -> tuple[str, ...]:
         f"Read back: {found.input.kind} {found.input.shape[3]}x{found.input.shape[2]} in, {found.output.name} "
         f"{_sides(found.output.shape)} out, for {found.system} and later.",
         f"{operations} operations of {len(found.operations)} kinds"
-        + (f", of which {', '.join(found.unknown)} in no list of what the Neural Engine runs" if found.unknown else "")
+        + (f", of which {', '.join(found.unknown)} not known to run on the Neural Engine" if found.unknown else "")
         + ("; all are known to run on the Neural Engine." if found.for_neural_engine and fits else "."),
     )
 
@@ -113,14 +113,16 @@ def _remarked(found: structure.Structure, wide: Sequence[str]) -> tuple[str, ...
         reasons.setdefault(f"{remark.operation} {remark.why}", []).append(remark.name)
     sentences = [f"{why}: {_few(names)}." for why, names in reasons.items()]
     if wide:
-        sentences.append(f"Values outgrow float16, so that these leave the Neural Engine: {_few(wide)}.")
+        sentences.append(
+            f"Values exceed the range of float16, so these layers do not run on the Neural Engine: {_few(wide)}."
+        )
     return tuple(sentences)
 
 
 def _range(request: Request, form: str) -> tuple[str, ...]:
     if form == "float32" or not request.drawn:
         return ()
-    return ("Whether values fit float16 was looked at on drawn images only: give `images`.",)
+    return ("Whether values fit float16 was checked on synthetic images only: give `images`.",)
 
 
 def _few(names: Sequence[str]) -> str:

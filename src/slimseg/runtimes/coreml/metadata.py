@@ -14,7 +14,7 @@ from slimseg.graph.output import class_count, final_argmax, map_node
 PREVIEW_TYPE = "com.apple.coreml.model.preview.type"
 PREVIEW_PARAMETERS = "com.apple.coreml.model.preview.params"
 DESCRIPTION = "slimseg.description"
-NO_LICENCE = "Not stated: conversion changes nothing about the rights in the weights and in what they were trained on."
+NO_LICENCE = "Not stated: conversion does not change the rights in the weights and in their training data."
 _GOLDEN_ANGLE = 0.381966  # fraction of a turn between consecutive hues, which keeps any number of them distinct
 _OUTPUTS = {
     "mask": "Index of the class of every pixel",
@@ -42,7 +42,7 @@ def describe(model: Any, graph: Graph, names: tuple[str, str], palette: Sequence
     order = graph.description.preprocessing.channel_order.upper()
     model.short_description = f"Semantic segmentation, {graph.name}: {', '.join(labels) or 'classes without names'}."
     model.license = licence or NO_LICENCE
-    model.input_description[names[0]] = f"{order} image, {width} wide and {height} high; the normalisation is inside."
+    model.input_description[names[0]] = f"{order} image, {width} wide and {height} high; the model normalises it."
     model.output_description[names[1]] = f"{_output(graph, labels)}."
     model.user_defined_metadata[DESCRIPTION] = graph.description.to_json()
     if len(labels) > 1 and _is_map(graph) and not _one_channel(graph):

@@ -51,7 +51,7 @@ def remarks(operation: Any) -> list[Remark]:
     """All remarks on one operation (coremltools' `Operation`) of a program."""
     kind, name = str(operation.op_type), str(operation.outputs[0].name)
     if kind not in NATIVE:
-        return [Remark(name, kind, "is in no list of operations that the Neural Engine runs", "catalogue")]
+        return [Remark(name, kind, "is not among the operations known to run on the Neural Engine", "catalogue")]
     found = [*_sizes(operation), *(_RULES[kind](operation) if kind in _RULES else ())]
     return [Remark(name, kind, why, source) for why, source in found]
 
@@ -63,16 +63,16 @@ def _sizes(operation: Any) -> Found:
     shape = [side for side in operation.outputs[0].shape if isinstance(side, int)]
     result = []
     if len(shape) > 4 and operation.op_type in ("reshape", "transpose", "expand_dims"):
-        result.append((f"has {len(shape)} dimensions, the engine lays out 4 and copies between", "apple"))
+        result.append((f"has {len(shape)} dimensions, while the engine stores 4 and copies to convert", "apple"))
     if any(side > _LARGEST_SIDE for side in shape[2:]):
-        result.append((f"has a side of more than {_LARGEST_SIDE}, at which the engine's compiler gives up", "rules"))
+        result.append((f"has a side of more than {_LARGEST_SIDE}, the limit of the engine's compiler", "rules"))
     return result
 
 
 def _convolution(operation: Any) -> Found:
     result: list[tuple[str, str]] = []
     if any(step > 1 for step in operation.dilations.val):
-        result.append(("is dilated, which older chips leave to the GPU or take apart", "hollance"))
+        result.append(("is dilated, which older chips run on the GPU or split up", "hollance"))
     columns = operation.weight.shape[-1]
     if columns > _LARGEST_KERNEL:
         result.append((f"has a kernel of {columns} columns, more than the {_LARGEST_KERNEL} allowed", "rules"))
@@ -82,32 +82,32 @@ def _convolution(operation: Any) -> Found:
 def _transposed(operation: Any) -> Found:
     side = max(operation.weight.shape[2:])
     if side > _LARGEST_TRANSPOSED and max(operation.strides.val) > 1:
-        return [(f"is transposed with a kernel of {side}: strided sides are held to small kernels", "catalogue")]
+        return [(f"is transposed with a kernel of {side}: with strides, only small kernels are allowed", "catalogue")]
     return []
 
 
 def _bilinear(operation: Any) -> Found:
     """Remarks on bilinear resizing: only integer factors without align_corners have a small kernel of fixed weights."""
-    result = [("is done in software on the M1 and its like, natively on later chips", "catalogue")]
+    result = [("is computed in software on the M1 and similar chips, natively on later chips", "catalogue")]
     if operation.op_type == "upsample_bilinear":
         if operation.align_corners.val:
-            result.append(("aligns corners, so that its weights differ from pixel to pixel", "reasoned"))
+            result.append(("aligns corners, so its weights differ from pixel to pixel", "reasoned"))
         return result
     height, width = operation.x.shape[-2:]
     rows, columns = operation.outputs[0].shape[-2:]
     if rows % height or columns % width:
-        result.append((f"resizes {height}x{width} to {rows}x{columns}, no whole factor", "reasoned"))
+        result.append((f"resizes {height}x{width} to {rows}x{columns}, which is not an integer factor", "reasoned"))
     if operation.sampling_mode.val != "UNALIGN_CORNERS":
-        result.append((f"samples by {operation.sampling_mode.val}, so that its weights differ", "reasoned"))
+        result.append((f"samples by {operation.sampling_mode.val}, so its weights differ", "reasoned"))
     return result
 
 
 def _nearest(operation: Any) -> Found:
-    return [("is done in software on the M1 and its like, natively on later chips", "catalogue")]
+    return [("is computed in software on the M1 and similar chips, natively on later chips", "catalogue")]
 
 
 def _gather(operation: Any) -> Found:
-    return [("gathers: the M1 does so within narrow limits only, and it was known not to run there at all", "hollance")]
+    return [("gathers, which the M1 supports within narrow limits only and earlier reports say not at all", "hollance")]
 
 
 def _pad(operation: Any) -> Found:
@@ -137,7 +137,7 @@ def _cast(operation: Any) -> Found:
     """Remarks on a cast; only one to integers: every such program casts its result from float16 to float32."""
     if operation.dtype.val != "int32":
         return []
-    return [("makes integers, which the M1 leaves to the CPU", "catalogue")]
+    return [("computes integers, which the M1 leaves to the CPU", "catalogue")]
 
 
 _RULES: dict[str, Callable[[Any], Found]] = {

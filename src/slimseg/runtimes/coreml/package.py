@@ -33,6 +33,6 @@ def require() -> ModuleType:
             import coremltools
     except ImportError as error:
         raise UserError(
-            f"the coremltools package is not there to write .mlpackage files ({error}): {INSTALL}"
+            f"the coremltools package, which writes .mlpackage files, is not installed ({error}): {INSTALL}"
         ) from error
     return coremltools  # type: ignore[no-any-return]

@@ -18,10 +18,10 @@ class CoreML(Exporter):
     snippets: ClassVar[Mapping[str, str]] = {"coreml.swift": "Core ML with Vision"}
     unrun = "Core ML runs on macOS and iOS only, where slimseg's tests run it"
     on_outputs = (
-        "Core ML runs on Apple's systems only, so nothing is timed here: by what is known of its operations "
+        "Core ML runs on Apple's systems only, so nothing is timed here. As far as its operations are known "
         "(docs/coreml.md) argmax runs on the Neural Engine but the M1 hands its integers to the CPU, and a last resize "
-        "is software on the M1, so take the mask where the network gives it without a last resize, else the scores "
-        "before that resize, and let Xcode's performance report decide"
+        "is software on the M1. So export the mask if the network has no last resize, otherwise the scores "
+        "before that resize, and compare them in Xcode's performance report"
     )
     reason = "the only one that reaches the Neural Engine"
 

@@ -95,7 +95,7 @@ def check(path: str | Path) -> Structure:
 
 def _read(coremltools: Any, path: Path) -> tuple[Any, Any]:
     if not path.is_dir():
-        raise ModelError(f"{path} is not there, or no .mlpackage, which is a folder")
+        raise ModelError(f"{path} is not an .mlpackage folder: give the path of one")
     from coremltools.converters.mil.frontend.milproto.load import load
 
     try:

@@ -134,11 +134,11 @@ def output_name(graph: Graph) -> str:
 def _check(graph: Graph, sizes: Sequence[Size]) -> None:
     unknown = without_lowering(graph, lowering.LOWERINGS, lowering.REFUSALS)
     if unknown:
-        raise Unsupported(f"{graph.name} has layers that cannot be written for Core ML: {unknown}")
+        raise Unsupported(f"{graph.name} has layers that slimseg cannot write for Core ML: {unknown}")
     if graph.input_shape[1] != 3:
-        raise Unsupported(f"{graph.name} takes {graph.input_shape[1]} channels, and an image of Core ML has 3")
+        raise Unsupported(f"{graph.name} has {graph.input_shape[1]} input channels, and an image of Core ML has 3")
     if graph.output is graph.input:
-        raise Unsupported(f"{graph.name} computes nothing that Core ML would have an operation for")
+        raise Unsupported(f"{graph.name} has no layers, so there is nothing to write for Core ML")
     for size in sizes:
         edit.at_input_size(graph, size)
 
@@ -235,7 +235,7 @@ class _Builder:
         try:
             self.values[node] = lowering.LOWERINGS[type(layer)](step, layer)
         except (ValueError, TypeError) as error:
-            raise Unsupported(f"{node.name} cannot be said in Core ML: {one_line(error)}") from error
+            raise Unsupported(f"{node.name} cannot be written for Core ML: {one_line(error)}") from error
 
     def _name(self, node: fx.Node) -> str:
         """The name of a node's value: the output's name for the last node, else the node's.
@@ -265,7 +265,7 @@ def _quiet() -> Iterator[None]:
 def _save(model: Any, path: Path) -> Path:
     """Write the package beside `path` and then move it there, so that `path` never has an incomplete package."""
     if path.suffix != ".mlpackage":
-        raise OutputError(f"{path} must end in .mlpackage, by which coremltools and Xcode know what it is")
+        raise OutputError(f"{path} must end in .mlpackage, as coremltools and Xcode require")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".slimseg-") as folder:

@@ -30,7 +30,7 @@ def tflite_artefact(path: str | Path, description: Description | None = None, **
     found = file.read(path)
     said = description or found.description
     if said is None:
-        raise ModelError(f"{path} does not say what it wants and gives: write it with slimseg")
+        raise ModelError(f"{path} has no description of its input and output: write it with slimseg")
     return Artefact(
         target="tflite",
         files=(found.path.name,),

@@ -164,7 +164,7 @@ class _Walk:
 
     def _too_much(self, what: str) -> ModelError:
         return ModelError(
-            f"{self.name} unpacks to many times its size, as it points at the same {what} again and again: refused"
+            f"{self.name} unpacks to many times its size, because it refers to the same {what} repeatedly: refused"
         )
 
 

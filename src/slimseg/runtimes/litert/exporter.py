@@ -50,7 +50,7 @@ def write(request: Request) -> Written:
         unchanged = unchanged and not folded
     except Unsupported as error:
         file.save(file.embed_description(plain.read_bytes(), description), path)
-        not_verified.append(f"MediaPipe's ImageSegmenter cannot take it: {error}.")
+        not_verified.append(f"MediaPipe's ImageSegmenter cannot run it: {error}.")
     artefact = tflite_artefact(path, file.read_description(path) or description)
     if form == "int8":
         artefact = replace(artefact, precision="int8")
@@ -118,7 +118,7 @@ def _client_says(path: Path, request: Request) -> str:
         Unsupported: MediaPipe refuses the file, or its masks agree too little.
     """
     if not client.available():
-        return f"It was not loaded by MediaPipe itself, which is not installed here: {client.INSTALL}."
+        return f"It was not loaded by MediaPipe, which is not installed here: {client.INSTALL}."
     size = request.graph.input_size
     images = [host.resize_image(image, size) for image in request.probes[:CLIENT_IMAGES]]
     app = host.App(file.read(path))
@@ -132,5 +132,5 @@ def _client_says(path: Path, request: Request) -> str:
         same.append(float((app.mask(output, size) == mask).mean()))
     percent = 100 * sum(same) / len(same)
     if percent < AGREEMENT:
-        raise Unsupported(f"its masks have {percent:.2f}% of pixels as LiteRT's own")
-    return f"MediaPipe {client.version()} loads it; {percent:.2f}% of its category masks' pixels are as LiteRT's own."
+        raise Unsupported(f"only {percent:.2f}% of the pixels of its masks equal LiteRT's")
+    return f"MediaPipe {client.version()} loads it; {percent:.2f}% of the pixels of its category masks equal LiteRT's."

@@ -172,7 +172,7 @@ def parse(data: bytes, path: Path) -> Any:
         ModelError: the file is not a `.tflite`, or damaged.
     """
     if data[4:8] != IDENTIFIER:
-        raise ModelError(f"{path} is not a .tflite model (its first bytes lack the TFL3 mark): give a .tflite file")
+        raise ModelError(f"{path} is not a .tflite model (its header lacks the mark TFL3): give a .tflite file")
     try:
         bounds.check(data, str(path))
         model = schema.ModelT.InitFromPackedBuf(data, 0)

@@ -25,8 +25,8 @@ def check(described: File) -> None:
     largest = max((operator.memory_bytes for operator in described.operators), default=0)
     if largest > memory_bounds.spared_bytes():
         raise ModelError(
-            f"{described.path} needs {largest / 1e9:.0f} GB for the tensors of one operator, "
-            "more than this machine can spare: check the sizes in the file"
+            f"{described.path} needs {largest / 1e9:.0f} GB of memory for the tensors of one operator, "
+            "more than this machine has free: check the sizes in the file"
         )
 
 
@@ -36,7 +36,7 @@ def explained(described: File, error: RuntimeFailure) -> RuntimeFailure | ModelE
     if not found:
         return error
     return ModelError(
-        f"{described.path} has the custom operator {found[1]}, which neither LiteRT nor XNNPACK has a kernel for: "
+        f"{described.path} has the custom operator {found[1]}, for which LiteRT and XNNPACK have no kernel: "
         "export the model without it"
     )
 
@@ -53,6 +53,6 @@ def _check_input(described: File, tensor: TensorInfo) -> None:
         numeric = False
     if not numeric:
         raise ModelError(
-            f"{described.path}: input {tensor.name} holds {tensor.dtype} values, not numbers: "
+            f"{described.path}: input {tensor.name} holds {tensor.dtype} values instead of numbers: "
             "give a model whose inputs are images"
         )

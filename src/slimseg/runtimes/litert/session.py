@@ -70,7 +70,7 @@ class Session:
         if value.shape == self.input_shape[1:]:
             value = value[None]
         if value.shape != self.input_shape:
-            raise DataError(f"{self.file.path} wants an input of {self.input_shape}, not {value.shape}")
+            raise DataError(f"{self.file.path} needs an input of shape {self.input_shape}, not {value.shape}")
         return dequantise(self.run_raw(quantise(value, self.file.inputs[0])), self.file.outputs[0])
 
 
@@ -107,7 +107,7 @@ def predict(
     path = Path(path)
     model = file.read(path)
     if inputs.ndim != 4 or inputs.shape[1:] != model.inputs[0].shape[1:]:
-        raise DataError(f"{path} wants inputs of (N, *{model.inputs[0].shape[1:]}), not {inputs.shape}")
+        raise DataError(f"{path} needs inputs of shape (N, *{model.inputs[0].shape[1:]}), not {inputs.shape}")
     per_image = 4 * max(inputs[0].size if len(inputs) else 1, int(np.prod(model.outputs[0].shape)))
     step = max(1, _CHUNK_BYTES // per_image)
     process = within or child.shared()

@@ -15,7 +15,7 @@ from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.ncnn import package, writer
 
 _PRECISIONS = {"fp16": "float16 weights", "fp32": "float32"}
-_ARITHMETIC = "It was computed in float32 here; phones with half precision (ARMv8.2) compute in float16 by default."
+_ARITHMETIC = "It ran in float32 here; phones with half precision (ARMv8.2) compute in float16 by default."
 
 
 def write(request: Request) -> Written:
@@ -37,7 +37,9 @@ def write(request: Request) -> Written:
         input=Port(made.input_name, _channels_first(made.input_shape), "float32"),
         output=Port(made.output_name, _channels_first(made.output_shape), "float32"),
         output_kind=made.description.output_kind,
-        not_verified=(_ARITHMETIC if run else f"It was not run: ncnn is not installed here ({package.INSTALL}).",),
+        not_verified=(
+            _ARITHMETIC if run else f"It was not run, because ncnn is not installed here ({package.INSTALL}).",
+        ),
     )
     said = writer.without_argmax(graph)
     return Written(artefact, made.param, said, is_float=True, others=(made.bin,))

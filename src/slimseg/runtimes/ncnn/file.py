@@ -90,7 +90,9 @@ def read(path: str | Path) -> File:
     read_blobs = {blob for layer in layers for blob in layer.inputs}
     outputs = [blob for layer in layers for blob in layer.outputs if blob not in read_blobs]
     if len(inputs) != 1 or len(inputs[0].outputs) != 1 or len(outputs) != 1:
-        raise ModelError(f"{param} has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
+        raise ModelError(
+            f"{param} has {len(inputs)} inputs and {len(outputs)} outputs: export a network with one of each"
+        )
     height, width, channels = (int(inputs[0].number(key)) for key in (1, 0, 2))
     return File(
         param=param,
@@ -124,7 +126,9 @@ def _text(param: Path) -> str:
     except OSError as error:
         raise ModelError(f"{param} cannot be opened: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ModelError(f"{param} is not an ncnn .param in text: give one that pnnx or slimseg wrote") from error
+        raise ModelError(
+            f"{param} is not an ncnn .param file in text form: give one that pnnx or slimseg wrote"
+        ) from error
 
 
 def _size(weights: Path) -> int:
@@ -146,7 +150,7 @@ def _layers(text: str, param: Path) -> tuple[LayerLine, ...]:
         if len(layers) != count or count < 1:
             raise ValueError("layers")
     except (ValueError, IndexError) as error:
-        raise ModelError(f"{param} is not an ncnn .param in text, or a damaged one: export it again") from error
+        raise ModelError(f"{param} is damaged, or not an ncnn .param file in text form: export it again") from error
     return layers
 
 

@@ -23,9 +23,9 @@ def require() -> ModuleType:
         RuntimeFailure: ncnn is not installed, or does not load.
     """
     if not available():
-        raise RuntimeFailure(f"the ncnn package is not there to run .param files: {INSTALL}")
+        raise RuntimeFailure(f"the ncnn package, which runs .param files, is not installed: {INSTALL}")
     try:
         import ncnn
     except ImportError as error:
-        raise RuntimeFailure(f"the ncnn package does not load ({error}): {INSTALL}") from error
+        raise RuntimeFailure(f"the ncnn package cannot be imported ({error}): {INSTALL}") from error
     return ncnn  # type: ignore[no-any-return]

@@ -39,7 +39,7 @@ class Ncnn(Runtime):
     snippets: ClassVar[Mapping[str, str]] = {"ncnn.cpp": "ncnn"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float16",)
     output_kinds: ClassVar[tuple[OutputKind, ...]] = ("logits", "probabilities")
-    without_kind = "ncnn has no argmax of every pixel: its files end with the scores, and the app compares them"
+    without_kind = "ncnn has no argmax per pixel: its files output the scores, and the app compares them"
 
     def missing(self) -> str:
         return "" if package.available() else package.INSTALL

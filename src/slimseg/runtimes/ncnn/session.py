@@ -69,10 +69,10 @@ class Session:
         self._net.opt.num_threads = threads
         start = time.perf_counter()
         if self._net.load_param(str(self.file.param)) != 0:
-            raise file.damaged(self.file.param, "does not know a layer of it")
+            raise file.damaged(self.file.param, "does not know one of its layers")
         parsed = time.perf_counter()
         if self._net.load_model(str(self.file.bin)) != 0:
-            raise file.damaged(self.file.bin, "finds too few weights in it")
+            raise file.damaged(self.file.bin, "finds too few weights")
         self.load_ms = 1e3 * (parsed - start)
         self.prepare_ms = 1e3 * (time.perf_counter() - parsed)  # weights are read and packed in one step
         self._pool = self._ncnn.PoolAllocator()  # kept here: extractors only point to it
@@ -97,7 +97,7 @@ class Session:
         value = np.asarray(image, np.float32)
         value = value[0] if value.ndim == 4 else value
         if value.ndim != 3 or not _fits(value.shape, self.file.input_shape):
-            raise DataError(f"{self.file.param} wants an input of {self.file.input_shape}, not {value.shape}")
+            raise DataError(f"{self.file.param} needs an input of shape {self.file.input_shape}, not {value.shape}")
         planes = np.ascontiguousarray(value.transpose(2, 0, 1))
         self._input = self._ncnn.Mat(planes).clone()  # a copy whose planes are aligned
 
@@ -108,7 +108,7 @@ class Session:
             ModelError: the file does not state the size of its input.
         """
         if not all(self.file.input_shape):
-            raise ModelError(f"{self.file.param} does not say the size of its input: export it with slimseg")
+            raise ModelError(f"{self.file.param} does not state the size of its input: export it with slimseg")
         self.set_image(np.random.default_rng(seed).standard_normal(self.file.input_shape, np.float32))
 
     def extractor(self) -> Any:
@@ -172,7 +172,7 @@ def predict(
     path = Path(path)
     shape = file.read(path).input_shape
     if inputs.ndim != 4 or not len(inputs) or not _fits(inputs.shape[1:], shape):
-        raise DataError(f"{path} wants inputs of (N, *{shape}), one at least, not {inputs.shape}")
+        raise DataError(f"{path} needs one or more inputs of shape (N, *{shape}), not {inputs.shape}")
     step = max(1, _CHUNK_BYTES // (4 * max(1, inputs[0].size)))
     call: Callable[..., Any] = (within or child.shared()).call
     target = "slimseg.runtimes.ncnn.session:run"
@@ -207,7 +207,7 @@ def values(
     known = {name: layer.outputs[0] for layer in layers for name in (layer.name, layer.result)}
     missing = [name for name in names if name not in known]
     if missing:
-        raise ModelError(f"{path} has no layer {missing[0]!r} of one result: the names stand in its second column")
+        raise ModelError(f"{path} has no layer {missing[0]!r} with one output: give a name from its second column")
     blobs = [known[name] for name in names]
     target = "slimseg.runtimes.ncnn.session:run_values"
     call: Callable[..., Any] = (within or child.shared()).call

@@ -117,7 +117,7 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
     if not unknown:
         return _Writer(folded, folded_into(ended, folded)).run(storage)
     raise Unsupported(
-        f"{graph.name} has layers that cannot be written for ncnn ({unknown}): export it to another runtime"
+        f"{graph.name} has layers that slimseg cannot write for ncnn ({unknown}): export it to another runtime"
     )
 
 
@@ -176,7 +176,7 @@ class _Writer:
     def _output(self) -> int:
         node = self.graph.output
         if self.blobs[node] == self.blobs[self.graph.input]:
-            raise Unsupported(f"{self.graph.name} computes nothing that ncnn would have a layer for")
+            raise Unsupported(f"{self.graph.name} has no layers, so there is nothing to write for ncnn")
         return as_shape(self.net, self.blobs[node], self._shape(node), f"{node.name}_map")
 
     def _folds_into_next(self, node: fx.Node) -> bool:

@@ -105,18 +105,18 @@ def test_it_opens_as_what_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wants", [{"mean": 127.5}, {"mean": (1, 2, 3)}, {"mean": 300}, {"channel_order": "bgr"}])
 def test_refused_with_what_to_do(tmp_path: Path, wants: dict[str, object]) -> None:
     graph = network(Preprocessing.of(**wants))  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=r"cannot take bytes.*image_input\.fold"):
+    with pytest.raises(ModelError, match=r"cannot have byte input.*image_input\.fold"):
         int8(graph, tmp_path / "bytes.tflite", "image", images())
 
 
 def test_a_network_of_four_channels(tmp_path: Path, tiny: Path) -> None:
-    with pytest.raises(ModelError, match="cannot take bytes"):
+    with pytest.raises(ModelError, match="cannot have byte input"):
         quantize_int8(tiny, tmp_path / "bytes.tflite", [np.zeros((1, 32, 32, 4), np.float32)], io="image")
 
 
 def test_a_file_that_nobody_described(shared: Path, tmp_path: Path) -> None:
     sample = np.zeros((1, 256, 256, 3), np.float32)
-    with pytest.raises(ModelError, match="does not say how its input is normalised"):
+    with pytest.raises(ModelError, match="does not state how its input is normalised"):
         quantize_int8(shared / "models" / "prisma-net.tflite", tmp_path / "bytes.tflite", [sample], io="image")
 
 

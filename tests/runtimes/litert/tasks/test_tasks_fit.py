@@ -61,7 +61,7 @@ def test_bytes_of_another_scale(network: Network, pictures: np.ndarray, tmp_path
     path = int8(graph, tmp_path / "bytes.tflite", pictures, "image")
     same = fitted(path.read_bytes(), graph.description)
     other = replace(graph.description, preprocessing=Preprocessing.of(0, 255))
-    with pytest.raises(Unsupported, match="integers that are not the image's bytes"):
+    with pytest.raises(Unsupported, match="integers other than the image's bytes"):
         with_task_metadata(path.read_bytes(), other)
     for data, dtype in ((same, "uint8"), (fitted(path.read_bytes(), other), "float32")):
         (tmp_path / "after.tflite").write_bytes(data)

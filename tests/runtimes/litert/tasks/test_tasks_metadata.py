@@ -146,7 +146,7 @@ def test_no_names_no_labels(described: tuple[bytes, Description]) -> None:
     [
         ({"preprocessing": Preprocessing.of((1, 2, 3), 4)}, r"one mean and std: fold.*image_input\.fold"),
         ({"preprocessing": Preprocessing.of(0, 255, "bgr")}, r"in bgr.*fold"),
-        ({"classes": ("a", "b")}, "5 channels, and 2 classes are named"),
+        ({"classes": ("a", "b")}, "5 channels, and 2 class names"),
         ({"output_kind": "mask"}, "export logits or probabilities"),
     ],
 )
@@ -158,12 +158,12 @@ def test_refused_by_its_description(described: tuple[bytes, Description], change
 
 def test_a_mask_is_refused_whatever_is_said_of_it(network: Network) -> None:
     graph = head.with_output(network(), "mask")
-    with pytest.raises(Unsupported, match="gives a mask"):
+    with pytest.raises(Unsupported, match="outputs a mask"):
         with_task_metadata(writer.serialise(graph).data, replace(graph.description, output_kind="logits"))
 
 
 def test_a_network_of_four_channels(tiny: Path) -> None:
-    with pytest.raises(Unsupported, match=r"takes \(1, 32, 32, 4\)"):
+    with pytest.raises(Unsupported, match=r"needs \(1, 32, 32, 4\)"):
         with_task_metadata(tiny.read_bytes(), Description())
 
 

@@ -18,7 +18,7 @@ def convolution(step: Step, layer: nn.Conv2d) -> Var:
     """A convolution, fused with a zero padding before it, which may differ on each side."""
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise Unsupported(
-            f"{step.node.name}: Core ML's convolution has no padding {layer.padding_mode} {layer.padding}"
+            f"{step.node.name}: Core ML's convolution does not have padding {layer.padding_mode} {layer.padding}"
         )
     own_h, own_w = pair(layer.padding)
     left, right, top, bottom = step.padding

@@ -22,7 +22,7 @@ def max_pool(step: Step, layer: nn.MaxPool2d) -> Var:
 def average_pool(step: Step, layer: nn.AvgPool2d) -> Var:
     """Average pooling; torch counts the layer's padding as the layer states, but never what ceil_mode adds after it."""
     if layer.divisor_override is not None:
-        raise Unsupported(f"{step.node.name}: Core ML's average pooling has no divisor of its own")
+        raise Unsupported(f"{step.node.name}: Core ML's average pooling cannot have a divisor of its own")
     source, padding, own = step.inputs[0], _padding(step, layer), pair(layer.padding)
     beyond = any(padding[2 * side + 1] > own[side] for side in (0, 1))
     counted = layer.count_include_pad

@@ -110,7 +110,7 @@ def _batches(path: str | Path, samples: Sequence[Array]) -> list[Array] | Any:
     """Samples in batches (N, 1, H, W, C) of the size of a message; a lazy sequence is read batch by batch."""
     shape = file.read(path).inputs[0].shape
     if not len(samples):
-        raise DataError(f"{path} cannot be quantised without a sample image: give at least one")
+        raise DataError(f"{path} cannot be quantised without an image for calibration: give at least one")
     step = max(1, _CHUNK_BYTES // (4 * math.prod(shape)))
     return (
         np.stack([_checked(path, samples[index], shape) for index in range(start, min(start + step, len(samples)))])
@@ -120,7 +120,7 @@ def _batches(path: str | Path, samples: Sequence[Array]) -> list[Array] | Any:
 
 def _checked(path: str | Path, sample: Array, shape: tuple[int, ...]) -> Array:
     if tuple(sample.shape) not in (shape, shape[1:]):
-        raise DataError(f"{path} wants samples of {shape}, not {tuple(sample.shape)}")
+        raise DataError(f"{path} needs inputs of shape {shape}, not {tuple(sample.shape)}")
     return np.asarray(sample, np.float32).reshape(shape)
 
 

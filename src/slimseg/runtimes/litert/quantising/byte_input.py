@@ -31,11 +31,11 @@ def ranges(source: file.File) -> dict[str, tuple[float, float]]:
             between channels.
     """
     if source.description is None:
-        raise ModelError(f"{source.path} does not say how its input is normalised: write it with slimseg")
+        raise ModelError(f"{source.path} does not state how its input is normalised: write it with slimseg")
     preprocessing = source.description.preprocessing
     if source.inputs[0].shape[-1] != 3 or not preprocessing.takes_bytes:
         raise ModelError(
-            f"{source.path} cannot take bytes: it wants (byte - {preprocessing.mean}) / {preprocessing.std} in "
+            f"{source.path} cannot have byte input: it needs (byte - {preprocessing.mean}) / {preprocessing.std} in "
             f"{preprocessing.channel_order}; fold that into its first convolution (graph.image_input.fold)"
         )
     return {source.inputs[0].name: preprocessing.byte_range}

@@ -82,7 +82,7 @@ def quantize(
     if scheme in STATIC and not ranges:
         raise ValueError(f"{scheme} needs the ranges of activations")
     if io != "float32" and scheme != "int8":
-        raise ValueError(f"{scheme} takes and gives float32, not {io}")
+        raise ValueError(f"{scheme} has float32 input and output only, not {io}")
     given = byte_input.ranges(source) if io == "image" else {}
     target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
     kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
@@ -151,9 +151,9 @@ def check(path: str | Path) -> file.File:
     """
     source = file.read(path)
     if source.integer or any(_is_quantised(operator) for operator in source.operators):
-        raise ModelError(f"{path} is quantised already: give the float model")
+        raise ModelError(f"{path} is already quantised: give the float model")
     if source.inputs[0].dtype != "float32":
-        raise ModelError(f"{path} takes {source.inputs[0].dtype} values: give a model with a float32 input")
+        raise ModelError(f"{path} has {source.inputs[0].dtype} input: give a model with a float32 input")
     place = _not_finite(file.parse(Path(path).read_bytes(), Path(path)))
     if place is not None:
         name = source.operators[place].name

@@ -53,7 +53,7 @@ def segment(path: str, images: Sequence[Pixels]) -> dict[str, Any]:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
     except ImportError as error:
-        raise RuntimeFailure(f"MediaPipe does not load ({one_line(error)}): {INSTALL}") from error
+        raise RuntimeFailure(f"MediaPipe cannot be imported ({one_line(error)}): {INSTALL}") from error
     options = vision.ImageSegmenterOptions(
         base_options=BaseOptions(model_asset_path=path), output_confidence_masks=True, output_category_mask=True
     )

@@ -31,7 +31,7 @@ class Ends:
         if len(model.subgraphs) != 1 or inputs != 1 or outputs != 1:
             raise Unsupported(
                 f"{name} has {len(model.subgraphs)} graphs, {inputs} inputs and {outputs} outputs, and MediaPipe's "
-                "ImageSegmenter takes one of each: export one image and one output"
+                "ImageSegmenter needs one of each: export a network with one image and one output"
             )
 
     @property

@@ -48,7 +48,7 @@ def fitted(data: bytes, description: Description, two_channels: bool = True) -> 
         ends = Ends(file.parse(byte_input.taking_bytes(data), Path("model")))
     elif ends.input.type != Type.FLOAT32 and not is_bytes(ends.input, description.preprocessing):
         if _has_no_scale(ends.input):
-            raise Unsupported("its input is whole numbers without a scale, other than the image's RGB bytes")
+            raise Unsupported("its input has integers without a scale that are not the image's RGB bytes")
         ends.before(Op.QUANTIZE, tflite.QuantizeOptionsT(), type=Type.FLOAT32, quantization=None)
     if description.output_kind != "mask":
         _scores(ends, description, two_channels)
@@ -107,7 +107,7 @@ def _rows(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int, int,
         return shape[0], shape[1], shape[2], 1
     if math.prod(shape) % (height * width):
         raise Unsupported(
-            f"the output is {math.prod(shape)} numbers for an input of {height}x{width}, not one per pixel: "
+            f"the output has {math.prod(shape)} numbers for an input of {height}x{width}, not one per pixel: "
             "give the model an output of (1, height, width, classes)"
         )
     return 1, height, width, math.prod(shape) // (height * width)

@@ -87,26 +87,28 @@ def _check(source: Any, result: Any, description: Description, name: str) -> Non
     wanted = description.preprocessing
     if wanted.channel_order != "rgb" or len(set(wanted.mean)) > 1 or len(set(wanted.std)) > 1:
         raise Unsupported(
-            f"{name} wants (byte - {wanted.mean}) / {wanted.std} in {wanted.channel_order}, and MediaPipe's "
-            "ImageSegmenter gives RGB with one mean and std: fold that into the first convolution "
+            f"{name} needs (byte - {wanted.mean}) / {wanted.std} in {wanted.channel_order}, but MediaPipe's "
+            "ImageSegmenter supplies RGB with one mean and std: fold these into the first convolution "
             "(graph.image_input.fold)"
         )
     if len(source.shape) != 4 or source.shape[0] != 1 or source.shape[3] != 3:
-        raise Unsupported(f"{name} takes {_shape(source)}, and MediaPipe's ImageSegmenter gives (1, height, width, 3)")
+        raise Unsupported(
+            f"{name} needs {_shape(source)}, but MediaPipe's ImageSegmenter supplies (1, height, width, 3)"
+        )
     if source.type != tflite.TensorType.FLOAT32 and not is_bytes(source, wanted):
         raise Unsupported(
-            f"{name} takes integers that are not the image's bytes, and MediaPipe's ImageSegmenter gives no others: "
-            "put a QUANTIZE in front (tasks.fitted)"
+            f"{name} needs integers other than the image's bytes, which MediaPipe's ImageSegmenter does not supply: "
+            "put a QUANTIZE before its input (tasks.fitted)"
         )
     if description.output_kind == "mask" or _is_mask(result):
         raise Unsupported(
-            f"{name} gives a mask of class indices, of which MediaPipe's ImageSegmenter would read the bits as scores: "
+            f"{name} outputs a mask of class indices, which MediaPipe's ImageSegmenter would read as scores: "
             "export logits or probabilities"
         )
     if len(result.shape) != 4:
         raise Unsupported(
-            f"{name} gives {_shape(result)}, and MediaPipe's ImageSegmenter takes (1, height, width, classes): "
-            "put a RESHAPE behind (tasks.fitted)"
+            f"{name} outputs {_shape(result)}, but MediaPipe's ImageSegmenter needs (1, height, width, classes): "
+            "put a RESHAPE after it (tasks.fitted)"
         )
 
 
@@ -122,7 +124,7 @@ def _labels(description: Description, channels: int, name: str) -> tuple[str, ..
     """Single-line class names, one per channel; a single channel is the second of two classes. Raises: Unsupported."""
     classes = description.classes[1:] if channels == 1 and len(description.classes) == 2 else description.classes
     if classes and len(classes) != channels:
-        raise Unsupported(f"{name} has {channels} channels, and {len(classes)} classes are named: name all or none")
+        raise Unsupported(f"{name} has {channels} channels, and {len(classes)} class names: name all channels or none")
     return tuple(" ".join(each.split()) for each in classes)
 
 

@@ -24,7 +24,7 @@ Activation = Mapping[int, Param]
 
 _ROOMS = (activation, arithmetic, convolution, layout, pooling, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
-REFUSALS: Refusals = {ops.ArgMax: "ncnn's ArgMax gives one number for a whole blob"}
+REFUSALS: Refusals = {ops.ArgMax: "ncnn's ArgMax outputs one number for a whole blob"}
 
 
 def fuses(layer: nn.Module | None) -> bool:

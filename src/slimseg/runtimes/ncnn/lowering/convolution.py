@@ -65,7 +65,7 @@ def _own_padding(step: Step, layer: nn.Conv2d) -> tuple[int, int]:
     if layer.padding == "valid":
         return 0, 0
     if isinstance(layer.padding, str):
-        raise Unsupported(f"{step.name}: its padding {layer.padding!r} has no size")
+        raise Unsupported(f"{step.name}: its padding {layer.padding!r} is not a number of pixels")
     return pair(layer.padding)
 
 
@@ -118,7 +118,7 @@ def transposed_convolution(net: Net, step: Step, layer: nn.ConvTranspose2d) -> i
 
 def linear(net: Net, step: Step, layer: nn.Linear) -> int:
     if len(step.input_shapes[0]) > 2:
-        raise Unsupported(f"{step.name}: ncnn's inner product takes one or two dimensions, not {step.input_shapes[0]}")
+        raise Unsupported(f"{step.name}: ncnn's inner product needs one or two dimensions, not {step.input_shapes[0]}")
     return _inner_product(net, step, layer.weight, layer.bias)
 
 

@@ -43,7 +43,7 @@ def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
     if layer.step == 1:
         return crop(net, source, step.name, begin, part)
     if len(full) != 3 or along == 0:
-        raise Unsupported(f"{step.name}: ncnn takes every {layer.step}th only of rows and columns")
+        raise Unsupported(f"{step.name}: ncnn slices with step {layer.step} along rows and columns only")
     source = crop(net, source, f"{step.name}_part", begin, part)
     return every(net, source, step.name, step.shape, (layer.step, 1) if along == 1 else (1, layer.step))
 

@@ -23,14 +23,14 @@ def max_pool(net: Net, step: Step, layer: nn.MaxPool2d) -> int:
 
 def average_pool(net: Net, step: Step, layer: nn.AvgPool2d) -> int:
     if layer.divisor_override is not None:
-        raise Unsupported(f"{step.name}: ncnn's average pooling has no divisor of its own")
+        raise Unsupported(f"{step.name}: ncnn's average pooling cannot have a divisor of its own")
     padding = pair(layer.padding)
     counted = layer.count_include_pad or padding == (0, 0)
     beyond = [after > own for (_, after), own in zip(_padding(step, layer), padding, strict=True)]
     if layer.ceil_mode and any(beyond):
         # torch counts the layer's padding, but not the pixels that the last window reaches beyond it
         if layer.count_include_pad and padding != (0, 0):
-            raise Unsupported(f"{step.name}: ncnn's average pooling cannot count some of its padding and not the rest")
+            raise Unsupported(f"{step.name}: ncnn's average pooling must count all of its padding or none")
         counted = False
     return _pool(net, step, layer, AVERAGE, {_COUNT_PAD: int(counted)})
 

@@ -44,7 +44,7 @@ def unbatched(shape: Sequence[int], name: str) -> Shape:
         Unsupported: the first dimension is not a batch of 1, or there are too many dimensions.
     """
     if len(shape) < 2 or shape[0] != 1 or len(shape) > MOST_DIMS + 1:
-        raise Unsupported(f"{name}: ncnn's blobs have one to four dimensions beside the batch, which {shape} is not")
+        raise Unsupported(f"{name}: ncnn's blobs have one to four dimensions besides the batch, unlike {shape}")
     return tuple(shape[1:])
 
 

@@ -153,7 +153,9 @@ def reduce(builder: ModelBuilder, step: Step, layer: ops.Reduce) -> int:
     dims = sorted(nhwc_dim(step, dim) for dim in layer.dims)
     left = [dim for dim in TO_NHWC if dim not in {each % 4 for each in layer.dims}]
     if len(step.input_shapes[0]) == 4 and not layer.keepdim and left != sorted(left):
-        raise Unsupported(f"{step.name}: what a reduction over {layer.dims} leaves lies in another order in TFLite")
+        raise Unsupported(
+            f"{step.name}: the result of a reduction over {layer.dims} has another order of dimensions in TFLite"
+        )
     axes = builder.constant(f"{step.name}_axes", np.asarray(dims, np.int32))
     options = tflite.ReducerOptionsT()
     options.keepDims = layer.keepdim

@@ -37,7 +37,9 @@ def average_pool(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
     padded = pair(layer.padding) != (0, 0)
     exact = _is_same(step, layer) and not counted
     if (layer.ceil_mode or (padded and not counted)) and not exact:
-        raise Unsupported(f"{step.name}: TFLite has no average pooling with ceil_mode or uncounted padding")
+        raise Unsupported(
+            f"{step.name}: TFLite has no average pooling with ceil_mode or with padding that is not counted"
+        )
     return _pool(builder, step, Op.AVERAGE_POOL_2D, layer, 0.0, same=not counted)
 
 
