@@ -1,7 +1,7 @@
 """A child process that spends little time on measuring.
 
-In every test it is impatient: disturbed runs are not repeated, and the machine's roof is that of small layers. For tests
-whose times are those of `stopwatch` it hurries, too: it profiles with the fewest runs.
+In every test it is impatient: disturbed runs are not repeated, and the machine's roof is that of small layers. For
+tests whose times are those of `stopwatch` it hurries, too: it profiles with the fewest runs.
 """
 
 from __future__ import annotations
