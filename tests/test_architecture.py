@@ -24,9 +24,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("techniques", "runtimes", "frontends"),
     ("blocks",),
+    ("tflite",),
     ("graph",),
     ("disk",),
-    ("results", "errors", "progress", "console", "stopping", "pace"),
+    ("results", "tensors", "errors", "progress", "console", "stopping", "pace"),
     ("ratios", "memory_bounds", "deployment"),
 )
 LITERT: tuple[tuple[str, ...], ...] = (
@@ -35,8 +36,7 @@ LITERT: tuple[tuple[str, ...], ...] = (
     ("quantising",),
     ("profiling",),
     ("writing",),
-    ("session", "runnable"),
-    ("file", "schema", "costs", "compact", "bounds", "arena", "windows", "metadata", "operator_names"),
+    ("session", "refused"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 LITERT_RANK = {f"runtimes/litert/{part}": rank for rank, parts in enumerate(LITERT) for part in parts}

@@ -26,10 +26,9 @@ from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
 from slimseg.runtimes import benchmark, child, deployed
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
-from slimseg.runtimes.litert.writing import halves
 from slimseg.runtimes.runtime import Ends
+from slimseg.tflite import file, halves
 from slimseg.training.metrics import Accuracy
 
 _MEMORY_BYTES = 2 << 30  # memory for all images that PyTorch runs a network on at once

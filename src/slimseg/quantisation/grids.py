@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from slimseg.disk import scratch
-from slimseg.runtimes.litert import costs, file
 from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.tflite import costs, file
 
 STEPS = 255  # number of steps of an 8-bit grid
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")

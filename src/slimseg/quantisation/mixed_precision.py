@@ -24,8 +24,8 @@ from slimseg.quantisation.network import QuantisedNetwork
 from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source
 from slimseg.results import LayerSensitivity, QuantisedFile
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import byte_input
+from slimseg.tflite import file
 
 NONE = "none"
 IMAGES = 8

@@ -31,10 +31,10 @@ from slimseg.progress import Progress
 from slimseg.quantisation import calibration, grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import byte_input, quantizer
 from slimseg.runtimes.litert.writing import writer
 from slimseg.runtimes.runtime import Ends
+from slimseg.tflite import file
 from slimseg.training import distil
 from slimseg.training.batches import Batches, translated
 from slimseg.training.data import Folder

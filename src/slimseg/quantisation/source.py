@@ -15,11 +15,10 @@ from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import deployed, host
-from slimseg.runtimes.litert import file, runnable
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
-from slimseg.runtimes.litert.writing import halves
 from slimseg.runtimes.runtime import Ends
+from slimseg.tflite import file, halves, runnable
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.results import Artefact, Port, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.tensors import TensorInfo
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from torch import nn

@@ -14,10 +14,10 @@ from slimseg.planning.choosing.exact import PlannedEdit
 from slimseg.planning.running import deploy
 from slimseg.progress import Silent
 from slimseg.runtimes import deployed, host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.groups import Groups
+from slimseg.tflite import file
 from slimseg.training.metrics import Accuracy
 
 IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]

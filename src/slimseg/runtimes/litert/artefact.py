@@ -11,9 +11,9 @@ from slimseg.errors import ModelError
 from slimseg.graph.description import Description
 from slimseg.results import Artefact, Port
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.tasks import has_task_metadata
-from slimseg.runtimes.tensors import TensorInfo, quantise
+from slimseg.tensors import TensorInfo, quantise
+from slimseg.tflite import file
 
 
 def tflite_artefact(path: str | Path, description: Description | None = None, **measured: Any) -> Artefact:

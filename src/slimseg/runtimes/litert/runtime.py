@@ -68,18 +68,18 @@ class LiteRT(Runtime):
         return (path,)
 
     def read(self, path: Path) -> host.Described:
-        from slimseg.runtimes.litert import file
+        from slimseg.tflite import file
 
         return file.read(path)
 
     def weights(self, path: Path) -> str:
-        from slimseg.runtimes.litert import file
+        from slimseg.tflite import file
 
         return file.read(path).weights
 
     def precision(self, path: Path) -> Precision:
         """The precision that the convolutions of a `.tflite` compute in."""
-        from slimseg.runtimes.litert import file
+        from slimseg.tflite import file
 
         return "int8" if any("int8" in each.dtype for each in file.operators(path) if each.macs) else "float32"
 
@@ -94,8 +94,8 @@ class LiteRT(Runtime):
         return session.predict(path, inputs, threads, raw=True)
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
-        from slimseg.runtimes.litert import file
         from slimseg.runtimes.litert.quantising import activations
+        from slimseg.tflite import file
 
         known = set(activations.names(path))
         return {each.result: each.name for each in file.read(path).operators if each.result in known}

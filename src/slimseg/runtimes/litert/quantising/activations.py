@@ -15,8 +15,7 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import costs, file
-from slimseg.runtimes.litert.writing import tensor_names
+from slimseg.tflite import costs, file, tensor_names
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]

@@ -25,17 +25,17 @@ import numpy as np
 
 from slimseg.errors import ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import costs, file
 from slimseg.runtimes.litert.quantising import (
     activations,
     byte_input,
     dead_filters,
     integer_kernels,
     narrow_outputs,
+    spelling,
     weak_addends,
 )
-from slimseg.runtimes.litert.writing import spelling, tensor_names
 from slimseg.runtimes.runtime import Ends
+from slimseg.tflite import costs, file, tensor_names
 
 Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[float, float]]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import deployed, host
-from slimseg.runtimes.litert import compact, file
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.session import predict
+from slimseg.tflite import compact, file
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def plainly(path: Path) -> bytes:
