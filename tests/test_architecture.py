@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ratios", "memory_bounds", "deployment"),
 )
 LITERT: tuple[tuple[str, ...], ...] = (
-    ("runtime", "exporter", "artefact", "__init__"),
+    ("runtime", "quantiser", "exporter", "artefact", "__init__"),
     ("tasks",),
     ("quantising",),
     ("profiling",),

@@ -22,7 +22,7 @@ from slimseg.runtimes.coreml.writer import TARGET
 from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.techniques import head
 from slimseg.tflite import file
 

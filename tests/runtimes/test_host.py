@@ -18,7 +18,7 @@ from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import end_to_end, host
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.tensors import TensorInfo
 from slimseg.tflite import file
 

@@ -33,7 +33,7 @@ def float_and_int8(graph: Graph, folder: Path) -> tuple[Path, Path]:
     float_path, path = folder / "float.tflite", folder / "int8.tflite"
     image = np.random.default_rng(0).integers(0, 256, (*graph.input_size, 3), np.uint8)
     deployed.write_float(graph, float_path)
-    LITERT.quantise(float_path, path, host.prepared(graph, [image]))
+    LITERT.quantiser().quantise_int8(float_path, path, host.prepared(graph, [image]))
     return float_path, path
 
 

@@ -35,7 +35,7 @@ from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.runtimes import calm, child, deployed
 from slimseg.runtimes.litert.profiling import profiler
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.stopping import keeping
 from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder, say_notes

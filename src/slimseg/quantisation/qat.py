@@ -30,10 +30,8 @@ from slimseg.planning.choosing.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration, grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
-from slimseg.runtimes import host
-from slimseg.runtimes.litert.quantising import byte_input, quantizer
-from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes import deployed, host, registry
+from slimseg.runtimes.quantiser import Ends
 from slimseg.tflite import file
 from slimseg.training import distil
 from slimseg.training.batches import Batches, translated
@@ -98,9 +96,8 @@ class QuantisationAwareTraining:
         self.images = folder.sample_images(CALIBRATION_IMAGES, seed=seed)
         with scratch.folder() as work:
             path = work / "float.tflite"
-            writer.write(self.graph, path)
-            source = file.read(path)
-            given = byte_input.ranges(source) if self.io == "image" else {}
+            deployed.write_float(self.graph, path)
+            given = registry.of(path).quantiser().byte_range(path) if self.io == "image" else {}
             self.ranges: Ranges = {**calibration.observe(path, self._samples(), {method}).ranges(method), **given}
             found = grids.probe(path)
         self.network = QuantisedNetwork(self.graph, found, self.ranges, given, weight_bits)
@@ -145,9 +142,10 @@ class QuantisationAwareTraining:
         Raises:
             OutputError: a file cannot be written.
         """
-        writer.write(self.graph, float_path)
+        deployed.write_float(self.graph, float_path)
         ranges = {**self.ranges, **self.network.ranges()}
-        quantizer.quantize_int8(float_path, path, self._samples()[:1], io=self.io, ranges=ranges)
+        quantiser = registry.of(float_path).quantiser()
+        quantiser.quantise_int8(float_path, path, self._samples()[:1], self.io, ranges)
 
     def masks(self, images: Sequence[NDArray[np.uint8]], float_path: Path) -> list[NDArray[np.uint8]]:
         """The network's class masks of RGB images, at the images' sizes: the int8 file must give the same."""

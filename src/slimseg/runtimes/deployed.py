@@ -29,7 +29,7 @@ def write_plain_int8(graph: Graph, path: Path, images: Sequence[Pixels]) -> None
     with scratch.folder() as folder:
         float_path = folder / path.name
         its.write(graph, float_path, "full")
-        its.quantise(float_path, path, host.prepared(graph, images))
+        its.quantiser().quantise_int8(float_path, path, host.prepared(graph, images))
 
 
 def write_deployed(graph: Graph, path: Path, images: Sequence[Pixels], deployment: Deployment) -> Path:

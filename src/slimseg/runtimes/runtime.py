@@ -19,6 +19,7 @@ from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.results import Artefact, Port, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
+from slimseg.runtimes.quantiser import Ends, Quantiser
 from slimseg.tensors import TensorInfo
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
@@ -29,8 +30,6 @@ if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner with
 # How a network's weights are stored. "rounded": in the precision of the original file, to which weights that an edit or
 # training changed are rounded; "exact": in that precision only if no weight has to be rounded; "full": all in 32 bits.
 Kept = Literal["rounded", "exact", "full"]
-# Types of an int8 file's input and output: both float32, both 8-bit, or an image's bytes in and 8 bits out ("image").
-Ends = Literal["float32", "int8", "image"]
 
 
 class Session(host.Runnable, Protocol):
@@ -100,12 +99,8 @@ class Runtime(Exporter):
         )
         return Written(artefact, path, said, is_float=precision != "int8", others=files[1:])
 
-    def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
-        """Quantise a file whose weights are in 32 bits to int8, and write the result to `path`.
-
-        Args:
-            samples: preprocessed inputs (1, height, width, channels), to calibrate the ranges of activations.
-            ends: types of the input and output.
+    def quantiser(self) -> Quantiser:
+        """The quantiser of its files.
 
         Raises:
             Unsupported: the runtime has no int8.
@@ -134,7 +129,7 @@ class Runtime(Exporter):
         with scratch.folder() as folder:
             float_path = folder / path.name
             self.write(graph, float_path, "full")
-            self.quantise(float_path, path, host.prepared(graph, images), ends)
+            self.quantiser().quantise_int8(float_path, path, host.prepared(graph, images), ends)
 
     def fuses(self, layer: nn.Module) -> bool:
         """Whether the runtime fuses a layer with the operator before it, if that operator allows it."""

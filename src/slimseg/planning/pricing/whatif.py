@@ -26,7 +26,7 @@ from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import benchmark, calm, registry
 from slimseg.runtimes.calm import Seen
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.techniques import Site, named
 
 SECONDS_PER_FILE = 0.25
@@ -232,5 +232,5 @@ def written(graph: Graph, deployment: Deployment, path: Path, ends: Ends | None 
     with scratch.folder() as folder:
         float_path = folder / path.name
         its.write(graph, float_path, "full")
-        its.quantise(float_path, path, [sample], ends or own)
+        its.quantiser().quantise_int8(float_path, path, [sample], ends or own)
     return path

@@ -12,7 +12,8 @@ from slimseg.deployment import Precision
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
-from slimseg.runtimes.runtime import Ends, Kept, Runtime, Session
+from slimseg.runtimes.quantiser import Quantiser
+from slimseg.runtimes.runtime import Kept, Runtime, Session
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from torch import nn
@@ -52,10 +53,10 @@ class LiteRT(Runtime):
 
         return exporter.write(request)
 
-    def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
-        from slimseg.runtimes.litert.quantising import quantizer
+    def quantiser(self) -> Quantiser:
+        from slimseg.runtimes.litert.quantiser import QUANTISER
 
-        quantizer.quantize_int8(float_path, path, samples, io=ends)
+        return QUANTISER
 
     def fuses(self, layer: nn.Module) -> bool:
         from torch import nn

@@ -21,7 +21,7 @@ from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.profiling import profiler
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.tensors import quantise
 from slimseg.tflite import file
 

@@ -23,7 +23,7 @@ from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter, with_task_metadata
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.techniques import head
 from slimseg.tflite import file
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -34,14 +34,10 @@ from slimseg.runtimes.litert.quantising import (
     spelling,
     weak_addends,
 )
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import STATIC, Ends, Ranges, Scheme
 from slimseg.tflite import costs, file, tensor_names
 
 Array = np.ndarray[Any, Any]
-Ranges = Mapping[str, tuple[float, float]]
-Scheme = Literal["float16", "dynamic", "weight-only", "int8", "int16x8"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be calibrated
 _ALL = ".*"
 _ENDS = ("INPUT", "OUTPUT")
 _ROUNDS = 20  # most rounds of widening ranges: each may make the next layer's range too narrow
