@@ -50,7 +50,7 @@ class Runtime(Exporter):
     """
 
     name: ClassVar[str]  # name on the command line and in `Deployment.runtime`
-    title: ClassVar[str]  # name in messages, with the processor: "LiteRT CPU (XNNPACK)"
+    title: ClassVar[str]  # name in messages, with the processor
     precisions: ClassVar[tuple[Precision, ...]]  # precisions of its files; the first is that of float networks
     processors: ClassVar[tuple[str, ...]] = (CPU,)
     output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # kinds of output that its files can have
@@ -165,8 +165,17 @@ class Runtime(Exporter):
         """
 
     @abstractmethod
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
-        """Outputs, in the form that `host.App.mask` takes, for inputs (N, height, width, 3) of `host.App.prepare`."""
+    def predict(
+        self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
+    ) -> NDArray[Any]:
+        """Outputs, in the form that `host.App.mask` takes, for inputs (N, height, width, 3) of `host.App.prepare`.
+
+        Args:
+            timeout_s: seconds after which the child process is killed; None waits for ever.
+
+        Raises:
+            RuntimeFailure: the runtime refused the file, crashed or ran out of time.
+        """
 
     @abstractmethod
     def layer_names(self, path: Path) -> Mapping[str, str]:
@@ -177,12 +186,20 @@ class Runtime(Exporter):
         """Outputs of the named nodes, channels last, for one input (height, width, 3) from `host.App.prepare`."""
 
     @abstractmethod
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+    def profile(
+        self,
+        path: Path,
+        threads: int = 1,
+        runs: int = 50,
+        within: child.Child | None = None,
+        with_roofs: bool = True,
+    ) -> Profile:
         """Profile a file: the time of each operator, and of the whole.
 
         Args:
             runs: number of profiled runs.
             within: the child process to run in; None for the runtime's default.
+            with_roofs: whether to measure the highest speed of the machine, too, if the runtime can (`Profile.roofs`).
         """
 
 

@@ -187,7 +187,7 @@ def parse(data: bytes, path: Path) -> Any:
 
 
 def _inline_buffers(model: Any, data: bytes) -> None:
-    """Load buffers that are stored after the flatbuffer (as litert-quantizer stores large ones) into the model."""
+    """Load buffers that are stored after the flatbuffer (as quantisers store large ones) into the model."""
     for buffer in model.buffers:
         if buffer.offset > 1:
             if buffer.offset + buffer.size > len(data):

@@ -89,10 +89,12 @@ class LiteRT(Runtime):
 
         return session.Session(path, threads)
 
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
+    def predict(
+        self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
+    ) -> NDArray[Any]:
         from slimseg.runtimes.litert import session
 
-        return session.predict(path, inputs, threads, raw=True)
+        return session.predict(path, inputs, threads, timeout_s, raw=True)
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.litert.quantising import activations
@@ -106,10 +108,17 @@ class LiteRT(Runtime):
 
         return activations.values(path, image, names)
 
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+    def profile(
+        self,
+        path: Path,
+        threads: int = 1,
+        runs: int = 50,
+        within: child.Child | None = None,
+        with_roofs: bool = True,
+    ) -> Profile:
         from slimseg.runtimes.litert.profiling import profiler
 
-        return profiler.profile(path, threads, runs, within=within)
+        return profiler.profile(path, threads, runs, within=within, with_roofs=with_roofs)
 
 
 LITERT = LiteRT()
