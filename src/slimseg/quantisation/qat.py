@@ -98,7 +98,8 @@ class QuantisationAwareTraining:
             path = work / "float.tflite"
             deployed.write_float(self.graph, path)
             given = registry.of(path).quantiser().byte_range(path) if self.io == "image" else {}
-            self.ranges: Ranges = {**calibration.observe(path, self._samples(), {method}).ranges(method), **given}
+            samples = host.prepared(self.graph, self.images)
+            self.ranges: Ranges = {**calibration.observe(path, samples, {method}).ranges(method), **given}
             found = grids.probe(path)
         self.network = QuantisedNetwork(self.graph, found, self.ranges, given, weight_bits)
         self.student = QuantisedNetwork(logits_of(self.graph), found, self.ranges, given, weight_bits)
@@ -145,7 +146,7 @@ class QuantisationAwareTraining:
         deployed.write_float(self.graph, float_path)
         ranges = {**self.ranges, **self.network.ranges()}
         quantiser = registry.of(float_path).quantiser()
-        quantiser.quantise_int8(float_path, path, self._samples()[:1], self.io, ranges)
+        quantiser.quantise_int8(float_path, path, host.prepared(self.graph, self.images[:1]), self.io, ranges)
 
     def masks(self, images: Sequence[NDArray[np.uint8]], float_path: Path) -> list[NDArray[np.uint8]]:
         """The network's class masks of RGB images, at the images' sizes: the int8 file must give the same."""
@@ -159,10 +160,6 @@ class QuantisationAwareTraining:
             value = nhwc(output)
             found.append(app.mask(value[0].numpy(), (image.shape[0], image.shape[1])))
         return found
-
-    def _samples(self) -> list[NDArray[np.float32]]:
-        pipeline = host.ImagePipeline(self.graph.description.preprocessing, self.graph.input_size)
-        return [pipeline(image)[None] for image in self.images]
 
 
 def _taking_bytes(graph: Graph) -> tuple[Graph, Ends]:

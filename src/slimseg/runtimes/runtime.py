@@ -16,11 +16,11 @@ from slimseg.deployment import CPU, Precision
 from slimseg.disk import scratch
 from slimseg.errors import Unsupported, UserError
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
-from slimseg.results import Artefact, Port, Profile
+from slimseg.results import Artefact, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
 from slimseg.runtimes.quantiser import Ends, Quantiser
-from slimseg.tensors import TensorInfo
+from slimseg.tensors import port
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from torch import nn
@@ -93,8 +93,8 @@ class Runtime(Exporter):
             files=tuple(each.name for each in files),
             size_bytes=sum(each.stat().st_size for each in files),
             precision=precision,
-            input=_port(found.inputs[0]),
-            output=_port(found.outputs[0]),
+            input=port(found.inputs[0]),
+            output=port(found.outputs[0]),
             output_kind=said.description.output_kind,
         )
         return Written(artefact, path, said, is_float=precision != "int8", others=files[1:])
@@ -126,10 +126,22 @@ class Runtime(Exporter):
             graph = image_input.fold(graph)
         except Unsupported:
             ends = "float32"
+        self.write_int8(graph, path, host.prepared(graph, images), ends)
+
+    def write_int8(self, graph: Graph, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
+        """Write the network in full precision, quantise that file to int8, and write the result to `path`.
+
+        Args:
+            samples: preprocessed inputs (1, height, width, channels), to calibrate the ranges of activations.
+            ends: types of the input and output.
+
+        Raises:
+            Unsupported: the runtime has no int8.
+        """
         with scratch.folder() as folder:
             float_path = folder / path.name
             self.write(graph, float_path, "full")
-            self.quantiser().quantise_int8(float_path, path, host.prepared(graph, images), ends)
+            self.quantiser().quantise_int8(float_path, path, samples, ends)
 
     def fuses(self, layer: nn.Module) -> bool:
         """Whether the runtime fuses a layer with the operator before it, if that operator allows it."""
@@ -201,7 +213,3 @@ class Runtime(Exporter):
             within: the child process to run in; None for the runtime's default.
             with_roofs: whether to measure the highest speed of the machine, too, if the runtime can (`Profile.roofs`).
         """
-
-
-def _port(info: TensorInfo) -> Port:
-    return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)
