@@ -165,7 +165,7 @@ class _Job:
             images=max((each.parity.images for each in checked if each.parity is not None), default=0),
             recommendation=advice.recommend(artefacts, self._provenance),
             heads=advice.on_heads(trials, [each.target for each in artefacts if each.files]),
-            host=deployed.host_name_of_all(self.threads),
+            host=deployed.machine_name(self.threads),
             provenance=self._provenance,
             disturbed=self.disturbed,
         )

@@ -40,7 +40,7 @@ def host_name(deployment: Deployment) -> str:
     return _machine(f"{registry.known(deployment.runtime).title}, {deployment.threads} thread", deployment.threads)
 
 
-def host_name_of_all(threads: int) -> str:
+def machine_name(threads: int) -> str:
     """Machine, system and number of threads that files of several runtimes are timed with, in words."""
     return _machine(f"{threads} CPU thread", threads)
 

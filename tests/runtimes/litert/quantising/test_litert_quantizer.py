@@ -10,15 +10,13 @@ from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.errors import DataError, ModelError, OutputError
 from slimseg.runtimes.litert.quantising.quantizer import (
-    SCHEMES,
-    STATIC,
-    Scheme,
     check,
     measure_ranges,
     quantize,
     quantize_int8,
 )
 from slimseg.runtimes.litert.session import predict
+from slimseg.runtimes.quantiser import SCHEMES, STATIC, Scheme
 from slimseg.tflite import file
 
 
