@@ -27,8 +27,8 @@ from slimseg.graph import costs
 from slimseg.planning.choosing.budget import Budget, parse_size, parse_time
 from slimseg.progress import Silent, Terminal
 from slimseg.runtimes import benchmark, end_to_end, host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 from slimseg.training.data import Folder, open_folder
 
 ROOT = Path(__file__).resolve().parents[1]

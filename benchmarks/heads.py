@@ -29,10 +29,10 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import benchmark, host, mask
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
+from slimseg.tflite import file
 from slimseg.training.data import open_folder, read_pair
 from slimseg.training.metrics import Confusion
 

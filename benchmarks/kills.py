@@ -40,7 +40,8 @@ from torch import nn
 
 from slimseg import load
 from slimseg.runtimes.coreml import structure
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
+from slimseg.tflite import file
 
 SIZE = 32
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

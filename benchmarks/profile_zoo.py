@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slimseg.errors import SlimsegError
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import profiler
 from slimseg.runtimes.litert.quantising.quantizer import _modern, quantize_int8
+from slimseg.tflite import file
 
 
 def block(i: int, o: int, k: int = 3, s: int = 1, d: int = 1, g: int = 1, act: type[nn.Module] = nn.ReLU6) -> nn.Module:

@@ -37,7 +37,7 @@ from slimseg.planning.choosing.budget import Budget
 from slimseg.progress import Silent, Terminal
 from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.results import QuantisationResult, QuantisedFile
-from slimseg.runtimes.litert import file
+from slimseg.tflite import file
 from slimseg.training.data import open_folder, read_pair
 from slimseg.training.memory import keep_freed
 

@@ -25,9 +25,9 @@ from torch import nn
 import slimseg
 from slimseg.graph.graph import Graph
 from slimseg.models import build
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 SIZE = (64, 64)
 CHAINS = (10, 30, 100, 300)  # convolutions one after the other

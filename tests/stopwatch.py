@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from slimseg.pace import at_latency
 from slimseg.results import Profile
 from slimseg.runtimes import benchmark, child, registry
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.litert.runtime import LiteRT
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
+from slimseg.tflite import file
 
 ROUNDS = 9
 OVERHEAD_MS = 0.002  # of every operator

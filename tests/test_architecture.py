@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from slimseg.runtimes import registry
 
 PACKAGE = Path(__file__).parents[1] / "src" / "slimseg"
 # From the top down; a file belongs to the longest path that it begins with.
@@ -24,23 +27,24 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("techniques", "runtimes", "frontends"),
     ("blocks",),
+    ("tflite",),
     ("graph",),
     ("disk",),
-    ("results", "errors", "progress", "console", "stopping", "pace"),
+    ("results", "tensors", "errors", "progress", "console", "stopping", "pace"),
     ("ratios", "memory_bounds", "deployment"),
 )
 LITERT: tuple[tuple[str, ...], ...] = (
-    ("runtime", "exporter", "artefact", "__init__"),
+    ("runtime", "quantiser", "exporter", "artefact", "__init__"),
     ("tasks",),
     ("quantising",),
     ("profiling",),
     ("writing",),
-    ("session", "runnable"),
-    ("file", "schema", "costs", "compact", "bounds", "arena", "windows", "metadata", "operator_names"),
+    ("session", "refused"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 LITERT_RANK = {f"runtimes/litert/{part}": rank for rank, parts in enumerate(LITERT) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))
+MOST_NAMING = 4  # most files outside a runtime's folder that name it
 
 
 def room(name: str, rank: dict[str, int] = RANK) -> str:
@@ -101,13 +105,25 @@ def test_imports_go_down(path):
     [
         ("techniques", {"runtimes", "frontends"}),
         ("runtimes", {"techniques", "frontends"}),
-        # A frontend may read a runtime's own file format with that runtime's reader, and native code in the child.
+        # A frontend may run its source, for comparison, in the source's own runtime, and native code in the child.
         ("frontends", {"techniques"}),
     ],
 )
 def test_parts_of_one_height_stay_apart(part, others):
     for path in (PACKAGE / part).rglob("*.py"):
         assert not {name.partition("/")[0] for name in ours(path)} & others, path
+
+
+@pytest.mark.parametrize("target", registry.EXPORTERS)
+def test_a_runtimes_name_stays_in_its_folder(target):
+    """The registry and the options of the command line name it, and at most two files more."""
+    exporter = registry.EXPORTERS[target]
+    folder = PACKAGE / "runtimes" / exporter.package.removeprefix("slimseg.runtimes.")
+    assert folder.is_dir()
+    named = re.compile(rf"\b({re.escape(folder.name)}|{re.escape(exporter.brand)})\b", re.IGNORECASE)
+    naming = [place(path) for path in FILES if folder not in path.parents and named.search(path.read_text())]
+    assert {"runtimes/registry", "cli/options"} <= set(naming)
+    assert len(naming) <= MOST_NAMING, naming
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

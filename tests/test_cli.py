@@ -19,8 +19,8 @@ from torch import nn
 from slimseg.errors import RuntimeFailure, Unsupported
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 COMMANDS = ("profile", "diagnose", "slim", "quantize", "export", "evaluate", "demo")
 # The command line in a process whose times are taken in the fewest runs.

@@ -22,7 +22,7 @@ from slimseg.planning.choosing.budget import Budget
 from slimseg.progress import Terminal
 from slimseg.report.files import to_json
 from slimseg.results import Evaluation
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite.schema import ModelBuilder
 
 EVIL = "a\x1b[2Jb\x1b]0;owned\x07\rc\u202ed\u200be\x9bf[bold red]g[/][link=http://h]:smile:"
 

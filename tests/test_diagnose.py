@@ -17,10 +17,10 @@ from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.planning.pricing.own import own_file
 from slimseg.results import Diagnosis, Finding
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 MODELS = Path(__file__).parents[1] / "../shared/models"
 

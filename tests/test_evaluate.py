@@ -16,9 +16,9 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.host import in_rows
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques.head import with_output
+from slimseg.tflite import file
 
 
 class Brightness(nn.Module):

@@ -17,9 +17,9 @@ from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation import timing
 from slimseg.report.terminal import show_slim
 from slimseg.results import QuantisationResult, SlimResult
-from slimseg.runtimes.litert import costs, file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.tflite import costs, file
 
 
 @pytest.fixture(autouse=True, scope="module")

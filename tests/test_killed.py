@@ -21,8 +21,8 @@ from torch import nn
 from slimseg.frontends import load
 from slimseg.results import Profile
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import profiler as litert_profiler
+from slimseg.tflite import file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork")
 

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 import slimseg
 from slimseg.exporting.bisection import first_departure
 from slimseg.frontends import load
-from slimseg.graph import ops
+from slimseg.graph import layer_names, ops
 from slimseg.graph.graph import Graph
+from slimseg.graph.layer_names import OperatorName
 from slimseg.planning.pricing.layer_times import layer_times
 from slimseg.planning.pricing.observations import observe
 from slimseg.results import Profile
-from slimseg.runtimes import layer_names
-from slimseg.runtimes.layer_names import OperatorName
-from slimseg.runtimes.litert import file, metadata, operator_names
 from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.tasks import for_image_segmenter
@@ -27,6 +25,7 @@ from slimseg.runtimes.litert.writing import writer
 from slimseg.runtimes.ncnn import package
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
 from slimseg.runtimes.ncnn import writer as ncnn_writer
+from slimseg.tflite import file, metadata, operator_names
 
 # As `load` names a module's layers: functions are called after the module before them.
 WORKERS = ["conv_1", "conv_2", "norm_2_hardswish", "up", "score", "score_resize"]

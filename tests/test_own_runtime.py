@@ -11,10 +11,10 @@ import pytest
 from two_threads import TwoThreads
 
 import slimseg
-from slimseg.errors import ModelError, UserError
+from slimseg.errors import ModelError, Unsupported, UserError
 from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.budget import Budget
-from slimseg.runtimes import child, end_to_end, registry
+from slimseg.runtimes import child, end_to_end, host, registry
 from slimseg.runtimes.litert.runtime import LITERT
 
 NAME = TwoThreads.name
@@ -72,6 +72,23 @@ def test_its_files_are_evaluated(shapes_graph: Graph, shapes: Path, tmp_path: Pa
     registry.of(path).write(shapes_graph, path)
     found = [slimseg.evaluate(path, images=shapes), slimseg.evaluate(shapes_graph, images=shapes, runtime=NAME)]
     assert found[0].miou == found[1].miou == slimseg.evaluate(shapes_graph, images=shapes).miou
+
+
+def test_its_files_are_quantised(shapes_graph: Graph, tmp_path: Path) -> None:
+    float_path, path = tmp_path / "float.lite2", tmp_path / "int8.lite2"
+    its = registry.of(path)
+    its.write(shapes_graph, float_path, "full")
+    quantiser = its.quantiser()
+    quantiser.check(float_path)
+    quantiser.quantise_int8(float_path, path, host.prepared(shapes_graph, [np.zeros((128, 160, 3), np.uint8)]))
+    assert (its.precision(float_path), its.precision(path)) == ("float32", "int8")
+    with pytest.raises(ModelError, match="quantised already"):
+        quantiser.check(path)
+
+
+def test_a_runtime_without_int8_says_so() -> None:
+    with pytest.raises(Unsupported, match="ncnn has no int8 here: its networks are deployed in float16"):
+        registry.known("ncnn").quantiser()
 
 
 def test_names_and_suffixes_are_taken_once() -> None:

@@ -22,9 +22,9 @@ from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation import timing
 from slimseg.results import QuantisationResult
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 SCHEMES = ["float16", "dynamic", "weight-only", *["int8"] * 4, "int16x8"]
 

@@ -29,10 +29,11 @@ from slimseg.planning.running.untrained import Untrained
 from slimseg.progress import Bar, Silent
 from slimseg.quantisation import qat
 from slimseg.results import SlimResult
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.techniques import input_size
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
+from slimseg.tflite import file
 
 MODULE = import_module("slimseg.commands.slim")  # `slimseg.slim` is the function
 SIZE = 32_000  # the plain int8 file has 45 kB: edits are needed

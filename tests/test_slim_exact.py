@@ -24,11 +24,12 @@ from slimseg.planning.pricing.probes import probe_images
 from slimseg.progress import Silent
 from slimseg.report.wording import headline
 from slimseg.results import SlimResult
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques import EXACT, named
 from slimseg.techniques.softmax import TwoClassSoftmax
 from slimseg.techniques.transposed import Transposed
+from slimseg.tflite import file
 
 NOTHING = Budget(needs="nothing")
 

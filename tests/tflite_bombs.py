@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite.schema import ModelBuilder
 
 Op, Options = tflite.BuiltinOperator, tflite.BuiltinOptions
 

@@ -28,8 +28,15 @@ class TwoThreads(LiteRT):
         opened.append(str(path))
         return super().open(path, 2, options)
 
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
-        return super().profile(path, 2, runs, within)
+    def profile(
+        self,
+        path: Path,
+        threads: int = 1,
+        runs: int = 50,
+        within: child.Child | None = None,
+        with_roofs: bool = True,
+    ) -> Profile:
+        return super().profile(path, 2, runs, within, with_roofs)
 
 
 def opened_so_far() -> int:

@@ -15,10 +15,10 @@ from slimseg.exporting import parity
 from slimseg.exporting.bisection import first_departure
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file as litert_file
 from slimseg.runtimes.litert.writing import writer as litert_writer
 from slimseg.runtimes.ncnn import package
 from slimseg.runtimes.ncnn import writer as ncnn_writer
+from slimseg.tflite import file
 from slimseg.training.data import Pixels, Split
 
 RUNTIMES = [
@@ -61,7 +61,7 @@ def saved(graph: Graph, runtime: str, folder: Path) -> Path:
         return ncnn_writer.write(graph, folder).param
     path = folder / "model.tflite"
     litert_writer.write(graph, path)
-    path.write_bytes(litert_file.embed_description(path.read_bytes(), graph.description))
+    path.write_bytes(file.embed_description(path.read_bytes(), graph.description))
     return path
 
 

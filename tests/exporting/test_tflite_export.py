@@ -15,10 +15,11 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
 from slimseg.runtimes.exporter import Request
-from slimseg.runtimes.litert import exporter, file, session
+from slimseg.runtimes.litert import exporter, session
 from slimseg.runtimes.litert.tasks import client, has_task_metadata
 from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques.head import with_output
+from slimseg.tflite import file
 from slimseg.training.data import Pixels
 
 Ask = Callable[..., Request]

@@ -14,7 +14,7 @@ import slimseg
 from slimseg.errors import ModelError
 from slimseg.frontends import chosen_output
 from slimseg.frontends.outputs import Output, choose
-from slimseg.runtimes.litert import file
+from slimseg.tflite import file
 
 SIZE = (16, 24)
 

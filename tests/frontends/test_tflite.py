@@ -21,9 +21,10 @@ from slimseg.frontends.tflite import constants
 from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file, session
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FLOATS = ["deeplab_float", "gated_float", "gated_float16", "old_float", "squeeze_float"]

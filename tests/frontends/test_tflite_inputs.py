@@ -12,10 +12,11 @@ from ai_edge_litert import schema_py_generated as tflite
 import slimseg
 from slimseg.graph.description import Description
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.tensors import TensorInfo
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder
 
 Op, Options, Type = tflite.BuiltinOperator, tflite.BuiltinOptions, tflite.TensorType
 SIZE = (32, 40)

@@ -13,7 +13,7 @@ import slimseg
 from slimseg.errors import ModelError
 from slimseg.graph.description import Description
 from slimseg.runtimes.litert.runtime import LITERT
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite.schema import ModelBuilder
 
 SHAPE = (1, 8, 8, 4)
 

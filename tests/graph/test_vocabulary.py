@@ -18,12 +18,12 @@ from slimseg.graph.channel_groups import channel_groups, without
 from slimseg.graph.vocabulary import ELEMENT_WISE, OPERATORS, Operator, is_never_negative, operator_of
 from slimseg.graph.vocabulary.rules import held_channels, same_channels, same_shape
 from slimseg.quantisation.scale_flow import scale_flow
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.litert.writing import lowering, writer
 from slimseg.runtimes.litert.writing.lowering.step import Op, Options, Step
 from slimseg.runtimes.ncnn import writer as ncnn_writer
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder
 
 
 class Mirrored(nn.Module):

@@ -18,8 +18,8 @@ from slimseg.graph.graph import Graph
 from slimseg.quantisation.calibration import METHODS, Observed, choose, mse_range, observe, percentile_range
 from slimseg.runtimes import host
 from slimseg.runtimes.litert.quantising import activations
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite.schema import ModelBuilder
 
 BINS = activations.BINS
 

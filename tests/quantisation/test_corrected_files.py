@@ -67,7 +67,7 @@ def masks(graph: Graph, folder: Path, precision: str) -> np.ndarray:
     path = folder / f"{precision}.tflite"
     deployed.write_float(graph, folder / "float.tflite")
     if precision == "int8":
-        LITERT.quantise(folder / "float.tflite", path, host.prepared(graph, CALIBRATION))
+        LITERT.quantiser().quantise_int8(folder / "float.tflite", path, host.prepared(graph, CALIBRATION))
     pipeline, runner = host.ImagePipeline(graph.description.preprocessing, SIZE), session.Session(path)
     return np.stack([runner.run(pipeline(image)[None])[0].argmax(-1) for image in OTHERS])
 

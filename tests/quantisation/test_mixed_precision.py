@@ -12,8 +12,8 @@ from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation import mixed_precision
 from slimseg.results import LayerSensitivity
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 pytestmark = pytest.mark.usefixtures("quick_timing")
 

@@ -14,7 +14,7 @@ from slimseg.graph.graph import Graph
 from slimseg.progress import Silent
 from slimseg.quantisation import qat
 from slimseg.quantisation.qat import QuantisationAwareTraining
-from slimseg.runtimes.litert import file
+from slimseg.tflite import file
 from slimseg.training.data import open_folder, read_pair
 from slimseg.training.loop import Schedule
 

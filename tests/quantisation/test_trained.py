@@ -10,7 +10,7 @@ import slimseg
 from slimseg.errors import UserError
 from slimseg.graph.graph import Graph
 from slimseg.quantisation import schemes, trained
-from slimseg.runtimes.litert import file
+from slimseg.tflite import file
 
 
 @pytest.fixture(autouse=True)

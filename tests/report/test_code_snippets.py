@@ -19,11 +19,12 @@ from slimseg.report.code_snippets import Snippet, snippets
 from slimseg.results import Artefact, ModelCard, Port
 from slimseg.runtimes import host
 from slimseg.runtimes.coreml.writer import TARGET
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.techniques import head
+from slimseg.tflite import file
 
 STUBS = Path(__file__).with_name("snippet_stubs")
 SIZE = (12, 16)

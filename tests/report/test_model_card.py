@@ -20,7 +20,7 @@ from slimseg.runtimes.litert.artefact import tflite_artefact
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 
 DESCRIPTION = Description(Preprocessing.of(127, 128), ("road", "sky", "a|b\nc"), "logits")
 TFLITE = Artefact(

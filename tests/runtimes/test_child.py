@@ -33,7 +33,7 @@ def test_runs_in_another_process(child: Child) -> None:
 
 def test_our_errors_come_back_as_themselves(child: Child) -> None:
     with pytest.raises(ModelError, match=r"nowhere\.tflite cannot be opened"):
-        child.call("slimseg.runtimes.litert.file:read", "nowhere.tflite")
+        child.call("slimseg.tflite.file:read", "nowhere.tflite")
 
 
 def test_other_errors_become_one_sentence(child: Child) -> None:

@@ -16,11 +16,11 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import end_to_end, host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.runtimes.quantiser import Ends
+from slimseg.tensors import TensorInfo
+from slimseg.tflite import file
 
 
 def image(height: int = 36, width: int = 48) -> np.ndarray:

@@ -11,7 +11,7 @@ shuffle") by a reshape to (2, C/2), a transpose and a reshape back. The shuffle 
 into both halves of the next split; the next 1x1 convolution can learn any order within a half. So here a unit convolves
 the middle half of its input, which is half old and half new channels, and the others are rotated by a quarter: a new
 channel is convolved again in the next unit or after two more. This takes one slice more than no shuffle at all.
-Measured on LiteRT (XNNPACK, one x86 thread) for four units in a row, 32 channels at 96x96 to 256 at 16x16, compared
+Measured with XNNPACK on one x86 thread, for four units in a row, 32 channels at 96x96 to 256 at 16x16, compared
 with reshape, transpose, reshape: 1.1x to 1.5x faster in float32, 1.4x to 1.9x in int8. A 1x1 convolution by a
 permutation was never faster than this. A first 1x1 convolution that reads all channels, without slices, was 1.2x to
 1.4x faster in int8 with 64 channels or fewer, and slower in float32 and with more channels; it is not the paper's unit,

@@ -53,25 +53,17 @@ def evaluate(
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
-    if is_deployed(model) and on in (None, of(model).name):
-        description = opening.describe() if opens(model) else None
-        result = run(
-            model,
-            images=open_folder(data, foreground),
-            split=split,
-            description=description,
-            threads=threads,
-            progress=progress(),
-            output=output,
-        )
-    else:
-        result = run(
-            opening.load(),
-            images=open_folder(data, foreground),
-            split=split,
-            description=None,
-            threads=threads,
-            progress=progress(),
-            runtime=on,
-        )
+    deployed = is_deployed(model) and on in (None, of(model).name)
+    network = model if deployed else opening.load()
+    description = opening.describe() if deployed and opens(model) else None
+    result = run(
+        network,
+        images=open_folder(data, foreground),
+        split=split,
+        runtime=on,
+        description=description,
+        output=output,
+        threads=threads,
+        progress=progress(),
+    )
     show(result, json, lambda: show_evaluation(result))

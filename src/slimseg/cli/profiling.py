@@ -10,6 +10,7 @@ import typer
 from slimseg.cli.opening import Opening, runtime_named
 from slimseg.cli.options import AsJson, Kind, Mean, Model, On, Order, Output, Size, Std, Threads, Weights
 from slimseg.cli.showing import progress, show
+from slimseg.deployment import DEFAULT_RUNTIME
 
 
 def profile(
@@ -41,12 +42,12 @@ def profile(
     from slimseg.commands.profile import profile as run
     from slimseg.report.profile_files import write_csv, write_trace
     from slimseg.report.terminal import show_profile
-    from slimseg.runtimes.registry import DEFAULT, RUNTIMES, is_deployed, of
+    from slimseg.runtimes.registry import is_deployed, known, of
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
     own = is_deployed(model) and on in (None, of(model).name)
-    its = of(model) if own else RUNTIMES[on] if on else DEFAULT
+    its = of(model) if own else known(on or DEFAULT_RUNTIME)
     with progress().console.status(f"profiling on {its.brand}"):
         result = run(model if own else opening.load(), threads=threads, runs=runs, runtime=on)
     if csv is not None:

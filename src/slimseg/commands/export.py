@@ -9,7 +9,6 @@ If one target fails, the others are exported all the same.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from slimseg.report import palette
 from slimseg.report.model_card import NO_LICENCE, model_card, write_card
 from slimseg.report.parity import write_overlay
 from slimseg.results import Artefact, Disturbance, ExportResult, HeadTrial, ModelCard, Parity, Provenance
-from slimseg.runtimes import benchmark, calm, registry
+from slimseg.runtimes import benchmark, calm, deployed, registry
 from slimseg.runtimes.exporter import Request, Written
 from slimseg.training.data import Folder, Pixels, open_folder, say_notes
 from slimseg.training.doubts import say_doubts
@@ -166,7 +165,7 @@ class _Job:
             images=max((each.parity.images for each in checked if each.parity is not None), default=0),
             recommendation=advice.recommend(artefacts, self._provenance),
             heads=advice.on_heads(trials, [each.target for each in artefacts if each.files]),
-            host=f"{platform.machine()}, {platform.system()}, {self.threads} CPU thread{'s' * (self.threads > 1)}",
+            host=deployed.machine_name(self.threads),
             provenance=self._provenance,
             disturbed=self.disturbed,
         )

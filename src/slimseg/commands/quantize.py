@@ -33,9 +33,8 @@ from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source, open_source
 from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
-from slimseg.runtimes import calm, child, deployed
-from slimseg.runtimes.litert.profiling import profiler
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes import calm, child, deployed, registry
+from slimseg.runtimes.quantiser import Ends
 from slimseg.stopping import keeping
 from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder, say_notes
@@ -317,9 +316,8 @@ class _Job:
         chosen = schemes.choose(baseline, rows, self.budget)
         path = self.trials[rows.index(chosen)].path
         assert path is not None
-        profile = profiler.profile(
-            path, threads=bench.threads, runs=PROFILED_RUNS, within=child.shared(), with_roofs=False
-        )
+        its = registry.of(path)
+        profile = its.profile(path, bench.threads, PROFILED_RUNS, child.shared(), with_roofs=False)
         disturbed = calm.of_all(trial.time.seen for trial in self.trials if trial.time is not None)
         disturbed = calm.together(disturbed, profile.disturbed)
         profile = at_latency(profile, chosen.latency_ms)

@@ -96,7 +96,7 @@ def describe(
     Raises:
         ModelError: the file is missing or damaged, or an argument makes no sense.
     """
-    from slimseg.runtimes.litert import file
+    from slimseg.tflite import file
 
     description = file.read_description(path)
     if description is None:
@@ -114,7 +114,7 @@ def guessed_preprocessing(path: str | Path) -> tuple[Preprocessing, str]:
         ModelError: the file is missing or damaged.
     """
     from slimseg.frontends.tflite.preprocessing import implied
-    from slimseg.runtimes.litert import file
+    from slimseg.tflite import file
 
     described = file.read(path)
     return (Preprocessing(), "") if described.description or not described.inputs else implied(described.inputs[0])
@@ -127,7 +127,7 @@ def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[in
         ModelError: the file is missing or damaged, or has no such output.
     """
     from slimseg.frontends.outputs import Output, choose
-    from slimseg.runtimes.litert import file
+    from slimseg.tflite import file
 
     shapes = [(info.name, info.shape) for info in file.read(path).outputs]
     planar = [(name, (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape) for name, shape in shapes]
@@ -154,7 +154,7 @@ def with_one_output(path: Path, output: str | int | None, folder: Path) -> tuple
     Raises:
         ModelError: the file is missing or damaged, or has no such output.
     """
-    from slimseg.runtimes.litert import file
+    from slimseg.tflite import file
 
     place, note = chosen_output(path, output)
     if place == 0:

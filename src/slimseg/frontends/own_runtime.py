@@ -1,6 +1,6 @@
 """The outputs of a source in its own runtime.
 
-.tflite     LiteRT, in the child process
+.tflite     the runtime of such files, in the child process
 .onnx       onnxruntime if it is installed, in the child process
 .keras .h5  Keras if it is installed, in the child process, on the configuration that keras/reference.py allows
 nn.Module   the module itself, in PyTorch
@@ -24,7 +24,8 @@ from slimseg.frontends import archive
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nhwc
 from slimseg.graph.source_check import OwnRuntime
-from slimseg.runtimes import child
+from slimseg.runtimes import child, registry
+from slimseg.tensors import dequantise, quantise
 
 Array = np.ndarray[Any, Any]
 TIMEOUT_S = 20.0
@@ -43,12 +44,12 @@ def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
     is_half = graph.weights != "float32"
     if suffix == ".pt2":
         return Program(source, is_half)
-    if suffix == ".tflite":
+    if registry.is_deployed(source):
         if graph.source is None:
             raise Unsupported(
                 "the size or layout of the file's input or output differs from that of the opened network"
             )
-        return LiteRT(source, is_half)
+        return Deployed(source, is_half, registry.of(source).brand)
     runtime, package = (Onnx, "onnxruntime") if suffix == ".onnx" else (Keras, "keras")
     if find_spec(package) is None:
         raise Unsupported(f"{package} is not installed (pip install {package})")
@@ -102,18 +103,19 @@ class Program:
 
 
 @dataclass(frozen=True)
-class LiteRT:
-    """Runs a `.tflite` file whose first output is the one in use."""
+class Deployed:
+    """Runs the file of a runtime, whose first output is the one in use."""
 
     path: Path
     is_half: bool
-    name: str = "LiteRT"
+    name: str
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
-        from slimseg.runtimes.litert import session
-
+        its = registry.of(self.path)
+        found = its.read(self.path)
         for image in images:
-            yield [session.predict(self.path, _channels_last(image), timeout_s=TIMEOUT_S)]
+            given = quantise(_channels_last(image), found.inputs[0])
+            yield [dequantise(its.predict(self.path, given, timeout_s=TIMEOUT_S), found.outputs[0])]
 
 
 @dataclass(frozen=True)

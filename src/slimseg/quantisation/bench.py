@@ -25,11 +25,9 @@ from slimseg.quantisation.schemes import Attempt
 from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
 from slimseg.results import QuantisedFile
-from slimseg.runtimes import benchmark, child, deployed
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.quantising import quantizer
-from slimseg.runtimes.litert.writing import halves
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes import benchmark, child, deployed, registry
+from slimseg.runtimes.quantiser import Ends
+from slimseg.tflite import file, halves
 from slimseg.training.metrics import Accuracy
 
 _MEMORY_BYTES = 2 << 30  # memory for all images that PyTorch runs a network on at once
@@ -145,7 +143,8 @@ class Bench:
         path = self.scratch / f"{_file_name(attempt.scheme, attempt.ranges or 'plain', attempt.corrected, kept)}.tflite"
         try:
             ranges = None if attempt.ranges is None else base.ranges(attempt.ranges)
-            quantizer.quantize(base.path, path, attempt.scheme, ranges, self.io, attempt.keep_float)
+            its = registry.of(base.path).quantiser()
+            its.quantise(base.path, path, attempt.scheme, ranges, self.io, attempt.keep_float)
             if self.source.is_half:  # weights that stay in float keep the original's float16
                 file.save(halves.narrowed(path.read_bytes(), path), path)
             benchmark.time_files([path], self.threads, rounds=1)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from slimseg.errors import DataError
 from slimseg.progress import Progress, Silent
-from slimseg.runtimes.litert.quantising import activations
+from slimseg.runtimes import registry
 from slimseg.training.data import Pixels, read_image
 
 Method = Literal["mean", "minmax", "percentile", "mse"]
@@ -130,10 +130,10 @@ def observe(
     progress = progress or Silent()
     if not len(images):
         raise DataError(f"{path} cannot be quantised without an image for calibration: give at least one")
-    starts = range(0, len(images), _BLOCK)
+    quantiser, starts = registry.of(path).quantiser(), range(0, len(images), _BLOCK)
     seen: dict[str, list[Array]] = {}
     for start in progress.track(starts, "ranges of activations"):
-        for name, ends in activations.extremes(path, _samples(images, start), threads).items():
+        for name, ends in quantiser.extremes(path, _samples(images, start), threads).items():
             seen.setdefault(name, []).append(ends)
     extremes = {name: np.concatenate(parts) for name, parts in seen.items()}
     if not {"percentile", "mse"} & set(methods):
@@ -141,7 +141,7 @@ def observe(
     outermost = {name: _outermost(ends) for name, ends in extremes.items()}
     counts: dict[str, Array] = {}
     for start in progress.track(starts, "histograms of activations"):
-        found = activations.histograms(path, _samples(images, start), outermost, threads)
+        found = quantiser.histograms(path, _samples(images, start), outermost, threads)
         counts = {name: part + counts.get(name, 0) for name, part in found.items()}
     return Observed(extremes, counts)
 

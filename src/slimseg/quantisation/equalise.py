@@ -6,7 +6,7 @@
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.1: both sides
 get equal ranges with sᵢ = √(r¹ᵢ / r²ᵢ) (eq. 9-11), where r²ᵢ is the range of the weights that read channel i, and r¹ᵢ
 
-- with images, the range of its values: LiteRT's weights have a grid per output channel, so the weights that make a
+- with images, the range of its values: weights have a grid per output channel, so the weights that make a
   channel need no equalisation, but all channels of x share one grid;
 - without images, the range of the weights that make it, as in the paper: here a guess at the values.
 

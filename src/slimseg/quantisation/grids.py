@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from slimseg.disk import scratch
-from slimseg.runtimes.litert import costs, file
-from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes import registry
+from slimseg.tflite import costs, file
 
 STEPS = 255  # number of steps of an 8-bit grid
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
@@ -64,7 +64,8 @@ def probe(float_path: Path) -> Grids:
     ranges = {name: _made_up(number) for number, name in enumerate(names)}
     with scratch.folder() as folder:
         path = folder / "probe.tflite"
-        quantizer.quantize_int8(float_path, path, [np.zeros(source.shape, np.float32)], ranges=ranges)
+        nothing = np.zeros(source.shape, np.float32)
+        registry.of(float_path).quantiser().quantise_int8(float_path, path, [nothing], ranges=ranges)
         return _Reader(file.parse(path.read_bytes(), path), names).run()
 
 

@@ -24,8 +24,8 @@ from slimseg.quantisation.network import QuantisedNetwork
 from slimseg.quantisation.schemes import AUTO, Attempt
 from slimseg.quantisation.source import Source
 from slimseg.results import LayerSensitivity, QuantisedFile
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.quantising import byte_input
+from slimseg.runtimes import registry
+from slimseg.tflite import file
 
 NONE = "none"
 IMAGES = 8
@@ -79,7 +79,7 @@ def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSens
     """
     assert attempt.ranges is not None
     graph = load(base.path, verify=False)
-    given = byte_input.ranges(file.read(base.path)) if bench.io == "image" else {}
+    given = registry.of(base.path).quantiser().byte_range(base.path) if bench.io == "image" else {}
     network = QuantisedNetwork(graph, grids.probe(base.path), {**base.ranges(attempt.ranges), **given}, given)
     found = layer_sensitivity(graph, network, bench.tensor(IMAGES, sum(bytes_of_values(graph))), bench.progress)
     names = {operator.result: operator.name for operator in file.read(base.path).operators}

@@ -31,7 +31,7 @@ from slimseg.quantisation.rounding import (
     rounded_weights,
     weight_scales,
 )
-from slimseg.runtimes.litert.writing import writer
+from slimseg.runtimes import deployed
 
 Ranges = Mapping[str, tuple[float, float]]
 _OUTPUT_CHANNELS = {nn.Conv2d: 0, nn.Linear: 0, nn.ConvTranspose2d: 1, ops.CroppedConvTranspose2d: 1}
@@ -45,7 +45,7 @@ def file_form(graph: Graph) -> Graph:
     """
     with scratch.folder() as folder:
         path = folder / "model.tflite"
-        writer.write(graph, path)
+        deployed.write_float(graph, path)
         result = load(path, verify=False)
     result.name, result.source = graph.name, None
     return result
@@ -63,7 +63,7 @@ class QuantisedNetwork(nn.Module):
         """`ranges` must have every leader of the grids; the ranges of `fixed` tensors are not learnt.
 
         Raises:
-            Unsupported: the file has tensors that are no nodes of the graph (litert-torch wrote it, for example).
+            Unsupported: the file has tensors that are no nodes of the graph (another writer named them, for example).
             KeyError: a range is missing.
         """
         super().__init__()

@@ -30,11 +30,9 @@ from slimseg.planning.choosing.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration, grids
 from slimseg.quantisation.network import QuantisedNetwork, file_form
-from slimseg.runtimes import host
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.quantising import byte_input, quantizer
-from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes import deployed, host, registry
+from slimseg.runtimes.quantiser import Ends
+from slimseg.tflite import file
 from slimseg.training import distil
 from slimseg.training.batches import Batches, translated
 from slimseg.training.data import Folder
@@ -98,10 +96,10 @@ class QuantisationAwareTraining:
         self.images = folder.sample_images(CALIBRATION_IMAGES, seed=seed)
         with scratch.folder() as work:
             path = work / "float.tflite"
-            writer.write(self.graph, path)
-            source = file.read(path)
-            given = byte_input.ranges(source) if self.io == "image" else {}
-            self.ranges: Ranges = {**calibration.observe(path, self._samples(), {method}).ranges(method), **given}
+            deployed.write_float(self.graph, path)
+            given = registry.of(path).quantiser().byte_range(path) if self.io == "image" else {}
+            samples = host.prepared(self.graph, self.images)
+            self.ranges: Ranges = {**calibration.observe(path, samples, {method}).ranges(method), **given}
             found = grids.probe(path)
         self.network = QuantisedNetwork(self.graph, found, self.ranges, given, weight_bits)
         self.student = QuantisedNetwork(logits_of(self.graph), found, self.ranges, given, weight_bits)
@@ -145,9 +143,10 @@ class QuantisationAwareTraining:
         Raises:
             OutputError: a file cannot be written.
         """
-        writer.write(self.graph, float_path)
+        deployed.write_float(self.graph, float_path)
         ranges = {**self.ranges, **self.network.ranges()}
-        quantizer.quantize_int8(float_path, path, self._samples()[:1], io=self.io, ranges=ranges)
+        quantiser = registry.of(float_path).quantiser()
+        quantiser.quantise_int8(float_path, path, host.prepared(self.graph, self.images[:1]), self.io, ranges)
 
     def masks(self, images: Sequence[NDArray[np.uint8]], float_path: Path) -> list[NDArray[np.uint8]]:
         """The network's class masks of RGB images, at the images' sizes: the int8 file must give the same."""
@@ -161,10 +160,6 @@ class QuantisationAwareTraining:
             value = nhwc(output)
             found.append(app.mask(value[0].numpy(), (image.shape[0], image.shape[1])))
         return found
-
-    def _samples(self) -> list[NDArray[np.float32]]:
-        pipeline = host.ImagePipeline(self.graph.description.preprocessing, self.graph.input_size)
-        return [pipeline(image)[None] for image in self.images]
 
 
 def _taking_bytes(graph: Graph) -> tuple[Graph, Ends]:

@@ -1,7 +1,7 @@
 """Rounding to 8 bits with gradients for training.
 
     Given   x, a range [l, h] that contains 0                   s = (h − l) / 255,  z = round(−128 − l/s)
-    Result  y = s · (clamp(round(x/s) + z, −128, 127) − z)      as in LiteRT's int8 specification
+    Result  y = s · (clamp(round(x/s) + z, −128, 127) − z)      as in the int8 specification of TFLite
 
     Given   ∂L/∂y
     Result  ∂L/∂x = ∂L/∂y within the range, else 0              ("straight through", Bengio et al., 2013)

@@ -10,8 +10,7 @@ from slimseg.errors import UserError
 from slimseg.planning.choosing.budget import Budget
 from slimseg.quantisation.calibration import METHODS, Method
 from slimseg.results import QuantisedFile
-from slimseg.runtimes.litert.quantising.quantizer import SCHEMES, STATIC, Scheme
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import SCHEMES, STATIC, Ends, Scheme
 
 AUTO = "auto"
 TRAINED = "trained"  # the correction of a file from quantisation-aware training

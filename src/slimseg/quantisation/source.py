@@ -14,12 +14,9 @@ from slimseg.frontends import describe, load
 from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
-from slimseg.runtimes import deployed, host
-from slimseg.runtimes.litert import file, runnable
-from slimseg.runtimes.litert.quantising import quantizer
-from slimseg.runtimes.litert.runtime import LITERT
-from slimseg.runtimes.litert.writing import halves
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes import deployed, host, registry
+from slimseg.runtimes.quantiser import Ends
+from slimseg.tflite import file, halves, runnable
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def _of_file(path: Path, description: Description | None, folder: Path, own: Pat
     """The user's `.tflite` with an embedded description, and if its weights are float16, a copy in float32."""
     found = file.read(path)
     if "float16" not in found.weights:
-        quantizer.check(path)
+        registry.of(path).quantiser().check(path)
     runnable.check(found)
     data = path.read_bytes()
     means = description or describe(path)
@@ -95,16 +92,16 @@ def _of_file(path: Path, description: Description | None, folder: Path, own: Pat
         return Source(str(path), own, own, means, found.size_bytes)
     in_32_bits = folder / "float32.tflite"
     file.save(file.embed_description(halves.widened(data, path), means), in_32_bits)
-    quantizer.check(in_32_bits)
+    registry.of(in_32_bits).quantiser().check(in_32_bits)
     return Source(str(path), own, in_32_bits, means, found.size_bytes)
 
 
 def _written(graph: Graph, io: Ends, folder: Path, own: Path) -> Source:
     in_32_bits = own if graph.weights == "float32" else folder / "float32.tflite"
-    LITERT.write(graph, own)
+    registry.of(own).write(graph, own)
     if in_32_bits is not own:
         deployed.write_float(graph, in_32_bits)
-    quantizer.check(in_32_bits)
+    registry.of(in_32_bits).quantiser().check(in_32_bits)
     size_bytes = own.stat().st_size
     if io != "image":
         return Source(graph.name, own, in_32_bits, graph.description, size_bytes, graph)

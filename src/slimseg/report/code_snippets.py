@@ -26,7 +26,7 @@ _LANGUAGES = {"kt": "kotlin", "java": "java", "swift": "swift", "cpp": "cpp"}
 class Snippet:
     """Code for one file."""
 
-    title: str  # e.g. "LiteRT, Kotlin: `model.tflite`"
+    title: str  # e.g. "MediaPipe Tasks, Kotlin: `model.tflite`"
     language: str  # the name in Markdown's code fences
     code: str
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slimseg.deployment import Deployment
-from slimseg.disk import scratch
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import host, registry
 from slimseg.runtimes.host import Pixels
@@ -25,11 +24,7 @@ def write_float(graph: Graph, path: Path) -> None:
 
 def write_plain_int8(graph: Graph, path: Path, images: Sequence[Pixels]) -> None:
     """Write the graph as int8 with float input and output, quantisation ranges calibrated on the user's images."""
-    its = registry.of(path)
-    with scratch.folder() as folder:
-        float_path = folder / path.name
-        its.write(graph, float_path, "full")
-        its.quantise(float_path, path, host.prepared(graph, images))
+    registry.of(path).write_int8(graph, path, host.prepared(graph, images))
 
 
 def write_deployed(graph: Graph, path: Path, images: Sequence[Pixels], deployment: Deployment) -> Path:
@@ -42,5 +37,13 @@ def write_deployed(graph: Graph, path: Path, images: Sequence[Pixels], deploymen
 
 def host_name(deployment: Deployment) -> str:
     """Machine, system, runtime and number of threads that files are timed with, in words."""
-    title, threads = registry.known(deployment.runtime).title, deployment.threads
-    return f"{platform.machine()}, {platform.system()}, {title}, {threads} thread{'s' * (threads > 1)}"
+    return _machine(f"{registry.known(deployment.runtime).title}, {deployment.threads} thread", deployment.threads)
+
+
+def machine_name(threads: int) -> str:
+    """Machine, system and number of threads that files of several runtimes are timed with, in words."""
+    return _machine(f"{threads} CPU thread", threads)
+
+
+def _machine(used: str, threads: int) -> str:
+    return f"{platform.machine()}, {platform.system()}, {used}{'s' * (threads > 1)}"

@@ -1,4 +1,4 @@
-"""The interface of an export target: a runtime that runs on this machine, or one of another system (Core ML)."""
+"""The interface of an export target: a runtime that runs on this machine, or one of another system."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Exporter(ABC):
     """Writes one kind of file. Instances hold no state."""
 
     target: ClassVar[str]  # name on the command line: `export --to`
-    brand: ClassVar[str]  # name in messages: "LiteRT"
+    brand: ClassVar[str]  # name in messages
     system: ClassVar[str]  # operating system of the apps: "Android" or "iOS"
     suffix: ClassVar[str]  # suffix of the main file of a network
     forms: ClassVar[tuple[str, ...]]  # in the order of messages to the user; explained in the exporter's `exporter.py`

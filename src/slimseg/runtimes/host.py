@@ -19,7 +19,7 @@ from slimseg.errors import ModelError
 from slimseg.graph.description import Description, OutputKind
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes.mask import bilinear, bilinear_argmax, nearest
-from slimseg.runtimes.tensors import TensorInfo, quantise
+from slimseg.tensors import TensorInfo, quantise
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from slimseg.graph.graph import Graph

@@ -16,10 +16,11 @@ from slimseg.deployment import CPU, Precision
 from slimseg.disk import scratch
 from slimseg.errors import Unsupported, UserError
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
-from slimseg.results import Artefact, Port, Profile
+from slimseg.results import Artefact, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.runtimes.quantiser import Ends, Quantiser
+from slimseg.tensors import port
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from torch import nn
@@ -29,8 +30,6 @@ if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner with
 # How a network's weights are stored. "rounded": in the precision of the original file, to which weights that an edit or
 # training changed are rounded; "exact": in that precision only if no weight has to be rounded; "full": all in 32 bits.
 Kept = Literal["rounded", "exact", "full"]
-# Types of an int8 file's input and output: both float32, both 8-bit, or an image's bytes in and 8 bits out ("image").
-Ends = Literal["float32", "int8", "image"]
 
 
 class Session(host.Runnable, Protocol):
@@ -51,7 +50,7 @@ class Runtime(Exporter):
     """
 
     name: ClassVar[str]  # name on the command line and in `Deployment.runtime`
-    title: ClassVar[str]  # name in messages, with the processor: "LiteRT CPU (XNNPACK)"
+    title: ClassVar[str]  # name in messages, with the processor
     precisions: ClassVar[tuple[Precision, ...]]  # precisions of its files; the first is that of float networks
     processors: ClassVar[tuple[str, ...]] = (CPU,)
     output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # kinds of output that its files can have
@@ -94,18 +93,14 @@ class Runtime(Exporter):
             files=tuple(each.name for each in files),
             size_bytes=sum(each.stat().st_size for each in files),
             precision=precision,
-            input=_port(found.inputs[0]),
-            output=_port(found.outputs[0]),
+            input=port(found.inputs[0]),
+            output=port(found.outputs[0]),
             output_kind=said.description.output_kind,
         )
         return Written(artefact, path, said, is_float=precision != "int8", others=files[1:])
 
-    def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
-        """Quantise a file whose weights are in 32 bits to int8, and write the result to `path`.
-
-        Args:
-            samples: preprocessed inputs (1, height, width, channels), to calibrate the ranges of activations.
-            ends: types of the input and output.
+    def quantiser(self) -> Quantiser:
+        """The quantiser of its files.
 
         Raises:
             Unsupported: the runtime has no int8.
@@ -133,10 +128,22 @@ class Runtime(Exporter):
             graph = image_input.fold(graph)
         except Unsupported:
             ends = "float32"
+        self.write_int8(graph, path, host.prepared(graph, images), ends)
+
+    def write_int8(self, graph: Graph, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
+        """Write the network in full precision, quantise that file to int8, and write the result to `path`.
+
+        Args:
+            samples: preprocessed inputs (1, height, width, channels), to calibrate the ranges of activations.
+            ends: types of the input and output.
+
+        Raises:
+            Unsupported: the runtime has no int8.
+        """
         with scratch.folder() as folder:
             float_path = folder / path.name
             self.write(graph, float_path, "full")
-            self.quantise(float_path, path, host.prepared(graph, images), ends)
+            self.quantiser().quantise_int8(float_path, path, samples, ends)
 
     def fuses(self, layer: nn.Module) -> bool:
         """Whether the runtime fuses a layer with the operator before it, if that operator allows it."""
@@ -172,8 +179,17 @@ class Runtime(Exporter):
         """
 
     @abstractmethod
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
-        """Outputs, in the form that `host.App.mask` takes, for inputs (N, height, width, 3) of `host.App.prepare`."""
+    def predict(
+        self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
+    ) -> NDArray[Any]:
+        """Outputs, in the form that `host.App.mask` takes, for inputs (N, height, width, 3) of `host.App.prepare`.
+
+        Args:
+            timeout_s: seconds after which the child process is killed; None waits for ever.
+
+        Raises:
+            RuntimeFailure: the runtime refused the file, crashed or ran out of time.
+        """
 
     @abstractmethod
     def layer_names(self, path: Path) -> Mapping[str, str]:
@@ -184,14 +200,18 @@ class Runtime(Exporter):
         """Outputs of the named nodes, channels last, for one input (height, width, 3) from `host.App.prepare`."""
 
     @abstractmethod
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+    def profile(
+        self,
+        path: Path,
+        threads: int = 1,
+        runs: int = 50,
+        within: child.Child | None = None,
+        with_roofs: bool = True,
+    ) -> Profile:
         """Profile a file: the time of each operator, and of the whole.
 
         Args:
             runs: number of profiled runs.
             within: the child process to run in; None for the runtime's default.
+            with_roofs: whether to measure the highest speed of the machine, too, if the runtime can (`Profile.roofs`).
         """
-
-
-def _port(info: TensorInfo) -> Port:
-    return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)

@@ -13,9 +13,9 @@ from slimseg.graph.graph import Graph
 from slimseg.planning.pricing import whatif
 from slimseg.progress import Silent
 from slimseg.runtimes import benchmark
-from slimseg.runtimes.litert import file
 from slimseg.techniques import Site, named
 from slimseg.techniques.separable import Factors
+from slimseg.tflite import file
 
 INT8 = Deployment(precision="int8")
 

@@ -14,9 +14,9 @@ from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.running import baselines, run_folder
 from slimseg.planning.running.baselines import Baselines, deployed_precision
 from slimseg.progress import Silent
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
+from slimseg.tflite import file
 from slimseg.training.metrics import Accuracy
 
 SIZE = (32, 40)

@@ -14,10 +14,10 @@ from slimseg.planning.choosing.exact import PlannedEdit
 from slimseg.planning.running import deploy
 from slimseg.progress import Silent
 from slimseg.runtimes import deployed, host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.techniques import Settings, Site, named
 from slimseg.techniques.groups import Groups
+from slimseg.tflite import file
 from slimseg.training.metrics import Accuracy
 
 IMAGES = [np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)]
@@ -59,7 +59,9 @@ def test_without_edits_there_is_nothing_to_add(shapes_graph: Graph, tmp_path: Pa
 
 def test_int8_carries_the_description(shapes_graph: Graph, tmp_path: Path) -> None:
     deployed.write_float(shapes_graph, tmp_path / "float.tflite")
-    LITERT.quantise(tmp_path / "float.tflite", tmp_path / "int8.tflite", host.prepared(shapes_graph, IMAGES))
+    LITERT.quantiser().quantise_int8(
+        tmp_path / "float.tflite", tmp_path / "int8.tflite", host.prepared(shapes_graph, IMAGES)
+    )
     assert file.read_description(tmp_path / "int8.tflite") == shapes_graph.description
     sizes = [(tmp_path / name).stat().st_size for name in ("float.tflite", "int8.tflite")]
     assert sizes[1] < sizes[0] / 2

@@ -16,8 +16,8 @@ import slimseg
 from slimseg import memory_bounds
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling.profiler import profile
+from slimseg.tflite import file
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 

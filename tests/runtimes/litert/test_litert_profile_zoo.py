@@ -10,12 +10,12 @@ import profile_zoo
 import pytest
 
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling.attribution import attribute, partition
 from slimseg.runtimes.litert.profiling.kernel_names import FOLDED, HELP, Kind, misfit
 from slimseg.runtimes.litert.profiling.profiler import Measurement
 from slimseg.runtimes.litert.profiling.summary import Summary
 from slimseg.runtimes.litert.profiling.trace import BUILTIN
+from slimseg.tflite import file
 
 
 def measured(path: Path) -> Measurement:

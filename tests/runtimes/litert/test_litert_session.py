@@ -10,7 +10,7 @@ import pytest
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.session import Session, predict
-from slimseg.runtimes.tensors import TensorInfo, dequantise, quantise
+from slimseg.tensors import TensorInfo, dequantise, quantise
 
 
 def images(count: int) -> np.ndarray:

@@ -8,7 +8,7 @@ integers without a scale      the bytes themselves: the network preprocesses the
 from __future__ import annotations
 
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.tensors import TensorInfo
 
 _INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64")
 

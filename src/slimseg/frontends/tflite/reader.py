@@ -22,7 +22,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.names import Names, node_name
 from slimseg.graph.output import output_kind
-from slimseg.runtimes.litert import costs, file
+from slimseg.tflite import costs, file
 
 _LARGEST_VALUE = 1 << 27  # values of one activation: half a GiB
 _MOST_LAYERS = 6_000  # layers of one network; one operator can become several

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from slimseg.graph.graph import Graph
+from slimseg.graph.layer_names import worker
 from slimseg.graph.names import node_name
 from slimseg.results import Profile
-from slimseg.runtimes.layer_names import worker
 
 
 def layer_times(graph: Graph, profile: Profile) -> dict[str, float]:

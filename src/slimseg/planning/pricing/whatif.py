@@ -26,7 +26,7 @@ from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import benchmark, calm, registry
 from slimseg.runtimes.calm import Seen
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.techniques import Site, named
 
 SECONDS_PER_FILE = 0.25
@@ -229,8 +229,5 @@ def written(graph: Graph, deployment: Deployment, path: Path, ends: Ends | None 
     _, channels, height, width = graph.input_shape
     sample = np.random.default_rng(0).standard_normal((1, height, width, channels)).astype(np.float32)
     own: Ends = "float32" if graph.layer_as(graph.output, ops.ArgMax) else "int8"
-    with scratch.folder() as folder:
-        float_path = folder / path.name
-        its.write(graph, float_path, "full")
-        its.quantise(float_path, path, [sample], ends or own)
+    its.write_int8(graph, path, [sample], ends or own)
     return path

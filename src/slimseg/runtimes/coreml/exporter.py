@@ -77,8 +77,7 @@ def write(request: Request) -> Written:
 
 def _tensor(graph: Graph, images: Sequence[Pixels]) -> torch.Tensor:
     """Preprocessed images (N, 3, height, width)."""
-    pipeline = host.ImagePipeline(graph.description.preprocessing, graph.input_size)
-    return nchw(np.stack([pipeline(image) for image in images]))
+    return nchw(np.concatenate(host.prepared(graph, images)))
 
 
 def _check(made: writer.Artefact, found: structure.Structure) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from slimseg.errors import ModelError
 from slimseg.graph.description import Description
-from slimseg.results import Artefact, Port
+from slimseg.results import Artefact
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.tasks import has_task_metadata
-from slimseg.runtimes.tensors import TensorInfo, quantise
+from slimseg.tensors import port, quantise
+from slimseg.tflite import file
 
 
 def tflite_artefact(path: str | Path, description: Description | None = None, **measured: Any) -> Artefact:
@@ -36,8 +36,8 @@ def tflite_artefact(path: str | Path, description: Description | None = None, **
         files=(found.path.name,),
         size_bytes=found.size_bytes,
         precision="int8" if found.integer else found.weights,
-        input=_port(found.inputs[0]),
-        output=_port(found.outputs[0]),
+        input=port(found.inputs[0]),
+        output=port(found.outputs[0]),
         output_kind=said.output_kind,
         takes_pixels=_takes_pixels(found, said),
         for_mediapipe=has_task_metadata(found.path.read_bytes()),
@@ -51,7 +51,3 @@ def _takes_pixels(found: file.File, said: Description) -> bool:
     pipeline = host.ImagePipeline(said.preprocessing, (1, 256))
     info = found.inputs[0]
     return info.dtype == "uint8" and np.array_equal(quantise(pipeline.normalised(every), info), every)
-
-
-def _port(info: TensorInfo) -> Port:
-    return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)

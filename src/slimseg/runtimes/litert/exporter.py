@@ -17,10 +17,11 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import host
 from slimseg.runtimes.exporter import Request, Written
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.artefact import tflite_artefact
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.tasks import client, for_image_segmenter
+from slimseg.tflite import file
 
 CLIENT_IMAGES = 4
 AGREEMENT = 99.0  # least percentage of equal pixels; not 100, since MediaPipe resizes masks in another way

@@ -12,7 +12,8 @@ from slimseg.deployment import Precision
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
-from slimseg.runtimes.runtime import Ends, Kept, Runtime, Session
+from slimseg.runtimes.quantiser import Quantiser
+from slimseg.runtimes.runtime import Kept, Runtime, Session
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
     from torch import nn
@@ -52,10 +53,10 @@ class LiteRT(Runtime):
 
         return exporter.write(request)
 
-    def quantise(self, float_path: Path, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
-        from slimseg.runtimes.litert.quantising import quantizer
+    def quantiser(self) -> Quantiser:
+        from slimseg.runtimes.litert.quantiser import QUANTISER
 
-        quantizer.quantize_int8(float_path, path, samples, io=ends)
+        return QUANTISER
 
     def fuses(self, layer: nn.Module) -> bool:
         from torch import nn
@@ -68,18 +69,18 @@ class LiteRT(Runtime):
         return (path,)
 
     def read(self, path: Path) -> host.Described:
-        from slimseg.runtimes.litert import file
+        from slimseg.tflite import file
 
         return file.read(path)
 
     def weights(self, path: Path) -> str:
-        from slimseg.runtimes.litert import file
+        from slimseg.tflite import file
 
         return file.read(path).weights
 
     def precision(self, path: Path) -> Precision:
         """The precision that the convolutions of a `.tflite` compute in."""
-        from slimseg.runtimes.litert import file
+        from slimseg.tflite import file
 
         return "int8" if any("int8" in each.dtype for each in file.operators(path) if each.macs) else "float32"
 
@@ -88,14 +89,16 @@ class LiteRT(Runtime):
 
         return session.Session(path, threads)
 
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
+    def predict(
+        self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
+    ) -> NDArray[Any]:
         from slimseg.runtimes.litert import session
 
-        return session.predict(path, inputs, threads, raw=True)
+        return session.predict(path, inputs, threads, timeout_s, raw=True)
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
-        from slimseg.runtimes.litert import file
         from slimseg.runtimes.litert.quantising import activations
+        from slimseg.tflite import file
 
         known = set(activations.names(path))
         return {each.result: each.name for each in file.read(path).operators if each.result in known}
@@ -105,10 +108,17 @@ class LiteRT(Runtime):
 
         return activations.values(path, image, names)
 
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+    def profile(
+        self,
+        path: Path,
+        threads: int = 1,
+        runs: int = 50,
+        within: child.Child | None = None,
+        with_roofs: bool = True,
+    ) -> Profile:
         from slimseg.runtimes.litert.profiling import profiler
 
-        return profiler.profile(path, threads, runs, within=within)
+        return profiler.profile(path, threads, runs, within=within, with_roofs=with_roofs)
 
 
 LITERT = LiteRT()

@@ -13,8 +13,8 @@ import numpy as np
 
 from slimseg.errors import DataError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.tensors import TensorInfo, dequantise, quantise
+from slimseg.tensors import TensorInfo, dequantise, quantise
+from slimseg.tflite import file
 
 Array = np.ndarray[Any, Any]
 _CHUNK_BYTES = 64 << 20  # most bytes of inputs or outputs per message to the child

@@ -18,9 +18,9 @@ from typing import BinaryIO
 from slimseg.disk import atomic
 from slimseg.errors import ModelError, RuntimeFailure
 from slimseg.graph.description import Description
-from slimseg.runtimes.layer_names import OperatorName, of_text
+from slimseg.graph.layer_names import OperatorName, of_text
 from slimseg.runtimes.ncnn.net import HALF_TAG, MAGIC
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.tensors import TensorInfo
 
 _MARK = b"slimseg\0"
 _NAMES_MARK = b"layers\0\0"
@@ -39,7 +39,7 @@ class LayerLine:
     outputs: tuple[str, ...]
     params: dict[int, Value]
     result: str = ""  # in files of slimseg the graph node whose value it computes; else its name
-    covers: tuple[str, ...] = ()  # graph nodes that it computes, see `runtimes.layer_names`
+    covers: tuple[str, ...] = ()  # graph nodes that it computes, see `graph.layer_names`
 
     def number(self, key: int, default: float = 0) -> float:
         value = self.params.get(key, default)

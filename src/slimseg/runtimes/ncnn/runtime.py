@@ -89,10 +89,12 @@ class Ncnn(Runtime):
 
         return session.Session(path, threads, options or session.DEFAULTS)
 
-    def predict(self, path: Path, inputs: NDArray[Any], threads: int = 1) -> NDArray[Any]:
+    def predict(
+        self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
+    ) -> NDArray[Any]:
         from slimseg.runtimes.ncnn import session
 
-        return session.predict(path, inputs, threads)
+        return session.predict(path, inputs, threads, timeout_s)
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.ncnn import file
@@ -104,7 +106,14 @@ class Ncnn(Runtime):
 
         return session.values(path, image, names)
 
-    def profile(self, path: Path, threads: int = 1, runs: int = 50, within: child.Child | None = None) -> Profile:
+    def profile(
+        self,
+        path: Path,
+        threads: int = 1,
+        runs: int = 50,
+        within: child.Child | None = None,
+        with_roofs: bool = True,
+    ) -> Profile:
         from slimseg.runtimes.ncnn import profiler
 
         return profiler.profile(path, threads, runs, within=within)

@@ -28,8 +28,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.layer_names import OperatorName, folded_into, to_text
 from slimseg.graph.output import final_argmax, output_kind
-from slimseg.runtimes.layer_names import OperatorName, folded_into, to_text
 from slimseg.runtimes.lowering import without_lowering
 from slimseg.runtimes.ncnn import lowering
 from slimseg.runtimes.ncnn.file import save, with_description, with_names

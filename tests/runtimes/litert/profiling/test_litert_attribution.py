@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from slimseg.runtimes.litert.file import Operator
 from slimseg.runtimes.litert.profiling import attribution
 from slimseg.runtimes.litert.profiling.attribution import attribute, partition
 from slimseg.runtimes.litert.profiling.kernel_names import Kind
 from slimseg.runtimes.litert.profiling.trace import BUILTIN, DELEGATED, Kernel
+from slimseg.tflite.file import Operator
 
 CONV, GEMM, DW = "Convolution (NHWC, F32) IGEMM", "Fully Connected (NC, F32) GEMM", "Convolution (NHWC, F32) DWConv"
 ADD, COPY, CLAMP = "Add (ND)", "Copy (NC, X32)", "Clamp (NC)"

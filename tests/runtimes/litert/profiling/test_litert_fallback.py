@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slimseg.runtimes.litert.file import Operator
 from slimseg.runtimes.litert.profiling.fallback import fallbacks, islands
+from slimseg.tflite.file import Operator
 
 
 def chain(*ops: tuple[str, str]) -> list[Operator]:

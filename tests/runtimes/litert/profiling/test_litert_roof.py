@@ -8,10 +8,10 @@ import profile_zoo
 import pytest
 
 from slimseg.results import Roof
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import roof
 from slimseg.runtimes.litert.profiling.profiler import profile
 from slimseg.runtimes.litert.session import Session
+from slimseg.tflite import file
 
 ROOF = Roof("float32", 100.0, "any", ((1000, 50.0), (100_000, 80.0), (10_000_000, 10.0)))
 

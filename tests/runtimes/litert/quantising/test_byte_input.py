@@ -17,12 +17,13 @@ from slimseg.graph import edit, image_input
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.profiling import profiler
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
-from slimseg.runtimes.tensors import quantise
+from slimseg.runtimes.quantiser import Ends
+from slimseg.tensors import quantise
+from slimseg.tflite import file
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

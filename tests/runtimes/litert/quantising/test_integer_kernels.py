@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.graph import edit, ops
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import integer_kernels, quantizer
 from slimseg.runtimes.litert.session import predict
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 16, 20, 3), np.float32)
 CONVERSIONS = {"QUANTIZE", "DEQUANTIZE"}

@@ -9,17 +9,15 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.errors import DataError, ModelError, OutputError
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising.quantizer import (
-    SCHEMES,
-    STATIC,
-    Scheme,
     check,
     measure_ranges,
     quantize,
     quantize_int8,
 )
 from slimseg.runtimes.litert.session import predict
+from slimseg.runtimes.quantiser import SCHEMES, STATIC, Scheme
+from slimseg.tflite import file
 
 
 def images(count: int, shape: tuple[int, ...] = (32, 32, 4)) -> np.ndarray:
@@ -158,7 +156,7 @@ def test_an_activation_that_stays_in_float_keeps_its_spelling(tmp_path: Path) ->
 def spelled(path: Path, name: str = "h") -> Path:
     """h = hard-swish(x); the output is called as asked."""
     from slimseg.graph.description import Description
-    from slimseg.runtimes.litert.schema import ModelBuilder
+    from slimseg.tflite.schema import ModelBuilder
 
     builder = ModelBuilder()
     image, result = builder.tensor("x", (1, 32, 32, 4)), builder.tensor(name, (1, 32, 32, 4))

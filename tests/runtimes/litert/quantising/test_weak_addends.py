@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from slimseg import load, profile
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import quantizer, weak_addends
 from slimseg.runtimes.litert.session import predict
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

@@ -19,12 +19,13 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
 from slimseg.runtimes import host
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.tasks import for_image_segmenter, with_task_metadata
 from slimseg.runtimes.litert.writing import writer
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import Ends
 from slimseg.techniques import head
+from slimseg.tflite import file
 
 Segment = Callable[[bytes, np.ndarray], dict[str, Any]]
 Network = Callable[..., Graph]

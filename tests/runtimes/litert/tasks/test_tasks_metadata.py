@@ -20,10 +20,11 @@ from slimseg.errors import ModelError, Unsupported
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.litert import file, session
+from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.tasks import fitted, for_image_segmenter, schema, with_task_metadata
 from slimseg.runtimes.litert.writing import writer
 from slimseg.techniques import head
+from slimseg.tflite import file
 
 Network = Callable[..., Graph]
 

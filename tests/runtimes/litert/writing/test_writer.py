@@ -18,9 +18,9 @@ import slimseg
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 quick = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

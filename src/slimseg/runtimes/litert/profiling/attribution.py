@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slimseg.runtimes.litert.file import Operator
 from slimseg.runtimes.litert.profiling.kernel_names import FOLDED, PREPARED, SLIGHT, SPLIT, Kind, misfit
 from slimseg.runtimes.litert.profiling.trace import BUILTIN, DELEGATED, Kernel
+from slimseg.tflite.file import Operator
 
 _DROP, _MISS, _MISS_FOLDED, _SECOND = 6.0, 5.0, 0.5, 3.0
 

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling.trace import Event
 from slimseg.runtimes.litert.session import random_input
 from slimseg.runtimes.peak_memory import PeakMemory
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.tensors import TensorInfo
+from slimseg.tflite import file
 
 Handle = ctypes.c_void_p
 Array = np.ndarray[Any, Any]

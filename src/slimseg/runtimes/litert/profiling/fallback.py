@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from slimseg.results import Fallback, Island
-from slimseg.runtimes.litert.file import Operator
+from slimseg.tflite.file import Operator
 
 CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST", "TRANSPOSE"})
 _TO_FLOAT, _FROM_FLOAT = "DEQUANTIZE", "QUANTIZE"

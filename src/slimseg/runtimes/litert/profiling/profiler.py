@@ -13,12 +13,13 @@ from slimseg.results import Profile
 from slimseg.runtimes import child
 from slimseg.runtimes.benchmark import Invocable, Timing, sample, warm_up
 from slimseg.runtimes.calm import Seen
-from slimseg.runtimes.litert import file, runnable
+from slimseg.runtimes.litert import refused
 from slimseg.runtimes.litert.profiling import roof, summary
 from slimseg.runtimes.litert.profiling.events import Recorder
 from slimseg.runtimes.litert.profiling.trace import Trace
 from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.turns import Turns
+from slimseg.tflite import file, runnable
 
 _MIN_S = 0.2  # least total time of the runs: small files run more often, since events are whole microseconds
 _MAX_RUNS = 2000
@@ -84,7 +85,7 @@ def profile(
         with nullcontext(within) if within is not None else child.Child() as process:
             measured: Measurement = process.call(target, *arguments, timeout_s=timeout_s, about=path)
     except RuntimeFailure as error:
-        raise runnable.explained(described, error) from error
+        raise refused.explained(described, error) from error
     timing = Timing.of(str(path), measured.plain_ms)
     summarised = summary.Summary(described, measured.trace, roof.roofs(measured.probes), timing.median_ms)
     return Profile(

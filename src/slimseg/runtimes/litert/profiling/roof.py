@@ -21,8 +21,8 @@ from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph.description import Description
 from slimseg.results import Roof
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder
 
 # Kernel size, channels and side of each convolution: 67 to 151 million multiply-accumulates.
 _CONVOLUTIONS = ((1, 256, 32), (1, 512, 16), (3, 64, 64), (3, 128, 32))

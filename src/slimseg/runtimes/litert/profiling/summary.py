@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from slimseg import ratios
 from slimseg.results import Fallback, Island, KernelProfile, LayerProfile, NodeType, Roof, Statistics
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import fallback, roof
 from slimseg.runtimes.litert.profiling.attribution import attribute, partition
 from slimseg.runtimes.litert.profiling.trace import BUILTIN, Kernel, Trace
 from slimseg.runtimes.run_statistics import statistics
+from slimseg.tflite import file
 
 XNNPACK, BUILT_IN = "XNNPACK", "built-in"
 _INTEGER = re.compile(r"\bQ[A-Z]*8|\b[SU]8\b|\bX8\b")  # in the name of a kernel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import costs, file
-from slimseg.runtimes.litert.writing import tensor_names
+from slimseg.runtimes.quantiser import Ranges
+from slimseg.tflite import costs, file, tensor_names
 
 Array = np.ndarray[Any, Any]
-Ranges = Mapping[str, tuple[float, float]]
 BINS = 2048
 _CHUNK_BYTES = 64 << 20  # most bytes of samples per message to the child
 _VALUES = 1 << 17  # most values per tensor and image that a histogram counts, evenly spread

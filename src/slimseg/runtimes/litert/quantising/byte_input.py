@@ -17,8 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.errors import ModelError
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.writing import spelling
+from slimseg.tflite import file, operator_codes
 
 Op, Options = schema.BuiltinOperator, schema.BuiltinOptions
 
@@ -67,7 +66,7 @@ def taking_bytes(data: bytes) -> bytes:
 
 def _operator(model: Any, code: int, source: int, target: int, options: Any, kind: int) -> Any:
     operator = schema.OperatorT()
-    operator.opcodeIndex = spelling.operator_code(model, code)
+    operator.opcodeIndex = operator_codes.index(model, code)
     operator.inputs, operator.outputs = np.asarray([source], np.int32), np.asarray([target], np.int32)
     operator.builtinOptions, operator.builtinOptionsType = options, kind
     return operator

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.runtimes.litert import costs
-from slimseg.runtimes.litert.writing import spelling
+from slimseg.tflite import costs, operator_codes
 
 Op = schema.BuiltinOperator
 Ranges = Mapping[str, tuple[float, float]]
@@ -115,7 +114,7 @@ class _Island:
 
     def _set_version(self) -> None:
         code = _code(self.model, self.operator)
-        entry = self.model.operatorCodes[spelling.operator_code(self.model, code)]
+        entry = self.model.operatorCodes[operator_codes.index(self.model, code)]
         entry.version = max(entry.version, _VERSIONS.get(code, 1))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.runtimes.litert import costs
+from slimseg.tflite import costs
 
 Op = schema.BuiltinOperator
 Ranges = dict[str, tuple[float, float]]

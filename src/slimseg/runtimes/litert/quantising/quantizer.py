@@ -17,31 +17,27 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from slimseg.errors import ModelError
 from slimseg.runtimes import child
-from slimseg.runtimes.litert import costs, file
 from slimseg.runtimes.litert.quantising import (
     activations,
     byte_input,
     dead_filters,
     integer_kernels,
     narrow_outputs,
+    spelling,
     weak_addends,
 )
-from slimseg.runtimes.litert.writing import spelling, tensor_names
-from slimseg.runtimes.runtime import Ends
+from slimseg.runtimes.quantiser import STATIC, Ends, Ranges, Scheme
+from slimseg.tflite import costs, file, tensor_names
 
 Array = np.ndarray[Any, Any]
-Ranges = Mapping[str, tuple[float, float]]
-Scheme = Literal["float16", "dynamic", "weight-only", "int8", "int16x8"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-STATIC: tuple[Scheme, ...] = ("int8", "int16x8")  # activations have fixed ranges, which must be calibrated
 _ALL = ".*"
 _ENDS = ("INPUT", "OUTPUT")
 _ROUNDS = 20  # most rounds of widening ranges: each may make the next layer's range too narrow

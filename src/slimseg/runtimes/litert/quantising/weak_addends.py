@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.runtimes.litert import costs, operator_names
-from slimseg.runtimes.litert.writing import spelling
+from slimseg.tflite import costs, operator_codes, operator_names
 
 Op, Options = schema.BuiltinOperator, schema.BuiltinOptions
 _WEAKEST_ADDEND = 2.0**-10  # XNNPACK's limit for the scale of an addend divided by that of the sum
@@ -100,7 +99,7 @@ def _rescaling(model: Any, index: int, target: Any, scale: float) -> Any:
     graph = model.subgraphs[0]
     graph.tensors.append(_in_steps(graph.tensors[index], target.name + b"_addend", scale))
     operator = schema.OperatorT()
-    operator.opcodeIndex = spelling.operator_code(model, Op.QUANTIZE)
+    operator.opcodeIndex = operator_codes.index(model, Op.QUANTIZE)
     operator.inputs, operator.outputs = np.asarray([index], np.int32), np.asarray([len(graph.tensors) - 1], np.int32)
     operator.builtinOptions, operator.builtinOptionsType = schema.QuantizeOptionsT(), Options.QuantizeOptions
     return operator

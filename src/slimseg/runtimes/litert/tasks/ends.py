@@ -13,8 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.errors import Unsupported
-from slimseg.runtimes.litert import operator_names
-from slimseg.runtimes.litert.writing import spelling
+from slimseg.tflite import operator_codes, operator_names
 
 
 class Ends:
@@ -84,7 +83,7 @@ class Ends:
 
     def _operator(self, code: int, inputs: tuple[int, ...], target: int, options: Any) -> Any:
         operator = tflite.OperatorT()
-        operator.opcodeIndex = spelling.operator_code(self.model, code)
+        operator.opcodeIndex = operator_codes.index(self.model, code)
         operator.inputs, operator.outputs = np.asarray(inputs, np.int32), np.asarray([target], np.int32)
         kind = type(options).__name__.removesuffix("T")
         operator.builtinOptions, operator.builtinOptionsType = options, getattr(tflite.BuiltinOptions, kind)

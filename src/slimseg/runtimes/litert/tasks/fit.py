@@ -23,9 +23,9 @@ from ai_edge_litert import schema_py_generated as tflite
 from slimseg.errors import Unsupported
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising import byte_input
 from slimseg.runtimes.litert.tasks.ends import Ends
+from slimseg.tflite import file
 
 Op, Type = tflite.BuiltinOperator, tflite.TensorType
 

@@ -38,11 +38,11 @@ from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.errors import Unsupported
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert import metadata as stored
 from slimseg.runtimes.litert.tasks import schema
 from slimseg.runtimes.litert.tasks.ends import Ends
 from slimseg.runtimes.litert.tasks.fit import is_bytes
+from slimseg.tflite import file
+from slimseg.tflite import metadata as stored
 
 METADATA_NAME = b"TFLITE_METADATA"
 SEGMENTER_METADATA = "SEGMENTER_METADATA"

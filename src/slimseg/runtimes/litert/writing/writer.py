@@ -22,12 +22,12 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.layer_names import OperatorName, folded_into
 from slimseg.graph.orders import TO_NCHW, TO_NHWC, nhwc, nhwc_shape
-from slimseg.runtimes.layer_names import OperatorName, folded_into
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.schema import ModelBuilder, Storage
 from slimseg.runtimes.litert.writing import lowering
 from slimseg.runtimes.lowering import without_lowering
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder, Storage
 
 
 @dataclass(frozen=True)

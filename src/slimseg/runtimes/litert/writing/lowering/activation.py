@@ -12,9 +12,9 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Op, Options, Step, nhwc_dim, unary
 from slimseg.runtimes.lowering import weights
+from slimseg.tflite.schema import ModelBuilder
 
 
 def softmax(builder: ModelBuilder, step: Step, layer: nn.Softmax) -> int:

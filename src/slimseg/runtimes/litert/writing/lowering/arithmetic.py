@@ -10,9 +10,9 @@ from ai_edge_litert import schema_py_generated as tflite
 from torch import nn
 
 from slimseg.graph import ops
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Op, Options, Step, unary
 from slimseg.runtimes.lowering import spelling, weights
+from slimseg.tflite.schema import ModelBuilder
 
 _FUSED_BINARY = {
     ops.Add: (Op.ADD, tflite.AddOptionsT, Options.AddOptions),

@@ -12,9 +12,9 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing.lowering.step import Lowerings, Op, Options, Step, pad_operator, slice_operator
 from slimseg.runtimes.lowering import weights
+from slimseg.tflite.schema import ModelBuilder
 
 
 def convolution(builder: ModelBuilder, step: Step, layer: nn.Conv2d) -> int:

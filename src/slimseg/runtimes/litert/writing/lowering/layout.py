@@ -11,7 +11,6 @@ from ai_edge_litert import schema_py_generated as tflite
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NCHW, TO_NHWC
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing.lowering.step import (
     Lowerings,
     Op,
@@ -22,6 +21,7 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     slice_operator,
     unary,
 )
+from slimseg.tflite.schema import ModelBuilder
 
 _NUMBERS = {"float32": np.float32, "int32": np.int32, "int64": np.int64}
 

@@ -9,8 +9,8 @@ from torch import nn
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair, same_padding
 from slimseg.graph.vocabulary.pooling import reached_padding
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing.lowering.step import Lowerings, Op, Options, Step, pad_operator
+from slimseg.tflite.schema import ModelBuilder
 
 LOWEST = float(np.finfo(np.float32).min)
 

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as tflite
 from torch import fx, nn
 
 from slimseg.graph.orders import TO_NCHW
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite.schema import ModelBuilder
 
 Op = tflite.BuiltinOperator
 Options = tflite.BuiltinOptions

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slimseg.runtimes.litert import costs, operator_names
+from slimseg.tflite import costs, operator_codes, operator_names
 
 Op, Fused, Options = schema.BuiltinOperator, schema.ActivationFunctionType, schema.BuiltinOptions
 _FUSABLE = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6, Op.RELU_N1_TO_1: Fused.RELU_N1_TO_1}
@@ -80,7 +80,7 @@ class _Speller:
 
     def _operator(self, code: int, inputs: Sequence[int], target: int, options: Any, kind: int) -> Any:
         operator = schema.OperatorT()
-        operator.opcodeIndex = operator_code(self.model, code)
+        operator.opcodeIndex = operator_codes.index(self.model, code)
         operator.inputs = np.asarray(inputs, np.int32)
         operator.outputs = np.asarray([target], np.int32)
         operator.builtinOptions, operator.builtinOptionsType = options, kind
@@ -110,15 +110,3 @@ class _Speller:
         tensor.type = schema.TensorType.FLOAT32
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
-
-
-def operator_code(model: Any, code: int) -> int:
-    """The index of an operator code in a `ModelT`; the code is added if it is missing."""
-    for index, entry in enumerate(model.operatorCodes):
-        if costs.op_code(entry) == code:
-            return index
-    entry = schema.OperatorCodeT()
-    entry.builtinCode = entry.deprecatedBuiltinCode = code
-    entry.version = 1
-    model.operatorCodes.append(entry)
-    return len(model.operatorCodes) - 1

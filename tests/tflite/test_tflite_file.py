@@ -9,8 +9,8 @@ import pytest
 from slimseg.errors import ModelError, OutputError
 from slimseg.graph.description import Description
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.tensors import TensorInfo
+from slimseg.tflite import file
 
 
 def test_operators_and_costs(tiny: Path) -> None:

@@ -16,9 +16,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.errors import ModelError
-from slimseg.runtimes.litert import costs, file
-from slimseg.runtimes.litert.schema import DEQUANTIZE_OF_HALVES, half
-from slimseg.runtimes.litert.writing import spelling
+from slimseg.tflite import costs, file, operator_codes
+from slimseg.tflite.schema import DEQUANTIZE_OF_HALVES, half
 
 
 def widened(data: bytes, path: Path) -> bytes:
@@ -80,7 +79,7 @@ def _narrow(model: Any, index: int) -> Any:
     narrow.buffer, wide.buffer = len(model.buffers) - 1, 0
     graph.tensors.append(narrow)
     operator = schema.OperatorT()
-    operator.opcodeIndex = spelling.operator_code(model, schema.BuiltinOperator.DEQUANTIZE)
+    operator.opcodeIndex = operator_codes.index(model, schema.BuiltinOperator.DEQUANTIZE)
     code = model.operatorCodes[operator.opcodeIndex]
     code.version = max(code.version, DEQUANTIZE_OF_HALVES)
     operator.inputs, operator.outputs = np.array([len(graph.tensors) - 1], np.int32), np.array([index], np.int32)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from slimseg.results import Port
+
 Array = np.ndarray[Any, Any]
 
 
@@ -19,6 +21,11 @@ class TensorInfo:
     dtype: str  # numpy's name of its type
     scale: float = 0.0  # real = (integer - zero_point) * scale; 0.0: not quantised
     zero_point: int = 0
+
+
+def port(info: TensorInfo) -> Port:
+    """An input or output as a result describes it."""
+    return Port(info.name, info.shape, info.dtype, info.scale, info.zero_point)
 
 
 def quantise(value: Array, info: TensorInfo) -> Array:

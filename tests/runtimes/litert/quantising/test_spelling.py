@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.graph import edit, ops
-from slimseg.runtimes.litert import file
-from slimseg.runtimes.litert.quantising import quantizer
+from slimseg.runtimes.litert.quantising import quantizer, spelling
 from slimseg.runtimes.litert.session import predict
-from slimseg.runtimes.litert.writing import spelling, writer
+from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 
 class ActivationFirst(nn.Module):

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 import slimseg
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.quantising.quantizer import _modern, quantize_int8
-from slimseg.runtimes.litert.schema import ModelBuilder
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder
 
 CODES, KINDS = tflite.BuiltinOperator, tflite.BuiltinOptions
 

@@ -11,11 +11,12 @@ from torch import nn
 from slimseg import load
 from slimseg.errors import ModelError
 from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert import file, session
-from slimseg.runtimes.litert.schema import Storage
-from slimseg.runtimes.litert.writing import halves, writer
+from slimseg.runtimes.litert import session
+from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file, halves
+from slimseg.tflite.schema import Storage
 
-DATA = Path(__file__).resolve().parents[3] / "data"
+DATA = Path(__file__).resolve().parents[1] / "data"
 SIZE = (16, 24)
 
 

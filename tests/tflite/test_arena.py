@@ -11,9 +11,9 @@ from ai_edge_litert import schema_py_generated as tflite
 from tflite_bombs import built
 
 from slimseg.errors import ModelError
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import profiler
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite import file
+from slimseg.tflite.schema import ModelBuilder
 
 Op, Options = tflite.BuiltinOperator, tflite.BuiltinOptions
 

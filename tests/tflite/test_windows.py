@@ -11,9 +11,9 @@ from torch import nn
 
 from slimseg.errors import ModelError
 from slimseg.frontends import load
-from slimseg.runtimes.litert import file
 from slimseg.runtimes.litert.profiling import profiler
 from slimseg.runtimes.litert.writing import writer
+from slimseg.tflite import file
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slimseg.runtimes.layer_names import OperatorName, of_text, to_text
-from slimseg.runtimes.litert import costs, metadata
+from slimseg.graph.layer_names import OperatorName, of_text, to_text
+from slimseg.tflite import costs, metadata
 
 METADATA_NAME = b"slimseg_layers"
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")

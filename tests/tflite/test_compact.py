@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from slimseg import load
 from slimseg.graph.graph import Graph
 from slimseg.runtimes import deployed, host
-from slimseg.runtimes.litert import compact, file
 from slimseg.runtimes.litert.quantising.quantizer import quantize_int8
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.session import predict
+from slimseg.tflite import compact, file
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def plainly(path: Path) -> bytes:
@@ -33,7 +33,7 @@ def float_and_int8(graph: Graph, folder: Path) -> tuple[Path, Path]:
     float_path, path = folder / "float.tflite", folder / "int8.tflite"
     image = np.random.default_rng(0).integers(0, 256, (*graph.input_size, 3), np.uint8)
     deployed.write_float(graph, float_path)
-    LITERT.quantise(float_path, path, host.prepared(graph, [image]))
+    LITERT.quantiser().quantise_int8(float_path, path, host.prepared(graph, [image]))
     return float_path, path
 
 

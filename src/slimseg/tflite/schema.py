@@ -9,8 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph.description import Description
-from slimseg.runtimes.layer_names import OperatorName, to_text
-from slimseg.runtimes.litert import compact, metadata, operator_names
+from slimseg.graph.layer_names import OperatorName, to_text
+from slimseg.tflite import compact, metadata, operator_names
 
 METADATA_NAME = b"slimseg"
 # How floating-point constants are stored: in 32 bits; rounded to 16 bits; or in 16 bits if exact, else in 32 bits.

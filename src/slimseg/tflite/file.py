@@ -17,9 +17,9 @@ from ai_edge_litert import schema_py_generated as schema
 from slimseg.disk import atomic
 from slimseg.errors import ModelError, SlimsegError
 from slimseg.graph.description import Description
-from slimseg.runtimes.layer_names import OperatorName
-from slimseg.runtimes.litert import arena, bounds, compact, costs, metadata, operator_names, windows
-from slimseg.runtimes.tensors import TensorInfo
+from slimseg.graph.layer_names import OperatorName
+from slimseg.tensors import TensorInfo
+from slimseg.tflite import arena, bounds, compact, costs, metadata, operator_names, windows
 
 IDENTIFIER = b"TFL3"
 METADATA_NAME = b"slimseg"
@@ -45,7 +45,7 @@ class Operator:
     activated: bool = False  # has a fused activation
     input_dtypes: tuple[str, ...] = ()  # types of `inputs`
     result: str = ""  # name of its first output tensor: in files of slimseg, the graph node that gives this value
-    covers: tuple[str, ...] = ()  # graph nodes that it computes, see `runtimes.layer_names`
+    covers: tuple[str, ...] = ()  # graph nodes that it computes, see `graph.layer_names`
 
     @property
     def tabular(self) -> bool:
@@ -187,7 +187,7 @@ def parse(data: bytes, path: Path) -> Any:
 
 
 def _inline_buffers(model: Any, data: bytes) -> None:
-    """Load buffers that are stored after the flatbuffer (as litert-quantizer stores large ones) into the model."""
+    """Load buffers that are stored after the flatbuffer (as quantisers store large ones) into the model."""
     for buffer in model.buffers:
         if buffer.offset > 1:
             if buffer.offset + buffer.size > len(data):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from slimseg.runtimes.litert import costs
+from slimseg.tflite import costs
 
 MODEST_STRIDE = 64  # strides of a transposed convolution up to this are not checked; real ones are 2 to 32
 MOST_TAPS = 1 << 27  # limit for the pixels of all windows of a pooling: 33x33 at each of 256x256 pixels are half of it

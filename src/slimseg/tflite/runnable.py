@@ -1,17 +1,13 @@
-"""Checks a file before native code loads it, and explains why native code refused it."""
+"""Checks a file before native code loads it."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 
 from slimseg import memory_bounds
-from slimseg.errors import ModelError, RuntimeFailure
-from slimseg.runtimes.litert.file import File
-from slimseg.runtimes.tensors import TensorInfo
-
-_UNRESOLVED = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)")
+from slimseg.errors import ModelError
+from slimseg.tensors import TensorInfo
+from slimseg.tflite.file import File
 
 
 def check(described: File) -> None:
@@ -28,17 +24,6 @@ def check(described: File) -> None:
             f"{described.path} needs {largest / 1e9:.0f} GB of memory for the tensors of one operator, "
             "more than this machine has free: check the sizes in the file"
         )
-
-
-def explained(described: File, error: RuntimeFailure) -> RuntimeFailure | ModelError:
-    """The error to raise for a failure: if a custom operator caused it, a ModelError that names the operator."""
-    found = _UNRESOLVED.search(str(error))
-    if not found:
-        return error
-    return ModelError(
-        f"{described.path} has the custom operator {found[1]}, for which LiteRT and XNNPACK have no kernel: "
-        "export the model without it"
-    )
 
 
 def _check_input(described: File, tensor: TensorInfo) -> None:

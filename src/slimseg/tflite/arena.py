@@ -1,6 +1,6 @@
 """Refuses a `.tflite` whose tensors need absurd amounts of memory, before the runtime allocates it.
 
-LiteRT puts all tensors that are in use at the same time into one block of memory, its arena.
+The runtime puts all tensors that are in use at the same time into one block of memory, its arena.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from slimseg import memory_bounds
 from slimseg.memory_bounds import Step
-from slimseg.runtimes.litert import costs
+from slimseg.tflite import costs
 
 
 def excess(tensors: costs.Tensors, graph: Any, file_bytes: int) -> str:

@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph.description import Description
-from slimseg.runtimes.litert.schema import ModelBuilder
+from slimseg.tflite.schema import ModelBuilder
 
 CLASSES = ("road", "sky")
 
