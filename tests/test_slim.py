@@ -16,6 +16,8 @@ import pytest
 import torch
 
 import slimseg
+from slimseg.commands import slim_trained
+from slimseg.commands.slim_trained import TrainedSlim
 from slimseg.errors import BudgetError, DataError, OutputError
 from slimseg.graph.graph import Graph
 from slimseg.planning.choosing import planner
@@ -92,8 +94,8 @@ class Jobs(Silent):
 def test_training_in_8_bits_where_rounding_is_to_blame(
     shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "LEGS", 1)
-    monkeypatch.setattr(MODULE, "ROUNDING_COSTS", -100.0)  # it always is
+    monkeypatch.setattr(slim_trained, "LEGS", 1)
+    monkeypatch.setattr(slim_trained, "ROUNDING_COSTS", -100.0)  # it always is
     monkeypatch.setattr(Candidate, "holds", False)  # so that the search goes on
     jobs = Jobs()
     budget = Budget(min_speedup=1.5)
@@ -188,7 +190,7 @@ def test_a_run_that_was_killed_goes_on(shapes_graph: Graph, shapes: Path, tmp_pa
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE._Job, "_deployed", killed)
+        patch.setattr(TrainedSlim, "_deployed", killed)
         with pytest.raises(Killed):
             slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     assert not (run / "result.json").exists()
@@ -196,9 +198,9 @@ def test_a_run_that_was_killed_goes_on(shapes_graph: Graph, shapes: Path, tmp_pa
         slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget, seed=1)
     before = {path.name: path.stat().st_mtime_ns for path in (run / "work").glob("*.safetensors")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE, "Planner", killed)
-        patch.setattr(MODULE.Recovery, "mimic_blocks", killed)
-        patch.setattr(MODULE.Recovery, "distil_whole", killed)
+        patch.setattr(slim_trained, "Planner", killed)
+        patch.setattr(slim_trained.Recovery, "mimic_blocks", killed)
+        patch.setattr(slim_trained.Recovery, "distil_whole", killed)
         patch.setattr(Candidate, "holds", True)  # or another leg would follow, on a machine where this one is too slow
         result = slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     assert before
@@ -243,7 +245,7 @@ def test_needs_nothing_changes_no_value(
     def trained(*_: object) -> None:
         raise AssertionError("no training was allowed")
 
-    monkeypatch.setattr(MODULE, "Recovery", trained)
+    monkeypatch.setattr(slim_trained, "Recovery", trained)
     folder = images_alone(shapes, tmp_path / "images")
     result = slimseg.slim(shapes_graph, images=folder, out=tmp_path / "run", budget=Budget(needs="nothing"))
     assert result.after.agreement == 100
@@ -275,7 +277,7 @@ def test_the_head_that_was_asked_for(shapes_graph: Graph, shapes: Path, tmp_path
 def test_a_budget_out_of_reach_is_said_to_be_missed(
     shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "LEGS", 2)
+    monkeypatch.setattr(slim_trained, "LEGS", 2)
     budget = Budget(min_speedup=10_000.0, max_size_bytes=1000, max_drop=0.0, time_limit_s=30)
     result = slimseg.slim(shapes_graph, images=shapes, out=tmp_path / "run", budget=budget)
     assert not result.budget_met
@@ -310,11 +312,11 @@ def test_without_time_to_train_the_result_is_the_best_of_what_needs_none(
     def killed(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(MODULE, "ENOUGH", math.inf)
-    monkeypatch.setattr(MODULE, "Planner", killed)
+    monkeypatch.setattr(slim_trained, "ENOUGH", math.inf)
+    monkeypatch.setattr(slim_trained, "Planner", killed)
     budget, run = Budget(min_speedup=1000.0, max_drop=0.0), tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MODULE._Job, "_search", killed)
+        patch.setattr(TrainedSlim, "_search", killed)
         with pytest.raises(Killed):
             slimseg.slim(shapes_graph, images=shapes, out=run, budget=budget)
     monkeypatch.setattr(Untrained, "_measured", killed)
@@ -340,9 +342,9 @@ def test_a_plan_that_was_never_trained_is_no_result_where_it_loses_too_much(
     """As if planning had used the time: what was planned stays among the forms that were compared, no more."""
     site = Separable().find(shapes_graph).sites[-1]
     plan = Plan(Separable().apply(shapes_graph, site), (PlannedEdit(site, 1.0, 50.0),), ())
-    monkeypatch.setattr(MODULE._Job, "_plan", lambda *_: plan)
-    monkeypatch.setattr(MODULE._Job, "_has_time_to_recover", lambda *_: True)
-    monkeypatch.setattr(MODULE._Job, "_can_train", lambda *_: False)
+    monkeypatch.setattr(TrainedSlim, "_plan", lambda *_: plan)
+    monkeypatch.setattr(TrainedSlim, "_has_time_to_recover", lambda *_: True)
+    monkeypatch.setattr(TrainedSlim, "_can_train", lambda *_: False)
     monkeypatch.setattr(Untrained, "_sizes", lambda _: ())
     result = slimseg.slim(
         shapes_graph, images=shapes, out=tmp_path / "run", budget=Budget(min_speedup=50.0, max_drop=0.0)
