@@ -21,6 +21,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.sensitivity import classes
 from slimseg.progress import Progress
 from slimseg.quantisation.network import QuantisedNetwork
+from slimseg.training import device
 
 
 @torch.no_grad()
@@ -32,6 +33,11 @@ def layer_sensitivity(graph: Graph, network: QuantisedNetwork, images: Tensor, p
         network: the same network in 8 bits.
         images: (N, 3, H, W), preprocessed for the graph; memory holds all layers' values of all images.
     """
+    with device.on_best(graph.module, network) as where:
+        return _measured(graph, network, images.to(where), progress)
+
+
+def _measured(graph: Graph, network: QuantisedNetwork, images: Tensor, progress: Progress) -> dict[str, float]:
     names = [node.name for node in graph.layers()]
     output, known = Features(graph.module, names)(images)
     known[graph.input.name] = images

@@ -20,7 +20,7 @@ from slimseg.graph.orders import nchw
 from slimseg.planning.choosing.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.runtimes import host
-from slimseg.training import losses
+from slimseg.training import device, losses
 from slimseg.training.data import Folder
 
 BATCH_SIZE = 8
@@ -37,15 +37,16 @@ def measured(graph: Graph, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     network.module.requires_grad_(True)
     scored = logits_of(network)  # shares the layers of `network`
     found: dict[str, Tensor] = {}
-    for images in batches:
-        network.module.zero_grad(set_to_none=True)
-        logits = losses.two_classes(scored(images.contiguous(memory_format=torch.channels_last)))
-        torch.autograd.backward(F.cross_entropy(logits, logits.detach().argmax(1)))
-        for node in network.layers():
-            layer = network.layer(node)
-            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.weight.grad is not None:
-                scores = _of_filters(layer)
-                found[node.name] = found[node.name] + scores if node.name in found else scores
+    with device.on_best(network.module, scored.module) as where:
+        for images in batches:
+            network.module.zero_grad(set_to_none=True)
+            logits = losses.two_classes(scored(images.to(where).contiguous(memory_format=torch.channels_last)))
+            torch.autograd.backward(F.cross_entropy(logits, logits.detach().argmax(1)))
+            for node in network.layers():
+                layer = network.layer(node)
+                if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.weight.grad is not None:
+                    scores = _of_filters(layer).cpu()
+                    found[node.name] = found[node.name] + scores if node.name in found else scores
     return found
 
 

@@ -15,6 +15,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.output import as_map
 from slimseg.progress import Progress
 from slimseg.techniques import Site, named
+from slimseg.training import device
 
 
 @torch.inference_mode()
@@ -27,7 +28,9 @@ def damage(
     a `time.monotonic()`, are left out.
     """
     names = [node.name for node in graph.layers()]
-    output, known = Features(graph.module, names)(images.contiguous(memory_format=torch.channels_last))
+    with device.on_best(graph.module) as where:
+        images = images.to(where)
+        output, known = Features(graph.module, names)(images.contiguous(memory_format=torch.channels_last))
     before = classes(graph, output)
     result = {}
     for site in progress.track(sites, "measuring sensitivity"):
@@ -36,7 +39,8 @@ def damage(
         edited = named(site.technique).apply(graph, site)
         changed = _downstream(graph, site)
         given = {name: value for name, value in known.items() if name not in changed}
-        after, _ = Features(edited.module, ())(images, given)
+        with device.on_best(edited.module):
+            after, _ = Features(edited.module, ())(images, given)
         result[site] = 100 * float((before != classes(edited, after)).float().mean())
     return result
 
@@ -54,11 +58,12 @@ def _downstream(graph: Graph, site: Site) -> set[str]:
 def masks(graph: Graph, images: Tensor, size: Sequence[int] | None = None) -> Tensor:
     """Class indices (N, H, W) at the output's own size, or at `size`."""
     found = []
-    for image in torch.split(images, 4):
-        output = as_map(graph, graph(image.contiguous(memory_format=torch.channels_last)))
-        if output.ndim == 4 and size is not None and output.shape[2:] != tuple(size):
-            output = F.interpolate(output, tuple(size), mode="bilinear", align_corners=False)
-        found.append(_decided(graph, output))
+    with device.on_best(graph.module) as where:
+        for image in torch.split(images, 4):
+            output = as_map(graph, graph(image.to(where).contiguous(memory_format=torch.channels_last)))
+            if output.ndim == 4 and size is not None and output.shape[2:] != tuple(size):
+                output = F.interpolate(output, tuple(size), mode="bilinear", align_corners=False)
+            found.append(_decided(graph, output).cpu())
     return torch.cat(found)
 
 
