@@ -294,7 +294,7 @@ def test_loading_leaves_the_mode_of_the_module():
     [
         ({}, "needs an input size"),
         ({"input_size": (4, 32)}, "between 8 and 8192"),
-        ({"input_size": SIZE, "std": 0}, "must be positive"),
+        ({"input_size": SIZE, "std": 0}, "is not positive"),
         ({"input_size": SIZE, "mean": (1, 2)}, "needs 1 or 3 values"),
         ({"input_size": SIZE, "channel_order": "hsv"}, "channel order"),
         ({"input_size": SIZE, "output_kind": "boxes"}, "output kind"),
