@@ -117,7 +117,7 @@ def test_another_input_size(small):
 
 
 def test_weights_beside_an_archive_are_refused(small):
-    with pytest.raises(ModelError, match="weights inside"):
+    with pytest.raises(ModelError, match="contains its weights"):
         slimseg.load(small, weights="w.pth")
 
 

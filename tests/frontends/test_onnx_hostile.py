@@ -206,5 +206,5 @@ def test_a_graph_inside_a_node_is_named(tmp_path: Path):
 
 def test_a_type_that_is_no_number_is_refused(tmp_path: Path):
     path = write(tmp_path / "text.onnx", [node("Relu", "x")], kind=TensorProto.STRING)
-    with pytest.raises(ModelError, match="no image"):
+    with pytest.raises(ModelError, match="not an image"):
         from_file(path)
