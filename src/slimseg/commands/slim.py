@@ -35,7 +35,7 @@ from slimseg.results import SlimResult
 from slimseg.runtimes import registry
 from slimseg.stopping import keeping
 from slimseg.techniques.head import with_output
-from slimseg.training import memory
+from slimseg.training import memory, separate_images
 from slimseg.training.data import Folder, check_split, open_folder, say_notes
 from slimseg.training.doubts import ENOUGH as ENOUGH_TO_DOUBT
 
@@ -70,6 +70,7 @@ def slim(
     Raises:
         ModelError, DataError, BudgetError, OutputError: an argument cannot be used; the message says why.
         UserError: the runtime is not installed, or there is no such runtime.
+        Unsupported: the network mixes the images of a batch, and the budget's `needs` is not "nothing".
     """
     began = time.monotonic()
     budget = budget or Budget()
@@ -81,6 +82,8 @@ def slim(
     progress = progress or Silent()
     folder = None if images is None else open_folder(images)
     evaluator = None if folder is None else _evaluator(folder, graph, progress)
+    if budget.needs != "nothing":
+        _check_training(graph)
     if folder is not None:
         graph.source_check = source_check.on_images(graph, folder.sample_images(CHECKED_IMAGES))
     asked = {
@@ -151,6 +154,15 @@ def _evaluator(folder: Folder, graph: Graph, progress: Progress) -> Evaluator:
     for split in (folder.train, folder.val):
         check_split(split, evaluator.count)
     return evaluator
+
+
+def _check_training(graph: Graph) -> None:
+    try:
+        separate_images.check(graph)
+    except Unsupported as error:
+        raise Unsupported(
+            f"{error}, so it cannot be trained: give `needs` nothing, for edits without training"
+        ) from error
 
 
 def _check_head(graph: Graph, budget: Budget) -> None:

@@ -26,6 +26,7 @@ from slimseg.quantisation.source import Source
 from slimseg.results import LayerSensitivity, QuantisedFile
 from slimseg.runtimes import registry
 from slimseg.tflite import file
+from slimseg.training import separate_images
 
 NONE = "none"
 IMAGES = 8
@@ -75,10 +76,11 @@ def sensitivities(bench: Bench, base: Base, attempt: Attempt) -> tuple[LayerSens
     """The sensitivity of every operator of a float32 file that slimseg wrote, the worst first.
 
     Raises:
-        SlimsegError: the file does not open, or its tensors do not match the nodes of its graph.
+        SlimsegError: the file does not open, its tensors do not match the nodes of its graph, or it mixes images.
     """
     assert attempt.ranges is not None
     graph = load(base.path, verify=False)
+    separate_images.check(graph)
     given = registry.of(base.path).quantiser().byte_range(base.path) if bench.io == "image" else {}
     network = QuantisedNetwork(graph, grids.probe(base.path), {**base.ranges(attempt.ranges), **given}, given)
     found = layer_sensitivity(graph, network, bench.tensor(IMAGES, sum(bytes_of_values(graph))), bench.progress)

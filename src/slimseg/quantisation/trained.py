@@ -15,6 +15,7 @@ from slimseg.quantisation.bench import Base, Bench, Trial
 from slimseg.quantisation.calibration import Method
 from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.quantisation.schemes import TRAINED
+from slimseg.training import separate_images
 from slimseg.training.data import Folder
 
 _RANGES: Method = "mse"  # finds the initial ranges
@@ -45,8 +46,9 @@ def tried(bench: Bench, course: Course, teacher: Graph, best: Trial) -> list[Tri
     """The trained network's file, timed and judged.
 
     Raises:
-        Unsupported: the network cannot be written by slimseg itself.
+        Unsupported: the network cannot be written by slimseg itself, or mixes the images of a batch.
     """
+    separate_images.check(teacher)
     student = load(best.base.path, verify=False) if best.base.is_ours else teacher
     folder, with_labels = course.folder, course.folder.train.masks is not None
     training = QuantisationAwareTraining(student, folder, with_labels, 0, bench.progress, _RANGES, teacher, io=bench.io)

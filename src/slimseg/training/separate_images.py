@@ -1,0 +1,38 @@
+"""Checks that a network computes every image of a batch by itself: training feeds several at once.
+
+A network that was exported for one image may not. PyTorch's `nn.MultiheadAttention`, for example, moves the batch
+behind the sequence and joins it with the heads: with one image that is the same, with two it mixes them.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from slimseg.errors import Unsupported
+from slimseg.graph.graph import Graph
+
+_IMAGES = 2
+_TOLERANCE = 1e-2  # share of the largest value; kernels for one and for several images differ by rounding only
+
+
+@torch.no_grad()
+def check(graph: Graph) -> None:
+    """Compare a batch of two random images with each of them alone.
+
+    Raises:
+        Unsupported: the network mixes them, or accepts one image only.
+    """
+    batch = torch.randn(_IMAGES, *graph.input_shape[1:], generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([graph(image) for image in batch.split(1)])
+    try:
+        together = graph(batch)
+    except Exception:  # of any operator that a file may contain
+        together = None
+    if together is None or together.shape != alone.shape or _differ(together, alone):
+        raise Unsupported(f"{graph.name} was made for one image at a time: it mixes the images of a batch")
+
+
+def _differ(first: torch.Tensor, second: torch.Tensor) -> bool:
+    if not first.is_floating_point():  # masks: pixels on borders between classes may differ
+        return bool((first != second).double().mean() > _TOLERANCE)
+    return bool((first - second).abs().max() > _TOLERANCE * second.abs().max())
