@@ -23,7 +23,7 @@ def check(graph: Graph) -> None:
         Unsupported: the network mixes them, or accepts one image only.
     """
     batch = torch.randn(_IMAGES, *graph.input_shape[1:], generator=torch.Generator().manual_seed(0))
-    alone = torch.cat([graph(image) for image in batch.split(1)])
+    alone = torch.cat([graph(image) for image in torch.split(batch, 1)])
     try:
         together = graph(batch)
     except Exception:  # of any operator that a file may contain
