@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -281,6 +282,16 @@ def test_an_unknown_precision(run: Run, pt2: Path) -> None:
 )
 def test_usage(run: Run, arguments: list[str], word: str) -> None:
     one_line(run(*arguments), word, "--help")
+
+
+def test_a_demo_that_misses_its_budget_has_shown_what_it_should(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a machine that is too slow to train in time: `make demo` is no failure."""
+    monkeypatch.setattr("slimseg.demonstration.demo.demo", lambda *_: SimpleNamespace(budget_met=False))
+    monkeypatch.setattr("slimseg.report.terminal.show_slim", lambda _: print("Budget not met"))
+    ran = run("demo", "--out", tmp_path / "demo")
+    assert (ran.code, ran.out) == (0, "Budget not met\n")
 
 
 # Where the result should go

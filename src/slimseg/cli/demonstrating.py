@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from slimseg.cli.options import AsJson
-from slimseg.cli.showing import exit_by_budget, progress, show
+from slimseg.cli.showing import progress, show
 
 
 def demo(
@@ -18,6 +18,9 @@ def demo(
 ) -> None:
     """The main job on what ships inside: drawn street scenes and a small heavy network, offline, in minutes.
 
+    Where the machine is too slow to train in time, the result may miss the demo's budget (6 times as fast, at most 2
+    points of mIoU lost): that is reported, and the demo has still succeeded.
+
     Example:  slimseg demo --out runs/demo
     """
     from slimseg.demonstration.demo import demo as run
@@ -25,4 +28,3 @@ def demo(
 
     result = run(out, seed, progress())
     show(result, json, lambda: show_slim(result))
-    exit_by_budget(result.budget_met)
