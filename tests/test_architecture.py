@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,14 @@ def place(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, typing: bool = False) -> Iterator[str]:
     """Full names of everything a file imports, within functions, too; type-checking imports run nothing."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     skipped = {
         inner
         for node in ast.walk(tree)

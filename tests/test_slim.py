@@ -76,7 +76,14 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_size, "PERCENTS", (90, 50))  # at the first of them the network is as good
 
 
-quick_plan = pytest.mark.usefixtures("few_candidates")
+@pytest.fixture
+def few_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without training only the original and plain int8."""
+    monkeypatch.setattr(Untrained, "_exact", lambda _: ())
+    monkeypatch.setattr(Untrained, "_sizes", lambda _: ())
+
+
+quick_plan = pytest.mark.usefixtures("few_candidates", "few_forms")
 
 
 class Jobs(Silent):
@@ -300,7 +307,7 @@ def assert_worse_than_none(result: SlimResult) -> None:
     assert chosen.drop <= 0.5  # beyond what these runs allow: nothing
 
 
-@quick_plan
+@pytest.mark.usefixtures("few_candidates")
 def test_without_time_to_train_the_result_is_the_best_of_what_needs_none(
     shapes_graph: Graph, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +352,6 @@ def test_a_plan_that_was_never_trained_is_no_result_where_it_loses_too_much(
     monkeypatch.setattr(TrainedSlim, "_plan", lambda *_: plan)
     monkeypatch.setattr(TrainedSlim, "_has_time_to_recover", lambda *_: True)
     monkeypatch.setattr(TrainedSlim, "_can_train", lambda *_: False)
-    monkeypatch.setattr(Untrained, "_sizes", lambda _: ())
     result = slimseg.slim(
         shapes_graph, images=shapes, out=tmp_path / "run", budget=Budget(min_speedup=50.0, max_drop=0.0)
     )
