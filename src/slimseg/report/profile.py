@@ -180,7 +180,7 @@ def _named(name: str, layer: LayerProfile, width: int) -> Text:
     others = ", ".join(other.rpartition("/")[2] for other in layer.also_computes)
     room = width - len(text) - 3
     if others and room >= min(len(others), _LEAST_ROOM):
-        text.append(Text.assemble((" + ", "dim"), (str(tables.shortened(others, room)), "dim")))
+        text.append(f" + {tables.shortened(others, room)}", style="dim")
     return text
 
 
