@@ -22,7 +22,6 @@ from slimseg.tensors import TensorInfo
 from slimseg.tflite import arena, bounds, compact, costs, metadata, operator_names, windows
 
 IDENTIFIER = b"TFL3"
-METADATA_NAME = b"slimseg"
 MAX_FILE_BYTES = 1 << 30
 _ARITHMETIC = frozenset({"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"})
 
@@ -149,7 +148,7 @@ def read_description(path: str | Path) -> Description | None:
 def embed_description(data: bytes, description: Description) -> bytes:
     """A copy of the model's bytes with `description` in the metadata buffer "slimseg", replacing an older one."""
     model = parse(data, Path("model"))
-    metadata.write(model, METADATA_NAME, description.to_json().encode())
+    metadata.write(model, metadata.DESCRIPTION, description.to_json().encode())
     return pack(model)
 
 
@@ -278,5 +277,5 @@ def _main_signature(model: Any) -> int:
 
 
 def _description(model: Any) -> Description | None:
-    data = metadata.read(model, METADATA_NAME)
+    data = metadata.read(model, metadata.DESCRIPTION)
     return None if data is None else Description.from_json(data.decode(errors="replace"))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+DESCRIPTION = b"slimseg"  # the buffer with the network's description
+
 
 def read(model: Any, name: bytes) -> bytes | None:
     """The metadata buffer `name` of a `ModelT`, or None if there is no such buffer."""

@@ -12,7 +12,6 @@ from slimseg.graph.description import Description
 from slimseg.graph.layer_names import OperatorName, to_text
 from slimseg.tflite import compact, metadata, operator_names
 
-METADATA_NAME = b"slimseg"
 # How floating-point constants are stored: in 32 bits; rounded to 16 bits; or in 16 bits if exact, else in 32 bits.
 Storage = Literal["float32", "float16", "float16 where exact"]
 LARGEST_HALF = 65504.0
@@ -143,7 +142,7 @@ class ModelBuilder:
         self.subgraph.outputs = np.asarray(outputs, np.int32)
         self.model.signatureDefs = [self._signature(inputs, outputs)]
         self.model.description = b"slimseg"
-        metadata.write(self.model, METADATA_NAME, description.to_json().encode())
+        metadata.write(self.model, metadata.DESCRIPTION, description.to_json().encode())
         if text := to_text(names or {}):
             metadata.write(self.model, operator_names.METADATA_NAME, text)
         return compact.pack(self.model, b"TFL3")
