@@ -28,6 +28,7 @@ from slimseg.graph.vocabulary.layout import (
     SpaceToDepth,
     Transpose,
 )
+from slimseg.graph.vocabulary.normalisation import Normalise
 from slimseg.graph.vocabulary.pooling import POOLINGS
 from slimseg.graph.vocabulary.reduction import ArgMax, Reduce, Reduction
 from slimseg.graph.vocabulary.resize import Coordinates, Resize, ResizeMode
@@ -52,6 +53,7 @@ __all__ = [
     "Minimum",
     "Mixing",
     "Multiply",
+    "Normalise",
     "NumberType",
     "Pad",
     "Reduce",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from slimseg.frontends.aten import arithmetic, layers, layout, resize
+from slimseg.frontends.aten import arithmetic, layers, layout, normalisation, resize
 from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, Parameter
 from slimseg.frontends.aten.layout import part
 from slimseg.graph import ops
@@ -16,6 +16,10 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "conv2d.padding": layers.convolution,
     "conv_transpose2d.input": layers.transposed_convolution,
     "batch_norm.default": layers.batch_norm,
+    "layer_norm.default": normalisation.layer_norm,
+    "rms_norm.default": normalisation.rms_norm,
+    "group_norm.default": normalisation.group_norm,
+    "instance_norm.default": normalisation.instance_norm,
     "linear.default": layers.linear,
     "relu.default": layers.simple("relu", nn.ReLU),
     "relu_.default": layers.simple("relu", nn.ReLU),
@@ -60,6 +64,11 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "sub.Tensor": arithmetic.subtract,
     "sub_.Tensor": arithmetic.subtract,
     "rsub.Scalar": arithmetic.reverse_subtract,
+    "rsub.Tensor": arithmetic.reverse_subtract,
+    "add.Scalar": arithmetic.add,
+    "sub.Scalar": arithmetic.subtract,
+    "mul.Scalar": arithmetic.multiply,
+    "div.Scalar": arithmetic.divide,
     "mul.Tensor": arithmetic.multiply,
     "mul_.Tensor": arithmetic.multiply,
     "div.Tensor": arithmetic.divide,
@@ -75,6 +84,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "square.default": arithmetic.function("square"),
     "pow.Tensor_Scalar": arithmetic.power,
     "expand.default": layout.expand,
+    "expand_as.default": layout.expand,
     "view.default": layout.reshape,
     "reshape.default": layout.reshape,
     "flatten.using_ints": layout.reshape,
@@ -89,6 +99,8 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "softmax.int": layers.softmax,
     "argmax.default": layout.arg_max,
     "slice.Tensor": layout.channel_slice,
+    "select.int": layout.select,
+    "stack.default": layout.stack,
     "narrow.default": layout.narrow,
     "dropout.default": layout.dropout,
     "dropout_.default": layout.dropout,

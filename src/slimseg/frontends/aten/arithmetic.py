@@ -20,17 +20,23 @@ def add(call: Call) -> Layer | None:
 
 
 def subtract(call: Call) -> Layer | None:
-    if call["alpha"] != 1 or not call.is_value("self"):
+    if call["alpha"] != 1:
         return None
+    if not call.is_value("self"):
+        return _affine(call, "sub", lambda value: ops.Affine(torch.tensor(-1.0), value))
     if call.is_value("other"):
         return Layer(ops.Subtract, (call["self"], call["other"]), "sub")
     return _affine(call, "sub", lambda value: ops.Affine(shift=-value.detach()))
 
 
 def reverse_subtract(call: Call) -> Layer | None:
-    """`1 - x`."""
-    if call["alpha"] != 1 or call.is_value("other"):
+    """`other - self`, as in `1 - x`."""
+    if call["alpha"] != 1:
         return None
+    if call.is_value("self") and call.is_value("other"):
+        return Layer(ops.Subtract, (call["other"], call["self"]), "rsub")
+    if not call.is_value("self"):
+        return _affine(call, "rsub", lambda value: ops.Affine(shift=-value.detach()))
     return _affine(call, "rsub", lambda value: ops.Affine(torch.tensor(-1.0), value))
 
 
@@ -69,9 +75,9 @@ def power(call: Call) -> Layer | None:
 
 
 def _affine(call: Call, suffix: str, build: Callable[[Tensor], nn.Module]) -> Layer | None:
-    """A layer on an activation and a constant: a number, or a tensor with one value per channel."""
+    """A layer on an activation and a constant that does not enlarge it: a number, or a tensor that broadcasts to it."""
     source, constant = ("self", "other") if call.is_value("self") else ("other", "self")
-    if len(call.output_shape) != 4 or call.output_shape != call.shape(source):
+    if len(call.output_shape) < 2 or call.output_shape != call.shape(source):
         return None
     value = _constant(call, constant)
     return None if value is None else Layer(lambda: build(value), (call[source],), suffix)
@@ -85,7 +91,7 @@ def _constant(call: Call, name: str) -> Tensor | None:
         return None
     if tensor.numel() == 1:
         return tensor if tensor.ndim == 0 else tensor.detach().reshape(())
-    per_channel = (tensor.numel(), 1, 1)
-    if tensor.shape == per_channel:
-        return tensor
-    return tensor.detach().reshape(per_channel) if tensor.shape == (1, *per_channel) else None
+    full = (1,) * (len(call.output_shape) - tensor.ndim) + tuple(tensor.shape)
+    if full[0] != 1:
+        return None  # it differs along the batch
+    return tensor if tensor.shape == full[1:] else tensor.detach().reshape(full[1:])

@@ -76,6 +76,8 @@ def part(item: fx.Node) -> Layer | Chain | None:
     if name in ("split.Tensor", "split_with_sizes.default", "chunk.default"):
         return _slice_of(whole, index)
     call = Call(whole, {})
+    if name == "unbind.int":
+        return _one_of(call["self"], int(call["dim"]), index)
     if name in ("max.dim", "min.dim") and index == 0:
         dim = int(call["dim"]) % len(call.shape("self"))
         kind: ops.Reduction = "max" if name == "max.dim" else "min"
@@ -96,6 +98,32 @@ def _slice_of(whole: fx.Node, index: int) -> Layer:
     start = sum(int(value.shape[dim]) for value in values[:index])
     stop = start + int(values[index].shape[dim])
     return Layer(lambda: ops.Slice(dim, start, stop), (source,), "split")
+
+
+def select(call: Call) -> Chain | None:
+    return _one_of(call["self"], int(call["dim"]), int(call["index"]))
+
+
+def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
+    """One position of a dimension, which is left out of the result: a slice and a reshape."""
+    shape = tuple(source.meta["val"].shape)
+    dim, index = dim % len(shape), index % shape[dim]
+    if dim == 0:
+        return None
+    left = (*shape[:dim], *shape[dim + 1 :])
+    one = Layer(lambda: ops.Slice(dim, index, index + 1), (source,), "select")
+    return Chain((one, Layer(lambda: ops.Reshape(left, channels_last=False), (0,), "reshape")))
+
+
+def stack(call: Call) -> Chain | None:
+    """Each value gets the new dimension, then they are concatenated along it."""
+    tensors, after = tuple(call["tensors"]), call.output_shape
+    dim = int(call["dim"]) % len(after)
+    if any(tensor in call.parameters for tensor in tensors) or dim == 0:
+        return None
+    one = (*after[:dim], 1, *after[dim + 1 :])
+    parts = [Layer(lambda: ops.Reshape(one, channels_last=False), (tensor,), "reshape") for tensor in tensors]
+    return Chain((*parts, Layer(lambda: ops.Concat(dim), tuple(range(len(parts))), "stack")))
 
 
 def concat(call: Call) -> Layer | None:

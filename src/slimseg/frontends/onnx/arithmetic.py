@@ -126,7 +126,7 @@ def power(call: Call) -> Value:
 
 
 def instance_norm(call: Call) -> Value:
-    """Normalises every channel of every image by its own mean and variance, in several operators."""
+    """Normalises every channel of every image by its own mean and variance."""
     value, scale, shift = call.plain(), call.constant(1), call.constant(2)
     if value.rank < 3 or scale is None or shift is None or scale.size != value.shape[1] or shift.size != scale.size:
         raise call.unknown("it does not scale every channel by a constant")
@@ -147,20 +147,34 @@ def layer_norm(call: Call) -> Value:
     return normal if shift is None else _with_constant(call, normal, shift, lambda given: ops.Affine(shift=given))
 
 
-def _normalised(call: Call, value: Value, dims: tuple[int, ...]) -> fx.Node:
-    """(x - mean) / sqrt(variance + epsilon); `dims` are dimensions of the stored value."""
+def rms_norm(call: Call) -> Value:
+    """As `layer_norm`, without the mean."""
+    value, scale = call.value(), call.constant(1)
+    axis = int(call.attribute("axis", -1)) % value.rank
+    if axis == 0:
+        raise call.unknown("it runs over the batch")
+    normal = Value(_normalised(call, value, tuple(sorted(value.order[axis:])), centred=False), value.order)
+    return normal if scale is None else _with_constant(call, normal, scale, ops.Affine)
 
-    def mean() -> nn.Module:
-        return nn.AdaptiveAvgPool2d(1) if dims == (2, 3) and value.rank == 4 else ops.Reduce("mean", dims, True)
 
-    epsilon = torch.tensor(float(call.attribute("epsilon", 1e-5)))
-    middle = call.emit(mean(), value.node, suffix="mean")
-    centred = call.emit(ops.Subtract(), value.node, middle, suffix="centred")
-    squared = call.emit(ops.Unary("square"), centred, suffix="squared")
-    variance = call.emit(mean(), squared, suffix="variance")
-    steady = call.emit(ops.Affine(shift=epsilon), variance, suffix="steady")
-    inverse = call.emit(ops.Unary("rsqrt"), steady, suffix="inverse")
-    return call.emit(ops.Multiply(), centred, inverse, suffix="normal")
+def group_norm(call: Call) -> Value:
+    """Normalises each group of channels of every image by its own mean and variance."""
+    value, scale, shift = call.plain(), call.constant(1), call.constant(2)
+    groups, channels = int(call.attribute("num_groups", 0)), value.shape[1]
+    if value.rank < 3 or scale is None or shift is None or groups < 1 or channels % groups:
+        raise call.unknown("it does not scale groups of channels by constants")
+    each = [np.repeat(given, channels // groups) if given.size == groups else given for given in (scale, shift)]
+    if any(given.size != channels for given in each):
+        raise call.unknown("its constants have neither one value per channel nor one per group")
+    normal = _normalised(call, value, tuple(range(1, value.rank)), groups)
+    shape = (-1,) + (1,) * (value.rank - 2)
+    return plain(call.emit(ops.Affine(*(parameter(given, shape) for given in each)), normal))
+
+
+def _normalised(call: Call, value: Value, dims: tuple[int, ...], groups: int = 1, centred: bool = True) -> fx.Node:
+    """The normalisation alone; `dims` are dimensions of the stored value."""
+    epsilon = float(call.attribute("epsilon", 1e-5))
+    return call.emit(ops.Normalise(dims, epsilon, groups, centred), value.node, suffix="normal")
 
 
 def batch_norm(call: Call) -> Value:

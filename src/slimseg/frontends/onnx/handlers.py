@@ -26,6 +26,8 @@ HANDLERS: Mapping[str, Handler] = {
     "BatchNormalization": arithmetic.batch_norm,
     "InstanceNormalization": arithmetic.instance_norm,
     "LayerNormalization": arithmetic.layer_norm,
+    "RMSNormalization": arithmetic.rms_norm,
+    "GroupNormalization": arithmetic.group_norm,
     "Relu": activation.simple(nn.ReLU),
     "Clip": activation.clip,
     "LeakyRelu": activation.leaky_relu,

@@ -3,6 +3,7 @@
     convolution   convolutions, transposed convolutions, linear layers
     activation    elementwise activations, softmax
     arithmetic    arithmetic on one tensor, on one with constants (batch norm, affine), on two
+    normalisation by an image's own statistics
     pooling, resize, reduction, layout
 
 A new class needs a record in one of these files and, for every runtime, a lowering or a refusal with its reason
@@ -14,12 +15,21 @@ from __future__ import annotations
 
 from torch import nn
 
-from slimseg.graph.vocabulary import activation, arithmetic, convolution, layout, pooling, reduction, resize
+from slimseg.graph.vocabulary import (
+    activation,
+    arithmetic,
+    convolution,
+    layout,
+    normalisation,
+    pooling,
+    reduction,
+    resize,
+)
 from slimseg.graph.vocabulary.operator import ChannelRule, CutRule, MacsRule, Operator, ShapeRule, kinds
 
 OPERATORS: dict[type[nn.Module], Operator] = {
     operator.kind: operator
-    for room in (convolution, activation, arithmetic, pooling, resize, reduction, layout)
+    for room in (convolution, activation, arithmetic, normalisation, pooling, resize, reduction, layout)
     for operator in room.OPERATORS
 }
 # The classes whose output at each position depends only on the input values at that position.
