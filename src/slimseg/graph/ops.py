@@ -30,6 +30,7 @@ from slimseg.graph.vocabulary.layout import (
 )
 from slimseg.graph.vocabulary.normalisation import Normalise
 from slimseg.graph.vocabulary.pooling import POOLINGS
+from slimseg.graph.vocabulary.product import MatMul
 from slimseg.graph.vocabulary.reduction import ArgMax, Reduce, Reduction
 from slimseg.graph.vocabulary.resize import Coordinates, Resize, ResizeMode
 
@@ -49,6 +50,7 @@ __all__ = [
     "CroppedConvTranspose2d",
     "DepthToSpace",
     "Divide",
+    "MatMul",
     "Maximum",
     "Minimum",
     "Mixing",

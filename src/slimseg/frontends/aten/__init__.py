@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from slimseg.frontends.aten import arithmetic, layers, layout, normalisation, resize
+from slimseg.frontends.aten import arithmetic, layers, layout, normalisation, product, resize
 from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, Parameter
 from slimseg.frontends.aten.layout import part
 from slimseg.graph import ops
@@ -21,6 +21,11 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "group_norm.default": normalisation.group_norm,
     "instance_norm.default": normalisation.instance_norm,
     "linear.default": layers.linear,
+    "matmul.default": product.matrix_product,
+    "bmm.default": product.matrix_product,
+    "mm.default": product.matrix_product,
+    "einsum.default": product.einsum,
+    "scaled_dot_product_attention.default": product.attention,
     "relu.default": layers.simple("relu", nn.ReLU),
     "relu_.default": layers.simple("relu", nn.ReLU),
     "relu6.default": layers.simple("relu6", nn.ReLU6),

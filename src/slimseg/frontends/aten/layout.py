@@ -105,14 +105,67 @@ def select(call: Call) -> Chain | None:
 
 
 def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
-    """One position of a dimension, which is left out of the result: a slice and a reshape."""
+    """One position of a dimension, which is left out of the result.
+
+    Attention stacks query, key and value, moves that dimension to the front and takes them apart: they are sliced
+    before it is moved, so that the batch stays the first dimension.
+    """
     shape = tuple(source.meta["val"].shape)
-    dim, index = dim % len(shape), index % shape[dim]
-    if dim == 0:
-        return None
+    dim, index = dim % len(shape), index % shape[dim % len(shape)]
+    base, dims = _viewed(source)
+    along, order = dims[dim], [each for place, each in enumerate(dims) if place != dim and each is not None]
+    if not along or order[:1] != [0]:
+        return None  # it takes an image of the batch
+    lengths = tuple(base.meta["val"].shape)
+    kept = [each for each in range(len(lengths)) if each in order]
     left = (*shape[:dim], *shape[dim + 1 :])
-    one = Layer(lambda: ops.Slice(dim, index, index + 1), (source,), "select")
-    return Chain((one, Layer(lambda: ops.Reshape(left, channels_last=False), (0,), "reshape")))
+    layers = [
+        Layer(lambda: ops.Slice(along, index, index + 1), (base,), "select"),
+        Layer(lambda: ops.Reshape(tuple(lengths[each] for each in kept), channels_last=False), (0,), "reshape"),
+    ]
+    if order != kept:
+        moved = tuple(kept.index(each) for each in order)
+        layers.append(Layer(lambda: ops.Transpose(moved), (1,), "permute"))
+    if tuple(lengths[each] for each in order) != left:
+        layers.append(Layer(lambda: ops.Reshape(left, channels_last=False), (len(layers) - 1,), "reshape"))
+    return Chain(tuple(layers))
+
+
+def _viewed(node: fx.Node) -> tuple[fx.Node, list[int | None]]:
+    """The value of which a node is a view that only moves, adds or drops dimensions.
+
+    Returns:
+        That value, and for every dimension of the node the value's dimension; None if its length 1 was added.
+    """
+    dims: list[int | None] = list(range(node.meta["val"].ndim))
+    while (source := _source_dims(node)) is not None:
+        node, before = source
+        dims = [None if dim is None else before[dim] for dim in dims]
+    return node, dims
+
+
+def _source_dims(node: fx.Node) -> tuple[fx.Node, list[int | None]] | None:
+    """The argument of a permute, transpose, squeeze or unsqueeze, and for every dimension of the result its own."""
+    name, rank = str(node.target).removeprefix("aten."), node.meta["val"].ndim
+    if name not in ("permute.default", "transpose.int", "unsqueeze.default", "squeeze.dim"):
+        return None
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    call = Call(node, {})
+    if name == "permute.default":
+        return source, [int(dim) % rank for dim in call["dims"]]
+    if name == "transpose.int":
+        dims: list[int | None] = list(range(rank))
+        first, second = int(call["dim0"]) % rank, int(call["dim1"]) % rank
+        dims[first], dims[second] = second, first
+        return source, dims
+    if name == "unsqueeze.default":
+        added = int(call["dim"]) % rank
+        return source, [None if dim == added else dim - (dim > added) for dim in range(rank)]
+    dropped = int(call["dim"]) % source.meta["val"].ndim
+    if source.meta["val"].ndim == rank:
+        return source, list(range(rank))  # the dimension is longer than 1, and stays
+    return source, [dim + (dim >= dropped) for dim in range(rank)]
 
 
 def stack(call: Call) -> Chain | None:

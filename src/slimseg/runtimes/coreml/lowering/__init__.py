@@ -6,11 +6,20 @@ Each file here has a table `LOWERINGS` of its functions by layer class.
 
 from __future__ import annotations
 
-from slimseg.runtimes.coreml.lowering import activation, arithmetic, convolution, layout, normalisation, pooling, resize
+from slimseg.runtimes.coreml.lowering import (
+    activation,
+    arithmetic,
+    convolution,
+    layout,
+    normalisation,
+    pooling,
+    product,
+    resize,
+)
 from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
 from slimseg.runtimes.lowering import Refusals
 
-_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, resize)
+_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, product, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {}
 

@@ -15,14 +15,23 @@ from torch import nn
 
 from slimseg.graph import ops
 from slimseg.runtimes.lowering import Refusals
-from slimseg.runtimes.ncnn.lowering import activation, arithmetic, convolution, layout, normalisation, pooling, resize
+from slimseg.runtimes.ncnn.lowering import (
+    activation,
+    arithmetic,
+    convolution,
+    layout,
+    normalisation,
+    pooling,
+    product,
+    resize,
+)
 from slimseg.runtimes.ncnn.lowering.activation import fused
 from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, unbatched
 from slimseg.runtimes.ncnn.net import Param
 
 Activation = Mapping[int, Param]
 
-_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, resize)
+_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, product, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {ops.ArgMax: "ncnn's ArgMax outputs one number for a whole blob"}
 

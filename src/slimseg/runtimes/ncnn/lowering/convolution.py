@@ -10,7 +10,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.shapes import pair
 from slimseg.runtimes.lowering import weights
-from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, as_shape, volume
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 
@@ -18,7 +18,7 @@ def convolution(net: Net, step: Step, layer: nn.Conv2d) -> int:
     if is_scale(layer):
         return _scale(net, step, layer)
     if _is_linear(net, step, layer):
-        return _inner_product(net, step, layer.weight.flatten(1), layer.bias)
+        return _inner_product(net, step, step.inputs[0], step.name, layer.weight.flatten(1), layer.bias)
     left, right, top, bottom = step.padding
     own_h, own_w = _own_padding(step, layer)
     params = {
@@ -117,17 +117,21 @@ def transposed_convolution(net: Net, step: Step, layer: nn.ConvTranspose2d) -> i
 
 
 def linear(net: Net, step: Step, layer: nn.Linear) -> int:
-    if len(step.input_shapes[0]) > 2:
-        raise Unsupported(f"{step.name}: ncnn's inner product needs one or two dimensions, not {step.input_shapes[0]}")
-    return _inner_product(net, step, layer.weight, layer.bias)
+    """InnerProduct takes one or two dimensions: all but the last are joined before, and split again after."""
+    shape = step.input_shapes[0]
+    if len(shape) <= 2:
+        return _inner_product(net, step, step.inputs[0], step.name, layer.weight, layer.bias)
+    rows = as_shape(net, step.inputs[0], (volume(shape[:-1]), shape[-1]), f"{step.name}_rows")
+    product = _inner_product(net, step, rows, f"{step.name}_product", layer.weight, layer.bias)
+    return as_shape(net, product, step.shape, step.name)
 
 
-def _inner_product(net: Net, step: Step, weight: Tensor, bias: Tensor | None) -> int:
+def _inner_product(net: Net, step: Step, source: int, name: str, weight: Tensor, bias: Tensor | None) -> int:
     outputs = int(weight.shape[0])
     params: Mapping[int, Param] = {0: outputs, 1: int(bias is not None), 2: weight.numel(), **step.fused}
     values = [Weight(weights(weight), tagged=True)] + ([] if bias is None else [Weight(weights(bias))])
-    shape = (*net.shape(step.inputs[0])[:-1], outputs)
-    return net.add("InnerProduct", step.name, step.inputs, shape, params, values)
+    shape = (*net.shape(source)[:-1], outputs)
+    return net.add("InnerProduct", name, (source,), shape, params, values)
 
 
 LOWERINGS: Lowerings = {

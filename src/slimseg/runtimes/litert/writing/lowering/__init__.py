@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from torch import nn
 
-from slimseg.runtimes.litert.writing.lowering import activation, arithmetic, convolution, layout, normalisation, pooling
+from slimseg.runtimes.litert.writing.lowering import (
+    activation,
+    arithmetic,
+    convolution,
+    layout,
+    normalisation,
+    pooling,
+    product,
+)
 from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Step
 from slimseg.runtimes.lowering import Refusals
 
-_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling)
+_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, product)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {}
 

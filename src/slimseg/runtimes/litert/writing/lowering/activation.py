@@ -12,17 +12,36 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Op, Options, Step, nhwc_dim, unary
+from slimseg.runtimes.litert.writing.lowering.step import (
+    Fused,
+    Lowerings,
+    Op,
+    Options,
+    Step,
+    nhwc_dim,
+    transpose_operator,
+    unary,
+)
 from slimseg.runtimes.lowering import weights
 from slimseg.tflite.schema import ModelBuilder
 
 
 def softmax(builder: ModelBuilder, step: Step, layer: nn.Softmax) -> int:
-    if layer.dim is None or nhwc_dim(step, layer.dim) != len(step.shape) - 1:
-        raise Unsupported(f"{step.name}: TFLite's softmax runs over channels only")
+    """TFLite's softmax runs over the last dimension: another one changes places with it before and after."""
+    if layer.dim is None:
+        raise Unsupported(f"{step.name}: its softmax does not say over which dimension it runs")
     options = tflite.SoftmaxOptionsT()
     options.beta = 1.0
-    return unary(builder, step, Op.SOFTMAX, options, Options.SoftmaxOptions)
+    dim, last = nhwc_dim(step, layer.dim), len(step.shape) - 1
+    if dim == last:
+        return unary(builder, step, Op.SOFTMAX, options, Options.SoftmaxOptions)
+    dims = list(range(last + 1))
+    dims[dim], dims[last] = last, dim
+    shape = tuple(step.shape[each] for each in dims)
+    source = transpose_operator(builder, step.inputs[0], f"{step.name}_last", shape, dims)
+    target = builder.tensor(f"{step.name}_softmax", shape)
+    builder.operator(Op.SOFTMAX, (source,), target, options, Options.SoftmaxOptions)
+    return transpose_operator(builder, target, step.name, step.shape, dims)
 
 
 def hard_tanh(builder: ModelBuilder, step: Step, layer: nn.Hardtanh) -> int:

@@ -12,7 +12,16 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
-from slimseg.runtimes.litert.writing.lowering.step import Lowerings, Op, Options, Step, pad_operator, slice_operator
+from slimseg.runtimes.litert.writing.lowering.step import (
+    Lowerings,
+    Op,
+    Options,
+    Step,
+    in_file_order,
+    in_order,
+    pad_operator,
+    slice_operator,
+)
 from slimseg.runtimes.lowering import weights
 from slimseg.tflite.schema import ModelBuilder
 
@@ -119,22 +128,24 @@ def _transposed_extent(step: Step, layer: nn.ConvTranspose2d) -> tuple[tuple[int
 
 
 def linear(builder: ModelBuilder, step: Step, layer: nn.Linear) -> int:
-    if len(step.shape) == 4:
-        raise Unsupported(f"{step.name}: a linear layer over the width of a map has no counterpart in TFLite")
+    source, _ = in_order(builder, step)
     bias = weights(layer.bias) if layer.bias is not None else np.zeros(layer.out_features, np.float32)
     options = tflite.FullyConnectedOptionsT()
     options.fusedActivationFunction = step.fused
     options.keepNumDims = len(step.shape) > 2
     inputs = (
-        step.inputs[0],
+        source,
         builder.constant(f"{step.name}_weight", weights(layer.weight)),
         builder.constant(f"{step.name}_bias", bias),
     )
-    target = builder.tensor(step.name, step.shape)
-    builder.operator(
-        Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions, 5 if options.keepNumDims else 1
-    )
-    return target
+
+    def connected(name: str, shape: tuple[int, ...]) -> int:
+        target = builder.tensor(name, shape)
+        version = 5 if options.keepNumDims else 1
+        builder.operator(Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions, version)
+        return target
+
+    return in_file_order(builder, step, connected)
 
 
 LOWERINGS: Lowerings = {

@@ -19,6 +19,7 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     nhwc_dim,
     pad_operator,
     slice_operator,
+    transpose_operator,
     unary,
 )
 from slimseg.tflite.schema import ModelBuilder
@@ -90,11 +91,11 @@ def reshape(builder: ModelBuilder, step: Step, layer: ops.Reshape) -> int:
         return _reshape_operator(builder, source, step.name, step.shape)
     if len(shape) == 4:
         planar = (shape[0], shape[3], shape[1], shape[2])
-        source = _transpose_operator(builder, source, f"{step.name}_planar", planar, TO_NCHW)
+        source = transpose_operator(builder, source, f"{step.name}_planar", planar, TO_NCHW)
     if len(step.shape) != 4:
         return _reshape_operator(builder, source, step.name, step.shape)
     source = _reshape_operator(builder, source, f"{step.name}_reshaped", layer.shape)
-    return _transpose_operator(builder, source, step.name, step.shape, TO_NHWC)
+    return transpose_operator(builder, source, step.name, step.shape, TO_NHWC)
 
 
 def _is_flat(shape: Sequence[int]) -> bool:
@@ -116,16 +117,7 @@ def transpose(builder: ModelBuilder, step: Step, layer: ops.Transpose) -> int:
     dims: Sequence[int] = layer.dims
     if len(dims) == 4:
         dims = [TO_NCHW[dims[dim]] for dim in TO_NHWC]
-    return _transpose_operator(builder, step.inputs[0], step.name, step.shape, dims)
-
-
-def _transpose_operator(
-    builder: ModelBuilder, source: int, name: str, shape: Sequence[int], dims: Sequence[int]
-) -> int:
-    order = builder.constant(f"{name}_dims", np.asarray(dims, np.int32))
-    target = builder.tensor(name, shape, builder.dtype(source))
-    builder.operator(Op.TRANSPOSE, (source, order), target, tflite.TransposeOptionsT(), Options.TransposeOptions)
-    return target
+    return transpose_operator(builder, step.inputs[0], step.name, step.shape, dims)
 
 
 def depth_to_space(builder: ModelBuilder, step: Step, layer: ops.DepthToSpace) -> int:

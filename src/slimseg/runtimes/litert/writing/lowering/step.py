@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 from torch import fx, nn
 
-from slimseg.graph.orders import TO_NCHW
+from slimseg.graph.orders import TO_NCHW, TO_NHWC
 from slimseg.tflite.schema import ModelBuilder
 
 Op = tflite.BuiltinOperator
@@ -73,6 +73,31 @@ def pad_operator(
         fill = builder.constant(f"{name}_value", np.asarray([value], np.float32))
         builder.operator(Op.PADV2, (source, table, fill), target, tflite.PadV2OptionsT(), Options.PadV2Options, 2)
     return target
+
+
+def transpose_operator(builder: ModelBuilder, source: int, name: str, shape: Sequence[int], dims: Sequence[int]) -> int:
+    """Add a TRANSPOSE of `source` to the dimensions `dims`, and return its result of `shape`."""
+    order = builder.constant(f"{name}_dims", np.asarray(dims, np.int32))
+    target = builder.tensor(name, shape, builder.dtype(source))
+    builder.operator(Op.TRANSPOSE, (source, order), target, tflite.TransposeOptionsT(), Options.TransposeOptions)
+    return target
+
+
+def in_order(builder: ModelBuilder, step: Step, number: int = 0) -> tuple[int, tuple[int, ...]]:
+    """An input with its dimensions in the graph's order, and its shape: a tensor of 4 dimensions is transposed."""
+    source, shape = step.inputs[number], step.input_shapes[number]
+    if len(shape) != 4:
+        return source, shape
+    ordered = tuple(shape[dim] for dim in TO_NCHW)
+    return transpose_operator(builder, source, f"{step.name}_input{number}", ordered, TO_NCHW), ordered
+
+
+def in_file_order(builder: ModelBuilder, step: Step, make: Callable[[str, tuple[int, ...]], int]) -> int:
+    """The node's result, which `make` (name, shape) makes in the graph's order: 4 dimensions are transposed."""
+    if len(step.shape) != 4:
+        return make(step.name, step.shape)
+    ordered = tuple(step.shape[dim] for dim in TO_NCHW)
+    return transpose_operator(builder, make(f"{step.name}_result", ordered), step.name, step.shape, TO_NHWC)
 
 
 def slice_operator(builder: ModelBuilder, source: int, begin: Sequence[int], step: Step) -> int:
