@@ -234,6 +234,66 @@ def test_a_mask_is_a_mask_however_it_is_written(function):
     assert torch.equal(graph(x).long(), module(x).reshape(1, 21, 18).long())
 
 
+def tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+class Heads(nn.Module):
+    """Self-attention of two heads as vision transformers spell it: query, key and value from one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.register_buffer("mask", torch.rand(378, 378) > 0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens(x)).reshape(len(x), 378, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask).transpose(1, 2)
+        return self.out(y.reshape(len(x), 378, 8))
+
+
+CANONICAL: dict[str, Function] = {
+    "layer norm of channels": lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), torch.arange(8.0)),
+    "layer norm of tokens": lambda x: F.layer_norm(tokens(x), (8,), torch.arange(8.0), torch.arange(8.0) - 3),
+    "layer norm of maps": lambda x: F.layer_norm(x, x.shape[1:], eps=0.1),
+    "instance norm": lambda x: F.instance_norm(x, weight=torch.arange(8.0), bias=torch.arange(8.0)),
+    "group norm": nn.GroupNorm(4, 8, eps=0.1),
+    "group norm of tokens": lambda x: F.group_norm(x.flatten(2), 2, torch.arange(8.0)),
+    "RMS norm": nn.RMSNorm((18,)),
+    "positions": lambda x: tokens(x) + torch.linspace(0, 1, 378 * 8).reshape(1, 378, 8),
+    "row minus map": lambda x: torch.arange(18.0) - x,
+    "map minus map, reversed": lambda x: torch.rsub(x, x * 2),
+    "number over no map": lambda x: x / torch.arange(1.0, 9.0).reshape(1, 8, 1, 1),
+    "expand as": lambda x: x * x.mean((2, 3), keepdim=True).expand_as(x),
+    "select": lambda x: x[:, 2] + x.select(1, -1),
+    "stack": lambda x: torch.stack((x[:, :4], x[:, 4:]), 2).flatten(1, 2),
+    "unbind": lambda x: torch.stack(x.unbind(1)[::-1], 1),
+    "bmm": lambda x: torch.bmm(tokens(x).transpose(1, 2), tokens(x)),
+    "product with a constant": lambda x: tokens(x) @ torch.linspace(-1, 1, 24).reshape(8, 3),
+    "einsum": lambda x: torch.einsum("bqc,bkc->bqk", tokens(x), tokens(x)),
+    "einsum of maps": lambda x: torch.einsum("bcd,bdhw->bchw", torch.einsum("bchw,bdhw->bcd", x, x) / 99, x),
+    "einsum that turns": lambda x: torch.einsum("bchw,bchv->bvwc", x, x),
+    "heads": Heads(),
+}
+
+
+@pytest.mark.parametrize("name", CANONICAL)
+def test_transformers_are_canonical(name):
+    """Nothing of it is left to torch, and several images at once give what each gives alone."""
+    module = Between(CANONICAL[name]).eval()
+    graph = slimseg.load(module, (21, 18))
+    assert graph.opaque() == []
+    x = torch.randn(2, 3, 21, 18)
+    for image in x.split(1):
+        torch.testing.assert_close(graph(image), module(image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(graph(x), torch.cat([module(image) for image in x.split(1)]), rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_of_the_batch_is_not_taken():
+    graph = slimseg.load(Between(lambda x: x[0].unsqueeze(0)).eval(), (21, 18))
+    assert [str(node.target) for node in graph.opaque()] != []
+
+
 def test_what_is_drawn_at_every_call_is_not_followed_silently():
     graph = slimseg.load(Between(lambda x: F.dropout(x, 0.5, training=True)).eval(), (21, 18))
     x = torch.randn(1, 3, 21, 18)

@@ -237,6 +237,10 @@ ONE_TENSOR = [
     ops.Reduce("min", (2,), False),
     nn.Linear(12, 5),
     nn.Linear(12, 5, bias=False),
+    ops.Normalise((1,), 1e-5),
+    ops.Normalise((2, 3), 0.1),
+    ops.Normalise((1, 2, 3), 0.1, groups=2),
+    ops.Normalise((3,), 1e-5, centred=False),
 ]
 
 

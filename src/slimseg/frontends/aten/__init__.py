@@ -122,7 +122,10 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
 
 # Calls that read no tensor and always return the same values.
 FACTORIES = frozenset(
-    ("ones.default", "zeros.default", "full.default", "arange.default", "arange.start", "arange.start_step")
+    (
+        *("ones.default", "zeros.default", "full.default", "eye.default", "eye.m"),
+        *("arange.default", "arange.start", "arange.start_step", "linspace.default"),
+    )
 )
 
 __all__ = ["FACTORIES", "HANDLERS", "Alias", "Call", "Chain", "Layer", "Parameter", "part"]

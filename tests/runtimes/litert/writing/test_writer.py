@@ -161,6 +161,10 @@ LAYERS = [
     nn.GELU("tanh"), nn.Softmax(1), ops.ArgMax(), ops.Slice(1, 1, 3), ops.Slice(2, 2, 5), ops.Slice(3, 0, 1),
     nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d((3, 4)), nn.BatchNorm2d(4), ops.Affine(torch.tensor(2.0)),
     ops.Affine(torch.rand(4, 1, 1), torch.rand(4, 1, 1)), ops.Affine(shift=torch.tensor(3.0)),
+    nn.Softmax(2), nn.Softmax(3),
+    ops.Normalise((1,), 1e-5), ops.Normalise((2, 3), 0.1), ops.Normalise((1, 2, 3), 0.1, groups=2),
+    ops.Normalise((3,), 1e-5), ops.Normalise((1,), 1e-5, centred=False),
+    nn.Linear(12, 5),
 ]  # fmt: skip
 
 
@@ -230,27 +234,27 @@ def test_camvid_unet_equals_pytorch_on_a_real_image(shared, tmp_path):
     assert file.read_description(tmp_path / "m.tflite") == graph.description
 
 
-class Normalised(nn.Module):
+class Summed(nn.Module):
     """A network with one opaque node."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        return self.conv(x).cumsum(2)
 
 
 def test_an_opaque_node_without_litert_torch_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "litert_torch", None)
-    graph = slimseg.load(Normalised(), (8, 8), name="tiny")
-    with pytest.raises(Unsupported, match=r"tiny has layers .*group_norm.*pip install 'slimseg\[litert-torch\]'"):
+    graph = slimseg.load(Summed(), (8, 8), name="tiny")
+    with pytest.raises(Unsupported, match=r"tiny has layers .*cumsum.*pip install 'slimseg\[litert-torch\]'"):
         writer.serialise(graph)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None, reason="the extra litert-torch is not installed")
 def test_an_opaque_node_goes_through_litert_torch(tmp_path):
-    graph = slimseg.load(Normalised(), (8, 8))
+    graph = slimseg.load(Summed(), (8, 8))
     compare(graph, tmp_path / "m.tflite", 1e-3)
     assert file.read_description(tmp_path / "m.tflite") == graph.description
 
