@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from torch import nn
 
 from slimseg.graph.shapes import Shape, pair
@@ -36,6 +38,18 @@ def _windows_shape(layer: nn.MaxPool2d | nn.AvgPool2d, shapes: Sequence[Shape]) 
 
 def _adaptive_shape(layer: nn.AdaptiveAvgPool2d, shapes: Sequence[Shape]) -> Shape:
     return (*shapes[0][:2], *pair(layer.output_size))
+
+
+def window_means(length: int, windows: int) -> np.ndarray[Any, Any]:
+    """Weights (windows, length): window i of torch's adaptive pooling averages pixels ⌊i·n/w⌋ to ⌈(i+1)·n/w⌉ - 1.
+
+    The windows of a map are the products of those of its rows and those of its columns.
+    """
+    result = np.zeros((windows, length), np.float32)
+    for i in range(windows):
+        start, stop = i * length // windows, -(-(i + 1) * length // windows)
+        result[i, start:stop] = 1 / (stop - start)
+    return result
 
 
 OPERATORS = (

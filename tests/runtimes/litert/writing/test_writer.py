@@ -161,7 +161,7 @@ LAYERS = [
     nn.GELU("tanh"), nn.Softmax(1), ops.ArgMax(), ops.Slice(1, 1, 3), ops.Slice(2, 2, 5), ops.Slice(3, 0, 1),
     nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d((3, 4)), nn.BatchNorm2d(4), ops.Affine(torch.tensor(2.0)),
     ops.Affine(torch.rand(4, 1, 1), torch.rand(4, 1, 1)), ops.Affine(shift=torch.tensor(3.0)),
-    nn.Softmax(2), nn.Softmax(3),
+    nn.Softmax(2), nn.Softmax(3), nn.AdaptiveAvgPool2d((6, 5)),
     ops.Normalise((1,), 1e-5), ops.Normalise((2, 3), 0.1), ops.Normalise((1, 2, 3), 0.1, groups=2),
     ops.Normalise((3,), 1e-5), ops.Normalise((1,), 1e-5, centred=False),
     nn.Linear(12, 5),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair
-from slimseg.graph.vocabulary.pooling import reached_padding
+from slimseg.graph.vocabulary.pooling import reached_padding, window_means
 from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
 
 
@@ -69,19 +68,10 @@ def adaptive_average_pool(step: Step, layer: nn.AdaptiveAvgPool2d) -> Var:
         window = [height // rows, width // columns]
         return step.mb.avg_pool(x=step.inputs[0], kernel_sizes=window, strides=window, pad_type="valid", name=step.name)
     across = step.mb.matmul(
-        x=step.inputs[0], y=_means(width, columns).T.reshape(1, 1, width, columns), name=step.named("across")
+        x=step.inputs[0], y=window_means(width, columns).T.reshape(1, 1, width, columns), name=step.named("across")
     )
-    down = _means(height, rows).reshape(1, 1, rows, height)
+    down = window_means(height, rows).reshape(1, 1, rows, height)
     return step.mb.matmul(x=down, y=across, name=step.name)
-
-
-def _means(length: int, windows: int) -> np.ndarray[Any, Any]:
-    """Weights (windows, length): window i of torch's adaptive pooling averages pixels ⌊i·n/w⌋ to ⌈(i+1)·n/w⌉ - 1."""
-    result = np.zeros((windows, length), np.float32)
-    for i in range(windows):
-        start, stop = i * length // windows, -(-(i + 1) * length // windows)
-        result[i, start:stop] = 1 / (stop - start)
-    return result
 
 
 LOWERINGS: Lowerings = {

@@ -8,8 +8,16 @@ from torch import nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph.shapes import pair, same_padding
-from slimseg.graph.vocabulary.pooling import reached_padding
-from slimseg.runtimes.litert.writing.lowering.step import Lowerings, Op, Options, Step, pad_operator
+from slimseg.graph.vocabulary.pooling import reached_padding, window_means
+from slimseg.runtimes.litert.writing.lowering.step import (
+    Fused,
+    Lowerings,
+    Op,
+    Options,
+    Step,
+    pad_operator,
+    transpose_operator,
+)
 from slimseg.tflite.schema import ModelBuilder
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -103,9 +111,33 @@ def adaptive_average_pool(builder: ModelBuilder, step: Step, layer: nn.AdaptiveA
         builder.operator(Op.MEAN, (step.inputs[0], axes), target, options, Options.ReducerOptions)
         return target
     if height % out_height or width % out_width:
-        raise Unsupported(f"{step.name}: {height}x{width} does not divide into {out_height}x{out_width} equal windows")
+        return _uneven_windows(builder, step)
     window = (height // out_height, width // out_width)
     return _pool_operator(builder, step, Op.AVERAGE_POOL_2D, step.inputs[0], window, window)
+
+
+def _uneven_windows(builder: ModelBuilder, step: Step) -> int:
+    """Means over windows of several sizes: products with a matrix along the columns, then along the rows."""
+    _, height, width, channels = step.input_shapes[0]
+    _, rows, columns, _ = step.shape
+
+    def means(source: int, name: str, length: int, windows: int, shape: tuple[int, ...]) -> int:
+        options = tflite.FullyConnectedOptionsT()
+        options.fusedActivationFunction, options.keepNumDims = Fused.NONE, True
+        weights = builder.constant(f"{step.name}_{name}_weight", window_means(length, windows))
+        bias = builder.constant(f"{step.name}_{name}_bias", np.zeros(windows, np.float32))
+        target = builder.tensor(f"{step.name}_{name}", shape)
+        builder.operator(Op.FULLY_CONNECTED, (source, weights, bias), target, options, Options.FullyConnectedOptions, 5)
+        return target
+
+    def turned(source: int, name: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
+        return transpose_operator(builder, source, name, shape, dims)
+
+    across = turned(step.inputs[0], f"{step.name}_across", (1, height, channels, width), (0, 1, 3, 2))
+    across = means(across, "columns", width, columns, (1, height, channels, columns))
+    down = turned(across, f"{step.name}_down", (1, columns, channels, height), (0, 3, 2, 1))
+    down = means(down, "rows", height, rows, (1, columns, channels, rows))
+    return turned(down, step.name, step.shape, (0, 3, 1, 2))
 
 
 LOWERINGS: Lowerings = {
