@@ -66,19 +66,31 @@ CASES: dict[str, Case] = {
     ),
     "instance norm": (
         [node("InstanceNormalization", "x a b")], {"a": weights(4), "b": weights(4)}, {},
-        ["AdaptiveAvgPool2d", "Subtract", "Unary", "AdaptiveAvgPool2d", "Affine", "Unary", "Multiply", "Affine"],
+        ["Normalise", "Affine"],
     ),
     "group norm": (
         [node("Reshape", "x s", "g"), node("InstanceNormalization", "g a b", "h"), node("Shape", "x", "t"),
          node("Reshape", "h t")],
         {"s": ints(0, 2, -1), "a": weights(2), "b": weights(2)}, {},
-        ["Reshape", "Reduce", "Subtract", "Unary", "Reduce", "Affine", "Unary", "Multiply", "Affine", "Reshape"],
+        ["Reshape", "Normalise", "Affine", "Reshape"],
     ),
     "layer norm over channels": (
         [node("Transpose", "x", "c", perm=[0, 2, 3, 1]), node("LayerNormalization", "c a b", "d", axis=-1),
          node("Transpose", "d", "y", perm=[0, 3, 1, 2])],
         {"a": weights(4), "b": weights(4)}, {"opset": 17},
-        ["Reduce", "Subtract", "Unary", "Reduce", "Affine", "Unary", "Multiply", "Affine", "Affine"],
+        ["Normalise", "Affine"],
+    ),
+    "group normalization": (
+        [node("GroupNormalization", "x a b", num_groups=2, epsilon=0.1)], {"a": weights(4), "b": weights(4)},
+        {"opset": 21}, ["Normalise", "Affine"],
+    ),
+    "RMS norm": (
+        [node("RMSNormalization", "x a", axis=1)], {"a": weights(4, 8, 8)}, {"opset": 23}, ["Normalise", "Affine"],
+    ),
+    "product of two values": (
+        [node("Reshape", "x s", "f"), node("Transpose", "f", "t", perm=[0, 2, 1]), node("MatMul", "f t", "p"),
+         node("Softmax", "p", "q", axis=-1), node("MatMul", "q f")],
+        {"s": ints(0, 4, -1)}, {}, ["Reshape", "MatMul", "Softmax", "MatMul"],
     ),
     "max pool asymmetric": (
         [node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}, {}, ["MaxPool2d"],

@@ -137,24 +137,26 @@ def instance_norm(call: Call) -> Value:
 
 def layer_norm(call: Call) -> Value:
     """Normalises over the dimensions from `axis` on."""
-    value, scale, shift = call.value(), call.constant(1), call.constant(2)
-    axis = int(call.attribute("axis", -1)) % value.rank
-    if axis == 0:
-        raise call.unknown("it runs over the batch")
-    normal = Value(_normalised(call, value, tuple(sorted(value.order[axis:]))), value.order)
-    if scale is not None:
-        normal = _with_constant(call, normal, scale, ops.Affine)
-    return normal if shift is None else _with_constant(call, normal, shift, lambda given: ops.Affine(shift=given))
+    return _norm_from_axis(call, call.constant(1), call.constant(2), centred=True)
 
 
 def rms_norm(call: Call) -> Value:
-    """As `layer_norm`, without the mean."""
-    value, scale = call.value(), call.constant(1)
+    """As `layer_norm`, without the mean and the shift."""
+    return _norm_from_axis(call, call.constant(1), None, centred=False)
+
+
+def _norm_from_axis(call: Call, scale: Array | None, shift: Array | None, centred: bool) -> Value:
+    value = call.value()
     axis = int(call.attribute("axis", -1)) % value.rank
     if axis == 0:
         raise call.unknown("it runs over the batch")
-    normal = Value(_normalised(call, value, tuple(sorted(value.order[axis:])), centred=False), value.order)
-    return normal if scale is None else _with_constant(call, normal, scale, ops.Affine)
+    normal = Value(_normalised(call, value, tuple(sorted(value.order[axis:])), centred=centred), value.order)
+    if scale is None and shift is None:
+        return normal
+    if any(given is not None and given.dtype.kind != "f" for given in (scale, shift)):
+        raise call.unknown("it computes with whole numbers")
+    given = [None if each is None else _parameter_or_number(stored(call, value, each)) for each in (scale, shift)]
+    return call.on(normal, ops.Affine(*given), suffix="affine")
 
 
 def group_norm(call: Call) -> Value:

@@ -151,7 +151,9 @@ def fully_connected(call: Call) -> Value:
 
 
 def matrix_product(call: Call) -> Value:
-    """MatMul by a constant matrix; over the channels of NHWC it is a 1x1 convolution."""
+    """MatMul by a constant matrix; over the channels of NHWC it is a 1x1 convolution. Or a product of two values."""
+    if isinstance(call.inputs[0], Value) and len(call.inputs) > 1 and isinstance(call.inputs[1], Value):
+        return _product(call)
     value, weight = call.value(), _weight(call)
     if weight.ndim != 2:
         raise call.unknown("it does not multiply by a constant matrix")
@@ -161,6 +163,17 @@ def matrix_product(call: Call) -> Value:
         return Value(call.emit(layer, value.node, key=call.key(NHWC)), NHWC)
     value = call.plain()
     return plain(_linear(call, value, weight.T, None))
+
+
+def _product(call: Call) -> Value:
+    """A transpose of the second value's last two dimensions becomes part of the product."""
+    first, second = call.plain(0), call.value(1)
+    *leading, before, last = range(second.rank)
+    if first.rank < 3 or first.shape[:-2] != second.shape[:-2]:
+        raise call.unknown("it multiplies vectors, or matrices that are broadcast")
+    transposed = second.order == (*leading, last, before)
+    node = second.node if transposed else call.plain(1).node
+    return plain(call.emit(ops.MatMul(transposed), first.node, node))
 
 
 def _linear(call: Call, value: Value, matrix: Array, bias: Array | None) -> fx.Node:
