@@ -104,9 +104,9 @@ class _Writer:
         sources, padding, pads = self._sources(node)
         stored = [Value(self.graph.shape(source), self.orders[source]) for source in sources]
         plan = dimensions.plan(layer, stored, self.graph.shape(node))
-        result = plan.result
+        order = plan.result
         if isinstance(layer, ops.Slice) and (reshape := self.graph.layer_as(last, ops.Reshape)) is not None:
-            result = dimensions.without(result, layer.dim, reshape.channels_last)
+            order = dimensions.without(order, layer.dim, reshape.channels_last)
         read = [Value(value.shape, order) for value, order in zip(stored, plan.inputs, strict=True)]
         step = lowering.Step(
             node=node,
@@ -117,12 +117,12 @@ class _Writer:
             padding=padding,
             input_shapes=tuple(value.stored for value in read),
             orders=plan.inputs,
-            shape=Value(self.graph.shape(last), result).stored,
+            shape=Value(self.graph.shape(last), order).stored,
         )
         first = len(self.builder.subgraph.operators)
         target = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
         self.tensors[node] = self.tensors[last] = target
-        self.orders[node] = self.orders[last] = result
+        self.orders[node] = self.orders[last] = order
         covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
         if target in step.inputs:
             self.views.add(node)
