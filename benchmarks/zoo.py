@@ -5,8 +5,8 @@
 The networks are in benchmarks/architectures, one per file, with random weights and statistics. Each runs in a process
 of its own. Columns: seconds to open it; operators that stay opaque; whether the `.tflite` is written without
 litert-torch, in what time; the largest relative difference between that file and PyTorch; pixels of the int8 file that
-have the same class as in the float file, on noise; ncnn's relative difference, or why it refuses; whether Core ML's file
-is written. With --speed, also the number of findings and the speed-up that `slim --needs nothing` measures. Writes
+have the same class as in the float file, on noise; ncnn's relative difference, or why it refuses; whether Core ML's
+file is written. With --speed, also the number of findings and the speed-up that `slim --needs nothing` measures. Writes
 benchmarks/results/zoo.json; with names, only their rows change.
 """
 

@@ -143,7 +143,8 @@ class _Writer:
     def _in_order(self, source: fx.Node, order: Order, reader: fx.Node) -> int:
         """The tensor of a value in the order in which `reader` needs it, which is transposed once for all readers."""
         if order == self.orders[source]:
-            return self.tensors[source]
+            is_reshape = self.graph.layer_as(reader, ops.Reshape) is not None
+            return self.tensors[source] if is_reshape else self._in_shape(source)
         if (source, order) not in self.turned:
             kind = self.graph.layer(source)
             moved = source if isinstance(kind, ops.Transpose) else reader
@@ -158,7 +159,16 @@ class _Writer:
         stored = Value(shape, order).stored
         if [dim for dim in before if shape[dim] > 1] == [dim for dim in order if shape[dim] > 1]:
             return reshape_operator(self.builder, self.tensors[source], name, stored)
-        return transpose_operator(self.builder, self.tensors[source], name, stored, tuple(map(before.index, order)))
+        tensor = self._in_shape(source)
+        return transpose_operator(self.builder, tensor, name, stored, tuple(map(before.index, order)))
+
+    def _in_shape(self, node: fx.Node) -> int:
+        """The tensor of a value; one that was only reshaped so far now gets its RESHAPE, so that several become one."""
+        stored = Value(self.graph.shape(node), self.orders[node]).stored
+        if self.builder.shape(self.tensors[node]) != stored:
+            self.tensors[node] = reshape_operator(self.builder, self.tensors[node], node.name, stored)
+            self._name(self.tensors[node], node, node.name, (node.name,))
+        return self.tensors[node]
 
     def _output(self) -> int:
         """The tensor of the network's result: in the usual order, and computed by an operator of its own."""
