@@ -1,6 +1,7 @@
 """SegNet (Badrinarayanan, Kendall, Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture", 2015).
 
-Input 256x256. VGG16's convolutions with batch normalisation; the decoder mirrors them and unpools with the encoder's indices.
+Input 256x256. VGG16's convolutions with batch normalisation; the decoder mirrors them and unpools with the
+encoder's indices.
 """
 
 from __future__ import annotations

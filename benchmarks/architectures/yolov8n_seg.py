@@ -1,7 +1,7 @@
 """YOLOv8n-seg (Jocher et al., 2023; masks as in Bolya et al., "YOLACT: Real-time Instance Segmentation", 2019).
 
-At 256x256. Returns what an exported network returns: boxes, class scores and mask coefficients of every anchor (1, 116, anchors),
-and the mask prototypes (1, 32, H/4, W/4).
+At 256x256. Returns what an exported network returns: boxes, class scores and mask coefficients of every anchor
+(1, 116, anchors), and the mask prototypes (1, 32, H/4, W/4).
 """
 
 from __future__ import annotations
