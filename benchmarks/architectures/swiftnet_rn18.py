@@ -4,6 +4,8 @@ Road-driving Images", 2019), single scale, at 512x512.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,10 +84,8 @@ class SwiftNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = (64, 64, 128, 256, 512)
         self.layers = nn.ModuleList(
-            nn.ModuleList(
-                [BasicBlock(channels[i], channels[i + 1], 1 if i == 0 else 2), BasicBlock(*[channels[i + 1]] * 2)]
-            )
-            for i in range(4)
+            nn.ModuleList([BasicBlock(inputs, outputs, 1 if inputs == outputs else 2), BasicBlock(outputs, outputs)])
+            for inputs, outputs in pairwise(channels)
         )
         self.spp = SpatialPyramidPooling()
         self.upsample = nn.ModuleList(Upsample(skip) for skip in (256, 128, 64))

@@ -1,6 +1,7 @@
-"""U2-Net-p, the small form (Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection", 2020).
+"""U2-Net (Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection", 2020).
 
-Input 320x320, as published; returns the fused saliency map and those of the six sides, as the public network does.
+Its small form, U2-Net-p, at 320x320, as published; returns the fused saliency map and those of the six sides, as the
+public network does.
 """
 
 from __future__ import annotations
