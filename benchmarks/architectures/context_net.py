@@ -69,7 +69,7 @@ class ContextNet(nn.Module):
             for index in range(count):
                 blocks.append(Bottleneck(inputs, outputs, expansion, stride if index == 0 else 1))
                 inputs = outputs
-        self.context = nn.Sequential(conv(3, 32, 3, 2), *blocks, conv(128, 128, 3))
+        self.context = nn.Sequential(conv(3, 32, 3, 2), *blocks, separable(128, 128))
         self.fusion = FeatureFusion()
         self.classifier = nn.Sequential(
             separable(128, 128), separable(128, 128), nn.Dropout(0.1), nn.Conv2d(128, classes, 1)

@@ -1,6 +1,6 @@
 """ESPNetv2 (Mehta et al., "ESPNetv2: A Light-weight, Power Efficient, and General Purpose CNN", 2018), at 512x512.
 
-Scale 2.0 with the segmentation head.
+Scale 1.5 with the segmentation head.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZE = (512, 512)
-CONFIG = (32, 128, 256, 512)
+CONFIG = (32, 96, 192, 384)
 DILATIONS = {3: 1, 5: 2, 7: 3, 9: 4, 11: 5, 13: 6}  # by receptive field
 
 

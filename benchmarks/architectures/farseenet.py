@@ -1,5 +1,5 @@
 """FarSee-Net (Zhang, Zhang, "FarSee-Net: Real-Time Semantic Segmentation by Efficient Multi-scale Context Aggregation
-and Feature Space Super-resolution", 2020), at 512x512.
+and Feature Space Super-resolution", 2020), at 256x256.
 
 ResNet-18, cascaded factorised ASPP, sub-pixel convolution (pixel shuffle); the image keeps its full resolution.
 """
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIZE = (512, 512)
+SIZE = (256, 256)
 
 
 def conv(

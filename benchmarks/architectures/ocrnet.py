@@ -1,7 +1,7 @@
 """OCRNet (Yuan, Chen, Wang, "Object-Contextual Representations for Semantic Segmentation", 2019), at 256x256.
 
-Backbone ResNet-18, dilated to 1/8, instead of the paper's ResNet-101 or HRNet-W48; the first head stays, since its soft
-regions are part of inference.
+Backbone ResNet-18, dilated to 1/8, with half the channels of the head of the paper's ResNet-101. The first head stays,
+since its soft regions are part of inference.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ObjectAttention(nn.Module):
 
 
 class OCRNet(nn.Module):
-    def __init__(self, classes: int = 19, channels: int = 512, key_channels: int = 256) -> None:
+    def __init__(self, classes: int = 19, channels: int = 256, key_channels: int = 128) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1))
         self.layers = nn.Sequential(layer(64, 64), layer(64, 128, 2), layer(128, 256, 1, 1, 2))

@@ -1,5 +1,5 @@
 """SwiftNetRN-18 (Orsic et al., "In Defense of Pre-trained ImageNet Architectures for Real-time Semantic Segmentation of
-Road-driving Images", 2019), single scale, at 512x512.
+Road-driving Images", 2019), single scale, at 256x256.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIZE = (512, 512)
+SIZE = (256, 256)
 
 
 def upsample(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:

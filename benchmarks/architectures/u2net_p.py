@@ -1,6 +1,6 @@
 """U2-Net (Qin et al., "U2-Net: Going Deeper with Nested U-Structure for Salient Object Detection", 2020).
 
-Its small form, U2-Net-p, at 320x320, as published; returns the fused saliency map and those of the six sides, as the
+Its small form, U2-Net-p, at 256x256; returns the fused saliency map and those of the six sides, as the
 public network does.
 """
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIZE = (320, 320)
+SIZE = (256, 256)
 
 
 class REBNCONV(nn.Module):
