@@ -1,7 +1,7 @@
 """DFANet-A (Li et al., "DFANet: Deep Feature Aggregation for Real-Time Semantic Segmentation", 2019), at 512x512.
 
-Three Xception backbones, each fed with the one before. The paper states 7.8 M parameters, which its own tables of
-channels do not give: they come to 1.8 M.
+Three Xception backbones, each fed with the one before. The paper states 7.8 M parameters; built with the channels of
+its tables, the network has 1.8 M.
 """
 
 from __future__ import annotations
