@@ -71,8 +71,8 @@ def names() -> list[str]:
     return sorted(path.stem for path in (HERE / "architectures").glob("*.py") if not path.stem.startswith("_"))
 
 
-def built(name: str) -> tuple[nn.Module, tuple[int, int]]:
-    """The network with random weights, and its input size (height, width)."""
+def built(name: str) -> tuple[nn.Module, tuple[int, int], int | None]:
+    """The network with random weights, its input size (height, width), and the number of the output to use."""
     path = HERE / "architectures" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -83,7 +83,7 @@ def built(name: str) -> tuple[nn.Module, tuple[int, int]]:
     torch.manual_seed(0)
     network = module.build()
     randomise(network, module.SIZE)
-    return network.eval(), module.SIZE
+    return network.eval(), module.SIZE, getattr(module, "OUTPUT", None)
 
 
 def randomise(network: nn.Module, size: tuple[int, int]) -> None:
@@ -97,14 +97,17 @@ def randomise(network: nn.Module, size: tuple[int, int]) -> None:
             layer.momentum = None  # the plain mean over all batches
             layer.train()
     with torch.no_grad():
-        network(torch.rand(2, 3, *size) * 2 - 1)
+        network(torch.rand(4, 3, *size) * 2 - 1)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.running_var is not None:
+            layer.running_var.clamp_(min=1e-3)  # a map of one pixel hardly varies over four images
 
 
 def measured(name: str, speed: bool) -> Row:
     row = Row(name)
-    network, row.size = built(name)
+    network, row.size, output = built(name)
     row.parameters = sum(each.numel() for each in network.parameters())
-    graph = _step(row, "load", lambda: slimseg.load(network, row.size, name=name), "opened_s")
+    graph = _step(row, "load", lambda: slimseg.load(network, row.size, name=name, output=output), "opened_s")
     if graph is None:
         return row
     row.layers = len(list(graph.layers()))
