@@ -47,6 +47,11 @@ def fold_scales(graph: Graph) -> Graph:
     return result
 
 
+def is_folded(graph: Graph, node: fx.Node) -> bool:
+    """Whether a batch norm or affine layer is folded into a layer beside it."""
+    return host(graph, node) is not None or bool(_behind_norm(graph, node))
+
+
 def host(graph: Graph, node: fx.Node) -> fx.Node | None:
     """The layer that a batch norm or affine layer can be folded into, which is the one before it; else None."""
     if graph.layer_as(node, (nn.BatchNorm2d, Affine)) is None:
