@@ -20,7 +20,6 @@ from slimseg.graph import ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 
 _VIEWS = (ops.Reshape, ops.Transpose, ops.Slice)
-_LAYERS = (nn.Conv2d, nn.Linear)
 
 
 def fold_attention_scales(graph: Graph) -> None:
@@ -42,8 +41,8 @@ def _scale(graph: Graph, product: fx.Node, operand: object, factor: float) -> bo
     root = operand
     while isinstance(root, fx.Node) and graph.layer_as(root, _VIEWS) is not None:
         root = producer(root)
-    layer = graph.layer_as(root, _LAYERS)
-    if layer is None or not isinstance(root, fx.Node) or not isinstance(operand, fx.Node):
+    layer = graph.layer_as(root, (nn.Conv2d, nn.Linear))
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or not isinstance(root, fx.Node):
         return False
     if product.args.count(operand) > 1 or sum(other.target == root.target for other in graph.layers()) > 1:
         return False
@@ -69,7 +68,7 @@ def _leaves(graph: Graph, node: fx.Node, numbers: Tensor) -> Iterator[tuple[fx.N
     for reader in node.users:
         view = graph.layer_as(reader, _VIEWS)
         if view is None:
-            yield node, reader, set(numbers.unique().tolist())
+            yield node, reader, set(numbers.flatten().tolist())
         else:
             yield from _leaves(graph, reader, view(numbers))
 
