@@ -1,6 +1,6 @@
 """DANet (Fu et al., "Dual Attention Network for Scene Segmentation", 2019).
 
-On ResNet-18 with output stride 8 (the paper has ResNet-101): 19 classes at 256x256, 13 million parameters.
+On ResNet-18 with output stride 8 (the paper has ResNet-101): 19 classes at 256x256, 12.7 million parameters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DPT (Ranftl et al., "Vision Transformers for Dense Prediction", 2021) for segmentation.
 
 A small variant on ViT-S/16 (the paper has ViT-L and hybrid networks): 150 classes at 256x256, 128 channels in the
-decoder, 31 million parameters.
+decoder, 28 million parameters.
 """
 
 from __future__ import annotations

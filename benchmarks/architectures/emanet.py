@@ -1,6 +1,6 @@
 """EMANet (Li et al., "Expectation-Maximization Attention Networks for Semantic Segmentation", 2019).
 
-On ResNet-18 with output stride 8 (the paper has ResNet-101), three iterations: 21 classes at 256x256, 14.4 million
+On ResNet-18 with output stride 8 (the paper has ResNet-101), three iterations: 21 classes at 256x256, 15.3 million
 parameters.
 """
 

@@ -1,7 +1,7 @@
 """MaskFormer (Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic Segmentation", 2021).
 
 A small variant: ResNet-18 and a pixel decoder, 20 queries and three decoder layers of torch's nn.MultiheadAttention
-(the paper has ResNet-50, 100 queries and six layers): 150 classes at 256x256, 15.5 million parameters. As in the paper,
+(the paper has ResNet-50, 100 queries and six layers): 150 classes at 256x256, 13.7 million parameters. As in the paper,
 the masks of all queries are weighted by their class probabilities, with the class "nothing" left out.
 """
 

@@ -1,7 +1,7 @@
 """Non-local network (Wang et al., "Non-local Neural Networks", 2018): the embedded Gaussian form, whose keys and values
 are halved by max pooling, in the head of a fully convolutional network.
 
-On ResNet-18 with output stride 8 (the paper's segmentation successors have ResNet-50): 19 classes at 256x256, 16.4
+On ResNet-18 with output stride 8 (the paper's segmentation successors have ResNet-50): 19 classes at 256x256, 14.9
 million parameters.
 """
 

@@ -3,7 +3,7 @@
 A ViT with windows (14 tokens wide, padded) and four layers of global attention, both with relative positions split
 into rows and columns (Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", 2022). A tiny
 variant with 192 channels and 12 layers at 320x320, 20x20 tokens; the head enlarges the neck's map by two transposed
-convolutions, as the mask decoder does: 8 classes, 6.4 million parameters.
+convolutions, as the mask decoder does: 8 classes, 6.3 million parameters.
 """
 
 from __future__ import annotations
