@@ -1,7 +1,7 @@
 """MaxViT (Tu et al., "MaxViT: Multi-Axis Vision Transformer", 2022) with Semantic FPN (Kirillov et al., "Panoptic
 Feature Pyramid Networks", 2019).
 
-The variant Tiny with 150 classes at 224x224, where every map divides into 7x7 windows: 34.4 million parameters, 30.4
+The variant Tiny with 150 classes at 224x224, where every map divides into 7x7 windows: 34.4 million parameters, 30.1
 million of them in the backbone.
 """
 
