@@ -107,7 +107,7 @@ def test_profile_of_a_network_and_of_its_file(shapes_graph: Graph, tmp_path: Pat
 
 
 def test_diagnosis_differs_from_that_of_litert(shapes_graph: Graph) -> None:
-    found = slimseg.diagnose(shapes_graph, runtime="ncnn")
+    found = slimseg.diagnose(shapes_graph, runtime="ncnn", time_limit_s=600)
     assert (found.runtime, found.precision) == ("ncnn", "float16")
     assert any(each.technique.startswith("transposed convolution") for each in found.findings)
 
