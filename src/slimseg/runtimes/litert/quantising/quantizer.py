@@ -182,7 +182,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
 
         logging.getLogger().setLevel(logging.ERROR)
         source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
-        calibration = {**added, **ranges} if scheme in STATIC else {}
+        calibration = {**ranges, **added} if scheme in STATIC else {}
         given = file.parse(source, Path(path))
         for _ in range(_ROUNDS):
             if scheme == "int8":
@@ -231,6 +231,8 @@ def _configure(worker: Any, scheme: Scheme, io: Ends, keep_float: Collection[str
     if keep_float:
         names = "|".join(re.escape(name) for name in keep_float)
         worker.update_quantization_recipe(f"(?:^|;)(?:{names});", "*", algorithm_key=algorithms.NO_QUANTIZE)
+    if scheme in STATIC:  # the quantiser fails at the value of the border; `integer_kernels` converts it afterwards
+        worker.update_quantization_recipe(_ALL, "PADV2", algorithm_key=algorithms.NO_QUANTIZE)
     for end in _ENDS if scheme in STATIC else ():
         if io == "float32":
             worker.update_quantization_recipe(_ALL + ";", end, algorithm_key=algorithms.NO_QUANTIZE)
@@ -243,13 +245,13 @@ def _plain(path: Path) -> bytes:
 
 
 def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[bytes, Ranges]:
-    """The file rewritten for XNNPACK's 8-bit kernels, and ranges of the tensors that this adds.
+    """The file rewritten for XNNPACK's 8-bit kernels, and ranges of the tensors that this adds or limits.
 
     Operators named in `leave`, which stay in float, are not rewritten.
     """
     model = _parsed(path)
-    added = spelling.for_int8(model, leave)
-    dead_filters.revive(model, {**added, **ranges})
+    added = spelling.for_int8(model, leave, ranges)
+    dead_filters.revive(model, {**ranges, **added})
     return file.pack(model), added
 
 
