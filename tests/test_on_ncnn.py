@@ -23,7 +23,6 @@ from slimseg.runtimes import registry
 from slimseg.runtimes.ncnn import package
 from slimseg.runtimes.ncnn.runtime import NCNN
 from slimseg.techniques import input_size
-from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
 
 pytestmark = pytest.mark.skipif(not package.available(), reason=f"ncnn is not installed: {package.INSTALL}")
@@ -34,7 +33,7 @@ def _quick(quick_timing: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recover, "MIMIC_STEPS", 4)
         patch.setattr(recover, "DISTIL_STEPS", 4)
-        patch.setattr(planner, "APPROXIMATE", (Upsampling(), Separable()))
+        patch.setattr(planner, "APPROXIMATE", (Upsampling(),))
         patch.setattr(planner, "REWRITES", ())
         patch.setattr(planner, "NARROWING_ROUNDS", 1)
         patch.setattr(input_size, "PERCENTS", (50,))
