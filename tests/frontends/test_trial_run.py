@@ -111,11 +111,11 @@ def test_values_that_are_alive_together_count_together():
 
 
 def test_a_large_network_is_run_on_shapes_only(monkeypatch):
-    monkeypatch.setattr(trial_run, "noise", lambda graph: pytest.fail("it made values"))
+    monkeypatch.setattr(trial_run, "_random_image", lambda graph: pytest.fail("it made values"))
     run_once(chain({"relu": nn.ReLU(), "large": ops.Resize((8192, 8192), "nearest")}, (1024, 1024)), "network.tflite")
 
 
 def test_a_pooling_takes_longer_than_its_reads_as_multiply_accumulates(monkeypatch):
     """A minute for each image, on one core."""
-    monkeypatch.setattr(trial_run, "noise", lambda graph: pytest.fail("it made values"))
+    monkeypatch.setattr(trial_run, "_random_image", lambda graph: pytest.fail("it made values"))
     run_once(chain({"relu": nn.ReLU(), "pool": nn.MaxPool2d(201, 1)}, (900, 900)), "network.tflite")

@@ -78,9 +78,9 @@ def load(
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     guess = graph.guess if mean is None and std is None else ""
     graph.notes = (*graph.notes, *filter(None, (in_bytes(mean, std)[2], guess)))
-    demand = run_once(graph, str(model) if isinstance(model, str | Path) else name)
+    trial = run_once(graph, str(model) if isinstance(model, str | Path) else name)
     if verify:
-        source_check.attach(graph, source, demand)
+        source_check.attach(graph, source, trial)
     return graph
 
 

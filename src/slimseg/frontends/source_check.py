@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slimseg.errors import ModelError, SlimsegError, Unsupported, one_line
 from slimseg.frontends import own_runtime
-from slimseg.frontends.trial_run import Demand
+from slimseg.frontends.trial_run import Trial
 from slimseg.graph.graph import Graph
 from slimseg.graph.noise import noise
 from slimseg.graph.orders import TO_NCHW, nchw
@@ -30,13 +30,13 @@ MOST_WORK = 5 * 10**10  # multiply-accumulates, which take about two seconds; he
 _ROUNDING = 1e-5  # noise as a share of the input, as strong as the float32 rounding errors of a few layers
 
 
-def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
+def attach(graph: Graph, source: Path | nn.Module, trial: Trial) -> None:
     """Attach the source's own runtime to the graph, if it has one, and compare on noise. Sets `Graph.source_check`.
 
     A quantised source was opened with de-quantised weights, so a difference is no error there.
 
     Args:
-        demand: memory and work for one image; a network with too much of either is not run twice.
+        trial: the graph's own run; a network that takes too much memory or work is not run a second time.
 
     Raises:
         ModelError: the outputs of a float source differ from those of its own runtime.
@@ -47,10 +47,10 @@ def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
         graph.source_check = SourceCheck(reason=str(error))
         return
     graph.own_runtime = own
-    if demand.is_heavy or demand.macs > MOST_WORK:
+    if trial.image is None or trial.demand.macs > MOST_WORK:
         graph.source_check = SourceCheck(reason="it needs too much time or memory to run twice while it is opened")
     else:
-        graph.source_check = check(graph, own, [_random_image(graph)])
+        graph.source_check = check(graph, own, [trial.image], [trial.output])
 
 
 def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
@@ -66,17 +66,20 @@ def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
     return replace(check(graph, graph.own_runtime, inputs), images=len(images))
 
 
-def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor]) -> SourceCheck:
+def check(graph: Graph, own: OwnRuntime, images: Sequence[Tensor], values: Sequence[Tensor | None] = ()) -> SourceCheck:
     """Compare on preprocessed NCHW images; returns the largest difference, and the differing pixels over all images.
+
+    Args:
+        values: the graph's outputs for the images, where they are known already.
 
     Raises:
         ModelError: as for `attach`.
     """
     found = []
     try:
-        for image, outputs in zip(images, own.outputs(images), strict=True):
+        for image, value, outputs in zip(images, values or [None] * len(images), own.outputs(images), strict=True):
             with torch.no_grad():
-                compared = _nearest(graph(image), outputs, image)
+                compared = _nearest(graph(image) if value is None else value, outputs, image)
             if compared is None:
                 return SourceCheck(reason=f"{own.name} has no output of shape {graph.shape(graph.output)}")
             if compared.departs(graph, own.is_half) and not graph.is_quantised:
@@ -152,17 +155,6 @@ def _refuse(graph: Graph, own: OwnRuntime, compared: _Compared) -> None:
         f"{100 * compared.relative_difference:.1f}% of the largest value, and another class for "
         f"{compared.differing_percent:.1f}% of the pixels): slimseg misreads one of its layers; please report it"
     )
-
-
-def _random_image(graph: Graph) -> Tensor:
-    """Random bytes, preprocessed as the network expects; the same at every call."""
-    _, channels, height, width = graph.input_shape
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
-    if channels == 3:
-        value = host.ImagePipeline(graph.description.preprocessing, graph.input_size)(pixels)
-    else:
-        value = (pixels / 255).astype(np.float32)
-    return torch.from_numpy(value).permute(2, 0, 1)[None].contiguous()
 
 
 def _nearest(own: Tensor, outputs: Sequence[Array], image: Tensor) -> _Compared | None:

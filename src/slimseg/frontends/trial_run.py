@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,9 +17,9 @@ from slimseg import memory_bounds
 from slimseg.errors import ModelError, one_line
 from slimseg.graph import costs, ops
 from slimseg.graph.graph import Graph
-from slimseg.graph.noise import noise
 from slimseg.graph.shapes import Shape, pair
 from slimseg.memory_bounds import Step
+from slimseg.runtimes import host
 
 MOST_WORK = 10**13  # multiply-accumulates: DeepLabV3 with ResNet-101 at 2048x1024 takes 1.4e12
 # A network above either limit runs on shapes only, without values: it would take too much of the machine while opening.
@@ -42,8 +43,17 @@ class Demand:
         return self.peak_bytes > _TRIAL_BYTES or self.work > _TRIAL_WORK
 
 
-def run_once(graph: Graph, source: str) -> Demand:
-    """Run the network on seeded noise of its input's shape; `source` is the user's name for the model.
+@dataclass(frozen=True)
+class Trial:
+    """What one image takes; and, unless that is too much, an image (1, channels, height, width) and its output."""
+
+    demand: Demand
+    image: torch.Tensor | None = None
+    output: torch.Tensor | None = None
+
+
+def run_once(graph: Graph, source: str) -> Trial:
+    """Run the network on an image of random bytes; `source` is the user's name for the model.
 
     Raises:
         ModelError: it needs absurd amounts of memory or work, or it fails; the message names the layer.
@@ -52,9 +62,20 @@ def run_once(graph: Graph, source: str) -> Demand:
     if demand.is_heavy:
         with FakeTensorMode(allow_non_fake_inputs=True):
             _run(graph, source, torch.empty(graph.input_shape))
+        return Trial(demand)
+    image = _random_image(graph)
+    return Trial(demand, image, _run(graph, source, image))
+
+
+def _random_image(graph: Graph) -> torch.Tensor:
+    """Random bytes, preprocessed as the network expects; the same at every call."""
+    _, channels, height, width = graph.input_shape
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+    if channels == 3:
+        value = host.ImagePipeline(graph.description.preprocessing, graph.input_size)(pixels)
     else:
-        _run(graph, source, noise(graph))
-    return demand
+        value = (pixels / 255).astype(np.float32)
+    return torch.from_numpy(value).permute(2, 0, 1)[None].contiguous()
 
 
 def require_modest(graph: Graph, source: str) -> Demand:
@@ -74,10 +95,10 @@ def require_modest(graph: Graph, source: str) -> Demand:
     return Demand(peak, work, macs)
 
 
-def _run(graph: Graph, source: str, image: torch.Tensor) -> None:
+def _run(graph: Graph, source: str, image: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         try:
-            graph(image)
+            return graph(image)
         except Exception as error:  # operators raise many kinds of errors for arguments that make no sense
             layer = _failing_layer(graph, image)
             where = f" at {layer}" if layer else ""
