@@ -23,8 +23,10 @@ from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.layer_names import OperatorName, folded_into
-from slimseg.graph.orders import TO_NCHW, TO_NHWC, nhwc, nhwc_shape
-from slimseg.runtimes.litert.writing import lowering
+from slimseg.graph.orders import TO_NCHW, nhwc, nhwc_shape
+from slimseg.runtimes.litert.writing import dimensions, lowering
+from slimseg.runtimes.litert.writing.dimensions import Order, Value
+from slimseg.runtimes.litert.writing.lowering.step import reshape_operator, transpose_operator
 from slimseg.runtimes.lowering import without_lowering
 from slimseg.tflite import file
 from slimseg.tflite.schema import ModelBuilder, Storage
@@ -78,16 +80,20 @@ class _Writer:
         self.folded = folded  # by layer, the names of the layers that were folded into it
         self.builder = ModelBuilder(storage)
         self.tensors: dict[fx.Node, int] = {}
+        self.orders: dict[fx.Node, Order] = {}  # in which the tensors hold the dimensions of their node
+        self.views: set[fx.Node] = set()  # nodes that need no operator: they read a tensor in another way
+        self.turned: dict[tuple[fx.Node, Order], int] = {}  # values that are also needed in another order
         self.covers: dict[str, tuple[str, ...]] = {}
         self.names: dict[str, OperatorName] = {}
 
     def run(self) -> Written:
         source = self.graph.input
         self.tensors[source] = self.builder.tensor(source.name, nhwc_shape(self.graph.input_shape))
+        self.orders[source] = dimensions.standard(len(self.graph.input_shape))
         for node in self.graph.layers():
             if node not in self.tensors and not is_padding_of_next(self.graph, node):
                 self._write(node)
-        outputs = [self.tensors[self.graph.output]]
+        outputs = [self._output()]
         data = self.builder.finish([self.tensors[source]], outputs, self.graph.description, self.names)
         return Written(data, self.covers, self.names)
 
@@ -96,27 +102,74 @@ class _Writer:
         assert layer is not None
         last, fused = self._taken_in(node, layer)
         sources, padding, pads = self._sources(node)
+        stored = [Value(self.graph.shape(source), self.orders[source]) for source in sources]
+        plan = dimensions.plan(layer, stored, self.graph.shape(node))
+        result = plan.result
+        if isinstance(layer, ops.Slice) and (reshape := self.graph.layer_as(last, ops.Reshape)) is not None:
+            result = dimensions.without(result, layer.dim, reshape.channels_last)
+        read = [Value(value.shape, order) for value, order in zip(stored, plan.inputs, strict=True)]
         step = lowering.Step(
             node=node,
             layer=layer,
-            inputs=tuple(self.tensors[source] for source in sources),
+            inputs=tuple(self._in_order(*each, node) for each in zip(sources, plan.inputs, strict=True)),
             name=node.name,
             fused=fused,
             padding=padding,
-            input_shapes=tuple(nhwc_shape(self.graph.shape(source)) for source in sources),
-            shape=nhwc_shape(self.graph.shape(last)),
+            input_shapes=tuple(value.stored for value in read),
+            orders=plan.inputs,
+            shape=Value(self.graph.shape(last), result).stored,
         )
         first = len(self.builder.subgraph.operators)
         target = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
         self.tensors[node] = self.tensors[last] = target
-        covers = (*pads, node.name, *self.folded.get(node.name, ()))
-        if last is not node:
-            covers = (*covers, last.name)
-            self.builder.rename(target, last.name)
-        self.covers[last.name] = covers
+        self.orders[node] = self.orders[last] = result
+        covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
+        if target in step.inputs:
+            self.views.add(node)
+        else:
+            self._name(target, last, node.name, covers)
         for result in self.builder.results(first):
-            whole = result == last.name
-            self.names[result] = OperatorName(node.name, covers) if whole else OperatorName(result, (node.name,))
+            self.names.setdefault(result, OperatorName(result, (node.name,)))
+
+    def _name(self, target: int, node: fx.Node, name: str, covers: tuple[str, ...]) -> None:
+        """Call a tensor after the node whose value it holds; in another order than usual, that is part of its name."""
+        order = self.orders[node]
+        usual = order == dimensions.standard(len(order))
+        result = node.name if usual else f"{node.name}_as_{''.join(map(str, order))}"
+        self.builder.rename(target, result)
+        self.covers[result] = covers
+        self.names[result] = OperatorName(name, covers)
+
+    def _in_order(self, source: fx.Node, order: Order, reader: fx.Node) -> int:
+        """The tensor of a value in the order in which `reader` needs it, which is transposed once for all readers."""
+        if order == self.orders[source]:
+            return self.tensors[source]
+        if (source, order) not in self.turned:
+            kind = self.graph.layer(source)
+            moved = source if isinstance(kind, ops.Transpose) else reader
+            name = f"{source.name}_to_{''.join(map(str, order))}"
+            self.turned[source, order] = self._turn(source, name, order)
+            self.names[name] = OperatorName(name, (moved.name,))
+        return self.turned[source, order]
+
+    def _turn(self, source: fx.Node, name: str, order: Order) -> int:
+        """A TRANSPOSE to `order`, or a RESHAPE if only dimensions of length 1 change places."""
+        shape, before = self.graph.shape(source), self.orders[source]
+        stored = Value(shape, order).stored
+        if [dim for dim in before if shape[dim] > 1] == [dim for dim in order if shape[dim] > 1]:
+            return reshape_operator(self.builder, self.tensors[source], name, stored)
+        return transpose_operator(self.builder, self.tensors[source], name, stored, tuple(map(before.index, order)))
+
+    def _output(self) -> int:
+        """The tensor of the network's result: in the usual order, and computed by an operator of its own."""
+        node = self.graph.output
+        order = dimensions.standard(len(self.graph.shape(node)))
+        if order == self.orders[node] and node not in self.views:
+            return self.tensors[node]
+        result = self._turn(node, node.name, order)
+        self.orders[node] = order
+        self._name(result, node, node.name, (node.name,))
+        return result
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
         """The last node that the operator of `node` computes, and the activation fused with it."""
@@ -136,9 +189,12 @@ class _Writer:
         if reshape is None or layer.stop - layer.start != 1:
             return False
         kept, dropped = self.graph.shape(node), self.graph.shape(reader)
-        order = TO_NHWC if len(kept) == 4 else tuple(range(len(kept)))
-        in_file_order = reshape.channels_last or layer.dim == 1  # without channels the orders are the same
-        return in_file_order and dropped == tuple(kept[dim] for dim in order if dim != layer.dim)
+        read = tuple(range(len(kept)))
+        order = dimensions.without(read, layer.dim, reshape.channels_last)
+        return len(dropped) == len(order) and all(
+            dropped[after] == kept[before]
+            for before, after in zip((dim for dim in read if dim != layer.dim), order, strict=True)
+        )
 
     def _sources(self, node: fx.Node) -> tuple[list[fx.Node], tuple[int, int, int, int], tuple[str, ...]]:
         sources = [source for source in node.args if isinstance(source, fx.Node)]

@@ -18,8 +18,6 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     Op,
     Options,
     Step,
-    nhwc_dim,
-    transpose_operator,
     unary,
 )
 from slimseg.runtimes.lowering import weights
@@ -27,21 +25,11 @@ from slimseg.tflite.schema import ModelBuilder
 
 
 def softmax(builder: ModelBuilder, step: Step, layer: nn.Softmax) -> int:
-    """TFLite's softmax runs over the last dimension: another one changes places with it before and after."""
     if layer.dim is None:
         raise Unsupported(f"{step.name}: its softmax does not say over which dimension it runs")
     options = tflite.SoftmaxOptionsT()
     options.beta = 1.0
-    dim, last = nhwc_dim(step, layer.dim), len(step.shape) - 1
-    if dim == last:
-        return unary(builder, step, Op.SOFTMAX, options, Options.SoftmaxOptions)
-    dims = list(range(last + 1))
-    dims[dim], dims[last] = last, dim
-    shape = tuple(step.shape[each] for each in dims)
-    source = transpose_operator(builder, step.inputs[0], f"{step.name}_last", shape, dims)
-    target = builder.tensor(f"{step.name}_softmax", shape)
-    builder.operator(Op.SOFTMAX, (source,), target, options, Options.SoftmaxOptions)
-    return transpose_operator(builder, target, step.name, step.shape, dims)
+    return unary(builder, step, Op.SOFTMAX, options, Options.SoftmaxOptions)
 
 
 def hard_tanh(builder: ModelBuilder, step: Step, layer: nn.Hardtanh) -> int:

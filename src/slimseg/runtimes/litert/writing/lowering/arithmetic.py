@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as tflite
 from torch import nn
 
 from slimseg.graph import ops
+from slimseg.runtimes.litert.writing.dimensions import Order
 from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Op, Options, Step, unary
 from slimseg.runtimes.lowering import spelling, weights
 from slimseg.tflite.schema import ModelBuilder
@@ -57,7 +58,7 @@ def affine(builder: ModelBuilder, step: Step, layer: ops.Affine) -> int:
     ):
         value = getattr(layer, name)
         if value is not None:
-            constant = builder.constant(f"{step.name}_{name}", _broadcastable(value))
+            constant = builder.constant(f"{step.name}_{name}", _broadcastable(value, step.orders[0]))
             options.fusedActivationFunction = step.fused if name == last else Fused.NONE
             target = builder.tensor(step.name if name == last else f"{step.name}_scaled", step.shape)
             builder.operator(code, (source, constant), target, options, kind)
@@ -65,11 +66,13 @@ def affine(builder: ModelBuilder, step: Step, layer: ops.Affine) -> int:
     return source
 
 
-def _broadcastable(value: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A constant (C, H, W) permuted to the file's order; a single number or one number per channel becomes flat."""
-    if value.ndim != 3:
-        return weights(value.reshape(-1) if value.ndim == 0 else value)
-    return weights(value.reshape(-1)) if value.shape[1:] == (1, 1) else weights(value, (1, 2, 0))
+def _broadcastable(value: torch.Tensor, order: Order) -> np.ndarray[Any, Any]:
+    """A constant in the order in which the value is stored; a single number, or one for each last index, is flat."""
+    if value.ndim > len(order):  # it broadcasts the input, which is then in the graph's order
+        return weights(value)
+    whole = value.reshape((1,) * (len(order) - value.ndim) + tuple(value.shape))
+    stored = weights(whole, order)
+    return stored.reshape(-1) if stored.size == stored.shape[-1] else stored
 
 
 LOWERINGS: Lowerings = {

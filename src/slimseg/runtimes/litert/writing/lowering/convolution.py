@@ -17,8 +17,6 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     Op,
     Options,
     Step,
-    in_file_order,
-    in_order,
     pad_operator,
     slice_operator,
 )
@@ -71,8 +69,9 @@ def _spatial_padding(
     return source, tflite.Padding.VALID
 
 
-def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> np.ndarray[Any, Any]:
-    return weights(layer.bias) if layer.bias is not None else np.zeros(layer.out_channels, np.float32)
+def _bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> np.ndarray[Any, Any]:
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    return weights(layer.bias) if layer.bias is not None else np.zeros(outputs, np.float32)
 
 
 def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTranspose2d) -> int:
@@ -128,24 +127,18 @@ def _transposed_extent(step: Step, layer: nn.ConvTranspose2d) -> tuple[tuple[int
 
 
 def linear(builder: ModelBuilder, step: Step, layer: nn.Linear) -> int:
-    source, _ = in_order(builder, step)
-    bias = weights(layer.bias) if layer.bias is not None else np.zeros(layer.out_features, np.float32)
     options = tflite.FullyConnectedOptionsT()
     options.fusedActivationFunction = step.fused
     options.keepNumDims = len(step.shape) > 2
     inputs = (
-        source,
+        step.inputs[0],
         builder.constant(f"{step.name}_weight", weights(layer.weight)),
-        builder.constant(f"{step.name}_bias", bias),
+        builder.constant(f"{step.name}_bias", _bias(layer)),
     )
-
-    def connected(name: str, shape: tuple[int, ...]) -> int:
-        target = builder.tensor(name, shape)
-        version = 5 if options.keepNumDims else 1
-        builder.operator(Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions, version)
-        return target
-
-    return in_file_order(builder, step, connected)
+    target = builder.tensor(step.name, step.shape)
+    version = 5 if options.keepNumDims else 1
+    builder.operator(Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions, version)
+    return target
 
 
 LOWERINGS: Lowerings = {

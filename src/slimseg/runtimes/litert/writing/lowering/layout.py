@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
-from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.graph.orders import TO_NCHW, TO_NHWC
 from slimseg.runtimes.litert.writing.lowering.step import (
     Lowerings,
     Op,
     Options,
     Step,
-    nhwc_dim,
     pad_operator,
+    reshape_operator,
     slice_operator,
-    transpose_operator,
+    stored_dim,
     unary,
 )
 from slimseg.tflite.schema import ModelBuilder
@@ -29,13 +24,13 @@ _NUMBERS = {"float32": np.float32, "int32": np.int32, "int64": np.int64}
 
 def concat(builder: ModelBuilder, step: Step, layer: ops.Concat) -> int:
     options = tflite.ConcatenationOptionsT()
-    options.axis = nhwc_dim(step, layer.dim)
+    options.axis = stored_dim(step, layer.dim)
     return unary(builder, step, Op.CONCATENATION, options, Options.ConcatenationOptions)
 
 
 def slice_(builder: ModelBuilder, step: Step, layer: ops.Slice) -> int:
     """SLICE, or STRIDED_SLICE if the slice has a step above 1 or drops its axis."""
-    axis, rank = nhwc_dim(step, layer.dim), len(step.input_shapes[0])
+    axis, rank = stored_dim(step, layer.dim), len(step.input_shapes[0])
     begin = [0] * rank
     begin[axis] = layer.start
     drops = len(step.shape) < rank
@@ -86,38 +81,15 @@ def pad(builder: ModelBuilder, step: Step, layer: ops.Pad) -> int:
 
 
 def reshape(builder: ModelBuilder, step: Step, layer: ops.Reshape) -> int:
-    source, shape = step.inputs[0], step.input_shapes[0]
-    if layer.channels_last or (_is_flat(shape) and _is_flat(step.shape)):
-        return _reshape_operator(builder, source, step.name, step.shape)
-    if len(shape) == 4:
-        planar = (shape[0], shape[3], shape[1], shape[2])
-        source = transpose_operator(builder, source, f"{step.name}_planar", planar, TO_NCHW)
-    if len(step.shape) != 4:
-        return _reshape_operator(builder, source, step.name, step.shape)
-    source = _reshape_operator(builder, source, f"{step.name}_reshaped", layer.shape)
-    return transpose_operator(builder, source, step.name, step.shape, TO_NHWC)
-
-
-def _is_flat(shape: Sequence[int]) -> bool:
-    """Whether the values are in the same order in NCHW and NHWC."""
-    return len(shape) != 4 or shape[3] == 1 or math.prod(shape[1:3]) == 1
-
-
-def _reshape_operator(builder: ModelBuilder, source: int, name: str, shape: Sequence[int]) -> int:
-    wanted = np.asarray(shape, np.int32)
-    options = tflite.ReshapeOptionsT()
-    options.newShape = wanted
-    target = builder.tensor(name, shape, builder.dtype(source))
-    inputs = (source, builder.constant(f"{name}_shape", wanted))
-    builder.operator(Op.RESHAPE, inputs, target, options, Options.ReshapeOptions)
-    return target
+    """RESHAPE, or no operator if the stored value has the shape already."""
+    if step.shape == step.input_shapes[0]:
+        return step.inputs[0]
+    return reshape_operator(builder, step.inputs[0], step.name, step.shape)
 
 
 def transpose(builder: ModelBuilder, step: Step, layer: ops.Transpose) -> int:
-    dims: Sequence[int] = layer.dims
-    if len(dims) == 4:
-        dims = [TO_NCHW[dims[dim]] for dim in TO_NHWC]
-    return transpose_operator(builder, step.inputs[0], step.name, step.shape, dims)
+    """No operator: only the order changes in which the value is read, and the writer keeps that."""
+    return step.inputs[0]
 
 
 def depth_to_space(builder: ModelBuilder, step: Step, layer: ops.DepthToSpace) -> int:
@@ -142,12 +114,7 @@ _REDUCTIONS = {"mean": Op.MEAN, "sum": Op.SUM, "max": Op.REDUCE_MAX, "min": Op.R
 
 
 def reduce(builder: ModelBuilder, step: Step, layer: ops.Reduce) -> int:
-    dims = sorted(nhwc_dim(step, dim) for dim in layer.dims)
-    left = [dim for dim in TO_NHWC if dim not in {each % 4 for each in layer.dims}]
-    if len(step.input_shapes[0]) == 4 and not layer.keepdim and left != sorted(left):
-        raise Unsupported(
-            f"{step.name}: the result of a reduction over {layer.dims} has another order of dimensions in TFLite"
-        )
+    dims = sorted(stored_dim(step, dim) for dim in layer.dims)
     axes = builder.constant(f"{step.name}_axes", np.asarray(dims, np.int32))
     options = tflite.ReducerOptionsT()
     options.keepDims = layer.keepdim

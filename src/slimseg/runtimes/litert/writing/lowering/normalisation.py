@@ -8,22 +8,30 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph import ops
-from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Op, Options, Step, nhwc_dim
+from slimseg.runtimes.litert.writing.lowering.step import (
+    Fused,
+    Lowerings,
+    Op,
+    Options,
+    Step,
+    reshape_operator,
+    stored_dim,
+)
 from slimseg.tflite.schema import ModelBuilder
 
 
 def normalise(builder: ModelBuilder, step: Step, layer: ops.Normalise) -> int:
     """x − mean, its square, the variance, + ε, 1/√, and the product; groups become a dimension of their own."""
-    dims = sorted(nhwc_dim(step, dim) for dim in layer.dims)
+    dims = sorted(stored_dim(step, dim) for dim in layer.dims)
     if layer.groups == 1:
         return _normal(builder, step, layer, step.inputs[0], step.shape, dims, step.name)
     *outer, channels = step.shape
     grouped = (*outer, layer.groups, channels // layer.groups)  # (1, H, W, groups, C / groups)
     last = len(grouped) - 1
     dims = [dim if dim < last - 1 else last for dim in dims]
-    apart = _reshape(builder, step.inputs[0], f"{step.name}_groups", grouped)
+    apart = reshape_operator(builder, step.inputs[0], f"{step.name}_groups", grouped)
     normal = _normal(builder, step, layer, apart, grouped, dims, f"{step.name}_grouped")
-    return _reshape(builder, normal, step.name, step.shape)
+    return reshape_operator(builder, normal, step.name, step.shape)
 
 
 def _normal(
@@ -66,15 +74,6 @@ def _normal(
     inverse = builder.tensor(f"{step.name}_inverse", few)
     builder.operator(Op.RSQRT, (steady,), inverse)
     return binary(Op.MUL, centred, inverse, name, tflite.MulOptionsT(), Options.MulOptions, shape)
-
-
-def _reshape(builder: ModelBuilder, source: int, name: str, shape: Sequence[int]) -> int:
-    options = tflite.ReshapeOptionsT()
-    options.newShape = list(shape)
-    table = builder.constant(f"{name}_shape", np.asarray(shape, np.int32))
-    target = builder.tensor(name, tuple(shape))
-    builder.operator(Op.RESHAPE, (source, table), target, options, Options.ReshapeOptions)
-    return target
 
 
 LOWERINGS: Lowerings = {ops.Normalise: normalise}

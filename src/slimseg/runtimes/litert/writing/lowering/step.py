@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 from torch import fx, nn
 
-from slimseg.graph.orders import TO_NCHW, TO_NHWC
+from slimseg.runtimes.litert.writing.dimensions import Order
 from slimseg.tflite.schema import ModelBuilder
 
 Op = tflite.BuiltinOperator
@@ -20,9 +20,10 @@ Fused = tflite.ActivationFunctionType
 
 @dataclass(frozen=True)
 class Step:
-    """One node to write: its layer, the tensors that it reads, the name and NHWC shape of its result.
+    """One node to write: its layer, the tensors that it reads, the name and shape of its result.
 
-    If an activation is fused, the writer renames the result to the activation's name.
+    Shapes are those of the file's tensors, whose dimensions have the orders of `dimensions.plan`: NHWC for layers that
+    need it. The writer renames the result if it holds the value of a fused activation.
     """
 
     node: fx.Node
@@ -31,17 +32,18 @@ class Step:
     name: str
     fused: int  # activation that the operator applies to its result
     padding: tuple[int, int, int, int]  # zero padding (left, right, top, bottom) of a pad node before it
-    input_shapes: tuple[tuple[int, ...], ...]  # NHWC; the first without that padding
-    shape: tuple[int, ...]  # NHWC, of the result
+    input_shapes: tuple[tuple[int, ...], ...]  # of the stored inputs; the first without that padding
+    orders: tuple[Order, ...]  # in which the inputs are stored
+    shape: tuple[int, ...]  # of the stored result
 
 
 Lowerings = dict[type[nn.Module], Callable[[ModelBuilder, Step, Any], int]]
 
 
-def nhwc_dim(step: Step, dim: int) -> int:
-    """The position in the file (NHWC) of a dimension of the node's input."""
-    rank = len(step.input_shapes[0])
-    return TO_NCHW[dim % rank] if rank == 4 else dim % rank
+def stored_dim(step: Step, dim: int) -> int:
+    """The position in the file of a dimension of the node's first input."""
+    order = step.orders[0]
+    return order.index(dim % len(order))
 
 
 def unary(builder: ModelBuilder, step: Step, code: int, options: Any = None, kind: int = 0, version: int = 1) -> int:
@@ -83,21 +85,15 @@ def transpose_operator(builder: ModelBuilder, source: int, name: str, shape: Seq
     return target
 
 
-def in_order(builder: ModelBuilder, step: Step, number: int = 0) -> tuple[int, tuple[int, ...]]:
-    """An input with its dimensions in the graph's order, and its shape: a tensor of 4 dimensions is transposed."""
-    source, shape = step.inputs[number], step.input_shapes[number]
-    if len(shape) != 4:
-        return source, shape
-    ordered = tuple(shape[dim] for dim in TO_NCHW)
-    return transpose_operator(builder, source, f"{step.name}_input{number}", ordered, TO_NCHW), ordered
-
-
-def in_file_order(builder: ModelBuilder, step: Step, make: Callable[[str, tuple[int, ...]], int]) -> int:
-    """The node's result, which `make` (name, shape) makes in the graph's order: 4 dimensions are transposed."""
-    if len(step.shape) != 4:
-        return make(step.name, step.shape)
-    ordered = tuple(step.shape[dim] for dim in TO_NCHW)
-    return transpose_operator(builder, make(f"{step.name}_result", ordered), step.name, step.shape, TO_NHWC)
+def reshape_operator(builder: ModelBuilder, source: int, name: str, shape: Sequence[int]) -> int:
+    """Add a RESHAPE of `source` to `shape`, and return its result."""
+    wanted = np.asarray(shape, np.int32)
+    options = tflite.ReshapeOptionsT()
+    options.newShape = wanted
+    target = builder.tensor(name, shape, builder.dtype(source))
+    inputs = (source, builder.constant(f"{name}_shape", wanted))
+    builder.operator(Op.RESHAPE, inputs, target, options, Options.ReshapeOptions)
+    return target
 
 
 def slice_operator(builder: ModelBuilder, source: int, begin: Sequence[int], step: Step) -> int:
