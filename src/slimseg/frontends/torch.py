@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 
 from slimseg.errors import GraphError, ModelError, one_line
 from slimseg.frontends import archive, program
-from slimseg.frontends.aten.builder import Builder
+from slimseg.frontends.aten.builder import Builder, WritesInPlace
 from slimseg.frontends.factory import from_factory
 from slimseg.frontends.outputs import Output, choose
 from slimseg.frontends.program import Program
@@ -53,6 +54,30 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output
         ) from error
     finally:
         model.train(was_training)
+    if any(isinstance(node.target, HigherOrderOperator) for node in exported.graph.nodes):
+        exported = _functional(exported)  # `with torch.autocast(...)` and the like become plain calls
+    try:
+        return _opened(exported, labels, notes, weights, name, output)
+    except WritesInPlace:
+        return _opened(_functional(exported), labels, notes, weights, name, output)
+
+
+def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program as plain calls that overwrite nothing."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        plain: torch.export.ExportedProgram = exported.run_decompositions({})
+    return plain
+
+
+def _opened(
+    exported: torch.export.ExportedProgram,
+    labels: list[str],
+    notes: tuple[str, ...],
+    weights: Weights,
+    name: str,
+    output: str | int | None,
+) -> Graph:
     traced = program.exported(exported, labels, notes, name)
     return canonical(replace(traced, weights=weights), None, name, output)
 

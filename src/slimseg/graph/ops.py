@@ -20,6 +20,7 @@ from slimseg.graph.vocabulary.convolution import (
 from slimseg.graph.vocabulary.layout import (
     Cast,
     Concat,
+    Constant,
     DepthToSpace,
     NumberType,
     Pad,
@@ -46,6 +47,7 @@ __all__ = [
     "ArgMax",
     "Cast",
     "Concat",
+    "Constant",
     "Coordinates",
     "CroppedConvTranspose2d",
     "DepthToSpace",

@@ -220,6 +220,10 @@ ONE_TENSOR = [
     ops.Unary("exp"),
     ops.Unary("neg"),
     ops.Unary("square"),
+    ops.Unary("sin"),
+    ops.Unary("cos"),
+    ops.Unary("floor"),
+    ops.Unary("sign"),
     ops.Affine(torch.rand(4, 1, 1), torch.rand(4, 1, 1)),
     ops.Affine(torch.tensor(0.5)),
     ops.Affine(None, torch.rand(4, 9, 12)),
@@ -275,7 +279,7 @@ def test_what_a_reshape_behind_it_would_swallow(tmp_path, layer):
 
 
 def test_functions_of_positive_numbers(tmp_path):
-    functions = [ops.Unary(function) for function in ("log", "sqrt", "rsqrt")]
+    functions = [ops.Unary(function) for function in ("log", "sqrt", "rsqrt", "reciprocal")]
     for got, expected in side_by_side([first_layer(positive=True)], functions, (9, 12), tmp_path):
         assert_close(got, expected)
 
@@ -303,6 +307,19 @@ def test_two_tensors(tmp_path, gate):
     layers = [*TWO_TENSORS, *([] if gate else CONCATENATIONS)]
     for layer, (got, expected) in zip(layers, side_by_side(sources, layers, (6, 7), tmp_path), strict=True):
         assert_close(got, expected, 1e-3 if isinstance(layer, ops.Divide) else 1e-4)
+
+
+def test_a_constant_beside_a_map(tmp_path):
+    compare(edit.trace(WithConstant(), (1, 3, 6, 7)), tmp_path)
+
+
+class WithConstant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.constant, self.concat = ops.Constant(torch.rand(1, 2, 6, 7)), ops.Concat(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.concat(self.constant(x), x)
 
 
 def test_every_class_of_the_vocabulary_has_a_lowering():

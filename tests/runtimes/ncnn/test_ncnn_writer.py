@@ -173,9 +173,26 @@ def test_slopes_of_every_value(tmp_path):
     compare(chain(ops.SpatialPReLU(slopes)), tmp_path)
 
 
-@pytest.mark.parametrize("function", sorted(ops.Unary.FUNCTIONS))
+@pytest.mark.parametrize("function", sorted({*ops.Unary.FUNCTIONS} - {"sign"}))
 def test_function(tmp_path, function):
     assert compare(chain(ops.Unary(function)), tmp_path, positive=True) == ["UnaryOp"]
+
+
+def test_a_function_that_ncnn_does_not_have(tmp_path):
+    with pytest.raises(Unsupported, match="ncnn has no operator for the function sign"):
+        writer.write(chain(ops.Unary("sign")), tmp_path)
+
+
+def test_a_constant_beside_a_map(tmp_path):
+    class WithConstant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.constant, self.concat = ops.Constant(torch.rand(1, 2, 6, 7)), ops.Concat(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.concat(self.constant(x), x)
+
+    assert compare(edit.trace(WithConstant(), (1, 3, 6, 7)), tmp_path) == ["MemoryData", "Concat"]
 
 
 @pytest.mark.parametrize(

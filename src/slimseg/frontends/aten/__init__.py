@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import fx, nn
 
 from slimseg.frontends.aten import arithmetic, layers, layout, normalisation, product, resize
 from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, Parameter
-from slimseg.frontends.aten.layout import part
+from slimseg.frontends.aten.layout import TAKEN_APART, part
 from slimseg.graph import ops
 
 HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
@@ -27,26 +27,20 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "einsum.default": product.einsum,
     "scaled_dot_product_attention.default": product.attention,
     "relu.default": layers.simple("relu", nn.ReLU),
-    "relu_.default": layers.simple("relu", nn.ReLU),
     "relu6.default": layers.simple("relu6", nn.ReLU6),
-    "relu6_.default": layers.simple("relu6", nn.ReLU6),
     "hardtanh.default": layers.hard_tanh,
-    "hardtanh_.default": layers.hard_tanh,
     "clamp.default": layers.clamp,
-    "clamp_.default": layers.clamp,
-    "clamp_min.default": lambda call: layers.simple("relu", nn.ReLU)(call) if call["min"] == 0 else None,
+    "clamp_min.default": layers.clamp,
+    "clamp_max.default": layers.clamp,
+    "clip.default": layers.clamp,
+    "elu.default": layers.elu,
     "leaky_relu.default": layers.leaky_relu,
-    "leaky_relu_.default": layers.leaky_relu,
     "rrelu.default": layers.random_relu,
     "prelu.default": layers.prelu,
     "hardswish.default": layers.simple("hardswish", nn.Hardswish),
-    "hardswish_.default": layers.simple("hardswish", nn.Hardswish),
     "hardsigmoid.default": layers.simple("hardsigmoid", nn.Hardsigmoid),
-    "hardsigmoid_.default": layers.simple("hardsigmoid", nn.Hardsigmoid),
     "silu.default": layers.simple("silu", nn.SiLU),
-    "silu_.default": layers.simple("silu", nn.SiLU),
     "sigmoid.default": layers.simple("sigmoid", nn.Sigmoid),
-    "sigmoid_.default": layers.simple("sigmoid", nn.Sigmoid),
     "tanh.default": layers.simple("tanh", nn.Tanh),
     "gelu.default": layers.gelu,
     "max_pool2d.default": layers.max_pool,
@@ -65,9 +59,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "pad.default": layout.pad,
     "constant_pad_nd.default": layout.pad,
     "add.Tensor": arithmetic.add,
-    "add_.Tensor": arithmetic.add,
     "sub.Tensor": arithmetic.subtract,
-    "sub_.Tensor": arithmetic.subtract,
     "rsub.Scalar": arithmetic.reverse_subtract,
     "rsub.Tensor": arithmetic.reverse_subtract,
     "add.Scalar": arithmetic.add,
@@ -75,9 +67,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "mul.Scalar": arithmetic.multiply,
     "div.Scalar": arithmetic.divide,
     "mul.Tensor": arithmetic.multiply,
-    "mul_.Tensor": arithmetic.multiply,
     "div.Tensor": arithmetic.divide,
-    "div_.Tensor": arithmetic.divide,
     "maximum.default": arithmetic.together("maximum", ops.Maximum),
     "minimum.default": arithmetic.together("minimum", ops.Minimum),
     "abs.default": arithmetic.function("abs"),
@@ -87,10 +77,16 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "sqrt.default": arithmetic.function("sqrt"),
     "rsqrt.default": arithmetic.function("rsqrt"),
     "square.default": arithmetic.function("square"),
+    "reciprocal.default": arithmetic.function("reciprocal"),
+    "sin.default": arithmetic.function("sin"),
+    "cos.default": arithmetic.function("cos"),
+    "floor.default": arithmetic.function("floor"),
+    "sign.default": arithmetic.function("sign"),
     "pow.Tensor_Scalar": arithmetic.power,
     "expand.default": layout.expand,
     "expand_as.default": layout.expand,
     "view.default": layout.reshape,
+    "_unsafe_view.default": layout.reshape,
     "reshape.default": layout.reshape,
     "flatten.using_ints": layout.reshape,
     "unflatten.int": layout.reshape,
@@ -101,6 +97,10 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "permute.default": layout.permute,
     "transpose.int": layout.transpose,
     "cat.default": layout.concat,
+    "pixel_shuffle.default": layout.pixel_shuffle,
+    "pixel_unshuffle.default": layout.pixel_unshuffle,
+    "channel_shuffle.default": layout.channel_shuffle,
+    "native_channel_shuffle.default": layout.channel_shuffle,
     "softmax.int": layers.softmax,
     "argmax.default": layout.arg_max,
     "slice.Tensor": layout.channel_slice,
@@ -108,7 +108,6 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "stack.default": layout.stack,
     "narrow.default": layout.narrow,
     "dropout.default": layout.dropout,
-    "dropout_.default": layout.dropout,
     "feature_dropout.default": layout.dropout,
     "to.dtype": layout.cast,
     "to.dtype_layout": layout.cast,
@@ -116,16 +115,29 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "contiguous.default": layout.alias("self"),
     "alias.default": layout.alias("self"),
     "detach.default": layout.alias("self"),
-    "detach_.default": layout.alias("self"),
     "clone.default": lambda call: Alias(call["self"], copies=True),
 }
 
 # Calls that read no tensor and always return the same values.
 FACTORIES = frozenset(
     (
-        *("ones.default", "zeros.default", "full.default", "eye.default", "eye.m"),
+        *("ones.default", "zeros.default", "full.default", "eye.default", "eye.m", "scalar_tensor.default"),
         *("arange.default", "arange.start", "arange.start_step", "linspace.default"),
     )
 )
+# Calls that read only the shape and type of a tensor.
+SHAPED = frozenset(
+    (
+        *("ones_like.default", "zeros_like.default", "full_like.default"),
+        *("new_ones.default", "new_zeros.default", "new_full.default"),
+    )
+)
 
-__all__ = ["FACTORIES", "HANDLERS", "Alias", "Call", "Chain", "Layer", "Parameter", "part"]
+
+def plain_name(node: fx.Node) -> str:
+    """An operator's name and overload without "aten.", those of `relu` for `relu_`, which writes to its argument."""
+    name, _, overload = str(node.target).removeprefix("aten.").partition(".")
+    return f"{name if name.startswith('_') else name.removesuffix('_')}.{overload}"
+
+
+__all__ = ["FACTORIES", "HANDLERS", "SHAPED", "TAKEN_APART", "Alias", "Call", "Chain", "Layer", "Parameter", "part"]

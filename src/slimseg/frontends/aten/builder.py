@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +12,19 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import ModelError
 from slimseg.frontends import aten
-from slimseg.frontends.aten.effort import bytes_of
+from slimseg.frontends.aten import decomposition
+from slimseg.frontends.aten.effort import bytes_of, values_of
 from slimseg.frontends.program import Program
 from slimseg.graph import ops
 from slimseg.graph.names import node_name, unused
 
 LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed while opening; larger ones are computed in every run
+
+_HALVES = (torch.float16, torch.bfloat16)  # types of a network that is opened in float32
+
+
+class WritesInPlace(ModelError):
+    """A call overwrites a tensor of which others are views."""
 
 
 class Builder:
@@ -29,6 +37,11 @@ class Builder:
         self.values: dict[fx.Node, fx.Node] = {}
         self.parameters = dict(program.parameters)
         self.computed: dict[fx.Node, Tensor] = {}
+        self.lists: dict[fx.Node, Sequence[Tensor]] = {}  # of calls that return several constants
+        self.results: dict[fx.Node, Sequence[fx.Node]] = {}  # of decomposed calls that return several values
+        self.decomposed: dict[fx.Node, decomposition.Calls | None] = {}
+        self.attributes: dict[fx.Node, fx.Node] = {}  # parameters that opaque nodes read
+        self.constants: dict[fx.Node, fx.Node] = {}  # parameters that layers read as they read activations
         self.modules: dict[tuple[Any, ...], str] = {}
         self.memory: dict[fx.Node, fx.Node] = {}
         self.viewed: set[fx.Node] = set()
@@ -43,8 +56,13 @@ class Builder:
         self.values[image] = self.graph.placeholder("image")
         self.memory[image] = image
         for node in self.program.graph.nodes:
-            if node.op == "call_function" and not self._is_constant(node):
+            if node.op == "call_function" and not (self._is_constant(node) or self._is_unused_part(node)):
                 self._call(node)
+
+    def _is_unused_part(self, node: fx.Node) -> bool:
+        """Whether it is one of several results of a call, and nothing reads it."""
+        returned = any(node is each for _, each in self.program.outputs)
+        return node.target is operator.getitem and not node.users and not returned
 
     def module(self, result: fx.Node) -> fx.GraphModule:
         """The module that returns the value of one of the nodes that `build` made."""
@@ -68,22 +86,48 @@ class Builder:
 
     def _is_constant(self, node: fx.Node) -> bool:
         """Whether a value depends on parameters only (a reshaped constant, weight normalisation); computes it if so."""
+        if node in self.parameters or node in self.lists:
+            return True
         sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
-        fixed = all(source in self.parameters for source in sources) if sources else name in aten.FACTORIES
-        result = node.meta.get("val")
-        if not fixed or not isinstance(result, Tensor) or result.numel() > LARGEST_CONSTANT:
+        shaped = name in aten.SHAPED
+        fixed = all(source in self.parameters or source in self.lists for source in sources)
+        if not (shaped or (fixed and sources) or name in aten.FACTORIES) or not self._is_small(node):
             return False
-        if self.program.allowance is not None:
-            self.program.allowance.spend(node.name, bytes_of(result), node.meta.get("operations", 0))
-        arguments = fx.map_arg((node.args, node.kwargs), lambda source: self._memory_of(source))
-        with torch.no_grad():
-            value = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+        if node.target is operator.getitem:
+            source, index = node.args
+            value = self.lists[source][index]  # type: ignore[index]
+        else:
+            arguments = fx.map_arg((node.args, node.kwargs), _undefined if shaped else self._memory_of)
+            arguments = fx.node.map_aggregate(arguments, lambda each: torch.float32 if each in _HALVES else each)
+            with torch.no_grad():
+                value = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+        if not isinstance(value, Tensor):
+            self.lists[node] = value
+            return True
         self.computed[node] = value
-        trainable = any(isinstance(self.parameters[source].tensor, nn.Parameter) for source in sources)
-        self._keep(node, self.parameters[sources[0]].name if sources else node.name, trainable)
+        trainable = any(isinstance(self.parameters[each].tensor, nn.Parameter) for each in self._owners(sources))
+        named = next(self._owners(sources), None)
+        self._keep(node, self.parameters[named].name if named else node.name, trainable)
         if _is_in_place(node):
             self._keep_others(node)
         return True
+
+    def _is_small(self, node: fx.Node) -> bool:
+        """Whether a constant may be computed; subtracts its cost from what the file may ask for."""
+        result = node.meta.get("val")
+        if result is None or values_of(result) > LARGEST_CONSTANT:
+            return False
+        if self.program.allowance is not None and node.target is not operator.getitem:
+            self.program.allowance.spend(node.name, bytes_of(result), node.meta.get("operations", 0))
+        return True
+
+    def _owners(self, sources: Sequence[fx.Node]) -> Iterator[fx.Node]:
+        """The parameters that a constant is computed from."""
+        for source in sources:
+            if source in self.lists:
+                yield from self._owners(source.all_input_nodes)
+            elif source in self.parameters:
+                yield source
 
     def _memory_of(self, node: fx.Node) -> Tensor:
         """A constant's own memory, which its views share and in-place calls change."""
@@ -91,6 +135,7 @@ class Builder:
 
     def _keep(self, node: fx.Node, name: str, trainable: bool) -> None:
         tensor = self.computed[node].clone(memory_format=torch.contiguous_format)
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
         self.parameters[node] = aten.Parameter(name, nn.Parameter(tensor) if trainable else tensor)
 
     def _keep_others(self, node: fx.Node) -> None:
@@ -111,8 +156,9 @@ class Builder:
 
     def _call(self, node: fx.Node) -> None:
         layer = self._canonical(node)
+        plain = self._decomposed(node) if layer is None else None
         if isinstance(layer, aten.Alias):
-            self.values[node] = self._value(layer.source)
+            self.values[node] = self._operand(layer.source)
         elif isinstance(layer, aten.Layer):
             self.values[node] = self._layer(node, layer)
         elif isinstance(layer, aten.Chain):
@@ -120,6 +166,8 @@ class Builder:
             for each in layer.layers:
                 made.append(self._layer(node, each, made))
             self.values[node] = made[-1]
+        elif plain is not None:
+            self._follow(node, plain)
         else:
             self.values[node] = self._opaque(node)
         self.memory[node] = self._memory(node, layer)
@@ -128,9 +176,42 @@ class Builder:
 
     def _canonical(self, node: fx.Node) -> aten.Layer | aten.Chain | aten.Alias | None:
         if node.target is operator.getitem:
+            source, index = node.args
+            if source in self.results:
+                return aten.Alias(self.results[source][index])  # type: ignore[index]
             return aten.part(node)
-        handler = aten.HANDLERS.get(str(node.target).removeprefix("aten."))
+        handler = aten.HANDLERS.get(aten.plain_name(node))
         return handler(aten.Call(node, self.parameters)) if handler else None
+
+    def _decomposed(self, node: fx.Node) -> decomposition.Calls | None:
+        """The calls that a call without a handler consists of, if all of them have handlers; computes their constants.
+
+        A call that returns several values is decomposed only if no handler makes its results one by one.
+        """
+        if node not in self.decomposed:
+            wanted = node.target is not operator.getitem and aten.plain_name(node) not in aten.TAKEN_APART
+            found = decomposition.decompose(node, self.parameters) if wanted else None
+            for constant, value in found.constants.items() if found else ():
+                self.parameters[constant] = aten.Parameter(f"{node.name}_{constant.name}", value)
+            known = found is not None and _has_used(node, found) and all(self._is_known(call) for call in found.calls)
+            self.decomposed[node] = found if known else None
+        return self.decomposed[node]
+
+    def _is_known(self, call: fx.Node) -> bool:
+        if call.target is operator.getitem and self.decomposed.get(call.args[0]) is not None:  # type: ignore[arg-type]
+            return True
+        if self._is_constant(call) or self._canonical(call) is not None or self._decomposed(call) is not None:
+            return True
+        return aten.plain_name(call) in aten.TAKEN_APART
+
+    def _follow(self, node: fx.Node, plain: decomposition.Calls) -> None:
+        for call in plain.calls:
+            if call not in self.parameters and call not in self.lists:
+                self._call(call)
+        if isinstance(plain.result, fx.Node):
+            self.values[node] = self._operand(plain.result)
+        else:
+            self.results[node] = plain.result
 
     def _memory(self, node: fx.Node, layer: object) -> fx.Node:
         """The node that made the memory in which `node`'s value lies."""
@@ -149,7 +230,7 @@ class Builder:
         """After an in-place call, every reader of its argument, or of an alias of it, gets the result."""
         owner = self.memory[node]
         if owner in self.viewed or self._sharing(owner):
-            raise ModelError(
+            raise WritesInPlace(
                 f"the model changes a tensor in place ({node.name}) while part of it is used elsewhere: "
                 "write x = x + y instead of x += y"
             )
@@ -159,7 +240,7 @@ class Builder:
                 self.values[other] = self.values[node]
 
     def _layer(self, node: fx.Node, layer: aten.Layer, earlier: Sequence[fx.Node] = ()) -> fx.Node:
-        inputs = tuple(earlier[each] if isinstance(each, int) else self._value(each) for each in layer.inputs)
+        inputs = tuple(earlier[each] if isinstance(each, int) else self._operand(each) for each in layer.inputs)
         target = self.modules.get(layer.key) if layer.key else None
         name = self._name(node, layer, inputs)
         if target is None:
@@ -169,19 +250,33 @@ class Builder:
                 self.modules[layer.key] = target
         return self.graph.create_node("call_module", target, inputs, name=name)
 
-    def _value(self, node: fx.Node) -> fx.Node:
-        if node not in self.values:  # a parameter that is an operand, not a layer's weight
+    def _operand(self, node: fx.Node) -> fx.Node:
+        """The value that a layer reads; a parameter, unless an in-place call changed it, becomes a constant layer."""
+        if node in self.values:
+            return self.values[node]
+        if node not in self.constants:
+            parameter = self.parameters[node]
+            build = partial(ops.Constant, parameter.tensor)
+            constant = aten.Layer(build, (self.program.image,), "constant", parameter.name.removeprefix("model."))
+            self.constants[node] = self._layer(node, constant)
+        return self.constants[node]
+
+    def _attribute(self, node: fx.Node) -> fx.Node:
+        """The value that an opaque node reads, which may be a parameter."""
+        if node in self.values:
+            return self.values[node]
+        if node not in self.attributes:
             parameter = self.parameters[node]
             flat = f"constant_{node_name(parameter.name)}_{node.name}"
             if isinstance(parameter.tensor, nn.Parameter):
                 self.root.register_parameter(flat, parameter.tensor)
             else:
                 self.root.register_buffer(flat, parameter.tensor)
-            self.values[node] = self.graph.get_attr(flat)
-        return self.values[node]
+            self.attributes[node] = self.graph.get_attr(flat)
+        return self.attributes[node]
 
     def _opaque(self, node: fx.Node) -> fx.Node:
-        copied = self.graph.node_copy(node, self._value)
+        copied = self.graph.node_copy(node, self._attribute)
         if copied.target is torch.ops.aten.view.default:
             # A view relies on strides, which can differ here (`contiguous` is left out, for one).
             copied.target = torch.ops.aten.reshape.default
@@ -200,6 +295,19 @@ class Builder:
             wanted = layer.suffix
         taken = {other.name for other in self.graph.nodes} | {child for child, _ in self.root.named_children()}
         return unused(node_name(wanted), taken)
+
+
+def _has_used(node: fx.Node, found: decomposition.Calls) -> bool:
+    """Whether a decomposition computes all results that are read."""
+    if isinstance(found.result, fx.Node):
+        return True
+    return all(part.args[1] < len(found.result) for part in node.users if part.users)  # type: ignore[operator]
+
+
+def _undefined(node: fx.Node) -> Tensor:
+    """A tensor like a node's value, for calls that read nothing of it but shape and type."""
+    value = node.meta["val"]
+    return torch.empty(value.shape, dtype=value.dtype)
 
 
 def _out_of_place(target: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor, fx, nn
@@ -114,13 +115,19 @@ def hard_tanh(call: Call) -> Layer:
 
 
 def clamp(call: Call) -> Layer | None:
-    low, high = call["min"], call["max"]
-    if low is None or isinstance(low, fx.Node) or isinstance(high, fx.Node):
+    """Both bounds, or one of them."""
+    low, high = call.arguments.get("min"), call.arguments.get("max")
+    if isinstance(low, fx.Node) or isinstance(high, fx.Node) or low == high:
         return None
-    if high is None:
-        return Layer(nn.ReLU, (call["self"],), "relu") if float(low) == 0 else None
-    call.arguments.update(min_val=low, max_val=high)
+    if low == 0 and high is None:
+        return Layer(nn.ReLU, (call["self"],), "relu")
+    call.arguments.update(min_val=-math.inf if low is None else low, max_val=math.inf if high is None else high)
     return hard_tanh(call)
+
+
+def elu(call: Call) -> Layer | None:
+    plain = call["alpha"] == call["scale"] == call["input_scale"] == 1
+    return Layer(nn.ELU, (call["self"],), "elu") if plain else None
 
 
 def leaky_relu(call: Call) -> Layer:

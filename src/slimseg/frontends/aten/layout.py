@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import fx, nn
 
 from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, pair
+from slimseg.frontends.aten.layers import max_pool
 from slimseg.graph import ops
 
 
@@ -38,6 +41,45 @@ def reshape(call: Call) -> Layer | Alias:
     return Layer(lambda: ops.Reshape(shape, channels_last=False), (call["self"],), "reshape")
 
 
+def pixel_shuffle(call: Call) -> Layer | Chain | None:
+    """torch keeps the b·b values of one channel together; DepthToSpace the channels of one place."""
+    b, shape = int(call["upscale_factor"]), call.shape("self")
+    if len(shape) != 4:
+        return None
+    blocks = Layer(lambda: ops.DepthToSpace(b), (call["self"],), "depth_to_space")
+    if shape[1] == b * b:
+        return blocks
+    moved = _turned(call["self"], (shape[1] // b**2, b * b), shape)
+    return Chain((*moved, replace(blocks, inputs=(len(moved) - 1,))))
+
+
+def pixel_unshuffle(call: Call) -> Layer | Chain | None:
+    """The inverse of pixel_shuffle."""
+    b, shape = int(call["downscale_factor"]), call.shape("self")
+    if len(shape) != 4:
+        return None
+    blocks = Layer(lambda: ops.SpaceToDepth(b), (call["self"],), "space_to_depth")
+    if shape[1] == 1:
+        return blocks
+    return Chain((blocks, *_turned(0, (b * b, shape[1]), call.output_shape)))
+
+
+def channel_shuffle(call: Call) -> Chain:
+    groups, shape = int(call["groups"]), call.output_shape
+    return Chain(_turned(call["self"], (groups, shape[1] // groups), shape))
+
+
+def _turned(source: fx.Node | int, parts: tuple[int, int], shape: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Channels, taken as a matrix of `parts`, in the order of its columns."""
+    apart, dims = (shape[0], *parts, *shape[2:]), (0, 2, 1, *range(3, len(shape) + 1))
+    first = source + 1 if isinstance(source, int) else 0
+    return (
+        Layer(lambda: ops.Reshape(apart, channels_last=False), (source,), "apart"),
+        Layer(lambda: ops.Transpose(dims), (first,), "permute"),
+        Layer(lambda: ops.Reshape(shape, channels_last=False), (first + 1,), "reshape"),
+    )
+
+
 def permute(call: Call) -> Layer:
     rank = len(call.output_shape)
     dims = tuple(int(dim) % rank for dim in call["dims"])
@@ -52,12 +94,14 @@ def transpose(call: Call) -> Layer:
     return Layer(lambda: ops.Transpose(tuple(dims)), (call["self"],), "transpose")
 
 
-def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | None]:
+def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | Chain | None]:
     """A handler for a reduction over some dimensions; the mean over a map with `keepdim` is global average pooling."""
 
-    def handler(call: Call) -> Layer | None:
+    def handler(call: Call) -> Layer | Chain | None:
         rank = len(call.shape("self"))
         dims, keepdim = tuple(sorted(int(dim) % rank for dim in call["dim"] or ())), bool(call["keepdim"])
+        if dims == (0,) and not keepdim:
+            return _over_stack(kind, call["self"])
         if not dims or 0 in dims or call.arguments.get("dtype") is not None:
             return None
         if kind == "mean" and keepdim and rank == 4 and dims == (2, 3):
@@ -67,15 +111,29 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | None]:
     return handler
 
 
+_SPLITS = frozenset(("split.Tensor", "split.sizes", "split_with_sizes.default", "chunk.default"))
+# Calls that return several values, whose layers are made where one of these values is read.
+TAKEN_APART = _SPLITS | frozenset(
+    (
+        *("unbind.int", "max.dim", "min.dim", "topk.default", "max_pool2d_with_indices.default"),
+        *("unsafe_split.Tensor", "unsafe_chunk.default"),
+    )
+)
+
+
 def part(item: fx.Node) -> Layer | Chain | None:
     """One of several results: of split or chunk as a slice of their input; of max as a reduction or an argmax."""
     whole, index = item.args
     if not isinstance(whole, fx.Node) or not isinstance(index, int):
         return None
-    name = str(whole.target).removeprefix("aten.")
-    if name in ("split.Tensor", "split_with_sizes.default", "chunk.default"):
+    name = str(whole.target).removeprefix("aten.").removeprefix("unsafe_")
+    if name in _SPLITS:
         return _slice_of(whole, index)
+    if name not in TAKEN_APART:
+        return None
     call = Call(whole, {})
+    if name == "max_pool2d_with_indices.default" and index == 0:
+        return max_pool(call)
     if name == "unbind.int":
         return _one_of(call["self"], int(call["dim"]), index)
     if name in ("max.dim", "min.dim") and index == 0:
@@ -87,6 +145,21 @@ def part(item: fx.Node) -> Layer | Chain | None:
     if name == "topk.default" and index == 1 and call["k"] == 1 and call["largest"]:
         return _largest(call["self"], int(call["dim"]), keepdim=True)
     return None
+
+
+def _over_stack(kind: ops.Reduction, source: fx.Node) -> Chain | None:
+    """The sum, mean, maximum or minimum of values that were stacked before their batch."""
+    call = Call(source, {})
+    if str(source.target) != "aten.stack.default" or int(call["dim"]) % source.meta["val"].ndim != 0:
+        return None
+    together = {"max": ops.Maximum, "min": ops.Minimum}.get(kind, ops.Add)
+    tensors = tuple(call["tensors"])
+    layers = []
+    for number, tensor in enumerate(tensors[1:]):
+        layers.append(Layer(together, (number - 1 if number else tensors[0], tensor), kind))
+    if kind == "mean":
+        layers.append(Layer(lambda: ops.Affine(torch.tensor(1 / len(tensors))), (len(layers) - 1,), "mean"))
+    return Chain(tuple(layers)) if layers else None
 
 
 def _slice_of(whole: fx.Node, index: int) -> Layer:
@@ -180,10 +253,17 @@ def stack(call: Call) -> Chain | None:
 
 
 def concat(call: Call) -> Layer | None:
-    tensors = tuple(call["tensors"])
-    if any(tensor in call.parameters for tensor in tensors) or len(call.output_shape) < 2:
+    """Constants, as a class token, become values; channels of zeros are padding."""
+    tensors, rank = tuple(call["tensors"]), len(call.output_shape)
+    if rank < 2 or any(tensor.meta["val"].ndim != rank for tensor in tensors):
         return None
-    dim = int(call["dim"]) % len(call.output_shape)
+    dim = int(call["dim"]) % rank
+    if (dim, rank, len(tensors)) == (1, 4, 2):
+        for value, other, first in ((*tensors, False), (*tensors[::-1], True)):
+            if other in call.parameters and not bool(call.parameters[other].tensor.any()):
+                added = int(other.meta["val"].shape[1])
+                channels = (added, 0) if first else (0, added)
+                return Layer(partial(ops.Pad, (0, 0, 0, 0), 0.0, channels), (value,), "pad")
     return Layer(lambda: ops.Concat(dim), tensors, "concat")
 
 
@@ -237,7 +317,7 @@ def dropout(call: Call) -> Alias | None:
 
 def cast(call: Call) -> Layer | Alias | None:
     before, after = call["self"].meta["val"].dtype, call.node.meta["val"].dtype
-    if before == after:
-        return Alias(call["self"])
+    if before == torch.bool or before == after or (before.is_floating_point and after.is_floating_point):
+        return Alias(call["self"], copies=before != after)  # all numbers are float32, truth values, too
     names: dict[object, ops.NumberType] = {torch.float32: "float32", torch.int32: "int32", torch.int64: "int64"}
     return Layer(lambda: ops.Cast(names[after]), (call["self"],), "cast") if after in names else None

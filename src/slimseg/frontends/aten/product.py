@@ -14,10 +14,8 @@ from slimseg.graph import ops
 def matrix_product(call: Call) -> Layer | None:
     """matmul and bmm; a constant matrix on the right is a linear layer without bias."""
     second = "mat2" if "mat2" in call.arguments else "other"
-    if not call.is_value("self"):
-        return None
-    if not call.is_value(second):
-        return _linear(call, second)
+    if not call.is_value(second) and (layer := _linear(call, second)) is not None:
+        return layer
     first, other = call.shape("self"), call.shape(second)
     if len(first) < 3 or first[:-2] != other[:-2]:
         return None  # a vector, or matrices that are broadcast
@@ -45,7 +43,7 @@ def einsum(call: Call) -> Chain | None:
     equation, operands = str(call["equation"]).replace(" ", ""), tuple(call["tensors"])
     labels, arrow, result = equation.partition("->")
     parts = labels.split(",")
-    if not arrow or len(parts) != 2 or any(each in call.parameters for each in operands) or "." in equation:
+    if not arrow or len(parts) != 2 or "." in equation:
         return None
     left, right = parts
     if any(len(set(part)) != len(part) for part in (left, right, result)):

@@ -77,6 +77,11 @@ class Unary(nn.Module):
         "sqrt": torch.sqrt,
         "rsqrt": torch.rsqrt,
         "square": torch.square,
+        "reciprocal": torch.reciprocal,
+        "sin": torch.sin,
+        "cos": torch.cos,
+        "floor": torch.floor,
+        "sign": torch.sign,
     }
     POWERS: ClassVar[dict[float, str]] = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt"}  # by exponent
 

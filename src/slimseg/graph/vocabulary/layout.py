@@ -1,4 +1,4 @@
-"""Operators that move values without changing them: concatenation, padding, slices, reshapes, transposes, casts."""
+"""Operators that move values without changing them: concatenation, padding, slices, reshapes, casts; and constants."""
 
 from __future__ import annotations
 
@@ -31,6 +31,23 @@ class Concat(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
+
+
+class Constant(nn.Module):
+    """A value that is the same for every image, as a class token; of the image it reads only the number of images."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        if isinstance(value, nn.Parameter):
+            self.value = value
+        else:
+            self.register_buffer("value", value)
+
+    def forward(self, image: Tensor) -> Tensor:
+        images = image.shape[0]
+        return self.value if images == 1 else self.value.repeat(images, *(1,) * (self.value.ndim - 1))
 
 
 class Pad(nn.Module):
@@ -174,6 +191,10 @@ def _concat_shape(layer: Concat, shapes: Sequence[Shape]) -> Shape:
     return (*shapes[0][: layer.dim], total, *shapes[0][layer.dim + 1 :])
 
 
+def _constant_shape(layer: Constant, shapes: Sequence[Shape]) -> Shape:
+    return tuple(layer.value.shape)
+
+
 def _pad_shape(layer: Pad, shapes: Sequence[Shape]) -> Shape:
     left, right, top, bottom = layer.padding
     batch, channels, height, width = shapes[0]
@@ -289,6 +310,7 @@ def _space_to_depth_scales(trace: ChannelTrace, node: fx.Node, layer: SpaceToDep
 
 OPERATORS = (
     Operator(Concat, _concat_shape, channels=_concat_channels, scales=_concat_channels),
+    Operator(Constant, _constant_shape),
     Operator(Pad, _pad_shape, channels=_pad_channels, scales=_pad_scales),
     Operator(Slice, _slice_shape, channels=_slice_channels, scales=_slice_scales),
     Operator(Reshape, _reshape_shape, channels=_reshape_channels, scales=_reshape_scales, cut_outputs=_cut_reshape),

@@ -19,6 +19,11 @@ _UNARY: dict[str, tuple[str, dict[str, float]]] = {  # MIL's operation, and its 
     "sqrt": ("sqrt", {}),
     "rsqrt": ("rsqrt", {}),
     "square": ("square", {}),
+    "sin": ("sin", {}),
+    "cos": ("cos", {}),
+    "floor": ("floor", {}),
+    "sign": ("sign", {}),
+    "reciprocal": ("inverse", {"epsilon": 0.0}),
 }
 
 

@@ -8,6 +8,7 @@ from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NCHW, TO_NHWC
 from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var, cut
+from slimseg.runtimes.lowering import weights
 
 _NUMBERS = {"float32": "fp32", "int32": "int32", "int64": "int32"}  # MIL has no wider integers
 _REDUCTIONS = {"mean": "reduce_mean", "sum": "reduce_sum", "max": "reduce_max", "min": "reduce_min"}
@@ -15,6 +16,10 @@ _REDUCTIONS = {"mean": "reduce_mean", "sum": "reduce_sum", "max": "reduce_max", 
 
 def concat(step: Step, layer: ops.Concat) -> Var:
     return step.mb.concat(values=list(step.inputs), axis=layer.dim, name=step.name)
+
+
+def constant(step: Step, layer: ops.Constant) -> Var:
+    return step.mb.const(val=weights(layer.value), name=step.name)
 
 
 def pad(step: Step, layer: ops.Pad) -> Var:
@@ -93,6 +98,7 @@ def cast(step: Step, layer: ops.Cast) -> Var:
 
 LOWERINGS: Lowerings = {
     ops.Concat: concat,
+    ops.Constant: constant,
     ops.Pad: pad,
     ops.ArgMax: arg_max,
     ops.Slice: slice_,

@@ -33,6 +33,7 @@ class Value:
 
     shape: Shape
     order: Order
+    is_constant: bool = False  # stored in every order that is needed, without transposes
 
     @property
     def stored(self) -> Shape:
@@ -98,7 +99,8 @@ def _same(layer: nn.Module, inputs: Sequence[Value], shape: Shape) -> Plan:
     usual = standard(len(shape))
 
     def cost(order: Order) -> tuple[int, bool]:
-        return sum(math.prod(each.shape) for each in inputs if each.order != order), order != usual
+        turned = (each for each in inputs if each.order != order and not each.is_constant)
+        return sum(math.prod(each.shape) for each in turned), order != usual
 
     order = min(dict.fromkeys(each.order for each in inputs), key=cost)
     return Plan((order,) * len(inputs), order)

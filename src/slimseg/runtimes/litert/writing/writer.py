@@ -27,7 +27,7 @@ from slimseg.graph.orders import TO_NCHW, nhwc, nhwc_shape
 from slimseg.runtimes.litert.writing import dimensions, lowering
 from slimseg.runtimes.litert.writing.dimensions import Order, Value
 from slimseg.runtimes.litert.writing.lowering.step import reshape_operator, transpose_operator
-from slimseg.runtimes.lowering import without_lowering
+from slimseg.runtimes.lowering import weights, without_lowering
 from slimseg.tflite import file
 from slimseg.tflite.schema import ModelBuilder, Storage
 
@@ -102,7 +102,7 @@ class _Writer:
         assert layer is not None
         last, fused = self._taken_in(node, layer)
         sources, padding, pads = self._sources(node)
-        stored = [Value(self.graph.shape(source), self.orders[source]) for source in sources]
+        stored = [Value(self.graph.shape(each), self.orders[each], self._is_constant(each)) for each in sources]
         plan = dimensions.plan(layer, stored, self.graph.shape(node))
         result = plan.result
         if isinstance(layer, ops.Slice) and (reshape := self.graph.layer_as(last, ops.Reshape)) is not None:
@@ -124,12 +124,12 @@ class _Writer:
         self.tensors[node] = self.tensors[last] = target
         self.orders[node] = self.orders[last] = result
         covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
-        if target in step.inputs:
+        if target in step.inputs or isinstance(layer, ops.Constant):
             self.views.add(node)
         else:
             self._name(target, last, node.name, covers)
-        for result in self.builder.results(first):
-            self.names.setdefault(result, OperatorName(result, (node.name,)))
+        for made in self.builder.results(first):
+            self.names.setdefault(made, OperatorName(made, (node.name,)))
 
     def _name(self, target: int, node: fx.Node, name: str, covers: tuple[str, ...]) -> None:
         """Call a tensor after the node whose value it holds; in another order than usual, that is part of its name."""
@@ -144,6 +144,9 @@ class _Writer:
         """The tensor of a value in the order in which `reader` needs it, which is transposed once for all readers."""
         if order == self.orders[source]:
             return self.tensors[source]
+        if (source, order) not in self.turned and isinstance(layer := self.graph.layer(source), ops.Constant):
+            name = f"{source.name}_as_{''.join(map(str, order))}"
+            self.turned[source, order] = self.builder.constant(name, weights(layer.value, order))
         if (source, order) not in self.turned:
             kind = self.graph.layer(source)
             moved = source if isinstance(kind, ops.Transpose) else reader
@@ -151,6 +154,9 @@ class _Writer:
             self.turned[source, order] = self._turn(source, name, order)
             self.names[name] = OperatorName(name, (moved.name,))
         return self.turned[source, order]
+
+    def _is_constant(self, node: fx.Node) -> bool:
+        return isinstance(self.graph.layer(node), ops.Constant)
 
     def _turn(self, source: fx.Node, name: str, order: Order) -> int:
         """A TRANSPOSE to `order`, or a RESHAPE if only dimensions of length 1 change places."""

@@ -17,7 +17,19 @@ BINARY: dict[type[nn.Module], int] = {
     ops.Maximum: 4,
     ops.Minimum: 5,
 }
-_UNARY = {"abs": 0, "neg": 1, "square": 4, "sqrt": 5, "rsqrt": 6, "exp": 7, "log": 8}
+_UNARY = {
+    "abs": 0,
+    "neg": 1,
+    "floor": 2,
+    "square": 4,
+    "sqrt": 5,
+    "rsqrt": 6,
+    "exp": 7,
+    "log": 8,
+    "sin": 9,
+    "cos": 10,
+    "reciprocal": 15,
+}
 
 
 def binary(net: Net, step: Step, layer: nn.Module) -> int:

@@ -6,9 +6,10 @@ from itertools import permutations
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
+from slimseg.runtimes.lowering import weights
 from slimseg.runtimes.ncnn.lowering.pooling import AVERAGE, MAX, global_pool
 from slimseg.runtimes.ncnn.lowering.resize import every
-from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_map, as_shape, axis, crop, volume
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_map, as_shape, axis, constant, crop, volume
 from slimseg.runtimes.ncnn.net import Net, Param
 
 # Permute's orders by index: the source's dimensions as the result has them, innermost first (w is torch's last).
@@ -31,6 +32,10 @@ PERMUTATIONS: dict[tuple[int, ...], int] = {
 def concat(net: Net, step: Step, layer: ops.Concat) -> int:
     sources = tuple(as_map(net, step, number) for number in range(len(step.inputs)))
     return net.add("Concat", step.name, sources, step.shape, {0: axis(step, layer.dim)})
+
+
+def constant_(net: Net, step: Step, layer: ops.Constant) -> int:
+    return constant(net, step.name, weights(layer.value.reshape(step.shape)))
 
 
 def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
@@ -131,6 +136,7 @@ def reduce(net: Net, step: Step, layer: ops.Reduce) -> int:
 
 LOWERINGS: Lowerings = {
     ops.Concat: concat,
+    ops.Constant: constant_,
     ops.Pad: pad,
     ops.Slice: slice_,
     ops.Reshape: reshape,

@@ -30,6 +30,10 @@ _UNARY = {
     "sqrt": Op.SQRT,
     "rsqrt": Op.RSQRT,
     "square": Op.SQUARE,
+    "sin": Op.SIN,
+    "cos": Op.COS,
+    "floor": Op.FLOOR,
+    "sign": Op.SIGN,
 }
 
 
@@ -46,6 +50,13 @@ def binary(builder: ModelBuilder, step: Step, layer: Any) -> int:
 
 
 def function(builder: ModelBuilder, step: Step, layer: ops.Unary) -> int:
+    if layer.function == "reciprocal":
+        one, target = (
+            builder.constant(f"{step.name}_one", np.asarray(1.0, np.float32)),
+            builder.tensor(step.name, step.shape),
+        )
+        builder.operator(Op.DIV, (one, *step.inputs), target, tflite.DivOptionsT(), Options.DivOptions)
+        return target
     return unary(builder, step, spelling(_UNARY, layer.function, step.name, "TFLite"))
 
 

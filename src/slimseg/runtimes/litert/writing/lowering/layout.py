@@ -6,6 +6,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from slimseg.graph import ops
+from slimseg.runtimes.litert.writing.dimensions import standard
 from slimseg.runtimes.litert.writing.lowering.step import (
     Lowerings,
     Op,
@@ -17,6 +18,7 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     stored_dim,
     unary,
 )
+from slimseg.runtimes.lowering import weights
 from slimseg.tflite.schema import ModelBuilder
 
 _NUMBERS = {"float32": np.float32, "int32": np.int32, "int64": np.int64}
@@ -26,6 +28,11 @@ def concat(builder: ModelBuilder, step: Step, layer: ops.Concat) -> int:
     options = tflite.ConcatenationOptionsT()
     options.axis = stored_dim(step, layer.dim)
     return unary(builder, step, Op.CONCATENATION, options, Options.ConcatenationOptions)
+
+
+def constant(builder: ModelBuilder, step: Step, layer: ops.Constant) -> int:
+    """A tensor whose values are in the file."""
+    return builder.constant(step.name, weights(layer.value, standard(layer.value.ndim)))
 
 
 def slice_(builder: ModelBuilder, step: Step, layer: ops.Slice) -> int:
@@ -135,6 +142,7 @@ def arg_max(builder: ModelBuilder, step: Step, layer: ops.ArgMax) -> int:
 
 LOWERINGS: Lowerings = {
     ops.Concat: concat,
+    ops.Constant: constant,
     ops.Pad: pad,
     ops.Resize: resize,
     ops.ArgMax: arg_max,

@@ -1,0 +1,32 @@
+"""Decompositions of ATen operators, by their names: functions in plain torch with the operators' arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from slimseg.frontends.aten.call import Call
+from slimseg.frontends.aten.decompositions import comparisons, functions, matrices, positions, statistics, windows
+
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
+    name: function
+    for room in (comparisons, functions, matrices, positions, statistics, windows)
+    for name, function in room.TABLE.items()
+}
+# For decompositions with other arguments than the operator's: the arguments, from the call; None if there is none.
+PREPARED: Mapping[str, Callable[[Call], Mapping[str, Any] | None]] = {
+    **matrices.PREPARED,
+    **positions.PREPARED,
+    **windows.PREPARED,
+}
+# Operators that keep their meaning as one node and lose it in torch's decompositions, some of which join the batch with
+# other dimensions, so that they would hold for one image only.
+KEPT = frozenset(
+    (
+        *("conv2d.default", "conv2d.padding", "conv_transpose2d.input", "linear.default"),
+        *("layer_norm.default", "group_norm.default", "scaled_dot_product_attention.default"),
+        *("einsum.default", "tensordot.default", "bilinear.default", "inner.default", "mean.default", "sum.default"),
+    )
+)
+
+__all__ = ["DECOMPOSITIONS", "KEPT", "PREPARED"]

@@ -1,0 +1,214 @@
+"""Operators that take values by their positions: rolls, flips, pads, gathers, repetitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from slimseg.frontends.aten.call import Call
+
+_MOST_SLICES = 32  # for more, a product with a matrix of zeros and ones
+_MOST_POSITIONS = 4096
+_LONGEST = 1024  # positions of such a matrix
+
+
+def taken(x: Tensor, dim: int, positions: Sequence[int]) -> Tensor:
+    """The values at `positions` along a dimension, as slices one after another.
+
+    Raises:
+        NotImplementedError: there are too many.
+    """
+    length, dim = x.shape[dim], dim % x.ndim
+    positions = [position % length for position in positions]
+    if positions == list(range(length)):
+        return x
+    parts = list(_runs(positions))
+    if len(parts) <= _MOST_SLICES:
+        slices = [x[(slice(None),) * dim + (part,)] for part in parts]
+        return torch.cat(slices, dim) if len(slices) > 1 else slices[0]
+    if max(length, len(positions)) > _LONGEST:
+        raise NotImplementedError("too many slices")
+    numbers, wanted = torch.arange(length), torch.cat([torch.full((1,), each) for each in positions])
+    return multiplied(x, dim, (wanted.reshape(-1, 1) == numbers).float())
+
+
+def multiplied(x: Tensor, dim: int, matrix: Tensor) -> Tensor:
+    """`matrix` (results, length) times every column of values along a dimension."""
+    if dim % x.ndim == x.ndim - 1:
+        return F.linear(x, matrix)
+    return F.linear(x.transpose(dim, -1), matrix).transpose(dim, -1)
+
+
+def _runs(positions: Sequence[int]) -> Iterator[slice]:
+    """The slices with positive steps that the positions consist of."""
+    start = 0
+    while start < len(positions):
+        stop, step = start + 1, 1
+        if stop < len(positions) and positions[stop] > positions[start]:
+            step = positions[stop] - positions[start]
+            while stop < len(positions) and positions[stop] - positions[stop - 1] == step:
+                stop += 1
+            if stop == start + 2 and step > 1:
+                stop, step = start + 1, 1  # two single positions
+        yield slice(positions[start], positions[stop - 1] + 1, step)
+        start = stop
+
+
+def roll(self: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
+    if not dims:
+        return roll(self.reshape(1, -1), shifts, (1,)).reshape(self.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        length = self.shape[dim]
+        first = -shift % length
+        self = taken(self, dim, [*range(first, length), *range(first)])
+    return self
+
+
+def flip(self: Tensor, dims: Sequence[int]) -> Tensor:
+    for dim in dims:
+        self = taken(self, dim, range(self.shape[dim])[::-1])
+    return self
+
+
+def pad(self: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Reflecting, replicating and circular padding, from the last dimension to the first."""
+    if mode == "constant":
+        return constant_pad(self, pad, value or 0.0)
+    for number, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        dim = self.ndim - 1 - number
+        length = self.shape[dim]
+        self = taken(self, dim, [_source(position, length, mode) for position in range(-before, length + after)])
+    return self
+
+
+def _source(position: int, length: int, mode: str) -> int:
+    """The pixel of which a pixel at a position outside the map is a copy."""
+    if mode == "replicate":
+        return min(max(position, 0), length - 1)
+    if mode == "circular":
+        return position % length
+    position = abs(position)
+    return position if position < length else 2 * (length - 1) - position
+
+
+def constant_pad(self: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor:
+    """Constant padding of tensors that are no maps, and of the first dimensions: crops, and constants beside them."""
+    for number, amounts in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        dim = self.ndim - 1 - number
+        length = self.shape[dim]
+        start, stop = (max(0, -amounts[0]), length - max(0, -amounts[1]))
+        self = taken(self, dim, range(start, stop))
+        before, after = (
+            [torch.full((*self.shape[:dim], amount, *self.shape[dim + 1 :]), value)] if amount > 0 else []
+            for amount in amounts
+        )
+        self = torch.cat([*before, self, *after], dim) if before or after else self
+    return self
+
+
+def reflection_pad(self: Tensor, padding: Sequence[int]) -> Tensor:
+    return pad(self, padding, "reflect")
+
+
+def replication_pad(self: Tensor, padding: Sequence[int]) -> Tensor:
+    return pad(self, padding, "replicate")
+
+
+def with_positions(call: Call) -> dict[str, object]:
+    """The arguments of a call, positions that are constants as numbers."""
+
+    def listed(value: object) -> object:
+        if isinstance(value, list | tuple):
+            return [listed(each) for each in value]
+        tensor = call.parameters[value].tensor if isinstance(value, fx.Node) and value in call.parameters else None
+        if tensor is None or tensor.is_floating_point() or tensor.numel() > _MOST_POSITIONS:
+            return value
+        return (tensor.nonzero()[:, 0] if tensor.dtype == torch.bool and tensor.ndim == 1 else tensor).tolist()
+
+    return {name: listed(value) for name, value in call.arguments.items()}
+
+
+def index(self: Tensor, indices: Sequence[object]) -> Tensor:
+    """One list of positions; other dimensions are taken whole."""
+    ((dim, positions),) = [(dim, each) for dim, each in enumerate(indices) if each is not None]
+    if not isinstance(positions, list) or not all(isinstance(each, int) for each in positions):
+        raise NotImplementedError("positions of several dimensions")
+    return taken(self, dim, positions)
+
+
+def index_select(self: Tensor, dim: int, index: Sequence[int]) -> Tensor:
+    return taken(self, dim, index)
+
+
+def repeat(self: Tensor, repeats: Sequence[int]) -> Tensor:
+    result = self.reshape((1,) * (len(repeats) - self.ndim) + tuple(self.shape))
+    for dim, times in enumerate(repeats):
+        result = _repeated(result, dim, times)
+    return result
+
+
+def _repeated(x: Tensor, dim: int, times: int) -> Tensor:
+    if times == 1:
+        return x
+    if x.shape[dim] == 1 and dim > 0:
+        return x.expand(*x.shape[:dim], times, *x.shape[dim + 1 :])
+    return torch.cat([x] * times, dim)
+
+
+def expand(self: Tensor, size: Sequence[int], implicit: bool = False) -> Tensor:
+    """Multiplied by ones that have the wanted shape."""
+    full = (1,) * (len(size) - self.ndim) + tuple(self.shape)
+    shape = [max(pair) for pair in zip(full, size, strict=True)]  # a size of -1 is that of the tensor
+    return self.reshape(full) * torch.ones((1, *shape[1:]))
+
+
+def expand_as(self: Tensor, other: Tensor) -> Tensor:
+    return expand(self, other.shape)
+
+
+def repeat_interleave(self: Tensor, repeats: int, dim: int | None = None, output_size: int | None = None) -> Tensor:
+    if dim is None:
+        return repeat_interleave(self.reshape(-1), repeats, 0)
+    dim %= self.ndim
+    times = (1,) * (dim + 1) + (repeats,) + (1,) * (self.ndim - dim - 1)
+    return repeat(self.unsqueeze(dim + 1), times).flatten(dim, dim + 1)
+
+
+def slice_scatter(
+    self: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    """The values before the slice, those that replace it, and the values after it."""
+    first, last, _ = slice(start, end).indices(self.shape[dim])
+    if step != 1:
+        raise NotImplementedError("a slice with gaps")
+    before, after = self.narrow(dim, 0, first), self.narrow(dim, last, self.shape[dim] - last)
+    return torch.cat([part for part in (before, src, after) if part.shape[dim]], dim)
+
+
+def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    index %= self.shape[dim]
+    return slice_scatter(self, src.unsqueeze(dim), dim, index, index + 1)
+
+
+TABLE = {
+    "roll.default": roll,
+    "flip.default": flip,
+    "pad.default": pad,
+    "constant_pad_nd.default": constant_pad,
+    "reflection_pad1d.default": reflection_pad,
+    "reflection_pad2d.default": reflection_pad,
+    "replication_pad1d.default": replication_pad,
+    "replication_pad2d.default": replication_pad,
+    "index.Tensor": index,
+    "index_select.default": index_select,
+    "repeat.default": repeat,
+    "expand.default": expand,
+    "expand_as.default": expand_as,
+    "repeat_interleave.self_int": repeat_interleave,
+    "slice_scatter.default": slice_scatter,
+    "select_scatter.default": select_scatter,
+}
+PREPARED = {"index.Tensor": with_positions, "index_select.default": with_positions}
