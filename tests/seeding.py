@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 
+# Without a GPU `torch.manual_seed` is slow: it formats the call stack once for each kind of device there might be.
+_seed_torch = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+
 
 def seed(name: str) -> None:
     """Seed Python's, numpy's and torch's global generators from a name."""
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
     random.seed(number)
     np.random.seed(number)
-    torch.manual_seed(number)
+    _seed_torch(number)
 
 
 @pytest.hookimpl

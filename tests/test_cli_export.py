@@ -109,16 +109,18 @@ def test_ncnn_that_is_not_installed(run: Run, pt2: Path, monkeypatch: pytest.Mon
     assert "slimseg[ncnn]" in err
 
 
-def test_slim_exports_at_its_end(run: Run, pt2: Path, tmp_path: Path) -> None:
+def test_slim_exports_at_its_end(run: Run, small: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    code, _, _ = run("slim", pt2, "--needs", "nothing", "--out", out, "--to", "tflite")
+    code, _, _ = run("slim", small, "--needs", "nothing", "--out", out, "--to", "tflite")
     assert code == 0
     assert (out / "export" / "model_card.md").is_file()
     assert (out / "model.tflite").is_file()
 
 
-def test_slim_and_its_export_are_one_json(run: Run, pt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ("slim", pt2, "--needs", "nothing", "--to", "tflite", "--json")
+def test_slim_and_its_export_are_one_json(
+    run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("slim", small, "--needs", "nothing", "--to", "tflite", "--json")
     code, out, _ = run(*given, "--out", tmp_path / "run")
     told = json.loads(out)
     assert code == 0

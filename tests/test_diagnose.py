@@ -16,6 +16,7 @@ from slimseg.errors import ModelError, UnknownOperator
 from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.planning.pricing.own import own_file
+from slimseg.planning.pricing.whatif import NO_TIME
 from slimseg.results import Diagnosis, Finding
 from slimseg.runtimes.litert.quantising import quantizer
 from slimseg.runtimes.litert.runtime import LITERT
@@ -32,7 +33,7 @@ def _quick(quick_timing: None) -> None:
 
 @pytest.fixture(scope="module")
 def found(shapes_graph: Graph) -> Diagnosis:
-    return slimseg.diagnose(shapes_graph)
+    return slimseg.diagnose(shapes_graph, time_limit_s=600)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_layers_that_take_no_time_are_counted_not_priced() -> None:
         nn.Conv2d(3, 32, 3, 2, 1), nn.Conv2d(32, 32, 3, 1, 1), nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 20, 1), nn.SiLU(),
         nn.Conv2d(20, 4, 1),
     )  # fmt: skip
-    result = slimseg.diagnose(load(wide, (224, 224)))
+    result = slimseg.diagnose(load(wide, (224, 224)), time_limit_s=600)
     small = [refusal for refusal in result.refusals if refusal.technique == "every technique"]
     assert small
     assert len({refusal.reason for refusal in small}) == 1  # one line
@@ -98,14 +99,14 @@ def test_layers_that_take_no_time_are_counted_not_priced() -> None:
 
 
 def test_int8(tflite: Path) -> None:
-    found = slimseg.diagnose(tflite, precision="int8")
+    found = slimseg.diagnose(tflite, precision="int8", time_limit_s=600)
     assert found.precision == "int8"
     assert not any("cannot be" in refusal.reason for refusal in found.refusals)
     assert priced(found)
 
 
 def test_a_tflite_is_timed_as_it_is(tflite: Path) -> None:
-    result = slimseg.diagnose(tflite)
+    result = slimseg.diagnose(tflite, time_limit_s=600)
     assert (result.model, result.precision) == ("decoder", "float32")
     found = {each.technique: each for each in priced(result)}
     assert 0.1 < found["input size"].before_ms / result.latency_ms < 10
@@ -120,7 +121,7 @@ def test_a_quantised_file_is_priced_in_int8(tflite: Path, tmp_path: Path) -> Non
     shape = file.read(tflite).inputs[0].shape
     quantizer.quantize_int8(tflite, path, [np.random.default_rng(0).standard_normal(shape).astype(np.float32)])
     assert (LITERT.precision(tflite), LITERT.precision(path)) == ("float32", "int8")
-    result = slimseg.diagnose(path)
+    result = slimseg.diagnose(path, time_limit_s=600)
     assert result.precision == "int8"
     assert any(each.technique == "transposed convolution to resize" for each in priced(result))
 
@@ -161,7 +162,7 @@ def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"\0\0\0\0TFL3" + bytes(64))
     with pytest.raises(ModelError):
-        slimseg.diagnose(path)
+        slimseg.diagnose(path, time_limit_s=600)
 
 
 @pytest.mark.parametrize("name", ["slim_reshape.tflite", "prisma-net.tflite"])
@@ -172,3 +173,11 @@ def test_transposed_convolutions_of_foreign_files_are_found(name: str) -> None:
     sites, _ = find_all(graph)
     layers = {layer for site in sites if "transposed" in site.technique for layer in site.layers}
     assert sum(isinstance(graph.layer(graph.node(layer)), nn.ConvTranspose2d) for layer in layers) >= 4
+
+
+def test_what_is_not_priced_in_time_is_listed(found: Diagnosis, shapes_graph: Graph) -> None:
+    late = slimseg.diagnose(shapes_graph, time_limit_s=0)
+    assert NO_TIME in {each.reason for each in late.refusals}
+    assert NO_TIME not in {each.reason for each in found.refusals}
+    assert priced(found)
+    assert not priced(late)

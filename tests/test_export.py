@@ -111,6 +111,7 @@ def test_a_float_file_that_differs_is_not_delivered(
     result = export(shapes_graph, out=tmp_path / "app", to="ncnn,tflite", head="logits", images=shapes, compared=2)
     (failed,) = result.failed
     assert "first layer whose values differ" in failed.reason
+    assert failed.reason.endswith("give `to` ncnn:fp32, which rounds no weights")
     assert not (tmp_path / "app" / "model.param").exists()
     assert (tmp_path / "app" / failed.picture).is_file()
     assert (tmp_path / "app" / "model.tflite").is_file()

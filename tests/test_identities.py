@@ -135,7 +135,7 @@ def profile(loaded_machine: None, graph: Graph) -> Profile:
 
 @pytest.fixture(scope="module")
 def diagnosis(loaded_machine: None, graph: Graph) -> Diagnosis:
-    return slimseg.diagnose(graph)
+    return slimseg.diagnose(graph, time_limit_s=600)
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_operators_of_a_file_have_the_names_of_layers(graph: Graph, path: Path, 
 
 
 def test_the_layers_of_findings(graph: Graph, int8: Path, quick_timing: None) -> None:
-    for found in (*observe(litert_profiler.profile(int8, runs=3)), *slimseg.diagnose(graph).findings):
+    for found in (*observe(litert_profiler.profile(int8, runs=3)), *slimseg.diagnose(graph, time_limit_s=600).findings):
         if found.basis == "profile":
             assert set(found.layers) <= {
                 *WORKERS,

@@ -17,12 +17,12 @@ from slimseg.graph.graph import Graph
 from slimseg.planning.choosing import planner
 from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.running import recover
+from slimseg.planning.running.untrained import Untrained
 from slimseg.results import SlimResult
 from slimseg.runtimes import registry
 from slimseg.runtimes.ncnn import package
 from slimseg.runtimes.ncnn.runtime import NCNN
 from slimseg.techniques import input_size
-from slimseg.techniques.separable import Separable
 from slimseg.techniques.upsampling import Upsampling
 
 pytestmark = pytest.mark.skipif(not package.available(), reason=f"ncnn is not installed: {package.INSTALL}")
@@ -33,10 +33,12 @@ def _quick(quick_timing: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recover, "MIMIC_STEPS", 4)
         patch.setattr(recover, "DISTIL_STEPS", 4)
-        patch.setattr(planner, "APPROXIMATE", (Upsampling(), Separable()))
+        patch.setattr(planner, "APPROXIMATE", (Upsampling(),))
         patch.setattr(planner, "REWRITES", ())
         patch.setattr(planner, "NARROWING_ROUNDS", 1)
         patch.setattr(input_size, "PERCENTS", (50,))
+        patch.setattr(Untrained, "_exact", lambda _: ())
+        patch.setattr(Untrained, "_sizes", lambda _: ())
         yield
 
 
@@ -107,7 +109,7 @@ def test_profile_of_a_network_and_of_its_file(shapes_graph: Graph, tmp_path: Pat
 
 
 def test_diagnosis_differs_from_that_of_litert(shapes_graph: Graph) -> None:
-    found = slimseg.diagnose(shapes_graph, runtime="ncnn")
+    found = slimseg.diagnose(shapes_graph, runtime="ncnn", time_limit_s=600)
     assert (found.runtime, found.precision) == ("ncnn", "float16")
     assert any(each.technique.startswith("transposed convolution") for each in found.findings)
 

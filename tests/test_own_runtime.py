@@ -46,7 +46,7 @@ def test_its_own_sessions_run(shapes_graph: Graph, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick_timing")
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_it_is_diagnosed(shapes_graph: Graph, precision: str) -> None:
-    found = slimseg.diagnose(shapes_graph, precision=precision, runtime=NAME)
+    found = slimseg.diagnose(shapes_graph, precision=precision, runtime=NAME, time_limit_s=600)
     assert (found.deployment.runtime, found.precision) == (NAME, precision)
     assert any(each.basis == "what-if" for each in found.findings)
 
@@ -108,7 +108,7 @@ def test_without_it_nothing_knows_it(shapes_graph: Graph, tmp_path: Path) -> Non
         with pytest.raises(UserError, match="must be one of litert, ncnn"):
             Budget(runtime=NAME)
         with pytest.raises(UserError, match="must be one of litert, ncnn"):
-            slimseg.diagnose(shapes_graph, runtime=NAME)
+            slimseg.diagnose(shapes_graph, runtime=NAME, time_limit_s=600)
         with pytest.raises(ModelError, match="is not a file that a runtime can run"):
             registry.of(tmp_path / "model.lite2")
     finally:
@@ -125,7 +125,7 @@ def test_without_it_nothing_knows_it(shapes_graph: Graph, tmp_path: Path) -> Non
 )
 def test_words_that_are_none_are_refused(shapes_graph: Graph, runtime: str, precision: str | None, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        slimseg.diagnose(shapes_graph, precision=precision, runtime=runtime)
+        slimseg.diagnose(shapes_graph, precision=precision, runtime=runtime, time_limit_s=600)
     if precision is None:
         with pytest.raises(UserError, match=told):
             Budget(runtime=runtime)

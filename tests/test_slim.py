@@ -70,7 +70,7 @@ def done(shapes_graph: Graph, shapes: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quick plan, for tests of what becomes of it."""
-    monkeypatch.setattr(planner, "APPROXIMATE", (Upsampling(), Separable()))
+    monkeypatch.setattr(planner, "APPROXIMATE", (Upsampling(),))
     monkeypatch.setattr(planner, "REWRITES", ())
     monkeypatch.setattr(planner, "NARROWING_ROUNDS", 1)
     monkeypatch.setattr(input_size, "PERCENTS", (90, 50))  # at the first of them the network is as good

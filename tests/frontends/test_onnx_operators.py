@@ -345,7 +345,11 @@ REFUSED: dict[str, tuple[list[Any], dict[str, np.ndarray], str]] = {
         [node("Pad", "x p", mode="edge", node_name="p1")], {"p": ints(0, 0, 9, 0, 0, 0, 0, 0)}, "Pad 'p1'.*edge",
     ),
     "erf alone": ([node("Erf", "x", node_name="e1")], {}, "Erf"),
-    "two activations multiplied as matrices": ([node("MatMul", "x x", node_name="m1")], {}, "MatMul 'm1'"),
+    "matrices that are broadcast": (
+        [node("ReduceMean", "x", "m", axes=[1], keepdims=1), node("MatMul", "x m", node_name="m1")],
+        {},
+        "MatMul 'm1'.*broadcast",
+    ),
     "another domain": (
         [node("FusedConv", "x w", node_name="f1", domain="com.microsoft")], W43, "com.microsoft.FusedConv 'f1'",
     ),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from slimseg.graph import edit
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
-from slimseg.graph.ops import Add, Affine, Reshape
+from slimseg.graph.ops import Add, Affine, Normalise, Reshape
 
 
 def norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
@@ -104,3 +104,48 @@ def test_affine_layers_of_a_linear_layer():
 def test_constants_that_vary_over_pixels_stay(constant):
     chain = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), Affine(None, constant), Affine(constant, None))
     assert len(list(folded(edit.trace(chain, (1, 4, 9, 9))).layers())) == 3
+
+
+class NormBefore(nn.Module):
+    """A layer norm's scale and shift, read by two layers."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, dims: tuple[int, ...], constants: tuple[int, ...]) -> None:
+        super().__init__()
+        self.norm, self.first, self.second = Normalise(dims, 1e-5), first, second
+        self.affine, self.add = Affine(torch.rand(constants) + 0.5, torch.randn(constants)), Add()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.affine(self.norm(x))
+        return self.add(self.first(y), self.second(y))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "dims", "constants"),
+    [
+        ([nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1, bias=False)], (1, 4, 5, 6), (1,), (4, 1, 1)),
+        ([nn.Conv2d(4, 4, 2, 2, groups=2), nn.Conv2d(4, 4, 2, 2, groups=4)], (1, 4, 6, 6), (1, 2, 3), (4, 1, 1)),
+    ],
+)
+def test_the_affine_layer_of_a_norm_goes_into_all_its_readers(layers, shape, dims, constants):
+    result = folded(edit.trace(NormBefore(*layers, dims, constants).eval(), shape))
+    assert not [node for node in result.layers() if result.layer_as(node, Affine)]
+
+
+def test_the_affine_layer_of_a_norm_of_tokens_goes_into_linear_layers():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = Reshape((1, 30, 4))
+            self.block = NormBefore(nn.Linear(4, 6), nn.Linear(4, 6, bias=False), (2,), (4,))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.flat(x))
+
+    result = folded(edit.trace(Tokens().eval(), (1, 4, 5, 6)))
+    assert not [node for node in result.layers() if result.layer_as(node, Affine)]
+
+
+def test_the_affine_layer_of_a_norm_stays_before_padding_and_other_readers():
+    for second in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()):
+        graph = edit.trace(NormBefore(nn.Conv2d(4, 4, 1), second, (1,), (4, 1, 1)).eval(), (1, 4, 5, 6))
+        assert [node for node in folded(graph).layers() if graph.layer_as(node, Affine)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,17 @@ from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.training.normalisation import recalibrate
 
 SIZE = (64, 64)
-IMAGES = [scenes.render(seed, SIZE)[0] for seed in range(16)]
-CALIBRATION, OTHERS = IMAGES[:10], IMAGES[10:]
+
+
+@functools.cache
+def images() -> list[np.ndarray]:
+    return [scenes.render(seed, SIZE)[0] for seed in range(16)]
 
 
 def tensor(graph: Graph) -> Tensor:
     """The calibration images as the network wants them, NCHW."""
     pipeline = host.ImagePipeline(graph.description.preprocessing, SIZE)
-    return torch.from_numpy(np.stack([pipeline(image) for image in CALIBRATION])).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.stack([pipeline(image) for image in images()[:10]])).permute(0, 3, 1, 2).contiguous()
 
 
 def network(activation: str) -> Graph:
@@ -67,9 +71,9 @@ def masks(graph: Graph, folder: Path, precision: str) -> np.ndarray:
     path = folder / f"{precision}.tflite"
     deployed.write_float(graph, folder / "float.tflite")
     if precision == "int8":
-        LITERT.quantiser().quantise_int8(folder / "float.tflite", path, host.prepared(graph, CALIBRATION))
+        LITERT.quantiser().quantise_int8(folder / "float.tflite", path, host.prepared(graph, images()[:10]))
     pipeline, runner = host.ImagePipeline(graph.description.preprocessing, SIZE), session.Session(path)
-    return np.stack([runner.run(pipeline(image)[None])[0].argmax(-1) for image in OTHERS])
+    return np.stack([runner.run(pipeline(image)[None])[0].argmax(-1) for image in images()[10:]])
 
 
 @pytest.mark.parametrize("activation", ["ReLU", "PReLU"])

@@ -59,6 +59,11 @@ def test_the_fastest_and_of_its_files_the_most_accurate() -> None:
     assert "slower than float32: dynamic, int16x8" in verdict(FLOAT, ALL, SQUARED)
 
 
+def test_the_verdict_says_which_scheme_failed() -> None:
+    assert "could not be made: int8" in verdict(FLOAT, (NARROW, FAILED), NARROW)
+    assert "could not" not in verdict(FLOAT, ALL, SQUARED)  # of int8 there is a file with other ranges
+
+
 def test_the_verdict_says_how_the_file_was_made() -> None:
     equalised, learnt = replace(SQUARED, corrected="equalise"), replace(SQUARED, corrected=TRAINED)
     assert "int8 (ranges by mse, corrected by equalise) is" in verdict(FLOAT, (equalised,), equalised)

@@ -29,6 +29,7 @@ def diagnose(
     ] = None,
     runtime: On = None,
     threads: Threads = 1,
+    time_limit: Annotated[str, typer.Option(help="About how long it may take: 60s, 5m.")] = "60s",
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
@@ -37,14 +38,23 @@ def diagnose(
     Example:  slimseg diagnose network.tflite
     """
     from slimseg.commands.diagnose import diagnose as run
+    from slimseg.planning.choosing.budget import parse_time
     from slimseg.report.terminal import show_diagnosis
     from slimseg.runtimes.registry import deployment
 
     deployment(runtime_named(runtime), precision)  # a mistake is told before the model is opened
+    limit_s = parse_time(time_limit)
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     try:
         source: Graph | str = opening.load(say_notes=False)
     except UnknownOperator:
         source = model  # a .tflite can still be timed
-    result = run(source, precision=precision, threads=threads, progress=progress(), runtime=runtime)
+    result = run(
+        source,
+        precision=precision,
+        threads=threads,
+        time_limit_s=limit_s,
+        progress=progress(),
+        runtime=runtime,
+    )
     show(result, json, lambda: show_diagnosis(result, verbose=verbose))

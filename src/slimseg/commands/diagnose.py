@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from slimseg.techniques import DIAGNOSED, Site, named
 
 WORTH_SHARE = 0.002  # parts of the network that take a smaller share of its latency are not timed
 RUNS = 15
+TIME_LIMIT_S = 60.0
+PRICING_SHARE = 0.8  # share of the time limit after which no further site is priced
 _NEEDS_ORDER = ("nothing", "images", "labels")
 
 
@@ -35,6 +38,7 @@ def diagnose(
     runtime: str | None = None,
     precision: str | None = None,
     threads: int = 1,
+    time_limit_s: float = TIME_LIMIT_S,
     progress: Progress | None = None,
 ) -> Diagnosis:
     """Find every site of every technique, and time each before and after its edit, interleaved on the runtime.
@@ -48,6 +52,8 @@ def diagnose(
             in one precision and not in another. Default: the file's precision; for a source that is not a file of this
             runtime, the runtime's float precision.
         threads: CPU threads of the runtime.
+        time_limit_s: about how many seconds the diagnosis may take. The parts that take the most time are priced
+            first; sites that are not priced in time are listed among those left alone.
         progress: where to show progress; silent by default.
         runtime: a name in `runtimes.registry`; by default `deployment.DEFAULT_RUNTIME`.
 
@@ -60,7 +66,7 @@ def diagnose(
         UserError: there is no such runtime or precision, or the runtime is not installed.
         RuntimeFailure: the runtime refused the network or crashed (in its child process).
     """
-    progress = progress or Silent()
+    progress, started = progress or Silent(), time.monotonic()
     asked = registry.deployment(runtime, precision, threads)
     its = registry.named(asked.runtime)
     try:
@@ -82,7 +88,8 @@ def diagnose(
         times = layer_times(graph, profile)
         sites, refusals = find_all(graph)
         worth, small = _worth_pricing(graph, sites, times, profile.latency_ms, deployment)
-        priced = alike.price_alike(graph, worth, deployment, progress)
+        until = started + PRICING_SHARE * time_limit_s
+        priced = alike.price_alike(graph, worth, deployment, progress, until)
         profile, disturbed = _timed_again(path, profile, threads, priced.seen)
     times = layer_times(graph, profile)
     findings = [
@@ -128,17 +135,22 @@ def find_all(graph: Graph) -> tuple[list[Site], list[Refusal]]:
 def _worth_pricing(
     graph: Graph, sites: Sequence[Site], times: Mapping[str, float], latency_ms: float, deployment: Deployment
 ) -> tuple[list[Site], list[Refusal]]:
-    """The sites that take at least `WORTH_SHARE` of the latency, alone or with all equal sites; the others refused."""
-    worth: list[Site] = []
+    """The sites that take at least `WORTH_SHARE` of the latency, alone or with all equal sites; the others refused.
+
+    Those of the largest share come first.
+    """
+    worth: list[tuple[float, list[Site]]] = []
     small: dict[str, Refusal] = {}
     for group in alike.groups(graph, sites, deployment):
         taken = [_part_ms(graph, site, times, deployment) for site in group]
-        if None in taken or sum(each or 0.0 for each in taken) >= WORTH_SHARE * latency_ms:
-            worth += group
+        total_ms = sum(latency_ms if each is None else each for each in taken)
+        if total_ms >= WORTH_SHARE * latency_ms:
+            worth.append((total_ms, group))
         else:
             reason = f"less than {WORTH_SHARE:.1%} of the time is spent there: not priced"
             small |= {site.layers[0]: Refusal("every technique", site.layers[0], reason) for site in group}
-    return worth, list(small.values())
+    worth.sort(key=lambda pair: pair[0], reverse=True)
+    return [site for _, group in worth for site in group], list(small.values())
 
 
 def _part_ms(graph: Graph, site: Site, times: Mapping[str, float], deployment: Deployment) -> float | None:

@@ -240,7 +240,7 @@ class _Job:
             return _Checked(written.artefact, written)
         picture = self._picture(written, compared)
         if compared.failed:
-            reason = _departure(compared)
+            reason = _departure(compared, target)
             self.progress.say(f"  {target}: {reason}")
             failed = Artefact(target.name, (), reason=reason, picture=picture.name)
             return _Checked(failed, parity=compared, picture=picture)
@@ -334,11 +334,13 @@ class _Job:
         ]
 
 
-def _departure(compared: Parity) -> str:
-    """Why a float file is not delivered."""
-    where = compared.departure
-    first = f": {where.layer} is the first layer whose values differ" if where else ""
-    return f"{compared.disagreement_percent:.2f}% of pixels have another class than in the network{first}"
+def _departure(compared: Parity, target: Target) -> str:
+    """Why a float file is not delivered, and which form of it may be."""
+    where, its = compared.departure, registry.EXPORTERS[target.name]
+    first = f" ({where.layer} is the first layer whose values differ)" if where else ""
+    rounded = its.unrounded and (target.form or its.forms[0]) != its.unrounded
+    instead = f": give `to` {target.name}:{its.unrounded}, which rounds no weights" if rounded else ""
+    return f"{compared.disagreement_percent:.2f}% of pixels have another class than in the network{first}{instead}"
 
 
 def _measured(artefact: Artefact, compared: Parity) -> Artefact:

@@ -82,8 +82,6 @@ def slim(
     progress = progress or Silent()
     folder = None if images is None else open_folder(images)
     evaluator = None if folder is None else _evaluator(folder, graph, progress)
-    if budget.needs != "nothing":
-        _check_training(graph)
     if folder is not None:
         graph.source_check = source_check.on_images(graph, folder.sample_images(CHECKED_IMAGES))
     asked = {
@@ -100,6 +98,8 @@ def slim(
                 f"{out} already holds the finished run with these settings: its result is shown, and nothing runs again"
             )
             return run.result
+        if budget.needs != "nothing":
+            _check_training(graph)
         with keeping(lambda: _kept(run, budget)):
             clock = TimePlan(run.journal.started - prepared_s, budget.time_limit_s)
             if evaluator is not None:

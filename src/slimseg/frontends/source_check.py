@@ -16,6 +16,7 @@ from slimseg.errors import ModelError, SlimsegError, Unsupported, one_line
 from slimseg.frontends import own_runtime
 from slimseg.frontends.trial_run import Demand
 from slimseg.graph.graph import Graph
+from slimseg.graph.noise import noise
 from slimseg.graph.orders import TO_NCHW, nchw
 from slimseg.graph.source_check import OwnRuntime, SourceCheck
 from slimseg.runtimes import host
@@ -49,7 +50,7 @@ def attach(graph: Graph, source: Path | nn.Module, demand: Demand) -> None:
     if demand.is_heavy or demand.macs > MOST_WORK:
         graph.source_check = SourceCheck(reason="it needs too much time or memory to run twice while it is opened")
     else:
-        graph.source_check = check(graph, own, [_noise(graph)])
+        graph.source_check = check(graph, own, [_random_image(graph)])
 
 
 def on_images(graph: Graph, images: Sequence[Array]) -> SourceCheck:
@@ -134,9 +135,8 @@ class _Compared:
 
 def _jumps(graph: Graph, compared: _Compared, tolerance: float) -> bool:
     """Whether noise of rounding strength alone moves single values by more than `tolerance`, as a threshold does."""
-    draw = torch.randn(compared.image.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        moved = graph(compared.image * (1 + _ROUNDING * draw)).double().numpy()
+        moved = graph(compared.image * (1 + _ROUNDING * noise(graph))).double().numpy()
     return replace(compared, ours=moved, theirs=compared.ours).relative_difference > tolerance
 
 
@@ -154,7 +154,7 @@ def _refuse(graph: Graph, own: OwnRuntime, compared: _Compared) -> None:
     )
 
 
-def _noise(graph: Graph) -> Tensor:
+def _random_image(graph: Graph) -> Tensor:
     """Random bytes, preprocessed as the network expects; the same at every call."""
     _, channels, height, width = graph.input_shape
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)

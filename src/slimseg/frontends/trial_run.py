@@ -16,6 +16,7 @@ from slimseg import memory_bounds
 from slimseg.errors import ModelError, one_line
 from slimseg.graph import costs, ops
 from slimseg.graph.graph import Graph
+from slimseg.graph.noise import noise
 from slimseg.graph.shapes import Shape, pair
 from slimseg.memory_bounds import Step
 
@@ -71,11 +72,6 @@ def require_modest(graph: Graph, source: str) -> Demand:
         if work > MOST_WORK:
             raise ModelError(f"{source} takes over {MOST_WORK:.0e} operations for one image ({node.name}): refused")
     return Demand(peak, work, macs)
-
-
-def noise(graph: Graph) -> torch.Tensor:
-    """Normally distributed values of the input's shape, the same at every call."""
-    return torch.randn(graph.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def _run(graph: Graph, source: str, image: torch.Tensor) -> None:

@@ -1,10 +1,16 @@
-"""Fold scales and shifts into the layer before them: exact, and usual in files for inference.
+"""Fold scales and shifts into the layers beside them: exact, and usual in files for inference.
 
     Given   s·(W∗x + b) + t      a batch norm, or a scale and a shift of one number per channel
     Result  W'∗x + b',           W' = W·s,  b' = b·s + t
 
 A batch norm is such a scale and shift: s = γ / √(σ² + ε), t = β − μ·s. It can be folded into a convolution, transposed
 convolution or linear layer that nothing else reads and that shares its weights with no other node.
+
+    Given   W∗(s·n(x) + t) + b   the scale and shift of a layer norm n
+    Result  W'∗n(x) + b',        W' = W·s along the inputs,  b' = b + Σ W·t
+
+This holds if convolutions without padding and linear layers are all that reads the norm. The scale of attention's
+scores is folded, too (`attention_scale`).
 """
 
 from __future__ import annotations
@@ -14,8 +20,10 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
+from slimseg.graph.attention_scale import fold_attention_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
-from slimseg.graph.ops import MIXING, Affine, Mixing, Pad
+from slimseg.graph.ops import MIXING, Affine, Mixing, Normalise, Pad
+from slimseg.graph.shapes import pair
 
 FOLDED: tuple[type[nn.Module], ...] = (nn.BatchNorm2d,)  # classes that do not occur in a folded graph
 
@@ -30,10 +38,18 @@ def fold_scales(graph: Graph) -> Graph:
         norm = result.layer_as(node, nn.BatchNorm2d)
         if host(result, node) is not None:
             _fold(result, node)
+        elif readers := _behind_norm(result, node):
+            _fold_into_readers(result, node, readers)
         elif norm is not None:
             _replace_module(result, node, _as_convolution(norm))
+    fold_attention_scales(result)
     result.refresh()
     return result
+
+
+def is_folded(graph: Graph, node: fx.Node) -> bool:
+    """Whether a batch norm or affine layer is folded into a layer beside it."""
+    return host(graph, node) is not None or bool(_behind_norm(graph, node))
 
 
 def host(graph: Graph, node: fx.Node) -> fx.Node | None:
@@ -104,6 +120,71 @@ def _fold(graph: Graph, node: fx.Node) -> None:
     _replace_module(graph, source, scaled(layer, *constants))
     node.replace_all_uses_with(source)
     graph.module.graph.erase_node(node)
+
+
+def _behind_norm(graph: Graph, node: fx.Node) -> list[fx.Node]:
+    """The layers that the scale and shift of a norm can be folded into; empty if something else reads them."""
+    if graph.layer_as(node, Affine) is None or graph.layer_as(producer(node), Normalise) is None:
+        return []
+    readers = list(node.users)
+    for reader in readers:
+        layer, dim = graph.layer(reader), _input_dim(graph, reader)
+        if dim is None or _calls(graph, reader) > 1 or _along(graph, node, dim) is None:
+            return []
+        if isinstance(layer, nn.Conv2d) and pair(layer.padding) != (0, 0):
+            return []
+    return readers
+
+
+def _input_dim(graph: Graph, node: fx.Node) -> int | None:
+    """The dimension of a layer's input over which the layer sums; None for other layers."""
+    if graph.layer_as(node, nn.Linear) is not None:
+        return len(graph.shape(node)) - 1
+    return 1 if graph.layer_as(node, nn.Conv2d) is not None else None
+
+
+def _along(graph: Graph, node: fx.Node, dim: int) -> tuple[Tensor, Tensor] | None:
+    """(s, t) of an affine layer, each with one number for every index of `dim`; None if they vary along others."""
+    layer, shape = graph.layer_as(node, Affine), graph.shape(node)
+    assert layer is not None
+    if graph.shape(producer(node)) != shape:
+        return None
+    found = []
+    for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0)):
+        whole = torch.tensor(neutral) if value is None else value.detach()
+        whole = whole.reshape((1,) * (len(shape) - whole.ndim) + tuple(whole.shape))
+        if any(length > 1 for other, length in enumerate(whole.shape) if other != dim):
+            return None
+        found.append(whole.reshape(-1).expand(shape[dim]))
+    return found[0], found[1]
+
+
+def _fold_into_readers(graph: Graph, node: fx.Node, readers: list[fx.Node]) -> None:
+    for reader in readers:
+        layer, dim = graph.layer(reader), _input_dim(graph, reader)
+        constants = _along(graph, node, dim) if dim is not None else None
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert constants is not None
+        _replace_module(graph, reader, with_scaled_inputs(layer, *constants))
+    node.replace_all_uses_with(producer(node))
+    graph.module.graph.erase_node(node)
+
+
+def with_scaled_inputs(layer: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> nn.Conv2d | nn.Linear:
+    """A copy of `layer` that computes layer(scale·x + shift) from x; `scale` and `shift` are (in channels,).
+
+    A convolution must not pad if the shift is not zero, since its zeros would have to be -shift/scale instead.
+    """
+    result = copy.deepcopy(layer)
+    weight = layer.weight.detach()
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    per_group = weight.reshape(groups, -1, *weight.shape[1:])  # (groups, out / groups, in / groups, ...)
+    pixels = (1,) * (weight.ndim - 2)
+    scaled_weight = per_group * scale.reshape(groups, 1, -1, *pixels)
+    added = (per_group * shift.reshape(groups, 1, -1, *pixels)).flatten(2).sum(2).flatten()
+    result.weight = nn.Parameter(scaled_weight.reshape(weight.shape))
+    result.bias = nn.Parameter(added if layer.bias is None else layer.bias.detach() + added)
+    return result
 
 
 def _calls(graph: Graph, node: fx.Node) -> int:

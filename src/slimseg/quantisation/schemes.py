@@ -124,7 +124,7 @@ def _lost(baseline: QuantisedFile, candidate: QuantisedFile) -> float:
 def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen: QuantisedFile) -> str:
     """The choice in a sentence, with its speed and size."""
     original = baseline.scheme
-    others = _slower(baseline, candidates, chosen)
+    others = _slower(baseline, candidates, chosen) + _failed(candidates)
     if chosen.scheme == original:
         return f"the unchanged file, in {original}: no other scheme is better here{others}"
     if chosen.speedup >= FASTER:
@@ -143,6 +143,13 @@ def verdict(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen
 def _slower(baseline: QuantisedFile, candidates: Sequence[QuantisedFile], chosen: QuantisedFile) -> str:
     slower = {_name(each) for each in candidates if each.was_made and each.speedup < 1 / FASTER} - {_name(chosen)}
     return f"; slower than {baseline.scheme}: {', '.join(sorted(slower))}" if slower else ""
+
+
+def _failed(candidates: Sequence[QuantisedFile]) -> str:
+    """The schemes without any file, in words; the reason of each is in its row."""
+    made = {each.scheme for each in candidates if each.was_made}
+    failed = dict.fromkeys(each.scheme for each in candidates if each.scheme not in made)
+    return f"; could not be made: {', '.join(failed)}" if failed else ""
 
 
 def _corrected(row: QuantisedFile) -> str:

@@ -66,6 +66,7 @@ class Exporter(ABC):
     layout: ClassVar[Layout]
     snippets: ClassVar[Mapping[str, str]] = {}  # code for apps: templates in its folder `snippets`, with their titles
     unrun: ClassVar[str] = ""  # why its files do not run on this machine; empty if they do
+    unrounded: ClassVar[str] = ""  # the form whose weights are stored in full
     on_outputs: ClassVar[str] = ""  # what is known about the forms of output, for files that cannot be timed
     reason: ClassVar[str] = ""  # why the recommendation names it for its system
 

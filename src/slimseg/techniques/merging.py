@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
-from slimseg.graph.fold import host, scale_and_shift, scaled
+from slimseg.graph.fold import host, is_folded, scale_and_shift, scaled, with_scaled_inputs
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.shapes import pair
 from slimseg.results import Needs, Refusal
@@ -85,7 +85,7 @@ def _run(graph: Graph, node: fx.Node) -> tuple[list[fx.Node], Merge]:
     if graph.layer_as(node, (nn.BatchNorm2d, ops.Affine)) is not None:
         reader = only_consumer(node)
         takes = len(graph.shape(node)) == 4 and graph.layer_as(reader, (nn.Conv2d, nn.ConvTranspose2d)) is not None
-        possible = takes and host(graph, node) is None and scale_and_shift(graph, node) is not None
+        possible = takes and not is_folded(graph, node) and scale_and_shift(graph, node) is not None
         return ([node, reader] if possible and reader is not None else [node]), SCALE
     run = [node]
     if graph.layer_as(node, (nn.Conv2d, nn.ConvTranspose2d)) is None:
@@ -111,11 +111,7 @@ def _scaled_inputs(graph: Graph, run: list[fx.Node]) -> nn.Module:
     if isinstance(layer, nn.ConvTranspose2d):  # (in, out / groups, ...)
         layer.weight = nn.Parameter(weight * scale.reshape(-1, 1, 1, 1))
         return layer
-    per_group = weight.reshape(layer.groups, -1, *weight.shape[1:])
-    layer.weight = nn.Parameter((per_group * scale.reshape(layer.groups, 1, -1, 1, 1)).reshape(weight.shape))
-    added = (per_group * shift.reshape(layer.groups, 1, -1, 1, 1)).sum((2, 3, 4)).flatten()
-    layer.bias = nn.Parameter(added if layer.bias is None else layer.bias.detach() + added)
-    return layer
+    return with_scaled_inputs(layer, scale, shift)
 
 
 def _composed(graph: Graph, run: list[fx.Node]) -> nn.Module:

@@ -33,7 +33,7 @@ class RowConstants:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
-            if not _has_channel_constants(graph, node) or fold.host(graph, node) is not None:
+            if not _has_channel_constants(graph, node) or fold.is_folded(graph, node):
                 continue
             _, channels, height, width = graph.shape(node)
             other = edit.shared_with(graph, node)

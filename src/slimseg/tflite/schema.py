@@ -60,6 +60,10 @@ class ModelBuilder:
         """The numeric type of a tensor."""
         return self._dtypes[index]
 
+    def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return tuple(map(int, self.subgraph.tensors[index].shape))
+
     def constant(self, name: str, value: np.ndarray[Any, Any]) -> int:
         """Add a tensor whose data is stored in the file, and return its index.
 

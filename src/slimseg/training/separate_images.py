@@ -10,6 +10,7 @@ import torch
 
 from slimseg.errors import Unsupported
 from slimseg.graph.graph import Graph
+from slimseg.graph.noise import noise
 
 _IMAGES = 2
 _TOLERANCE = 1e-2  # share of the largest value; kernels for one and for several images differ by rounding only
@@ -22,7 +23,7 @@ def check(graph: Graph) -> None:
     Raises:
         Unsupported: the network mixes them, or accepts one image only.
     """
-    batch = torch.randn(_IMAGES, *graph.input_shape[1:], generator=torch.Generator().manual_seed(0))
+    batch = noise(graph, _IMAGES)
     alone = torch.cat([graph(image) for image in torch.split(batch, 1)])
     try:
         together = graph(batch)

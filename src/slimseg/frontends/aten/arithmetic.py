@@ -114,6 +114,5 @@ def _constant(call: Call, name: str) -> Tensor | None:
     if tensor.numel() == 1:
         return tensor if tensor.ndim == 0 else tensor.detach().reshape(())
     full = (1,) * (len(call.output_shape) - tensor.ndim) + tuple(tensor.shape)
-    if full[0] != 1:
-        return None  # it differs along the batch
-    return tensor if tensor.shape == full[1:] else tensor.detach().reshape(full[1:])
+    kept = full if full[0] != 1 else full[1:]  # a first dimension that is no batch stays, as in tokens (H·W, N, C)
+    return tensor if tensor.shape == kept else tensor.detach().reshape(kept)

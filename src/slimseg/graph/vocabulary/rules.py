@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -38,8 +39,8 @@ def broadcast_shape(layer: nn.Module, shapes: Sequence[Shape]) -> Shape:
         ValueError: they do not broadcast.
     """
     try:
-        return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
+        return np.broadcast_shapes(*shapes)  # torch's own imports sympy, which takes a second
+    except ValueError as error:
         raise ValueError(f"{' and '.join(map(str, shapes))} do not fit together") from error
 
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from slimseg.techniques import Site
 
@@ -58,9 +57,9 @@ def _least_damage(options: Sequence[Option], need_ms: float, need_bytes: int) ->
         return [] if need_ms <= 0 and need_bytes <= 0 else None
     targets = []
     if need_ms > 0:
-        targets.append(LinearConstraint(np.array([option.saving_ms for option in options]), lb=need_ms))
+        targets.append((np.array([option.saving_ms for option in options]), need_ms))
     if need_bytes > 0:
-        targets.append(LinearConstraint(np.array([float(option.saving_bytes) for option in options]), lb=need_bytes))
+        targets.append((np.array([float(option.saving_bytes) for option in options]), need_bytes))
     return _solve(np.array([option.damage for option in options]) + 1e-3, options, targets)
 
 
@@ -76,12 +75,18 @@ def _most_saved(options: Sequence[Option], with_bytes: bool) -> list[Option]:
     return _solve(cost, options, []) or []
 
 
-def _solve(cost: np.ndarray, options: Sequence[Option], targets: list[LinearConstraint]) -> list[Option] | None:
+def _solve(
+    cost: np.ndarray, options: Sequence[Option], targets: Sequence[tuple[np.ndarray, float]]
+) -> list[Option] | None:
+    """The options with the lowest cost; each target is a saving per option and the least that their sum may be."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes half a second to import
+
+    least = [LinearConstraint(savings, lb=need) for savings, need in targets]
     exclusive = [
         LinearConstraint(np.array([float(layer in option.site.layers) for option in options]), ub=1)
         for layer in sorted({layer for option in options for layer in option.site.layers})
     ]
-    solution = milp(cost, constraints=[*exclusive, *targets], integrality=np.ones(len(options)), bounds=Bounds(0, 1))
+    solution = milp(cost, constraints=[*exclusive, *least], integrality=np.ones(len(options)), bounds=Bounds(0, 1))
     if solution.x is None:
         return None
     return [option for option, taken in zip(options, solution.x, strict=True) if taken > 0.5]

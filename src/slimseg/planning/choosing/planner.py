@@ -162,7 +162,7 @@ class Planner:
         Together, edits may save more or less than the sum of their what-ifs. So the saving that the what-ifs must add
         up to is adjusted until the whole network is about as fast as required.
         """
-        best = self._applied(choose(options, need_ms, need_bytes))
+        best = self._with(choose(options, need_ms, need_bytes))
         if not need_ms or not best.edits:
             return best
         allowed = 1 - need_ms / now_ms
@@ -179,7 +179,7 @@ class Planner:
                 break
             known_both = too_little and enough < math.inf
             asked = (too_little + enough) / 2 if known_both else asked * (1 - allowed) / max(1 - kept, SURE_SHARE)
-            before, tried = tried, self._applied(choose(options, asked * need_ms, need_bytes))
+            before, tried = tried, self._with(choose(options, asked * need_ms, need_bytes))
             if tried.edits == before.edits:
                 break
         return best
@@ -259,7 +259,7 @@ class Planner:
         self._add(*found.refusals)
         return list(found.sites)
 
-    def _applied(self, options: Sequence[Option]) -> Applied:
+    def _with(self, options: Sequence[Option]) -> Applied:
         """The graph with these options applied; options that conflict with an earlier one are refused."""
         graph, edits, refusals = self.graph, [], []
         for option in options:

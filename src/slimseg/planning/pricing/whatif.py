@@ -31,7 +31,8 @@ from slimseg.techniques import Site, named
 
 SECONDS_PER_FILE = 0.25
 WHOLE = "whole"  # key of the unedited whole network among the written files
-NO_TIME = "not timed, because planning has used up its share of the time limit"
+MOST_TOGETHER = 8  # edits of one part that are timed in one run
+NO_TIME = "not timed, because the time for what-ifs was used up"
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,17 @@ def price(
 ) -> Priced:
     """Time every site's part of the network before and after its edit.
 
-    After `until`, a `time.monotonic()`, the remaining sites are refused. So are sites whose files cannot be written or
-    run.
+    After `until`, a `time.monotonic()`, the remaining sites are refused, so give the most important sites first. So are
+    sites whose files cannot be written or run. Writing takes at most half of the time that is left.
     """
     refusals: list[Refusal] = []
+    now = time.monotonic()
+    written_by = until if math.isinf(until) else now + max(0.0, until - now) / 2
     with scratch.folder() as folder:
         files = _Files(folder, deployment)
         pairs: dict[Site, tuple[Path, Path]] = {}
         for site in progress.track(sites, "writing what-ifs"):
-            if time.monotonic() >= until:
+            if time.monotonic() >= written_by:
                 refusals.append(Refusal(site.technique, site.layers[0], NO_TIME))
                 continue
             try:
@@ -134,11 +137,18 @@ def price(
 
 
 def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict[Site, Path]]]:
-    """Sites grouped by their file before the edit; each group is timed in one run, so variants compare fairly."""
-    groups: dict[Path, dict[Site, Path]] = {}
+    """Sites grouped by their file before the edit; each group is timed in one run, so variants compare fairly.
+
+    Large groups, as of edits that are timed in the whole network, are divided, so that a time limit can hold.
+    """
+    groups: dict[Path, list[tuple[Site, Path]]] = {}
     for site, (before, after) in pairs.items():
-        groups.setdefault(before, {})[site] = after
-    return list(groups.items())
+        groups.setdefault(before, []).append((site, after))
+    return [
+        (before, dict(afters[start : start + MOST_TOGETHER]))
+        for before, afters in groups.items()
+        for start in range(0, len(afters), MOST_TOGETHER)
+    ]
 
 
 def _timed(

@@ -134,9 +134,14 @@ def output_name(graph: Graph) -> str:
 def _check(graph: Graph, sizes: Sequence[Size]) -> None:
     unknown = without_lowering(graph, lowering.LOWERINGS, lowering.REFUSALS)
     if unknown:
-        raise Unsupported(f"{graph.name} has layers that slimseg cannot write for Core ML: {unknown}")
+        raise Unsupported(
+            f"{graph.name} has layers that slimseg cannot write for Core ML ({unknown}): export it to another target"
+        )
     if graph.input_shape[1] != 3:
-        raise Unsupported(f"{graph.name} has {graph.input_shape[1]} input channels, and an image of Core ML has 3")
+        raise Unsupported(
+            f"{graph.name} has {graph.input_shape[1]} input channels, and an image of Core ML has 3: "
+            "export it to another target"
+        )
     if graph.output is graph.input:
         raise Unsupported(f"{graph.name} has no layers, so there is nothing to write for Core ML")
     for size in sizes:

@@ -31,6 +31,7 @@ class LiteRT(Runtime):
     target = "tflite"
     system = "Android"
     forms = ("float32", "float16", "int8")
+    unrounded = "float32"
     layout = "NHWC"
     snippets: ClassVar[Mapping[str, str]] = {
         "mediapipe.kt": "MediaPipe Tasks",

@@ -35,6 +35,7 @@ class Ncnn(Runtime):
     target = "ncnn"
     system = "Android"
     forms = ("fp16", "fp32")
+    unrounded = "fp32"
     layout = "CHW"
     snippets: ClassVar[Mapping[str, str]] = {"ncnn.cpp": "ncnn"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float16",)

@@ -125,3 +125,29 @@ def test_ranges_go_with_what_is_moved(tmp_path: Path) -> None:
     before = next(each.name for each in file.operators(path) if each.outputs == moved.inputs)
     found = integer_kernels.with_kept_ranges(model, {before: (-1.0, 2.0), moved.name: (-0.5, 0.5), "other": (0.0, 1.0)})
     assert found == {before: (-1.0, 2.0), moved.name: (-1.0, 2.0), "other": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize("op", ["PADV2", "PAD"])
+def test_a_padded_max_pool(op: str, tmp_path: Path) -> None:
+    """Its border is minus infinity, which 8 bits do not have; where the least value is zero, a plain PAD is enough."""
+    torch.manual_seed(0)
+    before = (nn.Hardtanh(0, 1),) if op == "PAD" else ()
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), *before, nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 4, 1))
+    writer.write(edit.trace(net.eval(), (1, 3, 16, 20)), tmp_path / "float.tflite")
+    new = quantised(tmp_path / "float.tflite", tmp_path / "int8.tflite")
+    assert {each.op: each.dtype for each in file.operators(new)}[op] == "int8"
+    assert sum(each.op in CONVERSIONS for each in file.operators(new)) == 2
+    expected, got = predict(tmp_path / "float.tflite", IMAGES), predict(new, IMAGES)
+    assert np.abs(expected - got).mean() < 0.025 * expected.std()
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(0.5, "int8"), (50.0, "float32")])
+def test_a_border_of_any_value(value: float, dtype: str, tmp_path: Path) -> None:
+    """A value outside the range of the map stays exact, in float32."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), ops.Pad((1, 1, 1, 1), value), nn.Conv2d(8, 4, 1))
+    writer.write(edit.trace(net.eval(), (1, 3, 16, 20)), tmp_path / "float.tflite")
+    new = quantised(tmp_path / "float.tflite", tmp_path / "int8.tflite")
+    assert kernels(new)["PADV2"] == dtype
+    expected, got = predict(tmp_path / "float.tflite", IMAGES), predict(new, IMAGES)
+    assert np.abs(expected - got).mean() < 0.025 * expected.std()

@@ -1,4 +1,4 @@
-"""Activations that stand alone stay on XNNPACK in int8, and give the same numbers."""
+"""Activations that stand alone, poolings and resizes stay on XNNPACK in int8, and give the same numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from slimseg.graph import edit, ops
+from slimseg.runtimes import child
+from slimseg.runtimes.litert.profiling.profiler import profile
 from slimseg.runtimes.litert.quantising import quantizer, spelling
+from slimseg.runtimes.litert.quantising.spelling import maps
 from slimseg.runtimes.litert.session import predict
 from slimseg.runtimes.litert.writing import writer
 from slimseg.tflite import file
@@ -61,3 +64,96 @@ def test_the_float_file_computes_the_same(path: Path, tmp_path: Path) -> None:
     expected, got = predict(path, images), predict(tmp_path / "spelled.tflite", images)
     np.testing.assert_allclose(got, expected, atol=1e-6 if added else 0)
     assert [each.op for each in file.operators(tmp_path / "spelled.tflite")].count("MUL") == (2 if added else 1)
+
+
+def prelu(low: float, high: float) -> nn.PReLU:
+    layer = nn.PReLU(8)
+    nn.init.uniform_(layer.weight, low, high)
+    return layer
+
+
+SPELLED = {
+    "pool 2x2": lambda: nn.AvgPool2d(2),
+    "padded pool 3x3": lambda: nn.AvgPool2d(3, 1, 1),
+    "pool 7x7": lambda: nn.AvgPool2d(7, 3, 3),
+    "nearest x2": lambda: ops.Resize((32, 40), "nearest"),
+    "nearest x2, x3": lambda: ops.Resize((32, 60), "nearest-exact"),
+    "columns x4": lambda: ops.Resize((16, 80), "nearest"),
+    "rows x2": lambda: ops.Resize((32, 20), "nearest"),
+    "clamp to 0 and 1": lambda: nn.Hardtanh(0, 1),
+    "slopes": lambda: prelu(0.0, 0.7),
+    "slopes of both signs": lambda: prelu(-0.3, 1.5),
+    "one slope": lambda: nn.PReLU(),
+}
+KEPT = {
+    "mean without the padding": lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    "nearest x1.5": lambda: ops.Resize((24, 30), "nearest"),
+}
+IMAGES = np.random.default_rng(0).standard_normal((4, 16, 20, 3), np.float32)
+
+
+def between_convolutions(layer: nn.Module, folder: Path) -> Path:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), layer, nn.Conv2d(8, 5, 1))
+    writer.write(edit.trace(net.eval(), (1, 3, 16, 20)), folder / "float.tflite")
+    return folder / "float.tflite"
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_xnnpack_runs_all_of_it_in_int8(name: str, tmp_path: Path) -> None:
+    path, new = between_convolutions(SPELLED[name](), tmp_path), tmp_path / "int8.tflite"
+    quantizer.quantize_int8(path, new, list(IMAGES))
+    found = profile(new, runs=1, within=child.shared(), with_roofs=False)
+    assert not found.fallbacks
+    assert not found.islands
+    expected, got = predict(path, IMAGES), predict(new, IMAGES)
+    assert np.abs(expected - got).mean() < 0.025 * expected.std()
+
+
+def spelled_and_plain(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The results of the int8 file, and of the one with the original operators."""
+    ranges, found = quantizer.measure_ranges(path, list(IMAGES)), []
+    for name, spellers in (("spelled", spelling._SPELLERS), ("plain", {})):
+        monkeypatch.setattr(spelling, "_SPELLERS", spellers)
+        file.save(quantizer._quantise(str(path), "int8", ranges, "float32", ()), folder / f"{name}.tflite")
+        found.append(predict(folder / f"{name}.tflite", IMAGES))
+    return found
+
+
+@pytest.mark.parametrize("name", [each for each in SPELLED if "x" in each and "pool" not in each])
+def test_copied_pixels_are_the_same_bytes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = between_convolutions(SPELLED[name](), tmp_path)
+    np.testing.assert_array_equal(*spelled_and_plain(path, tmp_path, monkeypatch))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_better_left_alone(name: str, tmp_path: Path) -> None:
+    path, new = between_convolutions(KEPT[name](), tmp_path), tmp_path / "int8.tflite"
+    quantizer.quantize_int8(path, new, list(IMAGES))
+    middle = file.operators(path)[1].op
+    assert middle in {each.op for each in file.operators(new)}
+
+
+def test_layers_keep_their_names(tmp_path: Path) -> None:
+    path, new = between_convolutions(SPELLED["nearest x2"](), tmp_path), tmp_path / "int8.tflite"
+    quantizer.quantize_int8(path, new, list(IMAGES))
+    (layer,) = {each.name for each in file.operators(path) if each.op == "RESIZE_NEAREST_NEIGHBOR"}
+    spelled = [each for each in file.operators(new) if each.op in ("CONCATENATION", "RESHAPE")]
+    assert [layer in (each.name, *each.covers) for each in spelled] == [True] * 4
+
+
+def test_means_of_many_values_have_their_own_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    path, net = tmp_path / "float.tflite", nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.AvgPool2d(16, 4))
+    writer.write(edit.trace(net.eval(), (1, 3, 16, 20)), path)
+    expected = predict(path, IMAGES)
+    errors = [np.abs(got - expected).mean() for got in spelled_and_plain(path, tmp_path, monkeypatch)]
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_stages_of_large_windows() -> None:
+    assert maps._stages((5, 5), (2, 2)) == [((5, 5), (2, 2))]
+    assert maps._stages((9, 9), (4, 4)) == [((9, 1), (4, 1)), ((1, 9), (1, 4))]
+    assert maps._stages((30, 20), (30, 20)) == [((2, 1), (2, 1)), ((15, 1), (15, 1)), ((1, 20), (1, 20))]
+    assert maps._stages((30, 30), (15, 15)) is None
+    assert maps._stages((29, 29), (29, 29)) is None

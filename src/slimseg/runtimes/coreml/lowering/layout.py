@@ -42,7 +42,9 @@ def slice_(step: Step, layer: ops.Slice) -> Var:
     begin, end, stride = [0] * rank, [0] * rank, [1] * rank
     begin[dim], end[dim], stride[dim] = layer.start, layer.stop, layer.step
     if step.flexible and rank == 4 and dim > 1:
-        raise Unsupported(f"{step.node.name}: a slice of rows or columns does not fit flexible sizes")
+        raise Unsupported(
+            f"{step.node.name}: a slice of rows or columns does not fit flexible sizes: leave `sizes` out"
+        )
     others = [other != dim for other in range(rank)]
     return step.mb.slice_by_index(
         x=step.inputs[0], begin=begin, end=end, stride=stride, begin_mask=others, end_mask=others, name=step.name
@@ -52,7 +54,7 @@ def slice_(step: Step, layer: ops.Slice) -> Var:
 def reshape(step: Step, layer: ops.Reshape) -> Var:
     """A reshape; with `channels_last` it treats maps before and after it as NHWC."""
     if step.flexible:
-        raise Unsupported(f"{step.node.name}: a reshape does not fit flexible sizes")
+        raise Unsupported(f"{step.node.name}: a reshape does not fit flexible sizes: leave `sizes` out")
     source, shape, wanted = step.inputs[0], step.input_shapes[0], step.shape
     turns = layer.channels_last and not (_one_order(shape) and _one_order(wanted))
     if turns and len(shape) == 4:

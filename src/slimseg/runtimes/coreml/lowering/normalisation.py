@@ -11,7 +11,9 @@ def normalise(step: Step, layer: ops.Normalise) -> Var:
     if layer.groups == 1:
         return _normal(step, layer, step.inputs[0], list(layer.dims), step.name)
     if step.flexible:
-        raise Unsupported(f"{step.node.name}: groups of channels cannot be normalised at flexible sizes")
+        raise Unsupported(
+            f"{step.node.name}: groups of channels cannot be normalised at flexible sizes: leave `sizes` out"
+        )
     batch, channels, *pixels = step.shape
     grouped = [batch, layer.groups, channels // layer.groups, *pixels]
     apart = step.mb.reshape(x=step.inputs[0], shape=grouped, name=step.named("groups"))

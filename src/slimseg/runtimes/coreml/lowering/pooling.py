@@ -49,7 +49,9 @@ def _windows(layer: nn.MaxPool2d | nn.AvgPool2d, padding: list[int]) -> dict[str
 def _padding(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> list[int]:
     """[top, bottom, left, right]: the layer's padding; with ceil_mode, how far the windows reach beyond the input."""
     if step.flexible and layer.ceil_mode:
-        raise Unsupported(f"{step.node.name}: pooling with ceil_mode has no fixed padding at flexible sizes")
+        raise Unsupported(
+            f"{step.node.name}: pooling with ceil_mode has no fixed padding at flexible sizes: leave `sizes` out"
+        )
     own = pair(layer.padding)
     if not layer.ceil_mode:
         return [own[0], own[0], own[1], own[1]]
@@ -63,7 +65,9 @@ def adaptive_average_pool(step: Step, layer: nn.AdaptiveAvgPool2d) -> Var:
     if (rows, columns) == (1, 1):
         return step.mb.reduce_mean(x=step.inputs[0], axes=[2, 3], keep_dims=True, name=step.name)
     if step.flexible:
-        raise Unsupported(f"{step.node.name}: pooling to {rows}x{columns} has no fixed windows at flexible sizes")
+        raise Unsupported(
+            f"{step.node.name}: pooling to {rows}x{columns} has no fixed windows at flexible sizes: leave `sizes` out"
+        )
     if height % rows == 0 and width % columns == 0:
         window = [height // rows, width // columns]
         return step.mb.avg_pool(x=step.inputs[0], kernel_sizes=window, strides=window, pad_type="valid", name=step.name)

@@ -47,7 +47,8 @@ def _bilinear(step: Step, layer: ops.Resize, factors: tuple[int, int] | None) ->
         )
     if step.flexible:
         raise Unsupported(
-            f"{step.node.name}: resizing with {layer.coordinates} coordinates does not fit flexible sizes"
+            f"{step.node.name}: resizing with {layer.coordinates} coordinates does not fit flexible sizes: "
+            "leave `sizes` out"
         )
     rows, columns = step.shape[2:]
     if layer.coordinates != "half_pixel" and 1 in (rows, columns):

@@ -24,13 +24,7 @@ _CHUNK_BYTES = 64 << 20  # most bytes of samples per message to the child
 _VALUES = 1 << 17  # most values per tensor and image that a histogram counts, evenly spread
 
 
-def extremes(
-    path: str | Path,
-    samples: Sequence[Array],
-    threads: int = 1,
-    timeout_s: float | None = None,
-    within: child.Child | None = None,
-) -> dict[str, Array]:
+def extremes(path: str | Path, samples: Sequence[Array], threads: int = 1) -> dict[str, Array]:
     """Minimum and maximum of every float activation on each sample, (samples, 2), by tensor name.
 
     Args:
@@ -44,9 +38,7 @@ def extremes(
 
     def measured(batch: Array) -> dict[str, Array]:
         target = "slimseg.runtimes.litert.quantising.activations:_extremes"
-        found: dict[str, Array] = (within or child.shared()).call(
-            target, str(path), batch, threads, timeout_s=timeout_s, about=path
-        )
+        found: dict[str, Array] = child.call(target, str(path), batch, threads, about=path)
         return found
 
     parts = [measured(batch) for batch in _batches(path, samples)]
@@ -57,14 +49,7 @@ def extremes(
     return result
 
 
-def histograms(
-    path: str | Path,
-    samples: Sequence[Array],
-    ends: Ranges,
-    threads: int = 1,
-    timeout_s: float | None = None,
-    within: child.Child | None = None,
-) -> dict[str, Array]:
+def histograms(path: str | Path, samples: Sequence[Array], ends: Ranges, threads: int = 1) -> dict[str, Array]:
     """Histogram of every float activation over all samples, (BINS,) counts, by tensor name.
 
     Of a large tensor only evenly spaced values are counted, with a different offset for each sample.
@@ -76,19 +61,14 @@ def histograms(
         DataError, ModelError, RuntimeFailure: as `extremes`.
     """
     target = "slimseg.runtimes.litert.quantising.activations:_histograms"
-    process = within or child.shared()
     total: dict[str, Array] = {}
     for batch in _batches(path, samples):
-        counts: dict[str, Array] = process.call(
-            target, str(path), batch, dict(ends), threads, timeout_s=timeout_s, about=path
-        )
+        counts: dict[str, Array] = child.call(target, str(path), batch, dict(ends), threads, about=path)
         total = {name: value + total.get(name, 0) for name, value in counts.items()}
     return total
 
 
-def values(
-    path: str | Path, sample: Array, names: Sequence[str], threads: int = 1, within: child.Child | None = None
-) -> dict[str, Array]:
+def values(path: str | Path, sample: Array, names: Sequence[str], threads: int = 1) -> dict[str, Array]:
     """Values for one input, by tensor name; names that are no float activations of the file are left out.
 
     Raises:
@@ -96,7 +76,7 @@ def values(
     """
     target = "slimseg.runtimes.litert.quantising.activations:_values"
     batch = _checked(path, sample, file.read(path).inputs[0].shape)[None]
-    found: dict[str, Array] = (within or child.shared()).call(target, str(path), batch, set(names), threads, about=path)
+    found: dict[str, Array] = child.call(target, str(path), batch, set(names), threads, about=path)
     return found
 
 

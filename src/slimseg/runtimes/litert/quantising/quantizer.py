@@ -51,8 +51,6 @@ def quantize(
     ranges: Ranges | None = None,
     io: Ends = "float32",
     keep_float: Collection[str] = (),
-    timeout_s: float | None = None,
-    within: child.Child | None = None,
 ) -> None:
     """Quantise `float_path` with a scheme and write `out_path`, with the description (the quantiser keeps metadata).
 
@@ -64,8 +62,6 @@ def quantize(
             "float32".
         keep_float: names of operators, or of the tensors that they compute; these operators stay in float32, between
             conversions.
-        timeout_s: seconds after which the child is killed; None waits for ever.
-        within: the child process to run in; the shared one by default.
 
     Raises:
         ModelError: the file is missing, damaged or already quantised, has weights that are not finite, or cannot take
@@ -80,13 +76,7 @@ def quantize(
     if io != "float32" and scheme != "int8":
         raise ValueError(f"{scheme} has float32 input and output only, not {io}")
     given = byte_input.ranges(source) if io == "image" else {}
-    target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
-    kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
-    arguments = str(float_path), scheme, {**given, **(ranges or {})}, io, tuple(sorted(kept))
-    data: bytes = (within or child.shared()).call(target, *arguments, timeout_s=timeout_s, about=float_path)
-    if io == "image":
-        data = byte_input.taking_bytes(data)
-    file.save(data, out_path)
+    _write(source, out_path, scheme, {**given, **(ranges or {})}, io, keep_float)
 
 
 def quantize_int8(
@@ -96,8 +86,6 @@ def quantize_int8(
     io: Ends = "float32",
     ranges: Ranges | None = None,
     threads: int = 1,
-    timeout_s: float | None = None,
-    within: child.Child | None = None,
 ) -> None:
     """Quantise to int8 with ranges that are calibrated on `samples`.
 
@@ -112,20 +100,24 @@ def quantize_int8(
         ModelError, OutputError, RuntimeFailure: as for `quantize`.
     """
     source = check(float_path)
+    image = byte_input.ranges(source) if io == "image" else {}  # refuses a wrong file before the calibration
+    measured = measure_ranges(float_path, samples, threads)
+    _write(source, out_path, "int8", {**measured, **image, **(ranges or {})}, io)
+
+
+def _write(
+    source: file.File, out_path: str | Path, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: Collection[str] = ()
+) -> None:
+    """The part of `quantize` after its checks."""
+    target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
+    kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
+    data: bytes = child.call(target, str(source.path), scheme, ranges, io, tuple(sorted(kept)), about=source.path)
     if io == "image":
-        byte_input.ranges(source)  # refuses a wrong file before the calibration
-    measured = measure_ranges(float_path, samples, threads, timeout_s, within)
-    image = byte_input.ranges(source) if io == "image" else {}
-    quantize(float_path, out_path, "int8", {**measured, **image, **(ranges or {})}, io, (), timeout_s, within)
+        data = byte_input.taking_bytes(data)
+    file.save(data, out_path)
 
 
-def measure_ranges(
-    path: str | Path,
-    samples: Sequence[Array],
-    threads: int = 1,
-    timeout_s: float | None = None,
-    within: child.Child | None = None,
-) -> dict[str, tuple[float, float]]:
+def measure_ranges(path: str | Path, samples: Sequence[Array], threads: int = 1) -> dict[str, tuple[float, float]]:
     """Mean minimum and maximum of every float activation of `path` over `samples`, by tensor name.
 
     litert-quantizer's calibrator takes a moving average instead, which depends on the samples' order. This function
@@ -135,7 +127,7 @@ def measure_ranges(
         DataError: there is no sample, or one has a wrong shape.
         ModelError, RuntimeFailure: as for `quantize`.
     """
-    found = activations.extremes(path, samples, threads, timeout_s, within)
+    found = activations.extremes(path, samples, threads)
     return {name: (float(low), float(high)) for name, (low, high) in ((n, e.mean(0)) for n, e in found.items())}
 
 
@@ -182,7 +174,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
 
         logging.getLogger().setLevel(logging.ERROR)
         source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
-        calibration = {**added, **ranges} if scheme in STATIC else {}
+        calibration = {**ranges, **added} if scheme in STATIC else {}
         given = file.parse(source, Path(path))
         for _ in range(_ROUNDS):
             if scheme == "int8":
@@ -231,6 +223,8 @@ def _configure(worker: Any, scheme: Scheme, io: Ends, keep_float: Collection[str
     if keep_float:
         names = "|".join(re.escape(name) for name in keep_float)
         worker.update_quantization_recipe(f"(?:^|;)(?:{names});", "*", algorithm_key=algorithms.NO_QUANTIZE)
+    if scheme in STATIC:  # the quantiser fails at the value of the border; `integer_kernels` converts it afterwards
+        worker.update_quantization_recipe(_ALL, "PADV2", algorithm_key=algorithms.NO_QUANTIZE)
     for end in _ENDS if scheme in STATIC else ():
         if io == "float32":
             worker.update_quantization_recipe(_ALL + ";", end, algorithm_key=algorithms.NO_QUANTIZE)
@@ -243,13 +237,13 @@ def _plain(path: Path) -> bytes:
 
 
 def _modern(path: Path, ranges: Ranges, leave: Collection[str] = ()) -> tuple[bytes, Ranges]:
-    """The file rewritten for XNNPACK's 8-bit kernels, and ranges of the tensors that this adds.
+    """The file rewritten for XNNPACK's 8-bit kernels, and ranges of the tensors that this adds or limits.
 
     Operators named in `leave`, which stay in float, are not rewritten.
     """
     model = _parsed(path)
-    added = spelling.for_int8(model, leave)
-    dead_filters.revive(model, {**added, **ranges})
+    added = spelling.for_int8(model, leave, ranges)
+    dead_filters.revive(model, {**ranges, **added})
     return file.pack(model), added
 
 

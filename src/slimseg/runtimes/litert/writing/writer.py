@@ -104,9 +104,9 @@ class _Writer:
         sources, padding, pads = self._sources(node)
         stored = [Value(self.graph.shape(each), self.orders[each], self._is_constant(each)) for each in sources]
         plan = dimensions.plan(layer, stored, self.graph.shape(node))
-        result = plan.result
+        order = plan.result
         if isinstance(layer, ops.Slice) and (reshape := self.graph.layer_as(last, ops.Reshape)) is not None:
-            result = dimensions.without(result, layer.dim, reshape.channels_last)
+            order = dimensions.without(order, layer.dim, reshape.channels_last)
         read = [Value(value.shape, order) for value, order in zip(stored, plan.inputs, strict=True)]
         step = lowering.Step(
             node=node,
@@ -117,12 +117,12 @@ class _Writer:
             padding=padding,
             input_shapes=tuple(value.stored for value in read),
             orders=plan.inputs,
-            shape=Value(self.graph.shape(last), result).stored,
+            shape=Value(self.graph.shape(last), order).stored,
         )
         first = len(self.builder.subgraph.operators)
         target = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
         self.tensors[node] = self.tensors[last] = target
-        self.orders[node] = self.orders[last] = result
+        self.orders[node] = self.orders[last] = order
         covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
         if target in step.inputs or isinstance(layer, ops.Constant):
             self.views.add(node)
@@ -143,7 +143,8 @@ class _Writer:
     def _in_order(self, source: fx.Node, order: Order, reader: fx.Node) -> int:
         """The tensor of a value in the order in which `reader` needs it, which is transposed once for all readers."""
         if order == self.orders[source]:
-            return self.tensors[source]
+            is_reshape = self.graph.layer_as(reader, ops.Reshape) is not None
+            return self.tensors[source] if is_reshape else self._in_shape(source)
         if (source, order) not in self.turned and isinstance(layer := self.graph.layer(source), ops.Constant):
             name = f"{source.name}_as_{''.join(map(str, order))}"
             self.turned[source, order] = self.builder.constant(name, weights(layer.value, order))
@@ -164,7 +165,16 @@ class _Writer:
         stored = Value(shape, order).stored
         if [dim for dim in before if shape[dim] > 1] == [dim for dim in order if shape[dim] > 1]:
             return reshape_operator(self.builder, self.tensors[source], name, stored)
-        return transpose_operator(self.builder, self.tensors[source], name, stored, tuple(map(before.index, order)))
+        tensor = self._in_shape(source)
+        return transpose_operator(self.builder, tensor, name, stored, tuple(map(before.index, order)))
+
+    def _in_shape(self, node: fx.Node) -> int:
+        """The tensor of a value; one that was only reshaped so far now gets its RESHAPE, so that several become one."""
+        stored = Value(self.graph.shape(node), self.orders[node]).stored
+        if self.builder.shape(self.tensors[node]) != stored:
+            self.tensors[node] = reshape_operator(self.builder, self.tensors[node], node.name, stored)
+            self._name(self.tensors[node], node, node.name, (node.name,))
+        return self.tensors[node]
 
     def _output(self) -> int:
         """The tensor of the network's result: in the usual order, and computed by an operator of its own."""

@@ -13,7 +13,6 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     Options,
     Step,
     pad_operator,
-    reshape_operator,
     slice_operator,
     stored_dim,
     unary,
@@ -88,10 +87,8 @@ def pad(builder: ModelBuilder, step: Step, layer: ops.Pad) -> int:
 
 
 def reshape(builder: ModelBuilder, step: Step, layer: ops.Reshape) -> int:
-    """RESHAPE, or no operator if the stored value has the shape already."""
-    if step.shape == step.input_shapes[0]:
-        return step.inputs[0]
-    return reshape_operator(builder, step.inputs[0], step.name, step.shape)
+    """No operator: the writer adds a RESHAPE where another layer than a reshape reads the value."""
+    return step.inputs[0]
 
 
 def transpose(builder: ModelBuilder, step: Step, layer: ops.Transpose) -> int:

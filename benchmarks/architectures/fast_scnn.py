@@ -1,0 +1,97 @@
+"""Fast-SCNN (Poudel, Liwicki, Cipolla, "Fast-SCNN: Fast Semantic Segmentation Network", 2019), at 512x512.
+
+Pyramid pooling in windows of 1, 2, 3 and 6, so that two of the four do not divide the map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIZE = (512, 512)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, 1, groups, False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(True),
+    )
+
+
+def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(conv(inputs, inputs, 3, stride, inputs), conv(inputs, outputs))
+
+
+class Bottleneck(nn.Module):
+    """Inverted residual with linear output."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int = 6, stride: int = 2) -> None:
+        super().__init__()
+        self.shortcut = stride == 1 and inputs == outputs
+        middle = inputs * expansion
+        self.block = nn.Sequential(
+            conv(inputs, middle),
+            conv(middle, middle, 3, stride, middle),
+            nn.Conv2d(middle, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.block(x)
+        return x + out if self.shortcut else out
+
+
+class PyramidPooling(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(conv(inputs, inputs // 4) for _ in range(4))
+        self.out = conv(inputs * 2, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.size()[2:]
+        features = [x]
+        for bins, branch in zip((1, 2, 3, 6), self.branches, strict=True):
+            pooled = branch(F.adaptive_avg_pool2d(x, bins))
+            features.append(F.interpolate(pooled, size, mode="bilinear", align_corners=True))
+        return self.out(torch.cat(features, dim=1))
+
+
+class FeatureFusion(nn.Module):
+    def __init__(self, high: int, low: int, outputs: int) -> None:
+        super().__init__()
+        self.depthwise = conv(low, outputs, 3, 1, outputs)
+        self.low = nn.Sequential(nn.Conv2d(outputs, outputs, 1), nn.BatchNorm2d(outputs))
+        self.high = nn.Sequential(nn.Conv2d(high, outputs, 1), nn.BatchNorm2d(outputs))
+        self.relu = nn.ReLU(True)
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        low = F.interpolate(low, scale_factor=4, mode="bilinear", align_corners=True)
+        return self.relu(self.high(high) + self.low(self.depthwise(low)))
+
+
+class FastSCNN(nn.Module):
+    def __init__(self, classes: int = 19) -> None:
+        super().__init__()
+        self.downsample = nn.Sequential(conv(3, 32, 3, 2), separable(32, 48, 2), separable(48, 64, 2))
+        blocks, inputs = [], 64
+        for outputs, stride in ((64, 2), (96, 2), (128, 1)):
+            blocks.append(Bottleneck(inputs, outputs, stride=stride))
+            blocks += [Bottleneck(outputs, outputs, stride=1) for _ in range(2)]
+            inputs = outputs
+        self.extractor = nn.Sequential(*blocks, PyramidPooling(128, 128))
+        self.fusion = FeatureFusion(64, 128, 128)
+        self.classifier = nn.Sequential(
+            separable(128, 128), separable(128, 128), nn.Dropout(0.1), nn.Conv2d(128, classes, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.size()[2:]
+        high = self.downsample(x)
+        low = self.extractor(high)
+        return F.interpolate(self.classifier(self.fusion(high, low)), size, mode="bilinear", align_corners=True)
+
+
+def build() -> nn.Module:
+    return FastSCNN()

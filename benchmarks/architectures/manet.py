@@ -1,0 +1,116 @@
+"""MA-Net (Fan et al., "MA-Net: A Multi-Scale Attention Network for Liver and Tumor Segmentation", 2020), in the form
+that segmentation_models_pytorch made common.
+
+ResNet-18, attention on its last map, gated skip connections: 2 classes at 256x256, 22 million parameters. The softmax
+runs over all pairs of places at once, and the result is reshaped, not transposed, as in the public code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIZE = (256, 256)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += identity
+        return self.relu(out)
+
+
+class ResNet18(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
+        self.maxpool, self.layers, inputs = nn.MaxPool2d(3, 2, 1), nn.ModuleList(), 64
+        for outputs in (64, 128, 256, 512):
+            first = BasicBlock(inputs, outputs, 1 if outputs == 64 else 2)
+            self.layers.append(nn.Sequential(first, BasicBlock(outputs, outputs)))
+            inputs = outputs
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found = [self.stem(x)]
+        x = self.maxpool(found[0])
+        for layer in self.layers:
+            x = layer(x)
+            found.append(x)
+        return found
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class PositionAttention(nn.Module):
+    def __init__(self, width: int, inner: int = 64) -> None:
+        super().__init__()
+        self.top_conv, self.center_conv = nn.Conv2d(width, inner, 1), nn.Conv2d(width, inner, 1)
+        self.bottom_conv, self.out_conv = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.map_softmax = nn.Softmax(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b_size, _, h_size, w_size = x.size()
+        x_top = self.top_conv(x).flatten(2)
+        x_center = self.center_conv(x).flatten(2).transpose(1, 2)
+        x_bottom = self.bottom_conv(x).flatten(2).transpose(1, 2)
+        sp_map = torch.matmul(x_center, x_top)
+        sp_map = self.map_softmax(sp_map.view(b_size, -1)).view(b_size, h_size * w_size, h_size * w_size)
+        sp_map = torch.matmul(sp_map, x_bottom).reshape(b_size, -1, h_size, w_size)
+        return self.out_conv(x + sp_map)
+
+
+def squeeze(width: int, reduction: int = 16) -> nn.Sequential:
+    hidden = max(1, width // reduction)
+    layers = nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, width, 1)
+    return nn.Sequential(*layers, nn.Sigmoid())
+
+
+class MultiscaleFusion(nn.Module):
+    """Gates from the deeper map and from the skip connection, added."""
+
+    def __init__(self, inputs: int, skip: int, outputs: int) -> None:
+        super().__init__()
+        self.hl_conv = nn.Sequential(conv(inputs, inputs), conv(inputs, skip, 1))
+        self.se_ll, self.se_hl = squeeze(skip), squeeze(skip)
+        self.conv1, self.conv2 = conv(2 * skip, outputs), conv(outputs, outputs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.hl_conv(x), scale_factor=2.0, mode="nearest")
+        x = x * (self.se_hl(x) + self.se_ll(skip))
+        return self.conv2(self.conv1(torch.cat([x, skip], dim=1)))
+
+
+class MANet(nn.Module):
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.encoder, self.center = ResNet18(), PositionAttention(512)
+        shapes = [(512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 32)]
+        self.blocks = nn.ModuleList(MultiscaleFusion(*shape) for shape in shapes)
+        self.last = nn.Sequential(conv(32, 16), conv(16, 16))
+        self.segmentation_head = nn.Conv2d(16, classes, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *skips, x = self.encoder(x)
+        x = self.center(x)
+        for block, skip in zip(self.blocks, reversed(skips), strict=True):
+            x = block(x, skip)
+        return self.segmentation_head(self.last(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+
+
+def build() -> nn.Module:
+    return MANet()

@@ -1,0 +1,86 @@
+"""Non-local network (Wang et al., "Non-local Neural Networks", 2018): the embedded Gaussian form, whose keys and values
+are halved by max pooling, in the head of a fully convolutional network.
+
+On ResNet-18 with output stride 8 (the paper's segmentation successors have ResNet-50): 19 classes at 256x256, 14.9
+million parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIZE = (256, 256)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False)
+        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += identity
+        return self.relu(out)
+
+
+def resnet18() -> nn.Sequential:
+    """ResNet-18 with dilated last stages: output stride 8."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
+    inputs = 64
+    for outputs, stride, dilation in ((64, 1, 1), (128, 2, 1), (256, 1, 2), (512, 1, 4)):
+        layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
+        inputs = outputs
+    return nn.Sequential(*layers)
+
+
+def conv(inputs: int, outputs: int) -> nn.Sequential:
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class NonLocal(nn.Module):
+    """Every place attends to every second place of every second row."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inter_channels = width // 2
+        self.theta = nn.Conv2d(width, self.inter_channels, 1)
+        self.phi = nn.Sequential(nn.Conv2d(width, self.inter_channels, 1), nn.MaxPool2d(2))
+        self.g = nn.Sequential(nn.Conv2d(width, self.inter_channels, 1), nn.MaxPool2d(2))
+        self.W = nn.Sequential(nn.Conv2d(self.inter_channels, width, 1), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch_size = x.size(0)
+        g_x = self.g(x).view(batch_size, self.inter_channels, -1).permute(0, 2, 1)
+        theta_x = self.theta(x).view(batch_size, self.inter_channels, -1).permute(0, 2, 1)
+        phi_x = self.phi(x).view(batch_size, self.inter_channels, -1)
+        y = torch.matmul(F.softmax(torch.matmul(theta_x, phi_x), dim=-1), g_x).permute(0, 2, 1).contiguous()
+        return self.W(y.view(batch_size, self.inter_channels, *x.size()[2:])) + x
+
+
+class NonLocalFCN(nn.Module):
+    def __init__(self, classes: int = 19, width: int = 256) -> None:
+        super().__init__()
+        self.backbone, self.before, self.nl_block = resnet18(), conv(512, width), NonLocal(width)
+        self.after, self.conv_cat = conv(width, width), conv(512 + width, width)
+        self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.backbone(x)
+        output = self.after(self.nl_block(self.before(features)))
+        logits = self.conv_seg(self.conv_cat(torch.cat([features, output], dim=1)))
+        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def build() -> nn.Module:
+    return NonLocalFCN()
