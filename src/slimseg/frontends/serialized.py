@@ -197,14 +197,8 @@ class _Reader:
         if count is None or not isinstance(args[0], Tensor):
             return
         named = dict(zip((argument.name for argument in found._schema.arguments), args, strict=False)) | dict(kwargs)
-        size = next(
-            (
-                value
-                for key, value in named.items()
-                if key in ("split_size", "chunks", "sections") and type(value) is int
-            ),
-            0,
-        )
+        sizes = (named.get(key) for key in ("split_size", "chunks", "sections"))
+        size = next((each for each in sizes if type(each) is int), 0)
         if isinstance(places := named.get("indices"), list):
             size = len(places) + 1
         dim = named.get("dim", 0)

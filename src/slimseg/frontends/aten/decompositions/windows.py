@@ -165,10 +165,8 @@ def dilated_max_pool(
     for dim in (2, 3):
         taps, step, gap = kernel[dim - 2], steps[dim - 2], spread[dim - 2]
         windows = (x.shape[dim] - gap * (taps - 1) - 1) // step + 1
-        parts = [
-            x[(slice(None),) * dim + (slice(i * gap, i * gap + (windows - 1) * step + 1, step),)] for i in range(taps)
-        ]
-        x = functools.reduce(torch.maximum, parts)
+        places = [slice(i * gap, i * gap + (windows - 1) * step + 1, step) for i in range(taps)]
+        x = functools.reduce(torch.maximum, [x[(slice(None),) * dim + (place,)] for place in places])
     return x
 
 
