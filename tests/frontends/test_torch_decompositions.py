@@ -80,6 +80,13 @@ class Windows(nn.Module):
         return y.roll((1, 1), (1, 2))[:, :12].permute(0, 3, 1, 2)
 
 
+def heads_before_the_batch(x: Tensor) -> Tensor:
+    """Query and key as SAM takes them apart: the dimension that is unbound lies before the batch."""
+    apart = x.flatten(2).mT.reshape(len(x), -1, 2, 2, 2).permute(2, 0, 3, 1, 4).reshape(2, 2 * len(x), -1, 2)
+    query, key = apart.unbind(0)
+    return (query @ key.mT).reshape(len(x), 2, -1)
+
+
 def unpooled(x: Tensor) -> Tensor:
     """Of a map with many equal values, as after a ReLU, the first of which is the maximum."""
     x = F.relu((x * 3).floor())
@@ -135,6 +142,11 @@ CASES: dict[str, Function] = {
     "max pool and unpool": unpooled,
     "adaptive max pool": nn.AdaptiveMaxPool2d((3, 4)),
     "max pool with positions": lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
+    "max pool dilated": nn.MaxPool2d(3, 2, 1, dilation=2),
+    "average pool, not counted": nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+    "average pool, counted": nn.AvgPool2d((3, 2), 2, 1, ceil_mode=True),
+    "transposed convolution of groups": nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=8),
+    "transposed convolution, dilated": nn.ConvTranspose2d(8, 4, 3, 3, 2, (2, 1), groups=2, dilation=2),
     "average pool divisor": nn.AvgPool2d(3, 2, 1, divisor_override=4),
     "convolution of rows": lambda x: F.conv1d(batched(x), torch.linspace(-1, 1, 120).reshape(5, 8, 3), padding=1),
     "pool of rows": lambda x: F.avg_pool1d(batched(x), 3) + F.max_pool1d(batched(x), 3),
@@ -178,6 +190,8 @@ CASES: dict[str, Function] = {
     "largest of a stack": lambda x: torch.stack((x, x * x)).amax(0),
     "axes": lambda x: x.movedim(1, 3).swapaxes(1, 2).mT.unflatten(3, (2, 6)).flatten(2, 3),
     "splits": lambda x: torch.cat(x.tensor_split(3, 1)[::-1] + x.split([1, 5, 2], 1), 1),
+    "unbound before the batch": heads_before_the_batch,
+    "dropout in place": nn.Sequential(nn.ReLU(), nn.Dropout2d(0.1, inplace=True)),
     "unbound": lambda x: sum(x.unbind(2)),
     "part replaced": lambda x: torch.slice_scatter(x, x[:, :2] * 2, 1, 3, 5),
     "in place": in_place,

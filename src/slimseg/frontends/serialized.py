@@ -41,6 +41,7 @@ _PARTS: dict[str, Callable[[int, int], int]] = {
     "unsafe_split": lambda length, size: -(-length // max(size, 1)),
     "chunk": min,
     "unsafe_chunk": min,
+    "tensor_split": lambda _, sections: sections,
     "unbind": lambda length, _: length,
 }
 
@@ -196,9 +197,10 @@ class _Reader:
         if count is None or not isinstance(args[0], Tensor):
             return
         named = dict(zip((argument.name for argument in found._schema.arguments), args, strict=False)) | dict(kwargs)
-        size = next(
-            (value for key, value in named.items() if key in ("split_size", "chunks") and type(value) is int), 0
-        )
+        sizes = (named.get(key) for key in ("split_size", "chunks", "sections"))
+        size = next((each for each in sizes if type(each) is int), 0)
+        if isinstance(places := named.get("indices"), list):
+            size = len(places) + 1
         dim = named.get("dim", 0)
         length = args[0].shape[dim] if type(dim) is int and -args[0].ndim <= dim < args[0].ndim else 0
         if len(outputs) != 1 or count(length, size) != len(outputs[0].get("as_tensors", ())):

@@ -155,10 +155,12 @@ def gelu(call: Call) -> Layer:
     return Layer(lambda: nn.GELU(call["approximate"]), (call["self"],), "gelu")
 
 
-def max_pool(call: Call) -> Layer:
+def max_pool(call: Call) -> Layer | None:
     kernel = pair(call["kernel_size"])
     stride = pair(call["stride"]) if call["stride"] else kernel
     padding, dilation, ceil = pair(call["padding"]), pair(call["dilation"]), bool(call["ceil_mode"])
+    if dilation != (1, 1) and not ceil:
+        return None  # decomposed, since runtimes have no dilated windows
     return Layer(lambda: nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil), (call["self"],), "max_pool")
 
 

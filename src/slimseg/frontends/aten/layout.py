@@ -185,6 +185,11 @@ def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
     """
     shape = tuple(source.meta["val"].shape)
     dim, index = dim % len(shape), index % shape[dim % len(shape)]
+    before = _before_reshape(source, dim)
+    if before is not None and (chain := _one_of(before, dim, index)) is not None:
+        rest = (*shape[:dim], *shape[dim + 1 :])
+        last = Layer(lambda: ops.Reshape(rest, channels_last=False), (len(chain.layers) - 1,), "reshape")
+        return Chain((*chain.layers, last))
     base, dims = _viewed(source)
     along, order = dims[dim], [each for place, each in enumerate(dims) if place != dim and each is not None]
     if not along or order[:1] != [0]:
@@ -202,6 +207,16 @@ def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
     if tuple(lengths[each] for each in order) != left:
         layers.append(Layer(lambda: ops.Reshape(left, channels_last=False), (len(layers) - 1,), "reshape"))
     return Chain(tuple(layers))
+
+
+def _before_reshape(node: fx.Node, dim: int) -> fx.Node | None:
+    """What a reshape reads that changes only dimensions behind `dim`."""
+    if str(node.target).removeprefix("aten.") not in ("view.default", "reshape.default", "_unsafe_view.default"):
+        return None
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    kept = tuple(source.meta["val"].shape[: dim + 1]) == tuple(node.meta["val"].shape[: dim + 1])
+    return source if kept else None
 
 
 def _viewed(node: fx.Node) -> tuple[fx.Node, list[int | None]]:
@@ -312,7 +327,7 @@ def alias(argument: str) -> Callable[[Call], Alias]:
 
 def dropout(call: Call) -> Alias | None:
     """Does nothing at inference; a call that draws random numbers even then stays as it is."""
-    return None if call["train"] else Alias(call["input"])
+    return None if call["train"] else Alias(call["input" if "input" in call.arguments else "self"])
 
 
 def cast(call: Call) -> Layer | Alias | None:

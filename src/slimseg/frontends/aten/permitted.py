@@ -51,11 +51,11 @@ _LAYOUT = """
 _reshape_alias _to_copy _unsafe_view alias atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to cat chunk
 clone column_stack concat concatenate constant_pad_nd contiguous copy detach detach_copy diag diag_embed diagonal
 expand expand_as expand_copy flatten flip fliplr flipud gather hstack index index_add index_copy index_fill index_put
-index_select lift_fresh lift_fresh_copy meshgrid moveaxis movedim narrow numpy_T pad permute permute_copy ravel
+index_select lift_fresh lift_fresh_copy mT meshgrid moveaxis movedim narrow numpy_T pad permute permute_copy ravel
 reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d reshape reshape_as roll
 rot90 scatter scatter_add select select_copy select_scatter slice slice_copy slice_scatter split split_with_sizes
-squeeze squeeze_copy stack swapaxes swapdims t take take_along_dim tile to transpose tril triu type_as unbind
-unflatten unfold unsafe_chunk unsafe_split unsqueeze unsqueeze_copy view view_as view_copy vstack
+squeeze squeeze_copy stack swapaxes swapdims t take take_along_dim tensor_split tile to transpose tril triu
+type_as unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze unsqueeze_copy view view_as view_copy vstack
 """
 _CONSTANTS = """
 arange eye full full_like linspace new_full new_ones new_zeros ones ones_like scalar_tensor zeros zeros_like

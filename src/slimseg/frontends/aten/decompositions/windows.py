@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from slimseg.frontends.aten.call import Call, pair
 from slimseg.frontends.aten.decompositions.positions import multiplied
 
 Pair = Sequence[int]
+_LOWEST = float(torch.finfo(torch.float32).min)
 
 
 def unfold(self: Tensor, kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
@@ -149,6 +151,25 @@ def max_pool_1d(
     return F.max_pool2d(row, (1, kernel_size[0]), step, (0, padding[0]), (1, dilation[0]), ceil_mode).squeeze(2)
 
 
+def dilated_max_pool(
+    self: Tensor,
+    kernel_size: Pair,
+    stride: Pair = (),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The maximum of shifted maps, along the columns of the windows and then along their rows."""
+    kernel, steps, around, spread = (pair(each) for each in (kernel_size, stride or kernel_size, padding, dilation))
+    x = F.pad(self, (around[1], around[1], around[0], around[0]), value=_LOWEST) if any(around) else self
+    for dim in (2, 3):
+        taps, step, gap = kernel[dim - 2], steps[dim - 2], spread[dim - 2]
+        windows = (x.shape[dim] - gap * (taps - 1) - 1) // step + 1
+        places = [slice(i * gap, i * gap + (windows - 1) * step + 1, step) for i in range(taps)]
+        x = functools.reduce(torch.maximum, [x[(slice(None),) * dim + (place,)] for place in places])
+    return x
+
+
 def adaptive_average_pool_1d(self: Tensor, output_size: Pair) -> Tensor:
     return F.adaptive_avg_pool2d(self.unsqueeze(2), (1, output_size[0])).squeeze(2)
 
@@ -231,6 +252,7 @@ TABLE = {
     "_convolution.default": convolution,
     "conv1d.default": convolution_1d,
     "avg_pool2d.default": average_pool,
+    "max_pool2d.default": dilated_max_pool,
     "avg_pool1d.default": average_pool_1d,
     "max_pool1d.default": max_pool_1d,
     "adaptive_avg_pool1d.default": adaptive_average_pool_1d,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
+import torch
 from ai_edge_litert import schema_py_generated as tflite
 from torch import nn
 
-from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
@@ -76,7 +77,7 @@ def _bias(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> np.ndarray[Any, 
 
 def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTranspose2d) -> int:
     if layer.groups > 1 or pair(layer.dilation) != (1, 1):
-        raise Unsupported(f"{step.name}: TFLite has no grouped or dilated transposed convolution")
+        layer = _dense(layer)
     full, padding, crop = _transposed_extent(step, layer)
     options = tflite.TransposeConvOptionsT()
     options.strideH, options.strideW = pair(layer.stride)
@@ -91,6 +92,22 @@ def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTran
     )
     builder.operator(Op.TRANSPOSE_CONV, inputs, target, options, Options.TransposeConvOptions, 4 if step.fused else 3)
     return slice_operator(builder, target, (0, *crop, 0), step) if crop else target
+
+
+def _dense(layer: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
+    """The same layer without groups and dilation, which TFLite does not have here: with zeros among its weights."""
+    result = copy.deepcopy(layer)
+    inputs, per_group, *kernel = layer.weight.shape
+    (down, across), outputs = pair(layer.dilation), per_group * layer.groups
+    size = [(side - 1) * spread + 1 for side, spread in zip(kernel, (down, across), strict=True)]
+    weight = torch.zeros(inputs, outputs, *size)
+    for group in range(layer.groups):
+        rows = slice(group * inputs // layer.groups, (group + 1) * inputs // layer.groups)
+        columns = slice(group * per_group, (group + 1) * per_group)
+        weight[rows, columns, ::down, ::across] = layer.weight.detach()[rows]
+    result.weight = nn.Parameter(weight)
+    result.kernel_size, result.dilation, result.groups = (size[0], size[1]), (1, 1), 1
+    return result
 
 
 def _origin(layer: nn.ConvTranspose2d) -> tuple[int, int]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from ai_edge_litert import schema_py_generated as tflite
 from torch import nn
+from torch.nn import functional as F
 
 from slimseg.errors import Unsupported
+from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
 from slimseg.graph.vocabulary.pooling import reached_padding, window_means
 from slimseg.runtimes.litert.writing.lowering.step import (
@@ -18,6 +23,7 @@ from slimseg.runtimes.litert.writing.lowering.step import (
     pad_operator,
     transpose_operator,
 )
+from slimseg.runtimes.lowering import weights
 from slimseg.tflite.schema import ModelBuilder
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -45,10 +51,33 @@ def average_pool(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
     padded = pair(layer.padding) != (0, 0)
     exact = _is_same(step, layer) and not counted
     if (layer.ceil_mode or (padded and not counted)) and not exact:
-        raise Unsupported(
-            f"{step.name}: TFLite has no average pooling with ceil_mode or with padding that is not counted"
-        )
+        return _counted(builder, step, layer)
     return _pool(builder, step, Op.AVERAGE_POOL_2D, layer, 0.0, same=not counted)
+
+
+def _counted(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
+    """Windows that reach beyond what they count: their means with zeros, times a factor for each window.
+
+    The factor is the ratio of both means of a map of ones.
+    """
+    means = _pool(
+        builder,
+        replace(step, name=f"{step.name}_with_zeros", fused=Fused.NONE),
+        Op.AVERAGE_POOL_2D,
+        layer,
+        0.0,
+        same=False,
+    )
+    height, width = step.input_shapes[0][1:3]
+    (top, bottom), (left, right) = reached_padding(layer, (height, width), step.shape[1:3])
+    ones = torch.ones(1, 1, height, width)
+    with_zeros = F.avg_pool2d(F.pad(ones, (left, right, top, bottom)), layer.kernel_size, layer.stride)
+    factors = builder.constant(f"{step.name}_factors", weights(layer(ones) / with_zeros, TO_NHWC))
+    options = tflite.MulOptionsT()
+    options.fusedActivationFunction = step.fused
+    target = builder.tensor(step.name, step.shape)
+    builder.operator(Op.MUL, (means, factors), target, options, Options.MulOptions)
+    return target
 
 
 def _pool(
