@@ -1,13 +1,13 @@
 """Opens published segmentation networks and reports, for each, how far slimseg gets with it.
 
-    python benchmarks/zoo.py [NAME ...] [--speed] [--timeout 900]
+    python benchmarks/zoo.py [NAME ...] [--quick | --speed] [--timeout 900]
 
 The networks are in benchmarks/architectures, one per file, with random weights and statistics. Each runs in a process
 of its own. Columns: seconds to open it; operators that stay opaque; whether the `.tflite` is written without
 litert-torch, in what time; the largest relative difference between that file and PyTorch; pixels of the int8 file that
 have the same class as in the float file, on noise; ncnn's relative difference, or why it refuses; whether Core ML's
-file is written. With --speed, also the number of findings and the speed-up that `slim --needs nothing` measures. Writes
-benchmarks/results/zoo.json; with names, only their rows change.
+file is written. With --quick, int8, ncnn and Core ML are left out; with --speed, also the number of findings and the
+speed-up that `slim --needs nothing` measures. Writes benchmarks/results/zoo.json; with names, only their rows change.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def randomise(network: nn.Module, size: tuple[int, int]) -> None:
             layer.running_var.clamp_(min=1e-3)  # a map of one pixel hardly varies over four images
 
 
-def measured(name: str, speed: bool) -> Row:
+def measured(name: str, quick: bool, speed: bool) -> Row:
     row = Row(name)
     network, row.size, output = built(name)
     row.parameters = sum(each.numel() for each in network.parameters())
@@ -115,8 +115,11 @@ def measured(name: str, speed: bool) -> Row:
     image = torch.rand(1, 3, *row.size) * 2 - 1
     with tempfile.TemporaryDirectory() as folder:
         _litert(row, graph, network, image, Path(folder))
-        _ncnn(row, graph, image, Path(folder))
-        _coreml(row, graph, Path(folder))
+        if not quick:
+            if row.difference is not None:
+                row.int8_agreement_percent = _step(row, "int8", lambda: _int8_agreement(graph, Path(folder)))
+            _ncnn(row, graph, image, Path(folder))
+            _coreml(row, graph, Path(folder))
         if speed and row.is_direct:
             _speed(row, graph, Path(folder))
     return row
@@ -148,7 +151,6 @@ def _litert(row: Row, graph: Graph, network: nn.Module, image: Tensor, folder: P
     value = _step(row, "run", lambda: its.predict(path, nhwc(image).numpy()))
     if value is not None and truth is not None:
         row.difference = _relative(value, nhwc(truth).numpy())
-        row.int8_agreement_percent = _step(row, "int8", lambda: _int8_agreement(graph, folder))
 
 
 def _of_shape(outputs: Any, shape: tuple[int, ...]) -> Tensor | None:
@@ -204,8 +206,8 @@ def _speed(row: Row, graph: Graph, folder: Path) -> None:
     row.exact_speedup = None if result is None else round(result.speedup, 3)
 
 
-def _in_child(name: str, speed: bool, timeout_s: float) -> Row:
-    command = [sys.executable, __file__, "--one", name, *(["--speed"] if speed else [])]
+def _in_child(name: str, options: list[str], timeout_s: float) -> Row:
+    command = [sys.executable, __file__, "--one", name, *options]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
@@ -246,18 +248,20 @@ HEADER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks; all if none are given")
+    parser.add_argument("--quick", action="store_true", help="only open, write and compare with PyTorch")
     parser.add_argument("--speed", action="store_true", help="also diagnose, and slim without images")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for each network")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.one:
-        print(json.dumps(asdict(measured(arguments.one, arguments.speed))))
+        print(json.dumps(asdict(measured(arguments.one, arguments.quick, arguments.speed))))
         return
+    options = [f"--{each}" for each in ("quick", "speed") if getattr(arguments, each)]
     known = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     print(" | ".join(HEADER), flush=True)
     for name in arguments.names or names():
-        row = _in_child(name, arguments.speed, arguments.timeout)
+        row = _in_child(name, options, arguments.timeout)
         print(" | ".join(_cells(row)), flush=True)
         for step, reason in row.refusals.items():
             print(f"    {step}: {reason}", flush=True)

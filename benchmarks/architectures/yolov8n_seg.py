@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 SIZE = (256, 256)
+OUTPUT = 0  # boxes, scores and coefficients: the whole network but the prototypes
 BINS = 16  # of the distribution over each side's distance
 STRIDES = (8, 16, 32)
 
