@@ -29,6 +29,7 @@ from slimseg.runtimes.litert.quantising import (
     activations,
     byte_input,
     dead_filters,
+    float_islands,
     integer_kernels,
     narrow_outputs,
     spelling,
@@ -176,6 +177,8 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
         source, added = _modern(Path(path), ranges, keep_float) if scheme == "int8" else (_plain(Path(path)), {})
         calibration = {**ranges, **added} if scheme in STATIC else {}
         given = file.parse(source, Path(path))
+        if scheme == "int8":
+            keep_float = {*keep_float, *float_islands.names(given)}
         for _ in range(_ROUNDS):
             if scheme == "int8":
                 calibration = integer_kernels.with_kept_ranges(given, calibration)
