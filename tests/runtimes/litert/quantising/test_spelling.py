@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimseg.frontends import load
 from slimseg.graph import edit, ops
 from slimseg.runtimes import child
 from slimseg.runtimes.litert.profiling.profiler import profile
@@ -157,3 +158,27 @@ def test_stages_of_large_windows() -> None:
     assert maps._stages((30, 20), (30, 20)) == [((2, 1), (2, 1)), ((15, 1), (15, 1)), ((1, 20), (1, 20))]
     assert maps._stages((30, 30), (15, 15)) is None
     assert maps._stages((29, 29), (29, 29)) is None
+
+
+class Parts(nn.Module):
+    """Sums two slices of a stacked value, as attention takes keys and values from one layer's result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        n, channels, height, width = y.shape
+        y = y.flatten(2).reshape(n, 2, channels // 2, -1)
+        return self.last((y[:, 0] + y[:, 1] * y[:, 0]).reshape(n, channels // 2, height, width))
+
+
+def test_slices_that_drop_a_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "float.tflite"
+    writer.write(load(Parts().eval(), (16, 20), verify=False), path)
+    assert "STRIDED_SLICE" in {each.op for each in file.operators(path)}
+    np.testing.assert_array_equal(*spelled_and_plain(path, tmp_path, monkeypatch))
+    found = profile(tmp_path / "spelled.tflite", runs=1, within=child.shared(), with_roofs=False)
+    assert not found.fallbacks

@@ -54,7 +54,7 @@ def _keeps_range(model: Any, operator: Any, ends: tuple[float, float]) -> bool:
     if code == Op.PADV2:
         fill = _fill(model, operator)
         return fill < _MINUS_INFINITY or min(ends[0], 0.0) <= fill <= max(ends[1], 0.0)
-    return code in MOVES or code == Op.RESHAPE
+    return code in MOVES or code in (Op.RESHAPE, Op.SLICE)
 
 
 def _fill(model: Any, operator: Any) -> float:

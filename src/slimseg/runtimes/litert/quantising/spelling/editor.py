@@ -50,6 +50,14 @@ class Editor:
             return None
         return np.frombuffer(bytes(data), np.float32).reshape(self.shape(index))
 
+    def integers(self, index: int) -> list[int] | None:
+        """The values of an int32 constant; None for any other tensor."""
+        tensor = self.graph.tensors[index]
+        data = self.model.buffers[tensor.buffer].data
+        if tensor.type != schema.TensorType.INT32 or data is None or not len(data):
+            return None
+        return [int(each) for each in np.frombuffer(bytes(data), np.int32)]
+
     def operator(
         self, code: int, inputs: Sequence[int], target: int, options: Any = None, kind: int = 0, fused: int = Fused.NONE
     ) -> Any:

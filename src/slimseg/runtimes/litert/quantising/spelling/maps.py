@@ -1,10 +1,12 @@
-"""Average pooling and resizing to the nearest pixel in 8-bit operators of XNNPACK.
+"""Average pooling, resizing to the nearest pixel and slicing in 8-bit operators of XNNPACK.
 
     Given   y = average pool(x), without padding that is left out of the mean
     Result  y = depthwise convolution(x), all weights 1/(height · width) of the window, which 8 bits hold exactly. Large
             windows are one convolution down the columns and one along the rows
     Given   y = x with every pixel repeated n times in both directions
     Result  every row (W, C) of n copies side by side (W, n·C), which is (n·W, C); then n copies of whole rows
+    Given   y = x[:, 1], a strided slice that may drop dimensions
+    Result  y = a slice of x, which is reshaped
 
 AVERAGE_POOL_2D gives y the range of x, of which means of many values use only a small part: in PIDNet, means of 17 x 17
 pixels had a signal-to-noise ratio of 2 dB instead of 15. A convolution gives y a range of its own.
@@ -112,6 +114,26 @@ def nearest(editor: Editor, operator: Any) -> list[Any] | None:
     return [*spelled, _reshape(editor, made, target)] if spelled else None
 
 
+def strided_slice(editor: Editor, operator: Any) -> list[Any] | None:
+    taken, source, target = operator.builtinOptions, int(operator.inputs[0]), int(operator.outputs[0])
+    begin, end, strides = (editor.integers(int(index)) for index in operator.inputs[1:4])
+    masks = taken.beginMask, taken.endMask, taken.ellipsisMask, taken.newAxisMask
+    if begin is None or end is None or strides is None or any(masks) or min(begin) < 0 or set(strides) != {1}:
+        return None
+    dropped = [bool(taken.shrinkAxisMask >> dim & 1) for dim in range(len(begin))]
+    shape = editor.shape(source)
+    sizes = [
+        1 if drops else min(last, length) - first
+        for first, last, length, drops in zip(begin, end, shape, dropped, strict=True)
+    ]
+    if min(end) < 0 or min(sizes) < 1:
+        return None
+    made = editor.activation(target, "sliced", None, sizes) if any(dropped) else target
+    inputs = source, editor.constant(np.asarray(begin, np.int32)), editor.constant(np.asarray(sizes, np.int32))
+    spelled = [editor.operator(Op.SLICE, inputs, made, schema.SliceOptionsT(), Options.SliceOptions)]
+    return [*spelled, _reshape(editor, made, target)] if any(dropped) else spelled
+
+
 def _copies(editor: Editor, source: int, count: int, target: int) -> Any:
     """Copies of a value side by side along its last dimension."""
     options = schema.ConcatenationOptionsT()
@@ -130,4 +152,5 @@ def _reshape(editor: Editor, source: int, target: int) -> Any:
 SPELLERS: Mapping[int, Callable[[Editor, Any], list[Any] | None]] = {
     Op.AVERAGE_POOL_2D: average_pool,
     Op.RESIZE_NEAREST_NEIGHBOR: nearest,
+    Op.STRIDED_SLICE: strided_slice,
 }
