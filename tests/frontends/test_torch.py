@@ -190,9 +190,15 @@ def write_into_a_part(x: Tensor) -> Tensor:
     return x
 
 
-def test_writing_into_a_part_in_place_is_refused():
-    with pytest.raises(ModelError, match=r"in place \(add_\).*write x = x \+ y"):
-        slimseg.load(Lambda(write_into_a_part), SIZE)
+def test_writing_into_a_part_in_place_is_followed():
+    assert "opaque" not in classes(loaded(Lambda(write_into_a_part)))
+
+
+def test_writing_into_a_part_in_place_is_refused_from_a_file(tmp_path):
+    with torch.no_grad():
+        torch.export.save(torch.export.export(Lambda(write_into_a_part).eval(), (image(),)), tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match=r"in place \(add\).*write x = x \+ y"):
+        slimseg.load(tmp_path / "net.pt2")
 
 
 class Shared(nn.Module):

@@ -80,6 +80,13 @@ class Windows(nn.Module):
         return y.roll((1, 1), (1, 2))[:, :12].permute(0, 3, 1, 2)
 
 
+def filled(x: Tensor) -> Tensor:
+    """Values in a larger map of zeros, as TransUNet pads its features."""
+    canvas = torch.zeros(len(x), 8, 14, 12)
+    canvas[:, :, 0:12, 0:10] = x[:]
+    return canvas
+
+
 def heads_before_the_batch(x: Tensor) -> Tensor:
     """Query and key as SAM takes them apart: the dimension that is unbound lies before the batch."""
     apart = x.flatten(2).mT.reshape(len(x), -1, 2, 2, 2).permute(2, 0, 3, 1, 4).reshape(2, 2 * len(x), -1, 2)
@@ -195,6 +202,7 @@ CASES: dict[str, Function] = {
     "unbound": lambda x: sum(x.unbind(2)),
     "part replaced": lambda x: torch.slice_scatter(x, x[:, :2] * 2, 1, 3, 5),
     "in place": in_place,
+    "filled": filled,
     "autocast": with_autocast,
     "half inside": lambda x: (x.double() * 2).float(),
     "dropout": lambda x: F.alpha_dropout(x, 0.5, False),

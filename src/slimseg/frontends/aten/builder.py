@@ -20,6 +20,7 @@ from slimseg.graph.names import node_name, unused
 
 LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed while opening; larger ones are computed in every run
 
+MOST_DECOMPOSED = 2048  # calls without a handler that are decomposed; each takes some 0.1 s
 _HALVES = (torch.float16, torch.bfloat16)  # types of a network that is opened in float32
 
 
@@ -189,7 +190,11 @@ class Builder:
         A call that returns several values is decomposed only if no handler makes its results one by one.
         """
         if node not in self.decomposed:
-            wanted = node.target is not operator.getitem and aten.plain_name(node) not in aten.TAKEN_APART
+            wanted = (
+                len(self.decomposed) < MOST_DECOMPOSED
+                and node.target is not operator.getitem
+                and aten.plain_name(node) not in aten.TAKEN_APART
+            )
             found = decomposition.decompose(node, self.parameters) if wanted else None
             for constant, value in found.constants.items() if found else ():
                 self.parameters[constant] = aten.Parameter(f"{node.name}_{constant.name}", value)

@@ -235,10 +235,12 @@ def _viewed(node: fx.Node) -> tuple[fx.Node, list[int | None]]:
 def _source_dims(node: fx.Node) -> tuple[fx.Node, list[int | None]] | None:
     """The argument of a permute, transpose, squeeze or unsqueeze, and for every dimension of the result its own."""
     name, rank = str(node.target).removeprefix("aten."), node.meta["val"].ndim
-    if name not in ("permute.default", "transpose.int", "unsqueeze.default", "squeeze.dim"):
+    if name not in ("permute.default", "transpose.int", "unsqueeze.default", "squeeze.dim", "contiguous.default"):
         return None
     source = node.args[0]
     assert isinstance(source, fx.Node)
+    if name == "contiguous.default":
+        return source, list(range(rank))
     call = Call(node, {})
     if name == "permute.default":
         return source, [int(dim) % rank for dim in call["dims"]]

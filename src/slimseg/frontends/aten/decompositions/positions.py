@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from slimseg.frontends.aten.call import Call
 
 _MOST_SLICES = 32  # for more, a product with a matrix of zeros and ones
-_MOST_POSITIONS = 4096
+_MOST_POSITIONS = 1 << 14
 _LONGEST = 1024  # positions of such a matrix
 
 
@@ -22,6 +22,8 @@ def taken(x: Tensor, dim: int, positions: Sequence[int]) -> Tensor:
         NotImplementedError: there are too many.
     """
     length, dim = x.shape[dim], dim % x.ndim
+    if max(length, len(positions)) > _MOST_POSITIONS:
+        raise NotImplementedError("too many positions")
     positions = [position % length for position in positions]
     if positions == list(range(length)):
         return x
@@ -61,9 +63,9 @@ def roll(self: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tenso
     if not dims:
         return roll(self.reshape(1, -1), shifts, (1,)).reshape(self.shape)
     for shift, dim in zip(shifts, dims, strict=True):
-        length = self.shape[dim]
-        first = -shift % length
-        self = taken(self, dim, [*range(first, length), *range(first)])
+        first = -shift % self.shape[dim]
+        rest = self.shape[dim] - first
+        self = torch.cat((self.narrow(dim, first, rest), self.narrow(dim, 0, first)), dim) if first else self
     return self
 
 
@@ -80,6 +82,8 @@ def pad(self: Tensor, pad: Sequence[int], mode: str = "constant", value: float |
     for number, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         dim = self.ndim - 1 - number
         length = self.shape[dim]
+        if before + after > _MOST_POSITIONS:
+            raise NotImplementedError("too many positions")
         self = taken(self, dim, [_source(position, length, mode) for position in range(-before, length + after)])
     return self
 
@@ -100,7 +104,7 @@ def constant_pad(self: Tensor, pad: Sequence[int], value: float = 0.0) -> Tensor
         dim = self.ndim - 1 - number
         length = self.shape[dim]
         start, stop = (max(0, -amounts[0]), length - max(0, -amounts[1]))
-        self = taken(self, dim, range(start, stop))
+        self = self.narrow(dim, start, stop - start)
         before, after = (
             [torch.full((*self.shape[:dim], amount, *self.shape[dim + 1 :]), value)] if amount > 0 else []
             for amount in amounts
@@ -155,6 +159,8 @@ def _repeated(x: Tensor, dim: int, times: int) -> Tensor:
         return x
     if x.shape[dim] == 1 and dim > 0:
         return x.expand(*x.shape[:dim], times, *x.shape[dim + 1 :])
+    if times > _MOST_SLICES:
+        raise NotImplementedError("too many copies")
     return torch.cat([x] * times, dim)
 
 

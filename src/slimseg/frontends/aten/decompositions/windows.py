@@ -16,6 +16,7 @@ from slimseg.frontends.aten.call import Call, pair
 from slimseg.frontends.aten.decompositions.positions import multiplied
 
 Pair = Sequence[int]
+_MOST_TAPS = 64  # positions of a window, each of which becomes a layer
 _LOWEST = float(torch.finfo(torch.float32).min)
 
 
@@ -26,6 +27,7 @@ def unfold(self: Tensor, kernel_size: Pair, dilation: Pair, padding: Pair, strid
     if (kh, kw) == (sh, sw) and not any(padding) and set(dilation) == {1} and not height % kh and not width % kw:
         apart = self.reshape(batch, channels, height // kh, kh, width // kw, kw)
         return apart.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * kh * kw, -1)
+    _require_few(kh * kw)
     padded = F.pad(self, (padding[1], padding[1], padding[0], padding[0])) if any(padding) else self
     rows, columns = (
         (length - spread * (kernel - 1) - 1) // step + 1
@@ -44,6 +46,11 @@ def unfold(self: Tensor, kernel_size: Pair, dilation: Pair, padding: Pair, strid
     return torch.cat(taps, 2).reshape(batch, channels * kh * kw, rows * columns)
 
 
+def _require_few(taps: int) -> None:
+    if taps > _MOST_TAPS:
+        raise NotImplementedError("large windows")
+
+
 def fold(self: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
     """The inverse of `unfold`; values of windows that overlap are added, by a transposed convolution."""
     batch, columns, _ = self.shape
@@ -60,6 +67,7 @@ def fold(self: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair, pad
     )
     if (sh, sw) != (1, 1):
         raise NotImplementedError("windows with gaps")
+    _require_few(kh * kw)
     taps = self.reshape(batch, channels, kh * kw, rows * columns)
     total: Tensor | None = None
     for number in range(kh * kw):
@@ -161,6 +169,7 @@ def dilated_max_pool(
 ) -> Tensor:
     """The maximum of shifted maps, along the columns of the windows and then along their rows."""
     kernel, steps, around, spread = (pair(each) for each in (kernel_size, stride or kernel_size, padding, dilation))
+    _require_few(sum(kernel))
     x = F.pad(self, (around[1], around[1], around[0], around[0]), value=_LOWEST) if any(around) else self
     for dim in (2, 3):
         taps, step, gap = kernel[dim - 2], steps[dim - 2], spread[dim - 2]
@@ -184,6 +193,7 @@ def adaptive_max_pool(self: Tensor, output_size: Pair) -> tuple[Tensor]:
     height, width = self.shape[2:]
     if not height % rows and not width % columns:
         return (F.max_pool2d(self, (height // rows, width // columns)),)
+    _require_few(rows + columns)
     return (_largest(_largest(self, 2, rows), 3, columns),)
 
 
