@@ -68,4 +68,5 @@ def test_a_profile_against_the_roof(tmp_path: Path) -> None:
         if layer.latency_ms:
             assert layer.gmac_per_s == pytest.approx(layer.macs / layer.latency_ms / 1e6)
             assert layer.gb_per_s == pytest.approx(layer.memory_bytes / layer.latency_ms / 1e6)
-    assert max(layer.gmac_per_s for layer in result.layers) < 3 * by_precision["int8"].gmac_per_s
+    fastest = max(layer.gmac_per_s for layer in result.layers)
+    assert fastest < 100 * by_precision["int8"].gmac_per_s, "a unit is wrong; a busy machine may be 10 times too slow"
