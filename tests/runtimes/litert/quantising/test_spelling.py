@@ -161,24 +161,52 @@ def test_stages_of_large_windows() -> None:
 
 
 class Parts(nn.Module):
-    """Sums two slices of a stacked value, as attention takes keys and values from one layer's result."""
+    """Sums two channels, each without its dimension of length 1."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.last = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(4, 5, 1)
+        self.conv, self.last = nn.Conv2d(3, 2, 3, 1, 1), nn.Conv2d(1, 5, 1)
+        self.first, self.second = ops.Slice(1, 0, 1), ops.Slice(1, 1, 2)
+        self.one, self.other = (ops.Reshape((1, 16, 20), channels_last=False) for _ in range(2))
+        self.add, self.multiply, self.back = ops.Add(), ops.Multiply(), ops.Reshape((1, 1, 16, 20), False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
-        n, channels, height, width = y.shape
-        y = y.flatten(2).reshape(n, 2, channels // 2, -1)
-        return self.last((y[:, 0] + y[:, 1] * y[:, 0]).reshape(n, channels // 2, height, width))
+        a, b = self.one(self.first(y)), self.other(self.second(y))
+        return self.last(self.back(self.add(a, self.multiply(b, a))))
 
 
 def test_slices_that_drop_a_dimension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     path = tmp_path / "float.tflite"
-    writer.write(load(Parts().eval(), (16, 20), verify=False), path)
+    writer.write(edit.trace(Parts().eval(), (1, 3, 16, 20)), path)
     assert "STRIDED_SLICE" in {each.op for each in file.operators(path)}
     np.testing.assert_array_equal(*spelled_and_plain(path, tmp_path, monkeypatch))
     found = profile(tmp_path / "spelled.tflite", runs=1, within=child.shared(), with_roofs=False)
     assert not found.fallbacks
+
+
+class ClassToken(nn.Module):
+    """A vision transformer's beginning: a token that is the same for every image goes before the patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.linear = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1)
+        mixed = self.linear(tokens)
+        return (mixed[:, 1:] + mixed[:, :1]).transpose(1, 2).unflatten(2, (4, 5))
+
+
+def test_a_constant_beside_values(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).standard_normal((4, 16, 20, 3), np.float32)
+    path, quantised = tmp_path / "m.tflite", tmp_path / "int8.tflite"
+    writer.write(load(ClassToken().eval(), (16, 20)), path)
+    quantizer.quantize_int8(path, quantised, list(images))
+    assert "DEQUANTIZE" not in {each.op for each in file.operators(quantised)[:-1]}
+    expected, got = predict(path, images), predict(quantised, images)
+    assert np.abs(expected - got).mean() < 0.05 * expected.std()

@@ -1,4 +1,4 @@
-"""Average pooling, resizing to the nearest pixel and slicing in 8-bit operators of XNNPACK.
+"""Average pooling, resizing to the nearest pixel, slicing and constants in 8-bit operators of XNNPACK.
 
     Given   y = average pool(x), without padding that is left out of the mean
     Result  y = depthwise convolution(x), all weights 1/(height · width) of the window, which 8 bits hold exactly. Large
@@ -7,6 +7,8 @@
     Result  every row (W, C) of n copies side by side (W, n·C), which is (n·W, C); then n copies of whole rows
     Given   y = x[:, 1], a strided slice that may drop dimensions
     Result  y = a slice of x, which is reshaped
+    Given   y = [c; x], c a constant, as a class token; the quantiser refuses it
+    Result  y = [1·c; x]
 
 AVERAGE_POOL_2D gives y the range of x, of which means of many values use only a small part: in PIDNet, means of 17 x 17
 pixels had a signal-to-noise ratio of 2 dB instead of 15. A convolution gives y a range of its own.
@@ -130,6 +132,20 @@ def strided_slice(editor: Editor, operator: Any) -> list[Any] | None:
     return [*spelled, _reshape(editor, made, target)] if any(dropped) else spelled
 
 
+def concatenation(editor: Editor, operator: Any) -> list[Any] | None:
+    inputs = [int(index) for index in operator.inputs]
+    known = {index: values for index in inputs if (values := editor.values(index)) is not None}
+    if not known:
+        return None
+    target, spelled, made = int(operator.outputs[0]), [], {}
+    for number, (index, values) in enumerate(known.items()):
+        ends = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
+        made[index] = editor.activation(target, f"constant{number}", ends, values.shape)
+        spelled.append(editor.multiply((index, editor.constant(1.0)), made[index]))
+    operator.inputs = np.asarray([made.get(index, index) for index in inputs], np.int32)
+    return [*spelled, operator]
+
+
 def _copies(editor: Editor, source: int, count: int, target: int) -> Any:
     """Copies of a value side by side along its last dimension."""
     options = schema.ConcatenationOptionsT()
@@ -149,4 +165,5 @@ SPELLERS: Mapping[int, Callable[[Editor, Any], list[Any] | None]] = {
     Op.AVERAGE_POOL_2D: average_pool,
     Op.RESIZE_NEAREST_NEIGHBOR: nearest,
     Op.STRIDED_SLICE: strided_slice,
+    Op.CONCATENATION: concatenation,
 }
