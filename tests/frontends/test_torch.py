@@ -383,3 +383,25 @@ def test_constants_per_channel_become_one_layer():
     affine = graph.layer_as(graph.output, ops.Affine)
     assert affine is not None
     assert affine.scale.item() == 4
+
+
+class ChannelsLastNetwork(nn.Module):
+    """Takes and returns (N, height, width, channels), as networks ported from TensorFlow do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x.permute(0, 3, 1, 2)).relu()).permute(0, 2, 3, 1)
+
+
+def test_a_module_of_channels_last_images() -> None:
+    network = ChannelsLastNetwork().eval()
+    graph = slimseg.load(network, (8, 10))
+    assert [node.name for node in graph.layers()] == ["first", "first_relu", "second"]
+    assert "it takes images as (1, height, width, 3)" in graph.notes
+    assert graph.source_check.relative_difference < 1e-5
+    image = torch.randn(2, 3, 8, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(image), network(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))

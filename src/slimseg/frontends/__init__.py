@@ -73,7 +73,7 @@ def load(
     else:
         if input_size is None:
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
-        graph, source = torch_frontend.from_module(model, _checked(input_size), name, output), model
+        graph, source = torch_frontend.open_module(model, _checked(input_size), name, output)
     graph = as_maps(graph)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     guess = graph.guess if mean is None and std is None else ""
@@ -181,8 +181,7 @@ def _open(
         if input_size is None:
             raise ModelError(f"{model} needs an input size: give `input_size` HEIGHTxWIDTH")
         module = torch_frontend.from_factory(model, Path(weights) if weights else None)
-        graph = torch_frontend.from_module(module, _checked(input_size), model.rpartition(":")[2], output)
-        return graph, module
+        return torch_frontend.open_module(module, _checked(input_size), model.rpartition(":")[2], output)
     if not path.exists():
         raise ModelError(f"{model} does not exist: give a model file ({', '.join(FILES)}) or file.py:function")
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):

@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
+from torch.utils._pytree import tree_map_only
 
 from slimseg.errors import GraphError, ModelError, one_line
 from slimseg.frontends import archive, program
@@ -25,9 +27,44 @@ from slimseg.frontends.program import Program
 from slimseg.frontends.tree import tensors_of
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph, Weights
+from slimseg.graph.orders import TO_NCHW, TO_NHWC
 from slimseg.graph.output import output_kind
 
 _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
+
+
+def open_module(
+    model: nn.Module, input_size: tuple[int, int], name: str, output: str | int | None = None
+) -> tuple[Graph, nn.Module]:
+    """The Graph of an nn.Module, and a module for (1, 3, height, width) that computes the same: mostly `model` itself.
+
+    A module that takes (1, height, width, 3) instead is opened, too.
+
+    Raises:
+        ModelError: as `from_module`.
+    """
+    try:
+        return from_module(model, input_size, name, output), model
+    except ModelError as error:
+        wrapped = ChannelsLast(model)
+        try:
+            graph = from_module(wrapped, input_size, name, output)
+        except ModelError:
+            raise error from None  # it says more
+    graph.notes = (*graph.notes, "it takes images as (1, height, width, 3)")
+    return graph, wrapped
+
+
+class ChannelsLast(nn.Module):
+    """A module of images and maps (N, height, width, channels), for (N, channels, height, width)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.channels_last = module  # the name is `call.CHANNELS_LAST`, which names of layers leave out
+
+    def forward(self, x: Tensor) -> Any:
+        value = self.channels_last(x.permute(TO_NHWC))
+        return tree_map_only(Tensor, lambda each: each.permute(TO_NCHW) if each.ndim == 4 else each, value)
 
 
 def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output: str | int | None = None) -> Graph:
@@ -156,4 +193,4 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
     return graph
 
 
-__all__ = ["canonical", "from_factory", "from_file", "from_module"]
+__all__ = ["canonical", "from_factory", "from_file", "from_module", "open_module"]

@@ -81,13 +81,13 @@ class _Rewriter:
         self.names: dict[fx.Node, str] = {}  # of new nodes, after the old ones are gone
 
     def run(self) -> bool:
-        """Rewrite the graph; returns whether a layer other than a reshape or transpose was rewritten."""
+        """Rewrite the graph; returns whether a layer runs on maps now, or reshapes and transposes cancel."""
         for node in list(self.graph.layers()):
             layer = self.graph.layer(node)
             rule = _RULES.get(type(layer)) if layer is not None else None
             if rule is not None and any(self._view(source) for source in node.all_input_nodes):
                 rule(self, node, layer)
-        if not self.made:
+        if not self.made and not any(map(self._is_map, self.views)):
             return False
         for node in list(self.views):
             readers = [reader for reader in node.users if reader not in self.views]
@@ -114,7 +114,7 @@ class _Rewriter:
     def _value(self, node: fx.Node) -> fx.Node:
         """The value of a rewritten node in its own arrangement, for layers that need it so."""
         view, shape = self.views[node], self.graph.shape(node)
-        if view.groups == _groups(self.graph.shape(view.map)) and len(shape) == 4:
+        if self._is_map(node):
             return view.map
         key = view.map, view.groups, shape
         if key not in self.arranged:
@@ -123,6 +123,11 @@ class _Rewriter:
             self.arranged[key] = self._arranged(view, shape, name, node)
             self.names[self.arranged[key]] = name
         return self.arranged[key]
+
+    def _is_map(self, node: fx.Node) -> bool:
+        """Whether the value of a rewritten node is its map as it is."""
+        view = self.views[node]
+        return len(self.graph.shape(node)) == 4 and view.groups == _groups(self.graph.shape(view.map))
 
     def _arranged(self, view: View, shape: Shape, name: str, before: fx.Node) -> fx.Node:
         """Layers that arrange a map as a view."""

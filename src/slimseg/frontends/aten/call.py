@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+CHANNELS_LAST = "channels_last."  # how names of parameters begin in a module that is called on (N, H, W, C)
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -64,7 +66,7 @@ class Call:
     def owner(self, name: str) -> str:
         """The path of the module that owns a parameter: `encoder.conv` for `encoder.conv.weight`."""
         parameter = self.parameters[self.arguments[name]]
-        path = parameter.name.removeprefix("model.")
+        path = parameter.name.removeprefix("model.").removeprefix(CHANNELS_LAST)
         module, parametrised, _ = path.partition(".parametrizations.")  # weight normalisation and the like
         return module if parametrised else path.rpartition(".")[0] or parameter.name
 
