@@ -23,7 +23,7 @@ def average_pool(call: Call) -> Value:
     source = call.value()
     kernel = (call.option("filterHeight"), call.option("filterWidth"))
     if call.option("padding") != _SAME and source.node_shape[2:] == kernel:
-        return call.activated(lambda name: call.result(nn.AdaptiveAvgPool2d(1), source, name=name))
+        return call.activated(lambda name: call.result(nn.AdaptiveAvgPool2d((1, 1)), source, name=name))
     return _pool(call, maximum=False)
 
 
@@ -75,4 +75,4 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
 
 def _reduced(kind: ops.Reduction, dims: tuple[int, ...], keepdim: bool, source: Value) -> nn.Module:
     spatial: Any = source.rank == 4 and source.order == NHWC and sorted(dims) == [2, 3]
-    return nn.AdaptiveAvgPool2d(1) if kind == "mean" and spatial and keepdim else ops.Reduce(kind, dims, keepdim)
+    return nn.AdaptiveAvgPool2d((1, 1)) if kind == "mean" and spatial and keepdim else ops.Reduce(kind, dims, keepdim)

@@ -1,0 +1,49 @@
+"""What a Graph computes, without the names of its layers: the same for the same network, whatever its source."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from slimseg.graph.graph import Graph
+from slimseg.graph.vocabulary.rules import constants
+
+Step = tuple[str, str, tuple[int, ...], tuple[int, ...]]
+
+
+def signature(graph: Graph) -> list[Step]:
+    """For each layer its class, settings, output shape and the places of its inputs in this list.
+
+    Layers follow one another as their results are needed: the order in which a source lists them does not matter.
+    """
+    places: dict[fx.Node, int] = {}
+    steps: list[Step] = []
+    waiting = [graph.output]
+    while waiting:
+        node = waiting[-1]
+        missing = [source for source in node.all_input_nodes if source not in places]
+        if node in places:
+            waiting.pop()
+        elif missing:
+            waiting += reversed(missing)
+        else:
+            waiting.pop()
+            places[node] = len(steps)
+            inputs = tuple(places[source] for source in node.args if isinstance(source, fx.Node))
+            steps.append((_kind(graph, node), _settings(graph, node), graph.shape(node), inputs))
+    return steps
+
+
+def _kind(graph: Graph, node: fx.Node) -> str:
+    return type(graph.layer(node)).__name__ if node.op == "call_module" else f"{node.op} {_operator(node)}"
+
+
+def _operator(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_function" else ""
+
+
+def _settings(graph: Graph, node: fx.Node) -> str:
+    layer = graph.layer(node)
+    if layer is None:
+        return ""
+    held = {name: tuple(value.shape) for name, value in constants(layer).items()}
+    return f"{layer.extra_repr()} {held or ''}".strip()
