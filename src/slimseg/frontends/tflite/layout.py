@@ -74,10 +74,10 @@ def reshape(call: Call) -> Value:
     planar = source.order == NCHW and source.rank == 4
     if not planar:
         source = call.value()
-    if planar and len(shape) != 4:  # the values of a transposed (NCHW) map are flattened in torch's own order
+    if planar:  # the values of a transposed (NCHW) map are arranged in torch's own order
+        if source.node_shape == shape:
+            return source
         return call.result(ops.Reshape(shape, channels_last=False), source)
-    if planar:
-        source = call.value()
     if tuple(source.node_shape[dim] for dim in source.order) == shape:
         return source
     wanted = tuple(shape[natural(len(shape)).index(dim)] for dim in range(len(shape)))
@@ -182,7 +182,7 @@ def unpack(call: Call) -> tuple[Value, ...]:
     source = call.in_any_order()
     axis = int(call.option("axis")) % source.rank
     results = []
-    for number, shape in enumerate(call.output_shapes):
+    for number in range(len(call.output_shapes)):
         part = [(0, length, 1) for length in _lengths(source)]
         part[axis] = (number, number + 1, 1)
         kept = _cut(call, source, part, f"{call.name}_{number}_kept")

@@ -10,7 +10,6 @@ Group norm reshapes a map so that each group is one row, normalises the rows and
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from torch import Tensor, fx, nn
@@ -18,6 +17,7 @@ from torch import Tensor, fx, nn
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.numbers import as_written
+from slimseg.graph.spellings import views
 from slimseg.graph.spellings.rewriting import function_of, insert_before, is_read_once, number, replace, shift_of
 
 _PIXELS = (2, 3)
@@ -188,14 +188,13 @@ def _merge_groups(graph: Graph, node: fx.Node) -> None:
     rows = graph.layer_as(rows_node, ops.Reshape)
     if rows is None:
         return
-    source, apart = producer(rows_node), graph.shape(rows_node)
+    source = producer(rows_node)
     shape = graph.shape(source)
-    kept = not (rows.channels_last or layer.channels_last) or len(shape) != 4
-    if not kept or graph.shape(node) != shape or apart[0] != shape[0] or len(apart) < 3:
+    found, both = views.followed(graph, [rows_node]), views.followed(graph, [rows_node], [layer])
+    if found is None or both is None or graph.shape(node) != shape or len(shape) < 3 or not views.is_identity(both):
         return
-    if norm.dims != tuple(range(2, len(apart))) or shape[1] % apart[1] or len(shape) < 3:
+    groups = [part for dim, parts in enumerate(found.after) if dim not in norm.dims for part in parts[dim == 0 :]]
+    if groups and (len(groups) > 1 or not found.before[1] or found.before[1][0] is not groups[0]):
         return
-    if math.prod(apart[1:]) != math.prod(shape[1:]):
-        return
-    groups = ops.Normalise(tuple(range(1, len(shape))), norm.epsilon, apart[1], norm.centred)
-    replace(graph, node, groups, (source,))
+    count = groups[0].length if groups else 1
+    replace(graph, node, ops.Normalise(tuple(range(1, len(shape))), norm.epsilon, count, norm.centred), (source,))

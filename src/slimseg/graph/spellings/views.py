@@ -74,6 +74,20 @@ class Arrangement:
         self.after = grouped
         return not rest
 
+    def images_first(self) -> None:
+        """Let a first dimension of length 1 be that of the images, which may have been another one in between."""
+        if not self.after[0]:
+            for dim in self.after:
+                self.after[0] += [part for part in dim if part.is_batch]
+                if dim is not self.after[0]:
+                    dim[:] = [part for part in dim if not part.is_batch]
+
+    def drop_short(self) -> None:
+        """Leave out parts that have become as short as 1."""
+        for dims in (self.before, self.after):
+            for dim in dims:
+                dim[:] = [part for part in dim if part.length > 1 or part.is_batch]
+
     def _split(self, rest: list[Part], wanted: int) -> bool:
         whole = rest[0]
         if wanted < 2 or whole.length % wanted:
@@ -124,16 +138,24 @@ def cheapest(graph: Graph, row: Sequence[fx.Node], more: Sequence[View] = ()) ->
 def followed(graph: Graph, row: Sequence[fx.Node], more: Sequence[View] = ()) -> Arrangement | None:
     """What a row of views does; None if it takes a dimension apart in another way than dividing it."""
     layers = [layer for each in row if isinstance(layer := graph.layer(each), View)]
-    return _arrangement(graph.shape(producer(row[0])), [*layers, *more])
+    found = _arrangement(graph.shape(producer(row[0])), [*layers, *more])
+    if found is not None:
+        found.images_first()
+    return found
 
 
 def cheapest_of(found: Arrangement, source: Shape, shape: Shape) -> Spelling | None:
     """The cheapest spelling that arranges a value of the shape `source` so that it has the shape `shape`."""
     if not found.after[0] or not found.after[0][0].is_batch:
         return None
-    if shape == source and _order(found.before) == _order(found.after):
+    if shape == source and is_identity(found):
         return Spelling((), 0.0)
     return min(_spellings(found, source, shape), key=lambda each: (len(each.layers) > 1, each.cost), default=None)
+
+
+def is_identity(found: Arrangement) -> bool:
+    """Whether all values stay in their order."""
+    return _order(found.before) == _order(found.after)
 
 
 def rewrite(graph: Graph, row: Sequence[fx.Node], spelling: Spelling) -> fx.Node:
