@@ -65,7 +65,7 @@ def load(
     from slimseg.frontends import source_check
     from slimseg.frontends import torch as torch_frontend
     from slimseg.frontends.trial_run import run_once
-    from slimseg.graph.maps import as_maps
+    from slimseg.graph.spellings import in_one_spelling
 
     if isinstance(model, str | Path):
         graph, source = _open(str(model), input_size, weights, output)
@@ -74,7 +74,7 @@ def load(
         if input_size is None:
             raise ModelError(f"an nn.Module needs an input size: give input_size=(height, width) for {name}")
         graph, source = torch_frontend.open_module(model, _checked(input_size), name, output)
-    graph = as_maps(graph)
+    graph = in_one_spelling(graph)
     graph.description = _described(graph.description, mean, std, channel_order, classes, output_kind)
     guess = graph.guess if mean is None and std is None else ""
     graph.notes = (*graph.notes, *filter(None, (in_bytes(mean, std)[2], guess)))

@@ -255,7 +255,7 @@ class _Rewriter:
 
     def _linear(self, node: fx.Node, layer: nn.Linear, view: View, before: fx.Node) -> None:
         if view.groups[-1] == (CHANNELS,) and layer.out_features > 1:
-            self._instead(node, (view.map,), view.groups, lambda: _convolution(layer), "convolution", before)
+            self._instead(node, (view.map,), view.groups, lambda: pointwise(layer), "convolution", before)
 
     def normalise(self, node: fx.Node, layer: ops.Normalise) -> None:
         view = self._derived(node.all_input_nodes[0])
@@ -329,17 +329,33 @@ class _Rewriter:
         part = layer.start, layer.stop, layer.step
         self._instead(node, (view.map,), view.groups, lambda: ops.Slice(dim, *part), f"of_{dim}")
 
-    def reduce(self, node: fx.Node, layer: ops.Reduce) -> None:
+    def pad(self, node: fx.Node, layer: ops.Pad) -> None:
         view = self._derived(node.all_input_nodes[0])
+        dims = _permutation(view.groups) if view is not None else None
+        if view is None or dims is None or dims[0] != 0:
+            return
+        left, right, top, bottom = layer.padding
+        amounts = dict(zip(dims[1:], (layer.channels, (top, bottom), (left, right)), strict=True))
+        if any(any(amounts[dim]) for dim in amounts if (dim,) not in view.groups):
+            return  # a dimension of length 1 becomes longer
+        padding, kind = (*amounts[3], *amounts[2]), f"of_{''.join(map(str, dims))}"
+        self._instead(node, (view.map,), view.groups, lambda: ops.Pad(padding, layer.value, amounts[CHANNELS]), kind)
+
+    def reduce(self, node: fx.Node, layer: ops.Reduce) -> None:
+        """Also of a map itself, where the result loses dimensions: the linear layers behind it are convolutions."""
+        source = node.all_input_nodes[0]
+        of_pixels = layer.dims == PIXELS and not layer.keepdim
+        view = self._view(source) if of_pixels else self._derived(source)
         if view is None:
             return
         dims = _with_short(view.dims(layer.dims), self.graph.shape(view.map))
         if not dims:
             return
-        gone = {dim % len(view.groups) for dim in layer.dims}
-        groups = tuple(
-            () if dim in gone else group for dim, group in enumerate(view.groups) if layer.keepdim or dim not in gone
-        )
+        if layer.kind == "mean" and dims == PIXELS:
+            groups = _reduced(view.groups, layer)
+            self._instead(node, (view.map,), groups, lambda: nn.AdaptiveAvgPool2d((1, 1)), "over_pixels")
+            return
+        groups = _reduced(view.groups, layer)
         kind = f"over_{'_'.join(map(str, dims))}"
         self._instead(node, (view.map,), groups, lambda: ops.Reduce(layer.kind, dims, keepdim=True), kind)
 
@@ -409,6 +425,13 @@ def _regrouped(order: Sequence[int], wanted: Shape, lengths: Shape) -> Groups | 
     return None if rest else tuple(groups)
 
 
+def _reduced(groups: Groups, layer: ops.Reduce) -> Groups:
+    """The arrangement of a reduction of a view."""
+    return tuple(
+        () if dim in layer.dims else group for dim, group in enumerate(groups) if layer.keepdim or dim not in layer.dims
+    )
+
+
 def _permutation(groups: Groups) -> tuple[int, ...] | None:
     """The order of a map's dimensions in a view of four dimensions; None if some are flattened."""
     if len(groups) != 4 or any(len(group) > 1 for group in groups):
@@ -455,7 +478,8 @@ def _on_map(value: Tensor, groups: Groups, lengths: Shape) -> Tensor:
     return nn.Parameter(turned) if isinstance(value, nn.Parameter) else turned
 
 
-def _convolution(layer: nn.Linear) -> nn.Conv2d:
+def pointwise(layer: nn.Linear) -> nn.Conv2d:
+    """A linear layer as a 1x1 convolution."""
     made = nn.Conv2d(layer.in_features, layer.out_features, 1, bias=layer.bias is not None)
     made.weight = nn.Parameter(layer.weight.detach()[:, :, None, None], layer.weight.requires_grad)
     if layer.bias is not None:
@@ -475,5 +499,6 @@ _RULES: dict[type[nn.Module], _Rule] = {
     ops.Affine: _Rewriter.affine,
     ops.Concat: _Rewriter.concat,
     ops.Slice: _Rewriter.slice,
+    ops.Pad: _Rewriter.pad,
     ops.Reduce: _Rewriter.reduce,
 }

@@ -235,7 +235,11 @@ def _viewed(node: fx.Node) -> tuple[fx.Node, list[int | None]]:
 def _source_dims(node: fx.Node) -> tuple[fx.Node, list[int | None]] | None:
     """The argument of a permute, transpose, squeeze or unsqueeze, and for every dimension of the result its own."""
     name, rank = str(node.target).removeprefix("aten."), node.meta["val"].ndim
-    if name not in ("permute.default", "transpose.int", "unsqueeze.default", "squeeze.dim", "contiguous.default"):
+    if name in ("contiguous.default", "clone.default", "alias.default"):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        return source, list(range(rank))
+    if name not in ("permute.default", "transpose.int", "unsqueeze.default", "squeeze.dim"):
         return None
     source = node.args[0]
     assert isinstance(source, fx.Node)

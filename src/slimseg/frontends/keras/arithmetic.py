@@ -140,7 +140,7 @@ def reduce(b: Builder, x: Value, kind: Any, axis: Any, keepdims: bool, suffix: s
     dims = tuple(sorted(x.dim(each) for each in axes))
     inner = suffix if keepdims else f"{suffix}_kept".strip("_")
     if kind == "mean" and dims == (2, 3) and len(x.shape) == 4:
-        kept = b.emit(nn.AdaptiveAvgPool2d(1), x, suffix=inner)
+        kept = b.emit(nn.AdaptiveAvgPool2d((1, 1)), x, suffix=inner)
     else:
         kept = b.emit(ops.Reduce(kind, dims, True), x, suffix=inner)
     if keepdims:

@@ -7,7 +7,6 @@ Nothing in the file is executed, and no other program reads it (pnnx was tried f
     constants         computes what depends on constants only
     builder           the graph under construction; transposes are remembered, not emitted
     handlers          the table of operators; convolution, pooling, arithmetic, ... implement it
-    spellings         merges activations that are written out as arithmetic
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from onnx import TensorProto
 from torch import fx
 
 from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line, printable
-from slimseg.frontends.onnx import constants, spellings
+from slimseg.frontends.onnx import constants
+from slimseg.frontends.onnx.activation import Erf
 from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value
 from slimseg.frontends.onnx.handlers import HANDLERS
 from slimseg.frontends.onnx.order import ordered
@@ -33,6 +33,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import output_kind
 from slimseg.graph.preprocessing import Preprocessing
+from slimseg.graph.spellings import activation
 
 _NCHW = (0, 1, 2, 3)
 
@@ -75,13 +76,28 @@ class _Opener:
             self._visit(node)
         result = self._result(output)
         self.builder.graph.output(result)
-        spellings.rewrite(self.builder)
         graph = Graph(fx.GraphModule(self.builder.root, self.builder.graph), image.stored, name=self.model.path.stem)
+        self._merge_activations(graph)
         graph.description = Description(self._preprocessing(), output_kind=output_kind(graph))
         graph.weights = self.model.weights
         graph.notes = tuple(self.builder.notes)
         graph.is_quantised = any("QuantizeLinear" in node.op for node in self.model.nodes)
         return graph
+
+    def _merge_activations(self, graph: Graph) -> None:
+        """Replace written-out activations by their layers; phones have no erf.
+
+        Raises:
+            UnknownOperator: an erf remains that belongs to no GELU.
+        """
+        activation.merge(graph)
+        graph.refresh()
+        for node in graph.layers():
+            if graph.layer_as(node, Erf) is not None:
+                raise UnknownOperator(
+                    f"{self.model.path} uses the operator Erf {node.name!r} outside of a GELU, which slimseg does not "
+                    "know: replace it before the export"
+                )
 
     def _image(self) -> Value:
         inputs = self.model.inputs

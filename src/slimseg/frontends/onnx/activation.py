@@ -159,7 +159,7 @@ def quantize(call: Call) -> Value:
 
 
 class Erf(ops.Unary):
-    """Erf, which is not in the vocabulary: a placeholder until `spellings` replaces it and the GELU around it."""
+    """Erf, which is not in the vocabulary: a placeholder until graph/spellings replaces it and the GELU around it."""
 
     FUNCTIONS: ClassVar = {"erf": torch.erf}
 

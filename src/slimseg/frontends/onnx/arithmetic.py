@@ -120,9 +120,21 @@ def power(call: Call) -> Value:
     number = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else float("nan")
     if number == 1:
         return call.value()
+    if number == 3:
+        square = call.on(call.value(), ops.Unary("square"), suffix="square")
+        return Value(call.emit(ops.Multiply(), square.node, call.value().node), square.order)
     if number not in ops.Unary.POWERS:
-        raise call.unknown("its exponent is not 2, 1/2 or -1/2")
+        raise call.unknown("its exponent is not 3, 2, 1/2 or -1/2")
     return call.on(call.value(), ops.Unary(ops.Unary.POWERS[number]))
+
+
+def reciprocal(call: Call) -> Value:
+    """1 / √x."""
+    value = call.value()
+    root = call.builder.layer(value.node)
+    if not isinstance(root, ops.Unary) or root.function != "sqrt":
+        raise call.unknown("it is not that of a square root")
+    return Value(call.emit(ops.Unary("rsqrt"), value.node.all_input_nodes[0]), value.order)
 
 
 def instance_norm(call: Call) -> Value:
@@ -131,6 +143,8 @@ def instance_norm(call: Call) -> Value:
     if value.rank < 3 or scale is None or shift is None or scale.size != value.shape[1] or shift.size != scale.size:
         raise call.unknown("it does not scale every channel by a constant")
     shape = (-1,) + (1,) * (value.rank - 2)
+    if bool((scale == 1).all()) and not shift.any():  # exporters write a norm without scale and shift like this
+        return plain(_normalised(call, value, tuple(range(2, value.rank)), suffix=""))
     normal = _normalised(call, value, tuple(range(2, value.rank)))
     return plain(call.emit(ops.Affine(parameter(scale, shape), parameter(shift, shape)), normal))
 
@@ -173,10 +187,12 @@ def group_norm(call: Call) -> Value:
     return plain(call.emit(ops.Affine(*(parameter(given, shape) for given in each)), normal))
 
 
-def _normalised(call: Call, value: Value, dims: tuple[int, ...], groups: int = 1, centred: bool = True) -> fx.Node:
+def _normalised(
+    call: Call, value: Value, dims: tuple[int, ...], groups: int = 1, centred: bool = True, suffix: str = "normal"
+) -> fx.Node:
     """The normalisation alone; `dims` are dimensions of the stored value."""
     epsilon = float(call.attribute("epsilon", 1e-5))
-    return call.emit(ops.Normalise(dims, epsilon, groups, centred), value.node, suffix="normal")
+    return call.emit(ops.Normalise(dims, epsilon, groups, centred), value.node, suffix=suffix)
 
 
 def batch_norm(call: Call) -> Value:

@@ -51,6 +51,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Neg": _unary("neg"),
     "Sqrt": _unary("sqrt"),
     "Pow": arithmetic.power,
+    "Reciprocal": arithmetic.reciprocal,
     "MaxPool": pooling.max_pool,
     "AveragePool": pooling.average_pool,
     "GlobalAveragePool": pooling.global_average,

@@ -10,8 +10,7 @@ from onnx import TensorProto
 from torch import fx, nn
 
 from slimseg.frontends.onnx import constants
-from slimseg.frontends.onnx.builder import NHWC, Call, Value, parameter, plain
-from slimseg.frontends.onnx.tensors import Array
+from slimseg.frontends.onnx.builder import NHWC, Call, Value, plain
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NCHW
 
@@ -86,13 +85,16 @@ def transpose(call: Call) -> Value:
 
 
 def concat(call: Call) -> Value:
-    values = [call.value(index) for index in range(len(call.inputs))]
-    axis = int(call.attribute("axis", 1)) % values[0].rank
+    """Constants among the inputs, as a class token, are values, too."""
+    first = next(value for value in call.inputs if isinstance(value, Value))
+    values = [call.builder.always(call.node, each) if isinstance(each, np.ndarray) else call.value(index)
+              for index, each in enumerate(call.inputs)]  # fmt: skip
+    axis = int(call.attribute("axis", 1)) % first.rank
     if len({value.rank for value in values}) != 1:
         raise call.unknown("its inputs have different numbers of dimensions")
     if len(values) == 1:
         return values[0]
-    order = values[0].order
+    order = first.order if first.rank == 4 else tuple(range(first.rank))
     nodes = [call.builder.ordered(call.node, value, order).node for value in values]
     return Value(call.emit(ops.Concat(order[axis]), *nodes), order)
 
@@ -228,23 +230,16 @@ def depth_to_space(call: Call) -> Value:
     if block == 1:
         return value
     if call.attribute("mode", "DCR") == "CRD":
-        channels = np.arange(value.shape[1]).reshape(-1, block**2).T.reshape(-1)
-        value = plain(_reordered(call, value, channels))
+        value = plain(_reordered(call, value, block**2))
     return plain(call.emit(ops.DepthToSpace(block), value.node))
 
 
-def _reordered(call: Call, value: Value, channels: Array) -> fx.Node:
-    """Channel `channels[i]` at position i: reorder the convolution before if only this reads it, else add a 1x1 one."""
-    before = call.builder.layer(value.node)
-    alone = len(call.builder.consumers.get(call.node.inputs[0], [])) == 1 and not value.node.users
-    alone = alone and call.node.inputs[0] not in call.builder.model.outputs
-    if type(before) is nn.Conv2d and before.groups == 1 and alone and not call.builder.shared(value.node):
-        before.weight = nn.Parameter(before.weight.detach()[channels])
-        before.bias = None if before.bias is None else nn.Parameter(before.bias.detach()[channels])
-        return value.node
-    layer = nn.Conv2d(len(channels), len(channels), 1, bias=False, device="meta")
-    layer.weight = parameter(np.eye(len(channels), dtype=np.float32)[channels][:, :, None, None])
-    return call.emit(layer, value.node, suffix="order")
+def _reordered(call: Call, value: Value, places: int) -> fx.Node:
+    """The channels of one place together, where the places of one channel were."""
+    batch, channels, *pixels = value.shape
+    apart = ops.Reshape((batch, channels // places, places, *pixels), channels_last=False)
+    moved = call.emit(ops.Transpose((0, 2, 1, 3, 4)), call.emit(apart, value.node, suffix="apart"), suffix="order")
+    return call.emit(ops.Reshape(value.shape, channels_last=False), moved, suffix="together")
 
 
 def space_to_depth(call: Call) -> Value:

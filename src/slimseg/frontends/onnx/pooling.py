@@ -83,7 +83,7 @@ def global_average(call: Call) -> Value:
     value = call.plain()
     if value.rank != 4:
         raise call.unknown("it is not two-dimensional")
-    return plain(call.emit(nn.AdaptiveAvgPool2d(1), value.node))
+    return plain(call.emit(nn.AdaptiveAvgPool2d((1, 1)), value.node))
 
 
 def global_maximum(call: Call) -> Value:
@@ -107,7 +107,7 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
         if 0 in dims:
             raise call.unknown("it reduces over the batch")
         if value.rank == 4 and dims == (2, 3) and kind == "mean":
-            pooled = call.on(value, nn.AdaptiveAvgPool2d(1), suffix="" if keep else "pool")
+            pooled = call.on(value, nn.AdaptiveAvgPool2d((1, 1)), suffix="" if keep else "pool")
             return pooled if keep else _dropped(call, pooled, axes)
         if keep:
             return call.on(value, ops.Reduce(kind, dims, True))

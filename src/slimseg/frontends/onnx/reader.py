@@ -15,6 +15,7 @@ from slimseg.frontends.onnx import wire
 from slimseg.frontends.onnx.tensors import Array, TensorReader
 from slimseg.frontends.work import Work
 from slimseg.graph.graph import Weights
+from slimseg.graph.numbers import as_written
 
 MAX_FILE_BYTES = 512 << 20
 MAX_NODES = 10_000
@@ -115,6 +116,8 @@ def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
     if attribute.type == AttributeProto.TENSOR:
         return reader.read(attribute.t)
     value = onnx.helper.get_attribute_value(attribute) if attribute.type in _PLAIN else None
+    if isinstance(value, float):
+        return as_written(value)
     return _text(value.decode()) if isinstance(value, bytes) else value
 
 

@@ -44,7 +44,7 @@ def prelu(call: Call) -> Value:
 
 
 def softmax(call: Call) -> Value:
-    source = call.value()
+    source = call.in_any_order()
     beta = float(call.option("beta", 1.0))
     if beta not in (0.0, 1.0):  # 0: not set
         source = call.result(ops.Affine(torch.tensor(beta)), source, name=f"{call.name}_scaled")

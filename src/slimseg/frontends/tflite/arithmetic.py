@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimseg.frontends.tflite.value import Array, Call, Value, channels_first, natural
+from slimseg.frontends.tflite.value import Array, Call, Value, in_order, natural
 from slimseg.graph import ops
 
 
@@ -25,10 +24,11 @@ def binary(
             if call.is_value(0) and call.is_value(1):
                 return call.result(together(), *_alike(call), name=name)
             position = 1 if call.is_value(0) else 0
-            layer = (with_constant if position else swapped)(_constant(call, position))
+            operand = _operand(call, 1 - position)
+            layer = (with_constant if position else swapped)(_constant(call, position, operand))
             if layer is None:
                 raise call.unknown("computes with a constant, which has no counterpart in slimseg")
-            return call.result(layer, _operand(call, 1 - position), name=name)
+            return call.result(layer, operand, name=name)
 
         return call.activated(computed)
 
@@ -37,7 +37,8 @@ def binary(
 
 def _operand(call: Call, position: int) -> Value:
     """The activation that is combined with a constant, with as many dimensions as the result."""
-    value = call.value(position, spaced=True)
+    value = call.raw(position)
+    value = value if value.space is None else call.value(position, spaced=True)
     return _lifted(call, value, len(call.output_shape)) if value.rank < len(call.output_shape) else value
 
 
@@ -62,13 +63,11 @@ def _lifted(call: Call, value: Value, rank: int) -> Value:
     return call.result(ops.Reshape(wanted), value, name=f"{call.name}_lifted", like=Value(value.node, natural(rank)))
 
 
-def _constant(call: Call, position: int) -> Tensor:
+def _constant(call: Call, position: int, operand: Value) -> Tensor:
     constant = call.constant(position)
-    if constant.ndim > 4 or (constant.ndim == 4 and constant.shape[0] != 1):
+    if constant.ndim > operand.rank or constant.shape[: 1 + constant.ndim - operand.rank] not in ((), (1,)):
         raise call.unknown(f"works with a constant of {constant.shape}")
-    if len(call.output_shape) == 4 or constant.size == 1:
-        return channels_first(constant)
-    return torch.from_numpy(np.ascontiguousarray(constant, np.float32).copy())
+    return in_order(constant, operand.order)
 
 
 def _learnt(value: Tensor) -> Tensor:
@@ -114,9 +113,14 @@ def squared_difference(call: Call) -> Value:
 
 def power(call: Call) -> Value:
     exponent: Array = call.constant(1)
-    if exponent.size != 1 or float(exponent.reshape(-1)[0]) not in ops.Unary.POWERS:
-        raise call.unknown("raises to a power other than 2, 0.5 or -0.5")
-    return call.result(ops.Unary(ops.Unary.POWERS[float(exponent.reshape(-1)[0])]), call.value())
+    number = float(exponent.reshape(-1)[0]) if exponent.size == 1 else math.nan
+    value = call.in_any_order()
+    if number == 3:
+        square = call.result(ops.Unary("square"), value, name=f"{call.name}_square")
+        return call.result(ops.Multiply(), square, value)
+    if number not in ops.Unary.POWERS:
+        raise call.unknown("raises to a power other than 3, 2, 0.5 or -0.5")
+    return call.result(ops.Unary(ops.Unary.POWERS[number]), value)
 
 
 def add_all(call: Call) -> Value:

@@ -19,12 +19,28 @@ def alias(call: Call) -> Value:
 
 
 def concatenate(call: Call) -> Value:
-    sources = [call.value(position) for position in range(len(call.inputs))]
-    rank = sources[0].rank
+    first = next((value for value in call.inputs if isinstance(value, Value)), None)
+    if first is None:
+        raise call.damaged("joins constants only")
+    order = first.order if first.space is None else natural(first.rank)
+    sources = [_joined(call, position, order) for position in range(len(call.inputs))]
+    rank = len(order)
     if any(source.rank != rank for source in sources):
         raise call.damaged("joins tensors of different ranks")
     axis = int(call.option("axis")) % rank
     return call.activated(lambda name: call.result(ops.Concat(sources[0].order[axis]), *sources, name=name))
+
+
+def _joined(call: Call, position: int, order: tuple[int, ...]) -> Value:
+    """An input of a concatenation; a constant one, as a class token, is a value, too."""
+    if not call.is_value(position):
+        constant = call.constant(position)
+        if constant.ndim != len(order):
+            raise call.damaged("joins tensors of different ranks")
+        turned = constant.transpose([order.index(dim) for dim in range(len(order))])
+        return call.always(turned, order, f"{call.name}_constant_{position}")
+    value = call.in_any_order(position)
+    return call.ordered(value, order) if value.rank == len(order) else value
 
 
 def pad(call: Call) -> Value:
@@ -58,10 +74,10 @@ def reshape(call: Call) -> Value:
     planar = source.order == NCHW and source.rank == 4
     if not planar:
         source = call.value()
-    if planar and len(shape) != 4:  # the values of a transposed (NCHW) map are flattened in torch's own order
+    if planar:  # the values of a transposed (NCHW) map are arranged in torch's own order
+        if source.node_shape == shape:
+            return source
         return call.result(ops.Reshape(shape, channels_last=False), source)
-    if planar:
-        source = call.value()
     if tuple(source.node_shape[dim] for dim in source.order) == shape:
         return source
     wanted = tuple(shape[natural(len(shape)).index(dim)] for dim in range(len(shape)))
@@ -80,7 +96,7 @@ def transpose(call: Call) -> Value:
 
 def slice_(call: Call) -> Value:
     """SLICE with begin and size, where -1 means the whole rest."""
-    source = call.value()
+    source = call.in_any_order()
     lengths = _lengths(source)
     begin, size = call.integers(1), call.integers(2)
     if not len(begin) == len(size) == source.rank:
@@ -90,7 +106,7 @@ def slice_(call: Call) -> Value:
 
 
 def strided_slice(call: Call) -> Value:
-    source = call.value()
+    source = call.in_any_order()
     if call.option("ellipsisMask") or call.option("newAxisMask"):
         raise call.unknown("adds dimensions or has an ellipsis")
     begins, ends, strides = call.integers(1), call.integers(2), call.integers(3)
@@ -109,8 +125,18 @@ def strided_slice(call: Call) -> Value:
     if not shrunk:
         return _cut(call, source, parts, call.name)
     kept = _cut(call, source, parts, f"{call.name}_kept")
-    left = [length for axis, length in enumerate(_lengths(kept)) if not shrunk >> axis & 1]
-    return call.result(ops.Reshape(tuple(left)), kept)
+    return dropped(call, kept, [axis for axis in range(kept.rank) if shrunk >> axis & 1])
+
+
+def dropped(call: Call, value: Value, axes: Sequence[int], name: str = "") -> Value:
+    """A tensor without some of its dimensions, which have length 1; the others stay in their order."""
+    order = [dim for axis, dim in enumerate(value.order) if axis not in axes]
+    if not order:
+        return call.result(ops.Reshape((1,)), value, name=name)
+    kept = sorted(order)
+    shape = tuple(value.node_shape[dim] for dim in kept)
+    made = call.result(ops.Reshape(shape, channels_last=False), value, name=name)
+    return Value(made.node, tuple(kept.index(dim) for dim in order))
 
 
 def _lengths(value: Value) -> list[int]:
@@ -141,7 +167,7 @@ def _cut(call: Call, source: Value, parts: Sequence[tuple[int, int, int]], name:
 def split(call: Call) -> tuple[Value, ...]:
     """SPLIT with inputs (axis, input) or SPLIT_V with (input, sizes, axis)."""
     position, where = (1, 0) if call.op == "SPLIT" else (0, 2)
-    source = call.value(position)
+    source = call.in_any_order(position)
     axis = call.integers(where)[0] % source.rank
     results, start = [], 0
     for number, shape in enumerate(call.output_shapes):
@@ -153,25 +179,45 @@ def split(call: Call) -> tuple[Value, ...]:
 
 
 def unpack(call: Call) -> tuple[Value, ...]:
-    source = call.value()
+    source = call.in_any_order()
     axis = int(call.option("axis")) % source.rank
     results = []
-    for number, shape in enumerate(call.output_shapes):
+    for number in range(len(call.output_shapes)):
         part = [(0, length, 1) for length in _lengths(source)]
         part[axis] = (number, number + 1, 1)
         kept = _cut(call, source, part, f"{call.name}_{number}_kept")
-        results.append(call.result(ops.Reshape(shape), kept, name=f"{call.name}_{number}"))
+        results.append(dropped(call, kept, [axis], f"{call.name}_{number}"))
     return tuple(results)
 
 
+def pack(call: Call) -> Value:
+    """PACK: each tensor gets a dimension of length 1, along which they are joined."""
+    rank = len(call.output_shape)
+    axis = int(call.option("axis")) % rank
+    if any(not call.is_value(position) for position in range(len(call.inputs))):
+        raise call.unknown("stacks constants with activations")
+    shape = [length if place != axis else 1 for place, length in enumerate(call.output_shape)]
+    order = tuple(range(rank))
+    parts = []
+    for position in range(len(call.inputs)):
+        value = call.in_any_order(position)
+        plain = call.ordered(value, tuple(range(value.rank)))
+        reshape = ops.Reshape(tuple(shape), channels_last=False)
+        parts.append(Value(call.result(reshape, plain, name=f"{call.name}_{position}").node, order))
+    return call.result(ops.Concat(axis), *parts)
+
+
 def gather(call: Call) -> Value:
-    """GATHER of consecutive indices along one axis: a slice."""
-    source, indices = call.value(), call.integers(1)
+    """GATHER of one index, or of consecutive ones, along one axis: a slice."""
+    source, indices = call.in_any_order(), call.integers(1)
     axis = int(call.option("axis") or 0) % source.rank
+    picks = call.constant(1).ndim == 0
     if not indices or indices != list(range(indices[0], indices[0] + len(indices))) or indices[0] < 0:
         raise call.unknown("does not select neighbouring values in order")
     part = [(0, length, 1) for length in _lengths(source)]
     part[axis] = (indices[0], indices[0] + len(indices), 1)
+    if picks:
+        return dropped(call, _cut(call, source, part, f"{call.name}_kept"), [axis])
     return _cut(call, source, part, call.name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from slimseg.frontends.tflite import activation, arithmetic, convolution, layout, pooling
+from slimseg.frontends.tflite import activation, arithmetic, convolution, layout, pooling, product
 from slimseg.frontends.tflite.value import Call, Value
 from slimseg.graph import ops
 
@@ -18,6 +18,7 @@ HANDLERS: Mapping[str, Handler] = {
     "TRANSPOSE_CONV": convolution.transposed,
     "Convolution2DTransposeBias": convolution.media_pipe_transposed,
     "FULLY_CONNECTED": convolution.fully_connected,
+    "BATCH_MATMUL": product.matrix_product,
     "SPACE_TO_BATCH_ND": convolution.space_to_batch,
     "BATCH_TO_SPACE_ND": convolution.batch_to_space,
     "MAX_POOL_2D": pooling.max_pool,
@@ -70,6 +71,7 @@ HANDLERS: Mapping[str, Handler] = {
     "SPLIT_V": layout.split,
     "UNPACK": layout.unpack,
     "GATHER": layout.gather,
+    "PACK": layout.pack,
     "TILE": layout.tile,
     "BROADCAST_TO": layout.spread,
     "DEPTH_TO_SPACE": layout.blocks(ops.DepthToSpace),

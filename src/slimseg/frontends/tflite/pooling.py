@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from slimseg.frontends.tflite.layout import dropped
 from slimseg.frontends.tflite.value import NHWC, Call, Value, pad
 from slimseg.graph import ops
 from slimseg.graph.shapes import same_padding
@@ -23,7 +24,7 @@ def average_pool(call: Call) -> Value:
     source = call.value()
     kernel = (call.option("filterHeight"), call.option("filterWidth"))
     if call.option("padding") != _SAME and source.node_shape[2:] == kernel:
-        return call.activated(lambda name: call.result(nn.AdaptiveAvgPool2d(1), source, name=name))
+        return call.activated(lambda name: call.result(nn.AdaptiveAvgPool2d((1, 1)), source, name=name))
     return _pool(call, maximum=False)
 
 
@@ -55,7 +56,7 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
     """A handler for MEAN, SUM, REDUCE_MAX or REDUCE_MIN over constant axes."""
 
     def handler(call: Call) -> Value:
-        source = call.value()
+        source = call.in_any_order()
         axes = sorted({axis % source.rank for axis in call.integers(1)})
         dims = tuple(source.order[axis] for axis in axes)
         keeps = bool(call.option("keepDims"))
@@ -65,14 +66,11 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
         if not flattens:
             return kept
         # A reduced map loses a dimension; the remaining ones are in the file's order.
-        left = tuple(kept.node_shape[kept.order[axis]] for axis in range(4) if axis not in axes)
-        if len(left) == 4:
-            return kept
-        return call.result(ops.Reshape(left or (1,)), kept)
+        return dropped(call, kept, axes) if axes else kept
 
     return handler
 
 
 def _reduced(kind: ops.Reduction, dims: tuple[int, ...], keepdim: bool, source: Value) -> nn.Module:
     spatial: Any = source.rank == 4 and source.order == NHWC and sorted(dims) == [2, 3]
-    return nn.AdaptiveAvgPool2d(1) if kind == "mean" and spatial and keepdim else ops.Reduce(kind, dims, keepdim)
+    return nn.AdaptiveAvgPool2d((1, 1)) if kind == "mean" and spatial and keepdim else ops.Reduce(kind, dims, keepdim)

@@ -129,6 +129,15 @@ class Call:
             return value
         return pad(self, replace(value, space=Space(value.space.block)), value.space.pending)
 
+    def in_any_order(self, position: int = 0) -> Value:
+        """An activation in the order that it has, for operators that work in any.
+
+        Raises:
+            UnknownOperator: it lies between SPACE_TO_BATCH and BATCH_TO_SPACE.
+        """
+        value = self.raw(position)
+        return value if value.space is None else self.value(position)
+
     def raw_map(self) -> Value:
         """The input of a convolution: a map in the natural order; pending padding is not yet applied."""
         value = self.raw(0)
@@ -153,6 +162,11 @@ class Call:
         order = first.order if len(node.meta["shape"]) == first.rank else natural(len(node.meta["shape"]))
         return Value(node, order, first.space)
 
+    def always(self, constant: Array, order: tuple[int, ...], name: str) -> Value:
+        """A constant as a value; it reads the image only for the number of images."""
+        module = ops.Constant(parameter(constant))
+        return Value(self.emit(module, [_image(self)], name), order)
+
     def activated(self, value_of: Callable[[str], Value]) -> Value:
         """`value_of(name)`, followed by the operator's fused activation."""
         code = self.option("fusedActivationFunction", 0)
@@ -176,6 +190,12 @@ FUSED: dict[int, Callable[[], nn.Module]] = {
 }
 
 
+def _image(call: Call) -> fx.Node:
+    """The network's input, from any of an operator's activations."""
+    value = next(value for value in call.inputs if isinstance(value, Value))
+    return next(node for node in value.node.graph.nodes if node.op == "placeholder")
+
+
 def parameter(array: Array) -> nn.Parameter:
     return nn.Parameter(torch.from_numpy(np.ascontiguousarray(array, np.float32).copy()))
 
@@ -196,13 +216,14 @@ def filled(layer: nn.Module, weight: Array, bias: Array | None) -> nn.Module:
     return layer
 
 
-def channels_first(constant: Array) -> Tensor:
-    """A constant that broadcasts to (N, H, W, C), converted to broadcast to (C, H, W)."""
-    value = constant.reshape(constant.shape[1:]) if constant.ndim == 4 and constant.shape[0] == 1 else constant
-    if value.size == 1:
-        return torch.tensor(float(value.reshape(-1)[0]))
-    value = value.reshape((1,) * (3 - value.ndim) + value.shape)
-    return torch.from_numpy(np.ascontiguousarray(value.transpose(2, 0, 1), np.float32).copy())
+def in_order(constant: Array, order: Sequence[int]) -> Tensor:
+    """A constant that broadcasts to a tensor of the file, converted to broadcast to its node, without the batch."""
+    if constant.size == 1:
+        return torch.tensor(float(constant.reshape(-1)[0]))
+    full = constant.reshape((1,) * (len(order) - constant.ndim) + constant.shape)
+    turned = full.transpose([order.index(dim) for dim in range(len(order))])
+    kept = turned[0] if turned.shape[0] == 1 else turned
+    return torch.from_numpy(np.ascontiguousarray(kept, np.float32).copy())
 
 
 def pad(call: Call, value: Value, amounts: Amounts, fill: float = 0.0) -> Value:
