@@ -149,3 +149,19 @@ def test_the_affine_layer_of_a_norm_stays_before_padding_and_other_readers():
     for second in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()):
         graph = edit.trace(NormBefore(nn.Conv2d(4, 4, 1), second, (1,), (4, 1, 1)).eval(), (1, 4, 5, 6))
         assert [node for node in folded(graph).layers() if graph.layer_as(node, Affine)]
+
+
+@pytest.mark.parametrize("constant", [(), (6,)])
+def test_constants_behind_a_linear_layer_of_tokens(constant):
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.linear = Reshape((1, 1, 30, 4), channels_last=False), nn.Linear(4, 6)
+            self.affine = Affine(torch.rand(constant) + 0.5, torch.randn(constant))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.affine(self.linear(self.flat(x)))
+
+    result = folded(edit.trace(Tokens().eval(), (1, 4, 5, 6)))
+    assert not [node for node in result.layers() if result.layer_as(node, Affine)]
+    assert result.layer_as(result.output, nn.Linear).bias.shape == (6,)

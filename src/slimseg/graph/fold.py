@@ -74,7 +74,7 @@ def is_padding_of_next(graph: Graph, node: fx.Node) -> bool:
 def scale_and_shift(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None:
     """(s, t), each (channels,), with node(x) = s·x + t; None for any other layer, or constants that vary over pixels.
 
-    The channels of a flat tensor (N, F) are its F values.
+    The channels of a linear layer's result (N, ..., F) are its F features.
     """
     layer = graph.layer(node)
     if isinstance(layer, nn.BatchNorm2d):
@@ -84,18 +84,19 @@ def scale_and_shift(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None
     shape = graph.shape(node)
     if graph.shape(producer(node)) != shape:
         return None  # the constants broadcast the input to a larger shape
+    dim = len(shape) - 1 if graph.layer_as(producer(node), nn.Linear) is not None else 1
     scale, shift = (
-        torch.full((shape[1],), neutral) if value is None else _per_channel(value.detach(), shape)
+        torch.full((shape[dim],), neutral) if value is None else _per_channel(value.detach(), shape, dim)
         for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0))
     )
     return None if scale is None or shift is None else (scale, shift)
 
 
-def _per_channel(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+def _per_channel(value: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | None:
     if value.numel() == 1:
-        return value.reshape(1).expand(shape[1])
+        return value.reshape(1).expand(shape[dim])
     full = (1,) * (len(shape) - value.ndim) + tuple(value.shape)
-    return value.reshape(-1) if full == (1, shape[1], *(1 for _ in shape[2:])) else None
+    return value.reshape(-1) if full == tuple(shape[dim] if at == dim else 1 for at in range(len(shape))) else None
 
 
 def scaled(layer: Mixing, scale: Tensor, shift: Tensor) -> Mixing:
