@@ -186,8 +186,55 @@ def beyond_tflite() -> Any:
     return side_by_side((7, 6, 3), [*dilated, kl.Softmax(axis=1)])
 
 
+def transformer() -> Any:
+    image = keras.Input((32, 32, 3))
+    x = kl.Conv2D(16, 4, 4)(image)
+    tokens = kl.Reshape((64, 16))(x)
+    y = kl.LayerNormalization(epsilon=1e-5, name="norm")(tokens)
+    tokens = kl.Add()([tokens, kl.MultiHeadAttention(2, 8, name="attention")(y, y)])
+    y = kl.LayerNormalization(epsilon=1e-6)(tokens)
+    y = kl.Dense(16)(kl.Dense(32, activation="gelu")(y))
+    x = kl.Reshape((8, 8, 16))(kl.Add()([tokens, y]))
+    return keras.Model(image, kl.Conv2D(5, 1)(x))
+
+
+def products() -> Any:
+    image = keras.Input((32, 32, 3))
+    x = kl.Conv2D(16, 4, 4)(image)
+    tokens = kl.Reshape((64, 16))(x)
+    fewer = kl.Reshape((16, 16))(kl.Conv2D(16, 2, 2)(x))
+    y = kl.MultiHeadAttention(2, 4, value_dim=6, use_bias=False)(tokens, fewer, key=kl.Dense(16)(fewer))
+    q = kl.EinsumDense("abc,cde->abde", output_shape=(64, 2, 8), bias_axes="de")(y)
+    y = kl.EinsumDense("abde,dec->abc", output_shape=(64, 16), activation="relu")(q)
+    scores = kl.Softmax()(kl.Dot(axes=2)([y, tokens]))
+    y = kl.Permute((2, 1))(kl.Permute((2, 1))(kl.Dot(axes=(2, 1))([scores, y])))
+    mean = kl.RepeatVector(64)(ko.mean(tokens, axis=1))
+    y = kl.Dot(axes=(1, 1))([kl.Dense(64)(y), kl.Add()([y, mean])])
+    y = kl.Conv2D(16, 1)(kl.Reshape((8, 8, 16))(y))
+    return keras.Model(image, kl.EinsumDense("...x,xy->...y", output_shape=5, bias_axes="y")(y))
+
+
+def norms() -> Any:
+    image = keras.Input((32, 32, 3))
+    x = kl.Conv2D(16, 4, 4)(image)
+    x = kl.ReLU()(kl.GroupNormalization(4, name="grouped")(x))
+    x = kl.GroupNormalization(-1, scale=False)(x)
+    x = kl.UnitNormalization()(kl.LayerNormalization(center=False)(x))
+    x = kl.LayerNormalization(axis=[2, 3], epsilon=1e-4)(kl.RMSNormalization()(x))
+    return keras.Model(image, kl.Conv2D(5, 1)(kl.LayerNormalization(scale=False, center=False)(x)))
+
+
+def norms_of_maps() -> Any:
+    image = keras.Input((32, 32, 3))
+    x = kl.ReLU()(kl.GroupNormalization(4)(kl.Conv2D(16, 4, 4)(image)))
+    y = kl.Dense(64)(kl.LayerNormalization()(x))
+    y = kl.Dense(16)(ko.gelu(y, approximate=True))
+    return keras.Model(image, kl.Conv2D(5, 1)(kl.Add()([x, y])))
+
+
 WRITABLE: tuple[Builder, ...] = (
     unet, deeplab, mobilenet, nested_and_shared, sequential, flat, operations, transposed, windows, activations,
+    transformer, products, norms, norms_of_maps,
     *([lambdas] if sys.version_info < (3, 14) else []),  # slimseg reads the code of Python 3.6 to 3.13
 )  # fmt: skip
 ZOO: tuple[Builder, ...] = (*WRITABLE, beyond_tflite)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import fx, nn
 
 from slimseg.graph.graph import Graph
@@ -50,6 +52,8 @@ def _settings(graph: Graph, node: fx.Node) -> str:
         return ""
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
         return _windows(layer, graph.shape(node.all_input_nodes[0]), graph.shape(node))
+    if getattr(layer, "bias", None) is not None and not layer.bias.any():
+        layer = _without_bias(layer)
     held = {name: tuple(value.shape) for name, value in constants(layer).items()}
     return f"{layer.extra_repr()} {held or ''}".strip()
 
@@ -62,3 +66,10 @@ def _windows(layer: nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d, before: 
         return layer.extra_repr()
     kernel = tuple(length // count for length, count in zip(before[2:], after[2:], strict=True))
     return f"{kernel} every {kernel}, padding (0, 0)"
+
+
+def _without_bias(layer: nn.Module) -> nn.Module:
+    """Some files hold a bias of zeros where the network has none."""
+    result = copy.copy(layer)
+    result._parameters = {**layer._parameters, "bias": None}
+    return result

@@ -209,7 +209,8 @@ CASES: dict[str, Case] = {
     ),
     "depth to space DCR": ([node("DepthToSpace", "x", blocksize=2)], {}, {}, ["DepthToSpace"]),
     "depth to space CRD": (
-        [node("DepthToSpace", "x", blocksize=2, mode="CRD")], {}, {"shape": (1, 12, 4, 4)}, ["Conv2d", "DepthToSpace"],
+        [node("DepthToSpace", "x", blocksize=2, mode="CRD")], {}, {"shape": (1, 12, 4, 4)},
+        ["Reshape", "Transpose", "Reshape", "DepthToSpace"],
     ),
     "CRD after a convolution": (
         [node("Conv", "x w b", "a"), node("DepthToSpace", "a", blocksize=2, mode="CRD")],
@@ -218,7 +219,8 @@ CASES: dict[str, Case] = {
     "CRD after a convolution read twice": (
         [node("Conv", "x w", "a"), node("DepthToSpace", "a", "b", blocksize=2, mode="CRD"),
          node("DepthToSpace", "a", "c", blocksize=2), node("Add", "b c")],
-        {"w": weights(12, 4, 3, 3)}, {}, ["Conv2d", "Conv2d", "DepthToSpace", "DepthToSpace", "Add"],
+        {"w": weights(12, 4, 3, 3)}, {},
+        ["Conv2d", "Reshape", "Transpose", "Reshape", "DepthToSpace", "DepthToSpace", "Add"],
     ),
     "space to depth": ([node("SpaceToDepth", "x", blocksize=2)], {}, {}, ["SpaceToDepth"]),
     "split": (

@@ -11,7 +11,8 @@ import pytest
 import small_networks
 import torch
 from signature import Step, signature
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import slimseg
 from slimseg.graph.fold import fold_scales
@@ -93,3 +94,47 @@ def _exported(network: nn.Module, path: Path, **settings: object) -> Path:
         warnings.simplefilter("ignore")
         torch.onnx.export(network, (torch.zeros(1, 3, *small_networks.SIZE),), path, **settings)  # type: ignore[arg-type]
     return path
+
+
+class KerasTransformer(small_networks.Network):
+    """What keras_zoo's `transformer` computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = small_networks.WIDTH
+        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-5), nn.LayerNorm(width, 1e-6)
+        self.attention = small_networks.SeparateAttention()
+        self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def middle(self, x: Tensor) -> Tensor:
+        tokens = small_networks.tokens_of(x)
+        y = self.norm1(tokens)
+        tokens = tokens + self.attention(y, x)
+        tokens = tokens + self.narrow(F.gelu(self.wide(self.norm2(tokens))))
+        return small_networks.map_of(tokens, x)
+
+
+class KerasNorms(small_networks.Network):
+    """What keras_zoo's `norms_of_maps` computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = small_networks.WIDTH
+        self.grouped, self.layered = nn.GroupNorm(4, width, 1e-3), nn.LayerNorm(width, 1e-3)
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def middle(self, x: Tensor) -> Tensor:
+        x = self.grouped(x).relu()
+        y = self.narrow(F.gelu(self.wide(self.layered(x.permute(0, 2, 3, 1))), approximate="tanh"))
+        return x + y.permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(("name", "network"), [("transformer", KerasTransformer), ("norms_of_maps", KerasNorms)])
+def test_keras(name: str, network: type[nn.Module], tmp_path: Path) -> None:
+    """The same construction in PyTorch and in Keras; the weights differ."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras's own
+        zoo = pytest.importorskip("keras_zoo", reason="Keras is not installed")
+        zoo.with_random_weights(getattr(zoo, name)()).save(tmp_path / "network.keras")
+    graph = slimseg.load(tmp_path / "network.keras", verify=False)
+    assert signature(graph) == signature(slimseg.load(small_networks.built(network), small_networks.SIZE))

@@ -14,12 +14,22 @@ import numpy as np
 from torch import nn
 
 from slimseg.errors import ModelError
-from slimseg.frontends.keras import activations, arithmetic, convolutions, functions, lambdas, layout, normalisation
+from slimseg.frontends.keras import (
+    activations,
+    arithmetic,
+    attention,
+    convolutions,
+    functions,
+    lambdas,
+    layout,
+    normalisation,
+)
 from slimseg.frontends.keras.builder import Value, parameter
 from slimseg.frontends.keras.pooling import average_pooling, global_pooling, max_pooling
 from slimseg.frontends.keras.said import Said, pair, plain_number, require_channels_last
 from slimseg.graph import ops
 
+MOST_REPEATS = 64  # copies of a RepeatVector
 MAX_SLOPES = 1 << 24  # values of a PReLU with one slope per value
 
 
@@ -173,6 +183,13 @@ def permute(said: Said) -> Value:
     return layout.transpose(said.builder, said.x, [0, *said.config["dims"]])
 
 
+def repeat_vector(said: Said) -> Value:
+    count, row = int(said.config["n"]), layout.expand_dims(said.builder, said.x, 1, suffix="row")
+    if not 1 <= count <= MOST_REPEATS:
+        raise ModelError(f"{count} repetitions are more than slimseg copies: give the .tflite instead")
+    return layout.concat(said.builder, [row] * count, 1)
+
+
 def flatten(said: Said) -> Value:
     return layout.flatten(said.builder, said.x)
 
@@ -225,6 +242,14 @@ LAYERS: dict[str, Callable[[Said], Any]] = {
     "BatchNormalizationV1": normalisation.batch_normalization,
     "BatchNormalizationV2": normalisation.batch_normalization,
     "SyncBatchNormalization": normalisation.batch_normalization,
+    "LayerNormalization": normalisation.layer_normalization,
+    "RMSNormalization": normalisation.rms_normalization,
+    "GroupNormalization": normalisation.group_normalization,
+    "UnitNormalization": normalisation.unit_normalization,
+    "MultiHeadAttention": attention.multi_head_attention,
+    "EinsumDense": attention.einsum_dense,
+    "Dot": attention.dot,
+    "RepeatVector": repeat_vector,
     "Activation": activation,
     "ReLU": relu,
     "LeakyReLU": leaky_relu,

@@ -8,6 +8,7 @@ that model's own group.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from slimseg.errors import ModelError
@@ -18,6 +19,11 @@ CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 _ANY = ""
 _MOST_ALIKE = 100  # arrays with equal names in groups with equal names below one layer
 _OTHER_NAMES = {"depthwise_kernel": "kernel"}  # the name that Keras 3's DepthwiseConv2D stores
+# The parts of MultiHeadAttention, and how Keras's versions call their groups.
+_PARTS = {
+    **{name: (f"{name}_dense", f"_{name}_dense") for name in ("query", "key", "value")},
+    "attention_output": ("output_dense", "_output_dense"),
+}
 
 
 class Weights:
@@ -45,16 +51,29 @@ class Weights:
     def of(self, model: Model, layer: Layer, names: Sequence[str]) -> list[Array]:
         """The arrays called `names`, which is also the order in which Keras creates them.
 
+        `query/kernel` is the kernel of the layer's part that is called query.
+
         Raises:
             ModelError: the file does not have them.
         """
         if self._held.layout == "h5":
             return [self._by_name(layer, name) for name in names]
         group = self._layer_group(model, layer)
-        found = [self._held.arrays.get(f"{group}/vars/{position}") for position in range(len(names))]
+        places: Counter[str] = Counter()
+        found = []
+        for name in names:
+            part = name.rpartition("/")[0]
+            found.append(self._array(group, part, places[part]))
+            places[part] += 1
         if any(array is None for array in found):
             raise ModelError(f"the weights of layer {layer.name} are not in the file: save the whole network again")
         return [array for array in found if array is not None]
+
+    def _array(self, group: str, part: str, place: int) -> Array | None:
+        """The array at a place of a layer's group or of one of its parts, which Keras keeps as `query_dense`."""
+        groups = [f"{group}/{name}" for name in _PARTS.get(part, ())] if part else [group]
+        found = (self._held.arrays.get(f"{each}/vars/{place}") for each in groups)
+        return next((array for array in found if array is not None), None)
 
     def _layer_group(self, model: Model, layer: Layer) -> str:
         """The layer's group, by the name stored there; in older files, by its position among layers of its class."""
@@ -85,8 +104,9 @@ class Weights:
 
     def _by_name(self, layer: Layer, name: str) -> Array:
         """The array at model_weights/<outermost layer>/.../<layer>/kernel:0; the path may omit nested models' names."""
+        part, _, name = name.rpartition("/")
         enclosing = (*self._path, layer.name)
-        group = layer.name if self._path else _ANY
+        group = part or (layer.name if self._path else _ANY)
         names = (name, _OTHER_NAMES.get(name, ""))
         inner = next((found for each in names if (found := self._tails.get((enclosing[0], group, each)))), None)
         if not inner:

@@ -33,7 +33,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import output_kind
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.graph.spellings import activation
+from slimseg.graph.spellings import activation, channel_order
 
 _NCHW = (0, 1, 2, 3)
 
@@ -77,20 +77,21 @@ class _Opener:
         result = self._result(output)
         self.builder.graph.output(result)
         graph = Graph(fx.GraphModule(self.builder.root, self.builder.graph), image.stored, name=self.model.path.stem)
-        self._merge_activations(graph)
+        self._merge(graph)
         graph.description = Description(self._preprocessing(), output_kind=output_kind(graph))
         graph.weights = self.model.weights
         graph.notes = tuple(self.builder.notes)
         graph.is_quantised = any("QuantizeLinear" in node.op for node in self.model.nodes)
         return graph
 
-    def _merge_activations(self, graph: Graph) -> None:
-        """Replace written-out activations by their layers; phones have no erf.
+    def _merge(self, graph: Graph) -> None:
+        """Replace written-out activations by their layers, since phones have no erf, and reorder channels.
 
         Raises:
             UnknownOperator: an erf remains that belongs to no GELU.
         """
         activation.merge(graph)
+        channel_order.fold(graph)
         graph.refresh()
         for node in graph.layers():
             if graph.layer_as(node, Erf) is not None:

@@ -51,7 +51,7 @@ def _convolved(call: Call, weight: Array, groups: int) -> Value:
         left, right = same_padding(lengths[1], kernel[1], stride[1], own[1])
         more = (left * block[1], right * block[1], top * block[0], bottom * block[0])
         amounts = (amounts[0] + more[0], amounts[1] + more[1], amounts[2] + more[2], amounts[3] + more[3])
-    bias = _bias(call, 2)
+    bias = call.optional_constant(2)
 
     def convolved(name: str) -> Value:
         left, right, top, bottom = amounts
@@ -67,17 +67,11 @@ def _convolved(call: Call, weight: Array, groups: int) -> Value:
     return call.activated(convolved)
 
 
-def _bias(call: Call, position: int) -> Array | None:
-    """The bias, if it has one: most files write zeros for none."""
-    bias = call.optional_constant(position)
-    return bias if bias is not None and bias.any() else None
-
-
 def transposed(call: Call) -> Value:
     """TRANSPOSE_CONV with inputs (output shape, weights, input, bias)."""
     same = call.option("padding") == _SAME
     stride = (call.option("strideH"), call.option("strideW"))
-    return _transposed(call, call.value(2), call.constant(1), _bias(call, 3), stride, same)
+    return _transposed(call, call.value(2), call.constant(1), call.optional_constant(3), stride, same)
 
 
 def media_pipe_transposed(call: Call) -> Value:
@@ -88,7 +82,7 @@ def media_pipe_transposed(call: Call) -> Value:
     if not 1 <= stride_width <= 64 or not 1 <= stride_height <= 64:
         raise call.damaged(f"has strides of {stride_height} and {stride_width}")
     stride = (stride_height, stride_width)
-    return _transposed(call, call.value(0), call.constant(1), _bias(call, 2), stride, same=padding == 1)
+    return _transposed(call, call.value(0), call.constant(1), call.optional_constant(2), stride, same=padding == 1)
 
 
 def _transposed(
@@ -124,7 +118,7 @@ def _cut(length: int, out: int, kernel: int, stride: int, same: bool) -> tuple[i
 
 
 def fully_connected(call: Call) -> Value:
-    weight, bias, source = call.constant(1), _bias(call, 2), call.value()
+    weight, bias, source = call.constant(1), call.optional_constant(2), call.value()
     if weight.ndim != 2:
         raise call.damaged(f"has weights of {weight.shape}")
     keeps = source.rank == 4 and len(call.output_shape) == 4
