@@ -7,6 +7,7 @@ On ResNet-18 with output stride 8 (the paper has ResNet-101): 19 classes at 256x
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,11 +43,6 @@ def resnet18() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class PPMConcat(nn.ModuleList):
     """The averages of all pools, side by side."""
 
@@ -62,15 +58,11 @@ class AsymmetricAttention(nn.Module):
 
     def __init__(self, low: int, high: int, width: int, outputs: int) -> None:
         super().__init__()
-        self.query_project = self._project(high, width)
-        self.key_project = self._project(low, width)
+        self.query_project = ConvBNReLU(high, width, 1)
+        self.key_project = ConvBNReLU(low, width, 1)
         self.value_project = nn.Conv2d(low, width, 1)
         self.out_project = nn.Sequential(nn.Conv2d(width, outputs, 1), nn.BatchNorm2d(outputs))
         self.psp, self.width = PPMConcat(), width
-
-    @staticmethod
-    def _project(inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         b = high.size(0)
@@ -87,7 +79,7 @@ class ANN(nn.Module):
         super().__init__()
         self.backbone, self.fusion = resnet18(), AsymmetricAttention(256, 512, 128, 512)
         self.fusion_bottleneck = nn.Sequential(nn.Conv2d(1024, 512, 1), nn.BatchNorm2d(512))
-        self.bottleneck, self.context = conv(512, width), AsymmetricAttention(width, width, 128, width)
+        self.bottleneck, self.context = ConvBNReLU(512, width), AsymmetricAttention(width, width, 128, width)
         self.context_bottleneck = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.BatchNorm2d(width), nn.ReLU(True))
         self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 

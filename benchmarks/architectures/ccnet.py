@@ -6,6 +6,7 @@ On ResNet-18 with output stride 8 (the paper has ResNet-101): 19 classes at 256x
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,11 +40,6 @@ def resnet18() -> nn.Sequential:
         layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
         inputs = outputs
     return nn.Sequential(*layers)
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def infinity(b: int, height: int, width: int) -> Tensor:
@@ -88,8 +84,8 @@ class CCNet(nn.Module):
     def __init__(self, classes: int = 19, recurrence: int = 2) -> None:
         super().__init__()
         self.backbone, self.recurrence = resnet18(), recurrence
-        self.conva, self.cca, self.convb = conv(512, 128), CrissCrossAttention(128), conv(128, 128)
-        self.bottleneck = nn.Sequential(conv(512 + 128, 128), nn.Dropout2d(0.1), nn.Conv2d(128, classes, 1))
+        self.conva, self.cca, self.convb = ConvBNReLU(512, 128), CrissCrossAttention(128), ConvBNReLU(128, 128)
+        self.bottleneck = nn.Sequential(ConvBNReLU(512 + 128, 128), nn.Dropout2d(0.1), nn.Conv2d(128, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.backbone(x)

@@ -8,6 +8,7 @@ trained).
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,21 +71,16 @@ class ConvNeXt(nn.Module):
         return found
 
 
-def conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class UPerHead(nn.Module):
     """A pyramid pooling module on the last map, a feature pyramid, and a fusion of all levels."""
 
     def __init__(self, classes: int, width: int = 512, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.psp = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(b), conv(WIDTHS[-1], width, 1)) for b in bins)
-        self.bottleneck = conv(WIDTHS[-1] + len(bins) * width, width, 3)
-        self.laterals = nn.ModuleList(conv(each, width, 1) for each in WIDTHS[:-1])
-        self.fpn = nn.ModuleList(conv(width, width, 3) for _ in WIDTHS[:-1])
-        self.fuse, self.conv_seg = conv(len(WIDTHS) * width, width, 3), nn.Conv2d(width, classes, 1)
+        self.psp = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(b), ConvBNReLU(WIDTHS[-1], width, 1)) for b in bins)
+        self.bottleneck = ConvBNReLU(WIDTHS[-1] + len(bins) * width, width, 3)
+        self.laterals = nn.ModuleList(ConvBNReLU(each, width, 1) for each in WIDTHS[:-1])
+        self.fpn = nn.ModuleList(ConvBNReLU(width, width, 3) for _ in WIDTHS[:-1])
+        self.fuse, self.conv_seg = ConvBNReLU(len(WIDTHS) * width, width, 3), nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         size = maps[-1].shape[2:]

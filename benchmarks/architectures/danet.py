@@ -6,6 +6,7 @@ On ResNet-18 with output stride 8 (the paper has ResNet-101): 19 classes at 256x
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,11 +40,6 @@ def resnet18() -> nn.Sequential:
         layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
         inputs = outputs
     return nn.Sequential(*layers)
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class PositionAttention(nn.Module):
@@ -85,8 +81,8 @@ class DANet(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
         self.backbone, width = resnet18(), 128
-        self.conv5a, self.sa, self.conv51 = conv(512, width), PositionAttention(width), conv(width, width)
-        self.conv5c, self.sc, self.conv52 = conv(512, width), ChannelAttention(), conv(width, width)
+        self.conv5a, self.sa, self.conv51 = ConvBNReLU(512, width), PositionAttention(width), ConvBNReLU(width, width)
+        self.conv5c, self.sc, self.conv52 = ConvBNReLU(512, width), ChannelAttention(), ConvBNReLU(width, width)
         self.conv8 = nn.Sequential(nn.Dropout2d(0.1, False), nn.Conv2d(width, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:

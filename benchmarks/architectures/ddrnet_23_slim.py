@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import BNReLUConv
 from torch import Tensor, nn
 
 SIZE = (512, 512)
@@ -14,11 +15,6 @@ SIZE = (512, 512)
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-def norm_conv(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
 
 
 class Block(nn.Module):
@@ -61,11 +57,11 @@ class DeepAggregationPyramidPooling(nn.Module):
         super().__init__()
         pools = [nn.AvgPool2d(2**k + 1, stride=2 ** (k - 1), padding=2 ** (k - 1)) for k in (2, 3, 4)]
         pools.append(nn.AdaptiveAvgPool2d((1, 1)))
-        self.scale0 = norm_conv(inputs, middle)
-        self.scales = nn.ModuleList(nn.Sequential(pool, *norm_conv(inputs, middle)) for pool in pools)
-        self.processes = nn.ModuleList(norm_conv(middle, middle, 3) for _ in pools)
-        self.compression = norm_conv(middle * 5, outputs)
-        self.shortcut = norm_conv(inputs, outputs)
+        self.scale0 = BNReLUConv(inputs, middle, 1)
+        self.scales = nn.ModuleList(nn.Sequential(pool, *BNReLUConv(inputs, middle, 1)) for pool in pools)
+        self.processes = nn.ModuleList(BNReLUConv(middle, middle, 3) for _ in pools)
+        self.compression = BNReLUConv(middle * 5, outputs, 1)
+        self.shortcut = BNReLUConv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2], x.shape[-1]
@@ -100,7 +96,7 @@ class DualResNet(nn.Module):
         self.layer5_ = layer(high, high, 1, bottleneck=True)
         self.spp = DeepAggregationPyramidPooling(planes * 16, spp_planes, planes * 4)
         self.final_layer = nn.Sequential(
-            *norm_conv(planes * 4, head_planes, 3),
+            *BNReLUConv(planes * 4, head_planes, 3),
             nn.BatchNorm2d(head_planes),
             nn.ReLU(inplace=True),
             nn.Conv2d(head_planes, classes, 1),

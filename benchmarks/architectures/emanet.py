@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,11 +45,6 @@ def resnet18() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class EMAU(nn.Module):
     """Expectation-maximisation: places are assigned to bases, bases are averaged, and the map is rebuilt from them."""
 
@@ -82,8 +78,8 @@ class EMAU(nn.Module):
 class EMANet(nn.Module):
     def __init__(self, classes: int = 21) -> None:
         super().__init__()
-        self.backbone, self.fc0, self.emau = resnet18(), conv(512, 512), EMAU(512)
-        self.fc1 = nn.Sequential(conv(512, 256), nn.Dropout2d(0.1))
+        self.backbone, self.fc0, self.emau = resnet18(), ConvBNReLU(512, 512), EMAU(512)
+        self.fc1 = nn.Sequential(ConvBNReLU(512, 256), nn.Dropout2d(0.1))
         self.fc2 = nn.Conv2d(256, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

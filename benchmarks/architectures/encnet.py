@@ -7,6 +7,7 @@ classes at 256x256, 12.1 million parameters.
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,11 +41,6 @@ def resnet18() -> nn.Sequential:
         layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
         inputs = outputs
     return nn.Sequential(*layers)
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Encoding(nn.Module):
@@ -95,9 +91,9 @@ class EncModule(nn.Module):
 class EncNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 128) -> None:
         super().__init__()
-        self.backbone, self.bottleneck, self.enc_module = resnet18(), conv(512, width), EncModule(width, 32)
+        self.backbone, self.bottleneck, self.enc_module = resnet18(), ConvBNReLU(512, width), EncModule(width, 32)
         self.lateral = nn.Sequential(nn.Conv2d(128, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.fusion, self.conv_seg = conv(2 * width, width), nn.Conv2d(width, classes, 1)
+        self.fusion, self.conv_seg = ConvBNReLU(2 * width, width), nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         middle = self.backbone[:8](x)  # the end of the second stage

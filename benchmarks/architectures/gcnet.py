@@ -7,6 +7,7 @@ ResNet-101 in semantic segmentation): 19 classes at 256x256, 14.8 million parame
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,11 +43,6 @@ def resnet18() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class ContextBlock(nn.Module):
     """One attention map for all places; the average that it weights is added to every place."""
 
@@ -74,8 +70,8 @@ class ContextBlock(nn.Module):
 class GCNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 256) -> None:
         super().__init__()
-        self.backbone, self.before, self.gc_block = resnet18(), conv(512, width), ContextBlock(width)
-        self.after, self.conv_cat = conv(width, width), conv(512 + width, width)
+        self.backbone, self.before, self.gc_block = resnet18(), ConvBNReLU(512, width), ContextBlock(width)
+        self.after, self.conv_cat = ConvBNReLU(width, width), ConvBNReLU(512 + width, width)
         self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,11 +45,6 @@ def resnet18() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class SelfAttention(nn.Module):
     """Every place of a map attends to every place."""
 
@@ -80,8 +76,8 @@ class ISANet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 256, isa: int = 128, factor: int = 8) -> None:
         super().__init__()
         self.backbone, self.factor = resnet18(), factor
-        self.in_conv, self.global_relation = conv(512, width), SelfAttention(width, isa)
-        self.local_relation, self.out_conv = SelfAttention(width, isa), conv(2 * width, width)
+        self.in_conv, self.global_relation = ConvBNReLU(512, width), SelfAttention(width, isa)
+        self.local_relation, self.out_conv = SelfAttention(width, isa), ConvBNReLU(2 * width, width)
         self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:

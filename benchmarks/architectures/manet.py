@@ -8,6 +8,7 @@ runs over all pairs of places at once, and the result is reshaped, not transpose
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,11 +52,6 @@ class ResNet18(nn.Module):
         return found
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class PositionAttention(nn.Module):
     def __init__(self, width: int, inner: int = 64) -> None:
         super().__init__()
@@ -85,9 +81,9 @@ class MultiscaleFusion(nn.Module):
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.hl_conv = nn.Sequential(conv(inputs, inputs), conv(inputs, skip, 1))
+        self.hl_conv = nn.Sequential(ConvBNReLU(inputs, inputs), ConvBNReLU(inputs, skip, 1))
         self.se_ll, self.se_hl = squeeze(skip), squeeze(skip)
-        self.conv1, self.conv2 = conv(2 * skip, outputs), conv(outputs, outputs)
+        self.conv1, self.conv2 = ConvBNReLU(2 * skip, outputs), ConvBNReLU(outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(self.hl_conv(x), scale_factor=2.0, mode="nearest")
@@ -101,7 +97,7 @@ class MANet(nn.Module):
         self.encoder, self.center = ResNet18(), PositionAttention(512)
         shapes = [(512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 32)]
         self.blocks = nn.ModuleList(MultiscaleFusion(*shape) for shape in shapes)
-        self.last = nn.Sequential(conv(32, 16), conv(16, 16))
+        self.last = nn.Sequential(ConvBNReLU(32, 16), ConvBNReLU(16, 16))
         self.segmentation_head = nn.Conv2d(16, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import BNReLUConv
 from torch import Tensor, nn
 
 SIZE = (512, 512)
@@ -15,11 +16,6 @@ PLANES = 32
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-def norm_conv(inputs: int, outputs: int, kernel: int = 1, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return [nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv]
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
@@ -94,11 +90,11 @@ class ParallelPyramidPooling(nn.Module):
         super().__init__()
         pools = [nn.AvgPool2d(2**k + 1, stride=2 ** (k - 1), padding=2 ** (k - 1)) for k in (2, 3, 4)]
         pools.append(nn.AdaptiveAvgPool2d((1, 1)))
-        self.scales = nn.ModuleList(nn.Sequential(pool, *norm_conv(inputs, middle)) for pool in pools)
-        self.scale0 = nn.Sequential(*norm_conv(inputs, middle))
-        self.scale_process = nn.Sequential(*norm_conv(middle * 4, middle * 4, 3, groups=4))
-        self.compression = nn.Sequential(*norm_conv(middle * 5, outputs))
-        self.shortcut = nn.Sequential(*norm_conv(inputs, outputs))
+        self.scales = nn.ModuleList(nn.Sequential(pool, *BNReLUConv(inputs, middle, 1)) for pool in pools)
+        self.scale0 = BNReLUConv(inputs, middle, 1)
+        self.scale_process = BNReLUConv(middle * 4, middle * 4, 3, groups=4)
+        self.compression = BNReLUConv(middle * 5, outputs, 1)
+        self.shortcut = BNReLUConv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x_ = self.scale0(x)
@@ -137,7 +133,7 @@ class PIDNet(nn.Module):
         self.spp = ParallelPyramidPooling(planes * 16, 96, planes * 4)
         self.dfm = BoundaryAttentionGuidedFusion(planes * 4)
         self.final_layer = nn.Sequential(
-            *norm_conv(planes * 4, 128, 3), nn.BatchNorm2d(128), nn.ReLU(inplace=True), nn.Conv2d(128, classes, 1)
+            *BNReLUConv(planes * 4, 128, 3), nn.BatchNorm2d(128), nn.ReLU(inplace=True), nn.Conv2d(128, classes, 1)
         )
 
     def forward(self, image: Tensor) -> Tensor:

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from architectures._convolutions import ConvBN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 WIDTHS = (48, 96, 192, 384)
 DEPTHS = (3, 4, 16, 3)
-
-
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
-        self.add_module("bn", nn.BatchNorm2d(outputs))
 
 
 class SqueezeExcite(nn.Module):
@@ -62,10 +56,10 @@ class Block(nn.Module):
         excite = SqueezeExcite(inputs) if squeeze else nn.Identity()
         if stride == 2:
             down = ConvBN(inputs, inputs, 3, 2, inputs)
-            self.token_mixer = nn.Sequential(down, excite, ConvBN(inputs, outputs))
+            self.token_mixer = nn.Sequential(down, excite, ConvBN(inputs, outputs, 1))
         else:
             self.token_mixer = nn.Sequential(RepVGGDW(inputs), excite)
-        mixer = nn.Sequential(ConvBN(outputs, 2 * outputs), nn.GELU(), ConvBN(2 * outputs, outputs))
+        mixer = nn.Sequential(ConvBN(outputs, 2 * outputs, 1), nn.GELU(), ConvBN(2 * outputs, outputs, 1))
         self.channel_mixer = Residual(mixer)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ parameters (the paper counts 12.9).
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,16 +50,13 @@ class ResNet18(nn.Module):
         return found
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class PSPModule(nn.Module):
     def __init__(self, inputs: int, width: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d((b, b)), conv(inputs, width, 1)) for b in bins)
-        self.bottleneck = conv(inputs + len(bins) * width, width)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d((b, b)), ConvBNReLU(inputs, width, 1)) for b in bins
+        )
+        self.bottleneck = ConvBNReLU(inputs + len(bins) * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.size(2), x.size(3)
@@ -97,10 +95,10 @@ class SFNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 128) -> None:
         super().__init__()
         self.backbone, self.ppm = ResNet18(), PSPModule(512, width)
-        self.fpn_in = nn.ModuleList(conv(inputs, width, 1) for inputs in (64, 128, 256))
-        self.fpn_out = nn.ModuleList(conv(width, width) for _ in range(3))
+        self.fpn_in = nn.ModuleList(ConvBNReLU(inputs, width, 1) for inputs in (64, 128, 256))
+        self.fpn_out = nn.ModuleList(ConvBNReLU(width, width) for _ in range(3))
         self.fpn_out_align = nn.ModuleList(FlowAlignment(width) for _ in range(3))
-        self.conv_last = nn.Sequential(conv(4 * width, width), nn.Conv2d(width, classes, 1))
+        self.conv_last = nn.Sequential(ConvBNReLU(4 * width, width), nn.Conv2d(width, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.backbone(x)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+from architectures._convolutions import ConvBN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,19 +18,12 @@ SIZE = (224, 224)
 WIDTHS, DEPTHS, HEADS, WINDOWS = (64, 128, 160, 320), (2, 2, 6, 2), (2, 4, 5, 10), (7, 7, 14, 7)
 
 
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
-        self.add_module("bn", nn.BatchNorm2d(outputs))
-
-
 class MBConv(nn.Module):
     def __init__(self, dim: int, expansion: int = 4) -> None:
         super().__init__()
         hidden = dim * expansion
-        self.conv1, self.conv2 = ConvBN(dim, hidden), ConvBN(hidden, hidden, 3, 1, hidden)
-        self.conv3, self.act = ConvBN(hidden, dim), nn.GELU()
+        self.conv1, self.conv2 = ConvBN(dim, hidden, 1), ConvBN(hidden, hidden, 3, 1, hidden)
+        self.conv3, self.act = ConvBN(hidden, dim, 1), nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -41,8 +35,8 @@ class MBConv(nn.Module):
 class PatchMerging(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.act, self.conv1 = nn.GELU(), ConvBN(inputs, outputs)
-        self.conv2, self.conv3 = ConvBN(outputs, outputs, 3, 2, outputs), ConvBN(outputs, outputs)
+        self.act, self.conv1 = nn.GELU(), ConvBN(inputs, outputs, 1)
+        self.conv2, self.conv3 = ConvBN(outputs, outputs, 3, 2, outputs), ConvBN(outputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))

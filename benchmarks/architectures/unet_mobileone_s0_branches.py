@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBN
 from torch import Tensor, nn
 
 SIZE = (256, 256)
 STAGES = ((2, 48), (8, 128), (10, 256), (1, 1024))  # number of blocks, channels
 DECODER = (256, 128, 64, 32, 16)
-
-
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
 class MobileOneBlock(nn.Module):
@@ -26,8 +22,8 @@ class MobileOneBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.rbr_skip = nn.BatchNorm2d(inputs) if inputs == outputs and stride == 1 else None
-        self.rbr_conv = nn.ModuleList(conv_norm(inputs, outputs, kernel, stride, groups) for _ in range(4))
-        self.rbr_scale = conv_norm(inputs, outputs, 1, stride, groups) if kernel > 1 else None
+        self.rbr_conv = nn.ModuleList(ConvBN(inputs, outputs, kernel, stride, groups) for _ in range(4))
+        self.rbr_scale = ConvBN(inputs, outputs, 1, stride, groups) if kernel > 1 else None
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

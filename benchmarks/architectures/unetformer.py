@@ -7,6 +7,7 @@ ResNet-18 and a decoder with attention in 8x8 windows: 6 classes at 512x512, 11.
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,12 +48,6 @@ class ResNet18(nn.Module):
             x = layer(x)
             found.append(x)
         return found
-
-
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
-        layer = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2, bias=False)
-        super().__init__(layer, nn.BatchNorm2d(outputs))
 
 
 class SeparableConvBN(nn.Sequential):
