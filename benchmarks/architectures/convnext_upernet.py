@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from architectures._convolutions import ConvBNReLU
+from architectures._encoder_decoder import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,15 +102,5 @@ class UPerHead(nn.Module):
         return self.conv_seg(self.fuse(torch.cat(found, dim=1)))
 
 
-class ConvNeXtUPerNet(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = ConvNeXt(), UPerHead(classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return ConvNeXtUPerNet()
+    return EncoderDecoder(ConvNeXt(), UPerHead(150))

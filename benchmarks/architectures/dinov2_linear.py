@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -92,15 +93,5 @@ class LinearHead(nn.Module):
         return self.conv_seg(self.bn(x))
 
 
-class DINOv2Linear(nn.Module):
-    def __init__(self, classes: int = 21) -> None:
-        super().__init__()
-        self.backbone, self.head = VisionTransformer(), LinearHead(384, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return DINOv2Linear()
+    return EncoderDecoder(VisionTransformer(), LinearHead(384, 21))

@@ -63,12 +63,8 @@ class EncModule(nn.Module):
 class EncNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 128) -> None:
         super().__init__()
-        self.backbone, self.bottleneck, self.enc_module = (
-            dilated_resnet18(),
-            ConvBNReLU(512, width),
-            EncModule(width, 32),
-        )
-        self.lateral = nn.Sequential(nn.Conv2d(128, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.backbone, self.bottleneck = dilated_resnet18(), ConvBNReLU(512, width)
+        self.enc_module, self.lateral = EncModule(width, 32), ConvBNReLU(128, width, 1)
         self.fusion, self.conv_seg = ConvBNReLU(2 * width, width), nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

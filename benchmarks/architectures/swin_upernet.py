@@ -8,6 +8,7 @@ only trained). Maps that do not fill whole 7x7 windows are padded.
 from __future__ import annotations
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -173,15 +174,5 @@ class UPerHead(nn.Module):
         return self.conv_seg(self.fuse(torch.cat([resized(each, found[0]) for each in found], dim=1)))
 
 
-class SwinUPerNet(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = Swin(), UPerHead([96, 192, 384, 768], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return SwinUPerNet()
+    return EncoderDecoder(Swin(), UPerHead([96, 192, 384, 768], 150))
