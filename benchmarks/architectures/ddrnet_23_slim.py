@@ -6,50 +6,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from architectures._convolutions import BNReLUConv
+from architectures._convolutions import BNReLUConv, ConvBN
+from architectures._ddrnet import layer
 from torch import Tensor, nn
 
 SIZE = (512, 512)
-
-
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-class Block(nn.Module):
-    """Basic block (two 3x3), or bottleneck that doubles the channels (1x1, 3x3, 1x1)."""
-
-    def __init__(self, inputs: int, planes: int, stride: int, bottleneck: bool, last: bool) -> None:
-        super().__init__()
-        outputs = planes * 2 if bottleneck else planes
-        if bottleneck:
-            convs = [conv_norm(inputs, planes, 1), conv_norm(planes, planes, 3, stride), conv_norm(planes, outputs, 1)]
-        else:
-            convs = [conv_norm(inputs, planes, 3, stride), conv_norm(planes, planes, 3)]
-        self.convs = nn.ModuleList(convs)
-        self.relu = nn.ReLU(inplace=True)
-        changes = stride != 1 or inputs != outputs
-        self.downsample = conv_norm(inputs, outputs, 1, stride) if changes else None
-        self.no_relu = last
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = x
-        out = x
-        for conv in self.convs[:-1]:
-            out = self.relu(conv(out))
-        out = self.convs[-1](out)
-        if self.downsample is not None:
-            residual = self.downsample(x)
-        out += residual
-        return out if self.no_relu else self.relu(out)
-
-
-def layer(inputs: int, planes: int, blocks: int, stride: int = 1, bottleneck: bool = False) -> nn.Sequential:
-    outputs = planes * 2 if bottleneck else planes
-    first = Block(inputs, planes, stride, bottleneck, blocks == 1)
-    others = (Block(outputs, planes, 1, bottleneck, index == blocks - 1) for index in range(1, blocks))
-    return nn.Sequential(first, *others)
 
 
 class DeepAggregationPyramidPooling(nn.Module):
@@ -77,7 +38,12 @@ class DualResNet(nn.Module):
         super().__init__()
         high = planes * 2
         self.conv1 = nn.Sequential(
-            *conv_norm(3, planes, 3, 2, True), nn.ReLU(), *conv_norm(planes, planes, 3, 2, True), nn.ReLU()
+            nn.Conv2d(3, planes, 3, 2, 1),
+            nn.BatchNorm2d(planes),
+            nn.ReLU(),
+            nn.Conv2d(planes, planes, 3, 2, 1),
+            nn.BatchNorm2d(planes),
+            nn.ReLU(),
         )
         self.relu = nn.ReLU(inplace=False)
         self.layer1 = layer(planes, planes, 2)
@@ -85,11 +51,11 @@ class DualResNet(nn.Module):
         self.layer3 = layer(planes * 2, planes * 4, 2, 2)
         self.layer4 = layer(planes * 4, planes * 8, 2, 2)
         self.layer5 = layer(planes * 8, planes * 8, 1, 2, bottleneck=True)
-        self.compression3 = conv_norm(planes * 4, high, 1)
-        self.compression4 = conv_norm(planes * 8, high, 1)
-        self.down3 = conv_norm(high, planes * 4, 3, 2)
+        self.compression3 = ConvBN(planes * 4, high, 1)
+        self.compression4 = ConvBN(planes * 8, high, 1)
+        self.down3 = ConvBN(high, planes * 4, 3, 2)
         self.down4 = nn.Sequential(
-            *conv_norm(high, planes * 4, 3, 2), nn.ReLU(inplace=True), *conv_norm(planes * 4, planes * 8, 3, 2)
+            *ConvBN(high, planes * 4, 3, 2), nn.ReLU(inplace=True), *ConvBN(planes * 4, planes * 8, 3, 2)
         )
         self.layer3_ = layer(planes * 2, high, 2)
         self.layer4_ = layer(high, high, 2)
