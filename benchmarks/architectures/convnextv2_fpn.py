@@ -9,18 +9,11 @@ from __future__ import annotations
 import torch
 from architectures._encoder_decoder import EncoderDecoder
 from architectures._fpn import SemanticFPN
+from architectures._layer_norm import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SIZE = (256, 256)
 WIDTHS, DEPTHS = (40, 80, 160, 320), (2, 2, 6, 2)
-
-
-class LayerNorm2d(nn.LayerNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
 
 
 class GRN(nn.Module):

@@ -11,23 +11,12 @@ import math
 import torch
 from architectures._encoder_decoder import EncoderDecoder
 from architectures._fpn import SemanticFPN
+from architectures._layer_norm import SpelledOutLayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 WIDTHS, DEPTHS, KERNELS, SCALES, GLOBAL = (24, 48, 88, 168), (2, 2, 6, 2), (3, 5, 7, 9), (2, 2, 3, 4), (0, 1, 1, 1)
-
-
-class LayerNorm2d(nn.Module):
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(1, keepdim=True)
-        variance = (x - mean).pow(2).mean(1, keepdim=True)
-        x = (x - mean) / torch.sqrt(variance + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
 class FourierPosition(nn.Module):
@@ -120,12 +109,13 @@ class SDTAEncoder(nn.Module):
 class EdgeNeXt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), LayerNorm2d(WIDTHS[0]))
+        stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), SpelledOutLayerNorm2d(WIDTHS[0]))
         self.downsample_layers, self.stages = nn.ModuleList([stem]), nn.ModuleList()
         for index, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
             if index:
                 before = WIDTHS[index - 1]
-                self.downsample_layers.append(nn.Sequential(LayerNorm2d(before), nn.Conv2d(before, width, 2, 2)))
+                down = nn.Sequential(SpelledOutLayerNorm2d(before), nn.Conv2d(before, width, 2, 2))
+                self.downsample_layers.append(down)
             blocks: list[nn.Module] = [ConvEncoder(width, KERNELS[index]) for _ in range(depth - GLOBAL[index])]
             blocks += [SDTAEncoder(width, SCALES[index], index == 1) for _ in range(GLOBAL[index])]
             self.stages.append(nn.Sequential(*blocks))
