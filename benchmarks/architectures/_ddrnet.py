@@ -1,5 +1,6 @@
 """The residual blocks of DDRNet (Hong et al., "Deep Dual-resolution Networks for Real-time and Accurate Semantic
-Segmentation of Road Scenes", 2021), which PIDNet has, too."""
+Segmentation of Road Scenes", 2021), which PIDNet has, too.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """What MobileViT and its second version share: mobile convolutions, and DeepLabV3's pyramid (Chen et al., "Rethinking
-Atrous Convolution for Semantic Image Segmentation", 2017)."""
+Atrous Convolution for Semantic Image Segmentation", 2017).
+"""
 
 from __future__ import annotations
 

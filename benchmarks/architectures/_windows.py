@@ -1,5 +1,6 @@
 """Attention in windows (Liu et al., "Swin Transformer: Hierarchical Vision Transformer Using Shifted Windows",
-2021)."""
+2021).
+"""
 
 from __future__ import annotations
 

@@ -6,34 +6,12 @@ Input 512x512; the variant cn14: a deep branch sees a quarter of the resolution,
 from __future__ import annotations
 
 import torch.nn.functional as F
+from architectures._context_net import Bottleneck, separable
 from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
 SETTINGS = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 96, 2, 1), (6, 128, 2, 1))
-
-
-def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(ConvBNReLU(inputs, inputs, 3, stride, inputs), ConvBNReLU(inputs, outputs, 1))
-
-
-class Bottleneck(nn.Module):
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        middle = inputs * expansion
-        self.use_shortcut = stride == 1 and inputs == outputs
-        self.block = nn.Sequential(
-            ConvBNReLU(inputs, middle, 1),
-            ConvBNReLU(middle, middle, 3, stride, middle),
-            nn.Conv2d(middle, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.block(x)
-        if self.use_shortcut:
-            out = x + out
-        return out
 
 
 class FeatureFusion(nn.Module):

@@ -7,33 +7,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._context_net import Bottleneck, separable
 from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
-
-
-def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(ConvBNReLU(inputs, inputs, 3, stride, inputs), ConvBNReLU(inputs, outputs, 1))
-
-
-class Bottleneck(nn.Module):
-    """Inverted residual with linear output."""
-
-    def __init__(self, inputs: int, outputs: int, expansion: int = 6, stride: int = 2) -> None:
-        super().__init__()
-        self.shortcut = stride == 1 and inputs == outputs
-        middle = inputs * expansion
-        self.block = nn.Sequential(
-            ConvBNReLU(inputs, middle, 1),
-            ConvBNReLU(middle, middle, 3, stride, middle),
-            nn.Conv2d(middle, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.block(x)
-        return x + out if self.shortcut else out
 
 
 class PyramidPooling(nn.Module):
@@ -70,8 +48,8 @@ class FastSCNN(nn.Module):
         self.downsample = nn.Sequential(ConvBNReLU(3, 32, 3, 2), separable(32, 48, 2), separable(48, 64, 2))
         blocks, inputs = [], 64
         for outputs, stride in ((64, 2), (96, 2), (128, 1)):
-            blocks.append(Bottleneck(inputs, outputs, stride=stride))
-            blocks += [Bottleneck(outputs, outputs, stride=1) for _ in range(2)]
+            blocks.append(Bottleneck(inputs, outputs, 6, stride))
+            blocks += [Bottleneck(outputs, outputs, 6, 1) for _ in range(2)]
             inputs = outputs
         self.extractor = nn.Sequential(*blocks, PyramidPooling(128, 128))
         self.fusion = FeatureFusion(64, 128, 128)

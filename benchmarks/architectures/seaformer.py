@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from architectures._convolutions import ConvBN
+from architectures._mobilenet import InvertedResidual
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,18 +28,6 @@ class HSigmoid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(x + 3) / 6
-
-
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers: list[nn.Module] = [ConvBN(inputs, hidden, 1), nn.ReLU()] if expansion != 1 else []
-        layers += [ConvBN(hidden, hidden, kernel, stride, hidden), nn.ReLU(), ConvBN(hidden, outputs, 1)]
-        self.conv, self.residual = nn.Sequential(*layers), stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
 
 
 class AxialPosition(nn.Module):
@@ -112,7 +101,7 @@ class Backbone(nn.Module):
         for stage in STAGES:
             blocks = []
             for kernel, expansion, outputs, stride in stage:
-                blocks.append(InvertedResidual(width, outputs, kernel, stride, expansion))
+                blocks.append(InvertedResidual(width, outputs, kernel, stride, expansion, nn.ReLU))
                 width = outputs
             self.stages.append(nn.Sequential(*blocks))
         self.trans1 = nn.Sequential(*(Block(128, 16, 2) for _ in range(2)))

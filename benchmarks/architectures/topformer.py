@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from architectures._convolutions import ConvBN
+from architectures._mobilenet import InvertedResidual
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,18 +26,6 @@ CONFIGURATION = [  # kernel, expansion, channels, stride
 WIDTHS = [16, 32, 64, 96]
 
 
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers: list[nn.Module] = [ConvBN(inputs, hidden, 1), nn.ReLU6()] if expansion != 1 else []
-        layers += [ConvBN(hidden, hidden, kernel, stride, hidden), nn.ReLU6(), ConvBN(hidden, outputs, 1)]
-        self.conv, self.residual = nn.Sequential(*layers), stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
-
-
 class TokenPyramid(nn.Module):
     """Mobile convolutions; the maps at strides 4, 8, 16 and 32 are kept."""
 
@@ -45,7 +34,7 @@ class TokenPyramid(nn.Module):
         self.stem = nn.Sequential(ConvBN(3, 16, 3, 2), nn.ReLU6())
         self.layers, width = nn.ModuleList(), 16
         for kernel, expansion, outputs, stride in CONFIGURATION:
-            self.layers.append(InvertedResidual(width, outputs, kernel, stride, expansion))
+            self.layers.append(InvertedResidual(width, outputs, kernel, stride, expansion, nn.ReLU6))
             width = outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
