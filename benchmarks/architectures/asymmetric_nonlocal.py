@@ -7,44 +7,12 @@ On ResNet-18 with output stride 8 (the paper has ResNet-101): 19 classes at 256x
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
+from architectures._resnet import dilated_resnet18
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False)
-        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out += identity
-        return self.relu(out)
-
-
-def resnet18() -> nn.Sequential:
-    """ResNet-18 with dilated last stages: output stride 8."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
-    layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
-    inputs = 64
-    for outputs, stride, dilation in ((64, 1, 1), (128, 2, 1), (256, 1, 2), (512, 1, 4)):
-        layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
-        inputs = outputs
-    return nn.Sequential(*layers)
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class PPMConcat(nn.ModuleList):
@@ -62,15 +30,11 @@ class AsymmetricAttention(nn.Module):
 
     def __init__(self, low: int, high: int, width: int, outputs: int) -> None:
         super().__init__()
-        self.query_project = self._project(high, width)
-        self.key_project = self._project(low, width)
+        self.query_project = ConvBNReLU(high, width, 1)
+        self.key_project = ConvBNReLU(low, width, 1)
         self.value_project = nn.Conv2d(low, width, 1)
         self.out_project = nn.Sequential(nn.Conv2d(width, outputs, 1), nn.BatchNorm2d(outputs))
         self.psp, self.width = PPMConcat(), width
-
-    @staticmethod
-    def _project(inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         b = high.size(0)
@@ -85,9 +49,9 @@ class AsymmetricAttention(nn.Module):
 class ANN(nn.Module):
     def __init__(self, classes: int = 19, width: int = 256) -> None:
         super().__init__()
-        self.backbone, self.fusion = resnet18(), AsymmetricAttention(256, 512, 128, 512)
+        self.backbone, self.fusion = dilated_resnet18(), AsymmetricAttention(256, 512, 128, 512)
         self.fusion_bottleneck = nn.Sequential(nn.Conv2d(1024, 512, 1), nn.BatchNorm2d(512))
-        self.bottleneck, self.context = conv(512, width), AsymmetricAttention(width, width, 128, width)
+        self.bottleneck, self.context = ConvBNReLU(512, width), AsymmetricAttention(width, width, 128, width)
         self.context_bottleneck = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.BatchNorm2d(width), nn.ReLU(True))
         self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 

@@ -7,20 +7,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (256, 256)
-
-
-class ConvBNReLU(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn(self.conv(x)))
 
 
 class BasicBlock(nn.Module):
@@ -44,7 +34,7 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(ConvBNReLU(3, 64, 7, 2, 3), nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
+        self.stem = nn.Sequential(ConvBNReLU(3, 64, 7, 2), nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
         self.layer1 = self._layer(64, 64, 1)
         self.layer2 = self._layer(64, 128, 2)
         self.layer3 = self._layer(128, 256, 2)
@@ -81,7 +71,7 @@ class ContextPath(nn.Module):
         self.arm32 = AttentionRefinement(512, 128)
         self.conv_head32 = ConvBNReLU(128, 128)
         self.conv_head16 = ConvBNReLU(128, 128)
-        self.conv_avg = ConvBNReLU(512, 128, 1, 1, 0)
+        self.conv_avg = ConvBNReLU(512, 128, 1)
         self.up32 = nn.Upsample(scale_factor=2.0)
         self.up16 = nn.Upsample(scale_factor=2.0)
 
@@ -97,7 +87,7 @@ class ContextPath(nn.Module):
 class FeatureFusion(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.convblk = ConvBNReLU(inputs, outputs, 1, 1, 0)
+        self.convblk = ConvBNReLU(inputs, outputs, 1)
         self.conv1 = nn.Conv2d(outputs, outputs // 4, 1, bias=False)
         self.conv2 = nn.Conv2d(outputs // 4, outputs, 1, bias=False)
         self.relu = nn.ReLU(inplace=True)
@@ -113,7 +103,7 @@ class BiSeNet(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
         self.spatial = nn.Sequential(
-            ConvBNReLU(3, 64, 7, 2, 3), ConvBNReLU(64, 64, 3, 2), ConvBNReLU(64, 64, 3, 2), ConvBNReLU(64, 128, 1, 1, 0)
+            ConvBNReLU(3, 64, 7, 2), ConvBNReLU(64, 64, 3, 2), ConvBNReLU(64, 64, 3, 2), ConvBNReLU(64, 128, 1)
         )
         self.context = ContextPath()
         self.ffm = FeatureFusion(256, 256)

@@ -5,25 +5,15 @@
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBN, ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (256, 256)
 
 
-class ConvBNReLU(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 def depthwise(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """Each input channel makes outputs / inputs channels."""
-    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, groups=inputs, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-def pointwise(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    return ConvBN(inputs, outputs, 3, stride, inputs)
 
 
 class Detail(nn.Sequential):
@@ -60,8 +50,8 @@ class GatherExpansion(nn.Module):
             self.shortcut = nn.Identity()
         else:
             self.dwconv = nn.Sequential(depthwise(inputs, middle, 2), depthwise(middle, middle))
-            self.shortcut = nn.Sequential(depthwise(inputs, inputs, 2), pointwise(inputs, outputs))
-        self.conv2 = pointwise(middle, outputs)
+            self.shortcut = nn.Sequential(depthwise(inputs, inputs, 2), ConvBN(inputs, outputs, 1))
+        self.conv2 = ConvBN(middle, outputs, 1)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,48 +6,18 @@ Input 512x512; the variant cn14: a deep branch sees a quarter of the resolution,
 from __future__ import annotations
 
 import torch.nn.functional as F
+from architectures._context_net import Bottleneck, separable
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
 SETTINGS = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 96, 2, 1), (6, 128, 2, 1))
 
 
-def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(True))
-
-
-def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(conv(inputs, inputs, 3, stride, inputs), conv(inputs, outputs))
-
-
-class Bottleneck(nn.Module):
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        middle = inputs * expansion
-        self.use_shortcut = stride == 1 and inputs == outputs
-        self.block = nn.Sequential(
-            conv(inputs, middle),
-            conv(middle, middle, 3, stride, middle),
-            nn.Conv2d(middle, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.block(x)
-        if self.use_shortcut:
-            out = x + out
-        return out
-
-
 class FeatureFusion(nn.Module):
     def __init__(self, channels: int = 128) -> None:
         super().__init__()
-        self.dwconv = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=4, dilation=4, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(True),
-        )
+        self.dwconv = ConvBNReLU(channels, channels, 3, groups=channels, dilation=4)
         self.conv_lower_res = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
         self.conv_higher_res = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels))
         self.relu = nn.ReLU(True)
@@ -62,14 +32,14 @@ class ContextNet(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
         self.spatial_detail = nn.Sequential(
-            conv(3, 32, 3, 2), separable(32, 64, 2), separable(64, 128, 2), separable(128, 128)
+            ConvBNReLU(3, 32, 3, 2), separable(32, 64, 2), separable(64, 128, 2), separable(128, 128)
         )
         blocks, inputs = [], 32
         for expansion, outputs, count, stride in SETTINGS:
             for index in range(count):
                 blocks.append(Bottleneck(inputs, outputs, expansion, stride if index == 0 else 1))
                 inputs = outputs
-        self.context = nn.Sequential(conv(3, 32, 3, 2), *blocks, separable(128, 128))
+        self.context = nn.Sequential(ConvBNReLU(3, 32, 3, 2), *blocks, separable(128, 128))
         self.fusion = FeatureFusion()
         self.classifier = nn.Sequential(
             separable(128, 128), separable(128, 128), nn.Dropout(0.1), nn.Conv2d(128, classes, 1)

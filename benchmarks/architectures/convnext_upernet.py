@@ -8,6 +8,9 @@ trained).
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
+from architectures._encoder_decoder import EncoderDecoder
+from architectures._layer_norm import SpelledOutLayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,27 +18,10 @@ SIZE = (256, 256)
 WIDTHS, DEPTHS = (96, 192, 384, 768), (3, 3, 9, 3)
 
 
-class LayerNorm(nn.Module):
-    """Normalises the channels of (N, H, W, C) or (N, C, H, W) maps."""
-
-    def __init__(self, width: int, eps: float = 1e-6, data_format: str = "channels_last") -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-        self.eps, self.data_format, self.normalized_shape = eps, data_format, (width,)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.data_format == "channels_last":
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        u = x.mean(1, keepdim=True)
-        s = (x - u).pow(2).mean(1, keepdim=True)
-        x = (x - u) / torch.sqrt(s + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
-
-
 class Block(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dwconv, self.norm = nn.Conv2d(dim, dim, 7, padding=3, groups=dim), LayerNorm(dim)
+        self.dwconv, self.norm = nn.Conv2d(dim, dim, 7, padding=3, groups=dim), nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1, self.act, self.pwconv2 = nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         self.gamma = nn.Parameter(1e-6 * torch.ones(dim))
 
@@ -52,15 +38,15 @@ class Block(nn.Module):
 class ConvNeXt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), LayerNorm(WIDTHS[0], data_format="channels_first"))
+        stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), SpelledOutLayerNorm2d(WIDTHS[0]))
         self.downsample_layers, self.stages, self.norms = nn.ModuleList([stem]), nn.ModuleList(), nn.ModuleList()
         for index, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
             if index:
                 before = WIDTHS[index - 1]
-                norm = LayerNorm(before, data_format="channels_first")
+                norm = SpelledOutLayerNorm2d(before)
                 self.downsample_layers.append(nn.Sequential(norm, nn.Conv2d(before, width, 2, 2)))
             self.stages.append(nn.Sequential(*(Block(width) for _ in range(depth))))
-            self.norms.append(LayerNorm(width, data_format="channels_first"))
+            self.norms.append(SpelledOutLayerNorm2d(width))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found = []
@@ -70,21 +56,16 @@ class ConvNeXt(nn.Module):
         return found
 
 
-def conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class UPerHead(nn.Module):
     """A pyramid pooling module on the last map, a feature pyramid, and a fusion of all levels."""
 
     def __init__(self, classes: int, width: int = 512, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.psp = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(b), conv(WIDTHS[-1], width, 1)) for b in bins)
-        self.bottleneck = conv(WIDTHS[-1] + len(bins) * width, width, 3)
-        self.laterals = nn.ModuleList(conv(each, width, 1) for each in WIDTHS[:-1])
-        self.fpn = nn.ModuleList(conv(width, width, 3) for _ in WIDTHS[:-1])
-        self.fuse, self.conv_seg = conv(len(WIDTHS) * width, width, 3), nn.Conv2d(width, classes, 1)
+        self.psp = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(b), ConvBNReLU(WIDTHS[-1], width, 1)) for b in bins)
+        self.bottleneck = ConvBNReLU(WIDTHS[-1] + len(bins) * width, width, 3)
+        self.laterals = nn.ModuleList(ConvBNReLU(each, width, 1) for each in WIDTHS[:-1])
+        self.fpn = nn.ModuleList(ConvBNReLU(width, width, 3) for _ in WIDTHS[:-1])
+        self.fuse, self.conv_seg = ConvBNReLU(len(WIDTHS) * width, width, 3), nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         size = maps[-1].shape[2:]
@@ -105,15 +86,5 @@ class UPerHead(nn.Module):
         return self.conv_seg(self.fuse(torch.cat(found, dim=1)))
 
 
-class ConvNeXtUPerNet(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = ConvNeXt(), UPerHead(classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return ConvNeXtUPerNet()
+    return EncoderDecoder(ConvNeXt(), UPerHead(150))

@@ -6,54 +6,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import BNReLUConv, ConvBN
+from architectures._ddrnet import layer
 from torch import Tensor, nn
 
 SIZE = (512, 512)
-
-
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-
-def norm_conv(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
-
-
-class Block(nn.Module):
-    """Basic block (two 3x3), or bottleneck that doubles the channels (1x1, 3x3, 1x1)."""
-
-    def __init__(self, inputs: int, planes: int, stride: int, bottleneck: bool, last: bool) -> None:
-        super().__init__()
-        outputs = planes * 2 if bottleneck else planes
-        if bottleneck:
-            convs = [conv_norm(inputs, planes, 1), conv_norm(planes, planes, 3, stride), conv_norm(planes, outputs, 1)]
-        else:
-            convs = [conv_norm(inputs, planes, 3, stride), conv_norm(planes, planes, 3)]
-        self.convs = nn.ModuleList(convs)
-        self.relu = nn.ReLU(inplace=True)
-        changes = stride != 1 or inputs != outputs
-        self.downsample = conv_norm(inputs, outputs, 1, stride) if changes else None
-        self.no_relu = last
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = x
-        out = x
-        for conv in self.convs[:-1]:
-            out = self.relu(conv(out))
-        out = self.convs[-1](out)
-        if self.downsample is not None:
-            residual = self.downsample(x)
-        out += residual
-        return out if self.no_relu else self.relu(out)
-
-
-def layer(inputs: int, planes: int, blocks: int, stride: int = 1, bottleneck: bool = False) -> nn.Sequential:
-    outputs = planes * 2 if bottleneck else planes
-    first = Block(inputs, planes, stride, bottleneck, blocks == 1)
-    others = (Block(outputs, planes, 1, bottleneck, index == blocks - 1) for index in range(1, blocks))
-    return nn.Sequential(first, *others)
 
 
 class DeepAggregationPyramidPooling(nn.Module):
@@ -61,11 +18,11 @@ class DeepAggregationPyramidPooling(nn.Module):
         super().__init__()
         pools = [nn.AvgPool2d(2**k + 1, stride=2 ** (k - 1), padding=2 ** (k - 1)) for k in (2, 3, 4)]
         pools.append(nn.AdaptiveAvgPool2d((1, 1)))
-        self.scale0 = norm_conv(inputs, middle)
-        self.scales = nn.ModuleList(nn.Sequential(pool, *norm_conv(inputs, middle)) for pool in pools)
-        self.processes = nn.ModuleList(norm_conv(middle, middle, 3) for _ in pools)
-        self.compression = norm_conv(middle * 5, outputs)
-        self.shortcut = norm_conv(inputs, outputs)
+        self.scale0 = BNReLUConv(inputs, middle, 1)
+        self.scales = nn.ModuleList(nn.Sequential(pool, *BNReLUConv(inputs, middle, 1)) for pool in pools)
+        self.processes = nn.ModuleList(BNReLUConv(middle, middle, 3) for _ in pools)
+        self.compression = BNReLUConv(middle * 5, outputs, 1)
+        self.shortcut = BNReLUConv(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2], x.shape[-1]
@@ -81,7 +38,12 @@ class DualResNet(nn.Module):
         super().__init__()
         high = planes * 2
         self.conv1 = nn.Sequential(
-            *conv_norm(3, planes, 3, 2, True), nn.ReLU(), *conv_norm(planes, planes, 3, 2, True), nn.ReLU()
+            nn.Conv2d(3, planes, 3, 2, 1),
+            nn.BatchNorm2d(planes),
+            nn.ReLU(),
+            nn.Conv2d(planes, planes, 3, 2, 1),
+            nn.BatchNorm2d(planes),
+            nn.ReLU(),
         )
         self.relu = nn.ReLU(inplace=False)
         self.layer1 = layer(planes, planes, 2)
@@ -89,18 +51,18 @@ class DualResNet(nn.Module):
         self.layer3 = layer(planes * 2, planes * 4, 2, 2)
         self.layer4 = layer(planes * 4, planes * 8, 2, 2)
         self.layer5 = layer(planes * 8, planes * 8, 1, 2, bottleneck=True)
-        self.compression3 = conv_norm(planes * 4, high, 1)
-        self.compression4 = conv_norm(planes * 8, high, 1)
-        self.down3 = conv_norm(high, planes * 4, 3, 2)
+        self.compression3 = ConvBN(planes * 4, high, 1)
+        self.compression4 = ConvBN(planes * 8, high, 1)
+        self.down3 = ConvBN(high, planes * 4, 3, 2)
         self.down4 = nn.Sequential(
-            *conv_norm(high, planes * 4, 3, 2), nn.ReLU(inplace=True), *conv_norm(planes * 4, planes * 8, 3, 2)
+            *ConvBN(high, planes * 4, 3, 2), nn.ReLU(inplace=True), *ConvBN(planes * 4, planes * 8, 3, 2)
         )
         self.layer3_ = layer(planes * 2, high, 2)
         self.layer4_ = layer(high, high, 2)
         self.layer5_ = layer(high, high, 1, bottleneck=True)
         self.spp = DeepAggregationPyramidPooling(planes * 16, spp_planes, planes * 4)
         self.final_layer = nn.Sequential(
-            *norm_conv(planes * 4, head_planes, 3),
+            *BNReLUConv(planes * 4, head_planes, 3),
             nn.BatchNorm2d(head_planes),
             nn.ReLU(inplace=True),
             nn.Conv2d(head_planes, classes, 1),

@@ -10,6 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from architectures._channels import divisible
 from torch import Tensor, nn
 
 SIZE = (512, 512)
@@ -35,11 +36,6 @@ SETTINGS = (
 LOW = 2  # the bottleneck whose result, at 1/4, joins the decoder
 
 
-def divisible(value: float, by: int = 4) -> int:
-    rounded = max(by, int(value + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * value else rounded
-
-
 def hard_sigmoid(x: Tensor) -> Tensor:
     return F.relu6(x + 3.0) / 6.0
 
@@ -47,7 +43,7 @@ def hard_sigmoid(x: Tensor) -> Tensor:
 class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
-        reduced = divisible(channels * ratio)
+        reduced = divisible(channels * ratio, 4)
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.conv_reduce = nn.Conv2d(channels, reduced, 1, bias=True)
         self.act1 = nn.ReLU(inplace=True)

@@ -9,19 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
+from architectures._vit import ScaledBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (224, 224)
-
-
-class LayerScale(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
 
 
 class Attention(nn.Module):
@@ -38,18 +31,6 @@ class Attention(nn.Module):
         return self.proj((weights @ v).transpose(1, 2).reshape(b, n, c))
 
 
-class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.attn, self.ls1 = nn.LayerNorm(width, eps=1e-6), Attention(width, heads), LayerScale(width)
-        self.norm2, self.ls2 = nn.LayerNorm(width, eps=1e-6), LayerScale(width)
-        self.mlp = nn.Sequential(nn.Linear(width, width * 4), nn.GELU(), nn.Linear(width * 4, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
-        return x + self.ls2(self.mlp(self.norm2(x)))
-
-
 class VisionTransformer(nn.Module):
     def __init__(self, width: int = 384, depth: int = 12, heads: int = 6, patch: int = 14, side: int = 518) -> None:
         super().__init__()
@@ -57,7 +38,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = nn.Conv2d(3, width, patch, patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (side // patch) ** 2, width))
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(ScaledBlock(width, Attention(width, heads), 1.0, eps=1e-6) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def positions(self, rows: int, columns: int) -> Tensor:
@@ -92,15 +73,5 @@ class LinearHead(nn.Module):
         return self.conv_seg(self.bn(x))
 
 
-class DINOv2Linear(nn.Module):
-    def __init__(self, classes: int = 21) -> None:
-        super().__init__()
-        self.backbone, self.head = VisionTransformer(), LinearHead(384, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return DINOv2Linear()
+    return EncoderDecoder(VisionTransformer(), LinearHead(384, 21))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from architectures._vit import LayerScale, feed_forward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,21 +69,12 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(b, n, c))
 
 
-class LayerScale(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(1e-5 * torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
-
-
 class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1, self.attn, self.ls1 = nn.LayerNorm(width), Attention(width, heads), LayerScale(width)
-        self.norm2, self.ls2 = nn.LayerNorm(width), LayerScale(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm1, self.attn, self.ls1 = nn.LayerNorm(width), Attention(width, heads), LayerScale(width, 1e-5)
+        self.norm2, self.ls2 = nn.LayerNorm(width), LayerScale(width, 1e-5)
+        self.mlp = feed_forward(width)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rope))

@@ -7,36 +7,11 @@ decoder, 28 million parameters.
 from __future__ import annotations
 
 import torch
+from architectures._vit import Attention, Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
-
-
-class Attention(nn.Module):
-    """Attention by torch's own function, as in newer versions of timm."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = heads, dim // heads
-        self.qkv, self.proj = nn.Linear(dim, dim * 3), nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, c = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
-
-
-class Block(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.attn, self.norm2 = nn.LayerNorm(dim, eps=1e-6), Attention(dim, heads), nn.LayerNorm(dim, 1e-6)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
 
 
 class ProjectReadout(nn.Module):
@@ -72,7 +47,8 @@ class ViT(nn.Module):
         super().__init__()
         self.patch_embed, self.cls_token = nn.Conv2d(3, dim, 16, 16), nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + SIZE[0] // 16 * (SIZE[1] // 16), dim))
-        self.blocks, self.hooks = nn.ModuleList(Block(dim, heads) for _ in range(depth)), (2, 5, 8, 11)
+        self.blocks = nn.ModuleList(Block(dim, Attention(dim, heads), eps=1e-6) for _ in range(depth))
+        self.hooks = (2, 5, 8, 11)
         first, second, third, fourth = widths
         self.reassembles = nn.ModuleList(
             [

@@ -7,26 +7,16 @@ The variant XX-Small with 21 classes at 256x256: 5.2 million parameters, 1.2 mil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
+from architectures._fpn import SemanticFPN
+from architectures._layer_norm import SpelledOutLayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 WIDTHS, DEPTHS, KERNELS, SCALES, GLOBAL = (24, 48, 88, 168), (2, 2, 6, 2), (3, 5, 7, 9), (2, 2, 3, 4), (0, 1, 1, 1)
-
-
-class LayerNorm2d(nn.Module):
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(1, keepdim=True)
-        variance = (x - mean).pow(2).mean(1, keepdim=True)
-        x = (x - mean) / torch.sqrt(variance + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
 class FourierPosition(nn.Module):
@@ -119,12 +109,13 @@ class SDTAEncoder(nn.Module):
 class EdgeNeXt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), LayerNorm2d(WIDTHS[0]))
+        stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), SpelledOutLayerNorm2d(WIDTHS[0]))
         self.downsample_layers, self.stages = nn.ModuleList([stem]), nn.ModuleList()
         for index, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
             if index:
                 before = WIDTHS[index - 1]
-                self.downsample_layers.append(nn.Sequential(LayerNorm2d(before), nn.Conv2d(before, width, 2, 2)))
+                down = nn.Sequential(SpelledOutLayerNorm2d(before), nn.Conv2d(before, width, 2, 2))
+                self.downsample_layers.append(down)
             blocks: list[nn.Module] = [ConvEncoder(width, KERNELS[index]) for _ in range(depth - GLOBAL[index])]
             blocks += [SDTAEncoder(width, SCALES[index], index == 1) for _ in range(GLOBAL[index])]
             self.stages.append(nn.Sequential(*blocks))
@@ -137,41 +128,5 @@ class EdgeNeXt(nn.Module):
         return found
 
 
-class SemanticFPN(nn.Module):
-    """A feature pyramid whose levels are enlarged to stride 4 step by step and added."""
-
-    def __init__(self, inputs: Sequence[int], classes: int, pyramid: int = 256, width: int = 128) -> None:
-        super().__init__()
-        self.lateral_convs = nn.ModuleList(nn.Conv2d(each, pyramid, 1) for each in inputs)
-        self.fpn_convs = nn.ModuleList(nn.Conv2d(pyramid, pyramid, 3, padding=1) for _ in inputs)
-        self.scale_heads = nn.ModuleList()
-        for level in range(len(inputs)):
-            layers: list[nn.Module] = []
-            for index in range(max(1, level)):
-                layers += [nn.Conv2d(width if index else pyramid, width, 3, padding=1, bias=False)]
-                layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-                layers += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if level else []
-            self.scale_heads.append(nn.Sequential(*layers))
-        self.conv_seg = nn.Conv2d(width, classes, 1)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        laterals = [conv(maps[level]) for level, conv in enumerate(self.lateral_convs)]
-        for level in range(len(laterals) - 1, 0, -1):
-            size = laterals[level - 1].shape[2:]
-            laterals[level - 1] = laterals[level - 1] + F.interpolate(laterals[level], size=size, mode="nearest")
-        found = [head(conv(x)) for head, conv, x in zip(self.scale_heads, self.fpn_convs, laterals, strict=True)]
-        return self.conv_seg(found[0] + found[1] + found[2] + found[3])
-
-
-class EdgeNeXtFPN(nn.Module):
-    def __init__(self, classes: int = 21) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = EdgeNeXt(), SemanticFPN(WIDTHS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return EdgeNeXtFPN()
+    return EncoderDecoder(EdgeNeXt(), SemanticFPN(WIDTHS, 21))

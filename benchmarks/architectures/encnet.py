@@ -7,44 +7,12 @@ classes at 256x256, 12.1 million parameters.
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
+from architectures._resnet import dilated_resnet18
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False)
-        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out += identity
-        return self.relu(out)
-
-
-def resnet18() -> nn.Sequential:
-    """ResNet-18 with dilated last stages: output stride 8."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
-    layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
-    inputs = 64
-    for outputs, stride, dilation in ((64, 1, 1), (128, 2, 1), (256, 1, 2), (512, 1, 4)):
-        layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
-        inputs = outputs
-    return nn.Sequential(*layers)
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class Encoding(nn.Module):
@@ -95,9 +63,9 @@ class EncModule(nn.Module):
 class EncNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 128) -> None:
         super().__init__()
-        self.backbone, self.bottleneck, self.enc_module = resnet18(), conv(512, width), EncModule(width, 32)
-        self.lateral = nn.Sequential(nn.Conv2d(128, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.fusion, self.conv_seg = conv(2 * width, width), nn.Conv2d(width, classes, 1)
+        self.backbone, self.bottleneck = dilated_resnet18(), ConvBNReLU(512, width)
+        self.enc_module, self.lateral = EncModule(width, 32), ConvBNReLU(128, width, 1)
+        self.fusion, self.conv_seg = ConvBNReLU(2 * width, width), nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         middle = self.backbone[:8](x)  # the end of the second stage

@@ -7,43 +7,13 @@ ViT-S/16, whose last four layers also see 100 queries; masks without masked atte
 from __future__ import annotations
 
 import torch
+from architectures._layer_norm import LayerNorm2d
+from architectures._vit import Attention, ScaledBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 PATCH = 16
-
-
-class Attention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = heads, width // heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, c = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
-
-
-class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.ls1, self.ls2 = nn.Parameter(1e-5 * torch.ones(width)), nn.Parameter(1e-5 * torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x)) * self.ls1
-        return x + self.mlp(self.norm2(x)) * self.ls2
-
-
-class LayerNorm2d(nn.LayerNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
 
 
 class ScaleBlock(nn.Module):
@@ -66,7 +36,8 @@ class EoMT(nn.Module):
         self.patch_embed, self.q = nn.Conv2d(3, width, PATCH, PATCH), nn.Embedding(queries, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, SIZE[0] // PATCH * (SIZE[1] // PATCH), width))
         self.cls_token, self.reg_token = nn.Parameter(torch.zeros(1, 1, width)), nn.Parameter(torch.zeros(1, 4, width))
-        self.blocks, self.norm = nn.ModuleList(Block(width, 6) for _ in range(depth)), nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ScaledBlock(width, Attention(width, 6), 1e-5) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
         self.class_head = nn.Linear(width, classes + 1)
         self.mask_head = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)

@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBN, ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (256, 256)
 
 
-def conv(
-    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1, relu: bool = True
-) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
-
-
 class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, stride)
-        self.conv2 = conv(outputs, outputs, 3, relu=False)
+        self.conv1 = ConvBNReLU(inputs, outputs, 3, stride)
+        self.conv2 = ConvBN(outputs, outputs, 3)
         changes = inputs != outputs or stride != 1
-        self.downsample = conv(inputs, outputs, 1, stride, relu=False) if changes else nn.Identity()
+        self.downsample = ConvBN(inputs, outputs, 1, stride) if changes else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,13 +38,13 @@ class FactorisedASPP(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, rates: tuple[int, ...] = (1, 6, 12, 18)) -> None:
         super().__init__()
-        self.reduce = conv(inputs, outputs)
+        self.reduce = ConvBNReLU(inputs, outputs, 1)
         self.atrous = nn.ModuleList(
-            nn.Sequential(conv(outputs, outputs, 3, dilation=rate, groups=outputs), conv(outputs, outputs))
+            nn.Sequential(ConvBNReLU(outputs, outputs, 3, 1, outputs, rate), ConvBNReLU(outputs, outputs, 1))
             for rate in rates
         )
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), conv(inputs, outputs))
-        self.project = conv((len(rates) + 1) * outputs, outputs)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d((1, 1)), ConvBNReLU(inputs, outputs, 1))
+        self.project = ConvBNReLU((len(rates) + 1) * outputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         reduced = self.reduce(x)
@@ -62,15 +56,15 @@ class FactorisedASPP(nn.Module):
 class FarSeeNet(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(ConvBNReLU(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1))
         self.to8 = nn.Sequential(layer(64, 64, 1), layer(64, 128, 2))
         self.to16 = layer(128, 256, 2)
         self.to32 = layer(256, 512, 2)
         self.aspp32 = FactorisedASPP(512, 256)
-        self.low = conv(256, 128)
+        self.low = ConvBNReLU(256, 128, 1)
         self.aspp16 = FactorisedASPP(256 + 128, 128)
-        self.detail = conv(128, 48)
-        self.fuse = conv(128 + 48, 128, 3)
+        self.detail = ConvBNReLU(128, 48, 1)
+        self.fuse = ConvBNReLU(128 + 48, 128, 3)
         self.super_resolution = nn.Sequential(nn.Conv2d(128, classes * 4**2, 3, padding=1), nn.PixelShuffle(4))
 
     def forward(self, image: Tensor) -> Tensor:

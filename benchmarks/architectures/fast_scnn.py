@@ -7,47 +7,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._context_net import Bottleneck, separable
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
 
 
-def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, 1, groups, False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(True),
-    )
-
-
-def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(conv(inputs, inputs, 3, stride, inputs), conv(inputs, outputs))
-
-
-class Bottleneck(nn.Module):
-    """Inverted residual with linear output."""
-
-    def __init__(self, inputs: int, outputs: int, expansion: int = 6, stride: int = 2) -> None:
-        super().__init__()
-        self.shortcut = stride == 1 and inputs == outputs
-        middle = inputs * expansion
-        self.block = nn.Sequential(
-            conv(inputs, middle),
-            conv(middle, middle, 3, stride, middle),
-            nn.Conv2d(middle, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.block(x)
-        return x + out if self.shortcut else out
-
-
 class PyramidPooling(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(conv(inputs, inputs // 4) for _ in range(4))
-        self.out = conv(inputs * 2, outputs)
+        self.branches = nn.ModuleList(ConvBNReLU(inputs, inputs // 4, 1) for _ in range(4))
+        self.out = ConvBNReLU(inputs * 2, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.size()[2:]
@@ -61,7 +32,7 @@ class PyramidPooling(nn.Module):
 class FeatureFusion(nn.Module):
     def __init__(self, high: int, low: int, outputs: int) -> None:
         super().__init__()
-        self.depthwise = conv(low, outputs, 3, 1, outputs)
+        self.depthwise = ConvBNReLU(low, outputs, 3, 1, outputs)
         self.low = nn.Sequential(nn.Conv2d(outputs, outputs, 1), nn.BatchNorm2d(outputs))
         self.high = nn.Sequential(nn.Conv2d(high, outputs, 1), nn.BatchNorm2d(outputs))
         self.relu = nn.ReLU(True)
@@ -74,11 +45,11 @@ class FeatureFusion(nn.Module):
 class FastSCNN(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
-        self.downsample = nn.Sequential(conv(3, 32, 3, 2), separable(32, 48, 2), separable(48, 64, 2))
+        self.downsample = nn.Sequential(ConvBNReLU(3, 32, 3, 2), separable(32, 48, 2), separable(48, 64, 2))
         blocks, inputs = [], 64
         for outputs, stride in ((64, 2), (96, 2), (128, 1)):
-            blocks.append(Bottleneck(inputs, outputs, stride=stride))
-            blocks += [Bottleneck(outputs, outputs, stride=1) for _ in range(2)]
+            blocks.append(Bottleneck(inputs, outputs, 6, stride))
+            blocks += [Bottleneck(outputs, outputs, 6, 1) for _ in range(2)]
             inputs = outputs
         self.extractor = nn.Sequential(*blocks, PyramidPooling(128, 128))
         self.fusion = FeatureFusion(64, 128, 128)

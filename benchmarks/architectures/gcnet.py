@@ -7,44 +7,12 @@ ResNet-101 in semantic segmentation): 19 classes at 256x256, 14.8 million parame
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
+from architectures._resnet import dilated_resnet18
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False)
-        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out += identity
-        return self.relu(out)
-
-
-def resnet18() -> nn.Sequential:
-    """ResNet-18 with dilated last stages: output stride 8."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
-    layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
-    inputs = 64
-    for outputs, stride, dilation in ((64, 1, 1), (128, 2, 1), (256, 1, 2), (512, 1, 4)):
-        layers += [BasicBlock(inputs, outputs, stride, dilation), BasicBlock(outputs, outputs, 1, dilation)]
-        inputs = outputs
-    return nn.Sequential(*layers)
-
-
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class ContextBlock(nn.Module):
@@ -74,8 +42,8 @@ class ContextBlock(nn.Module):
 class GCNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 256) -> None:
         super().__init__()
-        self.backbone, self.before, self.gc_block = resnet18(), conv(512, width), ContextBlock(width)
-        self.after, self.conv_cat = conv(width, width), conv(512 + width, width)
+        self.backbone, self.before, self.gc_block = dilated_resnet18(), ConvBNReLU(512, width), ContextBlock(width)
+        self.after, self.conv_cat = ConvBNReLU(width, width), ConvBNReLU(512 + width, width)
         self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:

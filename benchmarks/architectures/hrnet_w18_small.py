@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBN, ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
@@ -15,16 +16,11 @@ MODULES = (1, 3, 2)  # in stages 2, 3 and 4, which have 2, 3 and 4 branches
 BLOCKS = 2
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
-
-
 class BasicBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = conv(channels, channels)
-        self.conv2 = conv(channels, channels, relu=False)
+        self.conv1 = ConvBNReLU(channels, channels)
+        self.conv2 = ConvBN(channels, channels)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,8 +33,10 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, middle: int = 64) -> None:
         super().__init__()
         outputs = 4 * middle
-        self.convs = nn.Sequential(conv(inputs, middle, 1), conv(middle, middle), conv(middle, outputs, 1, relu=False))
-        self.downsample = conv(inputs, outputs, 1, relu=False) if inputs != outputs else nn.Identity()
+        self.convs = nn.Sequential(
+            ConvBNReLU(inputs, middle, 1), ConvBNReLU(middle, middle), ConvBN(middle, outputs, 1)
+        )
+        self.downsample = ConvBN(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,9 +60,9 @@ class HighResolutionModule(nn.Module):
     def _path(source: int, target: int) -> nn.Module:
         before, after = CHANNELS[source], CHANNELS[target]
         if source > target:
-            return conv(before, after, 1, relu=False)
-        downs = [conv(before, before, 3, 2) for _ in range(target - source - 1)]
-        return nn.Sequential(*downs, conv(before, after, 3, 2, relu=False)) if source < target else nn.Identity()
+            return ConvBN(before, after, 1)
+        downs = [ConvBNReLU(before, before, 3, 2) for _ in range(target - source - 1)]
+        return nn.Sequential(*downs, ConvBN(before, after, 3, 2)) if source < target else nn.Identity()
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         x = [branch(each) for branch, each in zip(self.branches, x, strict=True)]
@@ -86,11 +84,11 @@ class HighResolutionModule(nn.Module):
 class HRNet(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv(3, 64, 3, 2), conv(64, 64, 3, 2))
+        self.stem = nn.Sequential(ConvBNReLU(3, 64, 3, 2), ConvBNReLU(64, 64, 3, 2))
         self.layer1 = nn.Sequential(Bottleneck(64), Bottleneck(256))
-        self.transition1 = nn.ModuleList([conv(256, CHANNELS[0]), conv(256, CHANNELS[1], 3, 2)])
-        self.transition2 = conv(CHANNELS[1], CHANNELS[2], 3, 2)
-        self.transition3 = conv(CHANNELS[2], CHANNELS[3], 3, 2)
+        self.transition1 = nn.ModuleList([ConvBNReLU(256, CHANNELS[0]), ConvBNReLU(256, CHANNELS[1], 3, 2)])
+        self.transition2 = ConvBNReLU(CHANNELS[1], CHANNELS[2], 3, 2)
+        self.transition3 = ConvBNReLU(CHANNELS[2], CHANNELS[3], 3, 2)
         self.stages = nn.ModuleList(
             nn.Sequential(*(HighResolutionModule(index + 2) for _ in range(modules)))
             for index, modules in enumerate(MODULES)

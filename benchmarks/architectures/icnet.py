@@ -7,16 +7,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBN, ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
-
-
-def conv(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
-) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,9 +20,9 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, stride, dilation)
-        self.conv2 = conv(outputs, outputs, relu=False)
-        self.downsample = conv(inputs, outputs, 1, stride, relu=False) if inputs != outputs else None
+        self.conv1 = ConvBNReLU(inputs, outputs, 3, stride, dilation=dilation)
+        self.conv2 = ConvBN(outputs, outputs)
+        self.downsample = ConvBN(inputs, outputs, 1, stride) if inputs != outputs else None
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,9 +40,9 @@ class PyramidPooling(nn.Module):
     def __init__(self, inputs: int, outputs: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(each), conv(inputs, outputs, 1)) for each in bins
+            nn.Sequential(nn.AdaptiveAvgPool2d(each), ConvBNReLU(inputs, outputs, 1)) for each in bins
         )
-        self.bottleneck = conv(inputs + len(bins) * outputs, outputs)
+        self.bottleneck = ConvBNReLU(inputs + len(bins) * outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         outs = [resize(stage(x), x.size()[2:]) for stage in self.stages]
@@ -58,8 +52,8 @@ class PyramidPooling(nn.Module):
 class CascadeFeatureFusion(nn.Module):
     def __init__(self, low: int, high: int, outputs: int) -> None:
         super().__init__()
-        self.conv_low = conv(low, outputs, 3, dilation=2, relu=False)
-        self.conv_high = conv(high, outputs, 1, relu=False)
+        self.conv_low = ConvBN(low, outputs, 3, dilation=2)
+        self.conv_high = ConvBN(high, outputs, 1)
 
     def forward(self, x_low: Tensor, x_high: Tensor) -> Tensor:
         x_low = self.conv_low(resize(x_low, x_high.size()[2:]))
@@ -69,18 +63,20 @@ class CascadeFeatureFusion(nn.Module):
 class ICNet(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
-        self.conv_sub1 = nn.Sequential(conv(3, 32, 3, 2), conv(32, 32, 3, 2), conv(32, 64, 3, 2))
-        self.stem = nn.Sequential(conv(3, 32, 3, 2), conv(32, 32), conv(32, 64), nn.MaxPool2d(3, 2, 1))
+        self.conv_sub1 = nn.Sequential(ConvBNReLU(3, 32, 3, 2), ConvBNReLU(32, 32, 3, 2), ConvBNReLU(32, 64, 3, 2))
+        self.stem = nn.Sequential(
+            ConvBNReLU(3, 32, 3, 2), ConvBNReLU(32, 32), ConvBNReLU(32, 64), nn.MaxPool2d(3, 2, 1)
+        )
         self.layer1 = layer(64, 64)
         self.layer2 = layer(64, 128, 2)
         self.layer3 = layer(128, 256, 1, 1, 2)
         self.layer4 = layer(256, 512, 1, 2, 4)
-        self.conv_sub2 = conv(128, 256, 1)
+        self.conv_sub2 = ConvBNReLU(128, 256, 1)
         self.psp = PyramidPooling(512, 256)
-        self.conv_sub4 = conv(256, 256, 1)
+        self.conv_sub4 = ConvBNReLU(256, 256, 1)
         self.cff_24 = CascadeFeatureFusion(256, 256, 128)
         self.cff_12 = CascadeFeatureFusion(128, 64, 128)
-        self.conv_cls = nn.Sequential(conv(128, 128), nn.Dropout2d(0.1), nn.Conv2d(128, classes, 1))
+        self.conv_cls = nn.Sequential(ConvBNReLU(128, 128), nn.Dropout2d(0.1), nn.Conv2d(128, classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         sub1 = self.conv_sub1(image)

@@ -6,6 +6,7 @@ The last stage is dilated instead of strided.
 from __future__ import annotations
 
 import torch.nn.functional as F
+from architectures._channels import divisible
 from torch import Tensor, nn
 
 SIZE = (512, 512)
@@ -26,11 +27,6 @@ SETTINGS = (
 LOW = 3  # the block whose result, at 1/8, joins the head
 
 
-def divisible(value: float, by: int = 8) -> int:
-    rounded = max(by, int(value + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * value else rounded
-
-
 def conv(
     inputs: int,
     outputs: int,
@@ -49,7 +45,7 @@ def conv(
 class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        squeezed = divisible(channels // 4)
+        squeezed = divisible(channels // 4, 8)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)

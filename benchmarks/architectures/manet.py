@@ -8,39 +8,16 @@ runs over all pairs of places at once, and the result is reshaped, not transpose
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
+from architectures._resnet import ResNet18
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 
 
-class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out += identity
-        return self.relu(out)
-
-
-class ResNet18(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
-        self.maxpool, self.layers, inputs = nn.MaxPool2d(3, 2, 1), nn.ModuleList(), 64
-        for outputs in (64, 128, 256, 512):
-            first = BasicBlock(inputs, outputs, 1 if outputs == 64 else 2)
-            self.layers.append(nn.Sequential(first, BasicBlock(outputs, outputs)))
-            inputs = outputs
+class Encoder(ResNet18):
+    """Also returns the map at stride 2."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found = [self.stem(x)]
@@ -49,11 +26,6 @@ class ResNet18(nn.Module):
             x = layer(x)
             found.append(x)
         return found
-
-
-def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class PositionAttention(nn.Module):
@@ -85,9 +57,9 @@ class MultiscaleFusion(nn.Module):
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
-        self.hl_conv = nn.Sequential(conv(inputs, inputs), conv(inputs, skip, 1))
+        self.hl_conv = nn.Sequential(ConvBNReLU(inputs, inputs), ConvBNReLU(inputs, skip, 1))
         self.se_ll, self.se_hl = squeeze(skip), squeeze(skip)
-        self.conv1, self.conv2 = conv(2 * skip, outputs), conv(outputs, outputs)
+        self.conv1, self.conv2 = ConvBNReLU(2 * skip, outputs), ConvBNReLU(outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(self.hl_conv(x), scale_factor=2.0, mode="nearest")
@@ -98,10 +70,10 @@ class MultiscaleFusion(nn.Module):
 class MANet(nn.Module):
     def __init__(self, classes: int = 2) -> None:
         super().__init__()
-        self.encoder, self.center = ResNet18(), PositionAttention(512)
+        self.encoder, self.center = Encoder(), PositionAttention(512)
         shapes = [(512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 32)]
         self.blocks = nn.ModuleList(MultiscaleFusion(*shape) for shape in shapes)
-        self.last = nn.Sequential(conv(32, 16), conv(16, 16))
+        self.last = nn.Sequential(ConvBNReLU(32, 16), ConvBNReLU(16, 16))
         self.segmentation_head = nn.Conv2d(16, classes, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,36 +8,11 @@ from __future__ import annotations
 import math
 
 import torch
+from architectures._mobilevit import ASPP, InvertedResidual, conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (512, 512)
-
-
-def conv(
-    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1, act: bool = True
-) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    layers = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    return nn.Sequential(*layers, *([nn.SiLU()] if act else []))
-
-
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1, expansion: int = 4) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.block = nn.Sequential(
-            conv(inputs, hidden),
-            conv(hidden, hidden, 3, stride, dilation, hidden),
-            conv(hidden, outputs, act=False),
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.block(x) if self.residual else self.block(x)
 
 
 class Attention(nn.Module):
@@ -103,35 +78,23 @@ class MobileViTBlock(nn.Module):
         return self.fusion(torch.cat((x, self.project(self.fold(self.transformer(patches), sizes))), dim=1))
 
 
-class ASPP(nn.Module):
-    def __init__(self, inputs: int, width: int, rates: tuple[int, ...]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList([conv(inputs, width), *(conv(inputs, width, 3, dilation=r) for r in rates)])
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(inputs, width))
-        self.project = nn.Sequential(conv(width * (len(rates) + 2), width), nn.Dropout(0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = F.interpolate(self.pool(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
-        return self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
-
-
 class MobileViTDeepLab(nn.Module):
     def __init__(self, classes: int = 21) -> None:
         super().__init__()
         self.backbone = nn.Sequential(
             conv(3, 16, 3, 2),
-            InvertedResidual(16, 32),
-            InvertedResidual(32, 64, 2),
-            InvertedResidual(64, 64),
-            InvertedResidual(64, 64),
-            InvertedResidual(64, 96, 2),
+            InvertedResidual(16, 32, 4),
+            InvertedResidual(32, 64, 4, 2),
+            InvertedResidual(64, 64, 4),
+            InvertedResidual(64, 64, 4),
+            InvertedResidual(64, 96, 4, 2),
             MobileViTBlock(96, 144, 2),
-            InvertedResidual(96, 128, 2),
+            InvertedResidual(96, 128, 4, 2),
             MobileViTBlock(128, 192, 4),
-            InvertedResidual(128, 160, 1),
+            InvertedResidual(128, 160, 4),
             MobileViTBlock(160, 240, 3, dilation=2),
         )
-        self.aspp = ASPP(160, 256, (6, 12, 18))
+        self.aspp = nn.Sequential(ASPP(160, 256, (6, 12, 18)), nn.Dropout(0.1))
         self.classifier = nn.Conv2d(256, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

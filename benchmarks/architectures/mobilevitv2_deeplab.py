@@ -7,34 +7,11 @@ The width 0.5 with 21 classes at 512x512, output stride 16: 6.3 million paramete
 from __future__ import annotations
 
 import torch
+from architectures._mobilevit import ASPP, InvertedResidual, conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (512, 512)
-
-
-def conv(
-    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1, act: bool = True
-) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    return nn.Sequential(*layers, *([nn.SiLU()] if act else []))
-
-
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1, expansion: int = 2) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.block = nn.Sequential(
-            conv(inputs, hidden), conv(hidden, hidden, 3, stride, dilation, hidden), conv(hidden, outputs, act=False)
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.add(x, self.block(x)) if self.residual else self.block(x)
 
 
 class LinearSelfAttention(nn.Module):
@@ -86,35 +63,23 @@ class MobileViTv2Block(nn.Module):
         return self.conv_proj(x)
 
 
-class ASPP(nn.Module):
-    def __init__(self, inputs: int, width: int, rates: tuple[int, ...]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList([conv(inputs, width), *(conv(inputs, width, 3, dilation=r) for r in rates)])
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(inputs, width))
-        self.project = nn.Sequential(conv(width * (len(rates) + 2), width), nn.Dropout2d(0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = [branch(x) for branch in self.branches]
-        found.append(F.interpolate(self.pool(x), x.shape[-2:], mode="bilinear", align_corners=False))
-        return self.project(torch.cat(found, dim=1))
-
-
 class MobileViTv2DeepLab(nn.Module):
     def __init__(self, classes: int = 21) -> None:
         super().__init__()
         self.backbone = nn.Sequential(
             conv(3, 16, 3, 2),
-            InvertedResidual(16, 32),
-            InvertedResidual(32, 64, 2),
-            InvertedResidual(64, 64),
-            InvertedResidual(64, 128, 2),
+            InvertedResidual(16, 32, 2),
+            InvertedResidual(32, 64, 2, 2),
+            InvertedResidual(64, 64, 2),
+            InvertedResidual(64, 128, 2, 2),
             MobileViTv2Block(128, 64, 2),
-            InvertedResidual(128, 192, 2),
+            InvertedResidual(128, 192, 2, 2),
             MobileViTv2Block(192, 96, 4),
-            InvertedResidual(192, 256, 1),
+            InvertedResidual(192, 256, 2),
             MobileViTv2Block(256, 128, 3, dilation=2),
         )
-        self.aspp, self.classifier = ASPP(256, 512, (6, 12, 18)), nn.Conv2d(512, classes, 1)
+        self.aspp = nn.Sequential(ASPP(256, 512, (6, 12, 18)), nn.Dropout2d(0.1))
+        self.classifier = nn.Conv2d(512, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.classifier(self.aspp(self.backbone(x)))

@@ -5,8 +5,12 @@ MobileNetV2; half of the channels are batch-normalised, half instance-normalised
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBN
+from architectures._mobilenet import InvertedResidual
 from torch import Tensor, nn
 
 SIZE = (256, 256)
@@ -37,37 +41,18 @@ class ConvIBN(nn.Sequential):
         super().__init__(conv) if plain else super().__init__(conv, IBNorm(outputs), nn.ReLU(inplace=True))
 
 
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        middle = inputs * expansion
-        self.shortcut = stride == 1 and inputs == outputs
-        expand = [nn.Conv2d(inputs, middle, 1, bias=False), nn.BatchNorm2d(middle), nn.ReLU6(inplace=True)]
-        self.conv = nn.Sequential(
-            *(expand if expansion > 1 else []),
-            nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False),
-            nn.BatchNorm2d(middle),
-            nn.ReLU6(inplace=True),
-            nn.Conv2d(middle, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.shortcut else self.conv(x)
-
-
 def mobilenet_v2() -> nn.Sequential:
     """Features 0 to 18 of MobileNetV2."""
 
     def plain(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
+        return nn.Sequential(*ConvBN(inputs, outputs, kernel, stride), nn.ReLU6(inplace=True))
 
     layers: list[nn.Module] = [plain(3, 32, 3, 2)]
     inputs = 32
     for expansion, outputs, count, stride in SETTINGS:
         for index in range(count):
-            layers.append(InvertedResidual(inputs, outputs, stride if index == 0 else 1, expansion))
+            step = stride if index == 0 else 1
+            layers.append(InvertedResidual(inputs, outputs, 3, step, expansion, partial(nn.ReLU6, inplace=True)))
             inputs = outputs
     return nn.Sequential(*layers, plain(320, 1280, 1, 1))
 

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBN, ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (256, 256)
 
 
-def conv(
-    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
-) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
-
-
 class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, stride, dilation)
-        self.conv2 = conv(outputs, outputs, relu=False)
-        self.downsample = conv(inputs, outputs, 1, stride, relu=False) if inputs != outputs else None
+        self.conv1 = ConvBNReLU(inputs, outputs, 3, stride, dilation=dilation)
+        self.conv2 = ConvBN(outputs, outputs)
+        self.downsample = ConvBN(inputs, outputs, 1, stride) if inputs != outputs else None
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,10 +56,10 @@ class ObjectAttention(nn.Module):
     def __init__(self, channels: int, key_channels: int) -> None:
         super().__init__()
         self.key_channels = key_channels
-        self.f_pixel = nn.Sequential(conv(channels, key_channels, 1), conv(key_channels, key_channels, 1))
-        self.f_object = nn.Sequential(conv(channels, key_channels, 1), conv(key_channels, key_channels, 1))
-        self.f_down = conv(channels, key_channels, 1)
-        self.f_up = conv(key_channels, channels, 1)
+        self.f_pixel = nn.Sequential(ConvBNReLU(channels, key_channels, 1), ConvBNReLU(key_channels, key_channels, 1))
+        self.f_object = nn.Sequential(ConvBNReLU(channels, key_channels, 1), ConvBNReLU(key_channels, key_channels, 1))
+        self.f_down = ConvBNReLU(channels, key_channels, 1)
+        self.f_up = ConvBNReLU(key_channels, channels, 1)
 
     def forward(self, x: Tensor, proxy: Tensor) -> Tensor:
         batch_size, h, w = x.size(0), x.size(2), x.size(3)
@@ -86,14 +80,14 @@ class ObjectAttention(nn.Module):
 class OCRNet(nn.Module):
     def __init__(self, classes: int = 19, channels: int = 256, key_channels: int = 128) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(ConvBNReLU(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1))
         self.layers = nn.Sequential(layer(64, 64), layer(64, 128, 2), layer(128, 256, 1, 1, 2))
         self.layer4 = layer(256, 512, 1, 2, 4)
-        self.dsn_head = nn.Sequential(conv(256, channels), nn.Dropout2d(0.05), nn.Conv2d(channels, classes, 1))
-        self.conv3x3 = conv(512, channels)
+        self.dsn_head = nn.Sequential(ConvBNReLU(256, channels), nn.Dropout2d(0.05), nn.Conv2d(channels, classes, 1))
+        self.conv3x3 = ConvBNReLU(512, channels)
         self.gather = SpatialGather()
         self.attention = ObjectAttention(channels, key_channels)
-        self.bottleneck = nn.Sequential(conv(2 * channels, channels, 1), nn.Dropout2d(0.05))
+        self.bottleneck = nn.Sequential(ConvBNReLU(2 * channels, channels, 1), nn.Dropout2d(0.05))
         self.head = nn.Conv2d(channels, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:

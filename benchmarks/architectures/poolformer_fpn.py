@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,15 +89,5 @@ class SemanticFPN(nn.Module):
         return self.conv_seg(output)
 
 
-class PoolFormerFPN(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = PoolFormer(), SemanticFPN(WIDTHS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return PoolFormerFPN()
+    return EncoderDecoder(PoolFormer(), SemanticFPN(WIDTHS, 150))

@@ -7,6 +7,7 @@ The variant B0 with 150 classes at 256x256, whose spatial reduction is a strided
 from __future__ import annotations
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -125,15 +126,5 @@ class SemanticFPN(nn.Module):
         return self.conv_seg(torch.stack(scaled).sum(dim=0))
 
 
-class PVTv2FPN(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.head = PVTv2(), SemanticFPN(WIDTHS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return PVTv2FPN()
+    return EncoderDecoder(PVTv2(), SemanticFPN(WIDTHS, 150))

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
 GROUP_WIDTH = 16
 DILATIONS = ((1,), (1, 2), *[(1, 4)] * 4, *[(1, 14)] * 7)
-
-
-class ConvBnAct(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class SEModule(nn.Module):
@@ -55,7 +50,7 @@ class DilatedConv(nn.Module):
 class DBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, dilations: tuple[int, ...] = (1,), stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = ConvBnAct(inputs, outputs)
+        self.conv1 = ConvBNReLU(inputs, outputs, 1)
         if len(dilations) == 1:
             groups, d = outputs // GROUP_WIDTH, dilations[0]
             self.conv2 = nn.Conv2d(outputs, outputs, 3, stride, d, d, groups, bias=False)
@@ -81,11 +76,11 @@ class DBlock(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.head16 = ConvBnAct(320, 128)
-        self.head8 = ConvBnAct(128, 128)
-        self.head4 = ConvBnAct(48, 8)
-        self.conv8 = ConvBnAct(128, 64, 3)
-        self.conv4 = ConvBnAct(64 + 8, 64, 3)
+        self.head16 = ConvBNReLU(320, 128, 1)
+        self.head8 = ConvBNReLU(128, 128, 1)
+        self.head4 = ConvBNReLU(48, 8, 1)
+        self.conv8 = ConvBNReLU(128, 64, 3)
+        self.conv4 = ConvBNReLU(64 + 8, 64, 3)
         self.classifier = nn.Conv2d(64, classes, 1)
 
     def forward(self, x4: Tensor, x8: Tensor, x16: Tensor) -> Tensor:
@@ -99,7 +94,7 @@ class Decoder(nn.Module):
 class RegSeg(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
-        self.stem = ConvBnAct(3, 32, 3, 2)
+        self.stem = ConvBNReLU(3, 32, 3, 2)
         self.stage4 = DBlock(32, 48, stride=2)
         self.stage8 = nn.Sequential(DBlock(48, 128, stride=2), DBlock(128, 128), DBlock(128, 128))
         self.stage16 = nn.Sequential(

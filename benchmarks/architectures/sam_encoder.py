@@ -9,22 +9,11 @@ convolutions, as the mask decoder does: 8 classes, 6.3 million parameters.
 from __future__ import annotations
 
 import torch
+from architectures._layer_norm import SpelledOutLayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (320, 320)
-
-
-class LayerNorm2d(nn.Module):
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        u = x.mean(1, keepdim=True)
-        s = (x - u).pow(2).mean(1, keepdim=True)
-        x = (x - u) / torch.sqrt(s + self.eps)
-        return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
 def window_partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
@@ -115,9 +104,9 @@ class ImageEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, window, side) for window in windows)
         self.neck = nn.Sequential(
             nn.Conv2d(dim, out, 1, bias=False),
-            LayerNorm2d(out),
+            SpelledOutLayerNorm2d(out),
             nn.Conv2d(out, out, 3, padding=1, bias=False),
-            LayerNorm2d(out),
+            SpelledOutLayerNorm2d(out),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +123,7 @@ class SAMSegmentation(nn.Module):
         self.image_encoder = ImageEncoder(out=width)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, kernel_size=2, stride=2),
-            LayerNorm2d(width // 4),
+            SpelledOutLayerNorm2d(width // 4),
             nn.GELU(),
             nn.ConvTranspose2d(width // 4, width // 8, kernel_size=2, stride=2),
             nn.GELU(),

@@ -6,6 +6,8 @@ The variant Tiny with 150 classes at 512x512: 1.7 million parameters.
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBN
+from architectures._mobilenet import InvertedResidual
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,13 +21,6 @@ STAGES = [  # kernel, expansion, channels, stride of each block
 ]
 
 
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
-        self.add_module("bn", nn.BatchNorm2d(outputs))
-
-
 class HSigmoid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -33,18 +28,6 @@ class HSigmoid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(x + 3) / 6
-
-
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers: list[nn.Module] = [ConvBN(inputs, hidden), nn.ReLU()] if expansion != 1 else []
-        layers += [ConvBN(hidden, hidden, kernel, stride, hidden), nn.ReLU(), ConvBN(hidden, outputs)]
-        self.conv, self.residual = nn.Sequential(*layers), stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
 
 
 class AxialPosition(nn.Module):
@@ -64,14 +47,15 @@ class SeaAttention(nn.Module):
     def __init__(self, dim: int, key: int, heads: int = 4, ratio: int = 2) -> None:
         super().__init__()
         self.num_heads, self.scale, self.dh = heads, key**-0.5, ratio * key * heads
-        self.to_q, self.to_k, self.to_v = ConvBN(dim, key * heads), ConvBN(dim, key * heads), ConvBN(dim, self.dh)
-        self.proj = nn.Sequential(nn.ReLU6(), ConvBN(self.dh, dim))
-        self.proj_encode_row = nn.Sequential(nn.ReLU6(), ConvBN(self.dh, self.dh))
-        self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(self.dh, self.dh))
+        self.to_q, self.to_k = ConvBN(dim, key * heads, 1), ConvBN(dim, key * heads, 1)
+        self.to_v = ConvBN(dim, self.dh, 1)
+        self.proj = nn.Sequential(nn.ReLU6(), ConvBN(self.dh, dim, 1))
+        self.proj_encode_row = nn.Sequential(nn.ReLU6(), ConvBN(self.dh, self.dh, 1))
+        self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(self.dh, self.dh, 1))
         self.pos_emb_rowq, self.pos_emb_rowk = AxialPosition(key * heads), AxialPosition(key * heads)
         self.pos_emb_columnq, self.pos_emb_columnk = AxialPosition(key * heads), AxialPosition(key * heads)
         self.dwconv, self.act = ConvBN(2 * self.dh, 2 * self.dh, 3, groups=2 * self.dh), nn.ReLU6()
-        self.pwconv, self.sigmoid = ConvBN(2 * self.dh, dim), HSigmoid()
+        self.pwconv, self.sigmoid = ConvBN(2 * self.dh, dim, 1), HSigmoid()
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention among the positions of (batch, channels, positions) tensors."""
@@ -99,10 +83,10 @@ class Block(nn.Module):
         hidden = dim * ratio
         self.attn = SeaAttention(dim, key)
         self.mlp = nn.Sequential(
-            ConvBN(dim, hidden),
+            ConvBN(dim, hidden, 1),
             nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden),
             nn.ReLU6(),
-            ConvBN(hidden, dim),
+            ConvBN(hidden, dim, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +101,7 @@ class Backbone(nn.Module):
         for stage in STAGES:
             blocks = []
             for kernel, expansion, outputs, stride in stage:
-                blocks.append(InvertedResidual(width, outputs, kernel, stride, expansion))
+                blocks.append(InvertedResidual(width, outputs, kernel, stride, expansion, nn.ReLU))
                 width = outputs
             self.stages.append(nn.Sequential(*blocks))
         self.trans1 = nn.Sequential(*(Block(128, 16, 2) for _ in range(2)))
@@ -134,7 +118,7 @@ class Fusion(nn.Module):
 
     def __init__(self, local: int, deep: int, width: int) -> None:
         super().__init__()
-        self.local_embedding, self.global_act, self.act = ConvBN(local, width), ConvBN(deep, width), HSigmoid()
+        self.local_embedding, self.global_act, self.act = ConvBN(local, width, 1), ConvBN(deep, width, 1), HSigmoid()
 
     def forward(self, local: Tensor, deep: Tensor) -> Tensor:
         gate = self.act(self.global_act(deep))
@@ -146,7 +130,7 @@ class SeaFormer(nn.Module):
     def __init__(self, classes: int = 150) -> None:
         super().__init__()
         self.backbone, self.fuse1, self.fuse2 = Backbone(), Fusion(32, 128, 64), Fusion(64, 160, 96)
-        self.linear_fuse = nn.Sequential(ConvBN(96, 96, groups=96), nn.ReLU())
+        self.linear_fuse = nn.Sequential(ConvBN(96, 96, 1, groups=96), nn.ReLU())
         self.conv_seg = nn.Conv2d(96, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

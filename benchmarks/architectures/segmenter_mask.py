@@ -7,6 +7,7 @@ two more layers; the masks are products of normalised patch and class tokens.
 from __future__ import annotations
 
 import torch
+from architectures._vit import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,23 +29,13 @@ class Attention(nn.Module):
         return self.proj(torch.einsum("bhij,bhjd->bhid", attention, v).transpose(1, 2).reshape(b, n, c))
 
 
-class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
 class Encoder(nn.Module):
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.proj, self.cls_token = nn.Conv2d(3, width, PATCH, PATCH), nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, SIZE[0] // PATCH * (SIZE[1] // PATCH) + 1, width))
-        self.blocks, self.norm = nn.Sequential(*(Block(width, heads) for _ in range(depth))), nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(Block(width, Attention(width, heads)) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x).flatten(2).transpose(1, 2)
@@ -57,7 +48,8 @@ class MaskTransformer(nn.Module):
         super().__init__()
         self.n_cls = classes
         self.cls_emb = nn.Parameter(torch.randn(1, classes, width))
-        self.proj_dec, self.blocks = nn.Linear(width, width), nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.proj_dec = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(Block(width, Attention(width, heads)) for _ in range(depth))
         self.proj_patch = nn.Parameter(width**-0.5 * torch.randn(width, width))
         self.proj_classes = nn.Parameter(width**-0.5 * torch.randn(width, width))
         self.decoder_norm, self.mask_norm = nn.LayerNorm(width), nn.LayerNorm(classes)

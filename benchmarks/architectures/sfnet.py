@@ -7,58 +7,21 @@ parameters (the paper counts 12.9).
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
+from architectures._resnet import ResNet18
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 
 
-class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn1, self.bn2, self.relu = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = x if self.downsample is None else self.downsample(x)
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        out += residual
-        return self.relu(out)
-
-
-class ResNet18(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
-        self.maxpool, self.layers, inputs = nn.MaxPool2d(3, 2, 1), nn.ModuleList(), 64
-        for outputs in (64, 128, 256, 512):
-            first = BasicBlock(inputs, outputs, 1 if outputs == 64 else 2)
-            self.layers.append(nn.Sequential(first, BasicBlock(outputs, outputs)))
-            inputs = outputs
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x, found = self.maxpool(self.stem(x)), []
-        for layer in self.layers:
-            x = layer(x)
-            found.append(x)
-        return found
-
-
-def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class PSPModule(nn.Module):
     def __init__(self, inputs: int, width: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d((b, b)), conv(inputs, width, 1)) for b in bins)
-        self.bottleneck = conv(inputs + len(bins) * width, width)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d((b, b)), ConvBNReLU(inputs, width, 1)) for b in bins
+        )
+        self.bottleneck = ConvBNReLU(inputs + len(bins) * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.size(2), x.size(3)
@@ -97,10 +60,10 @@ class SFNet(nn.Module):
     def __init__(self, classes: int = 19, width: int = 128) -> None:
         super().__init__()
         self.backbone, self.ppm = ResNet18(), PSPModule(512, width)
-        self.fpn_in = nn.ModuleList(conv(inputs, width, 1) for inputs in (64, 128, 256))
-        self.fpn_out = nn.ModuleList(conv(width, width) for _ in range(3))
+        self.fpn_in = nn.ModuleList(ConvBNReLU(inputs, width, 1) for inputs in (64, 128, 256))
+        self.fpn_out = nn.ModuleList(ConvBNReLU(width, width) for _ in range(3))
         self.fpn_out_align = nn.ModuleList(FlowAlignment(width) for _ in range(3))
-        self.conv_last = nn.Sequential(conv(4 * width, width), nn.Conv2d(width, classes, 1))
+        self.conv_last = nn.Sequential(ConvBNReLU(4 * width, width), nn.Conv2d(width, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.backbone(x)

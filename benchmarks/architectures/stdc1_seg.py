@@ -7,20 +7,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 
 SIZE = (512, 512)
-
-
-class ConvX(nn.Sequential):
-    """Convolution, batch normalisation, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-        )
 
 
 class ShortTermDenseConcatenation(nn.Module):
@@ -30,10 +20,10 @@ class ShortTermDenseConcatenation(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(
             [
-                ConvX(inputs, outputs // 2, 1),
-                ConvX(outputs // 2, outputs // 4),
-                ConvX(outputs // 4, outputs // 8),
-                ConvX(outputs // 8, outputs // 8),
+                ConvBNReLU(inputs, outputs // 2, 1),
+                ConvBNReLU(outputs // 2, outputs // 4),
+                ConvBNReLU(outputs // 4, outputs // 8),
+                ConvBNReLU(outputs // 8, outputs // 8),
             ]
         )
         self.stride = stride
@@ -57,7 +47,7 @@ class Backbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(ConvX(3, 32, 3, 2), ConvX(32, 64, 3, 2))
+        self.stem = nn.Sequential(ConvBNReLU(3, 32, 3, 2), ConvBNReLU(32, 64, 3, 2))
         stages, inputs = [], 64
         for outputs in (256, 512, 1024):
             block = ShortTermDenseConcatenation
@@ -77,7 +67,7 @@ class Backbone(nn.Module):
 class AttentionRefinement(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = ConvX(inputs, outputs)
+        self.conv = ConvBNReLU(inputs, outputs)
         self.attention = nn.Conv2d(outputs, outputs, 1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
@@ -91,7 +81,7 @@ class AttentionRefinement(nn.Module):
 class FeatureFusion(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = ConvX(inputs, outputs, 1)
+        self.conv = ConvBNReLU(inputs, outputs, 1)
         self.reduce = nn.Conv2d(outputs, outputs // 4, 1, bias=False)
         self.expand = nn.Conv2d(outputs // 4, outputs, 1, bias=False)
 
@@ -106,13 +96,13 @@ class STDCSeg(nn.Module):
     def __init__(self, classes: int = 19) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.context = ConvX(1024, 128, 1)
+        self.context = ConvBNReLU(1024, 128, 1)
         self.refine16 = AttentionRefinement(512, 128)
         self.refine32 = AttentionRefinement(1024, 128)
-        self.head16 = ConvX(128, 128)
-        self.head32 = ConvX(128, 128)
+        self.head16 = ConvBNReLU(128, 128)
+        self.head32 = ConvBNReLU(128, 128)
         self.fusion = FeatureFusion(256 + 128, 256)
-        self.classifier = nn.Sequential(ConvX(256, 256), nn.Conv2d(256, classes, 1, bias=False))
+        self.classifier = nn.Sequential(ConvBNReLU(256, 256), nn.Conv2d(256, classes, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.size()[2:]

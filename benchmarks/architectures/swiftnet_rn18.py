@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from architectures._convolutions import BNReLUConv
 from torch import Tensor, nn
 
 SIZE = (256, 256)
@@ -15,11 +16,6 @@ SIZE = (256, 256)
 
 def upsample(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def norm_conv(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), conv)
 
 
 class BasicBlock(nn.Module):
@@ -48,9 +44,9 @@ class SpatialPyramidPooling(nn.Module):
     def __init__(self, inputs: int = 512, squeezed: int = 128, level: int = 42, outputs: int = 128) -> None:
         super().__init__()
         self.grids = (8, 4, 2, 1)
-        self.spp_bn = norm_conv(inputs, squeezed)
-        self.levels = nn.ModuleList(norm_conv(squeezed, level) for _ in self.grids)
-        self.fuse = norm_conv(squeezed + level * len(self.grids), outputs)
+        self.spp_bn = BNReLUConv(inputs, squeezed, 1)
+        self.levels = nn.ModuleList(BNReLUConv(squeezed, level, 1) for _ in self.grids)
+        self.fuse = BNReLUConv(squeezed + level * len(self.grids), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         target_size = x.size()[2:4]
@@ -66,8 +62,8 @@ class SpatialPyramidPooling(nn.Module):
 class Upsample(nn.Module):
     def __init__(self, skip: int, channels: int = 128) -> None:
         super().__init__()
-        self.bottleneck = norm_conv(skip, channels)
-        self.blend_conv = norm_conv(channels, channels, 3)
+        self.bottleneck = BNReLUConv(skip, channels, 1)
+        self.blend_conv = BNReLUConv(channels, channels, 3)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         skip = self.bottleneck(skip)

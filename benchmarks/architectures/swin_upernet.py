@@ -8,6 +8,8 @@ only trained). Maps that do not fill whole 7x7 windows are padded.
 from __future__ import annotations
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
+from architectures._windows import WindowAttention, shift_mask, window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,50 +17,11 @@ SIZE = (256, 256)
 WINDOW = 7
 
 
-def window_partition(x: Tensor, window: int) -> Tensor:
-    b, height, width, c = x.shape
-    x = x.view(b, height // window, window, width // window, window, c)
-    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, window, window, c)
-
-
-def window_reverse(windows: Tensor, window: int, height: int, width: int) -> Tensor:
-    b = int(windows.shape[0] / (height * width / window / window))
-    x = windows.view(b, height // window, width // window, window, window, -1)
-    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(b, height, width, -1)
-
-
-class WindowAttention(nn.Module):
-    """Attention within windows, with a learned bias for each relative position."""
-
-    def __init__(self, dim: int, heads: int, window: int = WINDOW) -> None:
-        super().__init__()
-        self.num_heads, self.scale = heads, (dim // heads) ** -0.5
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        coords = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")).flatten(1)
-        relative = (coords[:, :, None] - coords[:, None, :]).permute(1, 2, 0).contiguous() + window - 1
-        index = relative[:, :, 0] * (2 * window - 1) + relative[:, :, 1]
-        self.register_buffer("relative_position_index", index)
-        self.qkv, self.proj, self.softmax = nn.Linear(dim, dim * 3), nn.Linear(dim, dim), nn.Softmax(dim=-1)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        b, n, c = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv[0], qkv[1], qkv[2]
-        attention = (q * self.scale) @ k.transpose(-2, -1)
-        bias = self.relative_position_bias_table[self.relative_position_index.view(-1)].view(n, n, -1)
-        attention = attention + bias.permute(2, 0, 1).contiguous().unsqueeze(0)
-        if mask is not None:
-            windows = mask.shape[0]
-            attention = attention.view(b // windows, windows, self.num_heads, n, n) + mask.unsqueeze(1).unsqueeze(0)
-            attention = attention.view(-1, self.num_heads, n, n)
-        return self.proj((self.softmax(attention) @ v).transpose(1, 2).reshape(b, n, c))
-
-
 class Block(nn.Module):
     def __init__(self, dim: int, heads: int, shift: int) -> None:
         super().__init__()
         self.shift = shift
-        self.norm1, self.attn, self.norm2 = nn.LayerNorm(dim), WindowAttention(dim, heads), nn.LayerNorm(dim)
+        self.norm1, self.attn, self.norm2 = nn.LayerNorm(dim), WindowAttention(dim, heads, WINDOW), nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim))
 
     def forward(self, x: Tensor, height: int, width: int, mask: Tensor) -> Tensor:
@@ -101,23 +64,9 @@ class Layer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, WINDOW // 2 if index % 2 else 0) for index in range(depth))
         self.downsample = None if last else PatchMerging(dim)
 
-    @staticmethod
-    def mask(height: int, width: int, device: torch.device) -> Tensor:
-        """−100 for pairs of tokens that only the shift brought into one window."""
-        high, wide = -(-height // WINDOW) * WINDOW, -(-width // WINDOW) * WINDOW
-        regions = torch.zeros((1, high, wide, 1), device=device)
-        slices = (slice(0, -WINDOW), slice(-WINDOW, -(WINDOW // 2)), slice(-(WINDOW // 2), None))
-        count = 0
-        for rows in slices:
-            for columns in slices:
-                regions[:, rows, columns, :] = count
-                count += 1
-        windows = window_partition(regions, WINDOW).view(-1, WINDOW * WINDOW)
-        mask = windows.unsqueeze(1) - windows.unsqueeze(2)
-        return mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
-
     def forward(self, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        mask = self.mask(height, width, x.device)
+        high, wide = -(-height // WINDOW) * WINDOW, -(-width // WINDOW) * WINDOW
+        mask = shift_mask(high, wide, WINDOW, WINDOW // 2, x.device)
         for block in self.blocks:
             x = block(x, height, width, mask)
         return x, self.downsample(x, height, width) if self.downsample else x
@@ -173,15 +122,5 @@ class UPerHead(nn.Module):
         return self.conv_seg(self.fuse(torch.cat([resized(each, found[0]) for each in found], dim=1)))
 
 
-class SwinUPerNet(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = Swin(), UPerHead([96, 192, 384, 768], classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return SwinUPerNet()
+    return EncoderDecoder(Swin(), UPerHead([96, 192, 384, 768], 150))

@@ -8,26 +8,16 @@ backbone. Attention compares directions (cosines), and a small network computes 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
+from architectures._encoder_decoder import EncoderDecoder
+from architectures._fpn import SemanticFPN
+from architectures._windows import relative_position_index, shift_mask, window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (256, 256)
 WIDTHS, DEPTHS, HEADS, WINDOW = (96, 192, 384, 768), (2, 2, 6, 2), (3, 6, 12, 24), 8
-
-
-def window_partition(x: Tensor) -> Tensor:
-    b, height, width, c = x.shape
-    x = x.view(b, height // WINDOW, WINDOW, width // WINDOW, WINDOW, c)
-    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, WINDOW, WINDOW, c)
-
-
-def window_reverse(windows: Tensor, height: int, width: int) -> Tensor:
-    c = windows.shape[-1]
-    x = windows.view(-1, height // WINDOW, width // WINDOW, WINDOW, WINDOW, c)
-    return x.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, height, width, c)
 
 
 class WindowAttention(nn.Module):
@@ -42,11 +32,7 @@ class WindowAttention(nn.Module):
         table = torch.stack(torch.meshgrid([offsets, offsets], indexing="ij")).permute(1, 2, 0).unsqueeze(0)
         table = torch.sign(table) * torch.log2(torch.abs(table) + 1.0) / math.log2(8)
         self.register_buffer("relative_coords_table", table, persistent=False)
-        places = torch.arange(WINDOW)
-        coords = torch.stack(torch.meshgrid([places, places], indexing="ij")).flatten(1)
-        relative = (coords[:, :, None] - coords[:, None, :]).permute(1, 2, 0).contiguous() + WINDOW - 1
-        index = relative[:, :, 0] * (2 * WINDOW - 1) + relative[:, :, 1]
-        self.register_buffer("relative_position_index", index, persistent=False)
+        self.register_buffer("relative_position_index", relative_position_index(WINDOW), persistent=False)
         self.qkv, self.proj = nn.Linear(dim, dim * 3, bias=False), nn.Linear(dim, dim)
         self.q_bias, self.v_bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
 
@@ -76,18 +62,7 @@ class Block(nn.Module):
         self.side, self.shift = side, shift
         self.norm1, self.attn, self.norm2 = nn.LayerNorm(dim), WindowAttention(dim, heads), nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim))
-        self.register_buffer("attn_mask", self._mask() if shift else None)
-
-    def _mask(self) -> Tensor:
-        regions, count = torch.zeros((1, self.side, self.side, 1)), 0
-        slices = (slice(0, -WINDOW), slice(-WINDOW, -self.shift), slice(-self.shift, None))
-        for rows in slices:
-            for columns in slices:
-                regions[:, rows, columns, :] = count
-                count += 1
-        windows = window_partition(regions).view(-1, WINDOW * WINDOW)
-        mask = windows.unsqueeze(1) - windows.unsqueeze(2)
-        return mask.masked_fill(mask != 0, -100.0).masked_fill(mask == 0, 0.0)
+        self.register_buffer("attn_mask", shift_mask(side, side, WINDOW, shift) if shift else None)
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -95,8 +70,8 @@ class Block(nn.Module):
         x = x.view(b, self.side, self.side, c)
         if self.shift:
             x = torch.roll(x, shifts=(-self.shift, -self.shift), dims=(1, 2))
-        windows = self.attn(window_partition(x).view(-1, WINDOW * WINDOW, c), self.attn_mask)
-        x = window_reverse(windows.view(-1, WINDOW, WINDOW, c), self.side, self.side)
+        windows = self.attn(window_partition(x, WINDOW).view(-1, WINDOW * WINDOW, c), self.attn_mask)
+        x = window_reverse(windows.view(-1, WINDOW, WINDOW, c), WINDOW, self.side, self.side)
         if self.shift:
             x = torch.roll(x, shifts=(self.shift, self.shift), dims=(1, 2))
         x = shortcut + self.norm1(x.view(b, n, c))
@@ -140,41 +115,5 @@ class SwinV2(nn.Module):
         return found
 
 
-class SemanticFPN(nn.Module):
-    """A feature pyramid whose levels are enlarged to stride 4 step by step and added."""
-
-    def __init__(self, inputs: Sequence[int], classes: int, pyramid: int = 256, width: int = 128) -> None:
-        super().__init__()
-        self.lateral_convs = nn.ModuleList(nn.Conv2d(each, pyramid, 1) for each in inputs)
-        self.fpn_convs = nn.ModuleList(nn.Conv2d(pyramid, pyramid, 3, padding=1) for _ in inputs)
-        self.scale_heads = nn.ModuleList()
-        for level in range(len(inputs)):
-            layers: list[nn.Module] = []
-            for index in range(max(1, level)):
-                layers += [nn.Conv2d(width if index else pyramid, width, 3, padding=1, bias=False)]
-                layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-                layers += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if level else []
-            self.scale_heads.append(nn.Sequential(*layers))
-        self.conv_seg = nn.Conv2d(width, classes, 1)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        laterals = [conv(maps[level]) for level, conv in enumerate(self.lateral_convs)]
-        for level in range(len(laterals) - 1, 0, -1):
-            size = laterals[level - 1].shape[2:]
-            laterals[level - 1] = laterals[level - 1] + F.interpolate(laterals[level], size=size, mode="nearest")
-        found = [head(conv(x)) for head, conv, x in zip(self.scale_heads, self.fpn_convs, laterals, strict=True)]
-        return self.conv_seg(found[0] + found[1] + found[2] + found[3])
-
-
-class SwinV2FPN(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = SwinV2(), SemanticFPN(WIDTHS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return SwinV2FPN()
+    return EncoderDecoder(SwinV2(), SemanticFPN(WIDTHS, 150))

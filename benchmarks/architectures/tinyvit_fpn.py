@@ -7,29 +7,23 @@ The variant 5M with 150 classes at 224x224: 9.3 million parameters, 5.1 million 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import torch
+from architectures._convolutions import ConvBN
+from architectures._encoder_decoder import EncoderDecoder
+from architectures._fpn import SemanticFPN
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SIZE = (224, 224)
 WIDTHS, DEPTHS, HEADS, WINDOWS = (64, 128, 160, 320), (2, 2, 6, 2), (2, 4, 5, 10), (7, 7, 14, 7)
-
-
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
-        self.add_module("bn", nn.BatchNorm2d(outputs))
 
 
 class MBConv(nn.Module):
     def __init__(self, dim: int, expansion: int = 4) -> None:
         super().__init__()
         hidden = dim * expansion
-        self.conv1, self.conv2 = ConvBN(dim, hidden), ConvBN(hidden, hidden, 3, 1, hidden)
-        self.conv3, self.act = ConvBN(hidden, dim), nn.GELU()
+        self.conv1, self.conv2 = ConvBN(dim, hidden, 1), ConvBN(hidden, hidden, 3, 1, hidden)
+        self.conv3, self.act = ConvBN(hidden, dim, 1), nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -41,8 +35,8 @@ class MBConv(nn.Module):
 class PatchMerging(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.act, self.conv1 = nn.GELU(), ConvBN(inputs, outputs)
-        self.conv2, self.conv3 = ConvBN(outputs, outputs, 3, 2, outputs), ConvBN(outputs, outputs)
+        self.act, self.conv1 = nn.GELU(), ConvBN(inputs, outputs, 1)
+        self.conv2, self.conv3 = ConvBN(outputs, outputs, 3, 2, outputs), ConvBN(outputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))
@@ -124,41 +118,5 @@ class TinyViT(nn.Module):
         return found
 
 
-class SemanticFPN(nn.Module):
-    """A feature pyramid whose levels are enlarged to stride 4 step by step and added."""
-
-    def __init__(self, inputs: Sequence[int], classes: int, pyramid: int = 256, width: int = 128) -> None:
-        super().__init__()
-        self.lateral_convs = nn.ModuleList(nn.Conv2d(each, pyramid, 1) for each in inputs)
-        self.fpn_convs = nn.ModuleList(nn.Conv2d(pyramid, pyramid, 3, padding=1) for _ in inputs)
-        self.scale_heads = nn.ModuleList()
-        for level in range(len(inputs)):
-            layers: list[nn.Module] = []
-            for index in range(max(1, level)):
-                layers += [nn.Conv2d(width if index else pyramid, width, 3, padding=1, bias=False)]
-                layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-                layers += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)] if level else []
-            self.scale_heads.append(nn.Sequential(*layers))
-        self.conv_seg = nn.Conv2d(width, classes, 1)
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        laterals = [conv(maps[level]) for level, conv in enumerate(self.lateral_convs)]
-        for level in range(len(laterals) - 1, 0, -1):
-            size = laterals[level - 1].shape[2:]
-            laterals[level - 1] = laterals[level - 1] + F.interpolate(laterals[level], size=size, mode="nearest")
-        found = [head(conv(x)) for head, conv, x in zip(self.scale_heads, self.fpn_convs, laterals, strict=True)]
-        return self.conv_seg(found[0] + found[1] + found[2] + found[3])
-
-
-class TinyViTFPN(nn.Module):
-    def __init__(self, classes: int = 150) -> None:
-        super().__init__()
-        self.backbone, self.decode_head = TinyViT(), SemanticFPN(WIDTHS, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.decode_head(self.backbone(x))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
-
-
 def build() -> nn.Module:
-    return TinyViTFPN()
+    return EncoderDecoder(TinyViT(), SemanticFPN(WIDTHS, 150))

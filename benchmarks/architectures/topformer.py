@@ -6,6 +6,8 @@ The variant Tiny with 150 classes at 512x512: 1.4 million parameters.
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBN
+from architectures._mobilenet import InvertedResidual
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,25 +26,6 @@ CONFIGURATION = [  # kernel, expansion, channels, stride
 WIDTHS = [16, 32, 64, 96]
 
 
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.add_module("c", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False))
-        self.add_module("bn", nn.BatchNorm2d(outputs))
-
-
-class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers: list[nn.Module] = [ConvBN(inputs, hidden), nn.ReLU6()] if expansion != 1 else []
-        layers += [ConvBN(hidden, hidden, kernel, stride, hidden), nn.ReLU6(), ConvBN(hidden, outputs)]
-        self.conv, self.residual = nn.Sequential(*layers), stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
-
-
 class TokenPyramid(nn.Module):
     """Mobile convolutions; the maps at strides 4, 8, 16 and 32 are kept."""
 
@@ -51,7 +34,7 @@ class TokenPyramid(nn.Module):
         self.stem = nn.Sequential(ConvBN(3, 16, 3, 2), nn.ReLU6())
         self.layers, width = nn.ModuleList(), 16
         for kernel, expansion, outputs, stride in CONFIGURATION:
-            self.layers.append(InvertedResidual(width, outputs, kernel, stride, expansion))
+            self.layers.append(InvertedResidual(width, outputs, kernel, stride, expansion, nn.ReLU6))
             width = outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -67,9 +50,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, key: int = 16, heads: int = 4, ratio: int = 2) -> None:
         super().__init__()
         self.heads, self.key, self.value = heads, key, key * ratio
-        self.to_q, self.to_k = ConvBN(width, key * heads), ConvBN(width, key * heads)
-        self.to_v = ConvBN(width, self.value * heads)
-        self.proj = nn.Sequential(nn.ReLU6(), ConvBN(self.value * heads, width))
+        self.to_q, self.to_k = ConvBN(width, key * heads, 1), ConvBN(width, key * heads, 1)
+        self.to_v = ConvBN(width, self.value * heads, 1)
+        self.proj = nn.Sequential(nn.ReLU6(), ConvBN(self.value * heads, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
@@ -86,10 +69,10 @@ class Block(nn.Module):
         super().__init__()
         self.attn = Attention(width)
         self.mlp = nn.Sequential(
-            ConvBN(width, width * 2),
+            ConvBN(width, width * 2, 1),
             nn.Conv2d(width * 2, width * 2, 3, 1, 1, groups=width * 2),
             nn.ReLU6(),
-            ConvBN(width * 2, width),
+            ConvBN(width * 2, width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +85,7 @@ class Injection(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.local, self.glob, self.gate = (ConvBN(inputs, outputs) for _ in range(3))
+        self.local, self.glob, self.gate = (ConvBN(inputs, outputs, 1) for _ in range(3))
 
     def forward(self, local: Tensor, glob: Tensor) -> Tensor:
         size = local.shape[2:]
@@ -117,7 +100,7 @@ class TopFormer(nn.Module):
         self.tpm = TokenPyramid()
         self.trans = nn.Sequential(*(Block(sum(WIDTHS)) for _ in range(4)))
         self.injections = nn.ModuleList(Injection(each, width) for each in WIDTHS[1:])
-        self.linear_fuse = nn.Sequential(ConvBN(width, width), nn.ReLU())
+        self.linear_fuse = nn.Sequential(ConvBN(width, width, 1), nn.ReLU())
         self.conv_seg = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(width, classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ the transformer of ViT-S (384 channels, 12 layers) where the paper has ViT-B: 39
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBNReLU
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,16 +125,11 @@ class Transformer(nn.Module):
         return self.encoder_norm(x)
 
 
-def conv(inputs: int, outputs: int) -> nn.Sequential:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
 class DecoderBlock(nn.Module):
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
         super().__init__()
         self.up = nn.UpsamplingBilinear2d(scale_factor=2)
-        self.conv1, self.conv2 = conv(inputs + skip, outputs), conv(outputs, outputs)
+        self.conv1, self.conv2 = ConvBNReLU(inputs + skip, outputs), ConvBNReLU(outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         x = self.up(x)
@@ -146,7 +142,7 @@ class TransUNet(nn.Module):
     def __init__(self, classes: int = 9, width: int = 384) -> None:
         super().__init__()
         self.hybrid, self.transformer = ResNetV2(), Transformer(width=width)
-        self.conv_more = conv(width, 512)
+        self.conv_more = ConvBNReLU(width, 512)
         shapes = [(512, 512, 256), (256, 256, 128), (128, 64, 64), (64, 0, 16)]
         self.decoder = nn.ModuleList(DecoderBlock(*shape) for shape in shapes)
         self.segmentation_head = nn.Conv2d(16, classes, 3, padding=1)

@@ -7,52 +7,12 @@ ResNet-18 and a decoder with attention in 8x8 windows: 6 classes at 512x512, 11.
 from __future__ import annotations
 
 import torch
+from architectures._convolutions import ConvBN
+from architectures._resnet import ResNet18
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (512, 512)
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn1, self.bn2, self.act = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
-        x += shortcut
-        return self.act(x)
-
-
-class ResNet18(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
-        self.maxpool, self.layers, inputs = nn.MaxPool2d(3, 2, 1), nn.ModuleList(), 64
-        for outputs in (64, 128, 256, 512):
-            first = BasicBlock(inputs, outputs, 1 if outputs == 64 else 2)
-            self.layers.append(nn.Sequential(first, BasicBlock(outputs, outputs)))
-            inputs = outputs
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x, found = self.maxpool(self.stem(x)), []
-        for layer in self.layers:
-            x = layer(x)
-            found.append(x)
-        return found
-
-
-class ConvBN(nn.Sequential):
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
-        layer = nn.Conv2d(inputs, outputs, kernel, padding=(kernel - 1) // 2, bias=False)
-        super().__init__(layer, nn.BatchNorm2d(outputs))
 
 
 class SeparableConvBN(nn.Sequential):

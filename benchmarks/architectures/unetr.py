@@ -8,6 +8,7 @@ those of ViT-B with 3D convolutions).
 from __future__ import annotations
 
 import torch
+from architectures._vit import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,23 +32,13 @@ class SelfAttention(nn.Module):
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.attn, self.norm2 = nn.LayerNorm(width), SelfAttention(width, heads), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
 class ViT(nn.Module):
     def __init__(self, width: int, depth: int = 12, heads: int = 6) -> None:
         super().__init__()
         self.patch_embeddings = nn.Linear(3 * PATCH * PATCH, width)
         self.position_embeddings = nn.Parameter(torch.zeros(1, SIZE[0] // PATCH * (SIZE[1] // PATCH), width))
-        self.blocks, self.norm = nn.ModuleList(Block(width, heads) for _ in range(depth)), nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(Block(width, SelfAttention(width, heads)) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = F.unfold(x, kernel_size=PATCH, stride=PATCH).transpose(1, 2)
