@@ -68,7 +68,7 @@ def _linear(said: Said, x: Value, kernel: Array, bias: Array | None, suffix: str
     """A linear layer with a kernel (in, out)."""
     if kernel.shape[0] != x.shape[-1] or (bias is not None and bias.size != kernel.shape[1]):
         raise ModelError(f"a kernel of {kernel.shape} does not fit a tensor of {x.keras_shape}")
-    module = nn.Linear(*kernel.shape, bias is not None, device="meta")
+    module = nn.Linear(kernel.shape[0], kernel.shape[1], bias is not None, device="meta")
     module.weight = parameter(kernel, (1, 0))
     if bias is not None:
         module.bias = parameter(bias.reshape(-1))

@@ -193,7 +193,8 @@ FUSED: dict[int, Callable[[], nn.Module]] = {
 def _image(call: Call) -> fx.Node:
     """The network's input, from any of an operator's activations."""
     value = next(value for value in call.inputs if isinstance(value, Value))
-    return next(node for node in value.node.graph.nodes if node.op == "placeholder")
+    image: fx.Node = next(node for node in value.node.graph.nodes if node.op == "placeholder")
+    return image
 
 
 def parameter(array: Array) -> nn.Parameter:
