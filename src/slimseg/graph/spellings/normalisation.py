@@ -179,18 +179,16 @@ def _twice(graph: Graph, node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
 
 def _merge_groups(graph: Graph, node: fx.Node) -> None:
     """A map as rows of groups, each normalised, and as a map again."""
-    layer = graph.layer_as(node, ops.Reshape)
-    norm_node = producer(node) if layer is not None else None
+    after = views.row_to(graph, node)
+    norm_node = producer(after[0]) if after else None
     norm = graph.layer_as(norm_node, ops.Normalise)
-    if layer is None or norm is None or norm_node is None or not is_read_once(norm_node) or norm.groups != 1:
+    if norm is None or norm_node is None or not is_read_once(norm_node) or norm.groups != 1:
         return
-    rows_node = producer(norm_node)
-    rows = graph.layer_as(rows_node, ops.Reshape)
-    if rows is None:
+    before = views.row_to(graph, producer(norm_node))
+    if not before:
         return
-    source = producer(rows_node)
-    shape = graph.shape(source)
-    found, both = views.followed(graph, [rows_node]), views.followed(graph, [rows_node], [layer])
+    source = producer(before[0])
+    shape, found, both = graph.shape(source), views.followed(graph, before), views.followed(graph, [*before, *after])
     if found is None or both is None or graph.shape(node) != shape or len(shape) < 3 or not views.is_identity(both):
         return
     groups = [part for dim, parts in enumerate(found.after) if dim not in norm.dims for part in parts[dim == 0 :]]
