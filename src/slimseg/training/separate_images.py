@@ -1,7 +1,7 @@
 """Checks that a network computes every image of a batch by itself: training feeds several at once.
 
-A network that was exported for one image may not: a softmax over all pixels of the batch, for example, is the same as one
-over the pixels of an image as long as there is only one image.
+A network that was exported for one image may not: a softmax over all pixels of the batch, for example, is the same as
+one over the pixels of an image as long as there is only one image.
 """
 
 from __future__ import annotations
