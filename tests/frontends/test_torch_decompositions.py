@@ -265,3 +265,29 @@ def test_a_file_with_core_operators_only_is_read(tmp_path: Path):
     graph = slimseg.load(tmp_path / "net.pt2")
     assert graph.opaque() == []
     torch.testing.assert_close(graph(x), layers(x), rtol=1e-4, atol=1e-4)
+
+
+class RelativePositions(nn.Module):
+    """SAM's scores of positions: queries of windows, which lie in the batch, and a table for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.table = nn.Conv2d(3, 8, 2, 2), nn.Parameter(torch.randn(4, 4, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.patches(x)
+        n, channels, height, width = y.shape
+        windows = y.reshape(n, channels, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1)
+        scores = torch.einsum("bhwc,hkc->bhwk", windows.reshape(-1, 4, 4, channels), self.table)
+        apart = scores.reshape(n, height // 4, width // 4, 4, 4, 4)
+        return apart.permute(0, 5, 1, 3, 2, 4).reshape(n, 4, height, width)
+
+
+def test_a_constant_for_each_window() -> None:
+    torch.manual_seed(0)
+    network = RelativePositions().eval()
+    graph = slimseg.load(network, (16, 32))
+    assert not graph.opaque()
+    images = torch.randn(2, 3, 16, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(images), network(images), rtol=1e-4, atol=1e-5)

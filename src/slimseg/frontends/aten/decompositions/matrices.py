@@ -71,7 +71,10 @@ def einsum(x: Tensor, constant: Tensor, given: str, other: str, result: str) -> 
         summed, made = (other[0], other[1]) if other[0] in given else (other[1], other[0])
         if made in result and summed not in result and given.replace(summed, made) == result:
             return multiplied(x, given.index(summed), constant if other[0] == made else constant.T)
-    return torch.einsum(f"{given},{given[0]}{other}->{result}", x, constant.unsqueeze(0))
+    copies = constant.expand(x.shape[0], *constant.shape)  # one for each window, where windows are in the batch
+    if copies.numel() > _LARGEST_MATRIX:
+        raise NotImplementedError("many windows")
+    return torch.einsum(f"{given},{given[0]}{other}->{result}", x, copies)
 
 
 def by_matrices(name: str, form: str) -> Callable[..., Tensor]:
