@@ -81,22 +81,8 @@ def scale_and_shift(graph: Graph, node: fx.Node) -> tuple[Tensor, Tensor] | None
         return norm_scale_and_shift(layer)
     if not isinstance(layer, Affine):
         return None
-    shape = graph.shape(node)
-    if graph.shape(producer(node)) != shape:
-        return None  # the constants broadcast the input to a larger shape
-    dim = len(shape) - 1 if graph.layer_as(producer(node), nn.Linear) is not None else 1
-    scale, shift = (
-        torch.full((shape[dim],), neutral) if value is None else _per_channel(value.detach(), shape, dim)
-        for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0))
-    )
-    return None if scale is None or shift is None else (scale, shift)
-
-
-def _per_channel(value: Tensor, shape: tuple[int, ...], dim: int) -> Tensor | None:
-    if value.numel() == 1:
-        return value.reshape(1).expand(shape[dim])
-    full = (1,) * (len(shape) - value.ndim) + tuple(value.shape)
-    return value.reshape(-1) if full == tuple(shape[dim] if at == dim else 1 for at in range(len(shape))) else None
+    is_linear = graph.layer_as(producer(node), nn.Linear) is not None
+    return _along(graph, node, len(graph.shape(node)) - 1 if is_linear else 1)
 
 
 def scaled(layer: Mixing, scale: Tensor, shift: Tensor) -> Mixing:
@@ -149,7 +135,7 @@ def _along(graph: Graph, node: fx.Node, dim: int) -> tuple[Tensor, Tensor] | Non
     layer, shape = graph.layer_as(node, Affine), graph.shape(node)
     assert layer is not None
     if graph.shape(producer(node)) != shape:
-        return None
+        return None  # the constants broadcast the input to a larger shape
     found = []
     for value, neutral in ((layer.scale, 1.0), (layer.shift, 0.0)):
         whole = torch.tensor(neutral) if value is None else value.detach()
