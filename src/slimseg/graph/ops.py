@@ -17,6 +17,7 @@ from slimseg.graph.vocabulary.convolution import (
     is_depthwise,
     keeps_channels_apart,
 )
+from slimseg.graph.vocabulary.grid_sample import GridSample, Outside
 from slimseg.graph.vocabulary.layout import (
     Cast,
     Concat,
@@ -52,6 +53,7 @@ __all__ = [
     "CroppedConvTranspose2d",
     "DepthToSpace",
     "Divide",
+    "GridSample",
     "MatMul",
     "Maximum",
     "Minimum",
@@ -59,6 +61,7 @@ __all__ = [
     "Multiply",
     "Normalise",
     "NumberType",
+    "Outside",
     "Pad",
     "Reduce",
     "Reduction",
