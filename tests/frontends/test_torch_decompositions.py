@@ -46,6 +46,18 @@ class ClassToken(nn.Module):
         return torch.cat((self.token.expand(len(x), -1, -1), tokens, self.last.expand(len(x), -1, -1)), 1)
 
 
+class Strides(nn.Module):
+    """A buffer whose values become numbers while the network runs, as those of YOLO's anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("strides", torch.tensor([8.0, 16.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = [torch.full((6, 10), stride, dtype=x.dtype) for stride in self.strides]
+        return x * torch.cat(columns) + self.strides[0].item()
+
+
 class Queries(nn.Module):
     """Cross-attention of learnt queries, as mask transformers have it."""
 
@@ -146,6 +158,7 @@ def batched(x: Tensor) -> Tensor:
 CASES: dict[str, Function] = {
     "class token": ClassToken(),
     "queries": Queries(),
+    "strides": Strides(),
     "windows": Windows(),
     "channels of ones": lambda x: torch.cat((torch.ones(len(x), 2, *x.shape[2:]), x), 1),
     "channels of zeros": lambda x: torch.cat((x, torch.zeros(len(x), 2, *x.shape[2:])), 1),
