@@ -46,6 +46,18 @@ class ClassToken(nn.Module):
         return torch.cat((self.token.expand(len(x), -1, -1), tokens, self.last.expand(len(x), -1, -1)), 1)
 
 
+class Strides(nn.Module):
+    """A buffer whose values become numbers while the network runs, as those of YOLO's anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("strides", torch.tensor([8.0, 16.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = [torch.full((6, 10), stride, dtype=x.dtype) for stride in self.strides]
+        return x * torch.cat(columns) + self.strides[0].item()
+
+
 class Queries(nn.Module):
     """Cross-attention of learnt queries, as mask transformers have it."""
 
@@ -101,6 +113,33 @@ def unpooled(x: Tensor) -> Tensor:
     return F.max_unpool2d(pooled + 1, places, 2, output_size=x.shape[2:])
 
 
+def sampled(outside: str, corners: bool) -> Function:
+    """At positions that the network computes, some of them outside the map."""
+
+    def function(x: Tensor) -> Tensor:
+        positions = (x[:, :2, 2:] * 3).permute(0, 2, 3, 1)
+        return F.grid_sample(x, positions, padding_mode=outside, align_corners=corners)
+
+    return function
+
+
+def deformable_attention(x: Tensor) -> Tensor:
+    """Two heads before the batch, each with 3 positions for every query, as Deformable DETR has it."""
+    value = x.reshape(2 * len(x), 4, *x.shape[2:])
+    positions = x[:, :6, 3:7, :4].reshape(len(x), 8, 2, 3, 2).transpose(1, 2).flatten(0, 1)
+    weights = torch.softmax(x[:, 6:, 3:7, :6].reshape(2 * len(x), 1, 8, 3), -1)
+    read = F.grid_sample(value, positions, align_corners=False)
+    return (read * weights).sum(-1).reshape(len(x), 8, 8)
+
+
+def attention_under_masks(x: Tensor) -> Tensor:
+    """A mask that the network computes, as Mask2Former has it, then a causal one."""
+    tokens = x.reshape(len(x), 2, 4, -1).mT
+    counts = (x.flatten(2).mean(1) > -0.2)[:, None, None]
+    once = F.scaled_dot_product_attention(tokens, tokens, tokens, counts)
+    return F.scaled_dot_product_attention(once, tokens[:, :1], tokens[:, :1], is_causal=True, enable_gqa=True)
+
+
 def in_place(x: Tensor) -> Tensor:
     first, second = x.chunk(2, 1)
     first.add_(second)
@@ -119,6 +158,7 @@ def batched(x: Tensor) -> Tensor:
 CASES: dict[str, Function] = {
     "class token": ClassToken(),
     "queries": Queries(),
+    "strides": Strides(),
     "windows": Windows(),
     "channels of ones": lambda x: torch.cat((torch.ones(len(x), 2, *x.shape[2:]), x), 1),
     "channels of zeros": lambda x: torch.cat((x, torch.zeros(len(x), 2, *x.shape[2:])), 1),
@@ -145,6 +185,7 @@ CASES: dict[str, Function] = {
     "unfold": lambda x: F.unfold(x, 3, padding=1, dilation=2),
     "unfold with gaps": lambda x: F.unfold(x, 3, stride=2),
     "unfold to windows and back": lambda x: F.fold(F.unfold(x, 2, stride=2) * 2, x.shape[2:], 2, stride=2),
+    "unfold with a rest, and back": lambda x: F.fold(F.unfold(x, 4, stride=4), x.shape[2:], 4, stride=4),
     "fold": lambda x: F.fold(F.unfold(x, 3, padding=1), x.shape[2:], 3, padding=1),
     "max pool and unpool": unpooled,
     "adaptive max pool": nn.AdaptiveMaxPool2d((3, 4)),
@@ -155,6 +196,10 @@ CASES: dict[str, Function] = {
     "transposed convolution of groups": nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=8),
     "transposed convolution, dilated": nn.ConvTranspose2d(8, 4, 3, 3, 2, (2, 1), groups=2, dilation=2),
     "average pool divisor": nn.AvgPool2d(3, 2, 1, divisor_override=4),
+    "sampled, zeros outside": sampled("zeros", False),
+    "sampled, border outside": sampled("border", True),
+    "sampled by heads": deformable_attention,
+    "attention under masks": attention_under_masks,
     "convolution of rows": lambda x: F.conv1d(batched(x), torch.linspace(-1, 1, 120).reshape(5, 8, 3), padding=1),
     "pool of rows": lambda x: F.avg_pool1d(batched(x), 3) + F.max_pool1d(batched(x), 3),
     "bicubic": lambda x: F.interpolate(x, (31, 17), mode="bicubic"),

@@ -18,6 +18,7 @@ from slimseg.graph.vocabulary.convolution import (
     is_depthwise,
     keeps_channels_apart,
 )
+from slimseg.graph.vocabulary.grid_sample import GridSample, Outside
 from slimseg.graph.vocabulary.layout import (
     Cast,
     Concat,
@@ -54,6 +55,7 @@ __all__ = [
     "CroppedConvTranspose2d",
     "DepthToSpace",
     "Divide",
+    "GridSample",
     "MatMul",
     "Maximum",
     "Minimum",
@@ -61,6 +63,7 @@ __all__ = [
     "Multiply",
     "Normalise",
     "NumberType",
+    "Outside",
     "Pad",
     "Reduce",
     "Reduction",

@@ -209,6 +209,12 @@ def gather(x, indices, axis, batch_dims=0, validate_indices=False):
     return x.index_select(axis, indices)
 
 
+def resample(x, coordinates, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners):
+    assert (sampling_mode, coordinates_mode, padding_value) == ("bilinear", "normalized_minus_one_to_one", 0.0)
+    outside = {"constant": "zeros", "border": "border"}[padding_mode]
+    return F.grid_sample(x, coordinates, padding_mode=outside, align_corners=align_corners)
+
+
 def batch_norm(x, mean, variance, gamma=None, beta=None, epsilon=1e-5):
     return F.batch_norm(x, mean, variance, gamma, beta, eps=epsilon)
 
@@ -246,6 +252,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "prelu": prelu,
     "gelu": gelu,
     "gather": gather,
+    "resample": resample,
     "reduce_mean": reduction(torch.mean),
     "reduce_sum": reduction(torch.sum),
     "reduce_max": reduction(torch.amax),

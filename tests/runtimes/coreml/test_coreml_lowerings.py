@@ -309,6 +309,15 @@ def test_two_tensors(tmp_path, gate):
         assert_close(got, expected, 1e-3 if isinstance(layer, ops.Divide) else 1e-4)
 
 
+@pytest.mark.parametrize("layer", [ops.GridSample("zeros"), ops.GridSample("border", align_corners=True)], ids=repr)
+def test_computed_positions(tmp_path, layer):
+    """Core ML computes them in 16 bits: some hundredths of a pixel."""
+    torch.manual_seed(1)
+    positions = nn.Sequential(nn.Conv2d(3, 2, 1), ops.Transpose((0, 2, 3, 1)))
+    for got, expected in side_by_side([first_layer(), positions], [layer], (6, 7), tmp_path):
+        assert_close(got, expected, 1e-2)
+
+
 def test_a_constant_beside_a_map(tmp_path):
     compare(edit.trace(WithConstant(), (1, 3, 6, 7)), tmp_path)
 

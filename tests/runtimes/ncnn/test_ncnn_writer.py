@@ -290,6 +290,13 @@ def test_two_inputs(tmp_path, layer, swapped):
         assert "Reshape" not in found
 
 
+@pytest.mark.parametrize("layer", [ops.GridSample("zeros"), ops.GridSample("border", align_corners=True)], ids=repr)
+def test_computed_positions(tmp_path, layer):
+    positions = nn.Sequential(nn.Conv2d(4, 2, 3), ops.Transpose((0, 2, 3, 1)))
+    found = compare(edit.trace(Joined(layer, nn.Conv2d(4, 8, 1), positions).eval(), (1, 4, 9, 12)), tmp_path)
+    assert "GridSample" in found
+
+
 def test_division(tmp_path):
     layers = ops.Divide(), nn.Conv2d(4, 8, 1), nn.Sequential(nn.Conv2d(4, 8, 1), nn.Sigmoid())
     compare(edit.trace(Joined(*layers).eval(), (1, 4, 9, 12)), tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import fx, nn
 
-from slimseg.frontends.aten import arithmetic, layers, layout, normalisation, product, resize
+from slimseg.frontends.aten import arithmetic, layers, layout, normalisation, product, resize, sampling
 from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, Parameter
 from slimseg.frontends.aten.layout import TAKEN_APART, part
 from slimseg.graph import ops
@@ -56,6 +56,8 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "upsample_nearest2d.default": resize.resize("nearest"),
     "_upsample_nearest_exact2d.vec": resize.resize("nearest-exact"),
     "_upsample_nearest_exact2d.default": resize.resize("nearest-exact"),
+    "grid_sampler.default": sampling.grid_sample,
+    "grid_sampler_2d.default": sampling.grid_sample,
     "pad.default": layout.pad,
     "constant_pad_nd.default": layout.pad,
     "add.Tensor": arithmetic.add,

@@ -103,7 +103,9 @@ class Builder:
             with torch.no_grad():
                 value = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
         if not isinstance(value, Tensor):
-            self.lists[node] = value
+            self.lists[node] = value if isinstance(value, list | tuple) else ()
+            if isinstance(value, int | float):
+                _write_out(node, value)
             return True
         self.computed[node] = value
         trainable = any(isinstance(self.parameters[each].tensor, nn.Parameter) for each in self._owners(sources))
@@ -307,6 +309,13 @@ def _has_used(node: fx.Node, found: decomposition.Calls) -> bool:
     if isinstance(found.result, fx.Node):
         return True
     return all(part.args[1] < len(found.result) for part in node.users if part.users)  # type: ignore[operator]
+
+
+def _write_out(node: fx.Node, number: float) -> None:
+    """Give the readers of a call the number that it returns, as of `item()` on a parameter."""
+    for reader in [*node.users]:
+        given = fx.map_arg((reader.args, reader.kwargs), lambda each: number if each is node else each)
+        reader.args, reader.kwargs = given
 
 
 def _undefined(node: fx.Node) -> Tensor:

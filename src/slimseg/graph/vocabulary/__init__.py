@@ -6,6 +6,7 @@
     normalisation by an image's own statistics
     product       matrix products of two activations
     attention     two such products with a softmax in between
+    grid_sample   values at computed positions
     pooling, resize, reduction, layout
 
 A new class needs a record in one of these files and, for every runtime, a lowering or a refusal with its reason
@@ -22,6 +23,7 @@ from slimseg.graph.vocabulary import (
     arithmetic,
     attention,
     convolution,
+    grid_sample,
     layout,
     normalisation,
     pooling,
@@ -34,7 +36,7 @@ from slimseg.graph.vocabulary.operator import ChannelRule, CutRule, MacsRule, Op
 OPERATORS: dict[type[nn.Module], Operator] = {
     operator.kind: operator
     for room in (
-        *(convolution, activation, arithmetic, normalisation, product, attention),
+        *(convolution, activation, arithmetic, normalisation, product, attention, grid_sample),
         *(pooling, resize, reduction, layout),
     )
     for operator in room.OPERATORS

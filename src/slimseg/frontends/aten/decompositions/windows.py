@@ -24,8 +24,10 @@ def unfold(self: Tensor, kernel_size: Pair, dilation: Pair, padding: Pair, strid
     """(N, C, H, W) to (N, C·k·k, windows): every window a column."""
     batch, channels, height, width = self.shape
     (kh, kw), (sh, sw) = kernel_size, stride
-    if (kh, kw) == (sh, sw) and not any(padding) and set(dilation) == {1} and not height % kh and not width % kw:
-        apart = self.reshape(batch, channels, height // kh, kh, width // kw, kw)
+    if (kh, kw) == (sh, sw) and not any(padding) and set(dilation) == {1}:
+        rows, columns = height // kh, width // kw
+        whole = self[:, :, : rows * kh, : columns * kw]
+        apart = whole.reshape(batch, channels, rows, kh, columns, kw)
         return apart.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * kh * kw, -1)
     _require_few(kh * kw)
     padded = F.pad(self, (padding[1], padding[1], padding[0], padding[0])) if any(padding) else self
@@ -56,9 +58,11 @@ def fold(self: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair, pad
     batch, columns, _ = self.shape
     (height, width), (kh, kw), (sh, sw) = output_size, kernel_size, stride
     channels = columns // (kh * kw)
-    if (kh, kw) == (sh, sw) and not any(padding) and set(dilation) == {1} and not height % kh and not width % kw:
-        apart = self.reshape(batch, channels, kh, kw, height // kh, width // kw)
-        return apart.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, height, width)
+    if (kh, kw) == (sh, sw) and not any(padding) and set(dilation) == {1}:
+        rows, columns = height // kh, width // kw
+        apart = self.reshape(batch, channels, kh, kw, rows, columns)
+        whole = apart.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, rows * kh, columns * kw)
+        return F.pad(whole, (0, width - columns * kw, 0, height - rows * kh))
     rows, columns = (
         (length + 2 * around - spread * (kernel - 1) - 1) // step + 1
         for length, kernel, spread, around, step in zip(

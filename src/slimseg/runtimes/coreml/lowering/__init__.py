@@ -10,6 +10,7 @@ from slimseg.runtimes.coreml.lowering import (
     activation,
     arithmetic,
     convolution,
+    grid_sample,
     layout,
     normalisation,
     pooling,
@@ -19,7 +20,7 @@ from slimseg.runtimes.coreml.lowering import (
 from slimseg.runtimes.coreml.lowering.step import Lowerings, Step, Var
 from slimseg.runtimes.lowering import Refusals
 
-_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, product, resize)
+_ROOMS = (activation, arithmetic, convolution, grid_sample, layout, normalisation, pooling, product, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {}
 

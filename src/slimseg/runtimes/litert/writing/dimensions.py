@@ -129,6 +129,11 @@ def _product(layer: ops.MatMul, inputs: Sequence[Value], shape: Shape) -> Plan:
     return Plan((first, (*leading, column, row) if turned else first), first)
 
 
+def _grid_sample(layer: ops.GridSample, inputs: Sequence[Value], shape: Shape) -> Plan:
+    """Positions end in (x, y)."""
+    return Plan((TO_NHWC, (0, 1, 2, 3)), TO_NHWC)
+
+
 def _normalise(layer: ops.Normalise, inputs: Sequence[Value], shape: Shape) -> Plan:
     return (_any if layer.groups == 1 else _standard)(layer, inputs, shape)
 
@@ -195,6 +200,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.Softmax: _softmax,
     nn.Linear: _linear,
     ops.MatMul: _product,
+    ops.GridSample: _grid_sample,
     ops.Normalise: _normalise,
     ops.Reduce: _reduce,
     ops.Transpose: _transpose,

@@ -19,6 +19,7 @@ from slimseg.runtimes.ncnn.lowering import (
     activation,
     arithmetic,
     convolution,
+    grid_sample,
     layout,
     normalisation,
     pooling,
@@ -31,7 +32,7 @@ from slimseg.runtimes.ncnn.net import Param
 
 Activation = Mapping[int, Param]
 
-_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, product, resize)
+_ROOMS = (activation, arithmetic, convolution, grid_sample, layout, normalisation, pooling, product, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {ops.ArgMax: "ncnn's ArgMax outputs one number for a whole blob"}
 

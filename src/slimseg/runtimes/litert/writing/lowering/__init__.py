@@ -13,6 +13,7 @@ from slimseg.runtimes.litert.writing.lowering import (
     activation,
     arithmetic,
     convolution,
+    grid_sample,
     layout,
     normalisation,
     pooling,
@@ -21,7 +22,7 @@ from slimseg.runtimes.litert.writing.lowering import (
 from slimseg.runtimes.litert.writing.lowering.step import Fused, Lowerings, Step
 from slimseg.runtimes.lowering import Refusals
 
-_ROOMS = (activation, arithmetic, convolution, layout, normalisation, pooling, product)
+_ROOMS = (activation, arithmetic, convolution, grid_sample, layout, normalisation, pooling, product)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {}
 
