@@ -80,6 +80,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "sums of rows": lambda x: x.cumsum(2),
     "any and all": lambda x: (x > 0).any(1, keepdim=True) + (x > -1).all(1, keepdim=True) * x,
     "remainders": lambda x: x % 0.7 + torch.fmod(x, 0.3) + x.ceil() + x.trunc() + x.frac(),
+    "without gradients": lambda x: torch.cat((x.data, torch.zeros(len(x), 2, *SIZE)), 1),
     "nothing beside it": lambda x: torch.cat((torch.empty(len(x), 0, *SIZE), x), 1) * 2,
 }
 
