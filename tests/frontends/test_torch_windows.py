@@ -31,6 +31,17 @@ class After(nn.Module):
         return self.function(self.before(x))
 
 
+class Lambda(nn.Module):
+    """The positions of a lambda layer: the same filters for the map of every channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Conv3d(1, 4, (3, 3, 1), padding=(1, 1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.filters(x.movedim(1, -1).unsqueeze(1)).sum(1).movedim(-1, 1)
+
+
 class Experts(nn.Module):
     """A conditional convolution: its weights are a mixture, by what is in the image (CondConv)."""
 
@@ -71,6 +82,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "columns back, with wide gaps": lambda x: F.fold(F.unfold(x, 2, stride=3), SIZE, 2, stride=3),
     "conditional convolution": Experts(1),
     "conditional convolution of each channel": Experts(8),
+    "convolution of three dimensions": Lambda(),
     "causal": lambda x: F.scaled_dot_product_attention(heads(x), heads(x), heads(x), is_causal=True),
     "one key": lambda x: F.scaled_dot_product_attention(heads(x), heads(x)[:, :1], heads(x)[:, :1]),
     "masked by itself": lambda x: F.scaled_dot_product_attention(

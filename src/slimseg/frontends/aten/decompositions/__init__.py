@@ -14,12 +14,23 @@ from slimseg.frontends.aten.decompositions import (
     matrices,
     positions,
     statistics,
+    volumes,
     windows,
 )
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     name: function
-    for room in (attention, comparisons, dynamic_convolution, functions, matrices, positions, statistics, windows)
+    for room in (
+        attention,
+        comparisons,
+        dynamic_convolution,
+        functions,
+        matrices,
+        positions,
+        statistics,
+        volumes,
+        windows,
+    )
     for name, function in room.TABLE.items()
 }
 # For decompositions with other arguments than the operator's: the arguments, from the call; None if there is none.
