@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from slimseg.errors import GraphError, ModelError, one_line
@@ -31,6 +32,7 @@ from slimseg.graph.orders import TO_NCHW, TO_NHWC
 from slimseg.graph.output import output_kind
 
 _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 def open_module(
@@ -137,13 +139,23 @@ class _Labelled(nn.Module):
         self.note = note  # a function, since torch.export resets a module's lists after tracing
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        value = self.model(x)
+        with _TracedData():
+            value = self.model(x)
         found = list(tensors_of(value))
         if not found:
             raise TypeError(f"the model returns {type(value).__name__}, not a tensor")
         for label, _ in found:
             self.note(label)
         return tuple(tensor for _, tensor in found)
+
+
+class _TracedData(TorchFunctionMode):
+    """Reads `tensor.data` as `tensor.detach()`, since torch.export takes it for a constant."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return args[0].detach() if func == _DATA else func(*args, **(kwargs or {}))
 
 
 def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:

@@ -92,7 +92,8 @@ class Builder:
         sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
         shaped = name in aten.SHAPED
         fixed = all(source in self.parameters or source in self.lists for source in sources)
-        if not (shaped or (fixed and sources) or name in aten.FACTORIES) or not self._is_small(node):
+        made = name in aten.FACTORIES or _is_empty(node)
+        if not (shaped or (fixed and sources) or made) or not self._is_small(node):
             return False
         if node.target is operator.getitem:
             source, index = node.args
@@ -322,6 +323,11 @@ def _undefined(node: fx.Node) -> Tensor:
     """A tensor like a node's value, for calls that read nothing of it but shape and type."""
     value = node.meta["val"]
     return torch.empty(value.shape, dtype=value.dtype)
+
+
+def _is_empty(node: fx.Node) -> bool:
+    """Whether a call makes a tensor without values, as features that an encoder leaves out."""
+    return str(node.target) == "aten.empty.memory_format" and values_of(node.meta["val"]) == 0
 
 
 def _out_of_place(target: Any) -> Any:

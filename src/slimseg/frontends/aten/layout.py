@@ -273,9 +273,11 @@ def stack(call: Call) -> Chain | None:
     return Chain((*parts, Layer(lambda: ops.Concat(dim), tuple(range(len(parts))), "stack")))
 
 
-def concat(call: Call) -> Layer | None:
-    """Constants, as a class token, become values; channels of zeros are padding."""
-    tensors, rank = tuple(call["tensors"]), len(call.output_shape)
+def concat(call: Call) -> Layer | Alias | None:
+    """Constants, as a class token, become values; channels of zeros are padding; empty tensors are left out."""
+    tensors, rank = tuple(each for each in call["tensors"] if each.meta["val"].numel()), len(call.output_shape)
+    if len(tensors) == 1:
+        return Alias(tensors[0], copies=True)
     if rank < 2 or any(tensor.meta["val"].ndim != rank for tensor in tensors):
         return None
     dim = int(call["dim"]) % rank

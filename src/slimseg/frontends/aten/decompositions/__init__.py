@@ -6,15 +6,36 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from slimseg.frontends.aten.call import Call
-from slimseg.frontends.aten.decompositions import comparisons, functions, matrices, positions, statistics, windows
+from slimseg.frontends.aten.decompositions import (
+    attention,
+    comparisons,
+    dynamic_convolution,
+    functions,
+    matrices,
+    positions,
+    statistics,
+    volumes,
+    windows,
+)
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     name: function
-    for room in (comparisons, functions, matrices, positions, statistics, windows)
+    for room in (
+        attention,
+        comparisons,
+        dynamic_convolution,
+        functions,
+        matrices,
+        positions,
+        statistics,
+        volumes,
+        windows,
+    )
     for name, function in room.TABLE.items()
 }
 # For decompositions with other arguments than the operator's: the arguments, from the call; None if there is none.
 PREPARED: Mapping[str, Callable[[Call], Mapping[str, Any] | None]] = {
+    **dynamic_convolution.PREPARED,
     **matrices.PREPARED,
     **positions.PREPARED,
     **windows.PREPARED,

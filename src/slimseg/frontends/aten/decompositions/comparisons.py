@@ -51,6 +51,14 @@ def either(self: Tensor, other: Tensor) -> Tensor:
     return torch.maximum(self.float(), other.float())
 
 
+def any_along(self: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    return torch.amax(different(self.float(), 0), dim, keepdim)
+
+
+def all_along(self: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    return torch.amin(different(self.float(), 0), dim, keepdim)
+
+
 def where(condition: Tensor, self: Any, other: Any) -> Tensor:
     chosen = condition.float()
     return _product(self, chosen) + _product(other, 1.0 - chosen)
@@ -87,6 +95,8 @@ TABLE = {
     **{f"{name}": either for name in ("logical_or.default", "bitwise_or.Tensor")},
     **{f"where.{form}": where for form in ("self", "ScalarSelf", "ScalarOther", "Scalar")},
     **{f"masked_fill.{form}": masked_fill for form in ("Scalar", "Tensor")},
+    "any.dim": any_along,
+    "all.dim": all_along,
     "threshold.default": threshold,
     "hardshrink.default": hardshrink,
 }

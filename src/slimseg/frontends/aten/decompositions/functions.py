@@ -179,7 +179,34 @@ def divide(self: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
     return quotient if rounding_mode is None else torch.sign(quotient) * torch.floor(torch.abs(quotient))
 
 
+def ceil(self: Tensor) -> Tensor:
+    return torch.floor(self * -1.0) * -1.0
+
+
+def truncate(self: Tensor) -> Tensor:
+    return torch.sign(self) * torch.floor(torch.abs(self))
+
+
+def fraction(self: Tensor) -> Tensor:
+    return self - truncate(self)
+
+
+def remainder(self: Tensor, other: Any) -> Tensor:
+    """What floor division leaves, with the sign of the divisor."""
+    return self - torch.floor(self / other) * other
+
+
+def remainder_of_truncation(self: Tensor, other: Any) -> Tensor:
+    return self - truncate(self / other) * other
+
+
 TABLE = {
+    "ceil.default": ceil,
+    "trunc.default": truncate,
+    "fix.default": truncate,
+    "frac.default": fraction,
+    **{f"remainder.{form}": remainder for form in ("Scalar", "Tensor")},
+    **{f"fmod.{form}": remainder_of_truncation for form in ("Scalar", "Tensor")},
     "div.Tensor_mode": divide,
     "div.Scalar_mode": divide,
     "clamp.default": clamp,

@@ -103,6 +103,14 @@ def einsum(x: Tensor, constant: Tensor, given: str, other: str, result: str) -> 
     return torch.einsum(f"{given},{given[0]}{other}->{result}", x, copies)
 
 
+def running_sum(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A product with a matrix of ones below its diagonal."""
+    length = self.shape[dim]
+    if length**2 > _LARGEST_MATRIX:
+        raise NotImplementedError("a long dimension")
+    return multiplied(self, dim, torch.ones(length, length).tril())
+
+
 def by_matrices(name: str, form: str) -> Callable[..., Tensor]:
     """Resizes that are linear in rows and in columns: a product with one matrix for each."""
     operator: OpOverload = getattr(getattr(torch.ops.aten, name), form)
@@ -145,6 +153,7 @@ TABLE = {
     "matmul.default": product,
     "einsum.default": einsum,
     "scaled_dot_product_attention.default": attention,
+    "cumsum.default": running_sum,
     **{f"{name}.{form}": by_matrices(name, form) for name in _RESIZES for form in ("vec", "default")},
 }
 PREPARED = {"einsum.default": with_constant}

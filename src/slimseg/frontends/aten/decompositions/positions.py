@@ -186,12 +186,22 @@ def repeat_interleave(self: Tensor, repeats: int, dim: int | None = None, output
 def slice_scatter(
     self: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Tensor:
-    """The values before the slice, those that replace it, and the values after it."""
-    first, last, _ = slice(start, end).indices(self.shape[dim])
+    """The values before the slice, those that replace it, and the values after it; or one by one, if it has gaps."""
+    dim, length = dim % self.ndim, self.shape[dim]
+    first, last, _ = slice(start, end).indices(length)
     if step != 1:
-        raise NotImplementedError("a slice with gaps")
-    before, after = self.narrow(dim, 0, first), self.narrow(dim, last, self.shape[dim] - last)
+        replaced = {place: length + number for number, place in enumerate(range(first, last, step))}
+        return taken(torch.cat((self, src), dim), dim, [replaced.get(place, place) for place in range(length)])
+    before, after = self.narrow(dim, 0, first), self.narrow(dim, last, length - last)
     return torch.cat([part for part in (before, src, after) if part.shape[dim]], dim)
+
+
+def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows along one dimension, which may overlap; the positions in a window become the last dimension."""
+    dim = dimension % self.ndim
+    count = (self.shape[dim] - size) // step + 1
+    places = [window * step + place for window in range(count) for place in range(size)]
+    return taken(self, dim, places).unflatten(dim, (count, size)).movedim(dim + 1, -1)
 
 
 def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
@@ -216,5 +226,6 @@ TABLE = {
     "repeat_interleave.self_int": repeat_interleave,
     "slice_scatter.default": slice_scatter,
     "select_scatter.default": select_scatter,
+    "unfold.default": unfold,
 }
 PREPARED = {"index.Tensor": with_positions, "index_select.default": with_positions}

@@ -69,18 +69,33 @@ def fold(self: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair, pad
             output_size, kernel_size, dilation, padding, stride, strict=True
         )
     )
-    if (sh, sw) != (1, 1):
-        raise NotImplementedError("windows with gaps")
+    if sh != sw:
+        raise NotImplementedError("steps of two lengths")
     _require_few(kh * kw)
+    # The place s·r + i of tap i of window r is row r + i // s of the map that holds every s-th row from i % s on.
+    size = [-(-(length + 2 * around) // sh) for length, around in zip(output_size, padding, strict=True)]
     taps = self.reshape(batch, channels, kh * kw, rows * columns)
-    total: Tensor | None = None
+    parts: dict[int, Tensor] = {}
     for number in range(kh * kw):
-        top, left = (number // kw) * dilation[0] - padding[0], (number % kw) * dilation[1] - padding[1]
+        (down, top), (right, left) = (
+            divmod(place * spread, sh) for place, spread in zip(divmod(number, kw), dilation, strict=True)
+        )
         tap = taps[:, :, number].reshape(batch, channels, rows, columns)
-        placed = F.pad(tap, (left, width - left - columns, top, height - top - rows))
-        total = placed if total is None else total + placed
-    assert total is not None
-    return total
+        placed = F.pad(tap, (right, size[1] - right - columns, down, size[0] - down - rows))
+        part = top * sh + left
+        parts[part] = parts[part] + placed if part in parts else placed
+    total = parts[0]
+    if sh > 1:
+        none = torch.zeros(1, channels, *size)
+        apart = (
+            torch.cat([parts.get(part, none) for part in range(sh * sh)], 1)
+            .unflatten(1, (sh * sh, channels))
+            .transpose(1, 2)
+            .flatten(1, 2)
+        )
+        total = F.pixel_shuffle(apart, sh)
+    top, left = padding
+    return total[:, :, top : top + height, left : left + width]
 
 
 def convolution(
