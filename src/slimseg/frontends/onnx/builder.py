@@ -17,6 +17,7 @@ import torch
 from torch import fx, nn
 
 from slimseg.errors import ModelError, UnknownOperator, printable
+from slimseg.frontends.aten.effort import Allowance
 from slimseg.frontends.onnx.reader import Model, Node
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops, propagation
@@ -81,6 +82,8 @@ class Builder:
                 self.consumers.setdefault(name, []).append(node)
         self._names = Names()
         self.work = model.work
+        self.traced = 0  # operators that `in_torch` opened
+        self.allowance = Allowance(str(model.path), sum(each.nbytes for each in model.constants.values()))
         self._shared: dict[Hashable, str] = {}
         self._transposed: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
 
