@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import fx, nn
 
 from slimseg.errors import ModelError, UnknownOperator, printable
 from slimseg.frontends.aten.effort import Allowance
-from slimseg.frontends.onnx.reader import Model, Node
+from slimseg.frontends.onnx.reader import Branch, Model, Node, every
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, node_name
@@ -77,8 +78,9 @@ class Builder:
         self.notes: list[str] = []
         self.is_nhwc = False  # whether the file takes its image in NHWC
         self.consumers: dict[str, list[Node]] = {}
-        for node in model.nodes:
-            for name in node.inputs:
+        for node in every(model.nodes):
+            results = (each.outputs for each in node.attributes.values() if isinstance(each, Branch))
+            for name in (*node.inputs, *chain.from_iterable(results)):
                 self.consumers.setdefault(name, []).append(node)
         self._names = Names()
         self.work = model.work

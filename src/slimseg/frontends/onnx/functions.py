@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slimseg.frontends.aten.decompositions import comparisons, functions, positions
+from slimseg.frontends.aten.decompositions import comparisons, functions, positions, windows
 from slimseg.frontends.onnx.builder import Call
-from slimseg.frontends.onnx.constants import axes_of
+from slimseg.frontends.onnx.constants import axes_of, slices
 
 
 def _same(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -27,11 +27,20 @@ def tile(call: Call, x: Tensor, repeats: Any) -> Tensor:
     return positions.repeat(x, [int(times) for times in repeats])
 
 
-def gather(call: Call, x: Tensor, index: Any) -> Tensor:
-    """Any positions along a dimension: slices, or a product with a matrix of zeros and ones."""
-    axis = int(call.attribute("axis", 0)) % x.ndim
-    found = positions.taken(x, axis, index.reshape(-1).tolist())
-    return found.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+def backwards(call: Call, x: Tensor, *given: Any) -> Tensor:
+    """A slice with any step, also from the last value to the first."""
+    for dim, part in enumerate(slices(call.node, [None, *given], x.ndim)):
+        x = positions.taken(x, dim, range(x.shape[dim])[part])
+    return x
+
+
+def columns(call: Call, x: Tensor, size: Any, window: Any) -> Tensor:
+    """The sum of overlapping windows."""
+    given = {name: call.attribute(name, default) for name, default in (("dilations", (1, 1)), ("strides", (1, 1)))}
+    pads = [int(amount) for amount in call.attribute("pads", (0, 0, 0, 0))]
+    if len(size) != 2 or pads[:2] != pads[2:]:
+        raise NotImplementedError("it does not make a map")
+    return windows.fold(x, size.tolist(), window.tolist(), given["dilations"], pads[:2], given["strides"])
 
 
 def pad(call: Call, x: Tensor, pads: Any, value: Any = None, axes: Any = None) -> Tensor:
@@ -105,7 +114,8 @@ def attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Any =
 TABLE: Mapping[str, Callable[..., Tensor]] = {
     "Expand": expand,
     "Tile": tile,
-    "Gather": gather,
+    "Slice": backwards,
+    "Col2Im": columns,
     "Pad": pad,
     "Einsum": einsum,
     "Pow": power,

@@ -97,6 +97,7 @@ _LAYERS: Mapping[str, Handler] = {
     "Slice": layout.slice_,
     "Split": layout.split,
     "Gather": layout.gather,
+    "GatherND": layout.gather_nd,
     "Pad": layout.pad,
     "Expand": layout.expand,
     "Tile": layout.expand,

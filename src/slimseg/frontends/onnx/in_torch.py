@@ -31,20 +31,26 @@ def in_torch(function: Function) -> Callable[[Call], Value]:
     """A handler for an operator that `function` computes."""
 
     def handler(call: Call) -> Value:
-        call.builder.traced += 1
-        if call.builder.traced > MOST_TRACED:
-            raise call.unknown(f"more than {MOST_TRACED} operators of the file are no layers")
-        return _Opened(call, function).value()
+        given = [call.plain(index) if isinstance(each, Value) else each for index, each in enumerate(call.inputs)]
+        return plain(_Opened(call, function, given).node())
 
     return handler
 
 
-class _Opened:
-    """One operator, as a PyTorch network whose inputs are the operator's."""
+def on_stored(call: Call, value: Value, function: Function) -> Value:
+    """What `function` makes of a value as it is stored; the result has the same order of dimensions."""
+    return Value(_Opened(call, function, [plain(value.node)]).node(), value.order)
 
-    def __init__(self, call: Call, function: Function) -> None:
-        self.call = call
-        self.places = [index for index, each in enumerate(call.inputs) if _is_tensor(each)]
+
+class _Opened:
+    """One operator, as a PyTorch network with these inputs: activations in the order in which they are stored."""
+
+    def __init__(self, call: Call, function: Function, inputs: Sequence[Value | Array | None]) -> None:
+        call.builder.traced += 1
+        if call.builder.traced > MOST_TRACED:
+            raise call.unknown(f"more than {MOST_TRACED} operators of the file are no layers")
+        self.call, self.inputs = call, inputs
+        self.places = [index for index, each in enumerate(inputs) if _is_tensor(each)]
         try:
             self.module = traced(lambda *tensors: function(call, *self._given(tensors)), self._examples(), True)
         except Exception as error:  # the function does not hold for these inputs
@@ -54,36 +60,33 @@ class _Opened:
             raise call.unknown("it takes too many steps or too much memory")
 
     def _given(self, tensors: Sequence[Tensor]) -> list[Any]:
-        given: list[Any] = [float(each.reshape(-1)[0]) if _is_number(each) else each for each in self.call.inputs]
+        given: list[Any] = [float(each.reshape(-1)[0]) if _is_number(each) else each for each in self.inputs]
         for index, tensor in zip(self.places, tensors, strict=True):
             given[index] = tensor
         return given
 
     def _examples(self) -> list[Tensor]:
-        shapes = [given.shape for given in self.call.inputs if _is_tensor(given)]
+        shapes = [given.shape for given in self.inputs if _is_tensor(given)]
         return [torch.empty(shape, device="meta") for shape in shapes]
 
-    def value(self) -> Value:
+    def node(self) -> fx.Node:
         """The operator's result, from layers in the graph under construction."""
-        call = self.call
         placeholders = [node for node in self.module.graph.nodes if node.op == "placeholder"]
-        inputs = dict(zip(placeholders, self.places, strict=True))
-        activations = [node for node, index in inputs.items() if isinstance(call.inputs[index], Value)]
-        builder = Builder(self._program(inputs, activations[0]))
-        made: dict[fx.Node, fx.Node] = {}
-        for node in activations[1:]:
+        inputs = {node: self.inputs[place] for node, place in zip(placeholders, self.places, strict=True)}
+        activations = {node: value.node for node, value in inputs.items() if isinstance(value, Value)}
+        builder = Builder(self._program(inputs, next(iter(activations))))
+        for node in list(activations)[1:]:
             builder.values[node] = builder.graph.placeholder(node.name)
         builder.build()
-        for node in activations:
-            made[builder.values[node]] = call.plain(inputs[node]).node
+        made = {builder.values[node]: source for node, source in activations.items()}
         (end,) = [node for node in self.module.graph.nodes if node.op == "output"]
-        return plain(self._emit(builder, made, builder.values[end.args[0]]))
+        return self._emit(builder, made, builder.values[end.args[0]])
 
-    def _program(self, inputs: dict[fx.Node, int], image: fx.Node) -> Program:
-        """The traced calls; floating-point constants are its parameters."""
+    def _program(self, inputs: dict[fx.Node, Value | Array | None], image: fx.Node) -> Program:
+        """The traced calls; constants are its parameters."""
         parameters = {}
         for node in self.module.graph.nodes:
-            constant = self.call.inputs[inputs[node]] if node in inputs else None
+            constant = inputs.get(node)
             if isinstance(constant, np.ndarray):
                 parameters[node] = Parameter(node.name, torch.nn.Parameter(torch.tensor(constant, dtype=torch.float32)))
             elif node.op == "get_attr":
