@@ -343,9 +343,6 @@ REFUSED: dict[str, tuple[list[Any], dict[str, np.ndarray], str]] = {
         [node("Resize", "x r e s", nearest_mode="ceil", node_name="up")], SIZES, "Resize 'up'.*half_pixel",
     ),
     "no such operator": ([node("LRN", "x", size=3, node_name="lrn1")], {}, "LRN 'lrn1'"),
-    "wide edge": (
-        [node("Pad", "x p", mode="edge", node_name="p1")], {"p": ints(0, 0, 9, 0, 0, 0, 0, 0)}, "Pad 'p1'.*edge",
-    ),
     "erf alone": ([node("Erf", "x", node_name="e1")], {}, "Erf"),
     "matrices that are broadcast": (
         [node("ReduceMean", "x", "m", axes=[1], keepdims=1), node("MatMul", "x m", node_name="m1")],

@@ -57,15 +57,16 @@ def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter]) -> Calls |
         return own(**known) if own is not None else _by_torch(target, known)
 
     try:
-        traced = _traced(run, [source.meta["val"] for source in sources], keeps_composites=own is not None)
+        found = traced(run, [source.meta["val"] for source in sources], keeps_composites=own is not None)
     except Exception:  # a decomposition, torch's or ours, does not hold for every argument
         return None
-    if len(traced.graph.nodes) > MOST_CALLS:
+    if len(found.graph.nodes) > MOST_CALLS:
         return None
-    return _copied(traced, node, sources)
+    return _copied(found, node, sources)
 
 
-def _traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool) -> fx.GraphModule:
+def traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool) -> fx.GraphModule:
+    """The calls that `function` makes on tensors like `values`, with tensors without data in `meta["val"]`."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
@@ -75,20 +76,20 @@ def _traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_compos
     return module
 
 
-def _copied(traced: fx.GraphModule, node: fx.Node, sources: Sequence[fx.Node]) -> Calls | None:
+def _copied(found: fx.GraphModule, node: fx.Node, sources: Sequence[fx.Node]) -> Calls | None:
     """The traced calls in the graph of `node`, before it."""
     made: dict[fx.Node, fx.Node] = {}
     given = iter(sources)
     calls: list[fx.Node] = []
     constants: dict[fx.Node, Tensor] = {}
-    (end,) = [each for each in traced.graph.nodes if each.op == "output"]
+    (end,) = [each for each in found.graph.nodes if each.op == "output"]
     with node.graph.inserting_before(node):
-        for each in traced.graph.nodes:
+        for each in found.graph.nodes:
             if each.op == "placeholder":
                 made[each] = next(given)
             elif each.op == "get_attr":
                 made[each] = node.graph.node_copy(each)
-                made[each].meta["val"] = constants[made[each]] = getattr(traced, str(each.target))
+                made[each].meta["val"] = constants[made[each]] = getattr(found, str(each.target))
             elif each.op == "call_function":
                 made[each] = node.graph.node_copy(each, made.__getitem__)
                 calls.append(made[each])

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto
-from torch import fx
+from torch import fx, nn
 
 from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line, printable
-from slimseg.frontends.onnx import constants
+from slimseg.frontends.onnx import adaptive_pooling, constant_layers, constants
 from slimseg.frontends.onnx.activation import Erf
-from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value
+from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value, plain
 from slimseg.frontends.onnx.handlers import HANDLERS
 from slimseg.frontends.onnx.order import ordered
 from slimseg.frontends.onnx.reader import Input, Model, Node, read
@@ -69,10 +69,14 @@ class _Opener:
         self.input_size = input_size
         self.builder = Builder(model)
         self.values: dict[str, Value | Array] = dict(model.constants)
+        self.left_out: set[str] = set()  # values that no layer makes
 
     def graph(self, output: str | int | None) -> Graph:
         image = self._image()
-        for node in ordered(self.model):
+        nodes = ordered(self.model)
+        for place, node in enumerate(nodes):
+            if node.op == "GatherND":
+                self._find_pooling(nodes[place:])
             self._visit(node)
         result = self._result(output)
         self.builder.graph.output(result)
@@ -116,8 +120,27 @@ class _Opener:
             return Preprocessing.of(0.0, 1.0)
         return Preprocessing()
 
+    def _find_pooling(self, nodes: Sequence[Node]) -> None:
+        """If adaptive average pooling begins here, emit it; the steps that it is written in are left out."""
+        source = self.values.get(nodes[0].inputs[0])
+        if not isinstance(source, Value):
+            return
+        with self._named(nodes[0]):
+            found = adaptive_pooling.written_out(nodes, source, self.values, self.model.work)
+        if found is None:
+            return
+        last, size = nodes[found[0]], found[1]
+        pooled = self.builder.emit(last, nn.AdaptiveAvgPool2d(size), source.node)
+        self.values[last.outputs[0]] = plain(pooled)
+        self.left_out.update(name for node in nodes[: found[0]] for name in node.outputs)
+
     def _visit(self, node: Node) -> None:
+        if any(name in self.values or name in self.left_out for name in node.outputs):
+            return
         if not any(name in self.builder.consumers or name in self.model.outputs for name in node.outputs):
+            return
+        if node.op == "If":
+            self._take_branch(node)
             return
         inputs = [self._given(node, name) if name else None for name in node.inputs]
         results: Sequence[Value | Array]
@@ -129,6 +152,21 @@ class _Opener:
         else:
             results = self._layer(node, inputs)
         self.values.update(zip(node.outputs, results, strict=False))
+
+    def _take_branch(self, node: Node) -> None:
+        """Follow the operators of the branch that is always taken at this input size."""
+        condition = self._given(node, node.inputs[0])
+        if isinstance(condition, Value):
+            raise UnknownOperator(
+                f"{self.model.path} uses the operator {node}, which decides by what the image shows: slimseg opens "
+                "networks that compute the same for every image"
+            )
+        branch = node.attributes["then_branch" if condition.reshape(-1)[0] else "else_branch"]
+        self.values.update(branch.constants)
+        for each in branch.nodes:
+            self._visit(each)
+        for name, result in zip(node.outputs, branch.outputs, strict=True):
+            self.values[name] = self._given(node, result)
 
     def _given(self, node: Node, name: str) -> Value | Array:
         if name not in self.values:  # it is a further result of an operator, such as a dropout's mask
@@ -142,12 +180,18 @@ class _Opener:
         with self._named(node):
             given = [value for value in inputs if not isinstance(value, Value)]
             results = constants.fold(node, given, self.model.work)
-        if results is None:
-            raise self._unknown(node)
+            if results is None:
+                results = self._by_layers(node, given)
         return tuple(
             result.astype(np.float32) if result.dtype.kind == "f" and result.dtype != np.float32 else result
             for result in results
         )
+
+    def _by_layers(self, node: Node, inputs: Sequence[Array | None]) -> tuple[Array, ...]:
+        handler = HANDLERS.get(node.op)
+        if handler is None or not inputs or inputs[0] is None or inputs[0].dtype.kind != "f":
+            raise self._unknown(node)
+        return constant_layers.computed(self.builder, node, handler, inputs)
 
     def _layer(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Value, ...]:
         handler = HANDLERS.get(node.op)

@@ -14,6 +14,7 @@ from slimseg.frontends.onnx.arithmetic import stored
 from slimseg.frontends.onnx.builder import Call, Value, parameter
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops
+from slimseg.graph.numbers import as_written
 from slimseg.graph.vocabulary import is_never_negative
 
 
@@ -49,7 +50,7 @@ def clip(call: Call) -> Value:
 
 
 def _number(given: Array | None, otherwise: float) -> float:
-    return float(otherwise if given is None else given.reshape(-1)[0])
+    return float(otherwise) if given is None else as_written(float(given.reshape(-1)[0]))
 
 
 def leaky_relu(call: Call) -> Value:

@@ -111,6 +111,14 @@ def over(constant: Tensor) -> nn.Module:
     return ops.Affine(_like(constant, 1 / constant))
 
 
+def divide(call: Call) -> Value:
+    """x / y, x / c, or c / x."""
+    above, below = call.inputs[:2]
+    if isinstance(above, np.ndarray) and isinstance(below, Value):
+        return _with_constant(call, call.on(below, ops.Unary("reciprocal"), suffix="reciprocal"), above, ops.Affine)
+    return broadcasting(ops.Divide, over)(call)
+
+
 def _like(constant: Tensor, value: Tensor) -> Tensor:
     return nn.Parameter(value.detach()) if isinstance(constant, nn.Parameter) else value
 
@@ -129,12 +137,12 @@ def power(call: Call) -> Value:
 
 
 def reciprocal(call: Call) -> Value:
-    """1 / √x."""
+    """1 / x; 1 / √x is one function."""
     value = call.value()
     root = call.builder.layer(value.node)
-    if not isinstance(root, ops.Unary) or root.function != "sqrt":
-        raise call.unknown("it is not that of a square root")
-    return Value(call.emit(ops.Unary("rsqrt"), value.node.all_input_nodes[0]), value.order)
+    if isinstance(root, ops.Unary) and root.function == "sqrt":
+        return Value(call.emit(ops.Unary("rsqrt"), value.node.all_input_nodes[0]), value.order)
+    return call.on(value, ops.Unary("reciprocal"))
 
 
 def instance_norm(call: Call) -> Value:

@@ -11,13 +11,15 @@ import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from slimseg.errors import ModelError, UnknownOperator, printable
-from slimseg.frontends.onnx.reader import Model, Node
+from slimseg.frontends.aten.effort import Allowance
+from slimseg.frontends.onnx.reader import Branch, Model, Node, every
 from slimseg.frontends.onnx.tensors import Array
 from slimseg.graph import ops, propagation
 from slimseg.graph.names import Names, node_name
@@ -76,11 +78,14 @@ class Builder:
         self.notes: list[str] = []
         self.is_nhwc = False  # whether the file takes its image in NHWC
         self.consumers: dict[str, list[Node]] = {}
-        for node in model.nodes:
-            for name in node.inputs:
+        for node in every(model.nodes):
+            results = (each.outputs for each in node.attributes.values() if isinstance(each, Branch))
+            for name in (*node.inputs, *chain.from_iterable(results)):
                 self.consumers.setdefault(name, []).append(node)
         self._names = Names()
         self.work = model.work
+        self.traced = 0  # operators that `in_torch` opened
+        self.allowance = Allowance(str(model.path), sum(each.nbytes for each in model.constants.values()))
         self._shared: dict[Hashable, str] = {}
         self._transposed: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
 

@@ -196,6 +196,70 @@ def _reduce(function: Callable[..., Any]) -> Fold:
     return run
 
 
+def _cumulative_sum(node: Node, inputs: Sequence[Any]) -> Array:
+    values, axis = inputs[0], int(inputs[1].reshape(-1)[0])
+    turned = np.flip(values, axis) if node.attributes.get("reverse") else values
+    sums = np.cumsum(turned, axis, values.dtype) - (turned if node.attributes.get("exclusive") else 0)
+    return np.flip(sums, axis) if node.attributes.get("reverse") else sums
+
+
+def _gather_nd(node: Node, inputs: Sequence[Any]) -> Array:
+    data, index = inputs
+    if node.attributes.get("batch_dims"):
+        raise ValueError("it gathers within batches")
+    bounded((math.prod(index.shape[:-1]), math.prod(data.shape[index.shape[-1] :])), node)
+    result: Array = data[tuple(np.moveaxis(index, -1, 0))]
+    return result
+
+
+def _scatter_nd(node: Node, inputs: Sequence[Any]) -> Array:
+    if node.attributes.get("reduction", "none") != "none":
+        raise ValueError("it adds to what is there")
+    result: Array = inputs[0].copy()
+    result[tuple(np.moveaxis(inputs[1], -1, 0))] = inputs[2]
+    return result
+
+
+def _triangle(node: Node, inputs: Sequence[Any]) -> Array:
+    diagonal = int(inputs[1].reshape(-1)[0]) if len(inputs) > 1 else 0
+    return np.triu(inputs[0], diagonal) if node.attributes.get("upper", 1) else np.tril(inputs[0], diagonal)
+
+
+def _product(node: Node, inputs: Sequence[Any]) -> Array:
+    """A product of matrices that takes no more steps than its inputs or a small table have values."""
+    a, b = inputs
+    if a.size * (b.shape[-1] if b.ndim > 1 else 1) > LARGEST_CONSTANT or b.size > LARGEST_CONSTANT:
+        raise ValueError("a product of constants is larger than any table")
+    result: Array = np.matmul(a, b)
+    return result
+
+
+def _outer(node: Node, inputs: Sequence[Any]) -> Array:
+    """An einsum without a sum, as of positions and frequencies."""
+    equation = str(node.attributes["equation"]).replace(" ", "")
+    names, _, result = equation.partition("->")
+    if not set(names) - {","} <= set(result) or "." in equation:
+        raise ValueError("it sums products of constants")
+    lengths = dict(zip(names.replace(",", ""), (length for each in inputs for length in each.shape), strict=True))
+    bounded([lengths[name] for name in result], node)
+    return np.einsum(equation, *inputs)
+
+
+def _flattened(node: Node, inputs: Sequence[Any]) -> Array:
+    axis, shape = int(node.attributes.get("axis", 1)), inputs[0].shape
+    axis += len(shape) * (axis < 0)
+    result: Array = inputs[0].reshape(math.prod(shape[:axis]), math.prod(shape[axis:]))
+    return result
+
+
+def _clipped(node: Node, inputs: Sequence[Any]) -> Array:
+    given = [*inputs[1:], None, None]
+    low, high = (
+        node.attributes.get(name) if one is None else one for name, one in zip(("min", "max"), given, strict=False)
+    )
+    return np.asarray(inputs[0]) if low is None and high is None else np.clip(inputs[0], low, high)
+
+
 def _quantize(node: Node, inputs: Sequence[Any]) -> Array:
     values = inputs[0]
     scale, zero = _scale_and_zero(node, inputs, np.dtype(np.uint8))
@@ -262,6 +326,8 @@ FOLDS: dict[str, Fold] = {
     "Equal": _broadcast(np.equal),
     "Greater": _broadcast(np.greater),
     "Less": _broadcast(np.less),
+    "GreaterOrEqual": _broadcast(np.greater_equal),
+    "LessOrEqual": _broadcast(np.less_equal),
     "And": _broadcast(np.logical_and),
     "Or": _broadcast(np.logical_or),
     "Where": _broadcast(np.where),
@@ -272,6 +338,21 @@ FOLDS: dict[str, Fold] = {
     "Exp": lambda node, inputs: np.exp(inputs[0]),
     "Log": lambda node, inputs: np.log(inputs[0]),
     "Reciprocal": lambda node, inputs: np.reciprocal(inputs[0]),
+    "Sign": lambda node, inputs: np.sign(inputs[0]),
+    "Sin": lambda node, inputs: np.sin(inputs[0]),
+    "Cos": lambda node, inputs: np.cos(inputs[0]),
+    "Tanh": lambda node, inputs: np.tanh(inputs[0]),
+    "Sigmoid": lambda node, inputs: 1 / (1 + np.exp(-inputs[0])),
+    "Relu": lambda node, inputs: np.maximum(inputs[0], 0),
+    "Clip": _clipped,
+    "CumSum": _cumulative_sum,
+    "Trilu": _triangle,
+    "MatMul": _product,
+    "Einsum": _outer,
+    "NonZero": lambda node, inputs: np.stack(np.nonzero(inputs[0])),
+    "GatherND": _gather_nd,
+    "ScatterND": _scatter_nd,
+    "Flatten": _flattened,
     "Floor": lambda node, inputs: np.floor(inputs[0]),
     "Ceil": lambda node, inputs: np.ceil(inputs[0]),
     "Round": lambda node, inputs: np.rint(inputs[0]),

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from slimseg.frontends.onnx import activation, arithmetic, convolution, layout, pooling, resize
+from slimseg.errors import UnknownOperator
+from slimseg.frontends.onnx import activation, arithmetic, convolution, functions, layout, pooling, resize
 from slimseg.frontends.onnx.builder import Call, Value
+from slimseg.frontends.onnx.in_torch import in_torch
 from slimseg.graph import ops
 
 Handler = Callable[[Call], Value | tuple[Value, ...]]
@@ -18,7 +20,19 @@ def _unary(function: str) -> Handler:
     return activation.simple(lambda: ops.Unary(function))
 
 
-HANDLERS: Mapping[str, Handler] = {
+def _or_in_torch(handler: Handler) -> Handler:
+    """A handler for an operator that is one layer for some arguments; for others it is computed in torch."""
+
+    def either(call: Call) -> Value | tuple[Value, ...]:
+        try:
+            return handler(call)
+        except UnknownOperator:
+            return in_torch(functions.TABLE[call.node.op])(call)
+
+    return either
+
+
+_LAYERS: Mapping[str, Handler] = {
     "Conv": convolution.convolution,
     "ConvTranspose": convolution.transposed_convolution,
     "Gemm": convolution.fully_connected,
@@ -50,6 +64,10 @@ HANDLERS: Mapping[str, Handler] = {
     "Log": _unary("log"),
     "Neg": _unary("neg"),
     "Sqrt": _unary("sqrt"),
+    "Floor": _unary("floor"),
+    "Sign": _unary("sign"),
+    "Sin": _unary("sin"),
+    "Cos": _unary("cos"),
     "Pow": arithmetic.power,
     "Reciprocal": arithmetic.reciprocal,
     "MaxPool": pooling.max_pool,
@@ -64,7 +82,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Add": arithmetic.broadcasting(ops.Add, *(lambda value: ops.Affine(shift=value),) * 2),
     "Sub": arithmetic.broadcasting(ops.Subtract, arithmetic.minus, arithmetic.from_constant),
     "Mul": arithmetic.broadcasting(ops.Multiply, ops.Affine, ops.Affine),
-    "Div": arithmetic.broadcasting(ops.Divide, arithmetic.over),
+    "Div": arithmetic.divide,
     "Sum": arithmetic.variadic(ops.Add),
     "Max": arithmetic.variadic(ops.Maximum, lambda low: activation.bounds(low, math.inf)),
     "Min": arithmetic.variadic(ops.Minimum, lambda high: activation.bounds(-math.inf, high)),
@@ -79,6 +97,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Slice": layout.slice_,
     "Split": layout.split,
     "Gather": layout.gather,
+    "GatherND": layout.gather_nd,
     "Pad": layout.pad,
     "Expand": layout.expand,
     "Tile": layout.expand,
@@ -87,4 +106,9 @@ HANDLERS: Mapping[str, Handler] = {
     "Cast": layout.cast,
     "Identity": layout.alias,
     "Dropout": layout.alias,
+}
+
+HANDLERS: Mapping[str, Handler] = {
+    **{op: in_torch(function) for op, function in functions.TABLE.items()},
+    **{op: _or_in_torch(layer) if op in functions.TABLE else layer for op, layer in _LAYERS.items()},
 }

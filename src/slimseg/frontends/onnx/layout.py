@@ -9,8 +9,10 @@ import numpy as np
 from onnx import TensorProto
 from torch import fx, nn
 
+from slimseg.frontends.aten.decompositions import positions
 from slimseg.frontends.onnx import constants
 from slimseg.frontends.onnx.builder import NHWC, Call, Value, plain
+from slimseg.frontends.onnx.in_torch import on_stored
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NCHW
 
@@ -126,21 +128,39 @@ def split(call: Call) -> tuple[Value, ...]:
 
 
 def gather(call: Call) -> Value:
-    """A single index, or consecutive indices, is a slice."""
+    """Constant positions along a dimension, which become slices, or a product with a matrix of zeros and ones."""
     value, index = call.value(), call.constant(1)
     axis = int(call.attribute("axis", 0)) % value.rank
-    if index is None or index.ndim > 1 or not index.size:
-        raise call.unknown("it does not select neighbouring values")
-    if index.size > value.shape[axis]:
-        raise call.unknown("it selects values beyond the end")
+    if index is None or not index.size:
+        raise call.unknown("it selects nothing")
     call.builder.work.compute(index.size)
-    places = (index.reshape(-1) % value.shape[axis]).tolist()
-    if places != list(range(places[0], places[0] + len(places))):
-        raise call.unknown("it does not select neighbouring values")
-    part = _part(call, value, axis, places[0], places[-1] + 1, suffix="" if index.ndim else "pick")
-    if index.ndim:
+    part = taken(call, value, axis, (index.reshape(-1) % value.shape[axis]).tolist(), "" if index.ndim == 1 else "pick")
+    if index.ndim == 1:
         return part
-    return reshaped(call, part, tuple(length for dim, length in enumerate(part.shape) if dim != axis))
+    return reshaped(call, part, (*part.shape[:axis], *index.shape, *part.shape[axis + 1 :]))
+
+
+def taken(call: Call, value: Value, axis: int, places: list[int], suffix: str = "") -> Value:
+    """The values at some places along a dimension."""
+    if places == list(range(places[0], places[0] + len(places))):
+        return _part(call, value, axis, places[0], places[-1] + 1, suffix=suffix)
+    return on_stored(call, value, lambda _, x: positions.taken(x, value.order[axis], places))
+
+
+def gather_nd(call: Call) -> Value:
+    """Constant positions along each of the first dimensions, as x[rows][:, columns] has them."""
+    value, index = call.value(), call.constant(1)
+    if index is None or index.ndim != index.shape[-1] + 1 or index.shape[-1] > value.rank or not index.size:
+        raise call.unknown("it does not select rows and columns")
+    if call.attribute("batch_dims", 0):
+        raise call.unknown("it selects other values for each image")
+    call.builder.work.compute(index.size)
+    for axis in range(index.shape[-1]):
+        along = np.moveaxis(index[..., axis], axis, 0).reshape(index.shape[axis], -1) % value.shape[axis]
+        if (along != along[:, :1]).any():
+            raise call.unknown("it does not select rows and columns")
+        value = taken(call, value, axis, along[:, 0].tolist(), str(axis))
+    return value
 
 
 def pad(call: Call) -> Value:

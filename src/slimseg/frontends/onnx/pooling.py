@@ -104,6 +104,9 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Value]:
                 return value
             axes = list(range(value.rank))
         dims = tuple(sorted({value.order[axis] for axis in axes}))
+        if dims == tuple(range(value.rank)) and value.stored[0] == 1:
+            # Over all values of an image. The single number keeps its dimensions, as it is read by arithmetic.
+            return call.on(value, ops.Reduce(kind, dims[1:], True))
         if 0 in dims:
             raise call.unknown("it reduces over the batch")
         if value.rank == 4 and dims == (2, 3) and kind == "mean":

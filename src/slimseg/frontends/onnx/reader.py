@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, ValueInfoProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from slimseg.errors import ModelError, printable
 from slimseg.frontends.onnx import wire
@@ -35,6 +37,20 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.op} {printable((self.name or next(iter(self.outputs), ''))[:100])!r}"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One of the two ways of an If: names that it makes are unlike any outside of it."""
+
+    nodes: tuple[Node, ...]
+    constants: dict[str, Array]
+    outputs: tuple[str, ...]
+
+    def read_outside(self) -> set[str]:
+        """Names of values that are made outside of it."""
+        made = {name for node in self.nodes for name in node.outputs} | set(self.constants)
+        return {name for node in self.nodes for name in node.inputs if name}.union(self.outputs) - made
 
 
 @dataclass(frozen=True)
@@ -74,8 +90,8 @@ def read(path: Path) -> Model:
         raise ModelError(f"{path} is damaged or not an ONNX file: export the model again") from error
     if not proto.graph.node:
         raise ModelError(f"{path} is damaged or not an ONNX file: it holds no network; export the model again")
-    if len(proto.graph.node) > MAX_NODES:
-        raise ModelError(f"{path} has {len(proto.graph.node)} operators, more than the {MAX_NODES} that slimseg opens")
+    if (count := _count(proto.graph)) > MAX_NODES:
+        raise ModelError(f"{path} has {count} operators, more than the {MAX_NODES} that slimseg opens")
     return _model(path, proto)
 
 
@@ -98,17 +114,36 @@ def _model(path: Path, proto: ModelProto) -> Model:
     )
 
 
-def _nodes(graph: GraphProto, reader: TensorReader) -> tuple[Node, ...]:
-    return tuple(
-        Node(
-            _text(node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"),
-            node.name[:LONGEST_NAME],
-            tuple(node.input),
-            tuple(node.output),
-            {attribute.name: _attribute(attribute, reader) for attribute in node.attribute},
-        )
-        for node in graph.node
-    )
+def _nodes(
+    graph: GraphProto, reader: TensorReader, names: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Node, ...]:
+    """The operators; `names` says how values are called here that have another name in the file."""
+    return tuple(_node(node, reader, names) for node in graph.node)
+
+
+def _node(node: NodeProto, reader: TensorReader, names: Mapping[str, str]) -> Node:
+    op = _text(node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}")
+    inputs, outputs = (tuple(names.get(name, name) for name in given) for given in (node.input, node.output))
+    attributes = {attribute.name: _attribute(attribute, reader) for attribute in node.attribute}
+    if op == "If":
+        attributes = {each.name: _branch(each, reader, names, f"{outputs[0]}/") for each in node.attribute}
+        inputs += tuple(sorted(set().union(*(branch.read_outside() for branch in attributes.values()))))
+    return Node(op, node.name[:LONGEST_NAME], inputs, outputs, attributes)
+
+
+def _branch(attribute: AttributeProto, reader: TensorReader, names: Mapping[str, str], prefix: str) -> Branch:
+    graph = attribute.g
+    made = [*(tensor.name for tensor in graph.initializer), *(name for node in graph.node for name in node.output)]
+    inside = {**names, **{name: f"{prefix}{attribute.name}/{name}" for name in made if name}}
+    constants = {inside[tensor.name]: reader.read(tensor) for tensor in graph.initializer}
+    outputs = tuple(inside.get(value.name, value.name) for value in graph.output)
+    return Branch(_nodes(graph, reader, inside), constants, outputs)
+
+
+def _count(graph: GraphProto) -> int:
+    """All operators, also those in the branches of others."""
+    branches = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return len(graph.node) + sum(map(_count, branches))
 
 
 def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
@@ -145,3 +180,12 @@ def _input(value: ValueInfoProto) -> Input:
     kind = value.type.tensor_type
     dims = (dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in kind.shape.dim)
     return Input(value.name, kind.elem_type, tuple(dim if dim and dim > 0 else None for dim in dims))
+
+
+def every(nodes: Iterable[Node]) -> Iterator[Node]:
+    """The operators, and those in their branches."""
+    for node in nodes:
+        yield node
+        for branch in node.attributes.values():
+            if isinstance(branch, Branch):
+                yield from every(branch.nodes)

@@ -4,6 +4,7 @@ Exporters write layers out in steps of their own: a layer norm as means and diff
 addition, the heads of attention through reshapes in any order. The rewrites here recognise on the Graph itself what
 such steps compute, so that every format and every hand-written module profits.
 
+    trivial         layers that change nothing
     duplicates      a value that is computed twice is computed once
     activation      GELU, SiLU, Hardswish, Hardsigmoid
     normalisation   layer, instance, group and RMS norm
@@ -35,6 +36,7 @@ from slimseg.graph.spellings import (
     normalisation,
     product,
     slices,
+    trivial,
     views,
 )
 
@@ -42,7 +44,7 @@ from slimseg.graph.spellings import (
 def in_one_spelling(graph: Graph) -> Graph:
     """The same network in the spellings that slimseg uses; `graph` itself is changed."""
     source = graph.source  # the network computes the same as before
-    for rewrite in (duplicates.merge, activation.merge, normalisation.merge, crops.merge, biases.merge):
+    for rewrite in (trivial.merge, duplicates.merge, activation.merge, normalisation.merge, crops.merge, biases.merge):
         rewrite(graph)
     graph.refresh()
     for rewrite in (slices.before_views, functions.before_views, product.scale_results, attention.merge):

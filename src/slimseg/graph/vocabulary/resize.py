@@ -22,7 +22,7 @@ class Resize(nn.Module):
 
     `coordinates` gives the position that a bilinear resize reads for pixel y of a side resized from h to H pixels:
     (y + ½)·h/H − ½ ("half_pixel"), y·(h−1)/(H−1) ("align_corners") or y·h/H ("asymmetric", TFLite's old default).
-    The nearest modes are torch's and ignore `coordinates`: "nearest-exact" uses half_pixel, "nearest" asymmetric. The
+    The nearest modes are torch's and ignore `coordinates`: "nearest-exact" has half_pixel, "nearest" asymmetric. The
     exception is "align_corners", which reads the pixel at the position above, rounded half up.
     """
 
@@ -32,7 +32,8 @@ class Resize(nn.Module):
         super().__init__()
         self.size = size
         self.mode = mode
-        self.coordinates = coordinates
+        own: Coordinates = "half_pixel" if mode == "nearest-exact" else "asymmetric"
+        self.coordinates = coordinates if mode == "bilinear" or coordinates == "align_corners" else own
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode != "bilinear":

@@ -65,6 +65,8 @@ def elu(self: Tensor, alpha: Number = 1, scale: Number = 1, input_scale: Number 
 
 
 def celu(self: Tensor, alpha: Number = 1) -> Tensor:
+    if alpha == 1:
+        return F.elu(self)
     return elu(self, alpha, 1, 1 / alpha)
 
 
