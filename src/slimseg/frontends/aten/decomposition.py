@@ -35,8 +35,16 @@ class Calls:
     constants: Mapping[fx.Node, Tensor]
 
 
-def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter]) -> Calls | None:
-    """The calls that compute the same as `node`; None if it has no decomposition for these arguments."""
+Traced = dict[
+    tuple[Any, ...], fx.GraphModule | None
+]  # by operator, arguments and shapes: the calls, None if there are none
+
+
+def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter], traced: Traced) -> Calls | None:
+    """The calls that compute the same as `node`; None if it has no decomposition for these arguments.
+
+    `traced` keeps what was traced, which takes some 0.1 s, for later calls with equal arguments.
+    """
     target = node.target
     if not isinstance(target, OpOverload):
         return None
@@ -50,29 +58,33 @@ def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter]) -> Calls |
     if given is None:
         return None
     sources = list(dict.fromkeys(_nodes(given)))
+    examples = [source.meta["val"] for source in sources]
 
     def run(*tensors: Tensor) -> Any:
         values = dict(zip(sources, tensors, strict=True))
         known = fx.map_arg(given, values.__getitem__)
         return own(**known) if own is not None else _by_torch(target, known)
 
-    try:
-        traced = _traced(run, [source.meta["val"] for source in sources], keeps_composites=own is not None)
-    except Exception:  # a decomposition, torch's or ours, does not hold for every argument
-        return None
-    if len(traced.graph.nodes) > MOST_CALLS:
-        return None
-    return _copied(traced, node, sources)
+    numbered = fx.map_arg(given, lambda source: f"tensor {sources.index(source)}")
+    key = (target, repr(numbered), *((tuple(each.shape), each.dtype) for each in examples))
+    if key not in traced:
+        traced[key] = _traced(run, examples, keeps_composites=own is not None)
+    calls = traced[key]
+    return None if calls is None else _copied(calls, node, sources)
 
 
-def _traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool) -> fx.GraphModule:
+def _traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool) -> fx.GraphModule | None:
+    """The calls that a function makes; None if it cannot do it, or makes too many."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        examples = [torch.empty(value.shape, dtype=value.dtype) for value in values]
-        table = None if keeps_composites else _table()
-        module: fx.GraphModule = make_fx(function, table, pre_dispatch=keeps_composites)(*examples)
-    return module
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            examples = [torch.empty(value.shape, dtype=value.dtype) for value in values]
+            table = None if keeps_composites else _table()
+            module: fx.GraphModule = make_fx(function, table, pre_dispatch=keeps_composites)(*examples)
+    except Exception:  # a decomposition, torch's or ours, does not hold for every argument
+        return None
+    return module if len(module.graph.nodes) <= MOST_CALLS else None
 
 
 def _copied(traced: fx.GraphModule, node: fx.Node, sources: Sequence[fx.Node]) -> Calls | None:
@@ -88,7 +100,7 @@ def _copied(traced: fx.GraphModule, node: fx.Node, sources: Sequence[fx.Node]) -
                 made[each] = next(given)
             elif each.op == "get_attr":
                 made[each] = node.graph.node_copy(each)
-                made[each].meta["val"] = constants[made[each]] = getattr(traced, str(each.target))
+                made[each].meta["val"] = constants[made[each]] = getattr(traced, str(each.target)).clone()
             elif each.op == "call_function":
                 made[each] = node.graph.node_copy(each, made.__getitem__)
                 calls.append(made[each])
