@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import slimseg
 from slimseg.errors import ModelError
+from slimseg.frontends import torch as frontend
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
 
@@ -180,8 +181,44 @@ def accumulate(x: Tensor) -> Tensor:
     return x + x.relu_()
 
 
-@pytest.mark.parametrize("function", [relu_under_another_name, relu_of_a_copy, accumulate])
-def test_in_place_calls(function):
+def accumulate_on_a_view(x: Tensor) -> Tensor:
+    y = x.view(1, 2, 2, 32, 32).transpose(1, 2).flatten(1, 2)
+    before = y * 3
+    y += y.relu()
+    y += before
+    return y
+
+
+def accumulate_after_reading_parts(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, 1)
+    product = first * second
+    x += 1
+    return x[:, 2:] * product
+
+
+IN_PLACE = [relu_under_another_name, relu_of_a_copy, accumulate, accumulate_on_a_view, accumulate_after_reading_parts]
+
+
+@pytest.mark.parametrize("function", IN_PLACE)
+def test_in_place_calls_are_followed_without_rewriting_the_program(function, monkeypatch):
+    monkeypatch.setattr(frontend, "_functional", None)
+    assert "opaque" not in classes(loaded(Lambda(function)))
+
+
+def read_a_part_afterwards(x: Tensor) -> Tensor:
+    part, _ = x.chunk(2, 1)
+    x += 1
+    return part * 2
+
+
+def read_the_whole_after_a_view(x: Tensor) -> Tensor:
+    y = x.view(1, 4, -1)
+    y += 1
+    return x * 2
+
+
+@pytest.mark.parametrize("function", [read_a_part_afterwards, read_the_whole_after_a_view])
+def test_in_place_calls_that_change_another_view_that_is_read_afterwards(function):
     assert "opaque" not in classes(loaded(Lambda(function)))
 
 

@@ -44,8 +44,10 @@ class Builder:
         self.attributes: dict[fx.Node, fx.Node] = {}  # parameters that opaque nodes read
         self.constants: dict[fx.Node, fx.Node] = {}  # parameters that layers read as they read activations
         self.modules: dict[tuple[Any, ...], str] = {}
-        self.memory: dict[fx.Node, fx.Node] = {}
-        self.viewed: set[fx.Node] = set()
+        self.memory: dict[fx.Node, fx.Node] = {}  # by node, the node that made the memory in which its value lies
+        self.tensors: dict[fx.Node, fx.Node] = {}  # by node, the first node whose value is the same view of that memory
+        self.known_calls: decomposition.KnownCalls = {}
+        self.taken: set[str] = set()  # names of nodes and modules
 
     def build(self) -> None:
         """Follow all calls; `values` then holds the new node of every call that depends on the image.
@@ -55,7 +57,8 @@ class Builder:
         """
         image = self.program.image
         self.values[image] = self.graph.placeholder("image")
-        self.memory[image] = image
+        self.taken.add("image")
+        self.memory[image] = self.tensors[image] = image
         for node in self.program.graph.nodes:
             if node.op == "call_function" and not (self._is_constant(node) or self._is_unused_part(node)):
                 self._call(node)
@@ -174,7 +177,7 @@ class Builder:
             self._follow(node, plain)
         else:
             self.values[node] = self._opaque(node)
-        self.memory[node] = self._memory(node, layer)
+        self.memory[node], self.tensors[node] = self._memory(node, layer)
         if _is_in_place(node):
             self._overwrite(node)
 
@@ -198,7 +201,7 @@ class Builder:
                 and node.target is not operator.getitem
                 and aten.plain_name(node) not in aten.TAKEN_APART
             )
-            found = decomposition.decompose(node, self.parameters) if wanted else None
+            found = decomposition.decompose(node, self.parameters, self.known_calls) if wanted else None
             for constant, value in found.constants.items() if found else ():
                 self.parameters[constant] = aten.Parameter(f"{node.name}_{constant.name}", value)
             known = found is not None and _has_used(node, found) and all(self._is_known(call) for call in found.calls)
@@ -221,31 +224,38 @@ class Builder:
         else:
             self.results[node] = plain.result
 
-    def _memory(self, node: fx.Node, layer: object) -> fx.Node:
-        """The node that made the memory in which `node`'s value lies."""
-        if isinstance(layer, aten.Alias) and not layer.copies:
-            return self.memory.get(layer.source, layer.source)
-        if not _is_in_place(node) and not _is_view(node):
-            return node
-        source = node.args[0]
+    def _memory(self, node: fx.Node, layer: object) -> tuple[fx.Node, fx.Node]:
+        """The node that made the memory in which `node`'s value lies, and the first node that views it in the same way.
+
+        A part or another shape of a tensor (a slice, a permutation) is another view of the same memory.
+        """
+        shares = isinstance(layer, aten.Alias) and not layer.copies
+        if not (shares or _is_in_place(node) or _is_view(node)):
+            return node, node
+        source = layer.source if isinstance(layer, aten.Alias) and shares else node.args[0]
         assert isinstance(source, fx.Node)
-        owner = self.memory.get(source, source)
-        if _is_view(node):
-            self.viewed.add(owner)
-        return owner
+        owner = self.memory.setdefault(source, source)
+        same = self.tensors.setdefault(source, source)
+        return owner, node if _is_view(node) and not shares else same
 
     def _overwrite(self, node: fx.Node) -> None:
-        """After an in-place call, every reader of its argument, or of an alias of it, gets the result."""
-        owner = self.memory[node]
-        if owner in self.viewed or self._sharing(owner):
+        """After an in-place call, every later reader of the same tensor gets the result.
+
+        Raises:
+            WritesInPlace: something reads another view of that memory afterwards.
+        """
+        owner, tensor = self.memory[node], self.tensors[node]
+        others = [each for each, made in self.memory.items() if made is owner]
+        if self._sharing(owner) or any(
+            self.tensors[each] is not tensor and _is_read_after(each, node) for each in others
+        ):
             raise WritesInPlace(
                 f"the model changes a tensor in place ({node.name}) while part of it is used elsewhere: "
                 "write x = x + y instead of x += y"
             )
-        self.memory.setdefault(owner, owner)
-        for other, made in self.memory.items():
-            if made is owner:
-                self.values[other] = self.values[node]
+        for each in others:
+            if self.tensors[each] is tensor:
+                self.values[each] = self.values[node]
 
     def _layer(self, node: fx.Node, layer: aten.Layer, earlier: Sequence[fx.Node] = ()) -> fx.Node:
         inputs = tuple(earlier[each] if isinstance(each, int) else self._operand(each) for each in layer.inputs)
@@ -256,6 +266,7 @@ class Builder:
             self.root.add_module(target, layer.module())
             if layer.key:
                 self.modules[layer.key] = target
+        self.taken.update((name, target))
         return self.graph.create_node("call_module", target, inputs, name=name)
 
     def _operand(self, node: fx.Node) -> fx.Node:
@@ -281,6 +292,7 @@ class Builder:
             else:
                 self.root.register_buffer(flat, parameter.tensor)
             self.attributes[node] = self.graph.get_attr(flat)
+            self.taken.add(self.attributes[node].name)
         return self.attributes[node]
 
     def _opaque(self, node: fx.Node) -> fx.Node:
@@ -291,6 +303,7 @@ class Builder:
         elif _is_in_place(node):
             copied.target = _out_of_place(node.target)
         copied.meta.clear()
+        self.taken.add(copied.name)
         return copied
 
     def _name(self, node: fx.Node, layer: aten.Layer, inputs: tuple[fx.Node, ...]) -> str:
@@ -301,8 +314,7 @@ class Builder:
             wanted = f"{inputs[0].meta.get('stem', inputs[0].name)}_{layer.suffix}"
         else:
             wanted = layer.suffix
-        taken = {other.name for other in self.graph.nodes} | {child for child, _ in self.root.named_children()}
-        return unused(node_name(wanted), taken)
+        return unused(node_name(wanted), self.taken)
 
 
 def _has_used(node: fx.Node, found: decomposition.Calls) -> bool:
@@ -342,8 +354,15 @@ def _is_in_place(node: fx.Node) -> bool:
     return name.endswith("_") and bool(node.args) and isinstance(node.args[0], fx.Node)
 
 
+def _is_read_after(node: fx.Node, call: fx.Node) -> bool:
+    return any(reader > call for reader in node.users)
+
+
 def _is_view(node: fx.Node) -> bool:
     """Whether a call returns a view of its argument's memory (a slice, a permutation), not a tensor of its own."""
+    if node.target is operator.getitem:  # one of several results
+        source = node.args[0]
+        return isinstance(source, fx.Node) and _is_view(source)
     schema = getattr(node.target, "_schema", None)
     if schema is None or _is_in_place(node):
         return False

@@ -35,8 +35,15 @@ class Calls:
     constants: Mapping[fx.Node, Tensor]
 
 
-def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter]) -> Calls | None:
-    """The calls that compute the same as `node`; None if it has no decomposition for these arguments."""
+# By operator, arguments and shapes: the calls that it is decomposed into; None if there is no decomposition.
+KnownCalls = dict[tuple[Any, ...], fx.GraphModule | None]
+
+
+def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter], known_calls: KnownCalls) -> Calls | None:
+    """The calls that compute the same as `node`; None if it has no decomposition for these arguments.
+
+    `known_calls` keeps what was traced, which takes some 0.1 s, for later calls with equal arguments.
+    """
     target = node.target
     if not isinstance(target, OpOverload):
         return None
@@ -50,19 +57,30 @@ def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter]) -> Calls |
     if given is None:
         return None
     sources = list(dict.fromkeys(_nodes(given)))
+    examples = [source.meta["val"] for source in sources]
 
     def run(*tensors: Tensor) -> Any:
         values = dict(zip(sources, tensors, strict=True))
         known = fx.map_arg(given, values.__getitem__)
         return own(**known) if own is not None else _by_torch(target, known)
 
+    numbered = fx.map_arg(given, lambda source: f"tensor {sources.index(source)}")
+    key = (target, repr(numbered), *((tuple(each.shape), each.dtype) for each in examples))
+    if key not in known_calls:
+        known_calls[key] = _traced_if_possible(run, examples, keeps_composites=own is not None)
+    found = known_calls[key]
+    return None if found is None else _copied(found, node, sources)
+
+
+def _traced_if_possible(
+    function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool
+) -> fx.GraphModule | None:
+    """The calls that a function makes; None if it cannot do it, or makes too many."""
     try:
-        found = traced(run, [source.meta["val"] for source in sources], keeps_composites=own is not None)
+        found = traced(function, values, keeps_composites)
     except Exception:  # a decomposition, torch's or ours, does not hold for every argument
         return None
-    if len(found.graph.nodes) > MOST_CALLS:
-        return None
-    return _copied(found, node, sources)
+    return found if len(found.graph.nodes) <= MOST_CALLS else None
 
 
 def traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool) -> fx.GraphModule:
@@ -89,7 +107,7 @@ def _copied(found: fx.GraphModule, node: fx.Node, sources: Sequence[fx.Node]) ->
                 made[each] = next(given)
             elif each.op == "get_attr":
                 made[each] = node.graph.node_copy(each)
-                made[each].meta["val"] = constants[made[each]] = getattr(found, str(each.target))
+                made[each].meta["val"] = constants[made[each]] = getattr(found, str(each.target)).clone()
             elif each.op == "call_function":
                 made[each] = node.graph.node_copy(each, made.__getitem__)
                 calls.append(made[each])

@@ -36,7 +36,7 @@ def _added(graph: Graph, layer: nn.Module, wanted: str, node: fx.Node | None = N
     is_own = node is not None and not any(
         other.op == "call_module" and other.target == wanted and other is not node for other in graph.module.graph.nodes
     )
-    name = wanted if is_own else unused(wanted, {name for name, _ in graph.module.named_children()})
+    name = wanted if is_own else unused(wanted, graph.module._modules)
     graph.module.add_module(name, layer.eval())
     return name
 
