@@ -8,6 +8,7 @@ from __future__ import annotations
 from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
 from slimseg.techniques.bands import Bands
+from slimseg.techniques.batch_norm import BatchNorm
 from slimseg.techniques.cancel import Cancel
 from slimseg.techniques.channels import Channels
 from slimseg.techniques.concat_to_sum import ConcatToSum
@@ -53,6 +54,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     Separable(),
     LinkedSum(),
     LinearActivations(),
+    BatchNorm(),
     FewerChannels(),
     FullResolution(),
     Dilation(),
