@@ -16,6 +16,7 @@ from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
 from slimseg.techniques.groups import FewerGroups
+from slimseg.techniques.hard_swish import HardSwish
 from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
@@ -54,6 +55,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     Separable(),
     LinkedSum(),
     LinearActivations(),
+    HardSwish(),
     BatchNorm(),
     FewerChannels(),
     FullResolution(),
