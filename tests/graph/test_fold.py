@@ -49,6 +49,30 @@ def test_a_norm_without_a_convolution_becomes_one():
     assert result.layer_as(result.output, nn.Conv2d).groups == 4
 
 
+class ReadByTwo(nn.Module):
+    """A batch norm of a sum, read by two layers."""
+
+    def __init__(self, second: nn.Module) -> None:
+        super().__init__()
+        self.before, self.norm, self.after = Add(), norm(4), Add()
+        self.first, self.second = nn.Conv2d(4, 4, 2, 2), second
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.before(x, x))
+        return self.after(self.first(y), self.second(y))
+
+
+def test_a_norm_behind_a_sum_goes_into_the_layers_that_read_it():
+    result = folded(edit.trace(ReadByTwo(nn.Conv2d(4, 4, 2, 2, groups=2)).eval(), (1, 4, 6, 6)))
+    assert len(list(result.layers())) == 4
+
+
+@pytest.mark.parametrize("second", [nn.Conv2d(4, 4, 3, 2, 1), nn.MaxPool2d(2)])
+def test_a_norm_stays_before_padding_and_layers_without_weights(second):
+    result = folded(edit.trace(ReadByTwo(second).eval(), (1, 4, 6, 6)))
+    assert result.layer_as(next(result.layers()).next, nn.Conv2d).groups == 4
+
+
 class Shared(nn.Module):
     def __init__(self, share_norm: bool) -> None:
         super().__init__()

@@ -207,9 +207,10 @@ def test_merged_layers() -> None:
     nn.init.normal_(norm.running_mean)
     chain = traced(nn.Conv2d(3, 3, 3, 2, 1, groups=3), norm, nn.Conv2d(3, 4, 1))
     assert kinds(made("merged linear layers", chain)) == ["Conv2d"]
-    before = traced(nn.ReLU(), norm, nn.Conv2d(3, 4, 3, groups=1))
+    apart = ops.Affine(torch.rand(3, 1, 1), torch.randn(3, 1, 1))
+    before = traced(nn.ReLU(), apart, nn.Conv2d(3, 4, 3, groups=1))
     assert kinds(made("merged linear layers", before)) == ["ReLU", "Conv2d"]
-    padded = named("merged linear layers").find(traced(nn.ReLU(), norm, nn.Conv2d(3, 4, 3, padding=1)))
+    padded = named("merged linear layers").find(traced(nn.ReLU(), apart, nn.Conv2d(3, 4, 3, padding=1)))
     assert padded.sites == ()
     assert "pads with zeros" in padded.refusals[0].reason
     scale_alone = traced(ops.Affine(torch.tensor(0.1), None), nn.ConvTranspose2d(3, 4, 3, 2, 1))

@@ -6,11 +6,11 @@
 A batch norm is such a scale and shift: s = γ / √(σ² + ε), t = β − μ·s. It can be folded into a convolution, transposed
 convolution or linear layer that nothing else reads and that shares its weights with no other node.
 
-    Given   W∗(s·n(x) + t) + b   the scale and shift of a layer norm n
-    Result  W'∗n(x) + b',        W' = W·s along the inputs,  b' = b + Σ W·t
+    Given   W∗(s·x + t) + b      scale and shift behind a layer norm or hard-swish, or a batch norm behind other layers
+    Result  W'∗x + b',           W' = W·s along the inputs,  b' = b + Σ W·t
 
-This holds if convolutions without padding and linear layers are all that reads the norm. The scale of attention's
-scores is folded, too (`attention_scale`).
+This holds if convolutions, without padding unless t = 0, and linear layers are all that reads it. The scale of
+attention's scores is folded, too (`attention_scale`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fold_scales(graph: Graph) -> Graph:
         norm = result.layer_as(node, nn.BatchNorm2d)
         if host(result, node) is not None:
             _fold(result, node)
-        elif readers := _behind_norm(result, node):
+        elif readers := _layers_behind(result, node):
             _fold_into_readers(result, node, readers)
         elif norm is not None:
             _replace_module(result, node, _as_convolution(norm))
@@ -49,7 +49,7 @@ def fold_scales(graph: Graph) -> Graph:
 
 def is_folded(graph: Graph, node: fx.Node) -> bool:
     """Whether a batch norm or affine layer is folded into a layer beside it."""
-    return host(graph, node) is not None or bool(_behind_norm(graph, node))
+    return host(graph, node) is not None or bool(_layers_behind(graph, node))
 
 
 def host(graph: Graph, node: fx.Node) -> fx.Node | None:
@@ -109,16 +109,18 @@ def _fold(graph: Graph, node: fx.Node) -> None:
     graph.module.graph.erase_node(node)
 
 
-def _behind_norm(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """The layers that the scale and shift of a norm can be folded into; empty if something else reads them."""
-    if graph.layer_as(node, Affine) is None or graph.layer_as(producer(node), Normalise) is None:
+def _layers_behind(graph: Graph, node: fx.Node) -> list[fx.Node]:
+    """The layers behind that a scale and shift can be folded into; empty if something else reads them."""
+    follows = graph.layer_as(node, Affine) is not None and graph.layer_as(producer(node), (Normalise, nn.Hardswish))
+    if not follows and graph.layer_as(node, nn.BatchNorm2d) is None:
         return []
     readers = list(node.users)
     for reader in readers:
         layer, dim = graph.layer(reader), _input_dim(graph, reader)
-        if dim is None or _calls(graph, reader) > 1 or _along(graph, node, dim) is None:
+        constants = None if dim is None else _along(graph, node, dim)
+        if constants is None or _calls(graph, reader) > 1:
             return []
-        if isinstance(layer, nn.Conv2d) and pair(layer.padding) != (0, 0):
+        if isinstance(layer, nn.Conv2d) and pair(layer.padding) != (0, 0) and constants[1].any():
             return []
     return readers
 
@@ -131,9 +133,11 @@ def _input_dim(graph: Graph, node: fx.Node) -> int | None:
 
 
 def _along(graph: Graph, node: fx.Node, dim: int) -> tuple[Tensor, Tensor] | None:
-    """(s, t) of an affine layer, each with one number for every index of `dim`; None if they vary along others."""
-    layer, shape = graph.layer_as(node, Affine), graph.shape(node)
-    assert layer is not None
+    """(s, t) of an affine layer or batch norm, each with one number for every index of `dim`; else None."""
+    layer, shape = graph.layer(node), graph.shape(node)
+    if isinstance(layer, nn.BatchNorm2d):
+        return norm_scale_and_shift(layer) if dim == 1 else None
+    assert isinstance(layer, Affine)
     if graph.shape(producer(node)) != shape:
         return None  # the constants broadcast the input to a larger shape
     found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
 from slimseg.techniques.bands import Bands
+from slimseg.techniques.batch_norm import BatchNorm
 from slimseg.techniques.cancel import Cancel
 from slimseg.techniques.channels import Channels
 from slimseg.techniques.concat_to_sum import ConcatToSum
@@ -15,6 +16,7 @@ from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
 from slimseg.techniques.groups import FewerGroups
+from slimseg.techniques.hard_swish import HardSwish
 from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
 from slimseg.techniques.input_size import InputSize
@@ -53,6 +55,8 @@ APPROXIMATE: tuple[Technique, ...] = (
     Separable(),
     LinkedSum(),
     LinearActivations(),
+    HardSwish(),
+    BatchNorm(),
     FewerChannels(),
     FullResolution(),
     Dilation(),

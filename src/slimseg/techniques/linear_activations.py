@@ -68,7 +68,7 @@ class LinearActivations:
         refusals: list[Refusal] = []
         last = last_computed(graph)
         for node in graph.layers():
-            kind = _kind(graph, node)
+            kind = kind_of(graph, node)
             if kind is None or node is last:
                 continue
             if other := edit.shared_with(graph, node):
@@ -80,10 +80,10 @@ class LinearActivations:
     def _site(self, graph: Graph, node: fx.Node, kind: type[nn.Module]) -> Site:
         what, made = REPLACED[kind]
         result = _NAMES[made]
-        gate = _gate(graph, node)
+        gate = gate_of(graph, node)
         layers = (node.name,) if gate is None else (gate.name, node.name)
         before = producer(gate or node)
-        host = _host(graph, node) if result == "ReLU" else None
+        host = host_of(graph, node) if result == "ReLU" else None
         shape = dimensions(graph, node)
         gain = f"a ReLU would be fused into {host.name}" if host is not None else f"a {result} only compares and scales"
         reason = f"{what} of {shape} values is a separate pass over them: {gain}"
@@ -94,25 +94,25 @@ class LinearActivations:
 
     def apply(self, graph: Graph, site: Site) -> Graph:
         node = graph.node(site.target)
-        kind = _kind(graph, node)
+        kind = kind_of(graph, node)
         wanted = site.settings_as(Replacement)
         if kind is None or node is last_computed(graph) or wanted != Replacement(_NAMES[REPLACED[kind][1]]):
             raise Unsupported(f"{site.target} is not an activation that {self.name} ({wanted.words}) can replace")
-        block = nn.Sequential(*_free_constants(graph, node), REPLACED[kind][1]())
-        return edit.replace(graph, [producer(_gate(graph, node) or node).name], site.target, block)
+        block = nn.Sequential(*free_constants(graph, node), REPLACED[kind][1]())
+        return edit.replace(graph, [producer(gate_of(graph, node) or node).name], site.target, block)
 
 
-def _kind(graph: Graph, node: fx.Node) -> type[nn.Module] | None:
+def kind_of(graph: Graph, node: fx.Node) -> type[nn.Module] | None:
     """The class of the replaceable activation that ends in this node; None if there is none."""
-    if _gate(graph, node) is not None:
+    if gate_of(graph, node) is not None:
         return nn.SiLU
-    if any(_gate(graph, reader) is node for reader in node.users):
+    if any(gate_of(graph, reader) is node for reader in node.users):
         return None  # the gate of a swish
     layer = graph.layer(node)
     return next((kind for kind in REPLACED if type(layer) is kind), None)
 
 
-def _gate(graph: Graph, node: fx.Node) -> fx.Node | None:
+def gate_of(graph: Graph, node: fx.Node) -> fx.Node | None:
     """The sigmoid of a swish that is written as x · σ(x), if nothing else reads it."""
     if graph.layer_as(node, ops.Multiply) is None:
         return None
@@ -125,20 +125,20 @@ def _gate(graph: Graph, node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _host(graph: Graph, node: fx.Node) -> fx.Node | None:
+def host_of(graph: Graph, node: fx.Node) -> fx.Node | None:
     """The layer before, if a ReLU would be fused into it; a batch norm between them is folded."""
-    readers = {node, _gate(graph, node) or node}
-    source = producer(_gate(graph, node) or node)
+    readers = {node, gate_of(graph, node) or node}
+    source = producer(gate_of(graph, node) or node)
     if set(source.users) <= readers and graph.layer_as(source, nn.BatchNorm2d) is not None:
         readers, source = {source}, producer(source)
     takes_in = graph.layer_as(source, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) is not None
     return source if takes_in and set(source.users) <= readers else None
 
 
-def _free_constants(graph: Graph, node: fx.Node) -> list[nn.Module]:
-    """A trainable scale and shift per channel, if they can be folded into the layer before."""
-    host, shape = _host(graph, node), graph.shape(node)
+def free_constants(graph: Graph, node: fx.Node, scale: float = 1.0) -> list[nn.Module]:
+    """A trainable scale (at first `scale`) and shift per channel, if they can be folded into the layer before."""
+    host, shape = host_of(graph, node), graph.shape(node)
     if host is None or edit.shared_with(graph, host):
         return []
     per_channel = (shape[1], *(1 for _ in shape[2:]))
-    return [ops.Affine(nn.Parameter(torch.ones(per_channel)), nn.Parameter(torch.zeros(per_channel)))]
+    return [ops.Affine(nn.Parameter(torch.full(per_channel, scale)), nn.Parameter(torch.zeros(per_channel)))]

@@ -1,12 +1,13 @@
 """Merge linear layers in a row: a scale before a convolution, a 1x1 convolution after another (article, section 2).
 
-    Given   W ∗ (s·x + t)           a batch norm, or one number per channel, before a convolution
+    Given   W ∗ (s·x + t)           one number per channel, or a batch norm, before a convolution
     Result  W' ∗ x + b',            W' = W·s along the inputs,  b' = b + Σ W·t
     Given   P · (W ∗ x + b) + c     a convolution of any kind, then a 1x1 convolution, no activation between
     Result  (P·W) ∗ x + (P·b + c)
 
-If t ≠ 0 the convolution must not pad, since its zeros would have to be -t/s instead. The second form needs more MACs if
-W is depthwise or narrow. It is faster if maps are large and channels few, because the map in between is not written.
+A batch norm is a site only if it is not folded anyway (graph/fold.py). If t ≠ 0 the convolution must not pad, since its
+zeros would have to be -t/s instead. The second form needs more MACs if W is depthwise or narrow. It is faster if maps
+are large and channels few, because the map in between is not written.
 """
 
 from __future__ import annotations
