@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 
 import slimseg
+from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
-from slimseg.graph.ops import Affine
 
 
 class Attention(nn.Module):
-    """Two heads, with queries, keys and values from one layer or from three."""
+    """Two heads, with queries, keys and values from one layer or from three; without a softmax, it is no attention."""
 
-    def __init__(self, joint: bool, reads_queries_again: bool = False) -> None:
+    def __init__(self, joint: bool, reads_queries_again: bool = False, softmax: bool = True) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 4, 4)
         self.joint, self.again = joint, reads_queries_again
+        self.weights = nn.Softmax(-1) if softmax else nn.ReLU()
         self.qkv = nn.Linear(8, 24) if joint else nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -27,20 +28,22 @@ class Attention(nn.Module):
         n, length, _ = tokens.shape
         parts = self.qkv(tokens).chunk(3, -1) if self.joint else [layer(tokens) for layer in self.qkv]
         q, k, v = (part.reshape(n, length, 2, 4).transpose(1, 2) for part in parts)
-        mixed = ((q @ k.transpose(-2, -1)) * 0.5).softmax(-1) @ v
+        mixed = self.weights((q @ k.transpose(-2, -1)) * 0.5) @ v
         if self.again:
             mixed = mixed + q
         return mixed.transpose(1, 2).reshape(n, length, 8).transpose(1, 2).reshape(y.shape)
 
 
 def scales(graph: Graph) -> int:
-    return sum(graph.layer_as(node, Affine) is not None for node in graph.layers())
+    layers = [graph.layer(node) for node in graph.layers()]
+    return sum(isinstance(each, ops.Affine) or (isinstance(each, ops.Attention) and each.scale != 1) for each in layers)
 
 
+@pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize(("joint", "again"), [(True, False), (False, False), (False, True)])
-def test_scale_is_folded(joint: bool, again: bool) -> None:
+def test_scale_is_folded(joint: bool, again: bool, softmax: bool) -> None:
     torch.manual_seed(0)
-    graph = slimseg.load(Attention(joint, again).eval(), (16, 16))
+    graph = slimseg.load(Attention(joint, again, softmax).eval(), (16, 16))
     assert scales(graph) == 1
     folded = fold_scales(graph)
     assert scales(folded) == 0

@@ -25,6 +25,10 @@ _VIEWS = (ops.Reshape, ops.Transpose, ops.Slice)
 def fold_attention_scales(graph: Graph) -> None:
     """Fold the scales of all scores that allow it, in place; the graph has to be refreshed afterwards."""
     for node in list(graph.layers()):
+        attention = graph.layer_as(node, ops.Attention)
+        if attention is not None:
+            _fold(graph, node, attention)
+            continue
         affine = graph.layer_as(node, ops.Affine)
         if affine is None or affine.shift is not None or affine.scale is None or affine.scale.numel() != 1:
             continue
@@ -34,6 +38,15 @@ def fold_attention_scales(graph: Graph) -> None:
         if any(_scale(graph, product, operand, float(affine.scale)) for operand in dict.fromkeys(product.args)):
             node.replace_all_uses_with(product)
             graph.module.graph.erase_node(node)
+
+
+def _fold(graph: Graph, node: fx.Node, layer: ops.Attention) -> None:
+    """Fold the scale of an attention layer into its queries or keys, if it has a layer of its own."""
+    is_shared = sum(other.target == node.target for other in graph.layers()) > 1
+    if layer.scale == 1 or is_shared:
+        return
+    if any(_scale(graph, node, operand, layer.scale) for operand in dict.fromkeys(node.args[:2])):
+        graph.module.add_module(str(node.target), ops.Attention(layer.heads, 1.0, layer.bias, layer.mask).eval())
 
 
 def _scale(graph: Graph, product: fx.Node, operand: object, factor: float) -> bool:

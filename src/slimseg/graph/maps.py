@@ -7,9 +7,9 @@ again. A token is a pixel, so that the same layers can run on the map:
                  norm over the last                          norm over the channels
                  activation, sum, product                    the same
 
-What remains are products of two activations (attention), which read sequences. With this every technique for
-convolutions applies to transformers, and a network is the same Graph whichever of its forms the source has. (Apple,
-"Deploying Transformers on the Apple Neural Engine", 2022, recommends the same form for speed.)
+Attention reads maps, too. What remains are other products of two activations, which read sequences. With this every
+technique for convolutions applies to transformers, and a network is the same Graph whichever of its forms the source
+has. (Apple, "Deploying Transformers on the Apple Neural Engine", 2022, recommends the same form for speed.)
 
 A value that holds a map in another arrangement is a *view* of it. For each of its dimensions, the view lists the
 dimensions of the map that are flattened into it: (N, H·W, C) is ((), (2, 3), (1,)). Dimensions of length 1, such as the
@@ -274,6 +274,26 @@ class _Rewriter:
                 f"over_{'_'.join(map(str, dims))}",
             )
 
+    def attention(self, node: fx.Node, layer: ops.Attention) -> None:
+        """Each of its inputs as a map if it is a sequence of a map's pixels; the result is as the queries are."""
+        views = [self._derived(source) for source in node.all_input_nodes]
+        as_they_are = [view is not None and self._is_sequence(view) for view in views]
+        inputs = [
+            view.map if view is not None and is_map else source
+            for view, is_map, source in zip(views, as_they_are, node.all_input_nodes, strict=True)
+        ]
+        if len(inputs) != len(node.args) or not any(as_they_are):
+            return
+        if views[0] is not None and as_they_are[0] and self.graph.shape(node)[2] > 1:
+            self._instead(node, inputs, views[0].groups, None)
+        elif not as_they_are[0]:
+            node.args = tuple(inputs)
+
+    def _is_sequence(self, view: View) -> bool:
+        """Whether a view is (images, pixels, channels)."""
+        lengths = self.graph.shape(view.map)
+        return view.groups == ((), _long(PIXELS, lengths), (CHANNELS,))
+
     def affine(self, node: fx.Node, layer: ops.Affine) -> None:
         if (view := self._derived(node.all_input_nodes[0])) is not None:
             self._affine(node, layer, view, node)
@@ -496,6 +516,7 @@ _RULES: dict[type[nn.Module], _Rule] = {
     nn.Softmax: _Rewriter.softmax,
     nn.Linear: _Rewriter.linear,
     ops.Normalise: _Rewriter.normalise,
+    ops.Attention: _Rewriter.attention,
     ops.Affine: _Rewriter.affine,
     ops.Concat: _Rewriter.concat,
     ops.Slice: _Rewriter.slice,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from slimseg.graph.vocabulary import ELEMENT_WISE
 from slimseg.graph.vocabulary.activation import ACTIVATIONS, PLAIN_ACTIVATIONS, SpatialPReLU
 from slimseg.graph.vocabulary.arithmetic import Add, Affine, Divide, Maximum, Minimum, Multiply, Subtract, Unary
+from slimseg.graph.vocabulary.attention import Attention
 from slimseg.graph.vocabulary.convolution import (
     CONVOLUTIONS,
     MIXING,
@@ -45,6 +46,7 @@ __all__ = [
     "Add",
     "Affine",
     "ArgMax",
+    "Attention",
     "Cast",
     "Concat",
     "Constant",

@@ -2,7 +2,7 @@
 
 Every runtime has a table of lowerings by layer class, and a table of refusals: layer classes that it cannot express,
 each with the reason. Together they contain every class of the vocabulary except those that are folded away before
-(`fold.FOLDED`); tests check that.
+(`fold.FOLDED`), and attention, which is written as several layers (`written_out.WRITTEN_OUT`); tests check that.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ such steps compute, so that every format and every hand-written module profits.
     normalisation   layer, instance, group and RMS norm
     crops           after transposed convolutions
     biases          additions after layers of weights, and after the scale of a normalisation
+    attention       matrix products and a softmax
     maps            layers of token sequences run on maps (graph/maps.py)
     slices          of channels, before reshapes and transposes
     functions       of single numbers, before reshapes and transposes instead of after them
@@ -24,6 +25,7 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.maps import as_maps
 from slimseg.graph.spellings import (
     activation,
+    attention,
     biases,
     channel_order,
     crops,
@@ -41,6 +43,9 @@ def in_one_spelling(graph: Graph) -> Graph:
     """The same network in the spellings that slimseg uses; `graph` itself is changed."""
     source = graph.source  # the network computes the same as before
     for rewrite in (duplicates.merge, activation.merge, normalisation.merge, crops.merge, biases.merge):
+        rewrite(graph)
+    graph.refresh()
+    for rewrite in (slices.before_views, functions.before_views, product.scale_results, attention.merge):
         rewrite(graph)
     graph.refresh()
     graph = as_maps(graph)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import fx, nn
@@ -109,12 +109,18 @@ class Spelling:
     cost: float
 
 
-def simplify(graph: Graph) -> None:
-    """Write every row of views in its cheapest spelling, in place."""
+def simplify(graph: Graph, sources: Collection[fx.Node] | None = None) -> None:
+    """Write every row of views in its cheapest spelling, in place.
+
+    Args:
+        sources: only rows that read these values or functions of them; None: all rows.
+    """
     for node in list(graph.layers()):
         if not is_view(graph, node) or any(_continues(graph, node, reader) for reader in node.users):
             continue
         row = _row(graph, node)
+        if sources is not None and not _reads(row[0], sources):
+            continue
         spelling = cheapest(graph, row)
         old = [graph.layer(each) for each in row]
         if spelling is not None and [_settings(each) for each in old] != [_settings(each) for each in spelling.layers]:
@@ -126,6 +132,11 @@ def row_to(graph: Graph, node: fx.Node) -> list[fx.Node]:
     return _row(graph, node) if is_view(graph, node) else []
 
 
+def _reads(view: fx.Node, sources: Collection[fx.Node]) -> bool:
+    before = producer(view)
+    return before in sources or any(source in sources for source in before.all_input_nodes)
+
+
 def cheapest(graph: Graph, row: Sequence[fx.Node], more: Sequence[View] = ()) -> Spelling | None:
     """The cheapest spelling of a row of views, and of `more` behind it; None if it cannot be followed."""
     found = followed(graph, row, more)
@@ -133,6 +144,15 @@ def cheapest(graph: Graph, row: Sequence[fx.Node], more: Sequence[View] = ()) ->
         return None
     shape = tuple(math.prod(part.length for part in dim) for dim in found.after)
     return cheapest_of(found, graph.shape(producer(row[0])), shape)
+
+
+def cheapest_layers(source: Shape, layers: Sequence[View]) -> Spelling | None:
+    """The cheapest spelling of views that follow a value of the shape `source`; None if they cannot be followed."""
+    found = _arrangement(source, layers)
+    if found is None:
+        return None
+    found.images_first()
+    return cheapest_of(found, source, tuple(math.prod(part.length for part in dim) for dim in found.after))
 
 
 def followed(graph: Graph, row: Sequence[fx.Node], more: Sequence[View] = ()) -> Arrangement | None:

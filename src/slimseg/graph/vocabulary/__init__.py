@@ -5,6 +5,7 @@
     arithmetic    arithmetic on one tensor, on one with constants (batch norm, affine), on two
     normalisation by an image's own statistics
     product       matrix products of two activations
+    attention     two such products with a softmax in between
     pooling, resize, reduction, layout
 
 A new class needs a record in one of these files and, for every runtime, a lowering or a refusal with its reason
@@ -19,6 +20,7 @@ from torch import nn
 from slimseg.graph.vocabulary import (
     activation,
     arithmetic,
+    attention,
     convolution,
     layout,
     normalisation,
@@ -31,7 +33,10 @@ from slimseg.graph.vocabulary.operator import ChannelRule, CutRule, MacsRule, Op
 
 OPERATORS: dict[type[nn.Module], Operator] = {
     operator.kind: operator
-    for room in (convolution, activation, arithmetic, normalisation, product, pooling, resize, reduction, layout)
+    for room in (
+        *(convolution, activation, arithmetic, normalisation, product, attention),
+        *(pooling, resize, reduction, layout),
+    )
     for operator in room.OPERATORS
 }
 # The classes whose output at each position depends only on the input values at that position.

@@ -34,6 +34,7 @@ from slimseg.graph import edit, ops
 from slimseg.graph.description import Description
 from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.written_out import layer_of, written_out
 from slimseg.runtimes.coreml import lowering, metadata, package
 from slimseg.runtimes.coreml.compression import WeightStorage, compressed
 from slimseg.runtimes.lowering import without_lowering
@@ -105,7 +106,7 @@ def write(
         UserError: coremltools is not installed.
     """
     coremltools = package.require()
-    folded = fold_scales(graph)
+    folded = written_out(fold_scales(graph))
     _check(folded, sizes)
     with _quiet(), scratch.for_libraries():  # coremltools leaves files in the temporary folder
         model = compressed(coremltools, _convert(coremltools, folded, precision, sizes, float32_layers), weights)
@@ -205,7 +206,7 @@ class _Builder:
 
     def operations_around(self, names: Collection[str]) -> frozenset[str]:
         """Names of the operations of these layers, and of all layers that read them."""
-        nodes = [node for node in self.operations if node.name in names]
+        nodes = [node for node in self.operations if layer_of(node) in names]
         readers = [reader for node in nodes for reader in node.users]
         return frozenset(name for node in (*nodes, *readers) for name in self.operations.get(node, ()))
 

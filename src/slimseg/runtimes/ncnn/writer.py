@@ -30,6 +30,7 @@ from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.layer_names import OperatorName, folded_into, to_text
 from slimseg.graph.output import final_argmax, output_kind
+from slimseg.graph.written_out import layer_of, written_out
 from slimseg.runtimes.lowering import without_lowering
 from slimseg.runtimes.ncnn import lowering
 from slimseg.runtimes.ncnn.file import save, with_description, with_names
@@ -113,9 +114,10 @@ def serialise(graph: Graph, storage: Storage = "fp32") -> Written:
     """
     ended = without_argmax(graph)
     folded = fold_scales(ended)
-    unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
+    spelled = written_out(folded)
+    unknown = without_lowering(spelled, lowering.LOWERINGS, lowering.REFUSALS)
     if not unknown:
-        return _Writer(folded, folded_into(ended, folded)).run(storage)
+        return _Writer(spelled, folded_into(ended, folded)).run(storage)
     raise Unsupported(
         f"{graph.name} has layers that slimseg cannot write for ncnn ({unknown}): export it to another runtime"
     )
@@ -238,12 +240,12 @@ class _Writer:
         first = len(self.net.layers)
         self.blobs[node] = self.blobs[last] = lowering.LOWERINGS[type(layer)](self.net, step, layer)
         pads = () if pad is None else (node.all_input_nodes[0].name,)
-        covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
+        covers = (*pads, layer_of(node), *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
         if last is not node:
             self.net.rename(self.blobs[last], last.name)
             self.results[node.name] = last.name
         names = [made.name for made in self.net.layers[first:]]
-        self.covers.update({name: covers if name == node.name else (node.name,) for name in names})
+        self.covers.update({name: covers if name == node.name else (layer_of(node),) for name in names})
 
     def _taken_in(self, node: fx.Node) -> tuple[fx.Node, lowering.Activation]:
         """The last node that ncnn's layer for `node` computes, and the activation fused with it."""

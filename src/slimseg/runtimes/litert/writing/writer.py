@@ -24,6 +24,7 @@ from slimseg.graph.fold import fold_scales, is_padding_of_next
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.graph.layer_names import OperatorName, folded_into
 from slimseg.graph.orders import TO_NCHW, nhwc, nhwc_shape
+from slimseg.graph.written_out import layer_of, written_out
 from slimseg.runtimes.litert.writing import dimensions, lowering
 from slimseg.runtimes.litert.writing.dimensions import Order, Value
 from slimseg.runtimes.litert.writing.lowering.step import reshape_operator, transpose_operator
@@ -63,11 +64,12 @@ def serialise(graph: Graph, storage: Storage = "float32") -> Written:
         Unsupported: a layer cannot be expressed in TFLite, and `litert-torch` is not installed or refuses it, too.
     """
     folded = fold_scales(graph)
-    unknown = without_lowering(folded, lowering.LOWERINGS, lowering.REFUSALS)
+    spelled = written_out(folded)
+    unknown = without_lowering(spelled, lowering.LOWERINGS, lowering.REFUSALS)
     if unknown:
         return _with_litert_torch(graph, unknown)
     try:
-        return _Writer(folded, folded_into(graph, folded), storage).run()
+        return _Writer(spelled, folded_into(graph, folded), storage).run()
     except Unsupported as error:
         return _with_litert_torch(graph, str(error))
 
@@ -123,13 +125,13 @@ class _Writer:
         target = lowering.LOWERINGS[type(layer)](self.builder, step, layer)
         self.tensors[node] = self.tensors[last] = target
         self.orders[node] = self.orders[last] = order
-        covers = (*pads, node.name, *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
+        covers = (*pads, layer_of(node), *self.folded.get(node.name, ()), *((last.name,) if last is not node else ()))
         if target in step.inputs or isinstance(layer, ops.Constant):
             self.views.add(node)
         else:
             self._name(target, last, node.name, covers)
         for made in self.builder.results(first):
-            self.names.setdefault(made, OperatorName(made, (node.name,)))
+            self.names.setdefault(made, OperatorName(made, (layer_of(node),)))
 
     def _name(self, target: int, node: fx.Node, name: str, covers: tuple[str, ...]) -> None:
         """Call a tensor after the node whose value it holds; in another order than usual, that is part of its name."""
@@ -153,7 +155,7 @@ class _Writer:
             moved = source if isinstance(kind, ops.Transpose) else reader
             name = f"{source.name}_to_{''.join(map(str, order))}"
             self.turned[source, order] = self._turn(source, name, order)
-            self.names[name] = OperatorName(name, (moved.name,))
+            self.names[name] = OperatorName(name, (layer_of(moved),))
         return self.turned[source, order]
 
     def _is_constant(self, node: fx.Node) -> bool:
@@ -173,7 +175,7 @@ class _Writer:
         stored = Value(self.graph.shape(node), self.orders[node]).stored
         if self.builder.shape(self.tensors[node]) != stored:
             self.tensors[node] = reshape_operator(self.builder, self.tensors[node], node.name, stored)
-            self._name(self.tensors[node], node, node.name, (node.name,))
+            self._name(self.tensors[node], node, node.name, (layer_of(node),))
         return self.tensors[node]
 
     def _output(self) -> int:
@@ -184,7 +186,7 @@ class _Writer:
             return self.tensors[node]
         result = self._turn(node, node.name, order)
         self.orders[node] = order
-        self._name(result, node, node.name, (node.name,))
+        self._name(result, node, node.name, (layer_of(node),))
         return result
 
     def _taken_in(self, node: fx.Node, layer: nn.Module) -> tuple[fx.Node, int]:
