@@ -16,6 +16,7 @@ from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
 from slimseg.techniques.full_resolution import FullResolution
 from slimseg.techniques.groups import FewerGroups
+from slimseg.techniques.half_branch import HalfBranch
 from slimseg.techniques.hard_swish import HardSwish
 from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
@@ -62,6 +63,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     Dilation(),
     LateResize(),
     StageBlocks(),
+    HalfBranch(),
     Shortcut(),  # last: other techniques start at the sums that it removes
 )
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())
