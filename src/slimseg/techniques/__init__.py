@@ -14,8 +14,10 @@ from slimseg.techniques.channels import Channels
 from slimseg.techniques.concat_to_sum import ConcatToSum
 from slimseg.techniques.depth_to_space import LateDepthToSpace
 from slimseg.techniques.dilation import Dilation
+from slimseg.techniques.fewer_heads import FewerHeads
 from slimseg.techniques.full_resolution import FullResolution
 from slimseg.techniques.groups import FewerGroups
+from slimseg.techniques.half_branch import HalfBranch
 from slimseg.techniques.hard_swish import HardSwish
 from slimseg.techniques.head import Head
 from slimseg.techniques.input_alignment import InputAlignment
@@ -24,6 +26,7 @@ from slimseg.techniques.late_resize import LateResize
 from slimseg.techniques.linear_activations import LinearActivations
 from slimseg.techniques.linked_sum import LinkedSum
 from slimseg.techniques.merging import Merging
+from slimseg.techniques.pooled_attention import PooledAttention
 from slimseg.techniques.rows import RowConstants
 from slimseg.techniques.separable import Separable
 from slimseg.techniques.shortcut import Shortcut
@@ -57,11 +60,14 @@ APPROXIMATE: tuple[Technique, ...] = (
     LinearActivations(),
     HardSwish(),
     BatchNorm(),
+    PooledAttention(),
+    FewerHeads(),
     FewerChannels(),
     FullResolution(),
     Dilation(),
     LateResize(),
     StageBlocks(),
+    HalfBranch(),
     Shortcut(),  # last: other techniques start at the sums that it removes
 )
 TECHNIQUES: tuple[Technique, ...] = (*EXACT, InputSize(), *APPROXIMATE, Channels())

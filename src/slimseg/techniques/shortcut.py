@@ -31,7 +31,11 @@ class Shortcut:
         sites: list[Site] = []
         refusals: list[Refusal] = []
         for node in graph.layers():
-            if graph.layer_as(node, ops.Add) is None or node is graph.output or (sides := _sides(graph, node)) is None:
+            if (
+                graph.layer_as(node, ops.Add) is None
+                or node is graph.output
+                or (sides := sides_of(graph, node)) is None
+            ):
                 continue
             shortcut, branch = sides
             outside = next((each.name for each in branch[:-1] for user in each.users if user not in branch), None)
@@ -53,15 +57,19 @@ class Shortcut:
     def apply(self, graph: Graph, site: Site) -> Graph:
         result = graph.copy()
         total = result.node(site.target)
-        sides = _sides(result, total) if result.layer_as(total, ops.Add) is not None else None
-        if sides is None or sides[0].name != site.source:
+        sides = sides_of(result, total) if result.layer_as(total, ops.Add) is not None else None
+        # The shortcut has another name if the sum that gave it was removed before.
+        same = sides is not None and (
+            sides[0].name == site.source or [each.name for each in sides[1]] == [*site.layers]
+        )
+        if sides is None or not same:
             raise Unsupported(f"{site.target} is not the sum of {site.source} and a branch that starts there")
         total.replace_all_uses_with(sides[0])
         result.refresh()
         return result
 
 
-def _sides(graph: Graph, total: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
+def sides_of(graph: Graph, total: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
     """The shortcut of a residual sum, and the layers of its branch followed by the sum; None for any other sum."""
     if len(total.all_input_nodes) != 2:
         return None

@@ -1,7 +1,7 @@
 """A part of a network at a fraction of its resolution: pooled before, resized after, with its dilations divided.
 
     Given   y = f(x),          f convolutions of stride 1 that keep the size, channelwise layers, sums, concatenations,
-                               branches that read the mean of the whole map; x and y of H×W
+                               norms, attention, branches that read the mean of the whole map; x and y of H×W
     Result  y ≈ U(f'(P(x))),   P the mean of n×n pixels, U the bilinear resize back, f' the same weights with every
                                dilation d divided by n (rounded, at least 1)
 
@@ -78,9 +78,17 @@ def fits(graph: Graph, node: fx.Node, source: fx.Node) -> bool:
         return layer.keepdim and {dim % 4 for dim in layer.dims} == {2, 3}
     if isinstance(layer, ops.Resize):
         return graph.shape(node.all_input_nodes[0])[2:] == (1, 1)
-    if isinstance(layer, ops.Concat):
+    if isinstance(layer, ops.Concat | ops.Slice):
         return layer.dim == 1
+    if isinstance(layer, ops.Attention):
+        return layer.bias is None and layer.mask is None and _are_maps(graph, node)
+    if isinstance(layer, ops.Normalise):
+        return True
     return isinstance(layer, _JOINS) or is_channelwise(graph, node)
+
+
+def _are_maps(graph: Graph, node: fx.Node) -> bool:
+    return all(len(graph.shape(each)) == 4 for each in node.all_input_nodes)
 
 
 def keeps_size(layer: nn.Conv2d) -> bool:
