@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from slimseg.frontends.onnx import activation, arithmetic, convolution, layout, pooling, resize
+from slimseg.frontends.onnx import activation, arithmetic, convolution, layout, pooling, resize, sampling
 from slimseg.frontends.onnx.builder import Call, Value
 from slimseg.graph import ops
 
@@ -79,6 +79,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Slice": layout.slice_,
     "Split": layout.split,
     "Gather": layout.gather,
+    "GridSample": sampling.grid_sample,
     "Pad": layout.pad,
     "Expand": layout.expand,
     "Tile": layout.expand,
