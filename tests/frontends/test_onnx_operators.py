@@ -92,6 +92,11 @@ CASES: dict[str, Case] = {
          node("Softmax", "p", "q", axis=-1), node("MatMul", "q f")],
         {"s": ints(0, 4, -1)}, {}, ["Reshape", "MatMul", "Softmax", "MatMul"],
     ),
+    "values at computed positions": (
+        [node("Slice", "x b e a", "c"), node("Transpose", "c", "p", perm=[0, 2, 3, 1]),
+         node("GridSample", "x p", padding_mode="border", align_corners=1)],
+        {"b": ints(0), "e": ints(2), "a": ints(1)}, {"opset": 20}, ["Slice", "Transpose", "GridSample"],
+    ),
     "max pool asymmetric": (
         [node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])], {}, {}, ["MaxPool2d"],
     ),

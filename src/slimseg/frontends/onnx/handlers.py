@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from slimseg.errors import UnknownOperator
-from slimseg.frontends.onnx import activation, arithmetic, convolution, functions, layout, pooling, resize
+from slimseg.frontends.onnx import activation, arithmetic, convolution, functions, layout, pooling, resize, sampling
 from slimseg.frontends.onnx.builder import Call, Value
 from slimseg.frontends.onnx.in_torch import in_torch
 from slimseg.graph import ops
@@ -98,6 +98,7 @@ _LAYERS: Mapping[str, Handler] = {
     "Split": layout.split,
     "Gather": layout.gather,
     "GatherND": layout.gather_nd,
+    "GridSample": sampling.grid_sample,
     "Pad": layout.pad,
     "Expand": layout.expand,
     "Tile": layout.expand,

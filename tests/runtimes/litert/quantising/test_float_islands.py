@@ -115,3 +115,25 @@ def test_norms_of_maps(norm: nn.Module, tmp_path: Path) -> None:
     assert len(found.islands) == 1
     expected = predict(path, IMAGES)
     assert np.abs(predict(new, IMAGES) - expected).mean() < 0.025 * expected.std()
+
+
+class Sampled(nn.Module):
+    """A map, read at positions that the network computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values, self.positions = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = torch.tanh(self.positions(x)).permute(0, 2, 3, 1)
+        return F.grid_sample(self.values(x), positions, align_corners=False)
+
+
+def test_positions_are_exact(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path, new = tmp_path / "float.tflite", tmp_path / "new.tflite"
+    writer.write(load(Sampled().eval(), (16, 16), verify=False), path)
+    expected = predict(path, IMAGES[:1])
+    for scheme in ("int8", "dynamic", "weight-only"):
+        quantizer.quantize(path, new, scheme, quantizer.measure_ranges(path, list(IMAGES)))
+        assert np.abs(predict(new, IMAGES[:1]) - expected).mean() < 0.1 * expected.std(), scheme

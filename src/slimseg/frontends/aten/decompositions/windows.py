@@ -29,12 +29,17 @@ def unfold(self: Tensor, kernel_size: Pair, dilation: Pair, padding: Pair, strid
         whole = self[:, :, : rows * kh, : columns * kw]
         apart = whole.reshape(batch, channels, rows, kh, columns, kw)
         return apart.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * kh * kw, -1)
-    _require_few(kh * kw)
     padded = F.pad(self, (padding[1], padding[1], padding[0], padding[0])) if any(padding) else self
     rows, columns = (
         (length - spread * (kernel - 1) - 1) // step + 1
         for length, kernel, spread, step in zip(padded.shape[2:], kernel_size, dilation, stride, strict=True)
     )
+    if rows * columns < kh * kw and set(dilation) == {1}:
+        _require_few(rows * columns)
+        corners = [(i * sh, j * sw) for i in range(rows) for j in range(columns)]
+        windows = [padded[:, :, top : top + kh, left : left + kw] for top, left in corners]
+        return torch.cat([window.reshape(batch, channels * kh * kw, 1) for window in windows], 2)
+    _require_few(kh * kw)
     taps = [
         padded[
             :,

@@ -1,11 +1,13 @@
 """Bilinear values at computed positions: TFLite has no operator for that, so four neighbours are gathered and weighted.
 
 Positions become pixels in a flat list of all maps: number y·W + x for the neighbour at the top left, and 1, W, W + 1
-more for the other three. Their weights are products of one factor for x and one for y. A linear layer with constant
-weights computes all four numbers from (x, y), another one the four factors of a direction.
+more for the other three. Their weights are products of one factor for x and one for y. No linear layer computes these
+numbers, since schemes that store weights in 8 bits would round them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
@@ -75,11 +77,11 @@ class _Writer:
     def pixels(self, corners: int, width: int, height: int, images: int) -> int:
         """Numbers of the four neighbours in the list of all pixels."""
         right, below = int(width > 1), width * int(height > 1)
-        pixels = self._linear("numbers", corners, [[1, width]] * 4, [0, right, below, below + right])
-        if images > 1:
-            first = np.arange(images, dtype=np.float32).reshape(-1, 1, 1, 1) * (width * height)
-            start = self.builder.constant(f"{self.name}_start", first)
-            pixels = self.arithmetic(Op.ADD, "pixels", pixels, start, 4)
+        steps = self.arithmetic(Op.MUL, "steps", corners, self._constant("row", [1, width]), 2)
+        numbers = self._sum("numbers", steps, keeps=True)
+        first = np.arange(images, dtype=np.float32).reshape(-1, 1, 1, 1) * (width * height)
+        start = self._constant("start", first + np.asarray([0, right, below, below + right], np.float32))
+        pixels = self.arithmetic(Op.ADD, "pixels", numbers, start, 4)
         target = self._tensor("pixels_int", 4, np.int32)
         self.builder.operator(Op.CAST, (pixels,), target, tflite.CastOptionsT(), Options.CastOptions)
         return target
@@ -93,16 +95,13 @@ class _Writer:
 
     def weighted(self, neighbours: int, shares: int) -> int:
         """The sum of the neighbours times their weights; `shares` is how far (x, y) is from the one at the top left."""
-        across = self._linear("across", shares, [[-1, 0], [1, 0], [-1, 0], [1, 0]], [1, 0, 1, 0])
-        down = self._linear("down", shares, [[0, -1], [0, -1], [0, 1], [0, 1]], [1, 1, 0, 0])
+        across = self._factors("across", shares, 0, [-1, 1, -1, 1])
+        down = self._factors("down", shares, 1, [-1, -1, 1, 1])
         weights = self.arithmetic(Op.MUL, "weights", across, down, 4)
         column = reshape_operator(self.builder, weights, f"{self.name}_column", (*self.points, 4, 1))
         parts = self.builder.tensor(f"{self.name}_parts", self.builder.shape(neighbours))
         self.builder.operator(Op.MUL, (neighbours, column), parts, tflite.MulOptionsT(), Options.MulOptions)
-        axes = self.builder.constant(f"{self.name}_axes", np.asarray([3], np.int32))
-        target = self.builder.tensor(self.name, self.shape)
-        self.builder.operator(Op.SUM, (parts, axes), target, tflite.ReducerOptionsT(), Options.ReducerOptions)
-        return target
+        return self._sum("", parts, keeps=False)
 
     def arithmetic(self, code: int, part: str, first: int, second: int, last: int, fused: int = Fused.NONE) -> int:
         build, kind = _ARITHMETIC[code]
@@ -113,27 +112,34 @@ class _Writer:
         return target
 
     def _smaller(self, part: str, value: int, most: list[int]) -> int:
-        target, limit = self._tensor(part, 2), self._constant(f"{part}_most", [*map(float, most)])
+        target, limit = self._tensor(part, 2), self._constant(f"{part}_most", most)
         options = tflite.MaximumMinimumOptionsT()
         self.builder.operator(Op.MINIMUM, (value, limit), target, options, Options.MaximumMinimumOptions)
         return target
 
-    def _linear(self, part: str, value: int, weight: list[list[int]], bias: list[int]) -> int:
-        options = tflite.FullyConnectedOptionsT()
-        options.keepNumDims = True
-        inputs = (
-            value,
-            self.builder.constant(f"{self.name}_{part}_weight", np.asarray(weight, np.float32)),
-            self._constant(f"{part}_bias", [*map(float, bias)]),
-        )
-        target = self._tensor(part, len(bias))
-        self.builder.operator(Op.FULLY_CONNECTED, inputs, target, options, Options.FullyConnectedOptions)
+    def _factors(self, part: str, shares: int, place: int, signs: list[int]) -> int:
+        """The shares of one direction for neighbours with sign 1, and what they leave of 1 for the others."""
+        start = self.builder.constant(f"{self.name}_{part}_begin", np.asarray([0, 0, 0, place], np.int32))
+        size = self.builder.constant(f"{self.name}_{part}_size", np.asarray([*self.points, 1], np.int32))
+        share = self._tensor(f"{part}_share", 1)
+        self.builder.operator(Op.SLICE, (shares, start, size), share, tflite.SliceOptionsT(), Options.SliceOptions)
+        signed = self.arithmetic(Op.MUL, f"{part}_signed", share, self._constant(f"{part}_signs", signs), 4)
+        rest = self._constant(f"{part}_rest", [float(sign < 0) for sign in signs])
+        return self.arithmetic(Op.ADD, part, signed, rest, 4)
+
+    def _sum(self, part: str, value: int, keeps: bool) -> int:
+        """The sum over the fourth dimension: of x and y, or of neighbours, which gives the node's result."""
+        options = tflite.ReducerOptionsT()
+        options.keepDims = keeps
+        axes = self.builder.constant(f"{self.name}_{part}_axes", np.asarray([3], np.int32))
+        target = self._tensor(part, 1) if keeps else self.builder.tensor(self.name, self.shape)
+        self.builder.operator(Op.SUM, (value, axes), target, options, Options.ReducerOptions)
         return target
 
     def _tensor(self, part: str, last: int, dtype: type = np.float32) -> int:
         return self.builder.tensor(f"{self.name}_{part}", (*self.points, last), dtype)
 
-    def _constant(self, part: str, values: list[float]) -> int:
+    def _constant(self, part: str, values: Any) -> int:
         return self.builder.constant(f"{self.name}_{part}", np.asarray(values, np.float32))
 
 
