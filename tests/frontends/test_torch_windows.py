@@ -76,6 +76,12 @@ def alternating(x: Tensor) -> Tensor:
     return result
 
 
+def written_to(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, [0, 3]] = 0.5
+    return y
+
+
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "windows of a tensor": halo,
     "columns back, with gaps": lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), SIZE, 3, padding=1, stride=2),
@@ -89,6 +95,14 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
         heads(x), heads(x), heads(x), heads(x).mean(3)[:, :, None] > 0.0
     ),
     "every other channel": alternating,
+    "some channels written to": written_to,
+    "a diagonal": lambda x: x[:, :, torch.arange(8), torch.arange(8)].unsqueeze(3),
+    "the largest channel": lambda x: torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1.0) * x,
+    "its value": lambda x: x.flip(2).gather(1, x.argmax(1, keepdim=True)),
+    "gathered by constants": lambda x: x.gather(3, torch.tensor([7, 0, 2]).expand(len(x), 8, 12, 3)),
+    "one hot": lambda x: F.one_hot(x.argmax(1), 8).movedim(3, 1) * x,
+    "error function": lambda x: torch.erf(x) + (x * 0.5 * (1.0 + torch.erf(x / 2**0.5))),
+    "product": lambda x: x.nan_to_num()[:, :3].prod(1, keepdim=True) + x.isnan(),
     "sums of rows": lambda x: x.cumsum(2),
     "any and all": lambda x: (x > 0).any(1, keepdim=True) + (x > -1).all(1, keepdim=True) * x,
     "remainders": lambda x: x % 0.7 + torch.fmod(x, 0.3) + x.ceil() + x.trunc() + x.frac(),

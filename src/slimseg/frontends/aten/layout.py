@@ -275,7 +275,10 @@ def stack(call: Call) -> Chain | None:
 
 def concat(call: Call) -> Layer | Alias | None:
     """Constants, as a class token, become values; channels of zeros are padding; empty tensors are left out."""
-    tensors, rank = tuple(each for each in call["tensors"] if each.meta["val"].numel()), len(call.output_shape)
+    tensors = tuple(
+        each for each in call["tensors"] if each not in call.parameters or call.parameters[each].tensor.numel()
+    )
+    rank = len(call.output_shape)
     if len(tensors) == 1:
         return Alias(tensors[0], copies=True)
     if rank < 2 or any(tensor.meta["val"].ndim != rank for tensor in tensors):

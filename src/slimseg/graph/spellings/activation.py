@@ -21,7 +21,7 @@ from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.spellings.rewriting import function_of, number, replace
 
-_LONGEST = 16  # layers of one written-out activation
+_LONGEST = 32  # layers of one written-out activation; erf alone takes 20
 _POINTS = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([-100.0, -30.0, -12.0, 12.0, 30.0, 100.0])])
 # Each activation, and how far arithmetic with rounded constants (0.1667 for 1/6) may be from it.
 _ACTIVATIONS: tuple[tuple[Callable[[], nn.Module], float], ...] = (

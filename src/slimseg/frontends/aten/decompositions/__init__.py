@@ -11,6 +11,7 @@ from slimseg.frontends.aten.decompositions import (
     comparisons,
     dynamic_convolution,
     functions,
+    gathering,
     matrices,
     positions,
     statistics,
@@ -21,21 +22,15 @@ from slimseg.frontends.aten.decompositions import (
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     name: function
     for room in (
-        attention,
-        comparisons,
-        dynamic_convolution,
-        functions,
-        matrices,
-        positions,
-        statistics,
-        volumes,
-        windows,
+        *(attention, comparisons, dynamic_convolution, functions, gathering, matrices),
+        *(positions, statistics, volumes, windows),
     )
     for name, function in room.TABLE.items()
 }
 # For decompositions with other arguments than the operator's: the arguments, from the call; None if there is none.
 PREPARED: Mapping[str, Callable[[Call], Mapping[str, Any] | None]] = {
     **dynamic_convolution.PREPARED,
+    **gathering.PREPARED,
     **matrices.PREPARED,
     **positions.PREPARED,
     **windows.PREPARED,

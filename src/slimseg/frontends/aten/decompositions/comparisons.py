@@ -15,12 +15,17 @@ from torch.nn import functional as F
 _LARGEST = float(torch.finfo(torch.float32).max) / 2
 
 
+def _difference(self: Tensor, other: Any) -> Tensor:
+    """In floating point, also of whole numbers, as runtimes have no functions of these."""
+    return torch.sub(self.float(), other.float() if isinstance(other, Tensor) else other)
+
+
 def greater(self: Tensor, other: Any) -> Tensor:
-    return F.relu(torch.sign(torch.sub(self, other)))
+    return F.relu(torch.sign(_difference(self, other)))
 
 
 def less(self: Tensor, other: Any) -> Tensor:
-    return F.relu(torch.sign(torch.rsub(self, other)))
+    return F.relu(torch.sign(_difference(self, other) * -1.0))
 
 
 def greater_or_equal(self: Tensor, other: Any) -> Tensor:
@@ -32,7 +37,7 @@ def less_or_equal(self: Tensor, other: Any) -> Tensor:
 
 
 def different(self: Tensor, other: Any) -> Tensor:
-    return torch.abs(torch.sign(torch.sub(self, other)))
+    return torch.abs(torch.sign(_difference(self, other)))
 
 
 def equal(self: Tensor, other: Any) -> Tensor:
@@ -57,6 +62,10 @@ def any_along(self: Tensor, dim: int, keepdim: bool = False) -> Tensor:
 
 def all_along(self: Tensor, dim: int, keepdim: bool = False) -> Tensor:
     return torch.amin(different(self.float(), 0), dim, keepdim)
+
+
+def is_no_number(self: Tensor) -> Tensor:
+    return different(self, self)
 
 
 def where(condition: Tensor, self: Any, other: Any) -> Tensor:
@@ -95,6 +104,7 @@ TABLE = {
     **{f"{name}": either for name in ("logical_or.default", "bitwise_or.Tensor")},
     **{f"where.{form}": where for form in ("self", "ScalarSelf", "ScalarOther", "Scalar")},
     **{f"masked_fill.{form}": masked_fill for form in ("Scalar", "Tensor")},
+    "isnan.default": is_no_number,
     "any.dim": any_along,
     "all.dim": all_along,
     "threshold.default": threshold,

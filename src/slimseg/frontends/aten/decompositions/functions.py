@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Number = int | float
+_MOST_FACTORS = 32  # of a product along a dimension
 _SMALLEST_THRESHOLD = 15.0  # above it softplus is its asymptote, also in float32: log(1 + exp(-15)) is 3e-7
 
 
@@ -198,6 +200,29 @@ def fraction(self: Tensor) -> Tensor:
     return self - truncate(self)
 
 
+def error_function(self: Tensor) -> Tensor:
+    """To 1.5e-7 (Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964, 7.1.26)."""
+    x = torch.abs(self)
+    t = torch.reciprocal(x * 0.3275911 + 1.0)
+    series = t * 1.061405429 - 1.453152027
+    for term in (1.421413741, -0.284496736, 0.254829592):
+        series = series * t + term
+    return torch.sign(self) * (1.0 - series * t * torch.exp(torch.square(x) * -1.0))
+
+
+def finite(self: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """Infinite values become the largest; values that are no numbers stay, since a network should have none."""
+    largest = float(torch.finfo(torch.float32).max)
+    return F.hardtanh(self, -largest if neginf is None else neginf, largest if posinf is None else posinf)
+
+
+def product_along(self: Tensor, dim: int, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+    if self.shape[dim] > _MOST_FACTORS:
+        raise NotImplementedError("many factors")
+    result = functools.reduce(torch.mul, self.split(1, dim))
+    return result if keepdim else result.squeeze(dim)
+
+
 def remainder(self: Tensor, other: Any) -> Tensor:
     """What floor division leaves, with the sign of the divisor."""
     return self - torch.floor(self / other) * other
@@ -208,6 +233,9 @@ def remainder_of_truncation(self: Tensor, other: Any) -> Tensor:
 
 
 TABLE = {
+    "erf.default": error_function,
+    "nan_to_num.default": finite,
+    "prod.dim_int": product_along,
     "ceil.default": ceil,
     "trunc.default": truncate,
     "fix.default": truncate,

@@ -136,11 +136,35 @@ def with_positions(call: Call) -> dict[str, object]:
 
 
 def index(self: Tensor, indices: Sequence[object]) -> Tensor:
-    """One list of positions; other dimensions are taken whole."""
-    ((dim, positions),) = [(dim, each) for dim, each in enumerate(indices) if each is not None]
-    if not isinstance(positions, list) or not all(isinstance(each, int) for each in positions):
-        raise NotImplementedError("positions of several dimensions")
-    return taken(self, dim, positions)
+    """One list of positions, or one for each of neighbouring dimensions; other dimensions are taken whole."""
+    dims, positions = _listed(indices)
+    for dim, more in zip(dims[1:], positions[1:], strict=True):
+        positions[0] = [one * self.shape[dims[0] + 1] + two for one, two in zip(positions[0], more, strict=True)]
+        if dim != dims[0] + 1:
+            raise NotImplementedError("positions of dimensions apart")
+        self = self.flatten(dims[0], dims[0] + 1)
+        dims = [dims[0], *(each - 1 for each in dims[1:])]
+    return taken(self, dims[0], positions[0])
+
+
+def _listed(indices: Sequence[object]) -> tuple[list[int], list[list[int]]]:
+    """The dimensions of which positions are given, and the positions."""
+    given = [(dim, each) for dim, each in enumerate(indices) if each is not None]
+    lists = [each for _, each in given if isinstance(each, list) and all(isinstance(place, int) for place in each)]
+    if len(lists) != len(given):
+        raise NotImplementedError("tables of positions")
+    return [dim for dim, _ in given], lists
+
+
+def index_put(self: Tensor, indices: Sequence[object], values: Tensor, accumulate: bool = False) -> Tensor:
+    (dim,), (positions,) = _listed(indices)
+    if accumulate:
+        raise NotImplementedError("sums")
+    length, shape = self.shape[dim], list(self.shape)
+    shape[dim] = len(positions)
+    replaced = {place % length: length + number for number, place in enumerate(positions)}
+    both = torch.cat((self, values.expand(shape)), dim)
+    return taken(both, dim, [replaced.get(place, place) for place in range(length)])
 
 
 def index_select(self: Tensor, dim: int, index: Sequence[int]) -> Tensor:
@@ -219,6 +243,7 @@ TABLE = {
     "replication_pad1d.default": replication_pad,
     "replication_pad2d.default": replication_pad,
     "index.Tensor": index,
+    "index_put.default": index_put,
     "index_select.default": index_select,
     "repeat.default": repeat,
     "expand.default": expand,
@@ -228,4 +253,5 @@ TABLE = {
     "select_scatter.default": select_scatter,
     "unfold.default": unfold,
 }
-PREPARED = {"index.Tensor": with_positions, "index_select.default": with_positions}
+_POSITIONED = ("index.Tensor", "index_put.default", "index_put_.default", "index_select.default")
+PREPARED = dict.fromkeys(_POSITIONED, with_positions)
