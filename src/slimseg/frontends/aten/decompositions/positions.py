@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
@@ -67,6 +68,14 @@ def roll(self: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tenso
         rest = self.shape[dim] - first
         self = torch.cat((self.narrow(dim, first, rest), self.narrow(dim, 0, first)), dim) if first else self
     return self
+
+
+def cumulative_sum(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A product with a triangle of ones."""
+    if self.shape[dim] > _LONGEST:
+        raise NotImplementedError("too many positions")
+    numbers = torch.arange(self.shape[dim])
+    return multiplied(self, dim, (numbers.reshape(1, -1) <= numbers.reshape(-1, 1)).float())
 
 
 def flip(self: Tensor, dims: Sequence[int]) -> Tensor:
@@ -136,11 +145,16 @@ def with_positions(call: Call) -> dict[str, object]:
 
 
 def index(self: Tensor, indices: Sequence[object]) -> Tensor:
-    """One list of positions; other dimensions are taken whole."""
-    ((dim, positions),) = [(dim, each) for dim, each in enumerate(indices) if each is not None]
-    if not isinstance(positions, list) or not all(isinstance(each, int) for each in positions):
-        raise NotImplementedError("positions of several dimensions")
-    return taken(self, dim, positions)
+    """A grid of positions along neighbouring dimensions, as x[:, :, rows[:, None], columns]; or along one dimension."""
+    given = [(dim, each) for dim, each in enumerate(indices) if each is not None]
+    first, rank = given[0][0], len(given)
+    for dim, each in given:
+        positions = np.asarray(each, dtype=np.int64)
+        lengths = (1,) * (rank - positions.ndim) + positions.shape
+        if lengths != tuple(positions.size if place == dim - first else 1 for place in range(rank)):
+            raise NotImplementedError("positions that are no grid")
+        self = taken(self, dim, positions.reshape(-1).tolist())
+    return self
 
 
 def index_select(self: Tensor, dim: int, index: Sequence[int]) -> Tensor:
@@ -201,6 +215,7 @@ def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
 
 TABLE = {
     "roll.default": roll,
+    "cumsum.default": cumulative_sum,
     "flip.default": flip,
     "pad.default": pad,
     "constant_pad_nd.default": constant_pad,
