@@ -113,5 +113,5 @@ def test_a_branch_that_is_always_taken(taken: str, tmp_path: Path) -> None:
 
 def test_what_no_function_holds_for_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "two.onnx", [node("Tile", "x r", node_name="t1")], {"r": ints(1, 40, 1, 1)})
-    with pytest.raises(UnknownOperator, match="Tile 't1'.*too many copies"):
+    with pytest.raises(UnknownOperator, match=r"Tile 't1'.*too many copies"):
         from_file(path)

@@ -16,19 +16,19 @@ from slimseg.graph import ops
 
 def pad(call: Call) -> Layer | None:
     amounts = [int(amount) for amount in call["pad"]]
-    if call.arguments.get("mode", "constant") != "constant" or len(call.output_shape) != 4 or len(amounts) > 4:
+    if call.arguments.get("mode", "constant") != "constant" or len(call.output_shape) != 4 or any(amounts[6:]):
         return None
-    left, right, top, bottom = (*amounts, 0, 0)[:4]
+    left, right, top, bottom, first, last = (*amounts, 0, 0, 0, 0)[:6]
     value = float(call["value"] or 0.0)
-    return Layer(lambda: ops.Pad((left, right, top, bottom), value), (call["self"],), "pad")
+    return Layer(lambda: ops.Pad((left, right, top, bottom), value, (first, last)), (call["self"],), "pad")
 
 
 def expand(call: Call) -> Layer | Alias | None:
-    """Expanding one pixel over a map is a nearest resize of it."""
+    """Expanding one pixel, row or column over a map is a nearest resize of it."""
     before, after = call.shape("self"), call.output_shape
     if before == after:
         return Alias(call["self"])
-    if len(after) != 4 or before != (*after[:2], 1, 1):
+    if len(after) != 4 or before[:-2] != after[:2]:
         return None
     return Layer(lambda: ops.Resize(pair(after[2:]), "nearest"), (call["self"],), "expand")
 

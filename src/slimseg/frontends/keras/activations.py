@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from slimseg.errors import ModelError
+from slimseg.frontends.keras import in_torch
 from slimseg.frontends.keras.builder import Builder, Value
 from slimseg.graph import ops
 
@@ -137,6 +138,7 @@ def _plain(module: Callable[[], nn.Module]) -> Activation:
 
 
 ACTIVATIONS: dict[str, Activation] = {
+    **in_torch.ACTIVATIONS,
     "linear": linear,
     "identity": linear,
     "relu": relu,

@@ -25,10 +25,16 @@ def multi_head_attention(said: Said) -> Value:
         sources = [*sources, said.kwargs["key"]]
     masked = said.kwargs.get("attention_mask") is not None or said.kwargs.get("use_causal_mask")
     special = masked or config.get("use_gate") or config.get("sliding_window") is not None
-    if special or said.kwargs.get("return_attention_scores") or any(len(each.shape) != 3 for each in sources):
-        raise ModelError("attention with a mask, or not on sequences, has no counterpart in slimseg: give the .tflite")
-    if config.get("attention_axes") not in (None, [1], 1) or len(sources) not in (2, 3):
+    if special or said.kwargs.get("return_attention_scores"):
+        raise ModelError("attention with a mask has no counterpart in slimseg: give the .tflite")
+    whole = sources[0].keras_shape
+    if config.get("attention_axes") not in (
+        None,
+        list(range(1, len(whole) - 1)),
+        1 if len(whole) == 3 else None,
+    ) or len(sources) not in (2, 3):
         raise ModelError("attention over several dimensions has no counterpart in slimseg: give the .tflite instead")
+    sources = [_sequence(said, each, f"sequence{number}") for number, each in enumerate(sources)]
     query, value = sources[:2]
     key = sources[2] if len(sources) == 3 else value
     heads = [_heads(said, each, name) for each, name in ((query, "query"), (key, "key"), (value, "value"))]
@@ -42,7 +48,28 @@ def multi_head_attention(said: Said) -> Value:
     kernel, bias = _weights(said, "attention_output")
     if kernel.ndim != 3:
         raise ModelError("attention with outputs of several dimensions has no counterpart in slimseg")
-    return _linear(said, flat, kernel.reshape(-1, kernel.shape[-1]), bias, "")
+    result = _linear(said, flat, kernel.reshape(-1, kernel.shape[-1]), bias, "")
+    return layout.reshape(said.builder, result, (*whole[:-1], kernel.shape[-1]), suffix="map")
+
+
+def _sequence(said: Said, x: Value, suffix: str) -> Value:
+    """Without `attention_axes`, attention runs over all positions, of maps, too."""
+    shape = x.keras_shape
+    return layout.reshape(said.builder, x, (1, math.prod(shape[1:-1]), shape[-1]), suffix=suffix)
+
+
+def attention(said: Said) -> Value:
+    """Attention: softmax(query · keyᵀ) · value, of one head and without weights but a scale."""
+    config, sources = said.config, said.inputs
+    dropped = config.get("score_mode", "dot") != "dot" or said.kwargs.get("mask") or said.kwargs.get("use_causal_mask")
+    if dropped or len(sources) not in (2, 3) or any(len(each.shape) != 3 for each in sources):
+        raise ModelError("attention with a mask, or not on sequences, has no counterpart in slimseg: give the .tflite")
+    query, value, key = (*sources, sources[1])[:3]
+    scores = said.emit(ops.MatMul(transposed=True), query, key, suffix="scores")
+    if config.get("use_scale"):
+        (scale,) = said.weights("scale")
+        scores = said.builder.affine(scores, scale=float(scale), suffix="scale")
+    return said.emit(ops.MatMul(), said.emit(nn.Softmax(2), scores, suffix="softmax"), value)
 
 
 def _heads(said: Said, x: Value, name: str) -> Value:

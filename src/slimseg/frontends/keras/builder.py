@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from slimseg.errors import ModelError
+from slimseg.frontends.aten.effort import Allowance
 from slimseg.frontends.keras.stored import Array
 from slimseg.frontends.work import Work
 from slimseg.graph import ops, propagation
@@ -70,6 +71,7 @@ class Builder:
         self._steps_left = MAX_STEPS
         self._copies_left = _COPIES * stored + (1 << 25)
         self._work = Work("it ", 4 * stored)
+        self.allowance = Allowance("the network", 4 * stored)
 
     @property
     def is_keras2(self) -> bool:
@@ -108,7 +110,8 @@ class Builder:
 
     def input(self, shape: tuple[int, ...]) -> Value:
         self._names.new("image")
-        return Value(self.graph.placeholder("image"), shape)
+        self.image = Value(self.graph.placeholder("image"), shape)
+        return self.image
 
     def emit(self, module: nn.Module, *inputs: Value, suffix: str = "") -> Value:
         """Emit one node; `suffix` distinguishes it from other nodes of the same layer.

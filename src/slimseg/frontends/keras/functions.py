@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from slimseg.errors import ModelError
-from slimseg.frontends.keras import activations, arithmetic, layout
+from slimseg.frontends.keras import activations, arithmetic, in_torch, layout
 from slimseg.frontends.keras.builder import Builder, Value
 from slimseg.frontends.keras.weights import snake_case
 from slimseg.graph.ops import Coordinates
@@ -178,6 +178,7 @@ def _add_n(b: Builder, values: Sequence[Any]) -> Any:
 
 
 FUNCTIONS: dict[str, Function] = {
+    **in_torch.FUNCTIONS,
     **{name: function for name, function in activations.ACTIVATIONS.items() if name != "exponential"},
     "add": arithmetic.add,
     "add_v2": arithmetic.add,

@@ -170,6 +170,22 @@ def cropping(said: Said) -> Value:
     return layout.pad(said.builder, said.x, ((-top, -bottom), (-left, -right)))
 
 
+def center_crop(said: Said) -> Value:
+    """Crops as TensorFlow does: of an odd number of pixels, one less before the middle."""
+    rows, columns = (
+        (length - int(said.config[name]), int(said.config[name]))
+        for name, length in zip(("height", "width"), said.x.shape[2:], strict=True)
+    )
+    if min(rows[0], columns[0]) < 0:
+        raise ModelError("a CenterCrop of a smaller map resizes it: give the .tflite instead")
+    (top, bottom), (left, right) = ((extra // 2, extra - extra // 2) for extra, _ in (rows, columns))
+    return layout.pad(said.builder, said.x, ((-top, -bottom), (-left, -right)))
+
+
+def adaptive_average(said: Said) -> Value:
+    return said.emit(nn.AdaptiveAvgPool2d(pair(said.config["output_size"])), said.x)
+
+
 def _amounts(stored: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     rows, columns = (stored, stored) if isinstance(stored, int) else stored
     return pair(rows), pair(columns)
@@ -245,8 +261,10 @@ LAYERS: dict[str, Callable[[Said], Any]] = {
     "LayerNormalization": normalisation.layer_normalization,
     "RMSNormalization": normalisation.rms_normalization,
     "GroupNormalization": normalisation.group_normalization,
+    "LayerScale": normalisation.layer_scale,
     "UnitNormalization": normalisation.unit_normalization,
     "MultiHeadAttention": attention.multi_head_attention,
+    "Attention": attention.attention,
     "EinsumDense": attention.einsum_dense,
     "Dot": attention.dot,
     "RepeatVector": repeat_vector,
@@ -271,6 +289,8 @@ LAYERS: dict[str, Callable[[Said], Any]] = {
     "Resizing": resizing,
     "ZeroPadding2D": zero_padding,
     "Cropping2D": cropping,
+    "CenterCrop": center_crop,
+    "AdaptiveAveragePooling2D": adaptive_average,
     "Reshape": reshape,
     "Permute": permute,
     "Flatten": flatten,
@@ -282,7 +302,8 @@ LAYERS: dict[str, Callable[[Said], Any]] = {
     "Lambda": lambda_,
     **dict.fromkeys(
         (
-            "Identity", "Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout",
+            "Identity", "Dropout", "StochasticDepth", "DropPath",
+            "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "AlphaDropout",
             "ActivityRegularization", "RandomFlip", "RandomRotation", "RandomZoom", "RandomContrast",
             "RandomBrightness", "RandomTranslation",
         ),

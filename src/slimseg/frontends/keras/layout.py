@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from slimseg.errors import ModelError
+from slimseg.frontends.keras import in_torch
 from slimseg.frontends.keras.builder import Builder, Value
 from slimseg.graph import ops
 from slimseg.graph.ops import Coordinates, ResizeMode
@@ -180,7 +182,8 @@ def pad(b: Builder, x: Value, amounts: Sequence[Sequence[int]], value: float = 0
 def pad_all(b: Builder, x: Value, paddings: Any, mode: str = "constant", constant_values: float = 0.0) -> Value:
     """tf.pad and keras.ops.pad: `paddings` are (before, after) for every dimension."""
     if str(mode).lower() != "constant" or len(paddings) != 4 or any(map(any, (paddings[0], paddings[3]))):
-        raise ModelError(f"a {mode} padding of {paddings} has no counterpart in slimseg: give the .tflite instead")
+        function = partial(in_torch.padded, paddings=paddings, mode=str(mode).lower(), value=constant_values or 0.0)
+        return in_torch.in_torch(function)(b, x)
     return pad(b, x, paddings[1:3], constant_values or 0.0)
 
 

@@ -121,3 +121,10 @@ def normalization(said: Said) -> Value:
     if config.get("invert"):
         return said.builder.affine(x, spread, centre)
     return said.builder.affine(x, 1 / spread, -centre / spread)
+
+
+def layer_scale(said: Said) -> Value:
+    """Each channel times a weight of its own, as in ConvNeXt."""
+    (gamma,) = said.weights("gamma")
+    shape = (-1, 1, 1) if len(said.x.shape) == 4 else (-1,)
+    return said.emit(ops.Affine(parameter(gamma.reshape(shape))), said.x)

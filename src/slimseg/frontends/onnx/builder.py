@@ -131,8 +131,11 @@ class Builder:
 
     def always(self, source: Node, constant: Array) -> Value:
         """A constant as a value; it reads the image only for the number of images."""
+        return plain(self.constant(source, ops.Constant(parameter(constant))))
+
+    def constant(self, source: Node, layer: ops.Constant) -> fx.Node:
         image = next(node for node in self.graph.nodes if node.op == "placeholder")
-        return plain(self.emit(source, ops.Constant(parameter(constant)), image, suffix="constant"))
+        return self.emit(source, layer, image, suffix="constant")
 
     def layer(self, node: fx.Node) -> nn.Module | None:
         return self.root.get_submodule(str(node.target)) if node.op == "call_module" else None

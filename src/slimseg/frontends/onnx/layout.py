@@ -83,7 +83,10 @@ def transpose(call: Call) -> Value:
     order = [int(dim) for dim in call.attribute("perm", range(value.rank)[::-1])]
     if sorted(order) != list(range(value.rank)):
         raise call.unknown(f"its order {order} does not fit {value.shape}")
-    return Value(value.node, tuple(value.order[dim] for dim in order))
+    result = Value(value.node, tuple(value.order[dim] for dim in order))
+    if value.rank == 4 and result.order in ((0, 1, 2, 3), NHWC):
+        return result
+    return call.builder.ordered(call.node, result, tuple(range(value.rank)))
 
 
 def concat(call: Call) -> Value:

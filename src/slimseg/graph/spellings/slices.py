@@ -30,9 +30,12 @@ def before_views(graph: Graph) -> None:
 
 def _move(graph: Graph, node: fx.Node, layer: ops.Slice, row: list[fx.Node]) -> None:
     found, source = views.followed(graph, row), producer(row[0])
-    if found is None or len(found.after[layer.dim]) != 1:
+    if found is None:
         return
-    (part,) = found.after[layer.dim]
+    parts = [part for part in found.after[layer.dim] if not part.is_batch or len(found.after[layer.dim]) == 1]
+    if len(parts) != 1:
+        return
+    (part,) = parts
     places = [dim for dim, parts in enumerate(found.before) if any(each is part for each in parts)]
     shape = graph.shape(source)
     if part.is_batch or not places or found.before[places[0]][0] is not part:

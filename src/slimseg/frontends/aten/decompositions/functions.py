@@ -85,6 +85,10 @@ def softshrink(self: Tensor, lambd: Number = 0.5) -> Tensor:
     return self - F.hardtanh(self, -float(lambd), float(lambd))
 
 
+def ceil(self: Tensor) -> Tensor:
+    return torch.neg(torch.floor(torch.neg(self)))
+
+
 def expm1(self: Tensor) -> Tensor:
     return torch.exp(self) - 1.0
 
@@ -260,6 +264,7 @@ TABLE = {
     "selu.default": selu,
     "glu.default": glu,
     "softshrink.default": softshrink,
+    "ceil.default": ceil,
     "expm1.default": expm1,
     "log1p.default": log1p,
     "exp2.default": exp2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
@@ -67,6 +68,14 @@ def roll(self: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tenso
         rest = self.shape[dim] - first
         self = torch.cat((self.narrow(dim, first, rest), self.narrow(dim, 0, first)), dim) if first else self
     return self
+
+
+def cumulative_sum(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """A product with a triangle of ones."""
+    if self.shape[dim] > _LONGEST:
+        raise NotImplementedError("too many positions")
+    numbers = torch.arange(self.shape[dim])
+    return multiplied(self, dim, (numbers.reshape(1, -1) <= numbers.reshape(-1, 1)).float())
 
 
 def flip(self: Tensor, dims: Sequence[int]) -> Tensor:
@@ -136,33 +145,32 @@ def with_positions(call: Call) -> dict[str, object]:
 
 
 def index(self: Tensor, indices: Sequence[object]) -> Tensor:
-    """One list of positions, or one for each of neighbouring dimensions; other dimensions are taken whole."""
-    dims, positions = _listed(indices)
-    for dim, more in zip(dims[1:], positions[1:], strict=True):
-        positions[0] = [one * self.shape[dims[0] + 1] + two for one, two in zip(positions[0], more, strict=True)]
-        if dim != dims[0] + 1:
-            raise NotImplementedError("positions of dimensions apart")
-        self = self.flatten(dims[0], dims[0] + 1)
-        dims = [dims[0], *(each - 1 for each in dims[1:])]
-    return taken(self, dims[0], positions[0])
-
-
-def _listed(indices: Sequence[object]) -> tuple[list[int], list[list[int]]]:
-    """The dimensions of which positions are given, and the positions."""
-    given = [(dim, each) for dim, each in enumerate(indices) if each is not None]
-    lists = [each for _, each in given if isinstance(each, list) and all(isinstance(place, int) for place in each)]
-    if len(lists) != len(given):
-        raise NotImplementedError("tables of positions")
-    return [dim for dim, _ in given], lists
+    """Lists of positions along neighbouring dimensions: a list for each of them, or a grid as x[rows[:, None], columns]."""
+    given = [(dim, np.asarray(each, dtype=np.int64)) for dim, each in enumerate(indices) if each is not None]
+    dims, positions = [dim for dim, _ in given], [each for _, each in given]
+    if dims != list(range(dims[0], dims[0] + len(dims))):
+        raise NotImplementedError("positions of dimensions apart")
+    if all(each.ndim == 1 for each in positions):
+        lengths = self.shape[dims[0] : dims[-1] + 1]
+        places = np.ravel_multi_index([each % size for each, size in zip(positions, lengths, strict=True)], lengths)
+        return taken(self.flatten(dims[0], dims[-1]), dims[0], places.tolist())
+    for number, each in enumerate(positions):
+        shape = (1,) * (len(dims) - each.ndim) + each.shape
+        if shape != tuple(each.size if place == number else 1 for place in range(len(dims))):
+            raise NotImplementedError("positions that are no grid")
+        self = taken(self, dims[number], each.reshape(-1).tolist())
+    return self
 
 
 def index_put(self: Tensor, indices: Sequence[object], values: Tensor, accumulate: bool = False) -> Tensor:
-    (dim,), (positions,) = _listed(indices)
-    if accumulate:
-        raise NotImplementedError("sums")
+    """New values at a list of positions along one dimension."""
+    ((dim, given),) = [(dim, each) for dim, each in enumerate(indices) if each is not None]
+    positions = np.asarray(given, dtype=np.int64)
+    if accumulate or positions.ndim != 1:
+        raise NotImplementedError("sums, or tables of positions")
     length, shape = self.shape[dim], list(self.shape)
     shape[dim] = len(positions)
-    replaced = {place % length: length + number for number, place in enumerate(positions)}
+    replaced = {place % length: length + number for number, place in enumerate(positions.tolist())}
     both = torch.cat((self, values.expand(shape)), dim)
     return taken(both, dim, [replaced.get(place, place) for place in range(length)])
 
@@ -235,6 +243,7 @@ def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
 
 TABLE = {
     "roll.default": roll,
+    "cumsum.default": cumulative_sum,
     "flip.default": flip,
     "pad.default": pad,
     "constant_pad_nd.default": constant_pad,
