@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
+import slimseg
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import edit, invariants, ops
 from slimseg.graph.features import Features
@@ -262,3 +263,38 @@ def test_a_channel_shuffle_follows_the_input_size():
     small = edit.at_input_size(shuffle, (10, 12))
     assert small.shape(small.output) == (1, 6, 10, 12)
     assert small(torch.zeros(2, 3, 10, 12)).shape == (2, 6, 10, 12)
+
+
+class Heads(nn.Module):
+    """Attention with two heads, as PyTorch traces it from tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        tokens = self.project(x.flatten(2).transpose(1, 2))
+        heads = tokens.reshape(n, h * w, 2, c // 2).permute(0, 2, 1, 3)
+        mixed = (heads @ heads.transpose(-2, -1)).softmax(-1) @ heads
+        return mixed.transpose(1, 2).reshape(n, h * w, c).transpose(1, 2).reshape(n, c, h, w)
+
+
+class Windows(nn.Module):
+    """A sum over windows of 4x4 pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        windows = x.permute(0, 2, 3, 1).reshape(n, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5)
+        tokens = windows.reshape(-1, 16, c)
+        windows = (tokens + tokens.mean(1, keepdim=True)).reshape(n, h // 4, w // 4, 4, 4, c)
+        return windows.permute(0, 5, 1, 3, 2, 4).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize("block", [Heads(), Windows()])
+@pytest.mark.parametrize("size", [(12, 16), (8, 20), (32, 40)])
+def test_attention_follows_the_input_size(block, size):
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), block).eval()
+    image = torch.rand(1, 3, *size)
+    result = edit.at_input_size(slimseg.load(network, (16, 20), verify=False), size)
+    torch.testing.assert_close(result(image), network(image))

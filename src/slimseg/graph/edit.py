@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from torch import Tensor, fx, nn
 
 from slimseg.errors import GraphError, Unsupported
+from slimseg.graph import reshaping
 from slimseg.graph.graph import Graph, needed, only_consumer, producer
 from slimseg.graph.names import unused
 from slimseg.graph.ops import Reshape, Resize
+from slimseg.graph.orders import TO_NCHW, nhwc_shape
+from slimseg.graph.propagation import shape_of
+from slimseg.graph.shapes import Shape
 from slimseg.graph.vocabulary import operator_of
 
 
@@ -206,29 +210,44 @@ def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
 def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
     """The same network with the same weights, for an input of `size` (height, width) pixels.
 
-    A resize to a fixed size scales with the input, and so does the dimension of a reshape that counts pixels.
+    A resize to a fixed size scales with the input, and so do the lengths of a reshape that count pixels.
 
     Raises:
         Unsupported: the network does not accept the size; the message names the layer that prevents it.
     """
     result = graph.copy()
-    resized: set[str] = set()
-    for node in result.layers():
-        layer = result.layer(node)
-        if str(node.target) in resized:
-            continue
-        if isinstance(layer, Resize):
-            resized.add(str(node.target))
-            layer.size = _scaled(graph, node, layer.size, size)
-        elif isinstance(layer, Reshape):
-            resized.add(str(node.target))
-            layer.shape = _reshaped(graph, node, layer.shape, size)
     result.input_shape = (*graph.input_shape[:2], *size)
+    _resize_layers(graph, result)
     try:
         result.refresh()
     except GraphError as error:
         raise Unsupported(f"{graph.name} does not accept an input of {size[0]}x{size[1]}: {error}") from error
     return result
+
+
+def _resize_layers(graph: Graph, result: Graph) -> None:
+    """Give the layers of `result` that state a size the one for its input, in the order in which they run."""
+    size, resized = result.input_size, set()
+    shapes: dict[str, Shape] = {result.input.name: result.input_shape}
+    for node in result.layers():
+        layer = result.layer(node)
+        if str(node.target) not in resized:
+            resized.add(str(node.target))
+            if isinstance(layer, Resize):
+                layer.size = _scaled(graph, node, layer.size, size)
+            elif isinstance(layer, Reshape):
+                layer.shape = _reshaped(graph, node, layer, shapes[producer(node).name], size)
+        try:
+            sources = [shapes[source.name] for source in node.args if isinstance(source, fx.Node)]
+            shapes[node.name] = _in_proportion(graph, node, size) if layer is None else shape_of(layer, sources)
+        except (GraphError, ValueError):
+            return  # the network does not accept the size, and its check says why
+
+
+def _in_proportion(graph: Graph, node: fx.Node, size: tuple[int, int]) -> Shape:
+    """The shape of an opaque node's output, whose rule is unknown."""
+    shape = graph.shape(node)
+    return (*shape[:2], *_scaled(graph, node, (shape[2], shape[3]), size)) if len(shape) == 4 else shape
 
 
 def _scaled(graph: Graph, node: fx.Node, old: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -250,16 +269,14 @@ def _scaled_side(length: int, before: int, after: int) -> int | None:
     return next((-(-after // stride) for stride in strides if -(-before // stride) == length), None)
 
 
-def _reshaped(graph: Graph, node: fx.Node, old: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
-    """New shape of a reshape that flattens or folds a map (as a channel shuffle does), or that makes a map again."""
-    before = graph.shape(producer(node))
-    if len(old) == 4:
-        return (*old[:2], *_scaled(graph, node, (old[2], old[3]), size))
-    if len(before) != 4:
-        return old
-    folded = next((index for index in range(1, len(old) - 1) if old[index : index + 2] == before[2:]), None)
-    if folded is not None:
-        return (*old[:folded], *_scaled(graph, node, (before[2], before[3]), size), *old[folded + 2 :])
-    pixels = before[2] * before[3]
-    holder = next((index for index, length in enumerate(old) if pixels > 1 and length % pixels == 0), None)
-    return tuple(-1 if index == holder else length for index, length in enumerate(old))
+def _reshaped(graph: Graph, node: fx.Node, layer: Reshape, source: Shape, size: tuple[int, int]) -> Shape:
+    before, after = graph.shape(producer(node)), graph.shape(node)
+    height, width = graph.input_size
+    if layer.channels_last:
+        before, after, source = (nhwc_shape(shape) for shape in (before, after, source))
+    new = reshaping.at_other_size(before, after, source, (size[0] / height, size[1] / width))
+    if new is None:
+        raise Unsupported(f"{node.name} reshapes {before} to {after}, which has no counterpart at {size[0]}x{size[1]}")
+    if layer.channels_last and len(new) == 4:
+        new = tuple(new[dim] for dim in TO_NCHW)
+    return tuple(-1 if old == -1 else length for old, length in zip(layer.shape, new, strict=True))
