@@ -264,6 +264,11 @@ def test_transposing_four_dimensions(tmp_path, dims):
     assert "Permute" in compare(chain(*layers), tmp_path) or dims == (0, 2, 1, 3, 4)
 
 
+@pytest.mark.parametrize(("start", "stop", "step"), [(0, 8, 2), (1, 8, 2), (0, 7, 3), (2, 8, 3), (1, 8, 5), (7, 8, 4)])
+def test_every_second_channel(tmp_path, start, stop, step):
+    compare(chain(ops.Slice(1, start, stop, step), channels=8), tmp_path)
+
+
 @pytest.mark.parametrize("dims", [(0, 1, 3, 2, 4, 5), (0, 1, 3, 5, 2, 4), (0, 5, 3, 1, 2, 4), (3, 1, 0, 2, 4, 5)])
 def test_transposing_five_dimensions(tmp_path, dims):
     shape = (1, 2, 3, 5, 4, 6)
@@ -456,7 +461,6 @@ def test_names_that_look_like_those_of_copies(tmp_path):
 REFUSED = [
     (nn.MaxPool2d(2, 1, dilation=2), ops.Cast("int64")),
     (ops.Resize((1, 8), "bilinear", "align_corners"), ops.Cast("int32")),
-    (ops.Slice(1, 0, 4, 2),),
     (ops.Cast("int32"),),
     (ops.ArgMax(), ops.Reshape((1, 1, 9, 12), False), ops.Cast("float32"), nn.ReLU()),
 ]

@@ -33,18 +33,40 @@ def constant_(net: Net, step: Step, layer: ops.Constant) -> int:
 
 
 def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
-    """Crop; for a step above 1, also pooling of single pixels."""
+    """Crop; for a step above 1 also pooling of single pixels, or a crop of a dimension that is split at the step."""
     along, source = axis(step, layer.dim), as_map(net, step)
     full = net.shape(source)
-    begin = tuple(layer.start if i == along else 0 for i in range(len(full)))
     length = layer.stop - layer.start
-    part = tuple(length if i == along else size for i, size in enumerate(full))
     if layer.step == 1:
-        return crop(net, source, step.name, begin, part)
+        return _part(net, source, step.name, along, layer.start, length)
     if len(full) != 3 or along == 0:
-        raise Unsupported(f"{step.name}: ncnn slices with step {layer.step} along rows and columns only")
-    source = crop(net, source, f"{step.name}_part", begin, part)
+        return _every(net, source, step.name, along, range(layer.start, layer.stop, layer.step))
+    source = _part(net, source, f"{step.name}_part", along, layer.start, length)
     return every(net, source, step.name, step.shape, (layer.step, 1) if along == 1 else (1, layer.step))
+
+
+def _part(net: Net, source: int, name: str, along: int, start: int, length: int) -> int:
+    full = net.shape(source)
+    begin = tuple(start if dim == along else 0 for dim in range(len(full)))
+    return crop(net, source, name, begin, tuple(length if dim == along else size for dim, size in enumerate(full)))
+
+
+def _every(net: Net, source: int, name: str, along: int, taken: range) -> int:
+    """Every `taken.step`-th index of a dimension, which is split there: (..., 6, ...) as (..., 3, 2, ...)."""
+    full, count = net.shape(source), len(taken)
+    if count == 1:
+        return _part(net, source, name, along, taken[0], 1)
+    whole = count * taken.step
+    shape = (*full[:along], count, *full[along + 1 :])
+    if whole > full[along]:  # the last step does not end within the dimension
+        first = _every(net, source, f"{name}_first", along, taken[:-1])
+        last = _part(net, source, f"{name}_last", along, taken[-1], 1)
+        return net.add("Concat", name, (first, last), shape, {0: along})
+    start = min(taken.start, full[along] - whole)
+    part = _part(net, source, f"{name}_part", along, start, whole)
+    steps = (volume(full[:along]) * count, taken.step, volume(full[along + 1 :]))
+    rows = _part(net, as_shape(net, part, steps, f"{name}_steps"), f"{name}_rows", 1, taken.start - start, 1)
+    return as_shape(net, rows, shape, name)
 
 
 def pad(net: Net, step: Step, layer: ops.Pad) -> int:
