@@ -178,9 +178,9 @@ def test_function(tmp_path, function):
     assert compare(chain(ops.Unary(function)), tmp_path, positive=True) == ["UnaryOp"]
 
 
-def test_a_function_that_ncnn_does_not_have(tmp_path):
-    with pytest.raises(Unsupported, match="ncnn has no operator for the function sign"):
-        writer.write(chain(ops.Unary("sign")), tmp_path)
+def test_the_sign_of_a_value(tmp_path):
+    rounded = chain(ops.Affine(torch.tensor(2.0)), ops.Unary("floor"), ops.Unary("sign"))  # zeros, too
+    assert compare(rounded, tmp_path)[-1] == "BinaryOp"
 
 
 def test_a_constant_beside_a_map(tmp_path):
@@ -262,6 +262,55 @@ def test_layer(tmp_path, layer):
 def test_transposing_four_dimensions(tmp_path, dims):
     layers = ops.Reshape((1, 2, 2, 9, 12), False), ops.Transpose(dims), ops.Reshape((1, 4, 12, 9), False)
     assert "Permute" in compare(chain(*layers), tmp_path) or dims == (0, 2, 1, 3, 4)
+
+
+@pytest.mark.parametrize(("start", "stop", "step"), [(0, 8, 2), (1, 8, 2), (0, 7, 3), (2, 8, 3), (1, 8, 5), (7, 8, 4)])
+def test_every_second_channel(tmp_path, start, stop, step):
+    compare(chain(ops.Slice(1, start, stop, step), channels=8), tmp_path)
+
+
+@pytest.mark.parametrize("dims", [(0, 1, 3, 2, 4, 5), (0, 1, 3, 5, 2, 4), (0, 5, 3, 1, 2, 4), (3, 1, 0, 2, 4, 5)])
+def test_transposing_five_dimensions(tmp_path, dims):
+    shape = (1, 2, 3, 5, 4, 6)
+    layers = ops.Reshape(shape, False), ops.Transpose(dims), ops.Reshape((1, 2, 20, 18), False)
+    found = compare(chain(*layers, channels=6, size=(10, 12)), tmp_path)
+    assert found.count("Permute") <= 2
+
+
+class WindowAttention(nn.Module):
+    """Attention within windows of 4x4 pixels, shifted ones with a mask, as in Swin."""
+
+    def __init__(self, channels: int = 8, heads: int = 2, shift: int = 0) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, channels, 1), nn.LayerNorm(channels)
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.bias = nn.Parameter(torch.randn(heads, 16, 16))
+        self.register_buffer("mask", torch.where(torch.rand(6, 1, 16, 16) < 0.3, -100.0, 0.0))
+        self.heads, self.shift = heads, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1))
+        _, height, width, channels = x.shape
+        x = torch.roll(x, (-self.shift, -self.shift), (1, 2)) if self.shift else x
+        x = x.view(1, height // 4, 4, width // 4, 4, channels).transpose(2, 3).reshape(-1, 16, channels)
+        qkv = self.qkv(x).view(-1, 16, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        scores = qkv[0] @ qkv[1].mT * 0.5 + self.bias
+        scores = (scores + self.mask if self.shift else scores).softmax(-1)
+        x = self.out((scores @ qkv[2]).transpose(1, 2).flatten(2))
+        x = x.view(1, height // 4, width // 4, 4, 4, channels).transpose(2, 3).reshape(1, height, width, channels)
+        return x.permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_windows_of_attention_are_an_outer_dimension(tmp_path, shift):
+    torch.manual_seed(0)
+    compare(load(WindowAttention(shift=shift).eval(), (8, 12)), tmp_path)
+
+
+def test_a_batch_of_maps_is_refused_by_layers_of_maps(tmp_path):
+    layers = ops.Reshape((2, 2, 9, 12), False), nn.MaxPool2d(2), ops.Reshape((1, 4, 4, 6), False)
+    with pytest.raises(Unsupported, match="ncnn has no batch, and MaxPool2d cannot do without"):
+        writer.write(chain(*layers), tmp_path)
 
 
 class Joined(nn.Module):
@@ -419,7 +468,6 @@ def test_names_that_look_like_those_of_copies(tmp_path):
 REFUSED = [
     (nn.MaxPool2d(2, 1, dilation=2), ops.Cast("int64")),
     (ops.Resize((1, 8), "bilinear", "align_corners"), ops.Cast("int32")),
-    (ops.Slice(1, 0, 4, 2),),
     (ops.Cast("int32"),),
     (ops.ArgMax(), ops.Reshape((1, 1, 9, 12), False), ops.Cast("float32"), nn.ReLU()),
 ]

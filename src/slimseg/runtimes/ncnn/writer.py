@@ -173,10 +173,14 @@ class _Writer:
         return found
 
     def _shape(self, node: fx.Node) -> tuple[int, ...]:
-        return lowering.unbatched(self.graph.shape(node), node.name)
+        return lowering.unbatched(self.graph.shape(node))
 
     def _output(self) -> int:
         node = self.graph.output
+        if len(self._shape(node)) > 3:
+            raise Unsupported(
+                f"{node.name}: the output for ncnn has one to three dimensions, unlike {self._shape(node)}"
+            )
         if self.blobs[node] == self.blobs[self.graph.input]:
             raise Unsupported(f"{self.graph.name} has no layers, so there is nothing to write for ncnn")
         return as_shape(self.net, self.blobs[node], self._shape(node), f"{node.name}_map")
@@ -203,9 +207,10 @@ class _Writer:
         if not pieces or not isinstance(layer, ops.Slice) or layer.dim == 0:
             return False
         outputs = [(piece.name, self._shape(piece)) for piece in pieces]
-        lengths = tuple(shape[layer.dim - 1] for _, shape in outputs)
+        along = layer.dim - len(self.graph.shape(source)) + len(self._shape(source))
+        lengths = tuple(shape[along] for _, shape in outputs)
         blob = as_shape(self.net, self.blobs[source], self._shape(source), f"{node.name}_map")
-        made = self.net.add_many("Slice", node.name, (blob,), outputs, {0: lengths, 1: layer.dim - 1})
+        made = self.net.add_many("Slice", node.name, (blob,), outputs, {0: lengths, 1: along})
         self.blobs.update(zip(pieces, made, strict=True))
         self.covers[node.name] = tuple(piece.name for piece in pieces)
         return True
@@ -236,7 +241,10 @@ class _Writer:
             pad_value=0.0 if pad is None else pad.value,
             input_shapes=tuple(self._shape(source) for source in sources),
             shape=self._shape(last),
+            input_sizes=tuple(self.graph.shape(source) for source in sources),
+            size=self.graph.shape(last),
         )
+        lowering.require_dimensions(step)
         first = len(self.net.layers)
         self.blobs[node] = self.blobs[last] = lowering.LOWERINGS[type(layer)](self.net, step, layer)
         pads = () if pad is None else (node.all_input_nodes[0].name,)

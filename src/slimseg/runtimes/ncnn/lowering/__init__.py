@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 from torch import nn
 
+from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.runtimes.lowering import Refusals
 from slimseg.runtimes.ncnn.lowering import (
@@ -27,14 +28,34 @@ from slimseg.runtimes.ncnn.lowering import (
     resize,
 )
 from slimseg.runtimes.ncnn.lowering.activation import fused
-from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, unbatched
+from slimseg.runtimes.ncnn.lowering.step import MOST_DIMS, Lowerings, Step, unbatched
 from slimseg.runtimes.ncnn.net import Param
 
 Activation = Mapping[int, Param]
 
+# Layers that treat a batch of windows as an outer dimension; to ncnn's other layers the outermost are the channels.
+_OF_WINDOWS = (
+    *(ops.Reshape, ops.Transpose, ops.Slice, ops.Concat, ops.Constant, ops.Reduce, ops.Cast),
+    *(ops.MatMul, nn.Linear, nn.Softmax, ops.Normalise, ops.Affine, ops.Unary, *arithmetic.BINARY),
+    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Sigmoid, nn.Tanh),
+    nn.GELU,
+)
 _ROOMS = (activation, arithmetic, convolution, grid_sample, layout, normalisation, pooling, product, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
 REFUSALS: Refusals = {ops.ArgMax: "ncnn's ArgMax outputs one number for a whole blob"}
+
+
+def require_dimensions(step: Step) -> None:
+    """Refuse what no Mat can hold, and a batch of windows where ncnn takes the outermost dimension for the channels.
+
+    Raises:
+        Unsupported: see above.
+    """
+    if any(size[0] != 1 for size in (*step.input_sizes, step.size)) and not isinstance(step.layer, _OF_WINDOWS):
+        raise Unsupported(f"{step.name}: ncnn has no batch, and {type(step.layer).__name__} cannot do without")
+    longest = max(step.shape, *step.input_shapes, key=len)
+    if len(longest) > MOST_DIMS and not isinstance(step.layer, ops.Reshape | ops.Transpose):
+        raise Unsupported(f"{step.name}: ncnn's blobs have one to four dimensions, unlike {longest}")
 
 
 def fuses(layer: nn.Module | None) -> bool:
@@ -47,4 +68,4 @@ def pads(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     return isinstance(layer, nn.Conv2d) and not convolution.is_scale(layer)
 
 
-__all__ = ["LOWERINGS", "REFUSALS", "Activation", "Step", "fused", "fuses", "pads", "unbatched"]
+__all__ = ["LOWERINGS", "REFUSALS", "Activation", "Step", "fused", "fuses", "pads", "require_dimensions", "unbatched"]

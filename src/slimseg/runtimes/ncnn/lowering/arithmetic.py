@@ -60,18 +60,32 @@ def _aligned(net: Net, step: Step, number: int) -> int:
 
 
 def function(net: Net, step: Step, layer: ops.Unary) -> int:
+    if layer.function == "sign":
+        return _sign(net, step)
     return unary(net, step, "UnaryOp", {0: spelling(_UNARY, layer.function, step.name, "ncnn")})
+
+
+def _sign(net: Net, step: Step) -> int:
+    """(x > 0) - (-x > 0): UnaryOp has no sign."""
+    (source,), shape = step.inputs, net.shape(step.inputs[0])
+    opposite = net.add("UnaryOp", f"{step.name}_opposite", (source,), shape, {0: _UNARY["neg"]})
+    sides = [
+        net.add("Threshold", f"{step.name}_{side}", (blob,), shape, {0: 0.0})
+        for side, blob in (("positive", source), ("negative", opposite))
+    ]
+    return net.add("BinaryOp", step.name, sides, shape, {0: BINARY[ops.Subtract]})
 
 
 def affine(net: Net, step: Step, layer: ops.Affine) -> int:
     """Scale or Bias for values per channel, BinaryOp with a number for a single value, else with a constant blob."""
     scale, shift = layer.scale, layer.shift
     blob = step.inputs[0]
+    if step.size[0] > 1:
+        return _with_number(net, step, layer) if _is_one_number(layer) else _with_blobs(net, step, layer)
     channels = net.shape(blob)[0]
     per_channel = [_per_channel(value, step.shape) for value in (scale, shift) if value is not None]
-    single = all(value.numel() == 1 for value in (scale, shift) if value is not None)
     if step.input_shapes[0] == step.shape and all(value is not None for value in per_channel):
-        if single and len(per_channel) == 1:
+        if _is_one_number(layer):
             return _with_number(net, step, layer)
         values = [Weight(weights(value.expand(channels))) for value in per_channel if value is not None]
         if scale is None:
@@ -79,6 +93,11 @@ def affine(net: Net, step: Step, layer: ops.Affine) -> int:
         params: dict[int, Param] = {0: channels, 1: int(shift is not None)}
         return net.add("Scale", step.name, (blob,), net.shape(blob), params, values)
     return _with_blobs(net, step, layer)
+
+
+def _is_one_number(layer: ops.Affine) -> bool:
+    given = [value for value in (layer.scale, layer.shift) if value is not None]
+    return len(given) == 1 and given[0].numel() == 1
 
 
 def _per_channel(value: Tensor, shape: Shape) -> Tensor | None:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
 from slimseg.runtimes.lowering import weights
+from slimseg.runtimes.ncnn.lowering.permutation import permute
 from slimseg.runtimes.ncnn.lowering.pooling import AVERAGE, MAX, global_pool
 from slimseg.runtimes.ncnn.lowering.resize import every
-from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_map, as_shape, axis, constant, crop, volume
+from slimseg.runtimes.ncnn.lowering.step import (
+    MOST_DIMS,
+    Lowerings,
+    Shape,
+    Step,
+    as_map,
+    as_shape,
+    axis,
+    constant,
+    crop,
+    volume,
+)
 from slimseg.runtimes.ncnn.net import Net, Param
-
-# Permute's orders by index: the source's dimensions as the result has them, innermost first (w is torch's last).
-_ORDERS = {
-    2: ("wh", "hw"),
-    3: ("whc", "hwc", "wch", "cwh", "hcw", "chw"),
-    4: (
-        *("whdc", "hwdc", "wdhc", "dwhc", "hdwc", "dhwc", "whcd", "hwcd", "wchd", "cwhd", "hcwd", "chwd"),
-        *("wdch", "dwch", "wcdh", "cwdh", "dcwh", "cdwh", "hdcw", "dhcw", "hcdw", "chdw", "dchw", "cdhw"),
-    ),
-}
-_NAMES = {2: "hw", 3: "chw", 4: "cdhw"}  # names of torch's dimensions, without batch
-PERMUTATIONS: dict[tuple[int, ...], int] = {
-    order: _ORDERS[rank].index("".join(_NAMES[rank][dim] for dim in reversed(order)))
-    for rank in _NAMES
-    for order in permutations(range(rank))
-}
 
 
 def concat(net: Net, step: Step, layer: ops.Concat) -> int:
@@ -39,18 +33,40 @@ def constant_(net: Net, step: Step, layer: ops.Constant) -> int:
 
 
 def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
-    """Crop; for a step above 1, also pooling of single pixels."""
+    """Crop; for a step above 1 also pooling of single pixels, or a crop of a dimension that is split at the step."""
     along, source = axis(step, layer.dim), as_map(net, step)
     full = net.shape(source)
-    begin = tuple(layer.start if i == along else 0 for i in range(len(full)))
     length = layer.stop - layer.start
-    part = tuple(length if i == along else size for i, size in enumerate(full))
     if layer.step == 1:
-        return crop(net, source, step.name, begin, part)
+        return _part(net, source, step.name, along, layer.start, length)
     if len(full) != 3 or along == 0:
-        raise Unsupported(f"{step.name}: ncnn slices with step {layer.step} along rows and columns only")
-    source = crop(net, source, f"{step.name}_part", begin, part)
+        return _every(net, source, step.name, along, range(layer.start, layer.stop, layer.step))
+    source = _part(net, source, f"{step.name}_part", along, layer.start, length)
     return every(net, source, step.name, step.shape, (layer.step, 1) if along == 1 else (1, layer.step))
+
+
+def _part(net: Net, source: int, name: str, along: int, start: int, length: int) -> int:
+    full = net.shape(source)
+    begin = tuple(start if dim == along else 0 for dim in range(len(full)))
+    return crop(net, source, name, begin, tuple(length if dim == along else size for dim, size in enumerate(full)))
+
+
+def _every(net: Net, source: int, name: str, along: int, taken: range) -> int:
+    """Every `taken.step`-th index of a dimension, which is split there: (..., 6, ...) as (..., 3, 2, ...)."""
+    full, count = net.shape(source), len(taken)
+    if count == 1:
+        return _part(net, source, name, along, taken[0], 1)
+    whole = count * taken.step
+    shape = (*full[:along], count, *full[along + 1 :])
+    if whole > full[along]:  # the last step does not end within the dimension
+        first = _every(net, source, f"{name}_first", along, taken[:-1])
+        last = _part(net, source, f"{name}_last", along, taken[-1], 1)
+        return net.add("Concat", name, (first, last), shape, {0: along})
+    start = min(taken.start, full[along] - whole)
+    part = _part(net, source, f"{name}_part", along, start, whole)
+    steps = (volume(full[:along]) * count, taken.step, volume(full[along + 1 :]))
+    rows = _part(net, as_shape(net, part, steps, f"{name}_steps"), f"{name}_rows", 1, taken.start - start, 1)
+    return as_shape(net, rows, shape, name)
 
 
 def pad(net: Net, step: Step, layer: ops.Pad) -> int:
@@ -71,40 +87,26 @@ def pad(net: Net, step: Step, layer: ops.Pad) -> int:
 
 
 def reshape(net: Net, step: Step, layer: ops.Reshape) -> int:
-    source, old = step.inputs[0], step.input_shapes[0]
-    if not layer.channels_last or (_is_flat(old) and _is_flat(step.shape)):
-        return as_shape(net, source, step.shape, step.name)
-    source = as_map(net, step)
-    if len(old) == 3:
-        source = permute(net, source, f"{step.name}_rows", (1, 2, 0))
-    if len(step.shape) != 3:
-        return as_shape(net, source, step.shape, step.name)
-    channels, height, width = step.shape
-    rows = as_shape(net, source, (height, width, channels), f"{step.name}_reshaped")
-    return permute(net, rows, step.name, (2, 0, 1))
+    """Reshape, with maps turned to NHWC before and back after; longer shapes than a Mat's exist only by name."""
+    source, old, new = step.inputs[0], step.input_sizes[0], step.size
+    turns = layer.channels_last and not (_is_flat(old) and _is_flat(new))
+    if turns and len(old) == 4:
+        source = permute(net, source, f"{step.name}_rows", (0, 2, 3, 1), old)
+    if turns and len(new) == 4:
+        batch, channels, height, width = new
+        source = permute(net, source, step.name, (0, 3, 1, 2), (batch, height, width, channels))
+    return as_shape(net, source, step.shape, step.name) if len(step.shape) <= MOST_DIMS else source
 
 
-def _is_flat(shape: Shape) -> bool:
-    """Whether the values are in the same order in CHW and HWC."""
-    return len(shape) != 3 or shape[0] == 1 or volume(shape[1:]) == 1
-
-
-def permute(net: Net, source: int, name: str, order: tuple[int, ...]) -> int:
-    """Permute the dimensions (without batch); a Reshape suffices if only dimensions of length 1 move."""
-    old = net.shape(source)
-    shape = tuple(old[dim] for dim in order)
-    moved = [dim for dim in order if old[dim] > 1]
-    if moved == sorted(moved):
-        return as_shape(net, source, shape, name)
-    return net.add("Permute", name, (source,), shape, {0: PERMUTATIONS[order]})
+def _is_flat(size: Shape) -> bool:
+    """Whether the values are in the same order in NCHW and NHWC."""
+    return len(size) != 4 or size[1] == 1 or volume(size[2:]) == 1
 
 
 def transpose(net: Net, step: Step, layer: ops.Transpose) -> int:
-    rank = len(step.input_shapes[0]) + 1
-    dims = [dim % rank for dim in layer.dims]
-    if dims[0] != 0:
-        raise Unsupported(f"{step.name}: it moves the batch, which ncnn does not have")
-    return permute(net, as_map(net, step), step.name, tuple(dim - 1 for dim in dims[1:]))
+    dims = tuple(dim % len(step.size) for dim in layer.dims)
+    moved = permute(net, step.inputs[0], step.name, dims, step.input_sizes[0])
+    return as_shape(net, moved, step.shape, f"{step.name}_map") if len(step.shape) <= MOST_DIMS else moved
 
 
 def depth_to_space(net: Net, step: Step, layer: ops.DepthToSpace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slimseg.errors import Unsupported
 from slimseg.graph import ops
-from slimseg.runtimes.ncnn.lowering.layout import permute
+from slimseg.runtimes.ncnn.lowering.permutation import permute
 from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, axis
 from slimseg.runtimes.ncnn.net import Net
 

@@ -18,7 +18,7 @@ MOST_DIMS = 4  # most dimensions of an ncnn Mat: (c, d, h, w)
 
 @dataclass(frozen=True)
 class Step:
-    """One node to write: its layer, the blobs that it reads, the name and shape (without batch) of its result.
+    """One node to write: its layer, the blobs that it reads, the name and shape of its result.
 
     If an activation is fused, the writer renames the result to the activation's name; the layer keeps `name`.
     """
@@ -30,22 +30,22 @@ class Step:
     fused: Mapping[int, Param]  # the activation that the layer applies to its result, as parameters 9 and 10
     padding: tuple[int, int, int, int]  # (left, right, top, bottom) of a pad node before it
     pad_value: float
-    input_shapes: tuple[Shape, ...]  # torch's, without batch; the first without that padding
+    input_shapes: tuple[Shape, ...]  # of the Mats, see `unbatched`; the first without that padding
     shape: Shape
+    input_sizes: tuple[Shape, ...]  # torch's, with the batch
+    size: Shape
 
 
 Lowerings = dict[type[nn.Module], Callable[[Net, Step, Any], int]]
 
 
-def unbatched(shape: Sequence[int], name: str) -> Shape:
+def unbatched(shape: Sequence[int]) -> Shape:
     """(1, C, H, W) to (C, H, W), the shape of an ncnn Mat, which has no batch.
 
-    Raises:
-        Unsupported: the first dimension is not a batch of 1, or there are too many dimensions.
+    The windows of window attention are a batch of more than one: there it is the Mat's outermost dimension. A Mat has
+    at most four dimensions, so a longer shape is only that of a value between two reshapes, see `permutation`.
     """
-    if len(shape) < 2 or shape[0] != 1 or len(shape) > MOST_DIMS + 1:
-        raise Unsupported(f"{name}: ncnn's blobs have one to four dimensions besides the batch, unlike {shape}")
-    return tuple(shape[1:])
+    return tuple(shape[1:] if len(shape) > 1 and shape[0] == 1 else shape)
 
 
 def axis(step: Step, dim: int, source: int = 0) -> int:
@@ -54,10 +54,11 @@ def axis(step: Step, dim: int, source: int = 0) -> int:
     Raises:
         Unsupported: the dimension is the batch.
     """
-    rank = len(step.input_shapes[source]) + 1
-    if dim % rank == 0:
+    rank = len(step.input_sizes[source])
+    found = dim % rank - (rank - len(step.input_shapes[source]))
+    if found < 0:
         raise Unsupported(f"{step.name}: it works along the batch, which ncnn does not have")
-    return dim % rank - 1
+    return found
 
 
 def _sides(shape: Shape) -> dict[int, Param]:
