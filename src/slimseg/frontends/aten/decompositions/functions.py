@@ -192,10 +192,6 @@ def divide(self: Any, other: Any, rounding_mode: str | None = None) -> Tensor:
     return quotient if rounding_mode is None else torch.sign(quotient) * torch.floor(torch.abs(quotient))
 
 
-def ceil(self: Tensor) -> Tensor:
-    return torch.floor(self * -1.0) * -1.0
-
-
 def truncate(self: Tensor) -> Tensor:
     return torch.sign(self) * torch.floor(torch.abs(self))
 
@@ -212,12 +208,6 @@ def error_function(self: Tensor) -> Tensor:
     for term in (1.421413741, -0.284496736, 0.254829592):
         series = series * t + term
     return torch.sign(self) * (1.0 - series * t * torch.exp(torch.square(x) * -1.0))
-
-
-def finite(self: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
-    """Infinite values become the largest; values that are no numbers stay, since a network should have none."""
-    largest = float(torch.finfo(torch.float32).max)
-    return F.hardtanh(self, -largest if neginf is None else neginf, largest if posinf is None else posinf)
 
 
 def product_along(self: Tensor, dim: int, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
@@ -264,7 +254,6 @@ TABLE = {
     "selu.default": selu,
     "glu.default": glu,
     "softshrink.default": softshrink,
-    "ceil.default": ceil,
     "expm1.default": expm1,
     "log1p.default": log1p,
     "exp2.default": exp2,
@@ -283,7 +272,6 @@ TABLE = {
     "lerp.Scalar": lerp,
     "lerp.Tensor": lerp,
     "copy.default": copy,
-    "nan_to_num.default": finite,
     "max.other": maximum_with,
     "min.other": minimum_with,
 }

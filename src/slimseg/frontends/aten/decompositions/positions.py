@@ -145,7 +145,7 @@ def with_positions(call: Call) -> dict[str, object]:
 
 
 def index(self: Tensor, indices: Sequence[object]) -> Tensor:
-    """Lists of positions along neighbouring dimensions: a list for each of them, or a grid as x[rows[:, None], columns]."""
+    """Positions along neighbouring dimensions: a list for each of them, or a grid as x[rows[:, None], columns]."""
     given = [(dim, np.asarray(each, dtype=np.int64)) for dim, each in enumerate(indices) if each is not None]
     dims, positions = [dim for dim, _ in given], [each for _, each in given]
     if dims != list(range(dims[0], dims[0] + len(dims))):
