@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from slimseg.graph import costs, edit, ops
 from slimseg.graph.graph import Graph
+from slimseg.techniques.banded_attention import BandedAttention, Split
 from slimseg.techniques.fewer_heads import FewerHeads, Heads
 from slimseg.techniques.pooled_attention import Pooled, PooledAttention
 
@@ -171,3 +172,25 @@ def test_the_layer_behind_works_before_the_resize(net: type[nn.Module]) -> None:
 def test_heads_that_nothing_projects_stay() -> None:
     (refusal,) = FewerHeads().find(graph_of(Bare())).refusals
     assert "alone reads its result" in refusal.reason
+
+
+@pytest.mark.parametrize("net", [Separate, Joint, Bare])
+@pytest.mark.parametrize("of", ["rows", "columns"])
+def test_bands_see_only_themselves(net: type[nn.Module], of: str) -> None:
+    graph = graph_of(net())
+    (site,) = (site for site in BandedAttention().find(graph).sites if site.settings == Split(of, 2))
+    edited = BandedAttention().apply(graph, site)
+    dim = 2 if of == "rows" else 3
+    half = SIZE[dim - 2] // 2
+    part = edit.at_input_size(graph, (half, SIZE[1]) if of == "rows" else (SIZE[0], half))
+    image = in_blocks(1)
+    with torch.no_grad():
+        apart = torch.cat([part(image.narrow(dim, start, half)) for start in (0, half)], dim)
+        torch.testing.assert_close(edited(image), apart, atol=1e-5, rtol=1e-5)
+    scores = (SIZE[0] * SIZE[1]) ** 2 * 16
+    assert costs.total(graph).macs - costs.total(edited).macs == scores // 2
+
+
+def test_maps_without_equal_bands_are_refused() -> None:
+    odd = edit.trace(Separate().eval(), (1, 3, 5, 7))
+    assert "equal bands" in BandedAttention().find(odd).refusals[0].reason

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from slimseg.techniques.activations import ActivationSpelling
 from slimseg.techniques.alignment import FewerChannels, PaddedChannels
+from slimseg.techniques.banded_attention import BandedAttention
 from slimseg.techniques.bands import Bands
 from slimseg.techniques.batch_norm import BatchNorm
 from slimseg.techniques.cancel import Cancel
@@ -61,6 +62,7 @@ APPROXIMATE: tuple[Technique, ...] = (
     HardSwish(),
     BatchNorm(),
     PooledAttention(),
+    BandedAttention(),
     FewerHeads(),
     FewerChannels(),
     FullResolution(),
