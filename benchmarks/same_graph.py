@@ -27,8 +27,8 @@ from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests" / "frontends")]
-import zoo
-from signature import signature
+import zoo  # noqa: E402
+from signature import signature  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "same_graph.json"
 NAMES = (

@@ -204,8 +204,9 @@ def slice_scatter(
     first, last, _ = slice(start, end).indices(self.shape[dim])
     if step != 1:
         raise NotImplementedError("a slice with gaps")
-    before, after = self.narrow(dim, 0, first), self.narrow(dim, last, self.shape[dim] - last)
-    return torch.cat([part for part in (before, src, after) if part.shape[dim]], dim)
+    before = [self.narrow(dim, 0, first)] if first else []
+    after = [self.narrow(dim, last, self.shape[dim] - last)] if last < self.shape[dim] else []
+    return torch.cat([*before, src, *after], dim) if before or after else src
 
 
 def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
