@@ -232,9 +232,41 @@ def norms_of_maps() -> Any:
     return keras.Model(image, kl.Conv2D(5, 1)(kl.Add()([x, y])))
 
 
+def activations_in_steps() -> Any:
+    """Activations that are no layer of the vocabulary."""
+    image = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 3, padding="same", activation="mish")(image)
+    for name in ("softplus", "log_sigmoid", "celu", "squareplus", "tanh_shrink", "soft_shrink", "hard_shrink"):
+        x = kl.Conv2D(8, 1, activation=name)(x)
+    return keras.Model(image, kl.Conv2D(4, 1, activation="log_softmax")(x))
+
+
+def functions_of_tensors() -> Any:
+    """Functions in torch stand for these."""
+    image = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 3, padding="same")(image)
+    x = ko.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]], mode="reflect")
+    x = ko.pad(x, [[0, 0], [0, 0], [2, 1], [0, 0]], mode="symmetric")
+    x = ko.flip(ko.roll(x, 2, axis=1), axis=2) + ko.sin(x)
+    x = ko.where(ko.greater(x, 0.2), x, ko.floor(x)) / (ko.std(x, axis=-1, keepdims=True) + 1.0)
+    mixed = ko.einsum("bhwc,bhwd->bcd", x, ko.normalize(x, axis=-1))
+    x = ko.einsum("bhwc,bcd->bhwd", x, mixed)
+    return keras.Model(image, kl.Conv2D(3, 1)(ko.tile(x, [1, 1, 1, 2])))
+
+
+def attention_of_maps() -> Any:
+    """Attention over the positions of a map, and without weights; crops and pooling of any size."""
+    image = keras.Input((8, 8, 3))
+    x = kl.Conv2D(8, 3, padding="same")(image)
+    x = kl.Add()([x, kl.MultiHeadAttention(2, 4)(x, x)])
+    tokens = kl.Reshape((64, 8))(x)
+    x = kl.Add()([x, kl.Reshape((8, 8, 8))(kl.Attention(use_scale=True)([tokens, tokens]))])
+    return keras.Model(image, kl.Conv2D(3, 1)(kl.AdaptiveAveragePooling2D(3)(kl.CenterCrop(5, 6)(x))))
+
+
 WRITABLE: tuple[Builder, ...] = (
     unet, deeplab, mobilenet, nested_and_shared, sequential, flat, operations, transposed, windows, activations,
-    transformer, products, norms, norms_of_maps,
+    transformer, products, norms, norms_of_maps, activations_in_steps, functions_of_tensors, attention_of_maps,
     *([lambdas] if sys.version_info < (3, 14) else []),  # slimseg reads the code of Python 3.6 to 3.13
 )  # fmt: skip
 ZOO: tuple[Builder, ...] = (*WRITABLE, beyond_tflite)

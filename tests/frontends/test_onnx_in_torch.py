@@ -35,6 +35,10 @@ CASES: dict[str, Case] = {
          node("Transpose", "g", perm=[2, 3, 0, 1])],
         {"i": np.stack(np.meshgrid([6, 0, 2], [7, 5, 3, 1], indexing="ij"), -1)},
     ),
+    "ScatterND": (
+        [node("Relu", "x", "r"), node("Slice", "r a b", "s"), node("ScatterND", "x i s")],
+        {"a": ints(0, 0, 2, 1), "b": ints(1, 4, 5, 8), "i": np.stack(np.indices((1, 4, 3, 7)), -1) + ints(0, 0, 4, 1)},
+    ),
     "Slice backwards": ([node("Slice", "x a b c d")], {"a": ints(7), "b": ints(-100), "c": ints(3), "d": ints(-2)}),
     "wide edge": ([node("Pad", "x p", mode="edge")], {"p": ints(0, 0, 9, 0, 0, 0, 0, 0)}),
     "Einsum": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,6 +42,28 @@ def columns(call: Call, x: Tensor, size: Any, window: Any) -> Tensor:
     if len(size) != 2 or pads[:2] != pads[2:]:
         raise NotImplementedError("it does not make a map")
     return windows.fold(x, size.tolist(), window.tolist(), given["dilations"], pads[:2], given["strides"])
+
+
+def scatter_nd(call: Call, data: Tensor, index: Any, updates: Tensor) -> Tensor:
+    """A block of neighbouring values that is replaced, as x[:, :, :8, :8] = y."""
+    rank = index.shape[-1]
+    if index.ndim != rank + 1 or call.attribute("reduction", "none") != "none":
+        raise NotImplementedError("it replaces no block of neighbouring values")
+    starts = index[(0,) * rank].tolist()
+    grid = np.stack(np.meshgrid(*map(np.arange, starts, np.add(starts, index.shape[:-1])), indexing="ij"), -1)
+    if (grid != index).any():
+        raise NotImplementedError("it replaces no block of neighbouring values")
+    return _with_block(data, updates, starts, 0)
+
+
+def _with_block(data: Tensor, block: Tensor, starts: Sequence[int], dim: int) -> Tensor:
+    if dim == len(starts):
+        return block
+    length = block.shape[dim]
+    if length == data.shape[dim]:
+        return _with_block(data, block, starts, dim + 1)
+    part = _with_block(data.narrow(dim, starts[dim], length), block, starts, dim + 1)
+    return positions.slice_scatter(data, part, dim, starts[dim], starts[dim] + length)
 
 
 def pad(call: Call, x: Tensor, pads: Any, value: Any = None, axes: Any = None) -> Tensor:
@@ -119,6 +142,7 @@ TABLE: Mapping[str, Callable[..., Tensor]] = {
     "Slice": backwards,
     "Col2Im": columns,
     "Pad": pad,
+    "ScatterND": scatter_nd,
     "Einsum": einsum,
     "Pow": power,
     "CumSum": cumulative_sum,

@@ -84,9 +84,13 @@ def transpose(call: Call) -> Value:
     if sorted(order) != list(range(value.rank)):
         raise call.unknown(f"its order {order} does not fit {value.shape}")
     result = Value(value.node, tuple(value.order[dim] for dim in order))
-    if value.rank == 4 and result.order in ((0, 1, 2, 3), NHWC):
+    readers = call.builder.consumers.get(call.node.outputs[0], [])
+    if (value.rank == 4 and result.order in ((0, 1, 2, 3), NHWC)) or all(node.op in _ALONG_ANY for node in readers):
         return result
     return call.builder.ordered(call.node, result, tuple(range(value.rank)))
+
+
+_ALONG_ANY = ("Softmax", "LogSoftmax", "GatherND")  # exporters move the dimension that these run along to one end
 
 
 def concat(call: Call) -> Value:
