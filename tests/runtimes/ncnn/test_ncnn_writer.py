@@ -307,6 +307,15 @@ def test_windows_of_attention_are_an_outer_dimension(tmp_path, shift):
     compare(load(WindowAttention(shift=shift).eval(), (8, 12)), tmp_path)
 
 
+def test_more_dimensions_than_a_mat_has(tmp_path):
+    shape, terms = (2, 2, 3, 4, 3, 12), ops.Multiply()
+    rows = nn.Sequential(ops.Reshape(shape, False), ops.Slice(5, 2, 3))
+    columns = nn.Sequential(ops.Reshape(shape, False), ops.Slice(4, 0, 1), nn.ReLU(), nn.Softmax(5))
+    graph = edit.trace(Joined(terms, rows, columns).eval(), (1, 16, 9, 12))
+    graph = edit.trace(nn.Sequential(graph.module, ops.Reshape((1, 16, 9, 12), False)).eval(), (1, 16, 9, 12))
+    compare(graph, tmp_path)
+
+
 def test_a_batch_of_maps_is_refused_by_layers_of_maps(tmp_path):
     layers = ops.Reshape((2, 2, 9, 12), False), nn.MaxPool2d(2), ops.Reshape((1, 4, 4, 6), False)
     with pytest.raises(Unsupported, match="ncnn has no batch, and MaxPool2d cannot do without"):

@@ -204,7 +204,8 @@ class _Writer:
         pieces = groups.slices(self.graph, node)
         source = node.all_input_nodes[0]
         layer = self.graph.layer(node)
-        if not pieces or not isinstance(layer, ops.Slice) or layer.dim == 0:
+        is_mat = len(self._shape(source)) <= lowering.MOST_DIMS
+        if not pieces or not is_mat or not isinstance(layer, ops.Slice) or layer.dim == 0:
             return False
         outputs = [(piece.name, self._shape(piece)) for piece in pieces]
         along = layer.dim - len(self.graph.shape(source)) + len(self._shape(source))

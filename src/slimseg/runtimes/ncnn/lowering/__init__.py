@@ -33,12 +33,16 @@ from slimseg.runtimes.ncnn.net import Param
 
 Activation = Mapping[int, Param]
 
+_OF_ONE_VALUE = (
+    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Sigmoid, nn.Tanh),
+    *(nn.GELU, ops.Unary, ops.Cast),
+)
+# Layers that join the dimensions that make a value longer than a Mat.
+_OF_ANY_RANK = (ops.Reshape, ops.Transpose, ops.Slice, nn.Softmax, *arithmetic.BINARY, *_OF_ONE_VALUE)
 # Layers that treat a batch of windows as an outer dimension; to ncnn's other layers the outermost are the channels.
 _OF_WINDOWS = (
-    *(ops.Reshape, ops.Transpose, ops.Slice, ops.Concat, ops.Constant, ops.Reduce, ops.Cast),
-    *(ops.MatMul, nn.Linear, nn.Softmax, ops.Normalise, ops.Affine, ops.Unary, *arithmetic.BINARY),
-    *(nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Sigmoid, nn.Tanh),
-    nn.GELU,
+    *(ops.Concat, ops.Constant, ops.Reduce, ops.MatMul, nn.Linear, ops.Normalise, ops.Affine),
+    *_OF_ANY_RANK,
 )
 _ROOMS = (activation, arithmetic, convolution, grid_sample, layout, normalisation, pooling, product, resize)
 LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in room.LOWERINGS.items()}
@@ -54,7 +58,7 @@ def require_dimensions(step: Step) -> None:
     if any(size[0] != 1 for size in (*step.input_sizes, step.size)) and not isinstance(step.layer, _OF_WINDOWS):
         raise Unsupported(f"{step.name}: ncnn has no batch, and {type(step.layer).__name__} cannot do without")
     longest = max(step.shape, *step.input_shapes, key=len)
-    if len(longest) > MOST_DIMS and not isinstance(step.layer, ops.Reshape | ops.Transpose):
+    if len(longest) > MOST_DIMS and not isinstance(step.layer, _OF_ANY_RANK):
         raise Unsupported(f"{step.name}: ncnn's blobs have one to four dimensions, unlike {longest}")
 
 
@@ -68,4 +72,15 @@ def pads(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     return isinstance(layer, nn.Conv2d) and not convolution.is_scale(layer)
 
 
-__all__ = ["LOWERINGS", "REFUSALS", "Activation", "Step", "fused", "fuses", "pads", "require_dimensions", "unbatched"]
+__all__ = [
+    "LOWERINGS",
+    "MOST_DIMS",
+    "REFUSALS",
+    "Activation",
+    "Step",
+    "fused",
+    "fuses",
+    "pads",
+    "require_dimensions",
+    "unbatched",
+]

@@ -10,7 +10,7 @@ from torch import nn
 from slimseg.graph import ops
 from slimseg.runtimes.lowering import weights
 from slimseg.runtimes.ncnn.lowering.arithmetic import BINARY
-from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, as_map, axis, constant, unary
+from slimseg.runtimes.ncnn.lowering.step import Lowerings, Step, around, as_map, constant, unary
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 LARGEST = 3.4028234e38
@@ -40,8 +40,8 @@ def _finite(value: float) -> float:
 
 def softmax(net: Net, step: Step, layer: nn.Softmax) -> int:
     dim = 1 if layer.dim is None else layer.dim
-    source = as_map(net, step)
-    return net.add("Softmax", step.name, (source,), step.shape, {0: axis(step, dim), 1: 1})
+    source, along = around(net, step, dim)
+    return net.add("Softmax", step.name, (source,), net.shape(source), {0: along, 1: 1})
 
 
 def hard_tanh(net: Net, step: Step, layer: nn.Hardtanh) -> int:

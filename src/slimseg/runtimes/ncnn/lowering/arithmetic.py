@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from torch import Tensor, nn
 
 from slimseg.graph import ops
 from slimseg.runtimes.lowering import spelling, weights
-from slimseg.runtimes.ncnn.lowering.step import Lowerings, Shape, Step, as_shape, constant, unary
+from slimseg.runtimes.ncnn.lowering.step import MOST_DIMS, Lowerings, Shape, Step, as_shape, constant, unary, volume
 from slimseg.runtimes.ncnn.net import Net, Param, Weight
 
 BINARY: dict[type[nn.Module], int] = {
@@ -37,6 +39,12 @@ def binary(net: Net, step: Step, layer: nn.Module) -> int:
     first, second = step.inputs
     if net.shape(first) == net.shape(second):
         shape = net.shape(first)
+    elif len(step.shape) > MOST_DIMS:
+        shapes = _joined(*(_padded(own, len(step.shape)) for own in step.input_shapes))
+        first, second = (
+            as_shape(net, blob, own, f"{step.name}_joined") for blob, own in zip(step.inputs, shapes, strict=True)
+        )
+        shape = tuple(map(max, *shapes))
     else:
         shape = step.shape
         ranks = len(net.shape(first)), len(net.shape(second))
@@ -54,9 +62,20 @@ def _one_per_channel(net: Net, step: Step) -> bool:
 
 def _aligned(net: Net, step: Step, number: int) -> int:
     """An input reshaped to as many dimensions as the result, aligned at the last one as in torch."""
-    own = step.input_shapes[number]
-    shape = (1,) * (len(step.shape) - len(own)) + own
+    shape = _padded(step.input_shapes[number], len(step.shape))
     return as_shape(net, step.inputs[number], shape, f"{step.name}_aligned")
+
+
+def _padded(shape: Shape, rank: int) -> Shape:
+    return (1,) * (rank - len(shape)) + shape
+
+
+def _joined(first: Shape, second: Shape) -> tuple[Shape, Shape]:
+    """Both shapes with neighbouring dimensions joined along which the same one, or none, is broadcast."""
+    lengths = [pair for pair in zip(first, second, strict=True) if pair != (1, 1)]
+    groups = groupby(lengths, key=lambda pair: (pair[0] == 1, pair[1] == 1))
+    rows = [tuple(volume(side) for side in zip(*pairs, strict=True)) for _, pairs in groups]
+    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
 
 
 def function(net: Net, step: Step, layer: ops.Unary) -> int:

@@ -13,6 +13,7 @@ from slimseg.runtimes.ncnn.lowering.step import (
     Lowerings,
     Shape,
     Step,
+    around,
     as_map,
     as_shape,
     axis,
@@ -34,12 +35,12 @@ def constant_(net: Net, step: Step, layer: ops.Constant) -> int:
 
 def slice_(net: Net, step: Step, layer: ops.Slice) -> int:
     """Crop; for a step above 1 also pooling of single pixels, or a crop of a dimension that is split at the step."""
-    along, source = axis(step, layer.dim), as_map(net, step)
+    source, along = around(net, step, layer.dim)
     full = net.shape(source)
     length = layer.stop - layer.start
     if layer.step == 1:
         return _part(net, source, step.name, along, layer.start, length)
-    if len(full) != 3 or along == 0:
+    if len(full) != 3 or along == 0 or full != step.input_shapes[0]:
         return _every(net, source, step.name, along, range(layer.start, layer.stop, layer.step))
     source = _part(net, source, f"{step.name}_part", along, layer.start, length)
     return every(net, source, step.name, step.shape, (layer.step, 1) if along == 1 else (1, layer.step))

@@ -79,6 +79,15 @@ def as_map(net: Net, step: Step, source: int = 0) -> int:
     return as_shape(net, step.inputs[source], step.input_shapes[source], f"{step.name}_map")
 
 
+def around(net: Net, step: Step, dim: int) -> tuple[int, int]:
+    """The input, and the position of a dimension in it; of more than four dimensions those on its sides are joined."""
+    along, shape = axis(step, dim), step.input_shapes[0]
+    if len(shape) <= MOST_DIMS:
+        return as_map(net, step), along
+    sides = volume(shape[:along]), shape[along], volume(shape[along + 1 :])
+    return as_shape(net, step.inputs[0], sides, f"{step.name}_map"), 1
+
+
 def unary(net: Net, step: Step, kind: str, params: Mapping[int, Param] | None = None) -> int:
     """Add a layer with one input that keeps its shape, and return the result."""
     return net.add(kind, step.name, step.inputs[:1], net.shape(step.inputs[0]), params)
