@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimseg.deployment import DEFAULT_RUNTIME
 from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure
 from slimseg.frontends import load
-from slimseg.graph.graph import Graph
 from slimseg.results import Profile
 from slimseg.runtimes import child, registry
+
+if TYPE_CHECKING:  # the profile of a file needs no torch, which takes seconds to import
+    from slimseg.graph.graph import Graph
 
 
 def profile(model: Graph | str | Path, *, runtime: str | None = None, threads: int = 1, runs: int = 50) -> Profile:

@@ -44,6 +44,7 @@ from slimseg.training.metrics import Accuracy
 
 SECONDS = 40.0  # longest timing of every edit in place; once for the plan and once for the proof
 SEARCH_SHARE, PLACES_SHARE = 0.5, 0.4  # shares of the time left: to find edits, and to time them in place
+NOT_FASTER = "no edit makes the whole network faster than the original file"
 WRITING_SECONDS = 15.0  # longest timing of what rewriting the file saves without any edit
 
 
@@ -123,14 +124,16 @@ class _Exact:
         plan = self._places(self._share(PLACES_SHARE)).paying(
             Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals))
         )
+        anew = self._start != self.source
+        if not plan.edits and not anew:
+            return self._unchanged(NOT_FASTER, plan.refusals)
         path = self.work / f"model{self.runtime.suffix}"
         self.runtime.write(plan.graph, path, self.kept)
         difference = self._changed(plan.graph)
         if difference > TOLERANCE:
             return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", plan.refusals)
-        anew = self._start != self.source
-        if self.asked is self.original and not ((plan.edits or anew) and self._faster(path)):
-            return self._unchanged("no edit makes the whole network faster than the original file", plan.refusals)
+        if self.asked is self.original and not self._faster(path):
+            return self._unchanged(NOT_FASTER, plan.refusals)
         writing = self._time([self.source, self._start], WRITING_SECONDS, self._share(PLACES_SHARE)) if anew else None
         return _Deployed(path, plan, difference, writing)
 
@@ -152,10 +155,10 @@ class _Exact:
         return InPlace(self.asked, self._start, (), self.budget.deployment, self.progress, seconds=SECONDS, until=until)
 
     def _faster(self, path: Path) -> bool:
-        source_ms, edited_ms = self._time([self.source, path], 0).latencies_ms
+        source_ms, edited_ms = self._time([self.source, path], 0, self._share(PLACES_SHARE)).latencies_ms
         return edited_ms < source_ms
 
-    def _time(self, paths: Sequence[Path], seconds: float, until: float = math.inf) -> Steady:
+    def _time(self, paths: Sequence[Path], seconds: float, until: float) -> Steady:
         return steady.time_files(paths, seconds, self.progress, until=until)
 
     def _changed(self, edited: Graph) -> float:
@@ -227,7 +230,7 @@ class _Exact:
     def _proof(self, found: _Deployed, final: Path) -> Steady:
         """Times of the source, of the file before the first edit if it differs, and of the file after each group."""
         if found.path == self.source:
-            return self._time([self.source, final], 0)
+            return self._time([self.source, final], 0, self._share(PLACES_SHARE))
         before = [self.source] if found.writing else []
         stages = self._places(self.ends).stages(found.plan.edits, self.work)
         return self._time([*before, *stages[:-1], final], SECONDS, self._share(PLACES_SHARE))

@@ -7,6 +7,8 @@ removed together (graph/channel_flow.py), `scales` those that can only be scaled
 
 from __future__ import annotations
 
+from collections import Counter
+
 from torch import fx, nn
 
 from slimseg.graph import edit
@@ -21,6 +23,7 @@ class ChannelTracer(ChannelTrace):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
+        self.calls = Counter(str(node.target) for node in graph.layers())  # of each module
         for node in graph.module.graph.nodes:
             self.values[node] = self._value(node)
             self._keep_shared(node)
@@ -43,7 +46,8 @@ class ChannelTracer(ChannelTrace):
     def _keep_shared(self, node: fx.Node) -> None:
         """Fix the channels of a layer that shares its weights: a change would reach the other layer, too."""
         has_weights = node.name in self.made or node.name in self.held
-        other = edit.shared_with(self.graph, node) if has_weights else None
+        is_shared = has_weights and self.calls[str(node.target)] > 1
+        other = edit.shared_with(self.graph, node) if is_shared else None
         if other is not None:
             self.fix(
                 (*self.read.get(node.name, ()), *self.values[node]), f"{node.name} shares its weights with {other}"

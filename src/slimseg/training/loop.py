@@ -7,12 +7,14 @@ has still converged.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import functools
 import logging
 import math
 import os
 import pickle
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -181,7 +183,8 @@ def _fabric(schedule: Schedule) -> Fabric:
 
     Fabric is imported only here: it imports torch's compiler, which takes seconds.
     """
-    from lightning_fabric import Fabric
+    with _unseen("torchmetrics"):  # Fabric imports it, with transformers and scipy, only to look at its version
+        from lightning_fabric import Fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs the precision at every start
     with warnings.catch_warnings():
@@ -193,6 +196,19 @@ def _fabric(schedule: Schedule) -> Fabric:
     if torch.distributed.is_initialized():
         _part_at_exit()
     return fabric
+
+
+@contextlib.contextmanager
+def _unseen(name: str) -> Iterator[None]:
+    """A module that has not been imported yet counts as not installed."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # how Python marks a module that cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @functools.cache

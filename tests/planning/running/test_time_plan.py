@@ -7,9 +7,9 @@ from torch import zeros
 
 from slimseg.deployment import Deployment
 from slimseg.graph.graph import Graph
-from slimseg.planning.choosing import sensitivity
+from slimseg.planning.choosing import exact, sensitivity
 from slimseg.planning.choosing.budget import Budget
-from slimseg.planning.choosing.exact import ExactEdits, same_kind
+from slimseg.planning.choosing.exact import ExactEdits, PlannedEdit, same_kind
 from slimseg.planning.choosing.planner import Evidence, Planner
 from slimseg.planning.choosing.target import Target
 from slimseg.planning.pricing import whatif
@@ -69,6 +69,13 @@ def test_sensitivities_stop_when_time_is_over(shapes_graph: Graph) -> None:
 def test_exact_edits_stop_when_time_is_over(shapes_graph: Graph) -> None:
     found = ExactEdits(shapes_graph, REWRITES, Deployment(), Silent(), same_kind, LONG_AGO).run()
     assert (found.graph, found.edits) == (shapes_graph, [])
+
+
+def test_a_round_that_does_not_pay_is_not_halved_when_time_is_over(shapes_graph: Graph) -> None:
+    found = ExactEdits(shapes_graph, REWRITES, Deployment(), Silent(), lambda *_: "it does harm", LONG_AGO)
+    found._make([PlannedEdit(site, 1.0, 0.0) for site in Separable().find(shapes_graph).sites[:2]])
+    assert (found.graph, found.edits) == (shapes_graph, [])
+    assert [refusal.reason for refusal in found.refusals] == [exact.NO_TIME] * 2
 
 
 def test_a_plan_without_time_is_the_network_as_it_is(shapes_graph: Graph) -> None:

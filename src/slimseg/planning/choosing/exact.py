@@ -28,6 +28,7 @@ SURE = 0.75  # share of the timed rounds in which an edit must be faster; less c
 SURE_OF_THE_WHOLE = 0.5  # the same share where all edits of a round are timed together
 WORTH_SHARE = 0.0003  # edits that save a smaller share of the network's latency are left out
 MAX_ROUNDS = 12
+NO_TIME = "one of the edits made with it does not pay, and there was no time to find out which"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class ExactEdits:
     ) -> None:
         """Prepare edits of `graph`.
 
-        After `until`, a `time.monotonic()`, no round begins, and sites that have not been timed are refused.
+        After `until`, a `time.monotonic()`, no round begins and none is halved, and sites that have not been timed are
+        refused.
         """
         self.graph = graph
         self.techniques = techniques
@@ -73,7 +75,7 @@ class ExactEdits:
 
     def run(self) -> ExactEdits:
         for _ in range(MAX_ROUNDS):
-            if time.monotonic() >= self.until:
+            if self._is_late:
                 break
             prices = self._price(self._find())
             if not prices:
@@ -81,13 +83,17 @@ class ExactEdits:
             self._make(self._apart(prices))
         return self
 
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self.until
+
     def _find(self) -> list[Site]:
         sites = []
         for technique in self.techniques:
             found = technique.find(self.graph)
             self._add(found.refusals)
             sites += [site for site in found.sites if _key(site) not in self._refused]
-        return [site for site in sites if not site.whole or self._possible(site)]
+        return [site for site in sites if not site.whole or self._is_late or self._possible(site)]
 
     def _possible(self, site: Site) -> bool:
         """Whether `check` accepts an edit of the whole network; tested before timing, as its output may be unwanted."""
@@ -140,6 +146,9 @@ class ExactEdits:
             self.edits += made
         elif len(made) == 1:
             self._refuse(made[0].site, objection)
+        elif self._is_late:
+            for edit in made:
+                self._refuse(edit.site, NO_TIME)
         else:
             middle = len(made) // 2
             self._make(made[:middle])
