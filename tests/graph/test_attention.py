@@ -138,6 +138,8 @@ def test_windows_with_masks(joint: bool) -> None:
     assert layer.mask is not None
     assert layer.mask.shape == (6, HEADS if joint else 1, 4, 4)
     assert (layer.bias is None) == joint
+    images = torch.randn(2, 3, *IMAGE)  # as in training
+    torch.testing.assert_close(graph(images), torch.cat([graph(image[None]) for image in images]))
 
 
 def test_a_saved_graph_is_the_same(tmp_path) -> None:

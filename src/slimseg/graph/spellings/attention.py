@@ -111,7 +111,8 @@ def _constants(
         leading: the dimensions of the product before the last two.
         nodes: the layers, and whether their last two dimensions are (keys, queries).
     """
-    scale, shifts = 1.0, []
+    scale = 1.0
+    shifts: list[Tensor] = []
     for node, is_turned in nodes:
         layer = graph.layer_as(node, ops.Affine)
         assert layer is not None
