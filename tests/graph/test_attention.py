@@ -84,6 +84,18 @@ def kinds(graph: Graph) -> list[str]:
     return [type(graph.layer(node)).__name__ for node in graph.layers()]
 
 
+def keys_of_pooled_maps(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Maps of several sizes side by side (asymmetric non-local networks)."""
+    keys, values = (
+        torch.cat([F.avg_pool2d(x, 2).flatten(2), x.mean((2, 3), keepdim=True).flatten(2)], 2) for x in (k, v)
+    )
+    return ((q.flatten(2).transpose(1, 2) @ keys).softmax(-1) @ values.transpose(1, 2)).transpose(1, 2)
+
+
+def test_keys_may_be_channels_first() -> None:
+    assert {"Attention", "MatMul"} & set(kinds(opened(Network(keys_of_pooled_maps)))) == {"Attention"}
+
+
 FORMS = [usual, pixels_in_columns, softmax_over_rows, einsum, heads_in_the_batch, function_of_torch]
 
 
