@@ -84,6 +84,18 @@ def kinds(graph: Graph) -> list[str]:
     return [type(graph.layer(node)).__name__ for node in graph.layers()]
 
 
+def keys_of_pooled_maps(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Maps of several sizes side by side (asymmetric non-local networks)."""
+    keys, values = (
+        torch.cat([F.avg_pool2d(x, 2).flatten(2), x.mean((2, 3), keepdim=True).flatten(2)], 2) for x in (k, v)
+    )
+    return ((q.flatten(2).transpose(1, 2) @ keys).softmax(-1) @ values.transpose(1, 2)).transpose(1, 2)
+
+
+def test_keys_may_be_channels_first() -> None:
+    assert {"Attention", "MatMul"} & set(kinds(opened(Network(keys_of_pooled_maps)))) == {"Attention"}
+
+
 FORMS = [usual, pixels_in_columns, softmax_over_rows, einsum, heads_in_the_batch, function_of_torch]
 
 
@@ -138,6 +150,8 @@ def test_windows_with_masks(joint: bool) -> None:
     assert layer.mask is not None
     assert layer.mask.shape == (6, HEADS if joint else 1, 4, 4)
     assert (layer.bias is None) == joint
+    images = torch.randn(2, 3, *IMAGE)  # as in training
+    torch.testing.assert_close(graph(images), torch.cat([graph(image[None]) for image in images]))
 
 
 def test_a_saved_graph_is_the_same(tmp_path) -> None:

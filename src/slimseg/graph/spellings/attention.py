@@ -111,7 +111,8 @@ def _constants(
         leading: the dimensions of the product before the last two.
         nodes: the layers, and whether their last two dimensions are (keys, queries).
     """
-    scale, shifts = 1.0, []
+    scale = 1.0
+    shifts: list[Tensor] = []
     for node, is_turned in nodes:
         layer = graph.layer_as(node, ops.Affine)
         assert layer is not None
@@ -128,7 +129,8 @@ def _constants(
 
 def _replace(graph: Graph, node: fx.Node, scores: Scores, values: Matrix, is_turned: bool) -> bool:
     """Let a product compute the whole attention; returns whether that is possible."""
-    queries, keys, mixed = (split(graph, each) for each in (scores.queries, scores.keys, values))
+    queries = split(graph, scores.queries)
+    keys, mixed = (split(graph, each, either_order=True) for each in (scores.keys, values))
     if queries is None or keys is None or mixed is None:
         return False
     if len({(each.windows, each.heads) for each in (queries, keys, mixed)}) > 1:

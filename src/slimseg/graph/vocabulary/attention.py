@@ -47,14 +47,15 @@ class Attention(nn.Module):
         if self.bias is not None:
             scores = scores + self.bias
         if self.mask is not None:
-            scores = scores + self.mask
+            windows = scores.reshape(-1, len(self.mask), *scores.shape[1:])  # of every image: training feeds several
+            scores = (windows + self.mask).flatten(0, 1)
         result = torch.matmul(scores.softmax(-1), v).transpose(1, 2).flatten(2)
-        return result if queries.ndim == 3 else result.mT.unflatten(2, queries.shape[2:])
+        return result if queries.ndim == 3 else result.mT.reshape(len(queries), -1, *queries.shape[2:])
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, heads, tokens, channels of a head)."""
         tokens = x.flatten(2).mT if x.ndim == 4 else x
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
     def extra_repr(self) -> str:
         shapes = {name: value for name, value in (("bias", self.bias), ("mask", self.mask)) if value is not None}
