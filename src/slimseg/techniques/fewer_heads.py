@@ -157,8 +157,8 @@ def _importance(graph: Graph, block: Block) -> Tensor:
         return measured[torch.tensor(list(values.channels))].reshape(block.attention.heads, -1).sum(1)
     projection = values.cut(list(range(len(values.channels)))).weight.detach().flatten(1)
     behind = _behind(graph, block).weight.detach().flatten(1)
-    heads = block.attention.heads
-    per_head = torch.einsum("ohd,hdi->hoi", behind.unflatten(1, (heads, -1)), projection.unflatten(0, (heads, -1)))
+    apart = (block.attention.heads, -1)
+    per_head = torch.einsum("ohd,hdi->hoi", torch.unflatten(behind, 1, apart), torch.unflatten(projection, 0, apart))
     return per_head.square().sum((1, 2))
 
 
