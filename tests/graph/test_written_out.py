@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
-from slimseg.graph.written_out import written_out
+from slimseg.graph.written_out import layer_of, written_out
+from slimseg.runtimes.litert.writing import writer as litert_writer
+from slimseg.runtimes.ncnn import writer as ncnn_writer
 
 SIZE, WIDTH = (4, 6), 8
 PIXELS = SIZE[0] * SIZE[1]
@@ -48,3 +50,31 @@ def test_computes_the_same(heads: int, bias: bool, sequence: bool) -> None:
     image = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
         torch.testing.assert_close(result(image), graph(image), rtol=1e-5, atol=1e-6)
+
+
+def test_every_operator_has_the_name_of_the_attention_that_it_computes() -> None:
+    """Profiles name layers, not parts of them."""
+    graph = opened(OnMaps(attention(heads=2, bias=True)))
+    layers = {node.name for node in graph.layers()}
+    assert {layer_of(node) for node in written_out(graph).layers()} == layers
+    tflite, ncnn = litert_writer.serialise(graph), ncnn_writer.serialise(graph)
+    assert {name.layer for name in tflite.names.values()} == layers
+    assert {name for covers in ncnn.covers.values() for name in covers} == layers
+
+
+def test_views_around_attention_become_part_of_its_own() -> None:
+    """Heads that are taken apart need one transpose each, however the network arranges its values before."""
+    network = nn.Sequential(nn.Conv2d(3, WIDTH, 1), ops.Reshape((1, PIXELS, WIDTH), True))
+
+    class OnSequences(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.attention = network, attention(heads=2)
+            self.back = ops.Reshape((1, WIDTH, *SIZE), True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.tokens(x)
+            return self.back(self.attention(tokens, tokens, tokens))
+
+    result = written_out(opened(OnSequences()))
+    assert sum(isinstance(result.layer(node), ops.Transpose) for node in result.layers()) == 4

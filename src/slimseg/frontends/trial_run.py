@@ -143,8 +143,10 @@ def _values(node: fx.Node) -> int:
 
 
 def _values_made(graph: Graph, node: fx.Node) -> int:
-    """Number of values in the output, with those that the layer makes and crops before it returns."""
+    """Number of values in the output, with those that the layer makes and drops before it returns."""
     layer = graph.layer(node)
+    if isinstance(layer, ops.Attention):
+        return _values(node) + 2 * costs.inner_values(graph, node)  # scores and their softmax
     if not isinstance(layer, ops.CroppedConvTranspose2d):
         return _values(node)
     _, channels, height, width = graph.shape(node)

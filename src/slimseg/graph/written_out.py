@@ -95,7 +95,7 @@ class _Attention:
             scale = torch.tensor(layer.scale) if layer.scale != 1 else None
             found.append(("scaled", ops.Affine(scale, layer.bias)))
         if layer.mask is not None:
-            mask: Tensor = layer.mask if layer.heads == 1 else layer.mask[:, None]
+            mask: Tensor = layer.mask[:, 0] if layer.heads == 1 else layer.mask
             found.append(("masked", ops.Affine(shift=mask)))
         return found
 

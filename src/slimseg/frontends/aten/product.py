@@ -131,13 +131,13 @@ def attention(call: Call) -> Chain | None:
 
 
 def _mask(call: Call, scores: tuple[int, ...]) -> Tensor | None:
-    """A constant that is added to the scores, without the batch; None if there is none or if it is computed."""
+    """A constant that is added to the scores, without the batch if that is one image; None if it is computed."""
     mask = call.tensor("attn_mask")
     if mask is None:
         return None
     if mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape).masked_fill(~mask, float(torch.finfo(torch.float32).min) / 2)
     full = (1,) * (len(scores) - mask.ndim) + tuple(mask.shape)
-    if full[0] != 1 or len(full) != len(scores):
+    if full[0] not in (1, scores[0]) or len(full) != len(scores):
         return None
-    return mask.detach().reshape(full[1:])
+    return mask.detach().reshape(full[full[0] == 1 :])

@@ -111,7 +111,8 @@ def _constants(
         leading: the dimensions of the product before the last two.
         nodes: the layers, and whether their last two dimensions are (keys, queries).
     """
-    scale, shifts = 1.0, []
+    scale = 1.0
+    shifts: list[Tensor] = []
     for node, is_turned in nodes:
         layer = graph.layer_as(node, ops.Affine)
         assert layer is not None
@@ -128,12 +129,13 @@ def _constants(
 
 def _replace(graph: Graph, node: fx.Node, scores: Scores, values: Matrix, is_turned: bool) -> bool:
     """Let a product compute the whole attention; returns whether that is possible."""
-    queries, keys, mixed = (split(graph, each) for each in (scores.queries, scores.keys, values))
+    queries = split(graph, scores.queries)
+    keys, mixed = (split(graph, each, either_order=True) for each in (scores.keys, values))
     if queries is None or keys is None or mixed is None:
         return False
-    constants = _bias_and_mask(scores.shifts, queries)
-    if constants is None or len({(each.windows, each.heads) for each in (queries, keys, mixed)}) > 1:
+    if len({(each.windows, each.heads) for each in (queries, keys, mixed)}) > 1:
         return False
+    constants = _bias_and_mask(scores.shifts, queries)
     back = as_product(graph.shape(node), queries, mixed, is_turned)
     inputs = [_sequence(graph, node, each) for each in (queries, keys, mixed)]
     readers, value = list(node.users), node
@@ -154,20 +156,16 @@ def _sequence(graph: Graph, node: fx.Node, heads: Heads) -> fx.Node:
     return value
 
 
-def _bias_and_mask(shifts: Sequence[Tensor], heads: Heads) -> tuple[Tensor | None, Tensor | None] | None:
-    """The sum of all shifts that are the same for all windows, and of those that are the same for all heads."""
+def _bias_and_mask(shifts: Sequence[Tensor], heads: Heads) -> tuple[Tensor | None, Tensor | None]:
+    """The sum of all shifts that are the same for all windows, and of the others."""
     bias: Tensor | None = None
     mask: Tensor | None = None
     for shift in shifts:
-        each = shift.reshape(heads.windows, heads.heads, *shift.shape[-2:])
-        for_all_heads = bool((each == each[:, :1]).all())
+        each = shift.detach().reshape(heads.windows, heads.heads, *shift.shape[-2:])
+        each = each[:, :1] if bool((each == each[:, :1]).all()) else each
         if bool((each == each[:1]).all()):
-            own = each[0, :1] if for_all_heads else each[0]
-            bias = own.contiguous() if bias is None else bias + own
-        elif for_all_heads:
-            mask = each[:, 0].contiguous() if mask is None else mask + each[:, 0]
+            bias = each[0].clone() if bias is None else bias + each[0]
         else:
-            return None
-    trainable = any(isinstance(shift, nn.Parameter) or shift.requires_grad for shift in shifts)
-    bias, mask = (None if each is None else each.detach().clone() for each in (bias, mask))
-    return nn.Parameter(bias) if bias is not None and trainable else bias, mask
+            mask = each.clone() if mask is None else mask + each
+    is_trained = any(shift.requires_grad for shift in shifts)
+    return nn.Parameter(bias) if bias is not None and is_trained else bias, mask

@@ -45,8 +45,12 @@ class Heads:
         return self.windows, self.tokens, self.heads * self.size
 
 
-def split(graph: Graph, matrix: Matrix) -> Heads | None:
-    """Find the heads of a matrix; None if they are no groups of neighbouring channels of a map or sequence."""
+def split(graph: Graph, matrix: Matrix, either_order: bool = False) -> Heads | None:
+    """Find the heads of a matrix; None if they are no groups of neighbouring channels of a map or sequence.
+
+    Args:
+        either_order: whether a sequence may also be (N, channels, tokens).
+    """
     row = views.row_to(graph, matrix.node)
     source = producer(row[0]) if row else matrix.node
     before, shape = graph.shape(source), graph.shape(matrix.node)
@@ -54,8 +58,11 @@ def split(graph: Graph, matrix: Matrix) -> Heads | None:
     if found is None or len(shape) < 3:
         return None
     *leading, tokens, size = (*found.after[:-2], *found.after[:-3:-1]) if matrix.is_turned else found.after
-    own = found.before[1 if len(before) == 4 else -1]
     parts = [part for dim in leading for part in dim]
+    channels_first = len(before) == 4 or (
+        either_order and len(before) == 3 and any(part in found.before[1] for part in size)
+    )
+    own = found.before[1 if channels_first else -1]
     heads = [part for part in parts if part in own]
     windows = parts[: len(parts) - len(heads)]
     if [*windows, *heads] != parts or [*heads, *size] != own or any(part in own for part in tokens):

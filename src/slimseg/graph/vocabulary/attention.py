@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from slimseg.graph.channel_trace import Channels, ChannelTrace
 from slimseg.graph.shapes import Shape
@@ -25,7 +25,7 @@ class Attention(nn.Module):
         heads: how many groups of channels have scores of their own.
         scale: of the scores, mostly 1 / √(C / heads).
         bias: added to the scores: (heads or 1, queries, keys).
-        mask: added to the scores of each window: (N, queries, keys).
+        mask: added to the scores of each window: (N, heads or 1, queries, keys).
     """
 
     bias: Tensor | None
@@ -43,21 +43,19 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         q, k, v = (self._heads(each) for each in (queries, keys, values))
-        mixed = F.scaled_dot_product_attention(q, k, v, self._added(), scale=self.scale)
-        result = mixed.transpose(1, 2).flatten(2)
-        if queries.ndim == 3:
-            return result
-        return result.transpose(1, 2).reshape(*result.shape[::2], *queries.shape[2:])
+        scores = torch.matmul(q, k.mT) * self.scale
+        if self.bias is not None:
+            scores = scores + self.bias
+        if self.mask is not None:
+            windows = scores.reshape(-1, len(self.mask), *scores.shape[1:])  # of every image: training feeds several
+            scores = (windows + self.mask).flatten(0, 1)
+        result = torch.matmul(scores.softmax(-1), v).transpose(1, 2).flatten(2)
+        return result if queries.ndim == 3 else result.mT.reshape(len(queries), -1, *queries.shape[2:])
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, heads, tokens, channels of a head)."""
-        tokens = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-    def _added(self) -> Tensor | None:
-        """The constants that are added to the scores: (1 or N, heads or 1, queries, keys)."""
-        given = [each for each in (self.bias, None if self.mask is None else self.mask[:, None]) if each is not None]
-        return sum(given[1:], given[0].reshape((1,) * (4 - given[0].ndim) + given[0].shape)) if given else None
+        tokens = x.flatten(2).mT if x.ndim == 4 else x
+        return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
     def extra_repr(self) -> str:
         shapes = {name: value for name, value in (("bias", self.bias), ("mask", self.mask)) if value is not None}
@@ -81,8 +79,9 @@ def _shape(layer: Attention, shapes: Sequence[Shape]) -> Shape:
     scores = (queries, keys[1])
     if layer.bias is not None and tuple(layer.bias.shape) not in ((1, *scores), (layer.heads, *scores)):
         raise ValueError(f"a bias of {tuple(layer.bias.shape)} does not fit scores of {scores}")
-    if layer.mask is not None and tuple(layer.mask.shape) != (images, *scores):
-        raise ValueError(f"a mask of {tuple(layer.mask.shape)} does not fit {images} images with scores of {scores}")
+    own_mask = None if layer.mask is None else tuple(layer.mask.shape)
+    if own_mask not in (None, (images, 1, *scores), (images, layer.heads, *scores)):
+        raise ValueError(f"a mask of {own_mask} does not fit {images} images with scores of {scores}")
     own = shapes[0]
     return (images, values[2], *own[2:]) if len(own) == 4 else (images, queries, values[2])
 
@@ -91,6 +90,12 @@ def _macs(layer: Attention, inputs: Sequence[Shape], output: Shape) -> int:
     images, queries, width = as_sequence(inputs[0])
     _, keys, depth = as_sequence(inputs[2])
     return images * queries * keys * (width + depth)
+
+
+def _scores(layer: Attention, inputs: Sequence[Shape], output: Shape) -> int:
+    """The number of scores, which softmax reads and writes."""
+    (images, queries, _), (_, keys, _) = map(as_sequence, inputs[:2])
+    return images * layer.heads * queries * keys
 
 
 def _channels(trace: ChannelTrace, node: fx.Node, layer: Attention) -> Channels | None:
@@ -109,4 +114,13 @@ def _channels(trace: ChannelTrace, node: fx.Node, layer: Attention) -> Channels 
     return values
 
 
-OPERATORS = (Operator(Attention, _shape, _macs, channels=_channels),)
+def _scales(trace: ChannelTrace, node: fx.Node, layer: Attention) -> Channels | None:
+    """The result is a mean of values, and has their scales; queries and keys stay as they are."""
+    if any(len(trace.shape(source)) != 4 for source in node.all_input_nodes):
+        return None
+    queries, keys, values = trace.sources(node)
+    trace.fix((*queries, *keys), f"{node.name} compares these channels")
+    return values
+
+
+OPERATORS = (Operator(Attention, _shape, _macs, _scores, _channels, _scales),)

@@ -37,6 +37,7 @@ class Operator:
         kind: the module's class. The record also holds for subclasses without a record of their own.
         shape: shape of the output.
         macs: multiply-accumulates at batch 1; 0 by default.
+        inner: how many values it makes and reads again before its result, such as attention's scores; 0 by default.
         channels: which output channels are the same as which input channels, so that they can only be removed together
             (`channel_flow`). None: all of them have to stay.
         scales: which output and input channels can only be scaled together (`scale_flow`). None: none may be scaled.
@@ -48,6 +49,7 @@ class Operator:
     kind: type[nn.Module]
     shape: ShapeRule
     macs: MacsRule = no_macs
+    inner: MacsRule = no_macs
     channels: ChannelRule | None = None
     scales: ChannelRule | None = None
     cut_outputs: CutRule | None = None
