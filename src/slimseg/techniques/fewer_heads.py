@@ -120,7 +120,7 @@ def _block(graph: Graph, node: fx.Node) -> Block | str:
     layer, between = graph.layer_as(node, ops.Attention), tail(graph, node)
     behind = only_consumer(between[-1] if between else node)
     assert layer is not None
-    if layer.bias is not None and layer.bias.shape[0] > 1:
+    if any(each is not None and each.shape[-3] > 1 for each in (layer.bias, layer.mask)):
         return "its heads have constants of their own"
     convolution = graph.layer_as(behind, nn.Conv2d)
     if behind is None or convolution is None or convolution.groups > 1 or edit.shared_with(graph, behind):
