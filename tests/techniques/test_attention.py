@@ -169,7 +169,9 @@ def test_the_layer_behind_works_before_the_resize(net: type[nn.Module]) -> None:
     assert [edited.layer_as(user, ops.Add) is not None for user in resize.users] == [True]
 
 
-def test_heads_that_nothing_projects_stay() -> None:
+def test_heads_that_nothing_projects_or_with_constants_of_their_own_stay() -> None:
+    (refusal,) = FewerHeads().find(graph_of(Separate(2, torch.randn(2, 128, 128)))).refusals
+    assert "constants of their own" in refusal.reason
     (refusal,) = FewerHeads().find(graph_of(Bare())).refusals
     assert "alone reads its result" in refusal.reason
 

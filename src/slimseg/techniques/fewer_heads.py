@@ -120,7 +120,7 @@ def _block(graph: Graph, node: fx.Node) -> Block | str:
     layer, between = graph.layer_as(node, ops.Attention), tail(graph, node)
     behind = only_consumer(between[-1] if between else node)
     assert layer is not None
-    if layer.bias is not None and layer.bias.shape[0] > 1:
+    if any(each is not None and each.shape[-3] > 1 for each in (layer.bias, layer.mask)):
         return "its heads have constants of their own"
     convolution = graph.layer_as(behind, nn.Conv2d)
     if behind is None or convolution is None or convolution.groups > 1 or edit.shared_with(graph, behind):
@@ -157,8 +157,8 @@ def _importance(graph: Graph, block: Block) -> Tensor:
         return measured[torch.tensor(list(values.channels))].reshape(block.attention.heads, -1).sum(1)
     projection = values.cut(list(range(len(values.channels)))).weight.detach().flatten(1)
     behind = _behind(graph, block).weight.detach().flatten(1)
-    heads = block.attention.heads
-    per_head = torch.einsum("ohd,hdi->hoi", behind.unflatten(1, (heads, -1)), projection.unflatten(0, (heads, -1)))
+    apart = (block.attention.heads, -1)
+    per_head = torch.einsum("ohd,hdi->hoi", torch.unflatten(behind, 1, apart), torch.unflatten(projection, 0, apart))
     return per_head.square().sum((1, 2))
 
 
