@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,14 @@ def _litert(row: Row, graph: Graph, network: nn.Module, image: Tensor, folder: P
 
 
 def _of_shape(outputs: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """The tensor of a shape among the outputs of a network."""
-    return next((each for each in _tensors(outputs) if tuple(each.shape) == shape), None)
+    """The tensor of a shape among the outputs of a network; dimensions of length 1 may be missing in the shape."""
+    found = [each for each in _tensors(outputs) if _longer(each.shape) == _longer(shape)]
+    return next((each for each in found if tuple(each.shape) == shape), found[0].reshape(shape) if found else None)
+
+
+def _longer(shape: Iterable[int]) -> list[int]:
+    """The lengths above 1."""
+    return [length for length in shape if length > 1]
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:

@@ -94,6 +94,20 @@ def test_the_map_that_segments_is_used_and_any_other_can_be_named(tmp_path, kind
         slimseg.load(source, size, output="depth")
 
 
+class Prompted(Two):
+    """As SAM: masks (images, prompts, masks, height, width) and scores of the masks."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        masks = self.maps(x)[1][:, None]
+        return {"scores": masks.mean((3, 4)), "masks": masks}
+
+
+def test_masks_for_one_prompt_are_a_map():
+    model = Prompted().eval()
+    graph, x = slimseg.load(model, (8, 8)), torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(graph(x), model(x)["masks"][0])
+
+
 def test_out_and_logits_are_preferred_where_they_are_maps():
     assert choose([Output("big", (1, 4, 64, 64)), Output("logits", (1, 4, 8, 8))])[0] == 1
     assert choose([Output("out", (1, 10)), Output("seg", (1, 4, 8, 8))])[0] == 1

@@ -146,7 +146,14 @@ class _Labelled(nn.Module):
             raise TypeError(f"the model returns {type(value).__name__}, not a tensor")
         for label, _ in found:
             self.note(label)
-        return tuple(tensor for _, tensor in found)
+        return tuple(_as_map(tensor) for _, tensor in found)
+
+
+def _as_map(x: Tensor) -> Tensor:
+    """Masks (1, 1, masks, height, width), as SAM returns them for one prompt, without the dimension of prompts."""
+    while x.ndim > 4 and 1 in x.shape[1:-2]:
+        x = x.squeeze(x.shape.index(1, 1))
+    return x
 
 
 class _TracedData(TorchFunctionMode):
