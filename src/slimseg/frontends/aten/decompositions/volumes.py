@@ -32,7 +32,7 @@ def convolution(
         *([length for place, length in enumerate(each) if place != side] for each in settings),
         groups * count,
     )
-    return result.unflatten(1, (count, -1)).movedim(1, 2 + side)
+    return result.reshape(len(result), count, -1, *result.shape[2:]).movedim(1, 2 + side)
 
 
 TABLE = {"conv3d.default": convolution}
