@@ -212,7 +212,7 @@ def finite(self: Tensor, nan: float | None = None, posinf: float | None = None, 
 def product_along(self: Tensor, dim: int, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     if self.shape[dim] > _MOST_FACTORS:
         raise NotImplementedError("many factors")
-    result: Tensor = functools.reduce(torch.mul, self.split(1, dim))
+    result: Tensor = functools.reduce(torch.mul, torch.split(self, 1, dim))
     return result if keepdim else result.squeeze(dim)
 
 
