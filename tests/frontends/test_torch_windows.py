@@ -93,6 +93,20 @@ def written_to(x: Tensor) -> Tensor:
     return y
 
 
+def decomposed(x: Tensor) -> Tensor:
+    """SegNeXt's matrix decomposition begins with random bases."""
+    values = x.flatten(2).relu()
+    return (values.mT @ F.normalize(torch.rand(len(x), 8, 4), dim=1)).softmax(-1)
+
+
+def test_random_numbers_are_drawn_once():
+    graph = slimseg.load(After(decomposed).eval(), SIZE)
+    assert graph.opaque() == []
+    assert any("random numbers" in note for note in graph.notes)
+    x = torch.randn(1, 3, *SIZE)
+    torch.testing.assert_close(graph(x), graph(x), rtol=0, atol=0)
+
+
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "windows of a tensor": halo,
     "columns back, with gaps": lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), SIZE, 3, padding=1, stride=2),
