@@ -201,7 +201,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
         raise ModelError(f"{name} {error}") from error
     graph = Graph(builder.module(builder.values[outputs[index][1]]), shape, description, name)
     graph.weights = traced.weights
-    graph.notes = (*traced.notes, *((note,) if note else ()))
+    graph.notes = (*traced.notes, *builder.notes, *((note,) if note else ()))
     if description is None:
         graph.description = Description(output_kind=output_kind(graph))
     rank = len(graph.shape(graph.output))

@@ -127,6 +127,8 @@ FACTORIES = frozenset(
         *("arange.default", "arange.start", "arange.start_step", "linspace.default"),
     )
 )
+# Calls that draw random numbers, as the first bases of a matrix decomposition: they are drawn once, while opening.
+DRAWN = frozenset(("rand.default", "randn.default"))
 # Calls that read only the shape and type of a tensor.
 SHAPED = frozenset(
     (
@@ -142,4 +144,16 @@ def plain_name(node: fx.Node) -> str:
     return f"{name if name.startswith('_') else name.removesuffix('_')}.{overload}"
 
 
-__all__ = ["FACTORIES", "HANDLERS", "SHAPED", "TAKEN_APART", "Alias", "Call", "Chain", "Layer", "Parameter", "part"]
+__all__ = [
+    "DRAWN",
+    "FACTORIES",
+    "HANDLERS",
+    "SHAPED",
+    "TAKEN_APART",
+    "Alias",
+    "Call",
+    "Chain",
+    "Layer",
+    "Parameter",
+    "part",
+]

@@ -21,6 +21,7 @@ from slimseg.graph.names import node_name, unused
 LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed while opening; larger ones are computed in every run
 
 MOST_DECOMPOSED = 2048  # calls without a handler that are decomposed; each takes some 0.1 s
+_DRAWN_ONCE = "it draws random numbers in every run: they are drawn once, and then always the same"
 _HALVES = (torch.float16, torch.bfloat16)  # types of a network that is opened in float32
 
 
@@ -48,6 +49,7 @@ class Builder:
         self.tensors: dict[fx.Node, fx.Node] = {}  # by node, the first node whose value is the same view of that memory
         self.known_calls: decomposition.KnownCalls = {}
         self.taken: set[str] = set()  # names of nodes and modules
+        self.notes: tuple[str, ...] = ()
 
     def build(self) -> None:
         """Follow all calls; `values` then holds the new node of every call that depends on the image.
@@ -95,7 +97,7 @@ class Builder:
         sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
         shaped = name in aten.SHAPED
         fixed = all(source in self.parameters or source in self.lists for source in sources)
-        made = name in aten.FACTORIES or _is_empty(node)
+        made = name in aten.FACTORIES or name in aten.DRAWN or _is_empty(node)
         if not (shaped or (fixed and sources) or made) or not self._is_small(node):
             return False
         if node.target is operator.getitem:
@@ -104,7 +106,10 @@ class Builder:
         else:
             arguments = fx.map_arg((node.args, node.kwargs), _undefined if shaped else self._memory_of)
             arguments = fx.node.map_aggregate(arguments, lambda each: torch.float32 if each in _HALVES else each)
-            with torch.no_grad():
+            with torch.no_grad(), torch.random.fork_rng((), enabled=name in aten.DRAWN):
+                if name in aten.DRAWN:
+                    torch.manual_seed(0)  # the same network every time it is opened
+                    self.notes = (_DRAWN_ONCE,)
                 value = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
         if not isinstance(value, Tensor):
             self.lists[node] = value if isinstance(value, list | tuple) else ()

@@ -27,6 +27,7 @@ from slimseg.graph.spellings.rewriting import insert_before, is_read_once
 
 View = ops.Reshape | ops.Transpose
 _LONGEST = 64  # reshapes and transposes in one row
+_MOST_DIMS = 6  # that runtimes transpose: a row with more parts, as Hiera's order of tokens, stays as it is
 _TRANSPOSE = 10.0  # the costs of steps, to choose between spellings: a transpose moves every value
 _LAST_MOVES = 0.5  # of a transpose that also takes neighbouring values apart
 _RESHAPE = 1.0
@@ -170,7 +171,13 @@ def cheapest_of(found: Arrangement, source: Shape, shape: Shape) -> Spelling | N
         return None
     if shape == source and is_identity(found):
         return Spelling((), 0.0)
-    return min(_spellings(found, source, shape), key=lambda each: (len(each.layers) > 1, each.cost), default=None)
+    possible = filter(_is_transposed, _spellings(found, source, shape))
+    return min(possible, key=lambda each: (len(each.layers) > 1, each.cost), default=None)
+
+
+def _is_transposed(spelling: Spelling) -> bool:
+    """Whether runtimes have all of its transposes."""
+    return all(len(each.dims) <= _MOST_DIMS for each in spelling.layers if isinstance(each, ops.Transpose))
 
 
 def is_identity(found: Arrangement) -> bool:

@@ -49,7 +49,7 @@ def _of_windows(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: 
     outputs, depth, *kernel = weight.shape
     rows, columns = _size(x, weight, stride, padding, dilation)
     plain = kernel == [1, 1] and stride == (1, 1) and padding == (0, 0)
-    windows = x if plain else F.unfold(x, kernel, dilation, padding, stride)
+    windows = x if plain else F.unfold(x, (kernel[0], kernel[1]), dilation, padding, stride)
     values = depth * kernel[0] * kernel[1]
     product = torch.matmul(
         weight.reshape(1, groups, outputs // groups, values), windows.reshape(1, groups, values, rows * columns)
@@ -75,12 +75,15 @@ def _of_each_channel(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilat
     return functools.reduce(operator.add, map(tap, range(kernel[0] * kernel[1])))
 
 
-def with_kind(call: Call) -> dict[str, Any]:
-    """The arguments of `convolution`, among them whether the weights are computed."""
+def with_kind(call: Call) -> dict[str, Any] | None:
+    """The arguments of `convolution`, among them whether the weights are computed; None if one side is padded more."""
     given = dict(call.arguments)
     if call["padding"] in ("same", "valid"):
-        spread = zip(call.shape("weight")[2:], pair(call["dilation"]), strict=True)
-        given["padding"] = [(side - 1) * gap // 2 if call["padding"] == "same" else 0 for side, gap in spread]
+        sides = zip(call.shape("weight")[2:], pair(call["dilation"]), strict=True)
+        around = [(side - 1) * gap if call["padding"] == "same" else 0 for side, gap in sides]
+        if any(pixels % 2 for pixels in around):
+            return None
+        given["padding"] = [pixels // 2 for pixels in around]
     return {**given, "is_computed": call.is_value("weight")}
 
 

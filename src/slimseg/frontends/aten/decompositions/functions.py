@@ -213,17 +213,19 @@ def error_function(self: Tensor) -> Tensor:
 def product_along(self: Tensor, dim: int, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     if self.shape[dim] > _MOST_FACTORS:
         raise NotImplementedError("many factors")
-    result = functools.reduce(torch.mul, self.split(1, dim))
+    result: Tensor = functools.reduce(torch.mul, torch.split(self, 1, dim))
     return result if keepdim else result.squeeze(dim)
 
 
 def remainder(self: Tensor, other: Any) -> Tensor:
     """What floor division leaves, with the sign of the divisor."""
-    return self - torch.floor(self / other) * other
+    result: Tensor = self - torch.floor(self / other) * other
+    return result
 
 
 def remainder_of_truncation(self: Tensor, other: Any) -> Tensor:
-    return self - truncate(self / other) * other
+    result: Tensor = self - truncate(self / other) * other
+    return result
 
 
 TABLE = {

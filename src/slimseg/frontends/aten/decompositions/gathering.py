@@ -26,8 +26,9 @@ def gather(
 
 def scatter(self: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """The same value at all positions."""
-    taken_up = functools.reduce(torch.maximum, _places(self, dim, index))
-    return self * (1.0 - taken_up) + taken_up * value
+    taken_up: Tensor = functools.reduce(torch.maximum, _places(self, dim, index))
+    result: Tensor = self * (1.0 - taken_up) + taken_up * value
+    return result
 
 
 def _places(self: Tensor, dim: int, index: Tensor) -> list[Tensor]:

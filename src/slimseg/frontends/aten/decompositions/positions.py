@@ -234,7 +234,8 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     dim = dimension % self.ndim
     count = (self.shape[dim] - size) // step + 1
     places = [window * step + place for window in range(count) for place in range(size)]
-    return taken(self, dim, places).unflatten(dim, (count, size)).movedim(dim + 1, -1)
+    shape = (*self.shape[:dim], count, size, *self.shape[dim + 1 :])
+    return taken(self, dim, places).reshape(shape).movedim(dim + 1, -1)
 
 
 def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:

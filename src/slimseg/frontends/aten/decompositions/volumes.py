@@ -23,16 +23,19 @@ def convolution(
     if not alone:
         raise NotImplementedError("windows of three dimensions")
     side = alone[-1]
+    steps, around, spread = ([length for place, length in enumerate(each) if place != side] for each in settings)
     maps = input.movedim(2 + side, 1)
     count = maps.shape[1]
     result = F.conv2d(
         maps.flatten(1, 2),
         weight.squeeze(2 + side).repeat(count, 1, 1, 1),
         None if bias is None else bias.repeat(count),
-        *([length for place, length in enumerate(each) if place != side] for each in settings),
+        steps,
+        around,
+        spread,
         groups * count,
     )
-    return result.unflatten(1, (count, -1)).movedim(1, 2 + side)
+    return result.reshape(len(result), count, -1, *result.shape[2:]).movedim(1, 2 + side)
 
 
 TABLE = {"conv3d.default": convolution}

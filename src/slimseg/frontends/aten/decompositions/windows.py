@@ -92,12 +92,8 @@ def fold(self: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair, pad
     total = parts[0]
     if sh > 1:
         none = torch.zeros(1, channels, *size)
-        apart = (
-            torch.cat([parts.get(part, none) for part in range(sh * sh)], 1)
-            .unflatten(1, (sh * sh, channels))
-            .transpose(1, 2)
-            .flatten(1, 2)
-        )
+        maps = torch.cat([parts.get(part, none) for part in range(sh * sh)], 1)
+        apart = maps.reshape(batch, sh * sh, channels, *size).transpose(1, 2).flatten(1, 2)
         total = F.pixel_shuffle(apart, sh)
     top, left = padding
     return total[:, :, top : top + height, left : left + width]
