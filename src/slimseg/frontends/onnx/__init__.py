@@ -7,6 +7,8 @@ Nothing in the file is executed, and no other program reads it (pnnx was tried f
     constants         computes what depends on constants only
     builder           the graph under construction; transposes are remembered, not emitted
     handlers          the table of operators; convolution, pooling, arithmetic, ... implement it
+    functions         operators that are no layer, as functions in torch; in_torch opens them
+    adaptive_pooling  recognises pooling whose windows differ in size; constant_layers computes layers of constants
 """
 
 from __future__ import annotations
