@@ -127,8 +127,12 @@ class _Opener:
         source = self.values.get(nodes[0].inputs[0])
         if not isinstance(source, Value):
             return
-        with self._named(nodes[0]):
+        try:
             found = adaptive_pooling.written_out(nodes, source, self.values, self.model.work)
+        except ModelError:
+            raise
+        except Exception:  # these steps are something else; whatever is wrong with them is said where they are read
+            return
         if found is None:
             return
         last, size = nodes[found[0]], found[1]
