@@ -127,6 +127,8 @@ def shrink(call: Call, x: Tensor) -> Tensor:
 
 def attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Any = None) -> Tensor:
     """(batch, heads, length, depth), or (batch, length, heads · depth)."""
+    if call.attribute("is_causal", 0) or call.attribute("softcap", 0.0):
+        raise NotImplementedError("it masks or bounds its scores")
     if query.ndim == 3:
         heads = [int(call.attribute(f"{name}_num_heads")) for name in ("q", "kv", "kv")]
         query, key, value = (
