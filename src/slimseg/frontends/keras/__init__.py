@@ -7,6 +7,7 @@
     layers.py      one function per layer class (convolutions.py, pooling.py, normalisation.py beside it)
     functions.py   the functions that Keras operations, TFOpLambda and Lambda call, by name
                    (activations.py, arithmetic.py, layout.py: code that layers and functions share)
+    in_torch.py    functions that are no layer, opened as PyTorch networks are
     lambdas.py     interprets a Lambda's stored code without running it (bytecode.py, marshalled.py)
     preprocessing.py  what the first layers imply about the image's preprocessing
 

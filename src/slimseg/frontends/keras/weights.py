@@ -18,7 +18,8 @@ from slimseg.frontends.keras.stored import Array, Stored
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 _ANY = ""
 _MOST_ALIKE = 100  # arrays with equal names in groups with equal names below one layer
-_OTHER_NAMES = {"depthwise_kernel": "kernel"}  # the name that Keras 3's DepthwiseConv2D stores
+# The names that Keras 3's DepthwiseConv2D stores, and ConvNeXt's LayerScale.
+_OTHER_NAMES = {"depthwise_kernel": "kernel", "gamma": "variable"}
 # The parts of MultiHeadAttention, and how Keras's versions call their groups.
 _PARTS = {
     **{name: (f"{name}_dense", f"_{name}_dense") for name in ("query", "key", "value")},

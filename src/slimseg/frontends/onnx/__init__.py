@@ -7,6 +7,8 @@ Nothing in the file is executed, and no other program reads it (pnnx was tried f
     constants         computes what depends on constants only
     builder           the graph under construction; transposes are remembered, not emitted
     handlers          the table of operators; convolution, pooling, arithmetic, ... implement it
+    functions         operators that are no layer, as functions in torch; in_torch opens them
+    adaptive_pooling  recognises pooling whose windows differ in size; constant_layers computes layers of constants
 """
 
 from __future__ import annotations
@@ -125,8 +127,12 @@ class _Opener:
         source = self.values.get(nodes[0].inputs[0])
         if not isinstance(source, Value):
             return
-        with self._named(nodes[0]):
+        try:
             found = adaptive_pooling.written_out(nodes, source, self.values, self.model.work)
+        except ModelError:
+            raise
+        except Exception:  # these steps are something else; whatever is wrong with them is said where they are read
+            return
         if found is None:
             return
         last, size = nodes[found[0]], found[1]

@@ -242,7 +242,8 @@ def _outer(node: Node, inputs: Sequence[Any]) -> Array:
         raise ValueError("it sums products of constants")
     lengths = dict(zip(names.replace(",", ""), (length for each in inputs for length in each.shape), strict=True))
     bounded([lengths[name] for name in result], node)
-    return np.einsum(equation, *inputs)
+    table: Array = np.einsum(equation, *inputs)
+    return table
 
 
 def _flattened(node: Node, inputs: Sequence[Any]) -> Array:

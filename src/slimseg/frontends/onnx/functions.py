@@ -96,7 +96,7 @@ def cumulative_sum(call: Call, x: Tensor, axis: Any) -> Tensor:
     return positions.multiplied(x, dim, matrix.flip(0, 1) if call.attribute("reverse", 0) else matrix)
 
 
-def reduced(function: Callable[[Tensor, Sequence[int], bool], Tensor]) -> Callable[..., Tensor]:
+def reduced(function: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
     """Any reduction over some dimensions, or over all."""
 
     def run(call: Call, x: Tensor, *axes: Any) -> Tensor:
@@ -106,7 +106,7 @@ def reduced(function: Callable[[Tensor, Sequence[int], bool], Tensor]) -> Callab
     return run
 
 
-def _sum_of_squares(x: Tensor, dims: Sequence[int], keep: bool) -> Tensor:
+def _sum_of_squares(x: Tensor, dims: list[int], keep: bool) -> Tensor:
     return torch.sum(torch.square(x), dims, keep)
 
 
@@ -127,13 +127,17 @@ def shrink(call: Call, x: Tensor) -> Tensor:
 
 def attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Any = None) -> Tensor:
     """(batch, heads, length, depth), or (batch, length, heads · depth)."""
-    tensors = [query, key, value]
-    heads = [int(call.attribute(f"{name}_num_heads", 0)) for name in ("q", "kv", "kv")]
+    if call.attribute("is_causal", 0) or call.attribute("softcap", 0.0):
+        raise NotImplementedError("it masks or bounds its scores")
     if query.ndim == 3:
-        tensors = [each.unflatten(-1, (count, -1)).transpose(1, 2) for each, count in zip(tensors, heads, strict=True)]
+        heads = [int(call.attribute(f"{name}_num_heads")) for name in ("q", "kv", "kv")]
+        query, key, value = (
+            each.reshape(*each.shape[:2], count, -1).transpose(1, 2)
+            for each, count in zip((query, key, value), heads, strict=True)
+        )
+        return attention(call, query, key, value, mask).transpose(1, 2).flatten(2)
     scale = call.attribute("scale")
-    mixed = F.scaled_dot_product_attention(*tensors, attn_mask=mask, scale=None if scale is None else float(scale))
-    return mixed.transpose(1, 2).flatten(2) if query.ndim == 3 else mixed
+    return F.scaled_dot_product_attention(query, key, value, mask, scale=None if scale is None else float(scale))
 
 
 TABLE: Mapping[str, Callable[..., Tensor]] = {
