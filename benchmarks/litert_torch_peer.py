@@ -30,7 +30,7 @@ from slimseg.runtimes import benchmark, registry
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "litert_torch_peer.json"
 ATTENTION = ("segformer", "mobilevit_deeplab", "topformer", "dinov2_linear", "efficientvit")
-CONVOLUTIONS = ("pidnet_s", "bisenet_v2", "fast_scnn", "lraspp_mobilenet_v3_small", "unet_mobileone_s0")
+CONVOLUTIONS = ("pidnet_s", "bisenet_v2", "fast_scnn", "pp_liteseg_t", "unet_mobileone_s0")
 
 
 @dataclass

@@ -298,3 +298,18 @@ def test_attention_follows_the_input_size(block, size):
     image = torch.rand(1, 3, *size)
     result = edit.at_input_size(slimseg.load(network, (16, 20), verify=False), size)
     torch.testing.assert_close(result(image), network(image))
+
+
+class Rolled(nn.Module):
+    """Every other pixel of a map whose last rows come first."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.roll(3, 2)[..., 1::2, ::2]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (24, 32)])
+def test_slices_follow_the_input_size(size):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), Rolled()).eval()
+    image = torch.rand(1, 3, *size)
+    result = edit.at_input_size(slimseg.load(network, (16, 20), verify=False), size)
+    torch.testing.assert_close(result(image), network(image))

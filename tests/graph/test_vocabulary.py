@@ -200,3 +200,10 @@ def test_depthwise(layer: nn.Module | None, depthwise: bool, apart: bool):
 def test_element_wise_layers_are_in_the_vocabulary():
     assert set(ELEMENT_WISE) < set(OPERATORS)
     assert not {nn.Softmax, nn.Conv2d, ops.Resize, ops.Concat} & set(ELEMENT_WISE)
+
+
+def test_layer_norm_is_the_same_in_both_memory_formats():
+    image, norm = torch.randn(2, 6, 3, 5), ops.Normalise((1,), 1e-5)
+    last = norm(image.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, norm(image))
+    assert last.is_contiguous(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from slimseg.errors import GraphError, Unsupported
 from slimseg.graph import reshaping
 from slimseg.graph.graph import Graph, needed, only_consumer, producer
 from slimseg.graph.names import unused
-from slimseg.graph.ops import Reshape, Resize
+from slimseg.graph.ops import Reshape, Resize, Slice
 from slimseg.graph.orders import TO_NCHW, nhwc_shape
 from slimseg.graph.propagation import shape_of
 from slimseg.graph.shapes import Shape
@@ -210,7 +210,8 @@ def _used_part(module: fx.GraphModule, part: fx.Graph) -> nn.Module:
 def at_input_size(graph: Graph, size: tuple[int, int]) -> Graph:
     """The same network with the same weights, for an input of `size` (height, width) pixels.
 
-    A resize to a fixed size scales with the input, and so do the lengths of a reshape that count pixels.
+    A resize to a fixed size scales with the input, and so do the lengths of a reshape that count pixels
+    and the ends of a slice.
 
     Raises:
         Unsupported: the network does not accept the size; the message names the layer that prevents it.
@@ -237,11 +238,21 @@ def _resize_layers(graph: Graph, result: Graph) -> None:
                 layer.size = _scaled(graph, node, layer.size, size)
             elif isinstance(layer, Reshape):
                 layer.shape = _reshaped(graph, node, layer, shapes[producer(node).name], size)
+            elif isinstance(layer, Slice):
+                lengths = graph.shape(producer(node))[layer.dim], shapes[producer(node).name][layer.dim]
+                layer.start, layer.stop = (_edge(edge, *lengths) for edge in (layer.start, layer.stop))
         try:
             sources = [shapes[source.name] for source in node.args if isinstance(source, fx.Node)]
             shapes[node.name] = _in_proportion(graph, node, size) if layer is None else shape_of(layer, sources)
         except (GraphError, ValueError):
             return  # the network does not accept the size, and its check says why
+
+
+def _edge(edge: int, before: int, after: int) -> int:
+    """Where a slice begins or ends in another length: as far from the nearer end as before, or in the middle."""
+    if 2 * edge == before:
+        return after // 2
+    return edge if 2 * edge < before else after - (before - edge)
 
 
 def _in_proportion(graph: Graph, node: fx.Node, size: tuple[int, int]) -> Shape:

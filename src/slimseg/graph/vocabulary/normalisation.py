@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from slimseg.graph.channel_trace import Channels, ChannelTrace
 from slimseg.graph.vocabulary.operator import Operator
@@ -32,11 +33,18 @@ class Normalise(nn.Module):
         self.centred = centred
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.centred and self.groups == 1 and self._is_over_neighbours(x) and not torch.compiler.is_exporting():
+            # One kernel instead of five, forwards and backwards. A `.pt2` does not depend on the order in memory.
+            return F.layer_norm(x.movedim(1, -1), (x.shape[1],), eps=self.epsilon).movedim(-1, 1)
         if self.groups == 1:
             return self._normal(x, self.dims)
         batch, channels, *pixels = x.shape
         apart = x.reshape(batch, self.groups, channels // self.groups, *pixels)
         return self._normal(apart, tuple(dim + 1 for dim in self.dims)).reshape(x.shape)
+
+    def _is_over_neighbours(self, x: Tensor) -> bool:
+        """Whether the values that are normalised together, the channels of a pixel, lie side by side in memory."""
+        return self.dims == (1,) and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
     def _normal(self, x: Tensor, dims: tuple[int, ...]) -> Tensor:
         centred = x - x.mean(dims, keepdim=True) if self.centred else x
