@@ -35,9 +35,8 @@ class Calls:
     constants: Mapping[fx.Node, Tensor]
 
 
-Traced = dict[
-    tuple[Any, ...], fx.GraphModule | None
-]  # by operator, arguments and shapes: the calls, None if there are none
+# What was traced, by operator, arguments and shapes; None for a call that has no decomposition.
+Traced = dict[tuple[Any, ...], fx.GraphModule | None]
 
 
 def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter], traced: Traced) -> Calls | None:
