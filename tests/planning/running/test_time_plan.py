@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from torch import zeros
 
@@ -14,10 +16,11 @@ from slimseg.planning.choosing.planner import Evidence, Planner
 from slimseg.planning.choosing.target import Target
 from slimseg.planning.pricing import whatif
 from slimseg.planning.pricing.alike import price_alike
+from slimseg.planning.pricing.whatif import Price
 from slimseg.planning.running import time_plan
 from slimseg.planning.running.time_plan import TimePlan
 from slimseg.progress import Silent
-from slimseg.techniques import REWRITES
+from slimseg.techniques import REWRITES, Site
 from slimseg.techniques.separable import Separable
 
 LONG_AGO = 0.0
@@ -57,6 +60,26 @@ def test_what_ifs_stop_when_time_is_over(shapes_graph: Graph) -> None:
     assert priced.prices == {}
     assert len(priced.refusals) == len(sites)
     assert {refusal.reason for refusal in priced.refusals} == {whatif.NO_TIME}
+
+
+def test_what_ifs_that_would_not_end_in_time_do_not_begin(
+    shapes_graph: Graph, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Path] = []
+
+    def five_seconds_each(before: Path, afters: dict[Site, Path], *_: object) -> dict[Site, Price]:
+        clock[0] += 5.0 * (1 + len(afters))
+        timed.extend(afters.values())
+        return {}
+
+    monkeypatch.setattr(whatif, "MOST_TOGETHER", 1)
+    monkeypatch.setattr(whatif, "_pair", lambda graph, site, files: (Path("before"), Path(site.target)))
+    monkeypatch.setattr(whatif, "_timed", five_seconds_each)
+    sites = Separable().find(shapes_graph).sites
+    assert len(sites) > 2
+    priced = whatif.price(shapes_graph, sites, Deployment(), Silent(), until=clock[0] + 25.0)
+    assert (len(timed), clock[0]) == (2, 1020.0)
+    assert len(priced.refusals) == len(sites) - 2
 
 
 def test_sensitivities_stop_when_time_is_over(shapes_graph: Graph) -> None:

@@ -121,11 +121,15 @@ def price(
             except (SlimsegError, ValueError) as error:
                 refusals.append(Refusal(site.technique, site.layers[0], f"its what-if cannot be written: {error}"))
         prices: dict[Site, Price] = {}
-        for before, afters in progress.track(_by_before(pairs), "timing what-ifs"):
-            if time.monotonic() >= until:
-                refusals += [Refusal(site.technique, site.layers[0], NO_TIME) for site in afters]
+        seconds: dict[Path, float] = {}  # by file before the edit, how long one file of its last run took
+        for before, group in progress.track(_by_before(pairs), "timing what-ifs"):
+            begun = time.monotonic()
+            afters = _in_time(group, until - begun, seconds.get(before, 0.0))
+            refusals += [Refusal(site.technique, site.layers[0], NO_TIME) for site in group if site not in afters]
+            if not afters:
                 continue
             timed = _timed(before, afters, deployment.threads, seconds_per_file or SECONDS_PER_FILE)
+            seconds[before] = (time.monotonic() - begun) / (len(afters) + 1)
             whole = before == files.written.get(WHOLE)
             prices |= {site: replace(each, whole=whole) for site, each in timed.items() if isinstance(each, Price)}
             refusals += [
@@ -149,6 +153,14 @@ def _by_before(pairs: Mapping[Site, tuple[Path, Path]]) -> list[tuple[Path, dict
         for before, afters in groups.items()
         for start in range(0, len(afters), MOST_TOGETHER)
     ]
+
+
+def _in_time(afters: dict[Site, Path], left_s: float, seconds: float) -> dict[Site, Path]:
+    """The first of the files that can be timed in `left_s`, with the file before the edit, at `seconds` for each."""
+    if left_s <= 0:
+        return {}
+    fit = len(afters) if seconds == 0 or math.isinf(left_s) else max(0, int(left_s / seconds) - 1)
+    return dict(list(afters.items())[:fit])
 
 
 def _timed(
