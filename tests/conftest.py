@@ -34,7 +34,7 @@ SHAPES = ("ground", "disc", "box")
 SHAPES_SIZE = (128, 160)
 MEAN, STD = 127.0, 128.0
 
-pytest_plugins = ("seeding", "tiny_tflite")
+pytest_plugins = ("seeding", "tiny_tflite", "longest_first")
 
 # Examples are the same in every run, and none is judged by how long it takes.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from slimseg.deployment import Deployment
+from slimseg.graph.edit import at_input_size
 from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.choosing.exact import PlannedEdit
@@ -52,6 +53,12 @@ def planned(graph: Graph, *wanted: tuple[str, str]) -> Plan:
     return Plan(graph, tuple(edits), ())
 
 
+@pytest.fixture(scope="module")
+def small_graph(shapes_graph: Graph) -> Graph:
+    """The network at half its input size, where a step takes a quarter of the time."""
+    return at_input_size(shapes_graph, (64, 80))
+
+
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "MIMIC_STEPS", 15)
@@ -79,13 +86,13 @@ def mimicry(original: Graph, student: Graph, plan: Plan, folder: Path) -> float:
 
 
 def test_new_blocks_learn_and_what_is_before_them_stays(
-    shapes_graph: Graph, shapes: Path, monkeypatch: pytest.MonkeyPatch
+    small_graph: Graph, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "MIMIC_STEPS", 40)
-    plan = planned(shapes_graph, ("up1", "3x3, bilinear"), ("up2", "3x3, bilinear"))
-    student, notes = run(shapes_graph, plan, shapes)
+    plan = planned(small_graph, ("up1", "3x3, bilinear"), ("up2", "3x3, bilinear"))
+    student, notes = run(small_graph, plan, shapes)
     assert notes.jobs == ["mimicking blocks", "distilling"]
-    before, after = (mimicry(shapes_graph, graph, plan, shapes) for graph in (plan.graph, student))
+    before, after = (mimicry(small_graph, graph, plan, shapes) for graph in (plan.graph, student))
     assert after < 0.9 * before
     old, new = plan.graph.module.state_dict(), student.module.state_dict()
     moved = {name.partition(".")[0] for name in old if not torch.equal(old[name], new[name])}
@@ -95,37 +102,37 @@ def test_new_blocks_learn_and_what_is_before_them_stays(
     assert not student.module.training
 
 
-def test_the_original_is_left_alone(shapes_graph: Graph, shapes: Path) -> None:
-    before = {name: value.clone() for name, value in shapes_graph.module.state_dict().items()}
-    frozen = [parameter.requires_grad for parameter in shapes_graph.module.parameters()]
-    run(shapes_graph, planned(shapes_graph, ("up2", "1x1, bilinear")), shapes)
-    assert all(torch.equal(value, before[name]) for name, value in shapes_graph.module.state_dict().items())
-    assert [parameter.requires_grad for parameter in shapes_graph.module.parameters()] == frozen
+def test_the_original_is_left_alone(small_graph: Graph, shapes: Path) -> None:
+    before = {name: value.clone() for name, value in small_graph.module.state_dict().items()}
+    frozen = [parameter.requires_grad for parameter in small_graph.module.parameters()]
+    run(small_graph, planned(small_graph, ("up2", "1x1, bilinear")), shapes)
+    assert all(torch.equal(value, before[name]) for name, value in small_graph.module.state_dict().items())
+    assert [parameter.requires_grad for parameter in small_graph.module.parameters()] == frozen
 
 
 @pytest.mark.parametrize("kind", ["mask", "probabilities"])
-def test_any_head_learns_from_logits(shapes_graph: Graph, shapes: Path, kind: str) -> None:
-    plan = planned(with_output(shapes_graph, kind), ("up2", "1x1, bilinear"))  # type: ignore[arg-type]
-    student, _ = run(shapes_graph, plan, shapes, needs="images")
+def test_any_head_learns_from_logits(small_graph: Graph, shapes: Path, kind: str) -> None:
+    plan = planned(with_output(small_graph, kind), ("up2", "1x1, bilinear"))  # type: ignore[arg-type]
+    student, _ = run(small_graph, plan, shapes, needs="images")
     assert not torch.equal(student.module.classify.weight, plan.graph.module.classify.weight)
     assert student.description.output_kind == kind
-    assert student(torch.zeros(1, 3, 128, 160)).shape == plan.graph(torch.zeros(1, 3, 128, 160)).shape
+    assert student(torch.zeros(1, 3, 64, 80)).shape == plan.graph(torch.zeros(1, 3, 64, 80)).shape
 
 
-def test_a_resize_moved_behind_the_classifier_learns_with_the_whole(shapes_graph: Graph, shapes: Path) -> None:
+def test_a_resize_moved_behind_the_classifier_learns_with_the_whole(small_graph: Graph, shapes: Path) -> None:
     plan = planned(
-        shapes_graph,
+        small_graph,
         ("up2", "1x1, bilinear"),
         ("classify", "resize behind the classifier"),
         ("classify", "reduced size"),
     )
-    student, _ = run(shapes_graph, plan, shapes)
-    assert student(torch.zeros(1, 3, 128, 160)).shape == (1, 3, 64, 80)
+    student, _ = run(small_graph, plan, shapes)
+    assert student(torch.zeros(1, 3, 64, 80)).shape == (1, 3, 32, 40)
 
 
-def test_no_time_no_training(shapes_graph: Graph, shapes: Path) -> None:
-    plan = planned(shapes_graph, ("up2", "1x1, bilinear"))
-    student, notes = run(shapes_graph, plan, shapes, seconds=-1)
+def test_no_time_no_training(small_graph: Graph, shapes: Path) -> None:
+    plan = planned(small_graph, ("up2", "1x1, bilinear"))
+    student, notes = run(small_graph, plan, shapes, seconds=-1)
     assert notes.jobs == []
     old = dict(plan.graph.module.named_parameters())
     assert all(torch.equal(value, old[name]) for name, value in student.module.named_parameters())
@@ -151,10 +158,10 @@ def test_probabilities_without_a_softmax_are_taken_back(shapes_graph: Graph) -> 
     assert math.isfinite(float(back.detach().sum()))
 
 
-def test_what_training_takes_is_known_before_it_begins(shapes_graph: Graph, shapes: Path) -> None:
-    plan = planned(shapes_graph, ("up2", "1x1, bilinear"))
+def test_what_training_takes_is_known_before_it_begins(small_graph: Graph, shapes: Path) -> None:
+    plan = planned(small_graph, ("up2", "1x1, bilinear"))
     student = plan.graph.copy()
-    recovery = Recovery(shapes_graph, student, plan, open_folder(shapes), Budget(needs="images"), 0, Silent())
+    recovery = Recovery(small_graph, student, plan, open_folder(shapes), Budget(needs="images"), 0, Silent())
     before = {name: value.clone() for name, value in student.module.state_dict().items()}
     assert recovery.leg_s() > 0
     assert all(torch.equal(value, before[name]) for name, value in student.module.state_dict().items())

@@ -218,7 +218,7 @@ def test_a_value_read_twice_is_not_fused_away(tmp_path):
 
 
 def test_camvid_unet_equals_pytorch_on_a_real_image(shared, tmp_path):
-    graph = slimseg.load(shared / "models/camvid_unet.pt2", mean=127, std=128)
+    graph = slimseg.load(shared / "models/camvid_unet.pt2", (96, 128), mean=127, std=128)
     image = next((shared / "camvid/val/images").iterdir())
     height, width = graph.input_size
     pixels = np.asarray(Image.open(image).convert("RGB").resize((width, height)), np.float32)
