@@ -48,7 +48,7 @@ from slimseg.runtimes.litert.profiling.trace import BUILTIN, DELEGATED, TOTAL, E
 
 T = TypeVar("T")
 SECONDS = 0.02  # of timing
-PATIENCE_MS = 200.0  # for disturbed runs
+PATIENCE_MS = 60.0  # for disturbed runs
 SLICE_MS = 4.0
 DRIFT = 5.0
 PERIOD = 60  # runs, of which a third are in the slow while
