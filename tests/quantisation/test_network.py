@@ -45,6 +45,24 @@ class SkipNet(nn.Module):
         return self.head(self.resize(c))
 
 
+class AttentiveNet(nn.Module):
+    """Attention and a layer norm, which stay in float32, between convolutions in 8 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, 16, 3, stride=4)
+        self.norm = ops.Normalise((1,), 1e-5)
+        self.query, self.key, self.value, self.mix = (nn.Conv2d(16, 16, 1) for _ in range(4))
+        self.attention = ops.Attention(2, 8**-0.5)
+        self.add = ops.Add()
+        self.head = nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.stem(x)
+        b = self.norm(a)
+        return self.head(self.add(a, self.mix(self.attention(self.query(b), self.key(b), self.value(b)))))
+
+
 def resizes() -> Graph:
     """By factors that are no whole numbers, in every convention of TFLite's."""
     layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1)]
@@ -178,3 +196,21 @@ def test_hard_swish_has_inner_tensors_that_are_no_nodes(tmp_path):
         mine = network.eval()(nchw(samples)).permute(0, 2, 3, 1).numpy()
     theirs = np.asarray(session.predict(tmp_path / "int8.tflite", samples)).reshape(mine.shape)
     assert np.abs(mine - theirs).mean() < 0.02 * theirs.std()
+
+
+def test_float_islands_are_trained_between_8_bits(tmp_path):
+    torch.manual_seed(0)
+    graph = file_form(alive(trace(AttentiveNet().eval(), (1, 3, 32, 32))))
+    path = tmp_path / "float.tflite"
+    covers = writer.write(graph, path)
+    assert set(covers) <= {node.name for node in graph.layers()}, "its form is that of its own file again"
+    samples = np.random.default_rng(0).random((4, 32, 32, 3), np.float32)
+    ranges = quantizer.measure_ranges(path, list(samples))
+    quantizer.quantize_int8(path, tmp_path / "int8.tflite", list(samples), ranges=ranges)
+    network = QuantisedNetwork(graph, grids.probe(path), ranges)
+    with torch.no_grad():
+        mine, real = (each(nchw(samples)).permute(0, 2, 3, 1).numpy() for each in (network.eval(), graph))
+    theirs = np.asarray(session.predict(tmp_path / "int8.tflite", samples)).reshape(mine.shape)
+    assert np.abs(mine - theirs).mean() < 0.1 * np.abs(real - theirs).mean()
+    network.train()(nchw(samples)).square().mean().backward()
+    assert all(each.grad is not None for name, each in network.named_parameters() if name.endswith("weight"))

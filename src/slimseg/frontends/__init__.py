@@ -84,6 +84,17 @@ def load(
     return graph
 
 
+def as_written(path: str | Path) -> Graph:
+    """The network of a model file with the file's own layers: in a `.tflite`, one node for each tensor, under its name.
+
+    `load` brings networks of all formats into one spelling, in which several of a file's operators can be one layer.
+
+    Raises:
+        ModelError: the file cannot be opened.
+    """
+    return _open_file(Path(path), None, None)
+
+
 def describe(
     path: str | Path,
     *,

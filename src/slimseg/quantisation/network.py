@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.disk import scratch
 from slimseg.errors import Unsupported
-from slimseg.frontends import load
+from slimseg.frontends import as_written
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, only_consumer, producer
 from slimseg.quantisation import arithmetic
@@ -46,7 +46,7 @@ def file_form(graph: Graph) -> Graph:
     with scratch.folder() as folder:
         path = folder / "model.tflite"
         deployed.write_float(graph, path)
-        result = load(path, verify=False)
+        result = as_written(path)
     result.name, result.source = graph.name, None
     return result
 

@@ -134,10 +134,14 @@ class _Writer:
             self.names.setdefault(made, OperatorName(made, (layer_of(node),)))
 
     def _name(self, target: int, node: fx.Node, name: str, covers: tuple[str, ...]) -> None:
-        """Call a tensor after the node whose value it holds; in another order than usual, that is part of its name."""
+        """Call a tensor after the node whose value it holds; in another order than usual, that is part of its name.
+
+        A network that was read from such a file has these names already, and keeps them when it is written again.
+        """
         order = self.orders[node]
         usual = order == dimensions.standard(len(order))
-        result = node.name if usual else f"{node.name}_as_{''.join(map(str, order))}"
+        ending = f"_as_{''.join(map(str, order))}"
+        result = node.name if usual or node.name.endswith(ending) else node.name + ending
         self.builder.rename(target, result)
         self.covers[result] = covers
         self.names[result] = OperatorName(name, covers)
