@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slimseg
+from slimseg.frontends.aten import decompositions
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert.session import Session
 from slimseg.runtimes.litert.writing import writer
@@ -338,3 +341,9 @@ def test_a_constant_for_each_window() -> None:
     images = torch.randn(2, 3, 16, 32)
     with torch.no_grad():
         torch.testing.assert_close(graph(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_every_operator_has_one_decomposition():
+    rooms = [import_module(f"{decompositions.__name__}.{room.name}") for room in iter_modules(decompositions.__path__)]
+    names = [name for room in rooms for name in room.TABLE]
+    assert len(names) == len(set(names)) == len(decompositions.DECOMPOSITIONS)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-_LOWEST = float(torch.finfo(torch.float32).min) / 2
+_MASKED = -3e4  # is added to scores that do not count: exp gives 0, and 16 bits hold it
 
 
 def attention(
@@ -26,12 +24,12 @@ def attention(
         raise NotImplementedError("random numbers")
     if enable_gqa:
         key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1))
+    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.mT)
     if is_causal:
-        later = torch.ones(query.shape[-2], key.shape[-2]).triu(1)
-        scores = scores + later * _LOWEST
+        attn_mask = torch.ones(scores.shape[-2:]).tril().bool()
     if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        counts = attn_mask.dtype == torch.bool
+        scores = scores + ((1.0 - attn_mask.float()) * _MASKED if counts else attn_mask)
     return torch.matmul(torch.softmax(scores, -1), value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,6 @@ from slimseg.frontends.aten.decompositions.positions import multiplied
 
 Number = int | float
 _LARGEST_MATRIX = 1 << 22  # values
-_MASKED = -3e4  # is added to scores that do not count: exp gives 0, and 16 bits hold it
 
 
 def add_product(self: Tensor, mat1: Tensor, mat2: Tensor, beta: Number = 1, alpha: Number = 1) -> Tensor:
@@ -50,30 +48,6 @@ def product(self: Tensor, other: Tensor) -> Tensor:
     if [tuple(each.shape) for each in (self, other)] == [tuple(each.shape) for each in wanted]:
         raise NotImplementedError("nothing is broadcast")
     return torch.matmul(*wanted)
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """With a mask that is computed or causal, broadcast heads, or several heads of queries for one of the keys."""
-    if dropout_p:
-        raise NotImplementedError("random numbers")
-    if enable_gqa:
-        key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
-    scores = torch.matmul(query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale), key.mT)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:]).tril().bool()
-    if attn_mask is not None:
-        counts = attn_mask.dtype == torch.bool
-        scores = scores + ((1.0 - attn_mask.float()) * _MASKED if counts else attn_mask)
-    return torch.matmul(torch.softmax(scores, -1), value)
 
 
 def with_constant(call: Call) -> dict[str, Any] | None:
@@ -152,7 +126,6 @@ TABLE = {
     "baddbmm.default": add_products,
     "matmul.default": product,
     "einsum.default": einsum,
-    "scaled_dot_product_attention.default": attention,
     "cumsum.default": running_sum,
     **{f"{name}.{form}": by_matrices(name, form) for name in _RESIZES for form in ("vec", "default")},
 }

@@ -70,14 +70,6 @@ def roll(self: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tenso
     return self
 
 
-def cumulative_sum(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A product with a triangle of ones."""
-    if self.shape[dim] > _LONGEST:
-        raise NotImplementedError("too many positions")
-    numbers = torch.arange(self.shape[dim])
-    return multiplied(self, dim, (numbers.reshape(1, -1) <= numbers.reshape(-1, 1)).float())
-
-
 def flip(self: Tensor, dims: Sequence[int]) -> Tensor:
     for dim in dims:
         self = taken(self, dim, range(self.shape[dim])[::-1])
@@ -245,7 +237,6 @@ def select_scatter(self: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
 
 TABLE = {
     "roll.default": roll,
-    "cumsum.default": cumulative_sum,
     "flip.default": flip,
     "pad.default": pad,
     "constant_pad_nd.default": constant_pad,
