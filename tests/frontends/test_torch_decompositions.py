@@ -92,6 +92,19 @@ class Windows(nn.Module):
         return y.roll((1, 1), (1, 2))[:, :12].permute(0, 3, 1, 2)
 
 
+def filled_by_a_mask(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[x > 0.3] = 0.1
+    return x
+
+
+def filled_at_positions(x: Tensor) -> Tensor:
+    """As in Mask2Former, whose queries that may look at nothing look at everything."""
+    mask = (x > 0).flatten(2)
+    mask[torch.where(mask.sum(-1) >= 60)] = False
+    return x.masked_fill(mask.reshape(x.shape), 0.5)
+
+
 def filled(x: Tensor) -> Tensor:
     """Values in a larger map of zeros, as TransUNet pads its features."""
     canvas = torch.zeros(len(x), 8, 14, 12)
@@ -250,6 +263,8 @@ CASES: dict[str, Function] = {
     "part replaced": lambda x: torch.slice_scatter(x, x[:, :2] * 2, 1, 3, 5),
     "in place": in_place,
     "filled": filled,
+    "filled by a mask": filled_by_a_mask,
+    "filled at the mask's positions": filled_at_positions,
     "autocast": with_autocast,
     "half inside": lambda x: (x.double() * 2).float(),
     "dropout": lambda x: F.alpha_dropout(x, 0.5, False),
