@@ -95,6 +95,19 @@ class Windows(nn.Module):
         return y.roll((1, 1), (1, 2))[:, :12].permute(0, 3, 1, 2)
 
 
+def filled_by_a_mask(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[x > 0.3] = 0.1
+    return x
+
+
+def filled_at_positions(x: Tensor) -> Tensor:
+    """As in Mask2Former, whose queries that may look at nothing look at everything."""
+    mask = (x > 0).flatten(2)
+    mask[torch.where(mask.sum(-1) >= 60)] = False
+    return x.masked_fill(mask.reshape(x.shape), 0.5)
+
+
 def filled(x: Tensor) -> Tensor:
     """Values in a larger map of zeros, as TransUNet pads its features."""
     canvas = torch.zeros(len(x), 8, 14, 12)
@@ -244,6 +257,7 @@ CASES: dict[str, Function] = {
     "sum and product": lambda x: torch.baddbmm(torch.ones(1, 8, 8), batched(x), batched(x).mT, alpha=0.1),
     "einsum without batch": lambda x: torch.einsum("bchw,ck->bkhw", x, torch.linspace(-1, 1, 24).reshape(8, 3)),
     "sum of a stack": lambda x: torch.stack((x, x + 1, x * 2)).sum(0) + torch.stack((x, x * x)).mean(0),
+    "one of a stack of one": lambda x: torch.relu(torch.stack([x.flatten(2)]))[-1].reshape(x.shape),
     "largest of a stack": lambda x: torch.stack((x, x * x)).amax(0),
     "axes": lambda x: x.movedim(1, 3).swapaxes(1, 2).mT.unflatten(3, (2, 6)).flatten(2, 3),
     "splits": lambda x: torch.cat(x.tensor_split(3, 1)[::-1] + x.split([1, 5, 2], 1), 1),
@@ -253,6 +267,8 @@ CASES: dict[str, Function] = {
     "part replaced": lambda x: torch.slice_scatter(x, x[:, :2] * 2, 1, 3, 5),
     "in place": in_place,
     "filled": filled,
+    "filled by a mask": filled_by_a_mask,
+    "filled at the mask's positions": filled_at_positions,
     "autocast": with_autocast,
     "half inside": lambda x: (x.double() * 2).float(),
     "dropout": lambda x: F.alpha_dropout(x, 0.5, False),

@@ -277,6 +277,11 @@ def test_transposing_five_dimensions(tmp_path, dims):
     assert found.count("Permute") <= 2
 
 
+def test_transposing_nine_dimensions(tmp_path):
+    layers = ops.Reshape((1, *[2] * 9), False), ops.Transpose((0, *range(9, 0, -1))), ops.Reshape((1, 8, 8, 8), False)
+    assert compare(chain(*layers, channels=8, size=(8, 8)), tmp_path).count("Permute") <= 8
+
+
 class WindowAttention(nn.Module):
     """Attention within windows of 4x4 pixels, shifted ones with a mask, as in Swin."""
 

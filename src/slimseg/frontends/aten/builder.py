@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import SymBool, SymInt, Tensor, fx, nn
 
 from slimseg.errors import ModelError
 from slimseg.frontends import aten
@@ -62,7 +62,9 @@ class Builder:
         self.taken.add("image")
         self.memory[image] = self.tensors[image] = image
         for node in self.program.graph.nodes:
-            if node.op == "call_function" and not (self._is_constant(node) or self._is_unused_part(node)):
+            if node.op != "call_function" or _has_open_shape(node):
+                continue
+            if not (self._is_constant(node) or self._is_unused_part(node)):
                 self._call(node)
 
     def _is_unused_part(self, node: fx.Node) -> bool:
@@ -289,6 +291,8 @@ class Builder:
         """The value that an opaque node reads, which may be a parameter."""
         if node in self.values:
             return self.values[node]
+        if _has_open_shape(node):
+            raise ModelError(f"the image's values, not its size alone, decide the shape of a tensor ({node.name})")
         if node not in self.attributes:
             parameter = self.parameters[node]
             flat = f"constant_{node_name(parameter.name)}_{node.name}"
@@ -320,6 +324,14 @@ class Builder:
         else:
             wanted = layer.suffix
         return unused(node_name(wanted), self.taken)
+
+
+def _has_open_shape(node: fx.Node) -> bool:
+    """Whether its shape depends on the image's values, as that of a list of positions; or it is or checks a length."""
+    result = node.meta.get("val")
+    parts = result if isinstance(result, list | tuple) else (result,)
+    lengths = [length for part in parts for length in (part.shape if isinstance(part, Tensor) else (part,))]
+    return any(isinstance(each, SymInt | SymBool) for each in lengths) or str(node.target).startswith("aten._assert")
 
 
 def _has_used(node: fx.Node, found: decomposition.Calls) -> bool:

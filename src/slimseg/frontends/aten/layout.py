@@ -193,7 +193,7 @@ def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
     base, dims = _viewed(source)
     along, order = dims[dim], [each for place, each in enumerate(dims) if place != dim and each is not None]
     if not along or order[:1] != [0]:
-        return None  # it takes an image of the batch
+        return _without_first(source, dim, shape)
     lengths = tuple(base.meta["val"].shape)
     kept = [each for each in range(len(lengths)) if each in order]
     left = (*shape[:dim], *shape[dim + 1 :])
@@ -207,6 +207,13 @@ def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
     if tuple(lengths[each] for each in order) != left:
         layers.append(Layer(lambda: ops.Reshape(left, channels_last=False), (len(layers) - 1,), "reshape"))
     return Chain(tuple(layers))
+
+
+def _without_first(source: fx.Node, dim: int, shape: tuple[int, ...]) -> Chain | None:
+    """`layers[-1]` of a stack of one layer's results: another batch follows; None if it takes an image of the batch."""
+    if dim != 0 or shape[:2] != (1, 1):
+        return None
+    return Chain((Layer(lambda: ops.Reshape(shape[1:], channels_last=False), (source,), "reshape"),))
 
 
 def _before_reshape(node: fx.Node, dim: int) -> fx.Node | None:

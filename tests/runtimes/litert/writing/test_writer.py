@@ -384,6 +384,19 @@ def test_one_place_of_an_axis_is_one_operator(tmp_path, layers):
     assert operators[-1].op == "STRIDED_SLICE"
 
 
+@pytest.mark.parametrize("moved", [(9, 8, 7, 6, 5, 4, 3, 2, 1), (3, 6, 2, 5, 1, 4, 7, 8, 9)], ids=["turned", "windows"])
+def test_transposing_more_dimensions_than_a_kernel_takes(tmp_path, moved):
+    layers = ops.Reshape((1, *[2] * 9), False), ops.Transpose((0, *moved)), ops.Reshape((1, 8, 8, 8), False)
+    operators = compare(chain(*layers, channels=8, size=(8, 8)), tmp_path / "m.tflite")
+    assert [each.op for each in operators].count("TRANSPOSE") <= 4
+
+
+def test_more_dimensions_than_a_kernel_takes_are_refused_by_name(tmp_path):
+    halves = ops.Reshape((1, *[2] * 8), False)
+    with pytest.raises(Unsupported, match=r"layer_0: .* take 8 dimensions, not 9"):
+        writer.write(chain(halves, nn.Softmax(3), ops.Reshape((1, 4, 8, 8), False), size=(8, 8)), tmp_path / "m.tflite")
+
+
 def test_a_row_that_is_reshaped_otherwise_is_two_operators(tmp_path):
     operators = compare(chain(ops.Slice(2, 3, 4), ops.Reshape((1, 4, 12)), size=(8, 12)), tmp_path / "m.tflite")
     assert [each.op for each in operators] == ["SLICE", "RESHAPE"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -133,7 +134,21 @@ def with_positions(call: Call) -> dict[str, object]:
             return value
         return (tensor.nonzero()[:, 0] if tensor.dtype == torch.bool and tensor.ndim == 1 else tensor).tolist()
 
-    return {name: listed(value) for name, value in call.arguments.items()}
+    given = {name: value if name == "values" else listed(value) for name, value in call.arguments.items()}
+    mask = _mask(call["indices"]) if "indices" in given else None
+    return given if mask is None else {**given, "indices": [mask]}
+
+
+def _mask(indices: Sequence[object]) -> fx.Node | None:
+    """The mask whose true positions are all of the indices, as in `x[torch.where(mask)]`."""
+    parts = [each for each in indices if isinstance(each, fx.Node) and each.target is operator.getitem]
+    sources = {part.args[0] for part in parts}
+    if len(parts) != len(indices) or len(sources) != 1 or [part.args[1] for part in parts] != list(range(len(parts))):
+        return None
+    (source,) = sources
+    named = isinstance(source, fx.Node) and str(source.target) in ("aten.where.default", "aten.nonzero_numpy.default")
+    mask = source.args[0] if isinstance(source, fx.Node) and named else None
+    return mask if isinstance(mask, fx.Node) and mask.meta["val"].ndim == len(parts) else None
 
 
 def index(self: Tensor, indices: Sequence[object]) -> Tensor:
@@ -155,7 +170,9 @@ def index(self: Tensor, indices: Sequence[object]) -> Tensor:
 
 
 def index_put(self: Tensor, indices: Sequence[object], values: Tensor, accumulate: bool = False) -> Tensor:
-    """New values at a list of positions along one dimension."""
+    """New values at a list of positions along one dimension, or one new value wherever a mask is true."""
+    if isinstance(mask := indices[0], Tensor) and mask.dtype == torch.bool and len(indices) == values.numel() == 1:
+        return torch.where(mask.reshape(*mask.shape, *[1] * (self.ndim - mask.ndim)), values, self)
     ((dim, given),) = [(dim, each) for dim, each in enumerate(indices) if each is not None]
     positions = np.asarray(given, dtype=np.int64)
     if accumulate or positions.ndim != 1:

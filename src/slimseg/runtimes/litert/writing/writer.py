@@ -29,8 +29,11 @@ from slimseg.runtimes.litert.writing import dimensions, lowering
 from slimseg.runtimes.litert.writing.dimensions import Order, Value
 from slimseg.runtimes.litert.writing.lowering.step import reshape_operator, transpose_operator
 from slimseg.runtimes.lowering import weights, without_lowering
+from slimseg.runtimes.permutation import transposes
 from slimseg.tflite import file
 from slimseg.tflite.schema import ModelBuilder, Storage
+
+_MOST_TRANSPOSED, _MOST_RESHAPED = 6, 8  # dimensions that LiteRT's kernels take
 
 
 @dataclass(frozen=True)
@@ -148,39 +151,60 @@ class _Writer:
 
     def _in_order(self, source: fx.Node, order: Order, reader: fx.Node) -> int:
         """The tensor of a value in the order in which `reader` needs it, which is transposed once for all readers."""
+        is_view = self._is_view_of(source, reader)
         if order == self.orders[source]:
-            is_reshape = self.graph.layer_as(reader, ops.Reshape) is not None
-            return self.tensors[source] if is_reshape else self._in_shape(source)
+            return self.tensors[source] if is_view else self._in_shape(source)
         if (source, order) not in self.turned and isinstance(layer := self.graph.layer(source), ops.Constant):
             name = f"{source.name}_as_{''.join(map(str, order))}"
             self.turned[source, order] = self.builder.constant(name, weights(layer.value, order))
-        if (source, order) not in self.turned:
-            kind = self.graph.layer(source)
-            moved = source if isinstance(kind, ops.Transpose) else reader
-            name = f"{source.name}_to_{''.join(map(str, order))}"
-            self.turned[source, order] = self._turn(source, name, order)
-            self.names[name] = OperatorName(name, (layer_of(moved),))
+        name, first = f"{source.name}_to_{''.join(map(str, order))}", len(self.builder.subgraph.operators)
+        turned = self.turned.get((source, order)) or self._turn(source, name, order)
+        self.turned[source, order] = turned if is_view else self._reshaped(turned, name, source, order)
+        moved = source if isinstance(self.graph.layer(source), ops.Transpose) else reader
+        for made in self.builder.results(first):
+            self.names.setdefault(made, OperatorName(made, (layer_of(moved),)))
         return self.turned[source, order]
+
+    def _is_view_of(self, source: fx.Node, reader: fx.Node) -> bool:
+        """Whether `reader` is a view to which the tensor's shape makes no difference."""
+        layer, rank = self.graph.layer(reader), len(self.graph.shape(source))
+        return isinstance(layer, ops.Reshape) or (isinstance(layer, ops.Transpose) and rank > _MOST_RESHAPED)
 
     def _is_constant(self, node: fx.Node) -> bool:
         return isinstance(self.graph.layer(node), ops.Constant)
 
     def _turn(self, source: fx.Node, name: str, order: Order) -> int:
-        """A TRANSPOSE to `order`, or a RESHAPE if only dimensions of length 1 change places."""
+        """The values in `order`, in any shape: the tensor as it is, if only dimensions of length 1 change places."""
         shape, before = self.graph.shape(source), self.orders[source]
-        stored = Value(shape, order).stored
         if [dim for dim in before if shape[dim] > 1] == [dim for dim in order if shape[dim] > 1]:
-            return reshape_operator(self.builder, self.tensors[source], name, stored)
-        tensor = self._in_shape(source)
-        return transpose_operator(self.builder, tensor, name, stored, tuple(map(before.index, order)))
+            return self.tensors[source]
+        stored, dims = Value(shape, before).stored, tuple(map(before.index, order))
+        if len(dims) <= _MOST_TRANSPOSED:
+            return transpose_operator(self.builder, self._in_shape(source), name, Value(shape, order).stored, dims)
+        tensor = self.tensors[source]
+        for number, (lengths, places) in enumerate(transposes(stored, dims, _MOST_TRANSPOSED)):
+            if self.builder.shape(tensor) != lengths:
+                tensor = reshape_operator(self.builder, tensor, f"{name}_split{number}", lengths)
+            result = [lengths[place] for place in places]
+            tensor = transpose_operator(self.builder, tensor, f"{name}_step{number}", result, places)
+        return tensor
 
     def _in_shape(self, node: fx.Node) -> int:
         """The tensor of a value; one that was only reshaped so far now gets its RESHAPE, so that several become one."""
-        stored = Value(self.graph.shape(node), self.orders[node]).stored
-        if self.builder.shape(self.tensors[node]) != stored:
-            self.tensors[node] = reshape_operator(self.builder, self.tensors[node], node.name, stored)
-            self._name(self.tensors[node], node, node.name, (layer_of(node),))
-        return self.tensors[node]
+        tensor = self._reshaped(self.tensors[node], node.name, node, self.orders[node])
+        if tensor != self.tensors[node]:
+            self.tensors[node] = tensor
+            self._name(tensor, node, node.name, (layer_of(node),))
+        return tensor
+
+    def _reshaped(self, tensor: int, name: str, node: fx.Node, order: Order) -> int:
+        """A tensor with the values of `node` in their own shape, stored in `order`."""
+        stored = Value(self.graph.shape(node), order).stored
+        if self.builder.shape(tensor) == stored:
+            return tensor
+        if len(stored) > _MOST_RESHAPED:
+            raise Unsupported(f"{node.name}: LiteRT's kernels take {_MOST_RESHAPED} dimensions, not {len(stored)}")
+        return reshape_operator(self.builder, tensor, name, stored)
 
     def _output(self) -> int:
         """The tensor of the network's result: in the usual order, and computed by an operator of its own."""
@@ -189,6 +213,8 @@ class _Writer:
         if order == self.orders[node] and node not in self.views:
             return self.tensors[node]
         result = self._turn(node, node.name, order)
+        if result == self.tensors[node]:
+            result = reshape_operator(self.builder, result, node.name, Value(self.graph.shape(node), order).stored)
         self.orders[node] = order
         self._name(result, node, node.name, (layer_of(node),))
         return result

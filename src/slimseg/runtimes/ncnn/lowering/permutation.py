@@ -1,19 +1,14 @@
-"""Transposes of any number of dimensions, though ncnn's Permute takes four.
-
-Dimensions that stay neighbours are moved as one: to cut a map into windows, (8, 7, 8, 7, C) becomes (8, 8, 7, 7, C),
-and 7 and C stay together. Where this leaves more than four, two Permutes follow one another: windows, then heads.
-"""
+"""Transposes of any number of dimensions, though ncnn's Permute takes four."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 
-from slimseg.errors import Unsupported
-from slimseg.runtimes.ncnn.lowering.step import MOST_DIMS, Shape, as_shape, volume
+from slimseg.runtimes.ncnn.lowering.step import MOST_DIMS, Shape, as_shape
 from slimseg.runtimes.ncnn.net import Net
+from slimseg.runtimes.permutation import transposes
 
-_MOST_PARTS = 7  # that are searched for an order in between: 5040 orders
 # Permute's orders by index: the source's dimensions as the result has them, innermost first (w is torch's last).
 _ORDERS = {
     2: ("wh", "hw"),
@@ -46,39 +41,12 @@ def permute(net: Net, source: int, name: str, order: Sequence[int], shape: Shape
         return as_shape(net, source, result, name) if len(result) <= MOST_DIMS else source
     if len(shape) <= MOST_DIMS:
         return _plain(net, source, name, order, shape)
-    lengths, places = _joined([shape[dim] for dim in sorted(moved)], [sorted(moved).index(dim) for dim in moved])
-    return _in_steps(net, source, name, lengths, places)
+    *first, (lengths, places) = transposes(shape, order, MOST_DIMS)
+    for number, (before, step) in enumerate(first):
+        source = _plain(net, source, f"{name}_step{number}", step, before)
+    return _plain(net, source, name, places, lengths)
 
 
 def _plain(net: Net, source: int, name: str, order: Sequence[int], shape: Shape) -> int:
     whole = as_shape(net, source, shape, f"{name}_split")
     return net.add("Permute", name, (whole,), [shape[dim] for dim in order], {0: PERMUTATIONS[tuple(order)]})
-
-
-def _in_steps(net: Net, source: int, name: str, shape: Shape, order: Sequence[int]) -> int:
-    if len(shape) <= MOST_DIMS:
-        return _plain(net, source, name, order, shape)
-    for first in permutations(range(len(shape))) if len(shape) <= _MOST_PARTS else ():
-        second = [first.index(dim) for dim in order]
-        between = [shape[dim] for dim in first]
-        steps = _joined(shape, first), _joined(between, second)
-        if all(len(lengths) <= MOST_DIMS for lengths, _ in steps):
-            (lengths, places), (more_lengths, more_places) = steps
-            moved = _plain(net, source, f"{name}_first", places, lengths)
-            return _plain(net, moved, name, more_places, more_lengths)
-    raise Unsupported(f"{name}: ncnn's Permute cannot move {shape} to the order {tuple(order)} in two steps")
-
-
-def _joined(shape: Sequence[int], order: Sequence[int]) -> tuple[Shape, tuple[int, ...]]:
-    """The lengths of dimensions, and their order, with those joined that follow one another before and after."""
-    groups = sorted(_rows(order))
-    lengths = tuple(volume([shape[dim] for dim in group]) for group in groups)
-    return lengths, tuple(groups.index(group) for group in _rows(order))
-
-
-def _rows(order: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or order[end] != order[end - 1] + 1:
-            yield tuple(order[start:end])
-            start = end
