@@ -90,7 +90,7 @@ CASES: dict[str, Case] = {
     "product of two values": (
         [node("Reshape", "x s", "f"), node("Transpose", "f", "t", perm=[0, 2, 1]), node("MatMul", "f t", "p"),
          node("Softmax", "p", "q", axis=-1), node("MatMul", "q f")],
-        {"s": ints(0, 4, -1)}, {}, ["Reshape", "MatMul", "Softmax", "MatMul"],
+        {"s": ints(0, 4, -1)}, {}, ["Reshape", "Transpose", "MatMul", "Softmax", "MatMul"],
     ),
     "values at computed positions": (
         [node("Slice", "x b e a", "c"), node("Transpose", "c", "p", perm=[0, 2, 3, 1]),

@@ -233,9 +233,9 @@ def slice_scatter(
     if step != 1:
         replaced = {place: length + number for number, place in enumerate(range(first, last, step))}
         return taken(torch.cat((self, src), dim), dim, [replaced.get(place, place) for place in range(length)])
-    around = (self.narrow(dim, 0, first), src, self.narrow(dim, last, length - last))
-    parts = [part for part in around if part.shape[dim]]
-    return torch.cat(parts, dim) if len(parts) > 1 else src
+    before = [self.narrow(dim, 0, first)] if first else []
+    after = [self.narrow(dim, last, length - last)] if last < length else []
+    return torch.cat([*before, src, *after], dim) if before or after else src
 
 
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
