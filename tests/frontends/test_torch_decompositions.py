@@ -258,6 +258,7 @@ CASES: dict[str, Function] = {
     "einsum without batch": lambda x: torch.einsum("bchw,ck->bkhw", x, torch.linspace(-1, 1, 24).reshape(8, 3)),
     "sum of a stack": lambda x: torch.stack((x, x + 1, x * 2)).sum(0) + torch.stack((x, x * x)).mean(0),
     "one of a stack of one": lambda x: torch.relu(torch.stack([x.flatten(2)]))[-1].reshape(x.shape),
+    "expected value": lambda x: x * F.linear(torch.softmax(x.mT, -1), torch.linspace(0, 1, 12)).unsqueeze(2),
     "largest of a stack": lambda x: torch.stack((x, x * x)).amax(0),
     "axes": lambda x: x.movedim(1, 3).swapaxes(1, 2).mT.unflatten(3, (2, 6)).flatten(2, 3),
     "splits": lambda x: torch.cat(x.tensor_split(3, 1)[::-1] + x.split([1, 5, 2], 1), 1),

@@ -99,7 +99,7 @@ class Builder:
         sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
         shaped = name in aten.SHAPED
         fixed = all(source in self.parameters or source in self.lists for source in sources)
-        made = name in aten.FACTORIES or name in aten.DRAWN or _is_empty(node)
+        made = name in aten.FACTORIES or name in aten.DRAWN or _is_empty(node) or _is_arithmetic(node)
         if not (shaped or (fixed and sources) or made) or not self._is_small(node):
             return False
         if node.target is operator.getitem:
@@ -357,6 +357,11 @@ def _undefined(node: fx.Node) -> Tensor:
 def _is_empty(node: fx.Node) -> bool:
     """Whether a call makes a tensor without values, as features that an encoder leaves out."""
     return str(node.target) == "aten.empty.memory_format" and values_of(node.meta["val"]) == 0
+
+
+def _is_arithmetic(node: fx.Node) -> bool:
+    """Whether a call computes with numbers alone, as `126 * -1` in a network whose lengths are known."""
+    return not node.all_input_nodes and torch.Tag.pointwise in getattr(node.target, "tags", ())
 
 
 def _out_of_place(target: Any) -> Any:

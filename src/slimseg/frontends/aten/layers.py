@@ -93,7 +93,7 @@ def batch_norm(call: Call) -> Layer | None:
 
 def linear(call: Call) -> Layer | None:
     weight = call.tensor("weight")
-    if weight is None or call.computes("bias"):
+    if weight is None or weight.ndim != 2 or call.computes("bias"):
         return None
 
     def build() -> nn.Module:

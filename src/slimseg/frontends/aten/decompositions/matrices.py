@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.nn import functional as F
 from torch.utils._python_dispatch import _disable_current_modes
 
 from slimseg.frontends.aten.call import Call
@@ -117,6 +118,13 @@ def _resized(operator: OpOverload, given: Mapping[str, Any], side: int, length: 
     return resized.reshape(length, -1).T.contiguous()
 
 
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer whose weight is one row, without a dimension for it, as that of an expected value."""
+    if weight.ndim != 1:
+        raise NotImplementedError("a computed weight")
+    return F.linear(input, weight.unsqueeze(0), bias).squeeze(-1)
+
+
 _RESIZES = (
     "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
     "upsample_nearest2d", "_upsample_nearest_exact2d",
@@ -124,6 +132,7 @@ _RESIZES = (
 TABLE = {
     "addmm.default": add_product,
     "baddbmm.default": add_products,
+    "linear.default": linear,
     "matmul.default": product,
     "einsum.default": einsum,
     "cumsum.default": running_sum,
