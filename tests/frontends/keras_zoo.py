@@ -247,7 +247,7 @@ def functions_of_tensors() -> Any:
     x = kl.Conv2D(8, 3, padding="same")(image)
     x = ko.pad(x, [[0, 0], [1, 2], [0, 1], [0, 0]], mode="reflect")
     x = ko.pad(x, [[0, 0], [0, 0], [1, 1], [0, 0]], mode="symmetric")  # on torch, Keras repeats wider edges
-    x = ko.flip(ko.roll(x, 2, axis=1), axis=2) + ko.sin(x)
+    x = ko.flip(ko.roll(x, 2, axis=1), axis=2) + ko.sin(x) + 0.1 * ko.cumsum(x, axis=2)
     x = ko.where(ko.greater(x, 0.2), x, ko.floor(x)) / (ko.std(x, axis=-1, keepdims=True) + 1.0)
     mixed = ko.einsum("bhwc,bhwd->bcd", x, ko.normalize(x, axis=-1))
     x = ko.einsum("bhwc,bcd->bhwd", x, mixed)

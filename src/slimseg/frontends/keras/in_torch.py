@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from slimseg.errors import ModelError, one_line
-from slimseg.frontends.aten.decompositions import comparisons, positions
+from slimseg.frontends.aten.decompositions import comparisons, matrices, positions
 from slimseg.frontends.aten.function import layers_of
 from slimseg.frontends.keras.builder import Builder, Value
 from slimseg.graph import ops
@@ -137,7 +137,7 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     "roll": in_torch(
         lambda x, shift, axis: positions.roll(x, [shift] if isinstance(shift, int) else shift, _axes(axis, x))
     ),
-    "cumsum": in_torch(lambda x, axis: positions.cumulative_sum(x, axis)),
+    "cumsum": in_torch(lambda x, axis: matrices.running_sum(x, axis)),
     "var": in_torch(_variance),
     "reduce_variance": in_torch(_variance),
     "std": in_torch(_deviation),
