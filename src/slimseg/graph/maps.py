@@ -11,48 +11,40 @@ Attention reads maps, too. What remains are other products of two activations, w
 technique for convolutions applies to transformers, and a network is the same Graph whichever of its forms the source
 has. (Apple, "Deploying Transformers on the Apple Neural Engine", 2022, recommends the same form for speed.)
 
-A value that holds a map in another arrangement is a *view* of it. For each of its dimensions, the view lists the
-dimensions of the map that are flattened into it: (N, H·W, C) is ((), (2, 3), (1,)). Dimensions of length 1, such as the
-batch, are not listed. Layers are rewritten where their inputs are views of maps.
+Layers are rewritten where their inputs hold maps in another arrangement (`map_views`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
-from slimseg.graph.names import legal
+from slimseg.graph.map_views import (
+    CHANNELS,
+    PIXELS,
+    Groups,
+    View,
+    long,
+    on_map,
+    own_groups,
+    permutation,
+    reduced,
+    regrouped,
+    together,
+    with_short,
+)
+from slimseg.graph.names import legal, unused
 from slimseg.graph.propagation import shape_of
+from slimseg.graph.rewriting import insert_before
 from slimseg.graph.shapes import Shape
 from slimseg.graph.vocabulary.rules import constants
 
-Groups = tuple[tuple[int, ...], ...]
-CHANNELS, PIXELS = 1, (2, 3)
 _BINARY = (ops.Add, ops.Subtract, ops.Multiply, ops.Divide, ops.Maximum, ops.Minimum)
 _UNARY = (*ops.PLAIN_ACTIVATIONS, ops.Unary)
-
-
-@dataclass(frozen=True)
-class View:
-    """A value that holds the values of `map` (N, C, H, W) in the arrangement `groups`."""
-
-    map: fx.Node
-    groups: Groups
-
-    @property
-    def channel_dim(self) -> int | None:
-        """The dimension that holds the channels and nothing else."""
-        return self.groups.index((CHANNELS,)) if (CHANNELS,) in self.groups else None
-
-    def dims(self, own: Sequence[int]) -> tuple[int, ...]:
-        """The map's dimensions in some dimensions of the view."""
-        return tuple(sorted(dim for each in own for dim in self.groups[each]))
 
 
 def as_maps(graph: Graph) -> Graph:
@@ -105,7 +97,7 @@ class _Rewriter:
         if (known := self._derived(node)) is not None:
             return known
         shape = self.graph.shape(node)
-        return View(node, _groups(shape)) if len(shape) == 4 and node.op != "get_attr" else None
+        return View(node, own_groups(shape)) if len(shape) == 4 and node.op != "get_attr" else None
 
     def _derived(self, node: fx.Node) -> View | None:
         """The view of a value that is rewritten, or that was arranged as a map for another reader."""
@@ -127,19 +119,19 @@ class _Rewriter:
     def _is_map(self, node: fx.Node) -> bool:
         """Whether the value of a rewritten node is its map as it is."""
         view = self.views[node]
-        return len(self.graph.shape(node)) == 4 and view.groups == _groups(self.graph.shape(view.map))
+        return len(self.graph.shape(node)) == 4 and view.groups == own_groups(self.graph.shape(view.map))
 
     def _arranged(self, view: View, shape: Shape, name: str, before: fx.Node) -> fx.Node:
         """Layers that arrange a map as a view."""
         order = tuple(dim for group in view.groups for dim in group)
         lengths = self.graph.shape(view.map)
-        if len(shape) != 4 and order == _long((*PIXELS, CHANNELS), lengths):
+        if len(shape) != 4 and order == long((*PIXELS, CHANNELS), lengths):
             return self._new(ops.Reshape(shape, channels_last=True), (view.map,), name, before)
         turned = view.map
-        dims = _permutation(view.groups)
+        dims = permutation(view.groups)
         if dims is not None and len(shape) == 4:
             return self._new(ops.Transpose(dims), (view.map,), name, before)
-        if order != _long((CHANNELS, *PIXELS), lengths):
+        if order != long((CHANNELS, *PIXELS), lengths):
             full = (0, *order, *(dim for dim in range(1, 4) if dim not in order))
             turned = self._new(ops.Transpose(full), (view.map,), f"{name}_turned", before)
         return self._new(ops.Reshape(shape, channels_last=False), (turned,), name, before)
@@ -147,9 +139,7 @@ class _Rewriter:
     # --- new layers
 
     def _new(self, layer: nn.Module, inputs: Sequence[fx.Node], name: str, before: fx.Node) -> fx.Node:
-        target = self._unused(name)
-        self.graph.module.add_module(target, layer.eval())
-        return self._call(target, inputs, before)
+        return insert_before(self.graph, before, layer, inputs, legal(name))
 
     def _call(self, target: str, inputs: Sequence[fx.Node], before: fx.Node) -> fx.Node:
         with self.graph.module.graph.inserting_before(before):
@@ -158,13 +148,6 @@ class _Rewriter:
             self.graph.module.get_submodule(target), [self.graph.shape(source) for source in inputs]
         )
         return made
-
-    def _unused(self, wanted: str) -> str:
-        name, number = legal(wanted), 1
-        while hasattr(self.graph.module, name):
-            number += 1
-            name = f"{legal(wanted)}_{number}"
-        return name
 
     def _instead(
         self,
@@ -184,7 +167,7 @@ class _Rewriter:
         target, key = str(node.target), (str(node.target), kind)
         if layer is not None:
             if key not in self.modules:
-                self.modules[key] = self._unused(f"{target}_{kind}")
+                self.modules[key] = unused(legal(f"{target}_{kind}"), self.graph.module._modules)
                 self.graph.module.add_module(self.modules[key], layer().eval())
             target = self.modules[key]
         made = self._call(target, inputs, before or node)
@@ -228,7 +211,7 @@ class _Rewriter:
         wanted = after
         if layer.channels_last and len(after) == 4:
             wanted = tuple(after[dim] for dim in (0, 2, 3, 1))
-        split = _regrouped([dim for group in groups for dim in group], wanted, lengths)
+        split = regrouped([dim for group in groups for dim in group], wanted, lengths)
         if split is None:
             return
         if layer.channels_last and len(after) == 4:
@@ -264,7 +247,7 @@ class _Rewriter:
         dims = view.dims(layer.dims)
         if layer.groups > 1 and (view.groups[1] != (CHANNELS,) or len(layer.dims) != len(view.groups) - 1):
             return
-        dims = _with_short(dims, self.graph.shape(view.map))
+        dims = with_short(dims, self.graph.shape(view.map))
         if dims:
             self._instead(
                 node,
@@ -292,7 +275,7 @@ class _Rewriter:
     def _is_sequence(self, view: View) -> bool:
         """Whether a view is (images, pixels, channels)."""
         lengths = self.graph.shape(view.map)
-        return view.groups == ((), _long(PIXELS, lengths), (CHANNELS,))
+        return view.groups == ((), long(PIXELS, lengths), (CHANNELS,))
 
     def affine(self, node: fx.Node, layer: ops.Affine) -> None:
         if (view := self._derived(node.all_input_nodes[0])) is not None:
@@ -304,7 +287,7 @@ class _Rewriter:
         lengths = self.graph.shape(view.map)
 
         def on_maps() -> nn.Module:
-            values = {name: _on_map(value, view.groups, lengths) for name, value in constants(layer).items()}
+            values = {name: on_map(value, view.groups, lengths) for name, value in constants(layer).items()}
             return ops.Affine(values.get("scale"), values.get("shift"))
 
         kind = "on_maps_" + "_".join("".join(map(str, group)) for group in view.groups)
@@ -324,7 +307,7 @@ class _Rewriter:
                 return
             derived[1 - place] = self._pull(other, view.groups, self.graph.shape(view.map), node)
         first, second = derived
-        groups = _together(first, second, self.graph) if first is not None and second is not None else None
+        groups = together(first, second, self.graph) if first is not None and second is not None else None
         if first is not None and second is not None and groups is not None:
             self._instead(node, (first.map, second.map), groups, None)
 
@@ -351,7 +334,7 @@ class _Rewriter:
 
     def pad(self, node: fx.Node, layer: ops.Pad) -> None:
         view = self._derived(node.all_input_nodes[0])
-        dims = _permutation(view.groups) if view is not None else None
+        dims = permutation(view.groups) if view is not None else None
         if view is None or dims is None or dims[0] != 0:
             return
         left, right, top, bottom = layer.padding
@@ -368,14 +351,14 @@ class _Rewriter:
         view = self._view(source) if of_pixels else self._derived(source)
         if view is None:
             return
-        dims = _with_short(view.dims(layer.dims), self.graph.shape(view.map))
+        dims = with_short(view.dims(layer.dims), self.graph.shape(view.map))
         if not dims:
             return
         if layer.kind == "mean" and dims == PIXELS:
-            groups = _reduced(view.groups, layer)
+            groups = reduced(view.groups, layer)
             self._instead(node, (view.map,), groups, lambda: nn.AdaptiveAvgPool2d((1, 1)), "over_pixels")
             return
-        groups = _reduced(view.groups, layer)
+        groups = reduced(view.groups, layer)
         kind = f"over_{'_'.join(map(str, dims))}"
         self._instead(node, (view.map,), groups, lambda: ops.Reduce(layer.kind, dims, keepdim=True), kind)
 
@@ -405,12 +388,12 @@ class _Rewriter:
         if (CHANNELS,) not in groups or shape[groups.index((CHANNELS,))] == 1:
             return None
         wanted = (lengths[0], shape[groups.index((CHANNELS,))], *lengths[2:])
-        dims = _permutation(groups)
+        dims = permutation(groups)
         if len(shape) == 4 and dims is not None:
             layer: nn.Module = ops.Transpose(tuple(dims.index(dim) for dim in range(4)))
-        elif len(shape) != 4 and order == _long((*PIXELS, CHANNELS), wanted):
+        elif len(shape) != 4 and order == long((*PIXELS, CHANNELS), wanted):
             layer = ops.Reshape(wanted, channels_last=True)
-        elif len(shape) != 4 and order == _long((CHANNELS, *PIXELS), wanted):
+        elif len(shape) != 4 and order == long((CHANNELS, *PIXELS), wanted):
             layer = ops.Reshape(wanted, channels_last=False)
         else:
             return None
@@ -418,84 +401,6 @@ class _Rewriter:
         self.pulled[node] = View(self._new(layer, (node,), name, before), groups)
         self.names[self.pulled[node].map] = name
         return self.pulled[node]
-
-
-# --- arrangements
-
-
-def _long(dims: Sequence[int], lengths: Shape) -> tuple[int, ...]:
-    return tuple(dim for dim in dims if lengths[dim] > 1)
-
-
-def _groups(shape: Shape) -> Groups:
-    """The arrangement of a map itself."""
-    return tuple((dim,) if length > 1 and dim > 0 else () for dim, length in enumerate(shape))
-
-
-def _regrouped(order: Sequence[int], wanted: Shape, lengths: Shape) -> Groups | None:
-    """The map's dimensions `order` as groups of the lengths `wanted`; None if a dimension would be split."""
-    rest, groups = list(order), []
-    for length in wanted:
-        group: list[int] = []
-        while math.prod(lengths[dim] for dim in group) < length and rest:
-            group.append(rest.pop(0))
-        if math.prod(lengths[dim] for dim in group) != length:
-            return None
-        groups.append(tuple(group))
-    return None if rest else tuple(groups)
-
-
-def _reduced(groups: Groups, layer: ops.Reduce) -> Groups:
-    """The arrangement of a reduction of a view."""
-    return tuple(
-        () if dim in layer.dims else group for dim, group in enumerate(groups) if layer.keepdim or dim not in layer.dims
-    )
-
-
-def _permutation(groups: Groups) -> tuple[int, ...] | None:
-    """The order of a map's dimensions in a view of four dimensions; None if some are flattened."""
-    if len(groups) != 4 or any(len(group) > 1 for group in groups):
-        return None
-    short = iter(dim for dim in range(4) if all(dim not in group for group in groups))
-    return tuple(group[0] if group else next(short) for group in groups)
-
-
-def _with_short(dims: tuple[int, ...], lengths: Shape) -> tuple[int, ...]:
-    """Dimensions of a map; both of its pixels' if the other one has length 1."""
-    if not dims or not set(_long(PIXELS, lengths)) <= set(dims) or not set(PIXELS) & set(dims):
-        return dims
-    return tuple(sorted({*dims, *PIXELS}))
-
-
-def _together(first: View, second: View, graph: Graph) -> Groups | None:
-    """The arrangement of a sum of two views; None if they hold their maps in different arrangements."""
-    groups = []
-    for one, other in zip(first.groups, second.groups, strict=True):
-        if one and other and one != other:
-            return None
-        groups.append(one or other)
-    for dim in range(1, 4):
-        lengths = {graph.shape(view.map)[dim] for view in (first, second)} - {1}
-        if len(lengths) > 1:
-            return None
-    held = [dim for group in groups for dim in group]
-    return tuple(groups) if len(held) == len(set(held)) else None
-
-
-def _on_map(value: Tensor, groups: Groups, lengths: Shape) -> Tensor:
-    """A constant that broadcasts to a view, as one that broadcasts to the map: (C, H, W), or a single number."""
-    if value.numel() == 1:
-        return value
-    whole = value.detach().reshape((1,) * (len(groups) - value.ndim) + tuple(value.shape))
-    order: list[int] = []
-    apart: list[int] = []
-    for length, group in zip(whole.shape, groups, strict=True):
-        order += group
-        apart += [lengths[dim] if length > 1 else 1 for dim in group]
-    full = [*order, *(dim for dim in range(1, 4) if dim not in order)]
-    split = whole.reshape([*apart, *(1 for _ in range(3 - len(apart)))])
-    turned = split.permute([full.index(dim) for dim in range(1, 4)]).contiguous()
-    return nn.Parameter(turned) if isinstance(value, nn.Parameter) else turned
 
 
 def pointwise(layer: nn.Linear) -> nn.Conv2d:

@@ -17,10 +17,10 @@ from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, only_consumer, producer
+from slimseg.graph.rewriting import insert_before
 from slimseg.graph.shapes import Shape
 from slimseg.graph.spellings import views
 from slimseg.graph.spellings.heads import swap
-from slimseg.graph.spellings.rewriting import insert_before
 from slimseg.graph.spellings.views import View
 from slimseg.graph.vocabulary.attention import as_sequence
 

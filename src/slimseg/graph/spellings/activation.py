@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
-from slimseg.graph.spellings.rewriting import function_of, number, replace
+from slimseg.graph.rewriting import function_of, number, replace
 
 _LONGEST = 32  # layers of one written-out activation; erf alone takes 20
 _POINTS = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([-100.0, -30.0, -12.0, 12.0, 30.0, 100.0])])

@@ -19,10 +19,10 @@ from torch import Tensor, fx, nn
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.numbers import as_written
+from slimseg.graph.rewriting import insert_before, is_read_once, number, replace
 from slimseg.graph.shapes import Shape
 from slimseg.graph.spellings import functions, views
 from slimseg.graph.spellings.heads import Heads, Matrix, as_product, split, swap
-from slimseg.graph.spellings.rewriting import insert_before, is_read_once, number, replace
 
 _LONGEST = 64  # layers between a product and the softmax
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
-from slimseg.graph.spellings.rewriting import is_read_once, replace
+from slimseg.graph.rewriting import is_read_once, replace
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.rewriting import is_read_once, number
 from slimseg.graph.spellings import views
-from slimseg.graph.spellings.rewriting import is_read_once, number
 
 _LONGEST = 8  # layers between the convolution and the channels' new order
 

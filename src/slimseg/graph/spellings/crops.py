@@ -6,8 +6,8 @@ from torch import fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.rewriting import is_read_once
 from slimseg.graph.shapes import pair
-from slimseg.graph.spellings.rewriting import is_read_once
 
 
 def merge(graph: Graph) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 from slimseg.graph.graph import Graph
-from slimseg.graph.spellings.rewriting import number
+from slimseg.graph.rewriting import number
 
 
 def merge(graph: Graph) -> None:

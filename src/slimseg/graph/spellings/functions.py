@@ -6,7 +6,7 @@ from torch import fx
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
-from slimseg.graph.spellings.rewriting import is_read_once, number
+from slimseg.graph.rewriting import is_read_once, number
 
 _MOVES = (ops.Reshape, ops.Transpose)
 _LONGEST = 64  # reshapes and transposes before one function

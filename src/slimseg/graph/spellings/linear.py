@@ -10,9 +10,9 @@ from torch import fx, nn
 
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.maps import pointwise
+from slimseg.graph.rewriting import insert_before, is_read_once, replace
 from slimseg.graph.shapes import Shape
 from slimseg.graph.spellings import views
-from slimseg.graph.spellings.rewriting import insert_before, is_read_once, replace
 
 
 def on_maps(graph: Graph) -> None:

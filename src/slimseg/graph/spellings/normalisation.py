@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.numbers import as_written
+from slimseg.graph.rewriting import function_of, insert_before, is_read_once, number, replace, shift_of
 from slimseg.graph.spellings import views
-from slimseg.graph.spellings.rewriting import function_of, insert_before, is_read_once, number, replace, shift_of
 
 _PIXELS = (2, 3)
 

@@ -16,8 +16,8 @@ from torch import fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.rewriting import insert_before, is_read_once, number, replace
 from slimseg.graph.spellings import views
-from slimseg.graph.spellings.rewriting import insert_before, is_read_once, number, replace
 
 _MOVES = (ops.Reshape, ops.Transpose, ops.Slice)
 _LONGEST = 64  # layers between a product and the layer that makes its operand

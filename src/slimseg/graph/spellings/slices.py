@@ -14,8 +14,8 @@ from torch import fx
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
+from slimseg.graph.rewriting import insert_before
 from slimseg.graph.spellings import views
-from slimseg.graph.spellings.rewriting import insert_before
 
 
 def before_views(graph: Graph) -> None:

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph
-from slimseg.graph.spellings.rewriting import number, replace
+from slimseg.graph.rewriting import number, replace
 
 
 def merge(graph: Graph) -> None:

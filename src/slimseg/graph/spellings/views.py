@@ -22,8 +22,8 @@ from torch import fx, nn
 from slimseg.graph import ops
 from slimseg.graph.graph import Graph, producer
 from slimseg.graph.orders import TO_NCHW, TO_NHWC
+from slimseg.graph.rewriting import insert_before, is_read_once
 from slimseg.graph.shapes import Shape
-from slimseg.graph.spellings.rewriting import insert_before, is_read_once
 
 View = ops.Reshape | ops.Transpose
 _LONGEST = 64  # reshapes and transposes in one row
