@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -92,7 +93,7 @@ def show(rows: list[Row]) -> None:
         if row.faster is None:
             table.add_row(row.name, *(row.refusals.get(tool, "") for tool in ("litert-torch", "slimseg")))
             continue
-        written = (f"{row.write_s[tool]:.1f}" for tool in ("litert-torch", "slimseg"))
+        written = (f"{row.write_s.get(tool, math.nan):.1f}" for tool in ("litert-torch", "slimseg"))
         times = (f"{row.latency_ms[tool]:.2f}" for tool in ("litert-torch", "slimseg"))
         table.add_row(row.name, *times, f"{row.faster:.2f}x", f"{row.difference:.0e}", *written)
     Console().print(table)

@@ -66,7 +66,7 @@ def unchanged(module: nn.Module, graph: slimseg.Graph, folder: Folder, out: Path
         in_float.write_bytes(file.embed_description(in_float.read_bytes(), graph.description))
     if not in_int8.exists():
         quantizer_int8(graph, in_float, in_int8, folder.sample_images(100))
-    own.write_bytes(writer.serialise(graph))
+    writer.write(graph, own)
     return peers
 
 
