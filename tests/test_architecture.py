@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LITERT: tuple[tuple[str, ...], ...] = (
     ("runtime", "quantiser", "exporter", "artefact", "__init__"),
+    ("gpu", "npu"),
     ("tasks",),
     ("quantising",),
     ("profiling",),

@@ -20,6 +20,7 @@ from slimseg.results.export import (
     Provenance,
 )
 from slimseg.results.network import BudgetCheck, ModelSummary, SourceFile
+from slimseg.results.placement import Compilation, LayerPlacement, Placement
 from slimseg.results.profile import Fallback, Island, KernelProfile, LayerProfile, NodeType, Profile, Roof, Statistics
 from slimseg.results.quantisation import LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.results.result import Result
@@ -30,6 +31,7 @@ __all__ = [
     "AppliedEdit",
     "Artefact",
     "BudgetCheck",
+    "Compilation",
     "Departure",
     "DeployedForm",
     "Diagnosis",
@@ -42,6 +44,7 @@ __all__ = [
     "InputSizeTrial",
     "Island",
     "KernelProfile",
+    "LayerPlacement",
     "LayerProfile",
     "LayerSensitivity",
     "ModelCard",
@@ -49,6 +52,7 @@ __all__ = [
     "Needs",
     "NodeType",
     "Parity",
+    "Placement",
     "Port",
     "Profile",
     "Provenance",

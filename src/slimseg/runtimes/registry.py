@@ -14,6 +14,7 @@ from slimseg.runtimes.coreml.runtime import COREML
 from slimseg.runtimes.exporter import Exporter
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.ncnn.runtime import NCNN
+from slimseg.runtimes.processor import Processor
 from slimseg.runtimes.runtime import Runtime
 
 _runtimes: dict[str, Runtime] = {runtime.name: runtime for runtime in (LITERT, NCNN)}
@@ -93,6 +94,22 @@ def _precision(runtime: Runtime, asked: str | None) -> Precision:
         if precision == asked:
             return precision
     raise UserError(f"`precision` {asked!r} must be one that {runtime.brand} has: {' or '.join(runtime.precisions)}")
+
+
+def processors(runtime: Runtime, text: str) -> tuple[Processor, ...]:
+    """The processors beside the CPU that a user named, such as "cpu,gpu,npu:sm8750"; empty for "cpu".
+
+    Raises:
+        UserError: the runtime has no such processor, or one is named twice.
+    """
+    known = {each.name: each for each in runtime.processors()}
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name != CPU and name not in known:
+            raise UserError(f"`processor` {name!r} must be one that {runtime.brand} has: {', '.join((CPU, *known))}")
+        if names.count(name) > 1:
+            raise UserError(f"`processor` names {name} twice")
+    return tuple(known[name] for name in names if name != CPU)
 
 
 def of(path: str | Path) -> Runtime:

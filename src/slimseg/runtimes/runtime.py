@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from slimseg.deployment import CPU, Precision
+from slimseg.deployment import Precision
 from slimseg.disk import scratch
 from slimseg.errors import Unsupported, UserError
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.results import Artefact, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
+from slimseg.runtimes.processor import Processor
 from slimseg.runtimes.quantiser import Ends, Quantiser
 from slimseg.tensors import port
 
@@ -52,7 +53,6 @@ class Runtime(Exporter):
     name: ClassVar[str]  # name on the command line and in `Deployment.runtime`
     title: ClassVar[str]  # name in messages, with the processor
     precisions: ClassVar[tuple[Precision, ...]]  # precisions of its files; the first is that of float networks
-    processors: ClassVar[tuple[str, ...]] = (CPU,)
     output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # kinds of output that its files can have
     without_kind: ClassVar[str] = ""  # why its files cannot have the other kinds
 
@@ -144,6 +144,10 @@ class Runtime(Exporter):
             float_path = folder / path.name
             self.write(graph, float_path, "full")
             self.quantiser().quantise_int8(float_path, path, samples, ends)
+
+    def processors(self) -> tuple[Processor, ...]:
+        """The phones' processors beside the CPU that it can place a file on, whether or not they can be asked here."""
+        return ()
 
     def fuses(self, layer: nn.Module) -> bool:
         """Whether the runtime fuses a layer with the operator before it, if that operator allows it."""

@@ -1,0 +1,71 @@
+"""Where each layer of a file runs on a phone's processor, and what a processor's compiler says about the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slimseg.results.result import Result
+
+
+@dataclass(frozen=True)
+class LayerPlacement(Result):
+    """One operator of a file, in the order of the file."""
+
+    name: str  # as `LayerProfile.name`: its main graph node in files that slimseg wrote
+    op: str  # TFLite operator, e.g. "TRANSPOSE_CONV"
+    processor: str  # where it runs: the processor's own name, or "cpu"
+    reason: str = ""  # why the processor does not take it, in its own words; empty if it does
+
+
+@dataclass(frozen=True)
+class Compilation(Result):
+    """What a compiler reports on a file that it compiled for one processor. A value that it does not report is None."""
+
+    compile_s: float
+    context_bytes: int | None = None  # size of the compiled network
+    operators: int | None = None  # after the compiler's own rewriting
+    ddr_read_bytes: int | None = None  # read from the phone's main memory in one inference
+    ddr_write_bytes: int | None = None
+    spill_bytes: int | None = None  # activations that do not fit the processor's own memory
+    fill_bytes: int | None = None  # read back from there
+
+    computed = ("ddr_bytes",)
+
+    @property
+    def ddr_bytes(self) -> int | None:
+        """Bytes moved from and to main memory in one inference: the article's "memory access cost"."""
+        if self.ddr_read_bytes is None or self.ddr_write_bytes is None:
+            return None
+        return self.ddr_read_bytes + self.ddr_write_bytes
+
+
+@dataclass(frozen=True, repr=False)
+class Placement(Result):
+    """Which layers of a file a processor takes."""
+
+    headline = ("model", "processor", "is_whole", "partitions", "copies")
+    computed = ("is_whole", "taken")
+
+    model: str  # the file's name
+    processor: str  # "gpu", "npu:sm8750"
+    judge: str  # who decided, in words: the processor's own delegate or compiler, or a list of operators and its date
+    is_own_verdict: bool  # whether the processor's own delegate or compiler decided, and not a static check
+    layers: tuple[LayerPlacement, ...]
+    partitions: int  # parts of the network that the processor runs; 1 if it runs everything
+    copies: int  # tensors that are copied from one processor to the other in one inference, without input and output
+    compilation: Compilation | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the processor takes every layer."""
+        return all(layer.processor == self.processor for layer in self.layers)
+
+    @property
+    def taken(self) -> int:
+        """Number of layers that the processor takes."""
+        return sum(layer.processor == self.processor for layer in self.layers)
+
+    @property
+    def refused(self) -> tuple[LayerPlacement, ...]:
+        """The layers that stay on the CPU."""
+        return tuple(layer for layer in self.layers if layer.processor != self.processor)

@@ -1,0 +1,63 @@
+"""The interface of a phone's processor beside the CPU: which layers it takes, and, where it can be asked, its numbers.
+
+A processor that is not in this machine is asked all the same if its delegate, compiler or simulator runs here. Such a
+processor is never timed: its `place` says which layers it takes, and `predict` what it computes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from slimseg.errors import Unsupported
+from slimseg.results.placement import Placement
+
+
+class Processor(ABC):
+    """One processor of a runtime. Instances hold no state beyond their settings, and can be pickled.
+
+    Attributes:
+        name: name on the command line and in results, such as "gpu" or "npu:sm8750".
+        title: name in messages.
+    """
+
+    name: str
+    title: str
+
+    @abstractmethod
+    def missing(self) -> str:
+        """How to install what its own verdict needs; empty if all is here. Without it, `place` uses a static check."""
+
+    @abstractmethod
+    def place(self, path: Path) -> Placement:
+        """Which layers of a file it takes, and why not the others. Native code runs in a child process.
+
+        Raises:
+            ModelError: the file is damaged.
+            UserError: what it needs is not installed, and there is no static check.
+            RuntimeFailure: its driver or compiler crashed or ran out of time.
+        """
+
+    @property
+    def computes(self) -> bool:
+        """Whether `predict` works on this machine."""
+        return False
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether times of this machine are times of this processor; never true for software drivers and simulators."""
+        return False
+
+    def predict(
+        self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
+    ) -> NDArray[Any]:
+        """As `Runtime.predict`, with the processor's own arithmetic.
+
+        Raises:
+            Unsupported: it cannot compute on this machine; the message says why.
+            RuntimeFailure: it refused the file, crashed or ran out of time.
+        """
+        raise Unsupported(f"{self.title} cannot compute on this machine: {self.missing() or 'it has no simulator'}")
