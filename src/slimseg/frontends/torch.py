@@ -6,6 +6,7 @@ modules of the vocabulary. A call that its table does not contain stays as an op
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from slimseg.errors import GraphError, ModelError, one_line
-from slimseg.frontends import archive, program
+from slimseg.frontends import archive, program, tracing
 from slimseg.frontends.aten.builder import Builder, WritesInPlace
 from slimseg.frontends.factory import from_factory
 from slimseg.frontends.outputs import Output, choose
@@ -77,28 +78,46 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output
     Raises:
         ModelError: torch.export cannot trace it, or there is no such output.
     """
-    example = torch.zeros(1, 3, *input_size)
     was_training = model.training
+    try:
+        return _traced(model, torch.zeros(1, 3, *input_size), name, output)
+    finally:
+        model.train(was_training)
+
+
+def _traced(model: nn.Module, example: Tensor, name: str, output: str | int | None) -> Graph:
+    """Trace it directly, which is quicker, or else with torch.export."""
     model, weights, notes = _in_float32(model)
     labels: list[str] = []
     labelled = _Labelled(model.eval(), labels.append)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(labelled, (example,))
-    except Exception as error:
-        raise ModelError(
-            f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({one_line(error)}): "
-            "it must be an nn.Module that takes one (1, 3, height, width) tensor, free of data-dependent control flow"
-        ) from error
-    finally:
-        model.train(was_training)
+    # Whatever the module raises here, torch.export raises, too, and explains.
+    with contextlib.suppress(Exception):
+        return _opened(tracing.trace(labelled, example, labels, notes), weights, name, output)
+    labels.clear()
+    exported = _exported(labelled, example, name)
     if any(isinstance(node.target, HigherOrderOperator) for node in exported.graph.nodes):
         exported = _functional(exported)  # `with torch.autocast(...)` and the like become plain calls
     try:
-        return _opened(exported, labels, notes, weights, name, output)
+        return _opened(program.exported(exported, labels, notes, name), weights, name, output)
     except WritesInPlace:
-        return _opened(_functional(exported), labels, notes, weights, name, output)
+        return _opened(program.exported(_functional(exported), labels, notes, name), weights, name, output)
+
+
+def _exported(labelled: nn.Module, example: Tensor, name: str) -> torch.export.ExportedProgram:
+    """
+    Raises:
+        ModelError: torch.export cannot trace it.
+    """
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(labelled, (example,))
+    except Exception as error:
+        height, width = example.shape[2:]
+        raise ModelError(
+            f"{name} cannot be traced at {height}x{width} ({one_line(error)}): "
+            "it must be an nn.Module that takes one (1, 3, height, width) tensor, free of data-dependent control flow"
+        ) from error
 
 
 def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -109,15 +128,7 @@ def _functional(exported: torch.export.ExportedProgram) -> torch.export.Exported
     return plain
 
 
-def _opened(
-    exported: torch.export.ExportedProgram,
-    labels: list[str],
-    notes: tuple[str, ...],
-    weights: Weights,
-    name: str,
-    output: str | int | None,
-) -> Graph:
-    traced = program.exported(exported, labels, notes, name)
+def _opened(traced: Program, weights: Weights, name: str, output: str | int | None) -> Graph:
     return canonical(replace(traced, weights=weights), None, name, output)
 
 
