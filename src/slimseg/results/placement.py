@@ -28,6 +28,9 @@ class Compilation(Result):
     ddr_write_bytes: int | None = None
     spill_bytes: int | None = None  # activations that do not fit the processor's own memory
     fill_bytes: int | None = None  # read back from there
+    estimated_ms: float | None = None  # of one inference, as the compiler estimates it: not a measurement
+    estimated_fastest_ms: float | None = None  # the ends of its estimate
+    estimated_slowest_ms: float | None = None
 
     computed = ("ddr_bytes",)
 

@@ -12,6 +12,7 @@ from slimseg.deployment import Precision
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
+from slimseg.runtimes.processor import Processor
 from slimseg.runtimes.quantiser import Quantiser
 from slimseg.runtimes.runtime import Kept, Runtime, Session
 
@@ -58,6 +59,11 @@ class LiteRT(Runtime):
         from slimseg.runtimes.litert.quantiser import QUANTISER
 
         return QUANTISER
+
+    def processors(self) -> tuple[Processor, ...]:
+        from slimseg.runtimes.litert import npu
+
+        return npu.known()
 
     def fuses(self, layer: nn.Module) -> bool:
         from torch import nn
