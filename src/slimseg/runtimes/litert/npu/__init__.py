@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slimseg.runtimes.litert.npu import listed
 from slimseg.runtimes.litert.npu.processor import Npu
 from slimseg.runtimes.litert.npu.socs import SOCS
 from slimseg.runtimes.processor import Processor
@@ -9,4 +10,4 @@ from slimseg.runtimes.processor import Processor
 
 def known() -> tuple[Processor, ...]:
     """Every NPU that can be asked, whether or not what that needs is installed."""
-    return tuple(Npu(soc) for soc in SOCS)
+    return (*(Npu(soc) for soc in SOCS), *listed.known())
