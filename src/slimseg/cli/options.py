@@ -46,7 +46,8 @@ To = Annotated[
     str,
     typer.Option(
         help="Targets separated by commas, each with an optional form: tflite:float32|float16|int8, "
-        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
+        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32. tflite:sm8750 compiles for the NPU of that chip, "
+        "tflite:int8-sm8750,int8-sm8650 the int8 file for two of them."
     ),
 ]
 AlsoTo = Annotated[

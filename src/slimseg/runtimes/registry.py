@@ -138,6 +138,8 @@ def running(path: Path) -> Runtime:
                 raise Unsupported(f"{path.name} cannot run here: {exporter.unrun}")
             if how := exporter.missing():
                 raise Unsupported(f"{path.name} cannot run here, because {exporter.brand} is not installed: {how}")
+            if why := exporter.unrun_file(path):
+                raise Unsupported(f"{path.name} cannot run here: {why}")
             return exporter
     raise Unsupported(f"{path.name} cannot run here: no runtime runs files with suffix {path.suffix}")
 

@@ -32,6 +32,7 @@ class LiteRT(Runtime):
     target = "tflite"
     system = "Android"
     forms = ("float32", "float16", "int8")
+    other_forms = "the name of a chip whose NPU it is compiled for, such as sm8750 or int8-sm8750"
     unrounded = "float32"
     layout = "NHWC"
     snippets: ClassVar[Mapping[str, str]] = {
@@ -71,6 +72,16 @@ class LiteRT(Runtime):
         from slimseg.graph import ops
 
         return isinstance(layer, nn.BatchNorm2d | ops.Affine | nn.ReLU | nn.ReLU6)
+
+    def has_form(self, form: str) -> bool:
+        from slimseg.runtimes.litert.npu import compiled_file
+
+        return form in self.forms or compiled_file.asked(form) is not None
+
+    def unrun_file(self, path: Path) -> str:
+        from slimseg.runtimes.litert.npu import compiled_file
+
+        return compiled_file.unrun(path)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         return (path,)

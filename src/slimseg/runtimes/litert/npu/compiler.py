@@ -27,7 +27,7 @@ from slimseg.runtimes.litert.npu.socs import Soc
 from slimseg.tflite import file
 
 _PARTITIONED = re.compile(r"Partitioned subgraph<0>, selected (\d+) ops, from a total of (\d+) ops. resulted in (\d+)")
-_PART = b"DISPATCH_OP"  # the custom operator that stands for a part of the network that the NPU runs
+PART = "DISPATCH_OP"  # the custom operator that stands for a part of the network that the NPU runs
 _REFUSED = re.compile(r"LiteRT Op #(\d+) '([^']*)' \(code=\d+\) is not supported")
 _INVALID = re.compile(r"QNN op validation failed: '([^']*)' \(type=([^)]*)\)")
 _WHY = re.compile(r"<E>\s*(.*)")
@@ -89,7 +89,7 @@ def _left(model: Any) -> tuple[set[str], int]:
     """First results of the operators that a partitioned file leaves to the CPU, and its number of parts for the NPU."""
     graph, names, parts = model.subgraphs[0], set(), 0
     for operator in graph.operators or []:
-        if model.operatorCodes[operator.opcodeIndex].customCode == _PART:
+        if model.operatorCodes[operator.opcodeIndex].customCode == PART.encode():
             parts += 1
         else:
             names.add(graph.tensors[int(operator.outputs[0])].name.decode(errors="replace"))
