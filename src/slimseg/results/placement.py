@@ -14,7 +14,9 @@ class LayerPlacement(Result):
     name: str  # as `LayerProfile.name`: its main graph node in files that slimseg wrote
     op: str  # TFLite operator, e.g. "TRANSPOSE_CONV"
     processor: str  # where it runs: the processor's own name, or "cpu"
-    reason: str = ""  # why the processor does not take it, in its own words; empty if it does
+    reason: str = (
+        ""  # why the processor does not take it, or computes it wrongly, in its own words; empty if all is well
+    )
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Placement(Result):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the processor takes every layer."""
-        return all(layer.processor == self.processor for layer in self.layers)
+        """Whether the processor takes every layer, and computes it as it should."""
+        return self.taken == len(self.layers) and not self.refused
 
     @property
     def taken(self) -> int:
@@ -67,5 +69,5 @@ class Placement(Result):
 
     @property
     def refused(self) -> tuple[LayerPlacement, ...]:
-        """The layers that stay on the CPU."""
-        return tuple(layer for layer in self.layers if layer.processor != self.processor)
+        """The layers that stay on the CPU, or are computed wrongly."""
+        return tuple(layer for layer in self.layers if layer.processor != self.processor or layer.reason)

@@ -41,6 +41,10 @@ class Processor(ABC):
             RuntimeFailure: its driver or compiler crashed or ran out of time.
         """
 
+    def with_driver(self, path: Path) -> Processor:
+        """The same processor through a Vulkan driver that the user names; one without drivers stays as it is."""
+        return self
+
     @property
     def computes(self) -> bool:
         """Whether `predict` works on this machine."""

@@ -12,6 +12,7 @@ from slimseg.deployment import Precision
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
+from slimseg.runtimes.processor import Processor
 from slimseg.runtimes.quantiser import Quantiser
 from slimseg.runtimes.runtime import Kept, Runtime, Session
 
@@ -96,6 +97,11 @@ class LiteRT(Runtime):
         from slimseg.runtimes.litert import session
 
         return session.predict(path, inputs, threads, timeout_s, raw=True)
+
+    def processors(self) -> tuple[Processor, ...]:
+        from slimseg.runtimes.litert.gpu.processor import GPU
+
+        return (GPU,)
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.litert.quantising import activations
