@@ -79,7 +79,7 @@ def _by_options(name: str, tensors: costs.Tensors, operator: Any, read: list[int
     if name == "TRANSPOSE_CONV" and read and options is not None and options.padding == schema.Padding.SAME:
         sides = zip(tensors.shape(read[0])[1:3], tensors.shape(int(operator.outputs[0]))[1:3], strict=False)
         if any(before * stride != after for (before, after), stride in zip(sides, _strides(options), strict=False)):
-            yield "the delegate computes it wrongly: its padding is SAME, and its output is not its input times the stride"
+            yield "the delegate computes it wrongly: with SAME, its output must be its input times the stride"
     if name == "STRIDED_SLICE" and getattr(options, "shrinkAxisMask", False):
         yield "the delegate does not take slices that drop a dimension"
     if name == "MIRROR_PAD" and getattr(options, "mode", False):
