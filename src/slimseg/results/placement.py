@@ -71,3 +71,35 @@ class Placement(Result):
     def refused(self) -> tuple[LayerPlacement, ...]:
         """The layers that stay on the CPU, or are computed wrongly."""
         return tuple(layer for layer in self.layers if layer.processor != self.processor or layer.reason)
+
+
+@dataclass(frozen=True, repr=False)
+class Placements(Result):
+    """Where one file's layers run on several processors."""
+
+    headline = ("model", "placements")
+
+    model: str
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True)
+class ProcessorState(Result):
+    """What can be asked of one processor on this machine."""
+
+    runtime: str
+    name: str  # for `--processor`
+    title: str
+    answers: str  # what answers for it here, such as a driver or a compiler; empty if nothing does
+    computes: bool  # whether its numbers can be computed here
+    timed: bool  # whether it is really here, so that its times count
+    install: str = ""  # what to install so that it answers
+
+
+@dataclass(frozen=True, repr=False)
+class ProcessorStates(Result):
+    """All processors that slimseg knows."""
+
+    headline = ("processors",)
+
+    processors: tuple[ProcessorState, ...]

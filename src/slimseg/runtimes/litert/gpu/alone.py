@@ -52,8 +52,14 @@ class Alone:
     def _ask(self, key: Hashable, number: int) -> None:
         data = single.cut(self.model, number)
         answer = self.delegate.compiled(data, f"{self.found.path}: {self.found.operators[number].name}")
-        self._refused[key] = answer.why
+        self._refused[key] = self._without_names(answer.why)
         self._wrong[key] = self._departs(data) if answer.takes_all and answer.said.doubts else ""
+
+    def _without_names(self, reason: str) -> str:
+        """A reason without the name of a tensor at its end, which the delegate adds to some."""
+        start, _, last = reason.rpartition(" ")
+        names = {(tensor.name or b"").decode(errors="replace") for tensor in self.model.subgraphs[0].tensors}
+        return start if last in names else reason
 
     def _departs(self, data: bytes) -> str:
         """How far an operator's values on the GPU are from the CPU's, on noise; empty if they agree."""

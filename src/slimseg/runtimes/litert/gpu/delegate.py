@@ -91,7 +91,7 @@ class Device:
     fault: str = ""  # why it does not compute; empty if it does
 
     def __str__(self) -> str:
-        return f"{self.name}, {'a software driver' if self.is_software else 'a real GPU'}"
+        return f"{self.name}, {'in software' if self.is_software else 'a real GPU'}"
 
 
 @functools.lru_cache(maxsize=8)

@@ -40,6 +40,10 @@ class Gpu(Processor):
         device, why = self._device()
         return "" if device else f"{why}: {driver.INSTALL}"
 
+    def answers(self) -> str:
+        device, _ = self._device()
+        return str(device) if device else ""
+
     @property
     def computes(self) -> bool:
         return self._device()[0] is not None

@@ -20,7 +20,7 @@ from slimseg.tflite import file
 from slimseg.tflite.file import File
 
 GPU, CPU = "gpu", "cpu"
-LEFT = "it is taken, but the delegate runs only the largest part of a network, and this layer is in another"
+LEFT = "it is taken, but the delegate runs one part of a network only, the largest, and this is another"
 
 
 def placement(delegate: Delegate, path: Path) -> Placement:
