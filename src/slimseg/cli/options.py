@@ -36,6 +36,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON i
 On = Annotated[
     str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's runtime, otherwise litert.")
 ]
+Processors = Annotated[
+    str | None,
+    typer.Option("--processor", help="A phone's processors, separated by commas: cpu, gpu. See slimseg processors."),
+]
+VulkanDriver = Annotated[
+    Path | None,
+    typer.Option(
+        "--vulkan-driver", help="Vulkan driver to ask the GPU delegate on: its manifest (.json) or its library."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Export even a result that misses its budget; its model card says so.")

@@ -31,6 +31,10 @@ class Processor(ABC):
     def missing(self) -> str:
         """How to install what its own verdict needs; empty if all is here. Without it, `place` uses a static check."""
 
+    def answers(self) -> str:
+        """What gives its own verdict on this machine, such as a driver or a compiler; empty if nothing does."""
+        return "" if self.missing() else self.title
+
     @abstractmethod
     def place(self, path: Path) -> Placement:
         """Which layers of a file it takes, and why not the others. Native code runs in a child process.
@@ -40,6 +44,10 @@ class Processor(ABC):
             UserError: what it needs is not installed, and there is no static check.
             RuntimeFailure: its driver or compiler crashed or ran out of time.
         """
+
+    def with_driver(self, path: Path) -> Processor:
+        """The same processor through a Vulkan driver that the user names; one without drivers stays as it is."""
+        return self
 
     @property
     def computes(self) -> bool:

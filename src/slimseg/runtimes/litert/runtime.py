@@ -114,6 +114,11 @@ class LiteRT(Runtime):
 
         return session.predict(path, inputs, threads, timeout_s, raw=True)
 
+    def processors(self) -> tuple[Processor, ...]:
+        from slimseg.runtimes.litert.gpu.processor import GPU
+
+        return (GPU,)
+
     def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.litert.quantising import activations
         from slimseg.tflite import file
