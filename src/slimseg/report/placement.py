@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
 from rich.console import Console, RenderableType
@@ -28,13 +29,17 @@ def show_processors(result: ProcessorStates, *, console: Console | None = None) 
     """Print what can be asked on this machine, and what to install for the rest."""
     rows = tables.table("Processor", "Runtime", "On this machine", "Computes", "Timed", numbers_from=5)
     rows.columns[2].no_wrap = False
-    for each in result.processors:
+    below: list[Text] = []
+    alike = groupby(result.processors, key=lambda one: replace(one, name="", title=""))
+    for each, group in ((key, list(group)) for key, group in alike):
         answers = each.answers or "no: see below" if each.install else each.answers or "from a list"
-        rows.add_row(
-            each.name, each.runtime, answers, *("yes" if flag else "no" for flag in (each.computes, each.timed))
-        )
-    needs = [Text(f"{each.name} ({each.runtime}): {each.install}") for each in result.processors if each.install]
-    tables.show(console, rows, *([""] if needs else []), *needs)
+        name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
+        rows.add_row(name, each.runtime, answers, *("yes" if flag else "no" for flag in (each.computes, each.timed)))
+        if each.install:
+            below.append(Text(f"{name} ({each.runtime}): {each.install}"))
+        if len(group) > 1:
+            below.append(Text(f"{name}: {', '.join(one.name for one in group)}", style="dim"))
+    tables.show(console, rows, *([""] if below else []), *below)
 
 
 def _placement(placement: Placement) -> list[RenderableType]:
@@ -90,4 +95,11 @@ def _compiled(found: Compilation) -> str:
         "filled": found.fill_bytes,
     }
     known = [f"{name} {units.size(size)}" for name, size in sizes.items() if size is not None]
-    return " · ".join([f"compiled in {found.compile_s:.1f} s", *known])
+    said = [f"compiled in {found.compile_s:.1f} s", *known]
+    if found.operators is not None:
+        said.append(f"{found.operators} operations")
+    if found.estimated_ms is not None:
+        ends = (found.estimated_fastest_ms or found.estimated_ms, found.estimated_slowest_ms or found.estimated_ms)
+        low, high = map(units.milliseconds, ends)
+        said.append(f"its compiler estimates {units.milliseconds(found.estimated_ms)} ({low} to {high}), not measured")
+    return " · ".join(said)

@@ -61,11 +61,6 @@ class LiteRT(Runtime):
 
         return QUANTISER
 
-    def processors(self) -> tuple[Processor, ...]:
-        from slimseg.runtimes.litert import npu
-
-        return npu.known()
-
     def fuses(self, layer: nn.Module) -> bool:
         from torch import nn
 
@@ -115,9 +110,10 @@ class LiteRT(Runtime):
         return session.predict(path, inputs, threads, timeout_s, raw=True)
 
     def processors(self) -> tuple[Processor, ...]:
+        from slimseg.runtimes.litert import npu
         from slimseg.runtimes.litert.gpu.processor import GPU
 
-        return (GPU,)
+        return (GPU, *npu.known())
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.litert.quantising import activations

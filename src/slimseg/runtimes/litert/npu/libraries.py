@@ -49,7 +49,8 @@ def find() -> Libraries | None:
     litert, (package, folder) = _folder("ai_edge_litert"), _qualcomm()
     if litert is None or folder is None:  # `missing` has seen them a moment ago
         return None
-    return Libraries(litert / _TOOL, litert / _PLUGIN, folder, f"{package} {_version(package)}")
+    title = f"{package.replace('_', '-')} {_version(package)}"
+    return Libraries(litert / _TOOL, litert / _PLUGIN, folder, title)
 
 
 def missing() -> str:

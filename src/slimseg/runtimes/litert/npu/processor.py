@@ -37,6 +37,10 @@ class Npu(Processor):
     def missing(self) -> str:
         return libraries.missing()
 
+    def answers(self) -> str:
+        found = libraries.find()
+        return "" if found is None else f"LiteRT's compiler plugin with {found.package}"
+
     def place(self, path: Path) -> Placement:
         """Placement by LiteRT's plugin, with what the compiler reports if it takes any operator."""
         placement = self.partition(path)
