@@ -22,6 +22,7 @@ from slimseg.results.export import (
 from slimseg.results.network import BudgetCheck, ModelSummary, SourceFile
 from slimseg.results.placement import (
     Compilation,
+    LayerDifference,
     LayerPlacement,
     Placement,
     Placements,
@@ -52,6 +53,7 @@ __all__ = [
     "InputSizeTrial",
     "Island",
     "KernelProfile",
+    "LayerDifference",
     "LayerPlacement",
     "LayerProfile",
     "LayerSensitivity",

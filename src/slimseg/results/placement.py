@@ -76,6 +76,16 @@ class Placement(Result):
         return tuple(layer for layer in self.layers if layer.processor != self.processor or layer.reason)
 
 
+@dataclass(frozen=True)
+class LayerDifference(Result):
+    """How far a processor's values of one operator are from the CPU's, on one image: roots of mean squares."""
+
+    name: str  # as `LayerPlacement.name`
+    op: str
+    difference_percent: float  # of the size of the CPU's values
+    added_percent: float  # how much of it was not yet there in the operator's inputs
+
+
 @dataclass(frozen=True, repr=False)
 class Placements(Result):
     """Where one file's layers run on several processors."""

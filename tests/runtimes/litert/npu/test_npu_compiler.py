@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,12 @@ def test_a_whole_file_is_compiled(int8_file):
     assert found.ddr_bytes == found.ddr_read_bytes + found.ddr_write_bytes
     assert found.spill_bytes == found.fill_bytes == 0
     assert found.estimated_ms is None
+
+
+def test_the_plugin_knows_every_chip(qualcomm):
+    names = set(re.findall(rb"[A-Z]{2,3}[0-9]{3,4}[A-Z]{0,2}", qualcomm.plugin.read_bytes()))
+    assert {soc.name.encode() for soc in SOCS} <= names
+    assert len({soc.name for soc in SOCS}) == len(SOCS) == 57
 
 
 def test_what_the_plugin_does_not_know_stays_on_the_cpu(broken_up):

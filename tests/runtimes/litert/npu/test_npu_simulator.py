@@ -36,6 +36,17 @@ def test_floats_are_those_of_16_bits(tiny):
     assert 0 < off < 0.01 * np.abs(cpu).max()
 
 
+def test_the_layer_that_departs_has_the_largest_share(int8_file, tiny):
+    (layer,) = npu("sm8750").differences(int8_file, np.full((16, 16, 4), 50, np.int8))
+    assert (layer.name, layer.op) == ("conv", "CONV_2D")
+    assert layer.difference_percent == layer.added_percent < 1
+    conv, join = npu("sm8750").differences(tiny, np.full((32, 32, 4), 1e5, np.float32))  # beyond float16
+    assert (conv.name, join.name) == ("conv", "both")
+    assert conv.added_percent > 10
+    assert join.difference_percent >= conv.difference_percent
+    assert join.added_percent < 1
+
+
 def test_a_time_is_estimated_where_the_compiler_does(int8_file):
     found = npu("sa8255").place(int8_file).compilation
     assert 0 < found.estimated_fastest_ms <= found.estimated_ms <= found.estimated_slowest_ms < 1

@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slimseg.disk import scratch
-from slimseg.results.placement import Compilation, LayerPlacement, Placement
-from slimseg.runtimes.litert.npu import compiler, libraries, placing, simulator
+from slimseg.results.placement import Compilation, LayerDifference, LayerPlacement, Placement
+from slimseg.runtimes.litert.npu import compiler, departure, libraries, placing, simulator
 from slimseg.runtimes.litert.npu.socs import Soc
 from slimseg.runtimes.processor import Processor
 from slimseg.tflite import file
@@ -80,6 +80,9 @@ class Npu(Processor):
     ) -> NDArray[Any]:
         """As `Runtime.predict`, with Qualcomm's simulator, which uses threads of its own."""
         return simulator.predict(path, inputs, self.soc, timeout_s)
+
+    def differences(self, path: Path, value: NDArray[Any]) -> tuple[LayerDifference, ...]:
+        return departure.differences(path, value, self.soc)
 
     def _estimated(self, path: Path, compilation: Compilation) -> Compilation:
         said = simulator.estimate(path, self.soc)

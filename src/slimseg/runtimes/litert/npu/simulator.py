@@ -23,7 +23,7 @@ from slimseg.tflite import file
 if TYPE_CHECKING:
     from slimseg.runtimes.litert.npu.qnn import Network
 
-_PURPOSE = "npu"  # a child process of its own: the library loads threads and settings that only it needs
+PURPOSE = "npu"  # a child process of its own: the library loads threads and settings that only it needs
 _CHUNK_BYTES = 64 << 20  # most bytes of inputs or outputs per message to the child
 _KEPT = 4  # networks that the child keeps, compiled
 
@@ -49,9 +49,9 @@ def predict(path: Path, inputs: NDArray[Any], soc: Soc, timeout_s: float | None 
         return np.zeros((0, *result.shape[1:]), result.dtype)
     step = max(1, _CHUNK_BYTES // (8 * max(int(np.prod(given.shape)), int(np.prod(result.shape)))))
     with scratch.folder() as folder:
-        arguments = str(compiler.installed().folder), _translated(path, soc, folder), _key(path, soc), soc
+        arguments = str(compiler.installed().folder), translated(path, soc, folder), _key(path, soc), soc
         parts = [
-            child.shared(_PURPOSE).call(
+            child.shared(PURPOSE).call(
                 f"{__name__}:run", *arguments, inputs[at : at + step], timeout_s=timeout_s, about=path
             )
             for at in range(0, len(inputs), step)
@@ -65,14 +65,14 @@ def estimate(path: Path, soc: Soc, timeout_s: float | None = None) -> dict[str, 
     Raises: as `predict`.
     """
     with scratch.folder() as folder:
-        arguments = str(compiler.installed().folder), _translated(path, soc, folder), _key(path, soc), soc
-        found: dict[str, int] = child.shared(_PURPOSE).call(
+        arguments = str(compiler.installed().folder), translated(path, soc, folder), _key(path, soc), soc
+        found: dict[str, int] = child.shared(PURPOSE).call(
             f"{__name__}:report", *arguments, timeout_s=timeout_s, about=path
         )
     return found
 
 
-def _translated(path: Path, soc: Soc, folder: Path, *options: str) -> str:
+def translated(path: Path, soc: Soc, folder: Path, *options: str) -> str:
     """The network as LiteRT's plugin hands it to Qualcomm's compiler, as a file in `folder`."""
     refused = compiler.partition(path, soc).refused
     if refused:
