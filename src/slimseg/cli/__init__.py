@@ -18,6 +18,7 @@ from slimseg.cli.demonstrating import demo
 from slimseg.cli.diagnosing import diagnose
 from slimseg.cli.evaluating import evaluate
 from slimseg.cli.exporting import export
+from slimseg.cli.processing import processors
 from slimseg.cli.profiling import profile
 from slimseg.cli.quantising import quantize
 from slimseg.cli.slimming import slim
@@ -43,7 +44,7 @@ def common(debug: Annotated[bool, typer.Option(help="Show the traceback of an er
     _state["debug"] = debug
 
 
-for _command_function in (profile, diagnose, slim, quantize, evaluate, export, demo):
+for _command_function in (profile, diagnose, slim, quantize, evaluate, export, processors, demo):
     app.command()(_command_function)
 
 

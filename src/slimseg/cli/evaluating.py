@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slimseg.cli.opening import Opening, runtime_named
+from slimseg.cli.opening import Opening, processors_named, runtime_named
 from slimseg.cli.options import (
     AsJson,
     Data,
@@ -17,12 +17,15 @@ from slimseg.cli.options import (
     On,
     Order,
     Output,
+    Processors,
     Size,
     Std,
     Threads,
+    VulkanDriver,
     Weights,
 )
 from slimseg.cli.showing import progress, show
+from slimseg.errors import UserError
 
 
 def evaluate(
@@ -38,6 +41,8 @@ def evaluate(
     output_kind: Kind = None,
     output: Output = None,
     runtime: On = None,
+    processor: Processors = None,
+    vulkan_driver: VulkanDriver = None,
     threads: Threads = 1,
     json: AsJson = False,
 ) -> None:
@@ -53,6 +58,9 @@ def evaluate(
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
+    others = processors_named(model, on, processor, vulkan_driver)
+    if len(others) > 1:
+        raise UserError("evaluate measures one processor beside the CPU: name one in --processor")
     deployed = is_deployed(model) and on in (None, of(model).name)
     network = model if deployed else opening.load()
     description = opening.describe() if deployed and opens(model) else None
@@ -64,6 +72,7 @@ def evaluate(
         description=description,
         output=output,
         threads=threads,
+        processor=others[0] if others else None,
         progress=progress(),
     )
     show(result, json, lambda: show_evaluation(result))

@@ -12,6 +12,7 @@ from slimseg.errors import UserError
 if TYPE_CHECKING:  # nothing that takes long to import, so that --help is quick
     from slimseg.graph.description import Description
     from slimseg.graph.graph import Graph
+    from slimseg.runtimes.processor import Processor
     from slimseg.training.data import Folder
 
 
@@ -94,6 +95,19 @@ def runtime_named(name: str | None) -> str | None:
     from slimseg.runtimes.registry import named
 
     return named(name).name
+
+
+def processors_named(model: str, on: str | None, text: str | None, driver: Path | None) -> tuple[Processor, ...]:
+    """The processors beside the CPU that were asked for, of the model's runtime. Raises: UserError."""
+    from slimseg.deployment import DEFAULT_RUNTIME
+    from slimseg.runtimes import registry
+
+    if text is None:
+        if driver is not None:
+            raise UserError("--vulkan-driver is for the GPU delegate: add --processor gpu")
+        return ()
+    own = registry.of(model).name if registry.is_deployed(model) else DEFAULT_RUNTIME
+    return registry.processors(registry.known(on or own), text, driver)
 
 
 def size(text: str, option: str) -> tuple[int, int]:

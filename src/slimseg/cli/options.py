@@ -36,6 +36,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON i
 On = Annotated[
     str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's runtime, otherwise litert.")
 ]
+Processors = Annotated[
+    str | None,
+    typer.Option("--processor", help="A phone's processors, separated by commas: cpu, gpu. See slimseg processors."),
+]
+VulkanDriver = Annotated[
+    Path | None,
+    typer.Option(
+        "--vulkan-driver", help="Vulkan driver to ask the GPU delegate on: its manifest (.json) or its library."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Export even a result that misses its budget; its model card says so.")
@@ -46,7 +56,8 @@ To = Annotated[
     str,
     typer.Option(
         help="Targets separated by commas, each with an optional form: tflite:float32|float16|int8, "
-        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
+        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32. tflite:sm8750 compiles for the NPU of that chip, "
+        "tflite:int8-sm8750,int8-sm8650 the int8 file for two of them."
     ),
 ]
 AlsoTo = Annotated[

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slimseg.deployment import DEFAULT_RUNTIME
+from slimseg.deployment import CPU, DEFAULT_RUNTIME
 from slimseg.disk import scratch
-from slimseg.errors import DataError, ModelError
+from slimseg.errors import DataError, ModelError, UserError
 from slimseg.frontends import describe, opens, with_one_output
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -23,8 +23,9 @@ from slimseg.graph.output import class_count
 from slimseg.planning.choosing import sensitivity
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
-from slimseg.results import Evaluation
+from slimseg.results import BesideCPU, Evaluation
 from slimseg.runtimes import host, registry
+from slimseg.runtimes.processor import Processor
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Accuracy, Confusion, Scores
@@ -42,6 +43,7 @@ def evaluate(
     description: Description | None = None,
     output: str | int | None = None,
     threads: int = 1,
+    processor: Processor | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """mIoU, IoU by class and pixel accuracy of a file at the masks' own resolution, from one confusion matrix.
@@ -57,6 +59,7 @@ def evaluate(
         progress: where to show progress; silent by default.
         runtime: runtime for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file determines its own.
         output: name or number of the output to evaluate in a `.tflite` with several; by default the likeliest.
+        processor: the processor that computes the masks, which are then also compared with the CPU's; None for the CPU.
 
     Raises:
         ModelError, DataError, UserError: an argument cannot be used; the message says why.
@@ -83,7 +86,11 @@ def evaluate(
                     progress.say(f"{model}: {note}")
         means = description or _described(path)
         names = means.classes or folder.classes
-        seen = _seen(path, part, means, class_count_of(path, means, names), threads, progress)
+        classes = class_count_of(path, means, names)
+        if processor is None:
+            seen, beside = _seen(path, part, means, classes, threads, progress), None
+        else:
+            seen, beside = _seen_on(processor, path, part, means, classes, threads, progress)
     if not seen.confusion.matrix.any():
         raise DataError(
             f"every pixel of the {split} masks in {folder.path} is 255, which is ignored: give masks of class indices"
@@ -99,6 +106,8 @@ def evaluate(
         pixel_accuracy=scores.pixel_accuracy,
         class_iou={_name(names, index): iou for index, iou in enumerate(scores.class_iou)},
         notes=(*folder.notes, *found),
+        processor=processor.name if processor else CPU,
+        beside_cpu=beside,
     )
 
 
@@ -169,15 +178,46 @@ def _seen(path: Path, split: Split, description: Description, classes: int, thre
     return seen
 
 
+def _seen_on(
+    processor: Processor,
+    path: Path,
+    split: Split,
+    description: Description,
+    classes: int,
+    threads: int,
+    progress: Progress,
+) -> tuple[Seen, BesideCPU]:
+    """What a processor's masks are, and how they differ from those that the CPU makes of the same images."""
+    if not processor.computes:
+        raise UserError(f"{processor.title} cannot compute on this machine: {processor.missing()}")
+    seen, own, changed = Seen(classes), Confusion(classes), []
+    arguments = path, split, description, classes, threads, progress
+    for (_, truth, mask), (_, _, cpu) in zip(predictions(*arguments, processor), predictions(*arguments), strict=True):
+        seen.add(mask, truth)
+        changed.append((float((mask != cpu).mean()), mask.size))
+        if truth is not None:
+            own.add(cpu, truth)
+    shares, sizes = zip(*changed, strict=True)
+    beside = BesideCPU(own.scores().miou, 100 * float(np.average(shares, weights=sizes)), 100 * max(shares))
+    return seen, beside
+
+
 def predictions(
-    path: Path, split: Split, description: Description, classes: int | None, threads: int, progress: Progress
+    path: Path,
+    split: Split,
+    description: Description,
+    classes: int | None,
+    threads: int,
+    progress: Progress,
+    processor: Processor | None = None,
 ) -> Iterator[tuple[Pixels, Pixels | None, Pixels]]:
     """(image, labelled mask or None, predicted mask) for every image of a split, masks at the image's own size.
 
     Raises:
         DataError: an image or mask cannot be used.
+        RuntimeFailure: the runtime or the processor refused the file or crashed.
     """
-    app, predict = host.App(registry.of(path).read(path), description), registry.of(path).predict
+    app, predict = host.App(registry.of(path).read(path), description), (processor or registry.of(path)).predict
     starts = range(0, len(split.images), BATCH)
     for start in progress.track(starts, f"evaluating {path.name}"):
         pairs = [read_pair(split, index, classes) for index in range(start, min(start + BATCH, len(split.images)))]

@@ -45,6 +45,8 @@ def snippets(card: ModelCard) -> tuple[Snippet, ...]:
 
 
 def _names(artefact: Artefact) -> tuple[str, ...]:
+    if artefact.placement is not None:
+        return ()  # the code is for the CPU
     names = tuple(registry.EXPORTERS[artefact.target].snippets)
     return names if artefact.for_mediapipe else tuple(name for name in names if not name.startswith("mediapipe"))
 

@@ -110,6 +110,7 @@ def render_card(card: ModelCard) -> str:
         normalisation=_normalisation(card),
         output=lambda artefact: _output(card, artefact),
         input=lambda artefact: _input(card, artefact),
+        compiled=wording.compiled,
         snippets=snippets(card),
     )
 

@@ -69,7 +69,18 @@ def show_evaluation(evaluation: Evaluation, *, console: Console | None = None) -
         f"pixel accuracy {units.percent(evaluation.pixel_accuracy)}% · "
         f"{_plural(evaluation.images, 'image')} of {evaluation.data} ({evaluation.split})"
     )
-    tables.show(console, _title(evaluation.model, f"mIoU {units.percent(evaluation.miou)}"), "", rows, "", facts)
+    title = _title(evaluation.model, f"mIoU {units.percent(evaluation.miou)}")
+    tables.show(console, title, "", rows, "", facts, *_beside_cpu(evaluation))
+
+
+def _beside_cpu(evaluation: Evaluation) -> list[RenderableType]:
+    """How the masks of another processor differ from the CPU's."""
+    beside = evaluation.beside_cpu
+    if beside is None:
+        return []
+    changed, worst = units.percent(beside.changed_percent), units.percent(beside.worst_changed_percent)
+    differ = f"{changed}% of pixels differ from the CPU's, at most {worst}% of an image"
+    return [Text(f"{evaluation.processor}: {differ}; mIoU on the CPU {units.percent(beside.cpu_miou)}")]
 
 
 def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | None = None) -> None:

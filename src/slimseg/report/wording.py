@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slimseg.report import units
-from slimseg.results import BudgetCheck, ModelSummary, Needs, Refusal, SlimResult
+from slimseg.results import BudgetCheck, ModelSummary, Needs, Placement, Refusal, SlimResult
 
 NEEDS_WORDS: dict[Needs, str] = {
     "nothing": "exact, needs nothing",
@@ -35,6 +35,20 @@ class RefusalGroup:
     technique: str
     reason: str
     layers: tuple[str, ...]
+
+
+def compiled(placement: Placement) -> str:
+    """What a file that is compiled for one processor is, in sentences."""
+    taken, count, found = placement.taken, len(placement.layers), placement.compilation
+    where = "its whole network" if placement.is_whole else f"{taken} of its {count} layers"
+    parts = "" if placement.partitions == 1 else f" in {placement.partitions} parts"
+    said = f"Compiled for {placement.processor}, which runs {where}{parts}; it runs on phones with this processor only."
+    if found is not None and found.ddr_read_bytes is not None and found.ddr_write_bytes is not None:
+        said += (
+            f" Its compiler counts {units.size(found.ddr_read_bytes)} read from main memory in one inference, and "
+            f"{units.size(found.ddr_write_bytes)} written."
+        )
+    return said
 
 
 def group_refusals(refusals: Iterable[Refusal]) -> list[RefusalGroup]:

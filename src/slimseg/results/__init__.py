@@ -7,7 +7,7 @@ savings and speed-ups are computed from these times, so that they cannot contrad
 
 from slimseg.results.diagnosis import Diagnosis, Finding, Needs, Refusal
 from slimseg.results.disturbance import Disturbance
-from slimseg.results.evaluation import Evaluation
+from slimseg.results.evaluation import BesideCPU, Evaluation
 from slimseg.results.export import (
     UNKNOWN,
     Artefact,
@@ -20,7 +20,15 @@ from slimseg.results.export import (
     Provenance,
 )
 from slimseg.results.network import BudgetCheck, ModelSummary, SourceFile
-from slimseg.results.placement import Compilation, LayerPlacement, Placement
+from slimseg.results.placement import (
+    Compilation,
+    LayerDifference,
+    LayerPlacement,
+    Placement,
+    Placements,
+    ProcessorState,
+    ProcessorStates,
+)
 from slimseg.results.profile import Fallback, Island, KernelProfile, LayerProfile, NodeType, Profile, Roof, Statistics
 from slimseg.results.quantisation import LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.results.result import Result
@@ -30,6 +38,7 @@ __all__ = [
     "UNKNOWN",
     "AppliedEdit",
     "Artefact",
+    "BesideCPU",
     "BudgetCheck",
     "Compilation",
     "Departure",
@@ -44,6 +53,7 @@ __all__ = [
     "InputSizeTrial",
     "Island",
     "KernelProfile",
+    "LayerDifference",
     "LayerPlacement",
     "LayerProfile",
     "LayerSensitivity",
@@ -53,7 +63,10 @@ __all__ = [
     "NodeType",
     "Parity",
     "Placement",
+    "Placements",
     "Port",
+    "ProcessorState",
+    "ProcessorStates",
     "Profile",
     "Provenance",
     "QuantisationResult",

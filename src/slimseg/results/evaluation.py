@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from slimseg.results.result import Result
 
 
+@dataclass(frozen=True)
+class BesideCPU(Result):
+    """A processor's masks beside those that the CPU makes of the same images, with the same file."""
+
+    cpu_miou: float
+    changed_percent: float  # pixels of another class, 0-100
+    worst_changed_percent: float  # the same on the image with most
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Result):
     """Accuracy of the deployed file on a split: one confusion matrix over all pixels, at the masks' own resolution."""
@@ -20,4 +29,6 @@ class Evaluation(Result):
     miou: float
     pixel_accuracy: float
     class_iou: dict[str, float | None]  # None: the class occurs neither in the masks nor in the predictions
+    processor: str = "cpu"  # which computed the masks
+    beside_cpu: BesideCPU | None = None  # if another than the CPU did
     notes: tuple[str, ...] = ()  # how images and masks were interpreted, and whether the mIoU is plausible

@@ -7,6 +7,7 @@ from typing import Literal
 
 from slimseg.results.disturbance import Disturbance
 from slimseg.results.network import BudgetCheck, ModelSummary, SourceFile
+from slimseg.results.placement import Placement
 from slimseg.results.result import Result
 
 
@@ -40,6 +41,7 @@ class Artefact(Result):
     verified: tuple[str, ...] = ()  # what was verified, in sentences
     not_verified: tuple[str, ...] = ()  # what was not verified, in sentences
     remarks: tuple[str, ...] = ()  # what may be slow on the device, in sentences
+    placement: Placement | None = None  # of a file that is compiled for one processor, and runs on phones with it only
     picture: str = ""  # file in the folder: the image on which its mask differs most from the source's
     reason: str = ""  # why there is no file
 

@@ -14,7 +14,9 @@ class LayerPlacement(Result):
     name: str  # as `LayerProfile.name`: its main graph node in files that slimseg wrote
     op: str  # TFLite operator, e.g. "TRANSPOSE_CONV"
     processor: str  # where it runs: the processor's own name, or "cpu"
-    reason: str = ""  # why the processor does not take it, in its own words; empty if it does
+    reason: str = (
+        ""  # why the processor does not take it, or computes it wrongly, in its own words; empty if all is well
+    )
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Compilation(Result):
     ddr_write_bytes: int | None = None
     spill_bytes: int | None = None  # activations that do not fit the processor's own memory
     fill_bytes: int | None = None  # read back from there
+    estimated_ms: float | None = None  # of one inference, as the compiler estimates it: not a measurement
+    estimated_fastest_ms: float | None = None  # the ends of its estimate
+    estimated_slowest_ms: float | None = None
 
     computed = ("ddr_bytes",)
 
@@ -57,8 +62,8 @@ class Placement(Result):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the processor takes every layer."""
-        return all(layer.processor == self.processor for layer in self.layers)
+        """Whether the processor takes every layer, and computes it as it should."""
+        return self.taken == len(self.layers) and not self.refused
 
     @property
     def taken(self) -> int:
@@ -67,5 +72,47 @@ class Placement(Result):
 
     @property
     def refused(self) -> tuple[LayerPlacement, ...]:
-        """The layers that stay on the CPU."""
-        return tuple(layer for layer in self.layers if layer.processor != self.processor)
+        """The layers that stay on the CPU, or are computed wrongly."""
+        return tuple(layer for layer in self.layers if layer.processor != self.processor or layer.reason)
+
+
+@dataclass(frozen=True)
+class LayerDifference(Result):
+    """How far a processor's values of one operator are from the CPU's, on one image: roots of mean squares."""
+
+    name: str  # as `LayerPlacement.name`
+    op: str
+    difference_percent: float  # of the size of the CPU's values
+    added_percent: float  # how much of it was not yet there in the operator's inputs
+
+
+@dataclass(frozen=True, repr=False)
+class Placements(Result):
+    """Where one file's layers run on several processors."""
+
+    headline = ("model", "placements")
+
+    model: str
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True)
+class ProcessorState(Result):
+    """What can be asked of one processor on this machine."""
+
+    runtime: str
+    name: str  # for `--processor`
+    title: str
+    answers: str  # what answers for it here, such as a driver or a compiler; empty if nothing does
+    computes: bool  # whether its numbers can be computed here
+    timed: bool  # whether it is really here, so that its times count
+    install: str = ""  # what to install so that it answers
+
+
+@dataclass(frozen=True, repr=False)
+class ProcessorStates(Result):
+    """All processors that slimseg knows."""
+
+    headline = ("processors",)
+
+    processors: tuple[ProcessorState, ...]

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -36,19 +36,26 @@ from slimseg.disk import scratch
 from slimseg.errors import ModelError, RuntimeFailure, SlimsegError
 
 _LENGTH = struct.Struct("<Q")
-_CHATTER = re.compile(r"^(INFO|WARNING)|it/s\]|\?it/s")  # delegates that announce themselves, progress bars
+_CHATTER = re.compile(r"^(INFO|WARNING|[IW]\d{4} )|it/s\]|\?it/s")  # delegates that announce themselves, progress bars
 # The first line that Python's faulthandler prints on a crash; the call stack follows, newest call first.
 _STACK = re.compile(r"^Fatal Python error|\(most recent call first\)")
 _FILES_FAULT = re.compile("the native runtime (refused|crashed)")  # running out of time is not the file's fault
 _QUOTED = 400  # most characters of native output that an error quotes, and most characters of a stack
 MOST_MEMORY_BYTES = 8 << 30  # limit for the child: runtimes need more only for absurd files
+_MOST_READ = 1 << 20  # bytes of the log of one call that are read
 _LOG_LIMIT = 16 << 20  # size in bytes above which the log is emptied
 
 
 class Child:
-    """One child process, started on the first call and again after a crash. Safe to use from several threads."""
+    """One child process, started on the first call and again after a crash. Safe to use from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        environment: environment variables of the child, beside those of this process.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._variables = dict(environment or {})
+        self._printed = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
         self._lifeline: int | None = None  # the end of a pipe: when it closes, the child ends
@@ -64,6 +71,11 @@ class Child:
     def pid(self) -> int | None:
         """The child's process id, or None while it is not running."""
         return self._process.pid if self._process else None
+
+    @property
+    def printed(self) -> str:
+        """What native code printed during the last call that ended without a crash: some answers are only there."""
+        return self._printed
 
     def close(self) -> None:
         """End the child; a later call starts a new one."""
@@ -113,6 +125,7 @@ class Child:
             assert process.stdout is not None
             _send(process.stdin, request)
             kind, value = pickle.loads(_receive(process.stdout))
+            self._printed = self._logged(log_start)
         except (OSError, EOFError) as error:
             raise RuntimeFailure(self._post_mortem(process, about, log_start, timeout_s, late)) from error
         finally:
@@ -135,7 +148,7 @@ class Child:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._log,
-                    env=_environment(),
+                    env=_environment() | self._variables,
                     pass_fds=[theirs] if os.name == "posix" else [],
                 )
             finally:
@@ -169,10 +182,13 @@ class Child:
 
     def _tail(self, start: int) -> str:
         """What native code printed during this call, on one line, without messages about delegates and progress."""
-        assert self._log is not None
-        lines = os.pread(self._log.fileno(), 1 << 20, start).decode(errors="replace").splitlines()
+        lines = self._logged(start).splitlines()
         text = _telling(line.strip() for line in lines if line.strip() and not _CHATTER.search(line))
         return f"; it printed: {text}" if text else ""
+
+    def _logged(self, start: int) -> str:
+        assert self._log is not None
+        return os.pread(self._log.fileno(), _MOST_READ, start).decode(errors="replace")
 
 
 def _telling(lines: Iterable[str]) -> str:
@@ -226,14 +242,15 @@ def _ending(code: int | None) -> str:
 _shared: dict[tuple[str, int], Child] = {}
 
 
-def shared(purpose: str = "") -> Child:
+def shared(purpose: str = "", environment: Mapping[str, str] | None = None) -> Child:
     """The child process that all callers with the same `purpose` share; started by the first call, ended at exit.
 
-    All runtimes share the child of the default purpose. Work that changes its process permanently has its own purpose.
+    All runtimes share the child of the default purpose. Work that changes its process permanently, or that needs its
+    own environment variables, has its own purpose.
     """
     key = purpose, os.getpid()  # a forked worker must not use its parent's pipes
     if key not in _shared:
-        _shared[key] = Child()
+        _shared[key] = Child(environment)
         atexit.register(_shared[key].close)
     return _shared[key]
 

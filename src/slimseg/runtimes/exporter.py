@@ -69,6 +69,11 @@ class Exporter(ABC):
     unrounded: ClassVar[str] = ""  # the form whose weights are stored in full
     on_outputs: ClassVar[str] = ""  # what is known about the forms of output, for files that cannot be timed
     reason: ClassVar[str] = ""  # why the recommendation names it for its system
+    other_forms: ClassVar[str] = ""  # forms beside `forms`, in words; empty if there are none
+
+    def has_form(self, form: str) -> bool:
+        """Whether it can write files of a form."""
+        return form in self.forms
 
     @abstractmethod
     def export(self, request: Request) -> Written:

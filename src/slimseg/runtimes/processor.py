@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slimseg.errors import Unsupported
-from slimseg.results.placement import Placement
+from slimseg.results.placement import LayerDifference, Placement
 
 
 class Processor(ABC):
@@ -31,6 +31,10 @@ class Processor(ABC):
     def missing(self) -> str:
         """How to install what its own verdict needs; empty if all is here. Without it, `place` uses a static check."""
 
+    def answers(self) -> str:
+        """What gives its own verdict on this machine, such as a driver or a compiler; empty if nothing does."""
+        return "" if self.missing() else self.title
+
     @abstractmethod
     def place(self, path: Path) -> Placement:
         """Which layers of a file it takes, and why not the others. Native code runs in a child process.
@@ -40,6 +44,10 @@ class Processor(ABC):
             UserError: what it needs is not installed, and there is no static check.
             RuntimeFailure: its driver or compiler crashed or ran out of time.
         """
+
+    def with_driver(self, path: Path) -> Processor:
+        """The same processor through a Vulkan driver that the user names; one without drivers stays as it is."""
+        return self
 
     @property
     def computes(self) -> bool:
@@ -61,3 +69,15 @@ class Processor(ABC):
             RuntimeFailure: it refused the file, crashed or ran out of time.
         """
         raise Unsupported(f"{self.title} cannot compute on this machine: {self.missing() or 'it has no simulator'}")
+
+    def differences(self, path: Path, value: NDArray[Any]) -> tuple[LayerDifference, ...]:
+        """How far its values are from the CPU's, for every layer in the file's order, where it can tell.
+
+        Args:
+            value: one input (height, width, 3) of `host.App.prepare`.
+
+        Raises:
+            Unsupported: its values inside a network cannot be had on this machine.
+            RuntimeFailure: as `predict`.
+        """
+        raise Unsupported(f"{self.title} gives no values inside a network on this machine")

@@ -96,8 +96,11 @@ def _precision(runtime: Runtime, asked: str | None) -> Precision:
     raise UserError(f"`precision` {asked!r} must be one that {runtime.brand} has: {' or '.join(runtime.precisions)}")
 
 
-def processors(runtime: Runtime, text: str) -> tuple[Processor, ...]:
+def processors(runtime: Runtime, text: str, driver: Path | None = None) -> tuple[Processor, ...]:
     """The processors beside the CPU that a user named, such as "cpu,gpu,npu:sm8750"; empty for "cpu".
+
+    Args:
+        driver: the Vulkan driver that GPUs are asked on; None for one that is found.
 
     Raises:
         UserError: the runtime has no such processor, or one is named twice.
@@ -109,7 +112,8 @@ def processors(runtime: Runtime, text: str) -> tuple[Processor, ...]:
             raise UserError(f"`processor` {name!r} must be one that {runtime.brand} has: {', '.join((CPU, *known))}")
         if names.count(name) > 1:
             raise UserError(f"`processor` names {name} twice")
-    return tuple(known[name] for name in names if name != CPU)
+    chosen = (known[name] for name in names if name != CPU)
+    return tuple(each if driver is None else each.with_driver(driver) for each in chosen)
 
 
 def of(path: str | Path) -> Runtime:
@@ -138,6 +142,8 @@ def running(path: Path) -> Runtime:
                 raise Unsupported(f"{path.name} cannot run here: {exporter.unrun}")
             if how := exporter.missing():
                 raise Unsupported(f"{path.name} cannot run here, because {exporter.brand} is not installed: {how}")
+            if why := exporter.unrun_file(path):
+                raise Unsupported(f"{path.name} cannot run here: {why}")
             return exporter
     raise Unsupported(f"{path.name} cannot run here: no runtime runs files with suffix {path.suffix}")
 

@@ -165,6 +165,10 @@ class Runtime(Exporter):
     def read(self, path: Path) -> host.Described:
         """What a file states about itself: description, inputs and outputs."""
 
+    def unrun_file(self, path: Path) -> str:
+        """Why this machine cannot run one of its files; empty if it can. Raises: ModelError, if the file is damaged."""
+        return ""
+
     @abstractmethod
     def weights(self, path: Path) -> str:
         """The type of a file's stored weights: "float32", "float16", "int8", or several, the most frequent first."""

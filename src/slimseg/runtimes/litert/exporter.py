@@ -4,6 +4,7 @@ form       contents
 float32    the source's own file if it is in float32, else the graph written anew
 float16    the source's own file if it stores float16 weights, else the graph written anew; computes in float32
 int8       the source's own int8 file, else the graph quantised on the user's images, taking RGB bytes
+sm8750     the file in the source's precision, compiled for the NPU of this chip; int8-sm8750: in that precision
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from slimseg.runtimes import host
 from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.litert import session
 from slimseg.runtimes.litert.artefact import tflite_artefact
+from slimseg.runtimes.litert.npu import compiled_file
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.litert.tasks import client, for_image_segmenter
 from slimseg.tflite import file
@@ -38,6 +40,8 @@ def write(request: Request) -> Written:
         RuntimeFailure: LiteRT refused the file or crashed.
     """
     form = request.form or request.precision
+    if compiled := compiled_file.asked(form):
+        return _compiled(request, compiled)
     plain = _plain(request, form)
     description = file.read_description(plain) or request.graph.description
     path = request.folder / f"{request.stem}.tflite"
@@ -58,6 +62,24 @@ def write(request: Request) -> Written:
     artefact = replace(artefact, verified=tuple(verified), not_verified=tuple(not_verified))
     same_as = plain.name if unchanged else ""
     return Written(artefact, path, request.graph, is_float=form != "int8", same_as=same_as)
+
+
+def _compiled(request: Request, asked: compiled_file.Asked) -> Written:
+    """The file compiled for the NPU of one chip. MediaPipe, which runs files on the CPU, gets no metadata."""
+    plain = _plain(request, asked.precision or request.precision)
+    description = file.read_description(plain) or request.graph.description
+    path = request.folder / f"{request.stem}.tflite"
+    made = compiled_file.write(plain, path, asked.soc, description, request.probes)
+    artefact = tflite_artefact(plain, description, verified=made.verified, not_verified=made.not_verified)
+    artefact = replace(
+        artefact,
+        files=(path.name,),
+        size_bytes=path.stat().st_size,
+        precision=f"{artefact.precision}, compiled for {asked.soc.name}",
+        for_mediapipe=False,
+        placement=made.placement,
+    )
+    return Written(artefact, path, request.graph, is_float=False)
 
 
 _PHONE = "It ran on this computer's processor, not on a phone."

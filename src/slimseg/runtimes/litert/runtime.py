@@ -12,6 +12,7 @@ from slimseg.deployment import Precision
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
+from slimseg.runtimes.processor import Processor
 from slimseg.runtimes.quantiser import Quantiser
 from slimseg.runtimes.runtime import Kept, Runtime, Session
 
@@ -31,6 +32,7 @@ class LiteRT(Runtime):
     target = "tflite"
     system = "Android"
     forms = ("float32", "float16", "int8")
+    other_forms = "the name of a chip whose NPU it is compiled for, such as sm8750 or int8-sm8750"
     unrounded = "float32"
     layout = "NHWC"
     snippets: ClassVar[Mapping[str, str]] = {
@@ -66,6 +68,16 @@ class LiteRT(Runtime):
 
         return isinstance(layer, nn.BatchNorm2d | ops.Affine | nn.ReLU | nn.ReLU6)
 
+    def has_form(self, form: str) -> bool:
+        from slimseg.runtimes.litert.npu import compiled_file
+
+        return form in self.forms or compiled_file.asked(form) is not None
+
+    def unrun_file(self, path: Path) -> str:
+        from slimseg.runtimes.litert.npu import compiled_file
+
+        return compiled_file.unrun(path)
+
     def files(self, path: Path) -> tuple[Path, ...]:
         return (path,)
 
@@ -96,6 +108,12 @@ class LiteRT(Runtime):
         from slimseg.runtimes.litert import session
 
         return session.predict(path, inputs, threads, timeout_s, raw=True)
+
+    def processors(self) -> tuple[Processor, ...]:
+        from slimseg.runtimes.litert import npu
+        from slimseg.runtimes.litert.gpu.processor import GPU
+
+        return (GPU, *npu.known())
 
     def layer_names(self, path: Path) -> Mapping[str, str]:
         from slimseg.runtimes.litert.quantising import activations

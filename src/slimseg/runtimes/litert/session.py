@@ -144,3 +144,17 @@ def run_raw(path: str, inputs: Array, threads: int = 1) -> Array:
     """Outputs of `Session.run_raw` for each of `inputs` (N, H, W, C), concatenated. Runs in the child."""
     session = loaded(path, threads)
     return np.concatenate([session.run_raw(np.ascontiguousarray(image[None])) for image in inputs])
+
+
+def run_alone(path: Path, value: Array, timeout_s: float | None = None) -> Array:
+    """The output for one input of any shape, in the file's own types. Computed in the child.
+
+    Raises:
+        RuntimeFailure: as `predict`.
+    """
+    result: Array = child.call(f"{__name__}:_run_once", str(path), value, timeout_s=timeout_s, about=path)
+    return result
+
+
+def _run_once(path: str, value: Array) -> Array:
+    return Session(path).run_raw(value)

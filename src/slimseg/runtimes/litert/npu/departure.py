@@ -1,0 +1,95 @@
+"""Finds the layers of a file whose values on an NPU depart from those on the CPU.
+
+LiteRT's plugin can make every value of the network an output of the network that Qualcomm's compiler gets, each with
+the number of its tensor in the file. One simulated inference then gives all of them. A layer that is off passes that
+on, so what counts is how much a layer adds to the difference of its inputs.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slimseg.disk import scratch
+from slimseg.results.placement import LayerDifference
+from slimseg.runtimes import child
+from slimseg.runtimes.litert.npu import compiler, simulator
+from slimseg.runtimes.litert.npu.socs import Soc
+from slimseg.tflite import file
+
+EVERY_VALUE = "--qualcomm_dump_tensor_ids=-1"
+_DUMPED = re.compile(r"_litert_(\d+)_dump$")
+
+
+def differences(
+    path: Path, value: NDArray[Any], soc: Soc, timeout_s: float | None = None
+) -> tuple[LayerDifference, ...]:
+    """For every operator whose value both have, in the file's order, how far the simulated NPU's is from the CPU's.
+
+    Args:
+        value: one input (height, width, channels), in the file's own type.
+
+    Raises: as `simulator.predict`.
+    """
+    operators = file.operators(path)
+    with scratch.folder() as folder:
+        dlc = simulator.translated(path, soc, folder, EVERY_VALUE)
+        found: dict[int, float] = child.shared(simulator.PURPOSE).call(
+            f"{__name__}:compared", str(compiler.installed().folder), dlc, soc, str(path), value[None],
+            timeout_s=timeout_s, about=path,
+        )  # fmt: skip
+    result = []
+    for each in operators:
+        if each.outputs[0] in found:
+            before = max((found.get(tensor, 0.0) for tensor in each.inputs), default=0.0)
+            off = found[each.outputs[0]]
+            result.append(LayerDifference(each.name, each.op, 100 * off, 100 * max(0.0, off - before)))
+    return tuple(result)
+
+
+def compared(folder: str, dlc: str, soc: Soc, path: str, value: NDArray[Any]) -> dict[int, float]:
+    """By number of a tensor, the difference as a share of the CPU's values. Runs in the child."""
+    from slimseg.runtimes.litert.npu.qnn import Network
+
+    network = Network(Path(folder), Path(dlc), soc.number, soc.takes_floats)
+    outputs = network.run(value)
+    last = file.operators(path)[-1].outputs[0]
+    theirs = {int(found[1]): each.value for each in outputs if (found := _DUMPED.search(each.name))}
+    for each in outputs:
+        if not _DUMPED.search(each.name):
+            theirs[last] = each.value
+    network.close()
+    return _compared(path, value, theirs)
+
+
+def _compared(path: str, value: NDArray[Any], theirs: Mapping[int, NDArray[Any]]) -> dict[int, float]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "intended for debugging purposes only"
+        interpreter = Interpreter(model_path=path, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value)
+    interpreter.invoke()
+    found = {}
+    for detail in interpreter.get_tensor_details():
+        index = detail["index"]
+        if index in theirs and theirs[index].size:
+            ours = interpreter.get_tensor(index)
+            if ours.size == theirs[index].size:
+                found[index] = _share(ours, theirs[index], detail["quantization"][1])
+    return found
+
+
+def _share(ours: NDArray[Any], theirs: NDArray[Any], zero_point: int) -> float:
+    truth = ours.ravel().astype(np.float64) - zero_point
+    off = theirs.ravel().astype(np.float64) - zero_point - truth
+    size = float(np.sqrt(np.mean(np.square(truth))))
+    share = float(np.sqrt(np.mean(np.square(off)))) / (size or 1.0)
+    return share if np.isfinite(share) else float("inf")
