@@ -48,12 +48,12 @@ def evaluate(
     from slimseg.commands.evaluate import evaluate as run
     from slimseg.frontends import opens
     from slimseg.report.terminal import show_evaluation
-    from slimseg.runtimes.registry import is_deployed, of
+    from slimseg.runtimes.registry import runs_unchanged
     from slimseg.training.data import open_folder
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
-    deployed = is_deployed(model) and on in (None, of(model).name)
+    deployed = runs_unchanged(model, on)
     network = model if deployed else opening.load()
     description = opening.describe() if deployed and opens(model) else None
     result = run(

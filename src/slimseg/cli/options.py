@@ -34,19 +34,19 @@ Output = Annotated[
 Kind = Annotated[str | None, typer.Option(help="Kind of the model's output: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 On = Annotated[
-    str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's runtime, otherwise litert.")
+    str | None, typer.Option("--runtime", help="litert, ncnn or onnxruntime. Default: the file's, otherwise litert.")
 ]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="CPU threads of the runtime.")]
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Export even a result that misses its budget; its model card says so.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]
-EVERYTHING = "tflite,coreml,ncnn"
+EVERYTHING = "tflite,coreml,ncnn,onnx"
 To = Annotated[
     str,
     typer.Option(
         help="Targets separated by commas, each with an optional form: tflite:float32|float16|int8, "
-        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32."
+        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32, onnx:float32|float16|int8."
     ),
 ]
 AlsoTo = Annotated[
