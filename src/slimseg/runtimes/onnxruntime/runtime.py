@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from slimseg.deployment import Precision
+from slimseg.disk import scratch
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.onnxruntime import package
+from slimseg.runtimes.quantiser import Ends
 from slimseg.runtimes.runtime import Kept, Runtime, Session
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
@@ -36,7 +38,7 @@ class OnnxRuntime(Runtime):
     unrounded = "float32"
     layout = "NCHW"
     only_if_named = True
-    precisions: ClassVar[tuple[Precision, ...]] = ("float32",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8")
 
     def missing(self) -> str:
         return "" if package.available() else package.INSTALL
@@ -48,6 +50,18 @@ class OnnxRuntime(Runtime):
             writer.write(graph, path)
         else:
             writer.write(graph, path, "float16" if weights == "rounded" else "float16 where exact")
+
+    def write_int8(self, graph: Graph, path: Path, samples: Sequence[NDArray[Any]], ends: Ends = "float32") -> None:
+        """As `Runtime.write_int8`, with exactly the ranges of the default runtime's int8 file."""
+        from slimseg.runtimes import registry
+        from slimseg.runtimes.onnxruntime import writer
+        from slimseg.runtimes.onnxruntime.quantising import qdq
+
+        model = writer.serialise(graph)  # first: it refuses sooner than the quantiser
+        with scratch.folder() as folder:
+            twin = folder / f"{path.stem}{registry.DEFAULT.suffix}"
+            registry.DEFAULT.write_int8(graph, twin, samples, ends)
+            writer.save(qdq.quantised(model, twin), path)
 
     def fuses(self, layer: nn.Module) -> bool:
         from torch import nn
