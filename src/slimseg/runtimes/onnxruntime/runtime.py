@@ -12,6 +12,7 @@ from slimseg.deployment import Precision
 from slimseg.disk import scratch
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
+from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.onnxruntime import package
 from slimseg.runtimes.quantiser import Ends
 from slimseg.runtimes.runtime import Kept, Runtime, Session
@@ -38,6 +39,7 @@ class OnnxRuntime(Runtime):
     unrounded = "float32"
     layout = "NCHW"
     only_if_named = True
+    snippets: ClassVar[Mapping[str, str]] = {"onnxruntime.kt": "ONNX Runtime"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8")
 
     def missing(self) -> str:
@@ -62,6 +64,11 @@ class OnnxRuntime(Runtime):
             twin = folder / f"{path.stem}{registry.DEFAULT.suffix}"
             registry.DEFAULT.write_int8(graph, twin, samples, ends)
             writer.save(qdq.quantised(model, twin), path)
+
+    def export(self, request: Request) -> Written:
+        from slimseg.runtimes.onnxruntime import exporter
+
+        return exporter.write(request)
 
     def fuses(self, layer: nn.Module) -> bool:
         from torch import nn

@@ -38,6 +38,17 @@ def quantised(model: ModelProto, tflite: Path) -> ModelProto:
     return _Quantiser(model, grids.read(tflite, names)).run()
 
 
+def fits(model: ModelProto, tflite: Path) -> bool:
+    """Whether an int8 `.tflite` has a grid for every convolution of a float model, under the same names.
+
+    Raises:
+        ModelError: the `.tflite` is damaged.
+    """
+    names = {name for node in model.graph.node for name in node.output} | {each.name for each in model.graph.input}
+    quantiser = _Quantiser(model, grids.read(tflite, names))
+    return all(quantiser.is_known(node) for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose"))
+
+
 class _Quantiser:
     """Copies one model node by node, with conversions on the edges."""
 
@@ -74,6 +85,9 @@ class _Quantiser:
         del self.graph.value_info[:]
         self.graph.value_info.extend(shapes)
         return self.model
+
+    def is_known(self, node: NodeProto) -> bool:
+        return self._weight(node, self._host(node)) is not None
 
     def _copy(self, node: NodeProto, output: str) -> None:
         host = self._host(node)
