@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("techniques", "runtimes", "frontends"),
     ("blocks",),
-    ("tflite",),
+    ("tflite", "onnx_format"),
     ("graph",),
     ("disk",),
     ("results", "tensors", "errors", "progress", "console", "stopping", "pace"),

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slimseg
+from slimseg.graph import ops
 from slimseg.graph.fold import fold_scales
 from slimseg.graph.graph import Graph
 from slimseg.runtimes.litert.writing.writer import write
+from slimseg.runtimes.onnxruntime.writer import write as write_onnx
 
 NAMES = [network.__name__ for network in small_networks.NETWORKS]
 # The TorchScript exporter cannot export these.
@@ -140,3 +142,19 @@ def test_keras(name: str, network: type[nn.Module], tmp_path: Path) -> None:
         zoo.with_random_weights(getattr(zoo, name)()).save(tmp_path / "network.keras")
     graph = slimseg.load(tmp_path / "network.keras", verify=False)
     assert signature(graph) == signature(slimseg.load(small_networks.built(network), small_networks.SIZE))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_files_of_slimseg(name: str, opened: dict[str, tuple[nn.Module, Graph]], tmp_path: Path) -> None:
+    """With the names of the layers, too; reshapes and transposes may become others."""
+    network, graph = opened[name]
+    path = tmp_path / "network.onnx"
+    write_onnx(graph, path)
+    read = slimseg.load(path, verify=False)
+    same(network, graph, read, fold=True)
+    assert read.description == graph.description
+    names = [
+        [node.name for node in folded.layers() if folded.layer_as(node, (ops.Reshape, ops.Transpose)) is None]
+        for folded in map(fold_scales, (graph, read))
+    ]
+    assert names[0] == names[1]

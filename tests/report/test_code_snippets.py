@@ -59,12 +59,15 @@ def named(found: tuple[Snippet, ...], start: str) -> str:
 
 
 IN0, IMAGE = Port("in0", (3, *SIZE), "float32"), Port("image", (1, 3, *SIZE), "float32")
+BYTES = Port("image", (1, 3, *SIZE), "uint8", 0.02, 127)
 MASK, SCORES = Port("m", (1, 6, 8), "int32"), Port("p", (1, 5, 6, 8), "float32")
 ARTEFACTS = (
     tflite(Port("scores", (1, 6, 8, 5), "float32")),
     tflite(Port("scores", (1, 192), "float32"), "probabilities"),
     tflite(Port("mask", (1, 6, 8), "int32"), "mask", Port("image", (1, *SIZE, 3), "int8", 0.01, -3)),
     Artefact("ncnn", ("n.param", "n.bin"), 1, "float16", IN0, Port("out0", (5, 6, 8), "float32")),
+    Artefact("onnx", ("n.onnx",), 1, "float32", IMAGE, SCORES),
+    Artefact("onnx", ("n.onnx",), 1, "int8", BYTES, Port("m", (1, 6, 8), "int64"), "mask", takes_pixels=True),
     Artefact("coreml", ("n.mlpackage",), 1, "float16", IMAGE, MASK, "mask", takes_pixels=True),
     Artefact("coreml", ("n.mlpackage",), 1, "float16", IMAGE, SCORES, "probabilities", takes_pixels=True),
 )
@@ -74,7 +77,7 @@ ARTEFACTS = (
 def test_no_hole_and_the_files_own_names(artefact: Artefact) -> None:
     found = snippets(card(artefact))
     assert [each.language for each in found] == {
-        "tflite": ["kotlin", "java", "kotlin", "java"], "coreml": ["swift"], "ncnn": ["cpp"]
+        "tflite": ["kotlin", "java", "kotlin", "java"], "coreml": ["swift"], "ncnn": ["cpp"], "onnx": ["kotlin"]
     }[artefact.target]  # fmt: skip
     for each in found:
         assert not re.search(r"\{\{|\}\}|\{%|%\}|undefined|None", each.code)

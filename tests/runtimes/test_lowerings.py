@@ -25,8 +25,10 @@ from slimseg.runtimes.litert.writing import writer as litert_writer
 from slimseg.runtimes.lowering import without_lowering
 from slimseg.runtimes.ncnn import lowering as ncnn
 from slimseg.runtimes.ncnn import writer as ncnn_writer
+from slimseg.runtimes.onnxruntime import lowering as onnx
+from slimseg.runtimes.onnxruntime import writer as onnx_writer
 
-RUNTIMES = pytest.mark.parametrize("lowering", [litert, ncnn, coreml], ids=["litert", "ncnn", "coreml"])
+RUNTIMES = pytest.mark.parametrize("lowering", [litert, ncnn, coreml, onnx], ids=["litert", "ncnn", "coreml", "onnx"])
 
 
 @RUNTIMES
@@ -61,6 +63,7 @@ WRITERS: list[tuple[str, Callable[..., Any], str]] = [
     ("TFLite", litert_writer.write, "model.tflite"),
     ("ncnn", ncnn_writer.write, "model"),
     ("Core ML", coreml_writer.write, "model.mlpackage"),
+    ("ONNX", onnx_writer.write, "model.onnx"),
 ]
 
 

@@ -53,7 +53,7 @@ def evaluate(
     from slimseg.commands.evaluate import evaluate as run
     from slimseg.frontends import opens
     from slimseg.report.terminal import show_evaluation
-    from slimseg.runtimes.registry import is_deployed, of
+    from slimseg.runtimes.registry import runs_unchanged
     from slimseg.training.data import open_folder
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
@@ -61,7 +61,7 @@ def evaluate(
     others = processors_named(model, on, processor, vulkan_driver)
     if len(others) > 1:
         raise UserError("evaluate measures one processor beside the CPU: name one in --processor")
-    deployed = is_deployed(model) and on in (None, of(model).name)
+    deployed = runs_unchanged(model, on)
     network = model if deployed else opening.load()
     description = opening.describe() if deployed and opens(model) else None
     result = run(

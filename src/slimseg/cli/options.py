@@ -34,7 +34,7 @@ Output = Annotated[
 Kind = Annotated[str | None, typer.Option(help="Kind of the model's output: logits, probabilities or mask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of tables.")]
 On = Annotated[
-    str | None, typer.Option("--runtime", help="litert or ncnn. Default: the file's runtime, otherwise litert.")
+    str | None, typer.Option("--runtime", help="litert, ncnn or onnxruntime. Default: the file's, otherwise litert.")
 ]
 Processors = Annotated[
     str | None,
@@ -51,13 +51,13 @@ Anyway = Annotated[
     bool, typer.Option("--anyway", help="Export even a result that misses its budget; its model card says so.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every site, variant and refused rewrite.")]
-EVERYTHING = "tflite,coreml,ncnn"
+EVERYTHING = "tflite,coreml,ncnn,onnx"
 To = Annotated[
     str,
     typer.Option(
         help="Targets separated by commas, each with an optional form: tflite:float32|float16|int8, "
-        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32. tflite:sm8750 compiles for the NPU of that chip, "
-        "tflite:int8-sm8750,int8-sm8650 the int8 file for two of them."
+        "coreml:float16|float32|palettised|linear, ncnn:fp16|fp32, onnx:float32|float16|int8. tflite:sm8750 compiles "
+        "for the NPU of that chip, tflite:int8-sm8750,int8-sm8650 the int8 file for two of them."
     ),
 ]
 AlsoTo = Annotated[

@@ -64,11 +64,11 @@ def profile(
     from slimseg.commands.profile import profile as run
     from slimseg.report.profile_files import write_csv, write_trace
     from slimseg.report.terminal import show_profile
-    from slimseg.runtimes.registry import is_deployed, known, of
+    from slimseg.runtimes.registry import known, of, runs_unchanged
 
     opening = Opening(model, weights, input_size, mean, std, channel_order, output_kind, output)
     on = runtime_named(runtime)
-    own = is_deployed(model) and on in (None, of(model).name)
+    own = runs_unchanged(model, on)
     its = of(model) if own else known(on or DEFAULT_RUNTIME)
     if others := processors_named(model, on, processor, vulkan_driver):
         _placed(model if own else opening.load(), others, on, statistics, json)

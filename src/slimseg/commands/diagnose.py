@@ -73,7 +73,7 @@ def diagnose(
         graph = model if isinstance(model, Graph) else load(model)
     except UnknownOperator as error:
         path = Path(str(model))
-        if not (registry.is_deployed(path) and registry.of(path) is its):
+        if not registry.runs_unchanged(path, its.name):
             raise  # only a file of the runtime can be timed without a Graph
         return _of_file(path, asked, str(error))
     own = own_file_for(graph, its.name)

@@ -23,7 +23,8 @@ def profile(model: Graph | str | Path, *, runtime: str | None = None, threads: i
     A Graph is first written to a float file, in which layers have the names of the graph's nodes.
 
     Args:
-        model: a Graph, the path of a runtime's file (`.tflite`, `.param`), or any path that `load` opens.
+        model: a Graph, the path of a runtime's file (`.tflite`, `.param`, or `.onnx` if `runtime` names its runtime),
+            or any path that `load` opens.
         threads: CPU threads of the runtime.
         runs: number of profiled inferences; times are medians over them.
         runtime: name of the runtime; by default that of the file, or `deployment.DEFAULT_RUNTIME` for a Graph.
@@ -34,7 +35,7 @@ def profile(model: Graph | str | Path, *, runtime: str | None = None, threads: i
         RuntimeFailure: the runtime refused or crashed on a file that slimseg wrote, or ran out of time.
     """
     if isinstance(model, str | Path):
-        if registry.is_deployed(model) and runtime in (None, registry.of(model).name):
+        if registry.runs_unchanged(model, runtime):
             return _given_file(Path(model), threads, runs)
         model = load(model)
     chosen = registry.named(runtime or DEFAULT_RUNTIME)

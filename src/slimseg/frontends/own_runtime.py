@@ -44,7 +44,7 @@ def of(graph: Graph, source: Path | nn.Module) -> OwnRuntime:
     is_half = graph.weights != "float32"
     if suffix == ".pt2":
         return Program(source, is_half)
-    if registry.is_deployed(source):
+    if registry.runs_unchanged(source):
         if graph.source is None:
             raise Unsupported(
                 "the size or layout of the file's input or output differs from that of the opened network"

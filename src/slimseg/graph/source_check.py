@@ -15,7 +15,7 @@ class OwnRuntime(Protocol):
 
     @property
     def name(self) -> str:
-        """The runtime's name in messages, such as "onnxruntime" or "PyTorch"."""
+        """The runtime's name in messages, such as "Keras" or "PyTorch"."""
 
     @property
     def is_half(self) -> bool:
@@ -33,7 +33,7 @@ class OwnRuntime(Protocol):
 class SourceCheck:
     """The result of comparing outputs on noise or on images, or the reason why they were not compared."""
 
-    runtime: str = ""  # its name in messages, such as "onnxruntime"; empty if nothing was compared
+    runtime: str = ""  # its name in messages, such as "PyTorch"; empty if nothing was compared
     relative_difference: float = 0.0  # the largest difference of any value, as a share of the largest value
     differing_percent: float = 0.0  # share of the pixels whose class differs, 0-100
     images: int = 0  # number of images compared; 0: one image of noise instead

@@ -14,12 +14,13 @@ from slimseg.runtimes.coreml.runtime import COREML
 from slimseg.runtimes.exporter import Exporter
 from slimseg.runtimes.litert.runtime import LITERT
 from slimseg.runtimes.ncnn.runtime import NCNN
+from slimseg.runtimes.onnxruntime.runtime import ONNXRUNTIME
 from slimseg.runtimes.processor import Processor
 from slimseg.runtimes.runtime import Runtime
 
-_runtimes: dict[str, Runtime] = {runtime.name: runtime for runtime in (LITERT, NCNN)}
+_runtimes: dict[str, Runtime] = {runtime.name: runtime for runtime in (LITERT, NCNN, ONNXRUNTIME)}
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(_runtimes)
-_exporters: dict[str, Exporter] = {each.target: each for each in (LITERT, COREML, NCNN)}
+_exporters: dict[str, Exporter] = {each.target: each for each in (LITERT, COREML, NCNN, ONNXRUNTIME)}
 EXPORTERS: Mapping[str, Exporter] = MappingProxyType(_exporters)
 DEFAULT = RUNTIMES[DEFAULT_RUNTIME]
 
@@ -148,9 +149,16 @@ def running(path: Path) -> Runtime:
     raise Unsupported(f"{path.name} cannot run here: no runtime runs files with suffix {path.suffix}")
 
 
-def is_deployed(path: str | Path) -> bool:
-    """Whether a path has the suffix of a runtime's file; other files are networks to be opened."""
-    return Path(path).suffix.lower() in {runtime.suffix for runtime in _runtimes.values()}
+def runs_unchanged(path: str | Path, runtime: str | None = None) -> bool:
+    """Whether a user's file is run as it is; any other is a network to be opened.
+
+    Args:
+        runtime: the runtime that the user named; None if none was. Files that are usually brought as networks are run
+            as they are only if their runtime is named (`Runtime.only_if_named`).
+    """
+    suffix = Path(path).suffix.lower()
+    its = next((each for each in _runtimes.values() if each.suffix == suffix), None)
+    return its is not None and (runtime == its.name or (runtime is None and not its.only_if_named))
 
 
 def size_bytes(path: Path) -> int:

@@ -84,7 +84,7 @@ class _Opener:
         self.builder.graph.output(result)
         graph = Graph(fx.GraphModule(self.builder.root, self.builder.graph), image.stored, name=self.model.path.stem)
         self._merge(graph)
-        graph.description = Description(self._preprocessing(), output_kind=output_kind(graph))
+        graph.description = self.model.description or Description(self._preprocessing(), output_kind=output_kind(graph))
         graph.weights = self.model.weights
         graph.notes = tuple(self.builder.notes)
         graph.is_quantised = any("QuantizeLinear" in node.op for node in self.model.nodes)

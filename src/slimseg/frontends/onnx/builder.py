@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -91,9 +91,9 @@ class Builder:
 
     def image(self, shape: tuple[int, ...], order: tuple[int, ...]) -> Value:
         """The input: `shape` is NCHW, `order` is the order in which ONNX sees its dimensions."""
-        node = self.graph.placeholder("image")
+        is_ours = self.model.description is not None
+        node = self.graph.placeholder(self._names.new(node_name(self.model.inputs[0].name) if is_ours else "image"))
         node.meta["shape"] = shape
-        self._names.new("image")
         self.is_nhwc = order == NHWC
         return Value(node, order)
 
@@ -120,7 +120,7 @@ class Builder:
             )
         if len(self._names) > MAX_LAYERS:
             raise ModelError(f"{self.model.path} becomes more than the {MAX_LAYERS} layers that slimseg opens")
-        name = self._names.new("_".join(filter(None, (layer_name(source), suffix))))
+        name = self._names.new(self._own_name(source, suffix))
         target = self._shared.setdefault(key, name) if key is not None else name
         if target == name:
             self.work.store(layer)
@@ -129,12 +129,26 @@ class Builder:
         node.meta["shape"] = shape
         return node
 
-    def always(self, source: Node, constant: Array) -> Value:
-        """A constant as a value; it reads the image only for the number of images."""
-        return plain(self.constant(source, ops.Constant(parameter(constant))))
+    def _own_name(self, source: Node, suffix: str) -> str:
+        """The name of a layer: in slimseg's own files that of the operator's result, and of the padding before it."""
+        result = source.outputs[0] if source.outputs else ""
+        if self.model.description is None or not result:
+            return "_".join(filter(None, (layer_name(source), suffix)))
+        known = self.model.names.get(result)
+        first = known.covers[0] if known is not None else result
+        # The padding before a layer; or the product that an attention or linear layer, in parts, is named after.
+        if first != result and (suffix == "pad" or result in (f"{first}_mixed", f"{first}_product")):
+            return node_name(first)
+        return "_".join(filter(None, (node_name(result), suffix)))
 
-    def constant(self, source: Node, layer: ops.Constant) -> fx.Node:
+    def always(self, source: Node, constant: Array, name: str = "") -> Value:
+        """A constant, called `name` in the file, as a value; it reads the image only for the number of images."""
+        return plain(self.constant(source, ops.Constant(parameter(constant)), name))
+
+    def constant(self, source: Node, layer: ops.Constant, name: str = "") -> fx.Node:
         image = next(node for node in self.graph.nodes if node.op == "placeholder")
+        if name and self.model.description is not None:
+            return self.emit(replace(source, outputs=(name,)), layer, image)
         return self.emit(source, layer, image, suffix="constant")
 
     def layer(self, node: fx.Node) -> nn.Module | None:

@@ -96,8 +96,12 @@ _ALONG_ANY = ("Softmax", "LogSoftmax", "GatherND")  # exporters move the dimensi
 def concat(call: Call) -> Value:
     """Constants among the inputs, as a class token, are values, too."""
     first = next(value for value in call.inputs if isinstance(value, Value))
-    values = [call.builder.always(call.node, each) if isinstance(each, np.ndarray) else call.value(index)
-              for index, each in enumerate(call.inputs)]  # fmt: skip
+    values = [
+        call.builder.always(call.node, each, call.node.inputs[index])
+        if isinstance(each, np.ndarray)
+        else call.value(index)
+        for index, each in enumerate(call.inputs)
+    ]
     axis = int(call.attribute("axis", 1)) % first.rank
     if len({value.rank for value in values}) != 1:
         raise call.unknown("its inputs have different numbers of dimensions")

@@ -1,7 +1,7 @@
 """The order in which a file's operators can be computed.
 
 In ONNX one input, constant or operator makes each value. A file should list an operator after those whose values it
-reads. Enough files do not, so onnxruntime sorts the operators, and so does this module. Operators that cannot be sorted
+reads. Enough files do not, so runtimes sort the operators, and so does this module. Operators that cannot be sorted
 wait for each other; such a file is refused.
 """
 

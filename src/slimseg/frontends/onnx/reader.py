@@ -9,18 +9,17 @@ from types import MappingProxyType
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from slimseg.errors import ModelError, printable
-from slimseg.frontends.onnx import wire
 from slimseg.frontends.onnx.tensors import Array, TensorReader
 from slimseg.frontends.work import Work
+from slimseg.graph.description import Description
 from slimseg.graph.graph import Weights
+from slimseg.graph.layer_names import OperatorName
 from slimseg.graph.numbers import as_written
+from slimseg.onnx_format import metadata, parsing
 
-MAX_FILE_BYTES = 512 << 20
-MAX_NODES = 10_000
 LONGEST_NAME = 1000  # characters of a node's name; nothing depends on the rest
 _DOMAINS = ("", "ai.onnx")
 
@@ -70,6 +69,8 @@ class Model:
     outputs: tuple[str, ...]
     weights: Weights  # the precision of the file's weights
     work: Work  # how much may still be computed for the file
+    description: Description | None  # the one that slimseg wrote into the file
+    names: Mapping[str, OperatorName]  # of operators by result, see `graph.layer_names`
 
 
 def read(path: Path) -> Model:
@@ -78,21 +79,7 @@ def read(path: Path) -> Model:
     Raises:
         ModelError: the file is missing, too large, damaged, or no ONNX file.
     """
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist: give the path of an .onnx file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ModelError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: is it the right file?")
-    data, proto = path.read_bytes(), ModelProto()
-    wire.check(data, ModelProto.DESCRIPTOR, str(path))
-    try:
-        proto.ParseFromString(data)
-    except (DecodeError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged or not an ONNX file: export the model again") from error
-    if not proto.graph.node:
-        raise ModelError(f"{path} is damaged or not an ONNX file: it holds no network; export the model again")
-    if (count := _count(proto.graph)) > MAX_NODES:
-        raise ModelError(f"{path} has {count} operators, more than the {MAX_NODES} that slimseg opens")
-    return _model(path, proto)
+    return _model(path, parsing.parse(path))
 
 
 def _model(path: Path, proto: ModelProto) -> Model:
@@ -111,6 +98,8 @@ def _model(path: Path, proto: ModelProto) -> Model:
         tuple(value.name for value in graph.output),
         "float16" if reader.halves else "float32",
         Work(f"{path} ", reader.size_bytes),
+        metadata.description(proto),
+        metadata.names(proto),
     )
 
 
@@ -138,12 +127,6 @@ def _branch(attribute: AttributeProto, reader: TensorReader, names: Mapping[str,
     constants = {inside[tensor.name]: reader.read(tensor) for tensor in graph.initializer}
     outputs = tuple(inside.get(value.name, value.name) for value in graph.output)
     return Branch(_nodes(graph, reader, inside), constants, outputs)
-
-
-def _count(graph: GraphProto) -> int:
-    """All operators, also those in the branches of others."""
-    branches = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
-    return len(graph.node) + sum(map(_count, branches))
 
 
 def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:
