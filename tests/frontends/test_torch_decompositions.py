@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
 import torch
+from decomposed import SIZE, After, Function, check
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import slimseg
 from slimseg.frontends.aten import decompositions
-from slimseg.graph.graph import Graph
-from slimseg.runtimes.litert.session import Session
-from slimseg.runtimes.litert.writing import writer
-
-Function = Callable[[Tensor], Tensor]
-SIZE = (12, 10)
-
-
-class After(nn.Module):
-    """A function of what a convolution gives."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__()
-        self.function = function
-        self.before = nn.Conv2d(3, 8, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self.before(x))
 
 
 class ClassToken(nn.Module):
@@ -285,22 +267,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_opened_and_written_directly(tmp_path: Path, name: str):
-    torch.manual_seed(0)
-    module = After(CASES[name]).eval()
-    graph = slimseg.load(module, SIZE)
-    assert graph.opaque() == []
-    images = torch.randn(2, 3, *SIZE)
-    with torch.no_grad():
-        each = [module(image.clone()) for image in images.split(1)]
-        torch.testing.assert_close(graph(images[:1]), each[0], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(graph(images), torch.cat(each), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(_written(graph, images[:1], tmp_path), each[0], rtol=1e-4, atol=1e-4)
-
-
-def _written(graph: Graph, image: Tensor, folder: Path) -> Tensor:
-    writer.write(graph, folder / "model.tflite")
-    found = torch.from_numpy(Session(folder / "model.tflite").run(image.permute(0, 2, 3, 1).numpy()))
-    return found.permute(0, 3, 1, 2) if found.ndim == 4 else found
+    check(CASES[name], tmp_path)
 
 
 def test_what_has_no_decomposition_stays_and_runs():

@@ -90,6 +90,9 @@ def _affine(call: Call, suffix: str, build: Callable[[Tensor], nn.Module]) -> La
     """A layer on an activation and a constant: a number, or a tensor, which may enlarge it but in its batch."""
     source, constant = ("self", "other") if call.is_value("self") else ("other", "self")
     before, after = call.shape(source), call.output_shape
+    if not after and isinstance(call[constant], int | float):  # of a single number, as a sum over everything
+        number = torch.tensor(float(call[constant]))
+        return Layer(lambda: build(number), (call[source],), suffix)
     if len(after) < 2 or len(before) != len(after) or before[0] != after[0]:
         return None
     value = _constant(call, constant)

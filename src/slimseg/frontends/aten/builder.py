@@ -21,6 +21,7 @@ from slimseg.graph.names import node_name, unused
 LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed while opening; larger ones are computed in every run
 
 MOST_DECOMPOSED = 2048  # calls without a handler that are decomposed; each takes some 0.1 s
+DEEPEST = 16  # decompositions within decompositions; those of one that leads back to itself have no end
 _DRAWN_ONCE = "it draws random numbers in every run: they are drawn once, and then always the same"
 _HALVES = (torch.float16, torch.bfloat16)  # types of a network that is opened in float32
 
@@ -48,6 +49,7 @@ class Builder:
         self.memory: dict[fx.Node, fx.Node] = {}  # by node, the node that made the memory in which its value lies
         self.tensors: dict[fx.Node, fx.Node] = {}  # by node, the first node whose value is the same view of that memory
         self.known_calls: decomposition.KnownCalls = {}
+        self.depth = 0  # of decompositions within decompositions
         self.taken: set[str] = set()  # names of nodes and modules
         self.notes: tuple[str, ...] = ()
 
@@ -205,13 +207,16 @@ class Builder:
         if node not in self.decomposed:
             wanted = (
                 len(self.decomposed) < MOST_DECOMPOSED
+                and self.depth < DEEPEST
                 and node.target is not operator.getitem
                 and aten.plain_name(node) not in aten.TAKEN_APART
             )
             found = decomposition.decompose(node, self.parameters, self.known_calls) if wanted else None
             for constant, value in found.constants.items() if found else ():
                 self.parameters[constant] = aten.Parameter(f"{node.name}_{constant.name}", value)
+            self.depth += 1
             known = found is not None and _has_used(node, found) and all(self._is_known(call) for call in found.calls)
+            self.depth -= 1
             self.decomposed[node] = found if known else None
         return self.decomposed[node]
 

@@ -18,9 +18,10 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from slimseg.frontends.aten.call import Call, Parameter
-from slimseg.frontends.aten.decompositions import DECOMPOSITIONS, KEPT, PREPARED
+from slimseg.frontends.aten.decompositions import DECOMPOSITIONS, KEPT, MANY_STEPS, PREPARED
 
 MOST_CALLS = 256  # that one call may become
+MOST_STEPS = 8192  # that a recurrent layer may become
 
 
 @dataclass(frozen=True)
@@ -67,20 +68,21 @@ def decompose(node: fx.Node, parameters: Mapping[fx.Node, Parameter], known_call
     numbered = fx.map_arg(given, lambda source: f"tensor {sources.index(source)}")
     key = (target, repr(numbered), *((tuple(each.shape), each.dtype) for each in examples))
     if key not in known_calls:
-        known_calls[key] = _traced_if_possible(run, examples, keeps_composites=own is not None)
+        most = MOST_STEPS if name in MANY_STEPS else MOST_CALLS
+        known_calls[key] = _traced_if_possible(run, examples, most, keeps_composites=own is not None)
     found = known_calls[key]
     return None if found is None else _copied(found, node, sources)
 
 
 def _traced_if_possible(
-    function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool
+    function: Callable[..., Any], values: Sequence[Tensor], most: int, keeps_composites: bool
 ) -> fx.GraphModule | None:
-    """The calls that a function makes; None if it cannot do it, or makes too many."""
+    """The calls that a function makes; None if it cannot do it, or makes more than `most`."""
     try:
         found = traced(function, values, keeps_composites)
     except Exception:  # a decomposition, torch's or ours, does not hold for every argument
         return None
-    return found if len(found.graph.nodes) <= MOST_CALLS else None
+    return found if len(found.graph.nodes) <= most else None
 
 
 def traced(function: Callable[..., Any], values: Sequence[Tensor], keeps_composites: bool) -> fx.GraphModule:

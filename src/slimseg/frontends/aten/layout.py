@@ -114,15 +114,12 @@ def reduction(kind: ops.Reduction) -> Callable[[Call], Layer | Chain | None]:
 _SPLITS = frozenset(("split.Tensor", "split.sizes", "split_with_sizes.default", "chunk.default"))
 # Calls that return several values, whose layers are made where one of these values is read.
 TAKEN_APART = _SPLITS | frozenset(
-    (
-        *("unbind.int", "max.dim", "min.dim", "topk.default", "max_pool2d_with_indices.default"),
-        *("unsafe_split.Tensor", "unsafe_chunk.default"),
-    )
+    ("unbind.int", "max_pool2d_with_indices.default", "unsafe_split.Tensor", "unsafe_chunk.default")
 )
 
 
 def part(item: fx.Node) -> Layer | Chain | None:
-    """One of several results: of split or chunk as a slice of their input; of max as a reduction or an argmax."""
+    """One of several results: of split or chunk as a slice of their input, of a pooling as its maxima."""
     whole, index = item.args
     if not isinstance(whole, fx.Node) or not isinstance(index, int):
         return None
@@ -136,14 +133,6 @@ def part(item: fx.Node) -> Layer | Chain | None:
         return max_pool(call)
     if name == "unbind.int":
         return _one_of(call["self"], int(call["dim"]), index)
-    if name in ("max.dim", "min.dim") and index == 0:
-        dim = int(call["dim"]) % len(call.shape("self"))
-        kind: ops.Reduction = "max" if name == "max.dim" else "min"
-        return Layer(lambda: ops.Reduce(kind, (dim,), bool(call["keepdim"])), (call["self"],), kind) if dim else None
-    if name == "max.dim":
-        return _largest(call["self"], int(call["dim"]), bool(call["keepdim"]))
-    if name == "topk.default" and index == 1 and call["k"] == 1 and call["largest"]:
-        return _largest(call["self"], int(call["dim"]), keepdim=True)
     return None
 
 

@@ -13,9 +13,14 @@ from slimseg.frontends.aten.decompositions import (
     functions,
     gathering,
     matrices,
+    ordering,
     positions,
+    recurrent,
+    sampling,
     statistics,
+    trigonometry,
     volumes,
+    whole,
     windows,
 )
 
@@ -23,7 +28,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     name: function
     for room in (
         *(attention, comparisons, dynamic_convolution, functions, gathering, matrices),
-        *(positions, statistics, volumes, windows),
+        *(ordering, positions, recurrent, sampling, statistics, trigonometry, volumes, whole, windows),
     )
     for name, function in room.TABLE.items()
 }
@@ -32,7 +37,10 @@ PREPARED: Mapping[str, Callable[[Call], Mapping[str, Any] | None]] = {
     **dynamic_convolution.PREPARED,
     **gathering.PREPARED,
     **matrices.PREPARED,
+    **ordering.PREPARED,
     **positions.PREPARED,
+    **recurrent.PREPARED,
+    **whole.PREPARED,
     **windows.PREPARED,
 }
 # Operators that keep their meaning as one node and lose it in torch's decompositions, some of which join the batch with
@@ -44,5 +52,7 @@ KEPT = frozenset(
         *("einsum.default", "tensordot.default", "bilinear.default", "inner.default", "mean.default", "sum.default"),
     )
 )
+# Operators that become some calls for each of many steps.
+MANY_STEPS = frozenset(recurrent.TABLE)
 
-__all__ = ["DECOMPOSITIONS", "KEPT", "PREPARED"]
+__all__ = ["DECOMPOSITIONS", "KEPT", "MANY_STEPS", "PREPARED"]

@@ -56,6 +56,14 @@ def either(self: Tensor, other: Tensor) -> Tensor:
     return torch.maximum(self.float(), other.float())
 
 
+def one_of_both(self: Tensor, other: Tensor) -> Tensor:
+    return different(self.float(), other.float())
+
+
+def is_infinite(self: Tensor) -> Tensor:
+    return greater(torch.abs(self), _LARGEST)
+
+
 def any_along(self: Tensor, dim: int, keepdim: bool = False) -> Tensor:
     return torch.amax(different(self.float(), 0), dim, keepdim)
 
@@ -104,7 +112,9 @@ TABLE = {
     **{f"{name}": either for name in ("logical_or.default", "bitwise_or.Tensor")},
     **{f"where.{form}": where for form in ("self", "ScalarSelf", "ScalarOther", "Scalar")},
     **{f"masked_fill.{form}": masked_fill for form in ("Scalar", "Tensor")},
+    **dict.fromkeys(("logical_xor.default", "bitwise_xor.Tensor"), one_of_both),
     "isnan.default": is_no_number,
+    "isinf.default": is_infinite,
     "any.dim": any_along,
     "all.dim": all_along,
     "threshold.default": threshold,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Number = int | float
+_SMALLEST = float(torch.finfo(torch.float32).tiny)
 _MOST_FACTORS = 32  # of a product along a dimension
 _SMALLEST_THRESHOLD = 15.0  # above it softplus is its asymptote, also in float32: log(1 + exp(-15)) is 3e-7
 
@@ -210,6 +211,21 @@ def error_function(self: Tensor) -> Tensor:
     return torch.sign(self) * (1.0 - series * t * torch.exp(torch.square(x) * -1.0))
 
 
+def complement_of_error_function(self: Tensor) -> Tensor:
+    return 1.0 - error_function(self)
+
+
+def times_logarithm(self: Any, other: Any) -> Tensor:
+    """x·log y, and 0 for x = 0 whatever y is."""
+    logarithm = torch.log(clamp_min(other, _SMALLEST)) if isinstance(other, Tensor) else math.log(other)
+    return torch.mul(self, logarithm) if isinstance(self, Tensor) else torch.mul(logarithm, self)
+
+
+def power_of_both(self: Tensor, exponent: Tensor) -> Tensor:
+    """By logarithms, which need values above zero."""
+    return torch.exp(torch.log(self) * exponent)
+
+
 def product_along(self: Tensor, dim: int, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     if self.shape[dim] > _MOST_FACTORS:
         raise NotImplementedError("many factors")
@@ -230,7 +246,10 @@ def remainder_of_truncation(self: Tensor, other: Any) -> Tensor:
 
 TABLE = {
     "erf.default": error_function,
+    "erfc.default": complement_of_error_function,
     "nan_to_num.default": finite,
+    **{f"{name}.{form}": times_logarithm for name in ("xlogy", "special_xlogy") for form in ("Tensor", "Scalar_Other")},
+    "pow.Tensor_Tensor": power_of_both,
     "prod.dim_int": product_along,
     "ceil.default": ceil,
     "trunc.default": truncate,

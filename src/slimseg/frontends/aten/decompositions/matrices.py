@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +79,19 @@ def einsum(x: Tensor, constant: Tensor, given: str, other: str, result: str) -> 
     return torch.einsum(f"{given},{given[0]}{other}->{result}", x, copies)
 
 
+def summed_products(self: Tensor, other: Tensor, dims_self: Sequence[int], dims_other: Sequence[int]) -> Tensor:
+    """A sum over some dimensions of both, of which the second has no batch."""
+    dims, others = ([each % x.ndim for each in given] for x, given in ((self, dims_self), (other, dims_other)))
+    if 0 in dims:
+        raise NotImplementedError("a sum over the batch")
+    count = math.prod(self.shape[each] for each in dims)
+    kept = [length for each, length in enumerate(self.shape) if each not in dims]
+    made = [length for each, length in enumerate(other.shape) if each not in others]
+    rows = self.movedim(dims, [*range(-len(dims), 0)]).reshape(*kept, count)
+    matrix = other.movedim(others, [*range(len(others))]).reshape(count, -1)
+    return F.linear(rows, matrix.T).reshape(*kept, *made)
+
+
 def running_sum(self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     """A product with a matrix of ones below its diagonal."""
     length = self.shape[dim]
@@ -118,6 +132,59 @@ def _resized(operator: OpOverload, given: Mapping[str, Any], side: int, length: 
     return resized.reshape(length, -1).T.contiguous()
 
 
+def by_lines(name: str) -> Callable[..., Tensor]:
+    """Resizes of sequences and volumes: a product with one matrix for each side that they change."""
+    operator: OpOverload = getattr(torch.ops.aten, name).vec
+
+    def resize(**given: Any) -> Tensor:
+        result: Tensor = given.pop("input" if "input" in given else "self")
+        scales = given.pop("scale_factors", None) or _scales(given)
+        sizes = given.pop("output_size", None)
+        for side, length in enumerate(result.shape[2:]):
+            if length**2 > _LARGEST_MATRIX:
+                raise NotImplementedError("a large matrix")
+            # Where both are known, the scale decides at which positions values are read.
+            size = None if sizes is None else [int(sizes[side])]
+            scale = None if scales is None else scales[side]
+            with _disable_current_modes():
+                pixels = torch.eye(length).reshape(1, length, length)
+                matrix = _line(operator, pixels, size, scale, given)
+                is_kept = torch.equal(matrix, pixels[0])
+            if not is_kept:
+                result = multiplied(result, 2 + side, matrix)
+        return result
+
+    return resize
+
+
+def _scales(given: dict[str, Any]) -> list[float | None] | None:
+    names = ["scales"] if "scales" in given else ["scales_d", "scales_h", "scales_w"]
+    found = [given.pop(name, None) for name in names]
+    return None if all(each is None for each in found) else found
+
+
+def _line(
+    operator: OpOverload, pixels: Tensor, size: list[int] | None, scale: float | None, given: Mapping[str, Any]
+) -> Tensor:
+    """The matrix that resizes one side, from what becomes of rows of pixels of which one is 1 and all others are 0."""
+    scales = None if size is not None and scale is None else [scale]
+    if size is not None and scales is not None:
+        resized: Tensor = operator.overloadpacket.default(pixels, size, **given, scales=scale)
+    else:
+        resized = operator(pixels, size, **given, scale_factors=scales)
+    return resized[0].T.contiguous()
+
+
+def chosen_rows(
+    weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Tensor:
+    """Rows of a small table at computed indices: a product of truth values with the table."""
+    if len(weight) * indices.numel() > _LARGEST_MATRIX:
+        raise NotImplementedError("a large table")
+    is_row = indices.unsqueeze(-1).float() == torch.arange(len(weight)).float()
+    return F.linear(is_row.float(), weight.T)
+
+
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer whose weight is one row, without a dimension for it, as that of an expected value."""
     if weight.ndim != 1:
@@ -129,13 +196,24 @@ _RESIZES = (
     "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
     "upsample_nearest2d", "_upsample_nearest_exact2d",
 )  # fmt: skip
+_LINES = {
+    "upsample_linear1d": "upsample_linear1d",
+    "upsample_trilinear3d": "upsample_linear1d",
+    "upsample_nearest1d": "upsample_nearest1d",
+    "upsample_nearest3d": "upsample_nearest1d",
+    "_upsample_nearest_exact1d": "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact3d": "_upsample_nearest_exact1d",
+}
 TABLE = {
     "addmm.default": add_product,
     "baddbmm.default": add_products,
     "linear.default": linear,
     "matmul.default": product,
     "einsum.default": einsum,
+    "tensordot.default": summed_products,
     "cumsum.default": running_sum,
+    "embedding.default": chosen_rows,
+    **{f"{name}.{form}": by_lines(line) for name, line in _LINES.items() for form in ("vec", "default")},
     **{f"{name}.{form}": by_matrices(name, form) for name in _RESIZES for form in ("vec", "default")},
 }
 PREPARED = {"einsum.default": with_constant}

@@ -139,12 +139,9 @@ def group_norm(
 
 
 TABLE = {
-    "var.correction": variance,
-    "std.correction": deviation,
     "var.dim": variance_or_not,
     "std.dim": deviation_or_not,
     "var_mean.correction": variance_and_mean,
-    "linalg_vector_norm.default": vector_norm,
     "norm.ScalarOpt_dim": norm,
     "logsumexp.default": log_sum,
     "log_softmax.int": log_softmax,

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slimseg.frontends.aten.call import Call, pair
-from slimseg.frontends.aten.decompositions.positions import multiplied
 
 Pair = Sequence[int]
 _MOST_TAPS = 64  # positions of a window, each of which becomes a layer
@@ -114,9 +113,9 @@ def convolution(
 ) -> Tensor:
     given = (input, weight, bias, [*stride], [*padding])
     if transposed:
-        function = torch.conv_transpose2d if len(padding) == 2 else torch.conv_transpose1d
+        function = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)[len(padding) - 1]
         return function(*given, [*output_padding], groups, [*dilation])
-    plain = torch.conv2d if len(padding) == 2 else torch.conv1d
+    plain = (torch.conv1d, torch.conv2d, torch.conv3d)[len(padding) - 1]
     return plain(*given, [*dilation], groups)
 
 
@@ -133,6 +132,21 @@ def convolution_1d(
     rows = F.conv2d(
         input.unsqueeze(2), weight.unsqueeze(2), bias, (1, stride[0]), (0, padding[0]), (1, dilation[0]), groups
     )
+    return rows.squeeze(2)
+
+
+def transposed_convolution_1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = (1,),
+    padding: Pair = (0,),
+    output_padding: Pair = (0,),
+    groups: int = 1,
+    dilation: Pair = (1,),
+) -> Tensor:
+    settings = [(1, stride[0]), (0, padding[0]), (0, output_padding[0]), groups, (1, dilation[0])]
+    rows = F.conv_transpose2d(input.unsqueeze(2), weight.unsqueeze(2), bias, *settings)  # type: ignore[arg-type]
     return rows.squeeze(2)
 
 
@@ -256,31 +270,14 @@ def with_pooled(call: Call) -> dict[str, Any] | None:
     return {"self": call["self"], "pooled": given["self"], "kernel": kernel, "output_size": size}
 
 
-def average_pool_of_channels(
-    self: Tensor,
-    kernel_size: Pair,
-    stride: Pair = (),
-    padding: Pair = (0, 0, 0),
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Tensor:
-    """Means over neighbouring channels, as local response normalisation has: a product with a band of ones."""
-    if [*kernel_size[1:]] != [1, 1] or set(stride) - {1} or any(padding) or ceil_mode or divisor_override:
-        raise NotImplementedError("windows of several dimensions")
-    length, width = self.shape[2], kernel_size[0]
-    distance = torch.arange(length).reshape(1, -1) - torch.arange(length - width + 1).reshape(-1, 1)
-    return multiplied(self, 2, ((distance >= 0) & (distance < width)).float() / width)
-
-
 TABLE = {
     "max_unpool2d.default": unpool,
-    "avg_pool3d.default": average_pool_of_channels,
     "im2col.default": unfold,
     "col2im.default": fold,
     "convolution.default": convolution,
     "_convolution.default": convolution,
     "conv1d.default": convolution_1d,
+    "conv_transpose1d.default": transposed_convolution_1d,
     "avg_pool2d.default": average_pool,
     "max_pool2d.default": dilated_max_pool,
     "avg_pool1d.default": average_pool_1d,
