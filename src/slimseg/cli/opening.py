@@ -106,7 +106,7 @@ def processors_named(model: str, on: str | None, text: str | None, driver: Path 
         if driver is not None:
             raise UserError("--vulkan-driver is for the GPU delegate: add --processor gpu")
         return ()
-    own = registry.of(model).name if registry.is_deployed(model) else DEFAULT_RUNTIME
+    own = registry.of(model).name if registry.runs_unchanged(model) else DEFAULT_RUNTIME
     return registry.processors(registry.known(on or own), text, driver)
 
 
