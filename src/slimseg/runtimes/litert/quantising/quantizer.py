@@ -35,6 +35,7 @@ from slimseg.runtimes.litert.quantising import (
     spelling,
     weak_addends,
 )
+from slimseg.runtimes.litert.quantising.spelling import transposed
 from slimseg.runtimes.quantiser import STATIC, Ends, Ranges, Scheme
 from slimseg.tflite import costs, file, tensor_names
 
@@ -189,6 +190,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
             calibration |= wider
     if scheme == "int8":
         integer_kernels.use(model, keep_float)
+        transposed.separate(model)
         weak_addends.strengthen(model)
     return file.pack(model)  # stores what the quantiser repeats only once
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from slimseg.runtimes.litert.quantising.spelling import activations, maps
+from slimseg.runtimes.litert.quantising.spelling import activations, maps, transposed
 from slimseg.runtimes.litert.quantising.spelling.editor import Editor, Ranges
 from slimseg.tflite import operator_names
 
 Speller = Callable[[Editor, Any], list[Any] | None]  # the operators instead of one, or None if it stays as it is
-_SPELLERS: Mapping[int, Speller] = {**activations.SPELLERS, **maps.SPELLERS}
+_SPELLERS: Mapping[int, Speller] = {**activations.SPELLERS, **maps.SPELLERS, **transposed.SPELLERS}
 
 
 def for_int8(model: Any, leave: Collection[str] = (), ranges: Ranges | None = None) -> dict[str, tuple[float, float]]:
@@ -27,7 +27,7 @@ def for_int8(model: Any, leave: Collection[str] = (), ranges: Ranges | None = No
     Returns:
         (min, max) of the tensors that this adds, and of those that the new operators need in a certain range, by name.
     """
-    editor = Editor(model, ranges or {})
+    editor = Editor(model, ranges or {}, leave)
     for operator in list(editor.graph.operators or []):
         spell = _SPELLERS.get(editor.code(operator))
         if spell is None or editor.name(int(operator.outputs[0])) in leave or not editor.is_float(operator):
