@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -96,7 +97,7 @@ def _window(layer: nn.MaxPool2d | nn.AvgPool2d) -> tuple[tuple[int, int], tuple[
     return pair(layer.kernel_size), pair(layer.stride)
 
 
-def _padded(builder: ModelBuilder, step: Step, amounts: tuple[tuple[int, int], tuple[int, int]], value: float) -> int:
+def _padded(builder: ModelBuilder, step: Step, amounts: Sequence[tuple[int, int]], value: float) -> int:
     """The input with a border of `value`; `amounts` are (before, after) of height and width."""
     _, height, width, channels = step.input_shapes[0]
     shape = (1, height + sum(amounts[0]), width + sum(amounts[1]), channels)
