@@ -14,7 +14,7 @@ from slimseg.runtimes.litert.quantising.spelling.editor import Editor, Ranges
 from slimseg.tflite import operator_names
 
 Speller = Callable[[Editor, Any], list[Any] | None]  # the operators instead of one, or None if it stays as it is
-_SPELLERS: Mapping[int, Speller] = {**activations.SPELLERS, **maps.SPELLERS, **transposed.SPELLERS}
+_SPELLERS: Mapping[int, Speller] = {**activations.SPELLERS, **maps.SPELLERS}
 
 
 def for_int8(model: Any, leave: Collection[str] = (), ranges: Ranges | None = None) -> dict[str, tuple[float, float]]:
@@ -29,10 +29,10 @@ def for_int8(model: Any, leave: Collection[str] = (), ranges: Ranges | None = No
     """
     editor = Editor(model, ranges or {}, leave)
     for operator in list(editor.graph.operators or []):
-        spell = _SPELLERS.get(editor.code(operator))
-        if spell is None or editor.name(int(operator.outputs[0])) in leave or not editor.is_float(operator):
+        if editor.name(int(operator.outputs[0])) in leave or not editor.is_float(operator):
             continue
-        spelled = spell(editor, operator)
+        spellers = (each.get(editor.code(operator)) for each in (transposed.SPELLERS, _SPELLERS))
+        spelled = next((found for spell in spellers if spell and (found := spell(editor, operator)) is not None), None)
         if spelled is not None:
             place = editor.graph.operators.index(operator)
             editor.graph.operators[place : place + 1] = spelled

@@ -10,15 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.runtimes.litert.quantising.spelling.editor import Editor, Fused, Op
-from slimseg.tflite import costs, operator_codes, operator_names
+from slimseg.tflite import costs, operator_codes, operator_names, saturation
 
 _ACTIVATIONS = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6}
 _PLAIN_VERSION = 3  # newest version of the operator without an activation
-_LEAST, _STEPS = -128, 255  # of int8
-_ROUNDING = 1e-5
 
 
 def fuse(editor: Editor, operator: Any) -> list[Any] | None:
@@ -44,21 +41,10 @@ def separate(model: Any) -> None:
         if costs.op_code(model.operatorCodes[operator.opcodeIndex]) != Op.TRANSPOSE_CONV:
             continue
         options, result = operator.builtinOptions, model.subgraphs[0].tensors[int(operator.outputs[0])]
-        if options.fusedActivationFunction and _saturates(result, options.fusedActivationFunction):
+        if saturation.changes_nothing(options.fusedActivationFunction, result):
             options.fusedActivationFunction = Fused.NONE
         if not options.fusedActivationFunction:
             operator.opcodeIndex = operator_codes.index(model, Op.TRANSPOSE_CONV, _PLAIN_VERSION)
-
-
-def _saturates(tensor: Any, activation: int) -> bool:
-    """Whether an int8 tensor has no value that the activation would change."""
-    quantised = tensor.quantization
-    if tensor.type != schema.TensorType.INT8 or quantised is None or quantised.scale is None:
-        return False
-    if int(quantised.zeroPoint[0]) != _LEAST:
-        return False
-    largest = float(quantised.scale[0]) * _STEPS
-    return activation == Fused.RELU or (activation == Fused.RELU6 and largest <= 6 * (1 + _ROUNDING))
 
 
 SPELLERS = dict.fromkeys(_ACTIVATIONS, fuse)
