@@ -113,6 +113,7 @@ def _write(
     """The part of `quantize` after its checks."""
     target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
     kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
+    kept |= transposed.kept_together(source.operators, kept)
     data: bytes = child.call(target, str(source.path), scheme, ranges, io, tuple(sorted(kept)), about=source.path)
     if io == "image":
         data = byte_input.taking_bytes(data)

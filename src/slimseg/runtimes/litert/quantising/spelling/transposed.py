@@ -7,14 +7,17 @@ Result    transposed convolution → y without it: the least value of y, int8, i
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from slimseg.runtimes.litert.quantising.spelling.editor import Editor, Fused, Op
 from slimseg.tflite import costs, operator_codes, operator_names, saturation
+from slimseg.tflite.file import Operator
 
 _ACTIVATIONS = {Op.RELU: Fused.RELU, Op.RELU6: Fused.RELU6}
+_NAMES = ("RELU", "RELU6")
 _PLAIN_VERSION = 3  # newest version of the operator without an activation
 
 
@@ -33,6 +36,17 @@ def fuse(editor: Editor, operator: Any) -> list[Any] | None:
     maker.outputs = np.asarray([result], np.int32)
     operator_names.join(editor.model, editor.graph.tensors[read].name, editor.graph.tensors[result].name)
     return []
+
+
+def kept_together(operators: Sequence[Operator], kept: Collection[str]) -> set[str]:
+    """Results of transposed convolutions and of the activations behind them, of which one is in `kept`.
+
+    In int8 both are one operator, so they stay in float together: else the value between them would be rounded.
+    """
+    made = {each.outputs[0]: each.result for each in operators if each.op == "TRANSPOSE_CONV"}
+    behind = (each for each in operators if each.op in _NAMES and each.inputs and each.inputs[0] in made)
+    read = ((made[each.inputs[0]], each.result) for each in behind)
+    return {name for pair in read if set(pair) & set(kept) for name in pair}
 
 
 def separate(model: Any) -> None:
