@@ -135,3 +135,16 @@ def test_a_driver_that_does_not_work_is_one_sentence_or_the_list(tmp_path, chain
     found = Gpu().place(chain("s"))
     assert not found.is_own_verdict
     assert "does not work" in found.judge
+
+
+def test_the_first_layer_that_departs_is_found(gpu, tmp_path, everything):
+    """In a network of which the delegate computes the second layer wrongly."""
+    layers = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1, groups=4), nn.Tanh(), nn.Conv2d(8, 3, 1)
+    path = tmp_path / "wrong.tflite"
+    writer.write(edit.trace(nn.Sequential(*layers), (1, 3, 8, 8)), path)
+    image = np.random.default_rng(0).standard_normal((1, 8, 8, 3), np.float32)
+    found = gpu.first_departure(path, image)
+    assert found is not None
+    assert (found.layer, found.before) == ("layer_2", "layer_0")
+    assert found.difference > 0.02
+    assert gpu.first_departure(everything, np.ones((1, 16, 16, 3), np.float32)) is None
