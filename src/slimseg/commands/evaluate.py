@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from slimseg.deployment import CPU, DEFAULT_RUNTIME
 from slimseg.disk import scratch
-from slimseg.errors import DataError, ModelError, UserError
+from slimseg.errors import DataError, ModelError
+from slimseg.exporting import beside_cpu
 from slimseg.frontends import describe, opens, with_one_output
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -23,7 +24,7 @@ from slimseg.graph.output import class_count
 from slimseg.planning.choosing import sensitivity
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
-from slimseg.results import BesideCPU, Evaluation
+from slimseg.results import Evaluation
 from slimseg.runtimes import host, registry
 from slimseg.runtimes.processor import Processor
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
@@ -90,7 +91,8 @@ def evaluate(
         if processor is None:
             seen, beside = _seen(path, part, means, classes, threads, progress), None
         else:
-            seen, beside = _seen_on(processor, path, part, means, classes, threads, progress)
+            runs = (predictions(path, part, means, classes, threads, progress, each) for each in (processor, None))
+            seen, beside = beside_cpu.compare(processor, path, means, classes, runs)
     if not seen.confusion.matrix.any():
         raise DataError(
             f"every pixel of the {split} masks in {folder.path} is 255, which is ignored: give masks of class indices"
@@ -176,30 +178,6 @@ def _seen(path: Path, split: Split, description: Description, classes: int, thre
     for _, truth, mask in predictions(path, split, description, classes, threads, progress):
         seen.add(mask, truth)
     return seen
-
-
-def _seen_on(
-    processor: Processor,
-    path: Path,
-    split: Split,
-    description: Description,
-    classes: int,
-    threads: int,
-    progress: Progress,
-) -> tuple[Seen, BesideCPU]:
-    """What a processor's masks are, and how they differ from those that the CPU makes of the same images."""
-    if not processor.computes:
-        raise UserError(f"{processor.title} cannot compute on this machine: {processor.missing()}")
-    seen, own, changed = Seen(classes), Confusion(classes), []
-    arguments = path, split, description, classes, threads, progress
-    for (_, truth, mask), (_, _, cpu) in zip(predictions(*arguments, processor), predictions(*arguments), strict=True):
-        seen.add(mask, truth)
-        changed.append((float((mask != cpu).mean()), mask.size))
-        if truth is not None:
-            own.add(cpu, truth)
-    shares, sizes = zip(*changed, strict=True)
-    beside = BesideCPU(own.scores().miou, 100 * float(np.average(shares, weights=sizes)), 100 * max(shares))
-    return seen, beside
 
 
 def predictions(

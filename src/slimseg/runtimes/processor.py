@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slimseg.errors import Unsupported
+from slimseg.results.export import Departure
 from slimseg.results.placement import LayerDifference, Placement
 
 
@@ -58,6 +59,21 @@ class Processor(ABC):
     def is_timed(self) -> bool:
         """Whether times of this machine are times of this processor; never true for software drivers and simulators."""
         return False
+
+    @property
+    def halves(self) -> bool:
+        """Whether it computes float networks in float16 on phones: larger values than 65504 become infinite there."""
+        return False
+
+    def first_departure(self, path: Path, image: NDArray[Any]) -> Departure | None:
+        """The first layer whose values depart from the CPU's on one input (1, H, W, C) in the file's own type.
+
+        None if none does, or if this processor does not show which.
+
+        Raises:
+            ModelError, RuntimeFailure: as `place` and `predict`.
+        """
+        return None
 
     def predict(
         self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
