@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slimseg.deployment import CPU, DEFAULT_RUNTIME
 from slimseg.disk import scratch
-from slimseg.errors import DataError, ModelError, UserError
+from slimseg.errors import DataError, ModelError, RuntimeFailure, Unsupported, UserError
 from slimseg.frontends import describe, opens, with_one_output
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -23,13 +23,15 @@ from slimseg.graph.output import class_count
 from slimseg.planning.choosing import sensitivity
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
-from slimseg.results import BesideCPU, Evaluation
+from slimseg.results import BesideCPU, Evaluation, LayerDifference
 from slimseg.runtimes import host, registry
 from slimseg.runtimes.processor import Processor
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Accuracy, Confusion, Scores
 
+MOST_CHANGED_PERCENT = 2.0  # of the pixels: more than int8's rounding changes; then the layer at fault is looked for
+CLEARLY_OFF_PERCENT = 5.0  # of a layer's values: more than rounding to float16 or to 8 bits explains
 EXAMPLES = 4
 BATCH = 8  # number of images passed to the runtime at once
 
@@ -190,16 +192,33 @@ def _seen_on(
     """What a processor's masks are, and how they differ from those that the CPU makes of the same images."""
     if not processor.computes:
         raise UserError(f"{processor.title} cannot compute on this machine: {processor.missing()}")
-    seen, own, changed = Seen(classes), Confusion(classes), []
+    seen, own, changed, worst = Seen(classes), Confusion(classes), [(0.0, 0)], None
     arguments = path, split, description, classes, threads, progress
-    for (_, truth, mask), (_, _, cpu) in zip(predictions(*arguments, processor), predictions(*arguments), strict=True):
+    pairs = zip(predictions(*arguments, processor), predictions(*arguments), strict=True)
+    for (image, truth, mask), (_, _, cpu) in pairs:
         seen.add(mask, truth)
-        changed.append((float((mask != cpu).mean()), mask.size))
+        share = float((mask != cpu).mean())
+        if worst is None or share > max(changed)[0]:
+            worst = image
+        changed.append((share, mask.size))
         if truth is not None:
             own.add(cpu, truth)
     shares, sizes = zip(*changed, strict=True)
-    beside = BesideCPU(own.scores().miou, 100 * float(np.average(shares, weights=sizes)), 100 * max(shares))
-    return seen, beside
+    percent = 100 * float(np.average(shares, weights=sizes))
+    departs = None
+    if worst is not None and percent > MOST_CHANGED_PERCENT:
+        progress.say(f"Looking for the layer that {processor.name} computes otherwise than the CPU")
+        departs = _departing(processor, path, host.App(registry.of(path).read(path), description).prepare(worst))
+    return seen, BesideCPU(own.scores().miou, percent, 100 * max(shares), departs)
+
+
+def _departing(processor: Processor, path: Path, value: NDArray[Any]) -> LayerDifference | None:
+    """The first layer that is clearly off; None if there is none, or if the processor's values cannot be had."""
+    try:
+        found = processor.differences(path, value)
+    except (Unsupported, RuntimeFailure):
+        return None
+    return next((each for each in found if each.difference_percent > CLEARLY_OFF_PERCENT), None)
 
 
 def predictions(

@@ -80,7 +80,12 @@ def _beside_cpu(evaluation: Evaluation) -> list[RenderableType]:
         return []
     changed, worst = units.percent(beside.changed_percent), units.percent(beside.worst_changed_percent)
     differ = f"{changed}% of pixels differ from the CPU's, at most {worst}% of an image"
-    return [Text(f"{evaluation.processor}: {differ}; mIoU on the CPU {units.percent(beside.cpu_miou)}")]
+    said: list[RenderableType] = [
+        Text(f"{evaluation.processor}: {differ}; mIoU on the CPU {units.percent(beside.cpu_miou)}")
+    ]
+    if beside.departs is not None:
+        said.append(Text(wording.departing(beside.departs)))
+    return said
 
 
 def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | None = None) -> None:

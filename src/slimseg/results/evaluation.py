@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slimseg.results.placement import LayerDifference
 from slimseg.results.result import Result
 
 
@@ -14,6 +15,7 @@ class BesideCPU(Result):
     cpu_miou: float
     changed_percent: float  # pixels of another class, 0-100
     worst_changed_percent: float  # the same on the image with most
+    departs: LayerDifference | None = None  # if many pixels changed: the first layer that is clearly off, on that image
 
 
 @dataclass(frozen=True, repr=False)
