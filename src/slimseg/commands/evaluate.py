@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from slimseg.deployment import CPU, DEFAULT_RUNTIME
 from slimseg.disk import scratch
-from slimseg.errors import DataError, ModelError, RuntimeFailure, Unsupported, UserError
+from slimseg.errors import DataError, ModelError
+from slimseg.exporting import beside_cpu
 from slimseg.frontends import describe, opens, with_one_output
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
@@ -23,15 +24,13 @@ from slimseg.graph.output import class_count
 from slimseg.planning.choosing import sensitivity
 from slimseg.progress import Progress, Silent
 from slimseg.report.images import Example
-from slimseg.results import BesideCPU, Evaluation, LayerDifference
+from slimseg.results import Evaluation
 from slimseg.runtimes import host, registry
 from slimseg.runtimes.processor import Processor
 from slimseg.training.data import Folder, Pixels, Split, open_folder, read_pair, say_notes
 from slimseg.training.doubts import ENOUGH, Seen, say_doubts
 from slimseg.training.metrics import Accuracy, Confusion, Scores
 
-MOST_CHANGED_PERCENT = 2.0  # of the pixels: more than int8's rounding changes; then the layer at fault is looked for
-CLEARLY_OFF_PERCENT = 5.0  # of a layer's values: more than rounding to float16 or to 8 bits explains
 EXAMPLES = 4
 BATCH = 8  # number of images passed to the runtime at once
 
@@ -92,7 +91,8 @@ def evaluate(
         if processor is None:
             seen, beside = _seen(path, part, means, classes, threads, progress), None
         else:
-            seen, beside = _seen_on(processor, path, part, means, classes, threads, progress)
+            runs = (predictions(path, part, means, classes, threads, progress, each) for each in (processor, None))
+            seen, beside = beside_cpu.compare(processor, path, means, classes, runs)
     if not seen.confusion.matrix.any():
         raise DataError(
             f"every pixel of the {split} masks in {folder.path} is 255, which is ignored: give masks of class indices"
@@ -178,47 +178,6 @@ def _seen(path: Path, split: Split, description: Description, classes: int, thre
     for _, truth, mask in predictions(path, split, description, classes, threads, progress):
         seen.add(mask, truth)
     return seen
-
-
-def _seen_on(
-    processor: Processor,
-    path: Path,
-    split: Split,
-    description: Description,
-    classes: int,
-    threads: int,
-    progress: Progress,
-) -> tuple[Seen, BesideCPU]:
-    """What a processor's masks are, and how they differ from those that the CPU makes of the same images."""
-    if not processor.computes:
-        raise UserError(f"{processor.title} cannot compute on this machine: {processor.missing()}")
-    seen, own, changed, worst = Seen(classes), Confusion(classes), [(0.0, 0)], None
-    arguments = path, split, description, classes, threads, progress
-    pairs = zip(predictions(*arguments, processor), predictions(*arguments), strict=True)
-    for (image, truth, mask), (_, _, cpu) in pairs:
-        seen.add(mask, truth)
-        share = float((mask != cpu).mean())
-        if worst is None or share > max(changed)[0]:
-            worst = image
-        changed.append((share, mask.size))
-        if truth is not None:
-            own.add(cpu, truth)
-    shares, sizes = zip(*changed, strict=True)
-    percent = 100 * float(np.average(shares, weights=sizes))
-    departs = None
-    if worst is not None and percent > MOST_CHANGED_PERCENT:
-        progress.say(f"Looking for the layer that {processor.name} computes otherwise than the CPU")
-        departs = _departing(processor, path, host.App(registry.of(path).read(path), description).prepare(worst))
-    return seen, BesideCPU(own.scores().miou, percent, 100 * max(shares), departs)
-
-
-def _departing(processor: Processor, path: Path, value: NDArray[Any]) -> LayerDifference | None:
-    """The first layer that is clearly off; None if there is none, or if the processor's values cannot be had."""
-    try:
-        found = processor.differences(path, value)
-    except (Unsupported, RuntimeFailure):
-        return None
-    return next((each for each in found if each.difference_percent > CLEARLY_OFF_PERCENT), None)
 
 
 def predictions(

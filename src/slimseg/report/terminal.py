@@ -80,12 +80,13 @@ def _beside_cpu(evaluation: Evaluation) -> list[RenderableType]:
         return []
     changed, worst = units.percent(beside.changed_percent), units.percent(beside.worst_changed_percent)
     differ = f"{changed}% of pixels differ from the CPU's, at most {worst}% of an image"
-    said: list[RenderableType] = [
-        Text(f"{evaluation.processor}: {differ}; mIoU on the CPU {units.percent(beside.cpu_miou)}")
-    ]
-    if beside.departs is not None:
-        said.append(Text(wording.departing(beside.departs)))
-    return said
+    lines = [f"{evaluation.processor}: {differ}; mIoU on the CPU {units.percent(beside.cpu_miou)}"]
+    if beside.departure is not None:
+        lines.append(f"The first layer that differs is {beside.departure.layer}, after {beside.departure.before}.")
+    if beside.beyond_half:
+        names = ", ".join(beside.beyond_half[:4]) + (" and more" if len(beside.beyond_half) > 4 else "")
+        lines.append(f"Phones compute in float16 there, which cannot hold the values of {names} on these images.")
+    return [Text(as_options(line)) for line in lines]
 
 
 def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | None = None) -> None:

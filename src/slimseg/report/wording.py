@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from slimseg.report import units
-from slimseg.results import BudgetCheck, LayerDifference, ModelSummary, Needs, Placement, Refusal, SlimResult
+from slimseg.results import BudgetCheck, ModelSummary, Needs, Placement, Refusal, SlimResult
 
 NEEDS_WORDS: dict[Needs, str] = {
     "nothing": "exact, needs nothing",
@@ -14,7 +14,6 @@ NEEDS_WORDS: dict[Needs, str] = {
     "labels": "needs labels",
 }
 
-HALF_LIMIT = 65504  # largest number of float16
 SAME_SIZE = 0.02  # a ratio that is closer to 1 is not mentioned
 EQUAL = 1e-4  # outputs that differ by less are equal within float error
 
@@ -50,15 +49,6 @@ def compiled(placement: Placement) -> str:
             f"{units.size(found.ddr_write_bytes)} written."
         )
     return said
-
-
-def departing(layer: LayerDifference) -> str:
-    """Where a processor's values begin to be others than the CPU's, in a sentence."""
-    off = units.percent(layer.difference_percent)
-    said = f"the first layer that is clearly off is {layer.name} ({layer.op}), by {off}%"
-    if layer.largest < HALF_LIMIT:
-        return said
-    return f"{said}: its values reach {layer.largest:.0f}, and float16 ends at {HALF_LIMIT}"
 
 
 def group_refusals(refusals: Iterable[Refusal]) -> list[RefusalGroup]:

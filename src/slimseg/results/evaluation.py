@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slimseg.results.placement import LayerDifference
+from slimseg.results.export import Departure
 from slimseg.results.result import Result
 
 
@@ -15,7 +15,8 @@ class BesideCPU(Result):
     cpu_miou: float
     changed_percent: float  # pixels of another class, 0-100
     worst_changed_percent: float  # the same on the image with most
-    departs: LayerDifference | None = None  # if many pixels changed: the first layer that is clearly off, on that image
+    departure: Departure | None = None  # if many pixels changed: the first layer whose values differ, on that image
+    beyond_half: tuple[str, ...] = ()  # layers with values beyond float16, in which the processor computes on phones
 
 
 @dataclass(frozen=True, repr=False)

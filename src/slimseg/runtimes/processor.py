@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slimseg.errors import Unsupported
-from slimseg.results.placement import LayerDifference, Placement
+from slimseg.results.export import Departure
+from slimseg.results.placement import Placement
 
 
 class Processor(ABC):
@@ -59,6 +60,21 @@ class Processor(ABC):
         """Whether times of this machine are times of this processor; never true for software drivers and simulators."""
         return False
 
+    @property
+    def halves(self) -> bool:
+        """Whether it computes float networks in float16 on phones: larger values than 65504 become infinite there."""
+        return False
+
+    def first_departure(self, path: Path, image: NDArray[Any]) -> Departure | None:
+        """The first layer whose values depart from the CPU's on one input (1, H, W, C) in the file's own type.
+
+        None if none does, or if this processor does not show which.
+
+        Raises:
+            ModelError, RuntimeFailure: as `place` and `predict`.
+        """
+        return None
+
     def predict(
         self, path: Path, inputs: NDArray[Any], threads: int = 1, timeout_s: float | None = None
     ) -> NDArray[Any]:
@@ -69,15 +85,3 @@ class Processor(ABC):
             RuntimeFailure: it refused the file, crashed or ran out of time.
         """
         raise Unsupported(f"{self.title} cannot compute on this machine: {self.missing() or 'it has no simulator'}")
-
-    def differences(self, path: Path, value: NDArray[Any]) -> tuple[LayerDifference, ...]:
-        """How far its values are from the CPU's, for every layer in the file's order, where it can tell.
-
-        Args:
-            value: one input (height, width, 3) of `host.App.prepare`.
-
-        Raises:
-            Unsupported: its values inside a network cannot be had on this machine.
-            RuntimeFailure: as `predict`.
-        """
-        raise Unsupported(f"{self.title} gives no values inside a network on this machine")

@@ -9,13 +9,13 @@ from ai_edge_litert import schema_py_generated as schema
 from slimseg.tflite import costs
 
 
-def index(model: Any, code: int) -> int:
-    """The index of an operator code in a `ModelT`; the code is added if it is missing."""
+def index(model: Any, code: int, version: int | None = None) -> int:
+    """The index of an operator code in a `ModelT`, of any version if None; the code is added if it is missing."""
     for number, entry in enumerate(model.operatorCodes):
-        if costs.op_code(entry) == code:
+        if costs.op_code(entry) == code and version in (None, entry.version):
             return number
     entry = schema.OperatorCodeT()
     entry.builtinCode = entry.deprecatedBuiltinCode = code
-    entry.version = 1
+    entry.version = version or 1
     model.operatorCodes.append(entry)
     return len(model.operatorCodes) - 1

@@ -69,6 +69,14 @@ def move(model: Any, before: bytes, after: bytes) -> None:
     metadata.write(model, METADATA_NAME, to_text(names))
 
 
+def join(model: Any, first: bytes, last: bytes) -> None:
+    """Store in a `ModelT`'s metadata that the operator of `first` now computes `last` as well, and gives that."""
+    names, before, after = read(model), text(first), text(last)
+    own, other = (names.pop(each, OperatorName(each, (each,))) for each in (before, after))
+    names[after] = OperatorName(own.name, tuple(dict.fromkeys((*own.covers, *other.covers))))
+    metadata.write(model, METADATA_NAME, to_text(names))
+
+
 def _part_of(whole: OperatorName | None, result: str) -> OperatorName:
     return OperatorName(result, (whole.layer,) if whole else ())
 

@@ -50,7 +50,7 @@ class ModelBuilder:
         self.model.subgraphs = [self.subgraph]
         self.model.buffers = [tflite.BufferT()]  # buffer 0 is the empty one, by convention
         self.model.operatorCodes = []
-        self._codes: dict[int, int] = {}
+        self._codes: dict[tuple[int, int], int] = {}  # by code and version
         self._dtypes: list[np.dtype[Any]] = []
 
     def tensor(self, name: str, shape: Sequence[int], dtype: Any = np.float32) -> int:
@@ -112,14 +112,14 @@ class ModelBuilder:
         self.subgraph.operators.append(operator)
 
     def _code(self, code: int, version: int) -> int:
-        if code not in self._codes:
+        if (code, version) not in self._codes:
             entry = tflite.OperatorCodeT()
             entry.builtinCode = code
             entry.deprecatedBuiltinCode = min(code, 127)
             entry.version = version
             self.model.operatorCodes.append(entry)
-            self._codes[code] = len(self.model.operatorCodes) - 1
-        return self._codes[code]
+            self._codes[code, version] = len(self.model.operatorCodes) - 1
+        return self._codes[code, version]
 
     def rename(self, index: int, name: str) -> None:
         """Rename a tensor."""
@@ -127,7 +127,7 @@ class ModelBuilder:
 
     def results(self, since: int) -> list[str]:
         """Names of the tensors computed by the operators from number `since` on, without converted constants."""
-        code = self._codes.get(tflite.BuiltinOperator.DEQUANTIZE)
+        code = self._codes.get((tflite.BuiltinOperator.DEQUANTIZE, DEQUANTIZE_OF_HALVES))
         operators = (each for each in self.subgraph.operators[since:] if each.opcodeIndex != code)
         return [self.subgraph.tensors[int(each.outputs[0])].name.decode() for each in operators]
 

@@ -21,7 +21,8 @@ from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import as_map
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.runtimes.coreml import compression, half_range, metadata, neural_engine, package, writer
+from slimseg.runtimes import half_range
+from slimseg.runtimes.coreml import compression, metadata, neural_engine, package, writer
 from slimseg.runtimes.coreml.structure import check
 from slimseg.techniques.head import with_output
 

@@ -22,7 +22,7 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.names import Names, node_name
 from slimseg.graph.output import output_kind
-from slimseg.tflite import costs, file
+from slimseg.tflite import costs, file, saturation
 
 _LARGEST_VALUE = 1 << 27  # values of one activation: half a GiB
 _MOST_LAYERS = 6_000  # layers of one network; one operator can become several
@@ -150,6 +150,8 @@ class _Reader:
             output_shapes=output_shapes,
             custom=b"" if operator.customOptions is None else bytes(operator.customOptions),
             emit=self._emit,
+            # slimseg's int8 files leave a ReLU behind a transposed convolution to the range of its result
+            saturates=saturation.activation(self.tensors.tensor(outputs[0])) if op == "TRANSPOSE_CONV" else 0,
             crops=self._crops(operator) if op == "SPACE_TO_BATCH_ND" else None,
         )
         handler = HANDLERS.get(op)

@@ -70,6 +70,7 @@ class Call:
     output_shapes: tuple[tuple[int, ...], ...]  # as in the file
     custom: bytes
     emit: Emitter
+    saturates: int = 0  # the activation that the range of a quantised result amounts to, as a code of the schema
     crops: tuple[int, ...] | None = None  # crop of the BATCH_TO_SPACE that ends a SPACE_TO_BATCH
 
     @property
@@ -168,8 +169,8 @@ class Call:
         return Value(self.emit(module, [_image(self)], name), order)
 
     def activated(self, value_of: Callable[[str], Value]) -> Value:
-        """`value_of(name)`, followed by the operator's fused activation."""
-        code = self.option("fusedActivationFunction", 0)
+        """`value_of(name)`, followed by the operator's fused activation, or by `saturates`."""
+        code = self.option("fusedActivationFunction", 0) or self.saturates
         if code == 0:
             return value_of(self.name)
         activation = FUSED.get(code)

@@ -20,8 +20,8 @@ from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nchw
 from slimseg.graph.output import giving_map
 from slimseg.results import Artefact, Port
-from slimseg.runtimes import host
-from slimseg.runtimes.coreml import half_range, structure, writer
+from slimseg.runtimes import half_range, host
+from slimseg.runtimes.coreml import structure, writer
 from slimseg.runtimes.coreml.compression import WeightStorage
 from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.host import Pixels

@@ -50,12 +50,12 @@ def run(path: str, inputs: Array) -> Array:
     source = _place(signature["inputs"], inward(signature["key"]), described.inputs[0].name)
     result = _place(signature["outputs"], outward(signature["key"]), described.outputs[0].name)
     shape, dtype = described.outputs[0].shape, np.dtype(described.outputs[0].dtype)
-    outputs = np.empty((len(inputs), *shape[1:]), dtype)
-    for number, image in enumerate(inputs):
+    outputs = []
+    for image in inputs:
         sources[source].write(np.ascontiguousarray(image[None]))
         model.run_by_index(index, sources, results)
-        outputs[number] = results[result].read(int(np.prod(shape)), dtype).reshape(shape)[0]
-    return outputs
+        outputs.append(results[result].read(int(np.prod(shape)), dtype).reshape(shape))
+    return np.concatenate(outputs)
 
 
 def _opened() -> Any:

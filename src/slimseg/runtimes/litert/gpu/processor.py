@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from slimseg.errors import DataError, Unsupported, UserError
+from slimseg.results.export import Departure
 from slimseg.results.placement import Placement
 from slimseg.runtimes.processor import Processor
 
@@ -84,6 +85,15 @@ class Gpu(Processor):
         parts = [its.run(path, part, timeout_s) for part in delegate.chunks(path, inputs)]
         output = found.outputs[0]
         return np.concatenate(parts) if parts else np.zeros((0, *output.shape[1:]), output.dtype)
+
+    @property
+    def halves(self) -> bool:
+        return True
+
+    def first_departure(self, path: Path, image: NDArray[Any]) -> Departure | None:
+        from slimseg.runtimes.litert.gpu import departure
+
+        return departure.first(path, image, self.predict)
 
     def _device(self) -> tuple[Device | None, str]:
         """The first device that works, or why there is none.

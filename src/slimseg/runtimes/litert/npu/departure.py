@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimseg.disk import scratch
+from slimseg.results import Departure
 from slimseg.results.placement import LayerDifference
 from slimseg.runtimes import child
 from slimseg.runtimes.litert.npu import compiler, simulator
 from slimseg.runtimes.litert.npu.socs import Soc
 from slimseg.tflite import file
 
+CLEARLY_OFF_PERCENT = 5.0  # of a layer's values: more than rounding to float16 or to 8 bits explains
 EVERY_VALUE = "--qualcomm_dump_tensor_ids=-1"
 _DUMPED = re.compile(r"_litert_(\d+)_dump$")
+
+
+def first(found: Sequence[LayerDifference]) -> Departure | None:
+    """The first layer that is clearly off."""
+    before = ""
+    for each in found:
+        if each.difference_percent > CLEARLY_OFF_PERCENT:
+            return Departure(each.name, each.difference_percent / 100, before)
+        before = each.name
+    return None
 
 
 def differences(
@@ -33,7 +45,7 @@ def differences(
     """For every operator whose value both have, in the file's order, how far the simulated NPU's is from the CPU's.
 
     Args:
-        value: one input (height, width, channels), in the file's own type.
+        value: one input (1, height, width, channels), in the file's own type.
 
     Raises: as `simulator.predict`.
     """
@@ -41,7 +53,7 @@ def differences(
     with scratch.folder() as folder:
         dlc = simulator.translated(path, soc, folder, EVERY_VALUE)
         found: dict[int, tuple[float, float]] = child.shared(simulator.PURPOSE).call(
-            f"{__name__}:compared", str(compiler.installed().folder), dlc, soc, str(path), value[None],
+            f"{__name__}:compared", str(compiler.installed().folder), dlc, soc, str(path), value,
             timeout_s=timeout_s, about=path,
         )  # fmt: skip
     result = []

@@ -35,6 +35,7 @@ from slimseg.runtimes.litert.quantising import (
     spelling,
     weak_addends,
 )
+from slimseg.runtimes.litert.quantising.spelling import transposed
 from slimseg.runtimes.quantiser import STATIC, Ends, Ranges, Scheme
 from slimseg.tflite import costs, file, tensor_names
 
@@ -112,6 +113,7 @@ def _write(
     """The part of `quantize` after its checks."""
     target = "slimseg.runtimes.litert.quantising.quantizer:_quantise"
     kept = {*keep_float, *(each.result for each in source.operators if each.name in keep_float)}
+    kept |= transposed.kept_together(source.operators, kept)
     data: bytes = child.call(target, str(source.path), scheme, ranges, io, tuple(sorted(kept)), about=source.path)
     if io == "image":
         data = byte_input.taking_bytes(data)
@@ -189,6 +191,7 @@ def _quantise(path: str, scheme: Scheme, ranges: Ranges, io: Ends, keep_float: C
             calibration |= wider
     if scheme == "int8":
         integer_kernels.use(model, keep_float)
+        transposed.separate(model)
         weak_addends.strengthen(model)
     return file.pack(model)  # stores what the quantiser repeats only once
 

@@ -34,6 +34,7 @@ from slimseg.tflite import file
 from slimseg.tflite.schema import ModelBuilder, Storage
 
 _MOST_TRANSPOSED, _MOST_RESHAPED = 6, 8  # dimensions that LiteRT's kernels take
+_MOST_ON_GPU = 4  # dimensions that GPU delegates take: those that stay together are joined above that
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class _Writer:
     def _is_view_of(self, source: fx.Node, reader: fx.Node) -> bool:
         """Whether `reader` is a view to which the tensor's shape makes no difference."""
         layer, rank = self.graph.layer(reader), len(self.graph.shape(source))
-        return isinstance(layer, ops.Reshape) or (isinstance(layer, ops.Transpose) and rank > _MOST_RESHAPED)
+        return isinstance(layer, ops.Reshape) or (isinstance(layer, ops.Transpose) and rank > _MOST_ON_GPU)
 
     def _is_constant(self, node: fx.Node) -> bool:
         return isinstance(self.graph.layer(node), ops.Constant)
@@ -179,7 +180,7 @@ class _Writer:
         if [dim for dim in before if shape[dim] > 1] == [dim for dim in order if shape[dim] > 1]:
             return self.tensors[source]
         stored, dims = Value(shape, before).stored, tuple(map(before.index, order))
-        if len(dims) <= _MOST_TRANSPOSED:
+        if len(dims) <= _MOST_ON_GPU:
             return transpose_operator(self.builder, self._in_shape(source), name, Value(shape, order).stored, dims)
         tensor = self.tensors[source]
         for number, (lengths, places) in enumerate(transposes(stored, dims, _MOST_TRANSPOSED)):
@@ -224,10 +225,11 @@ class _Writer:
         reader = only_consumer(node)
         if isinstance(layer, ops.Slice) and reader is not None and self._drops_axis(node, layer, reader):
             return reader, lowering.Fused.NONE
-        if isinstance(layer, lowering.FUSE_INTO) and reader is not None:
-            activation = self.graph.layer(reader)
-            code = lowering.FUSABLE.get(type(activation)) if activation is not None else None
-            if code is not None:
+        activation = self.graph.layer(reader) if reader is not None else None
+        code = lowering.FUSABLE.get(type(activation)) if activation is not None else None
+        if code is not None and reader is not None:
+            source = self.graph.shape(node.all_input_nodes[0])
+            if lowering.fuses(layer, source, self.graph.shape(node)):
                 return reader, code
         return node, lowering.Fused.NONE
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from slimseg.runtimes.litert.quantising.spelling import activations, maps
+from slimseg.runtimes.litert.quantising.spelling import activations, maps, transposed
 from slimseg.runtimes.litert.quantising.spelling.editor import Editor, Ranges
 from slimseg.tflite import operator_names
 
@@ -27,12 +27,12 @@ def for_int8(model: Any, leave: Collection[str] = (), ranges: Ranges | None = No
     Returns:
         (min, max) of the tensors that this adds, and of those that the new operators need in a certain range, by name.
     """
-    editor = Editor(model, ranges or {})
+    editor = Editor(model, ranges or {}, leave)
     for operator in list(editor.graph.operators or []):
-        spell = _SPELLERS.get(editor.code(operator))
-        if spell is None or editor.name(int(operator.outputs[0])) in leave or not editor.is_float(operator):
+        if editor.name(int(operator.outputs[0])) in leave or not editor.is_float(operator):
             continue
-        spelled = spell(editor, operator)
+        spellers = (each.get(editor.code(operator)) for each in (transposed.SPELLERS, _SPELLERS))
+        spelled = next((found for spell in spellers if spell and (found := spell(editor, operator)) is not None), None)
         if spelled is not None:
             place = editor.graph.operators.index(operator)
             editor.graph.operators[place : place + 1] = spelled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ Ranges = Mapping[str, tuple[float, float]]
 class Editor:
     """One file that is rewritten; collects the ranges of new tensors in `found`."""
 
-    def __init__(self, model: Any, ranges: Ranges) -> None:
+    def __init__(self, model: Any, ranges: Ranges, leave: Collection[str] = ()) -> None:
         self.model = model
+        self.leave = leave  # names of tensors whose operators are not rewritten
         self.graph = model.subgraphs[0]
         self.ranges = ranges
         self.found: dict[str, tuple[float, float]] = {}

@@ -7,6 +7,8 @@ a fused activation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from slimseg.runtimes.litert.writing.lowering import (
@@ -27,6 +29,14 @@ LOWERINGS: Lowerings = {kind: lowering for room in _ROOMS for kind, lowering in 
 REFUSALS: Refusals = {}
 
 FUSABLE: dict[type[nn.Module], int] = {nn.ReLU: Fused.RELU, nn.ReLU6: Fused.RELU6}
-FUSE_INTO = (*convolution.FUSES, *pooling.FUSES, *arithmetic.FUSES)
+_FUSE_INTO = (*convolution.FUSES, *pooling.FUSES, *arithmetic.FUSES)
 
-__all__ = ["FUSABLE", "FUSE_INTO", "LOWERINGS", "REFUSALS", "Fused", "Step"]
+
+def fuses(layer: nn.Module, source: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a layer's operator applies the activation behind it; shapes are those of its input and result, NCHW."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return convolution.is_cropped(layer, source[2:], shape[2:])
+    return isinstance(layer, _FUSE_INTO)
+
+
+__all__ = ["FUSABLE", "LOWERINGS", "REFUSALS", "Fused", "Step", "fuses"]

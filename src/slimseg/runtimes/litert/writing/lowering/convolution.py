@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from slimseg.graph import ops
 from slimseg.graph.orders import TO_NHWC
 from slimseg.graph.shapes import pair, same_padding
 from slimseg.runtimes.litert.writing.lowering.step import (
+    Fused,
     Lowerings,
     Op,
     Options,
@@ -81,7 +83,6 @@ def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTran
     full, padding, crop = _transposed_extent(step, layer)
     options = tflite.TransposeConvOptionsT()
     options.strideH, options.strideW = pair(layer.stride)
-    options.fusedActivationFunction = step.fused
     options.padding = padding
     target = builder.tensor(f"{step.name}_uncropped" if crop else step.name, full)
     inputs = (
@@ -90,8 +91,26 @@ def transposed_convolution(builder: ModelBuilder, step: Step, layer: nn.ConvTran
         step.inputs[0],
         builder.constant(f"{step.name}_bias", _bias(layer)),
     )
-    builder.operator(Op.TRANSPOSE_CONV, inputs, target, options, Options.TransposeConvOptions, 4 if step.fused else 3)
-    return slice_operator(builder, target, (0, *crop, 0), step) if crop else target
+    # Version 4 has a fused activation, and GPU delegates take up to version 3. XNNPACK fuses an activation behind it.
+    builder.operator(Op.TRANSPOSE_CONV, inputs, target, options, Options.TransposeConvOptions, 3)
+    if not crop:
+        return target
+    if step.fused:
+        source, target = target, builder.tensor(f"{step.name}_activated", full)
+        builder.operator(Op.RELU6 if step.fused == Fused.RELU6 else Op.RELU, (source,), target)
+    return slice_operator(builder, target, (0, *crop, 0), step)
+
+
+def is_cropped(layer: nn.ConvTranspose2d, source: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a transposed convolution is written with a slice behind it: then the activation comes before the slice.
+
+    Args:
+        source: (height, width) of its input.
+        shape: (height, width) of its result.
+    """
+    if layer.groups > 1 or pair(layer.dilation) != (1, 1):
+        layer = _dense(layer)
+    return _extent(layer, source, shape)[2] is not None
 
 
 def _dense(layer: nn.ConvTranspose2d) -> nn.ConvTranspose2d:
@@ -118,29 +137,33 @@ def _origin(layer: nn.ConvTranspose2d) -> tuple[int, int]:
 
 def _transposed_extent(step: Step, layer: nn.ConvTranspose2d) -> tuple[tuple[int, ...], int, tuple[int, int] | None]:
     """The operator's output shape and padding, and (top, left) to crop if neither SAME nor VALID gives the result."""
+    (height, width), padding, crop = _extent(layer, step.input_shapes[0][1:3], step.shape[1:3])
+    return (1, height, width, step.shape[3]), padding, crop
+
+
+def _extent(
+    layer: nn.ConvTranspose2d, source_size: Sequence[int], size: Sequence[int]
+) -> tuple[tuple[int, int], int, tuple[int, int] | None]:
+    """(height, width) of the operator's output, its padding, and (top, left) to crop.
+
+    SAME is for outputs of input times stride only: LiteRT's GPU delegate computes others wrongly.
+    """
     sides = list(
-        zip(
-            step.shape[1:3],
-            pair(layer.kernel_size),
-            pair(layer.stride),
-            _origin(layer),
-            step.input_shapes[0][1:3],
-            strict=True,
-        )
+        zip(size, pair(layer.kernel_size), pair(layer.stride), _origin(layer), source_size, strict=True),
     )
     if all(
         before == 0 and (source - 1) * stride + kernel == length for length, kernel, stride, before, source in sides
     ):
-        return step.shape, tflite.Padding.VALID, None
+        return (size[0], size[1]), tflite.Padding.VALID, None
     if all(
-        same_padding(length, kernel, stride, 1)[0] == before and -(-length // stride) == source
+        same_padding(length, kernel, stride, 1)[0] == before and length == source * stride
         for length, kernel, stride, before, source in sides
     ):
-        return step.shape, tflite.Padding.SAME, None
+        return (size[0], size[1]), tflite.Padding.SAME, None
     height, width = (
         max((source - 1) * stride + kernel, length + before) for length, kernel, stride, before, source in sides
     )
-    return (1, height, width, step.shape[3]), tflite.Padding.VALID, _origin(layer)
+    return (height, width), tflite.Padding.VALID, _origin(layer)
 
 
 def linear(builder: ModelBuilder, step: Step, layer: nn.Linear) -> int:

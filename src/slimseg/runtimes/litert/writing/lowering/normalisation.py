@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,9 +27,13 @@ def normalise(builder: ModelBuilder, step: Step, layer: ops.Normalise) -> int:
     if layer.groups == 1:
         return _normal(builder, step, layer, step.inputs[0], step.shape, dims, step.name)
     *outer, channels = step.shape
-    grouped = (*outer, layer.groups, channels // layer.groups)  # (1, H, W, groups, C / groups)
-    last = len(grouped) - 1
-    dims = [dim if dim < last - 1 else last for dim in dims]
+    last = len(step.shape) - 1
+    inner = [dim for dim in dims if dim < last]
+    if len(outer) > 2 and (not inner or {*range(1, last)} <= {*inner}):
+        # (1, H * W, groups, C / groups): GPU delegates take four dimensions
+        outer, inner = [outer[0], math.prod(outer[1:])], [1] if inner else []
+    grouped = (*outer, layer.groups, channels // layer.groups)
+    dims = [*inner, len(grouped) - 1]
     apart = reshape_operator(builder, step.inputs[0], f"{step.name}_groups", grouped)
     normal = _normal(builder, step, layer, apart, grouped, dims, f"{step.name}_grouped")
     return reshape_operator(builder, normal, step.name, step.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,8 +33,14 @@ LOWEST = float(np.finfo(np.float32).min)
 def max_pool(builder: ModelBuilder, step: Step, layer: nn.MaxPool2d) -> int:
     if pair(layer.dilation) != (1, 1):
         raise Unsupported(f"{step.name}: TFLite has no dilated max pooling")
-    # After a ReLU, zero padding does not change the maximum; XNNPACK fuses it, and int8 can represent it.
-    return _pool(builder, step, Op.MAX_POOL_2D, layer, 0.0 if _follows_relu(step) else LOWEST, same=True)
+    source, padding = step.inputs[0], tflite.Padding.VALID
+    wanted = reached_padding(layer, step.input_shapes[0][1:3], step.shape[1:3])
+    if _is_same(step, layer):
+        padding = tflite.Padding.SAME
+    elif any(map(any, wanted)):
+        # After a ReLU, zero padding does not change the maximum; XNNPACK fuses it, and int8 can represent it.
+        source = _padded(builder, step, wanted, 0.0 if _follows_relu(step) else LOWEST)
+    return _pool_operator(builder, step, Op.MAX_POOL_2D, source, *_window(layer), padding)
 
 
 def _follows_relu(step: Step) -> bool:
@@ -49,10 +56,52 @@ def _follows_relu(step: Step) -> bool:
 def average_pool(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
     counted = bool(layer.count_include_pad)
     padded = pair(layer.padding) != (0, 0)
-    exact = _is_same(step, layer) and not counted
-    if (layer.ceil_mode or (padded and not counted)) and not exact:
+    if _is_same(step, layer) and not counted:
+        return _pool_operator(builder, step, Op.AVERAGE_POOL_2D, step.inputs[0], *_window(layer), tflite.Padding.SAME)
+    if layer.ceil_mode or (padded and not counted):
         return _counted(builder, step, layer)
-    return _pool(builder, step, Op.AVERAGE_POOL_2D, layer, 0.0, same=not counted)
+    return _with_zeros(builder, step, layer)
+
+
+def _with_zeros(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
+    """Means of windows that count the zeros around the map.
+
+    With zeros, this is a depthwise convolution with equal weights: LiteRT's GPU delegate merges a PAD into the pooling
+    behind it, and then does not count the zeros.
+    """
+    kernel, stride = _window(layer)
+    wanted = reached_padding(layer, step.input_shapes[0][1:3], step.shape[1:3])
+    if not any(map(any, wanted)):
+        return _pool_operator(builder, step, Op.AVERAGE_POOL_2D, step.inputs[0], kernel, stride)
+    source, padding = step.inputs[0], tflite.Padding.SAME
+    if not _is_same(step, layer):
+        source, padding = _padded(builder, step, wanted, 0.0), tflite.Padding.VALID
+    channels = step.shape[3]
+    equal = np.full((1, *kernel, channels), 1 / (kernel[0] * kernel[1]), np.float32)
+    options = tflite.DepthwiseConv2DOptionsT()
+    options.padding, options.fusedActivationFunction, options.depthMultiplier = padding, step.fused, 1
+    options.strideH, options.strideW = stride
+    options.dilationHFactor = options.dilationWFactor = 1
+    target = builder.tensor(step.name, step.shape)
+    inputs = (
+        source,
+        builder.constant(f"{step.name}_weight", equal),
+        builder.constant(f"{step.name}_bias", np.zeros(channels, np.float32)),
+    )
+    builder.operator(Op.DEPTHWISE_CONV_2D, inputs, target, options, Options.DepthwiseConv2DOptions, 2)
+    return target
+
+
+def _window(layer: nn.MaxPool2d | nn.AvgPool2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Kernel and stride as (height, width)."""
+    return pair(layer.kernel_size), pair(layer.stride)
+
+
+def _padded(builder: ModelBuilder, step: Step, amounts: Sequence[tuple[int, int]], value: float) -> int:
+    """The input with a border of `value`; `amounts` are (before, after) of height and width."""
+    _, height, width, channels = step.input_shapes[0]
+    shape = (1, height + sum(amounts[0]), width + sum(amounts[1]), channels)
+    return pad_operator(builder, step.inputs[0], f"{step.name}_padded", shape, amounts, value)
 
 
 def _counted(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
@@ -60,14 +109,7 @@ def _counted(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
 
     The factor is the ratio of both means of a map of ones.
     """
-    means = _pool(
-        builder,
-        replace(step, name=f"{step.name}_with_zeros", fused=Fused.NONE),
-        Op.AVERAGE_POOL_2D,
-        layer,
-        0.0,
-        same=False,
-    )
+    means = _with_zeros(builder, replace(step, name=f"{step.name}_with_zeros", fused=Fused.NONE), layer)
     height, width = step.input_shapes[0][1:3]
     (top, bottom), (left, right) = reached_padding(layer, (height, width), step.shape[1:3])
     ones = torch.ones(1, 1, height, width)
@@ -78,27 +120,6 @@ def _counted(builder: ModelBuilder, step: Step, layer: nn.AvgPool2d) -> int:
     target = builder.tensor(step.name, step.shape)
     builder.operator(Op.MUL, (means, factors), target, options, Options.MulOptions)
     return target
-
-
-def _pool(
-    builder: ModelBuilder, step: Step, code: int, layer: nn.MaxPool2d | nn.AvgPool2d, value: float, same: bool
-) -> int:
-    """A pooling operator, with a pad before it if necessary.
-
-    Args:
-        value: value of an explicit pad.
-        same: whether padding does not take part in the result, so that TFLite's SAME is used where it is as wide.
-    """
-    kernel, stride = pair(layer.kernel_size), pair(layer.stride)
-    wanted = reached_padding(layer, step.input_shapes[0][1:3], step.shape[1:3])
-    source, padding = step.inputs[0], tflite.Padding.VALID
-    if same and _is_same(step, layer):
-        padding = tflite.Padding.SAME
-    elif any(map(any, wanted)):
-        _, height, width, channels = step.input_shapes[0]
-        shape = (1, height + sum(wanted[0]), width + sum(wanted[1]), channels)
-        source = pad_operator(builder, source, f"{step.name}_padded", shape, wanted, value)
-    return _pool_operator(builder, step, code, source, kernel, stride, padding)
 
 
 def _is_same(step: Step, layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
