@@ -7,8 +7,9 @@ Takes camvid_unet, prisma-net and slim_reshape from `shared` beside the checkout
 plugin and Qualcomm's libraries (`pip install 'slimseg[qualcomm]'`). Masks are those of Qualcomm's simulator of SM8750,
 beside LiteRT's on the CPU, on some of the validation images. MediaTek, Google Tensor and Samsung: by lists.
 
-Writes benchmarks/results/processors.json; with names of networks, only their rows change. A time in it is a compiler's
-estimate for a chip that it estimates (SA8255, of cars), or how long compiling took here: nothing ran on a phone.
+Writes benchmarks/results/processors.json after every file, and goes on from there when it is started again. A time in
+it is a compiler's estimate for a chip that it estimates (SA8255, of cars), or how long compiling took here: nothing
+ran on a phone.
 """
 
 from __future__ import annotations
@@ -126,17 +127,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--chips", default=CHIPS)
     parser.add_argument("--slim-minutes", type=float, default=4)
+    parser.add_argument("--again", action="store_true", help="also files whose rows are there already")
     arguments = parser.parse_args()
     FILES.mkdir(parents=True, exist_ok=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in arguments.networks or NETWORKS:
-        results[name] = {}
+        rows = results.setdefault(name, {})
         for form, path in files(name, arguments.slim_minutes):
+            if form in rows and not arguments.again:
+                continue
             print(f"{name}, {form}: {path.stat().st_size / 1e6:.2f} MB", flush=True)
             row = {"size_bytes": path.stat().st_size, "placements": placed(path, arguments.chips)}
             row["masks"] = masks(path, NETWORKS[name][1], arguments.images)
             print("   ", json.dumps(row["masks"]), flush=True)
-            results[name][form] = row
+            rows[form] = row
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 

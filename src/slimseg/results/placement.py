@@ -84,6 +84,7 @@ class LayerDifference(Result):
     op: str
     difference_percent: float  # of the size of the CPU's values
     added_percent: float  # how much of it was not yet there in the operator's inputs
+    largest: float  # the CPU's largest value in its inputs and output; float16 has none above 65504
 
 
 @dataclass(frozen=True, repr=False)

@@ -85,15 +85,3 @@ class Processor(ABC):
             RuntimeFailure: it refused the file, crashed or ran out of time.
         """
         raise Unsupported(f"{self.title} cannot compute on this machine: {self.missing() or 'it has no simulator'}")
-
-    def differences(self, path: Path, value: NDArray[Any]) -> tuple[LayerDifference, ...]:
-        """How far its values are from the CPU's, for every layer in the file's order, where it can tell.
-
-        Args:
-            value: one input (height, width, 3) of `host.App.prepare`.
-
-        Raises:
-            Unsupported: its values inside a network cannot be had on this machine.
-            RuntimeFailure: as `predict`.
-        """
-        raise Unsupported(f"{self.title} gives no values inside a network on this machine")

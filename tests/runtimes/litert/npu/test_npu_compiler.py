@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import slimseg
 from slimseg.errors import ModelError, RuntimeFailure, Unsupported
 from slimseg.runtimes import registry
 from slimseg.runtimes.litert.npu import compiler, libraries, tool
@@ -62,6 +65,14 @@ def test_an_npu_without_floats_says_so(tiny):
     assert placement.taken == placement.partitions == 0
     assert placement.layers[0].reason == "Conv2d: The SocModel doesn't support FP16"
     assert placement.compilation is None
+
+
+def test_transposed_convolutions_of_uneven_maps_are_taken(tmp_path):
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 4, 4, 2, 1), nn.ReLU())
+    path = tmp_path / "uneven.tflite"
+    registry.DEFAULT.write(slimseg.load(layer.eval(), input_size=(11, 15)), path)
+    assert npu("sm8750").partition(path).is_whole
 
 
 def test_a_damaged_file_and_an_unknown_chip(tmp_path, tiny):

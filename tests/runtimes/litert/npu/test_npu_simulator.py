@@ -37,12 +37,14 @@ def test_floats_are_those_of_16_bits(tiny):
 
 
 def test_the_layer_that_departs_has_the_largest_share(int8_file, tiny):
-    (layer,) = npu("sm8750").differences(int8_file, np.full((16, 16, 4), 50, np.int8))
+    (layer,) = npu("sm8750").differences(int8_file, np.full((1, 16, 16, 4), 50, np.int8))
     assert (layer.name, layer.op) == ("conv", "CONV_2D")
     assert layer.difference_percent == layer.added_percent < 1
-    conv, join = npu("sm8750").differences(tiny, np.full((32, 32, 4), 1e5, np.float32))  # beyond float16
+    assert 1 < layer.largest < 26  # 255 steps of 0.1
+    conv, join = npu("sm8750").differences(tiny, np.full((1, 32, 32, 4), 1e5, np.float32))  # beyond float16
     assert (conv.name, join.name) == ("conv", "both")
     assert conv.added_percent > 10
+    assert conv.largest > 65504
     assert join.difference_percent >= conv.difference_percent
     assert join.added_percent < 1
 

@@ -5,7 +5,7 @@ Why it refuses an operator, and what compiling gave, is read from messages for p
 
     LiteRT Op #3 'Cumsum' (code=128) is not supported      the plugin's verdict on one operator
     QNN op validation failed: 'Conv2d_2' (type=Conv2d)     before it: the operation of Qualcomm's that was refused
-    <E> The SocModel doesn't support FP16                  the library's reason, before its own line about Conv2d_2
+    [ ERROR ] <E> The SocModel doesn't support FP16        the library's reason, before its own line about Conv2d_2
     Partitioned subgraph<0>, selected 5 ops, from a total of 6 ops. resulted in 2 partitions.
     Serialized a context bin of size (bytes): 1880064      the compiled network
     spill_bytes=0 fill_bytes=0 write_total_bytes=1048576 read_total_bytes=5052416      its traffic with main memory
@@ -30,9 +30,10 @@ _PARTITIONED = re.compile(r"Partitioned subgraph<0>, selected (\d+) ops, from a 
 PART = "DISPATCH_OP"  # the custom operator that stands for a part of the network that the NPU runs
 _REFUSED = re.compile(r"LiteRT Op #(\d+) '([^']*)' \(code=\d+\) is not supported")
 _INVALID = re.compile(r"QNN op validation failed: '([^']*)' \(type=([^)]*)\)")
-_WHY = re.compile(r"<E>\s*(.*)")
+_WHY = re.compile(r"\[ ERROR \]\s*(?:<E>)?\s*(.*)")
 _ABOUT = re.compile(r"Failed to validate op (\S+) with error")
-_STATUS = re.compile(r"validateOpConfig failed")  # says nothing beyond the lines before it
+_STATUS = re.compile(r"validateOpConfig failed|validateNativeOps|Op specific validation failed")  # no reasons
+_VERBOSE = "--qualcomm_log_level=verbose"  # without it, some reasons are missing
 _CONTEXT = re.compile(r"Serialized a context bin of size \(bytes\): (\d+)")
 _TRAFFIC = re.compile(r"\b(spill_bytes|fill_bytes|write_total_bytes|read_total_bytes)=(\d+)")
 _RUN_LIST = re.compile(r"finalize_runlist: in_runlist=(\d+)")
@@ -73,7 +74,9 @@ def partition(path: Path, soc: Soc) -> Partition:
                 f"{path.name}: Qualcomm's compiler does not accept the file for {soc.name}{tool.last_error(printed)}"
             )
         main = file.parse(out.read_bytes(), out)
-    names, parts = _left(main)
+        names, parts = _left(main)
+        if names:
+            printed = tool.run(installed(), "partition", numbered, soc.name, out, _VERBOSE)
     reasons = _refused(printed)
     return Partition(
         {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slimseg.disk import scratch
+from slimseg.results import Departure
 from slimseg.results.placement import LayerDifference
 from slimseg.runtimes import child
 from slimseg.runtimes.litert.npu import compiler, simulator
 from slimseg.runtimes.litert.npu.socs import Soc
 from slimseg.tflite import file
 
+CLEARLY_OFF_PERCENT = 5.0  # of a layer's values: more than rounding to float16 or to 8 bits explains
 EVERY_VALUE = "--qualcomm_dump_tensor_ids=-1"
 _DUMPED = re.compile(r"_litert_(\d+)_dump$")
+
+
+def first(found: Sequence[LayerDifference]) -> Departure | None:
+    """The first layer that is clearly off."""
+    before = ""
+    for each in found:
+        if each.difference_percent > CLEARLY_OFF_PERCENT:
+            return Departure(each.name, each.difference_percent / 100, before)
+        before = each.name
+    return None
 
 
 def differences(
@@ -33,28 +45,30 @@ def differences(
     """For every operator whose value both have, in the file's order, how far the simulated NPU's is from the CPU's.
 
     Args:
-        value: one input (height, width, channels), in the file's own type.
+        value: one input (1, height, width, channels), in the file's own type.
 
     Raises: as `simulator.predict`.
     """
     operators = file.operators(path)
     with scratch.folder() as folder:
         dlc = simulator.translated(path, soc, folder, EVERY_VALUE)
-        found: dict[int, float] = child.shared(simulator.PURPOSE).call(
-            f"{__name__}:compared", str(compiler.installed().folder), dlc, soc, str(path), value[None],
+        found: dict[int, tuple[float, float]] = child.shared(simulator.PURPOSE).call(
+            f"{__name__}:compared", str(compiler.installed().folder), dlc, soc, str(path), value,
             timeout_s=timeout_s, about=path,
         )  # fmt: skip
     result = []
     for each in operators:
         if each.outputs[0] in found:
-            before = max((found.get(tensor, 0.0) for tensor in each.inputs), default=0.0)
-            off = found[each.outputs[0]]
-            result.append(LayerDifference(each.name, each.op, 100 * off, 100 * max(0.0, off - before)))
+            off, largest = found[each.outputs[0]]
+            read = [found[tensor] for tensor in each.inputs if tensor in found]
+            before = max((share for share, _ in read), default=0.0)
+            largest = max(largest, *(size for _, size in read)) if read else largest
+            result.append(LayerDifference(each.name, each.op, 100 * off, 100 * max(0.0, off - before), largest))
     return tuple(result)
 
 
-def compared(folder: str, dlc: str, soc: Soc, path: str, value: NDArray[Any]) -> dict[int, float]:
-    """By number of a tensor, the difference as a share of the CPU's values. Runs in the child."""
+def compared(folder: str, dlc: str, soc: Soc, path: str, value: NDArray[Any]) -> dict[int, tuple[float, float]]:
+    """By number of a tensor, the difference as a share of the CPU's values, and the largest of them. In the child."""
     from slimseg.runtimes.litert.npu.qnn import Network
 
     network = Network(Path(folder), Path(dlc), soc.number, soc.takes_floats)
@@ -68,7 +82,7 @@ def compared(folder: str, dlc: str, soc: Soc, path: str, value: NDArray[Any]) ->
     return _compared(path, value, theirs)
 
 
-def _compared(path: str, value: NDArray[Any], theirs: Mapping[int, NDArray[Any]]) -> dict[int, float]:
+def _compared(path: str, value: NDArray[Any], theirs: Mapping[int, NDArray[Any]]) -> dict[int, tuple[float, float]]:
     from ai_edge_litert.interpreter import Interpreter
 
     with warnings.catch_warnings():
@@ -83,8 +97,13 @@ def _compared(path: str, value: NDArray[Any], theirs: Mapping[int, NDArray[Any]]
         if index in theirs and theirs[index].size:
             ours = interpreter.get_tensor(index)
             if ours.size == theirs[index].size:
-                found[index] = _share(ours, theirs[index], detail["quantization"][1])
+                scale, zero_point = detail["quantization"]
+                found[index] = _share(ours, theirs[index], zero_point), _largest(ours, scale or 1.0, zero_point)
     return found
+
+
+def _largest(ours: NDArray[Any], scale: float, zero_point: int) -> float:
+    return float(scale * np.abs(ours.astype(np.float64) - zero_point).max())
 
 
 def _share(ours: NDArray[Any], theirs: NDArray[Any], zero_point: int) -> float:

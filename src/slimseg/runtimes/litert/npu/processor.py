@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slimseg.disk import scratch
+from slimseg.results import Departure
 from slimseg.results.placement import Compilation, LayerDifference, LayerPlacement, Placement
 from slimseg.runtimes.litert.npu import compiler, departure, libraries, placing, simulator
 from slimseg.runtimes.litert.npu.socs import Soc
@@ -81,8 +82,22 @@ class Npu(Processor):
         """As `Runtime.predict`, with Qualcomm's simulator, which uses threads of its own."""
         return simulator.predict(path, inputs, self.soc, timeout_s)
 
-    def differences(self, path: Path, value: NDArray[Any]) -> tuple[LayerDifference, ...]:
-        return departure.differences(path, value, self.soc)
+    @property
+    def halves(self) -> bool:
+        return self.soc.takes_floats
+
+    def first_departure(self, path: Path, image: NDArray[Any]) -> Departure | None:
+        return departure.first(self.differences(path, image))
+
+    def differences(self, path: Path, image: NDArray[Any]) -> tuple[LayerDifference, ...]:
+        """For every layer, in the file's order, how far its values on the simulated NPU are from the CPU's.
+
+        Args:
+            image: one input (1, height, width, channels), in the file's own type.
+
+        Raises: as `predict`.
+        """
+        return departure.differences(path, image, self.soc)
 
     def _estimated(self, path: Path, compilation: Compilation) -> Compilation:
         said = simulator.estimate(path, self.soc)

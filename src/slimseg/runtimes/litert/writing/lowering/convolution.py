@@ -146,7 +146,8 @@ def _extent(
 ) -> tuple[tuple[int, int], int, tuple[int, int] | None]:
     """(height, width) of the operator's output, its padding, and (top, left) to crop.
 
-    SAME is for outputs of input times stride only: LiteRT's GPU delegate computes others wrongly.
+    SAME is for outputs of input times stride only: LiteRT's GPU delegate computes others wrongly. And it is for inputs
+    that the stride divides only: for others, LiteRT's plugin for Qualcomm's NPUs pads as a convolution would.
     """
     sides = list(
         zip(size, pair(layer.kernel_size), pair(layer.stride), _origin(layer), source_size, strict=True),
@@ -156,7 +157,7 @@ def _extent(
     ):
         return (size[0], size[1]), tflite.Padding.VALID, None
     if all(
-        same_padding(length, kernel, stride, 1)[0] == before and length == source * stride
+        same_padding(length, kernel, stride, 1)[0] == before and length == source * stride and source % stride == 0
         for length, kernel, stride, before, source in sides
     ):
         return (size[0], size[1]), tflite.Padding.SAME, None
