@@ -116,12 +116,12 @@ class _Quantiser:
 
     def _host(self, node: NodeProto) -> str:
         """The value whose operator in the `.tflite` computes the node: its own, or one behind it; "" if none does."""
-        name = node.output[0]
+        name = str(node.output[0])
         while name not in self.found.written:
             readers = self.readers.get(name, [])
             if not readers:
                 return ""
-            name = readers[0].output[0]
+            name = str(readers[0].output[0])
         return name
 
     def _written(self, node: NodeProto, host: str) -> Grid | None:
@@ -199,7 +199,7 @@ class _Quantiser:
             return self.added[name]
         scales = scales.astype(np.float32)
         zero = np.zeros(scales.size, stored.dtype)
-        settings = {"axis": axis} if scales.size > 1 else {}
+        settings: dict[str, Any] = {"axis": axis} if scales.size > 1 else {}
         inputs = [
             self._add(f"{name}_integers", stored),
             self._add(f"{name}_scale", scales if scales.size > 1 else scales.reshape(())),
