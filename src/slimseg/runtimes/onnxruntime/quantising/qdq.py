@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from slimseg.graph.layer_names import OperatorName
+from slimseg.onnx_format import metadata
 from slimseg.runtimes.onnxruntime.quantising import grids
 from slimseg.runtimes.onnxruntime.quantising.grids import Constant, Grid
 
@@ -80,6 +82,7 @@ class _Quantiser:
             self._copy(node, output)
         if self.values[output] != output:
             self._end(output)
+        self._name_output(output)
         kept = {name for node in self.graph.node for name in node.output} - {output}
         shapes = [each for each in self.graph.value_info if each.name in kept]
         del self.graph.value_info[:]
@@ -113,6 +116,13 @@ class _Quantiser:
             last = self.graph.node[-1]
             self.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
         last.output[0] = output
+
+    def _name_output(self, output: str) -> None:
+        """Say which layer computes the value before the last conversion, which has the output's own name."""
+        said, names = metadata.description(self.model), metadata.names(self.model)
+        if said is not None and self.values[output] != output:
+            name = names.pop(output, OperatorName(output, (output,)))
+            metadata.write(self.model, said, {**names, f"{output}_real": name})
 
     def _host(self, node: NodeProto) -> str:
         """The value whose operator in the `.tflite` computes the node: its own, or one behind it; "" if none does."""
