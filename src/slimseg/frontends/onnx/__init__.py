@@ -77,7 +77,7 @@ class _Opener:
         image = self._image()
         nodes = ordered(self.model)
         for place, node in enumerate(nodes):
-            if node.op == "GatherND":
+            if adaptive_pooling.may_begin(node):
                 self._find_pooling(nodes[place:])
             self._visit(node)
         result = self._result(output)
