@@ -97,6 +97,8 @@ def quantize(
         RuntimeFailure, Unsupported: no scheme gave a file that runs.
     """
     its = registry.named(runtime or DEFAULT_RUNTIME)
+    if not (its is registry.DEFAULT or its.carries):
+        raise UserError(f"`runtime` {its.name}: slimseg does not quantise for {its.brand}")
     attempts = schemes.attempts(scheme, ranges)
     corrections.check(correct, {attempt.scheme for attempt in attempts})
     kept = mixed_precision.wanted(keep_float, {attempt.scheme for attempt in attempts})

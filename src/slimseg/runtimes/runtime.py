@@ -55,6 +55,7 @@ class Runtime(Exporter):
     precisions: ClassVar[tuple[Precision, ...]]  # precisions of its files; the first is that of float networks
     output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # kinds of output that its files can have
     without_kind: ClassVar[str] = ""  # why its files cannot have the other kinds
+    carries: ClassVar[bool] = False  # whether its quantised files are made of those of the default runtime: `carry`
     only_if_named: ClassVar[bool] = False  # whether its files are opened as networks unless the user names the runtime
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slimseg.commands.quantize import quantize
-from slimseg.errors import OutputError, Unsupported
+from slimseg.errors import OutputError, Unsupported, UserError
 from slimseg.graph import edit
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.carried import carried
@@ -63,6 +63,11 @@ def test_other_schemes(source: Source, tmp_path: Path):
     assert file.read(half).weights.startswith("float16"), "short constants stay in 32 bits"
     with pytest.raises(Unsupported, match="slimseg does not write dynamic for ONNX Runtime"):
         carried(tmp_path / "dynamic.tflite", source.quantised_from, "dynamic", ONNXRUNTIME)
+
+
+def test_a_runtime_without_8_bits_is_refused(graph: Graph, tmp_path: Path):
+    with pytest.raises(UserError, match="slimseg does not quantise for ncnn"):
+        quantize(graph, out=tmp_path / "small.param", images=tmp_path, runtime="ncnn")
 
 
 def test_the_file_must_have_the_runtimes_suffix(graph: Graph, tmp_path: Path):

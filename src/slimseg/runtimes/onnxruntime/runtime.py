@@ -40,6 +40,7 @@ class OnnxRuntime(Runtime):
     unrounded = "float32"
     layout = "NCHW"
     only_if_named = True
+    carries = True
     snippets: ClassVar[Mapping[str, str]] = {"onnxruntime.kt": "ONNX Runtime"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8")
 
