@@ -31,7 +31,7 @@ _IO: dict[str, Literal["float32", "int8", "image"]] = {"float": "float32", "int8
 
 def quantize(
     model: Model,
-    out: Annotated[Path, typer.Option(help="Path of the .tflite file to write (.onnx for onnxruntime).")],
+    out: Annotated[Path, typer.Option(help="Path of the file to write: a .tflite, or what --runtime has.")],
     data: Annotated[
         Path | None,
         typer.Option("--data", "--images", help="Folder with train/val x images/masks, or images alone."),

@@ -162,6 +162,16 @@ def test_uneven_pooling_is_read_back_as_one_layer(tmp_path: Path):
     assert kinds == [("layer_0", nn.Conv2d), ("layer_1", nn.AdaptiveAvgPool2d), ("layer_2", nn.Conv2d)]
 
 
+def test_a_scale_and_shift_are_read_back_as_one_layer(tmp_path: Path):
+    path = tmp_path / "affine.onnx"
+    affine = ops.Affine(torch.tensor(2.0), torch.tensor(1.0))
+    writer.write(edit.trace(nn.Sequential(nn.Sigmoid(), affine, nn.Tanh()), (1, 4, *SIZE)), path)
+    read = load(path, verify=False)
+    assert [node.name for node in read.layers()] == ["layer_0", "layer_1", "layer_2"]
+    with torch.no_grad():
+        torch.testing.assert_close(read.layer(read.node("layer_1"))(torch.ones(2)), torch.tensor([3.0, 3.0]))
+
+
 def test_layers_that_share_weights_store_them_once():
     model = writer.serialise(edit.trace(CalledTwice(), (1, 4, *SIZE)))
     assert len(model.graph.initializer) == 2
