@@ -23,6 +23,7 @@ from slimseg.planning.pricing import steady
 from slimseg.runtimes import benchmark, child
 from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
+from slimseg.runtimes.onnxruntime import profiler as onnx_profiler
 
 try:
     import fcntl
@@ -77,6 +78,7 @@ def quick_timing(hurried: None) -> Iterator[None]:
         patch.setattr(benchmark, "time_files", stopwatch.time_files)
         patch.setattr(litert_profiler, "profile", stopwatch.profiler_of("litert"))
         patch.setattr(ncnn_profiler, "profile", stopwatch.profiler_of("ncnn"))
+        patch.setattr(onnx_profiler, "profile", stopwatch.profiler_of("onnxruntime"))
         patch.setattr(steady, "FEWEST_LOADS", 2)  # loads that are alike leave no error
         yield
 

@@ -20,11 +20,18 @@ from slimseg.runtimes import benchmark, child, registry
 from slimseg.runtimes.litert.profiling import profiler as litert_profiler
 from slimseg.runtimes.litert.runtime import LiteRT
 from slimseg.runtimes.ncnn import profiler as ncnn_profiler
+from slimseg.runtimes.onnxruntime import profiler as onnx_profiler
 from slimseg.tflite import file
 
 ROUNDS = 9
 OVERHEAD_MS = 0.002  # of every operator
-NS_PER_MAC = {"DEPTHWISE_CONV_2D": 0.25, "TRANSPOSE_CONV": 0.5, "ConvolutionDepthWise": 0.25, "Deconvolution": 0.5}
+NS_PER_MAC = {
+    "DEPTHWISE_CONV_2D": 0.25,
+    "TRANSPOSE_CONV": 0.5,
+    "ConvolutionDepthWise": 0.25,
+    "Deconvolution": 0.5,
+    "ConvTranspose": 0.5,
+}
 NS_PER_MAC_OF_OTHERS = 0.04
 NS_PER_BYTE = 0.1
 NS_PER_VALUE = {"SOFTMAX": 8.0, "ARG_MAX": 5.0, "LOGISTIC": 3.0, "TANH": 3.0, "TRANSPOSE": 2.0, "PRELU": 1.5}
@@ -32,7 +39,7 @@ SHARE_IN_8_BITS = 0.35  # of a float kernel's time per multiply-accumulate
 SHARE_IN_16_BITS = 30.0  # they have no kernels of their own
 
 _time_files = benchmark.time_files
-_profilers = {"litert": litert_profiler.profile, "ncnn": ncnn_profiler.profile}
+_profilers = {"litert": litert_profiler.profile, "ncnn": ncnn_profiler.profile, "onnxruntime": onnx_profiler.profile}
 _known_ms: dict[str, float] = {}  # by the hash of a file's contents
 
 
@@ -87,7 +94,7 @@ def _latency_ms(path: Path, threads: int, options: Any) -> float:
 def _operators_ms(path: Path) -> Iterable[float]:
     if isinstance(registry.of(path), LiteRT):
         return [_operator_ms(each, each.dtype) for each in file.operators(path)]
-    layers = _profilers["ncnn"](path, 1, 1, within=child.shared()).layers
+    layers = _profilers[registry.of(path).name](path, 1, 1, within=child.shared()).layers
     return [_operator_ms(each, "float32") for each in layers if each.op != "Split"]
 
 

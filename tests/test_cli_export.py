@@ -67,7 +67,7 @@ def test_what_failed_is_exit_code_1(run: Run, pt2: Path, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--to", "onnx"], "no such target"),
+        (["--to", "tensorrt"], "no such target"),
         (["--to", "tflite:float8"], "no form"),
         (["--to", ""], "names no target"),
         (["--head", "labels"], "must be one of"),

@@ -173,7 +173,7 @@ def test_the_card_tells_of_the_source(shapes_graph: Graph, shapes: Path, tmp_pat
 @pytest.mark.parametrize(
     ("to", "head", "error", "told"),
     [
-        ("onnx", None, UserError, "no such target"),
+        ("tensorrt", None, UserError, "no such target"),
         ("tflite", "labels", UserError, "must be one of"),
     ],
 )

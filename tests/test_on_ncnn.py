@@ -123,4 +123,4 @@ def test_runtimes_that_there_are_not(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be one of litert, ncnn"):
         registry.named("coreml")
     with pytest.raises(ModelError, match="is not a file that a runtime can run"):
-        registry.of(tmp_path / "model.onnx")
+        registry.of(tmp_path / "model.keras")

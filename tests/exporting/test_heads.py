@@ -95,7 +95,7 @@ def test_both_runtimes_in_one_run(shapes_graph: Graph, image: np.ndarray) -> Non
 
 
 def test_what_is_not_to_be_measured(shapes_graph: Graph, image: np.ndarray) -> None:
-    with pytest.raises(UserError, match="measured on litert and ncnn, not on 'coreml'"):
+    with pytest.raises(UserError, match="measured on litert, ncnn, onnxruntime, not on 'coreml'"):
         heads.measured(shapes_graph, ["coreml"], image)
     assert "Neural Engine" in heads.stated("coreml")
     with pytest.raises(UserError, match="measure it"):

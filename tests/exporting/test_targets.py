@@ -19,7 +19,7 @@ def test_targets_in_order() -> None:
     [
         ("", "names no target"),
         (",", "names no target"),
-        ("onnx", "no such target"),
+        ("tensorrt", "no such target"),
         ("tflite:fp16", "no form 'fp16': give one of float32, float16, int8"),
         ("ncnn,ncnn", "twice"),
     ],

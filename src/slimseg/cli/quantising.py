@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from slimseg.cli.opening import Opening, images
+from slimseg.cli.opening import Opening, images, runtime_named
 from slimseg.cli.options import (
     AsJson,
     Foreground,
     Kind,
     Mean,
     Model,
+    On,
     Order,
     Output,
     Size,
@@ -30,7 +31,7 @@ _IO: dict[str, Literal["float32", "int8", "image"]] = {"float": "float32", "int8
 
 def quantize(
     model: Model,
-    out: Annotated[Path, typer.Option(help="Path of the .tflite file to write.")],
+    out: Annotated[Path, typer.Option(help="Path of the file to write: a .tflite, or what --runtime has.")],
     data: Annotated[
         Path | None,
         typer.Option("--data", "--images", help="Folder with train/val x images/masks, or images alone."),
@@ -70,6 +71,7 @@ def quantize(
     channel_order: Order = None,
     output_kind: Kind = None,
     output: Output = None,
+    runtime: On = None,
     threads: Threads = 1,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -110,6 +112,7 @@ def quantize(
         calibration_images=calibration_images,
         description=description,
         threads=threads,
+        runtime=runtime_named(runtime),
         progress=progress(),
     )
     show(result, json, lambda: show_quantisation(result, verbose=verbose))

@@ -52,14 +52,14 @@ def evaluate(
     Logits and probabilities are resized bilinearly before the argmax, a mask by nearest neighbour.
 
     Args:
-        model: the path of a `.tflite` or `.param`, or a Graph, which is first written to a float file.
+        model: the path of a `.tflite`, `.param` or `.onnx`, or a Graph, which is first written to a float file.
         images: a folder with images and masks, or the result of `open_folder`.
         split: "val" or "train".
         description: preprocessing and kind of output; by default as stored in the file or implied by its layers.
         threads: CPU threads of the runtime.
         progress: where to show progress; silent by default.
         runtime: runtime for a Graph, by default `deployment.DEFAULT_RUNTIME`; a file determines its own.
-        output: name or number of the output to evaluate in a `.tflite` with several; by default the likeliest.
+        output: name or number of the output to evaluate in a file with several; by default the likeliest.
         processor: the processor that computes the masks, which are then also compared with the CPU's; None for the CPU.
 
     Raises:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slimseg.commands.evaluate import Judge, class_count_of
-from slimseg.deployment import Deployment
+from slimseg.deployment import DEFAULT_RUNTIME, Deployment
 from slimseg.disk import atomic, scratch
 from slimseg.errors import DataError, OutputError, SlimsegError, UserError
 from slimseg.graph.description import Description
@@ -35,6 +35,7 @@ from slimseg.quantisation.timing import SLOW
 from slimseg.results import BudgetCheck, LayerSensitivity, QuantisationResult, QuantisedFile
 from slimseg.runtimes import calm, child, deployed, registry
 from slimseg.runtimes.quantiser import Ends
+from slimseg.runtimes.runtime import Runtime
 from slimseg.stopping import keeping
 from slimseg.training import memory
 from slimseg.training.data import Folder, check_split, open_folder, say_notes
@@ -60,6 +61,7 @@ def quantize(
     calibration_images: int = CALIBRATION_IMAGES,
     description: Description | None = None,
     threads: int = 1,
+    runtime: str | None = None,
     progress: Progress | None = None,
 ) -> QuantisationResult:
     """Quantise a trained network with several schemes, measure each resulting file, and keep the best.
@@ -67,7 +69,7 @@ def quantize(
     Args:
         model: an opened Graph, or the path of any file that `load` opens. A `.tflite` is quantised as it is and need
             not become a Graph, so it may have operators outside slimseg's vocabulary.
-        out: the `.tflite` to write; replaced in one step at the end.
+        out: the file to write, with the suffix of the runtime; replaced in one step at the end.
         images: a folder with train/val x images/masks, or with images only, or the result of `open_folder`. Ranges are
             calibrated on train, and accuracy is measured on val. None: only schemes without ranges, and no accuracy.
         scheme: "float16", "dynamic", "weight-only", "int8", "int16x8", or "auto" for the best of all.
@@ -83,6 +85,8 @@ def quantize(
         calibration_images: largest number of images for calibration, spread over the folder.
         description: preprocessing and kind of output of a `.tflite` that does not contain them.
         threads: CPU threads of the runtime.
+        runtime: the runtime to quantise for, by default `deployment.DEFAULT_RUNTIME`. Another one gets its own files
+            with the same ranges, for the schemes that it has.
         progress: where to show progress; silent by default.
 
     Returns:
@@ -92,11 +96,14 @@ def quantize(
         UserError: an argument cannot be used; the message says why, and nothing is written.
         RuntimeFailure, Unsupported: no scheme gave a file that runs.
     """
+    its = registry.named(runtime or DEFAULT_RUNTIME)
+    if not (its is registry.DEFAULT or its.carries):
+        raise UserError(f"`runtime` {its.name}: slimseg does not quantise for {its.brand}")
     attempts = schemes.attempts(scheme, ranges)
     corrections.check(correct, {attempt.scheme for attempt in attempts})
     kept = mixed_precision.wanted(keep_float, {attempt.scheme for attempt in attempts})
     trained.check(train_s, images, {attempt.scheme for attempt in attempts})
-    _check_place(Path(out), model)
+    _check_place(Path(out), model, its)
     if images is None and all(attempt.ranges for attempt in attempts):
         raise DataError(f"`scheme` {scheme} needs images for the ranges of activations: give `images`")
     name = model.name if isinstance(model, Graph) else str(model)
@@ -104,7 +111,7 @@ def quantize(
     memory.keep_freed()  # layers are run in torch one by one
     untouched = keeping(lambda: f"{out} was not written: the same command starts over.")
     with untouched, scratch.folder() as work, _named_as_given(str(work), name):
-        source = open_source(model, description, io, work)
+        source = open_source(model, description, io, work, its)
         bench = _bench(source, folder, io, calibration_images, threads, progress, work)
         course = trained.Course(folder, train_s) if folder is not None and train_s else None
         notes = () if folder is None else (*folder.notes, *_doubts(source, bench, folder))
@@ -112,14 +119,14 @@ def quantize(
         return job.run(attempts, Path(out))
 
 
-def _check_place(out: Path, model: Graph | str | Path) -> None:
+def _check_place(out: Path, model: Graph | str | Path, its: Runtime) -> None:
     """Check that `out` can be written, before minutes are spent on quantising.
 
     Raises:
-        OutputError: `out` is the model itself, a folder, not a `.tflite`, or in a folder that cannot be written.
+        OutputError: `out` is the model itself, a folder, no file of the runtime, or in a folder that cannot be written.
     """
-    if out.suffix != ".tflite":
-        raise OutputError(f"{out} does not end in .tflite, as the quantised file must: give it that ending")
+    if out.suffix != its.suffix:
+        raise OutputError(f"{out} does not end in {its.suffix}, as the quantised file must: give it that ending")
     if out.is_dir():
         raise OutputError(f"{out} is a folder: give the name of a file")
     if not out.parent.is_dir():
@@ -337,7 +344,7 @@ class _Job:
             fallbacks=profile.fallbacks,
             islands=profile.islands,
             seconds=time.monotonic() - self.started,
-            host=deployed.host_name(Deployment(precision="int8")),
+            host=deployed.host_name(Deployment(bench.source.its.name, "int8")),
             notes=tuple(self.notes),
             sensitivities=self.sensitivities,
             disturbed=disturbed,

@@ -101,7 +101,7 @@ def _deployments(runtimes: Sequence[str], in_int8: bool) -> list[Deployment]:
     """For each runtime its deployment in float, and in int8 if that is asked for and the runtime has it."""
     unknown = [name for name in runtimes if name not in registry.RUNTIMES]
     if unknown:
-        raise UserError(f"forms of the output are measured on {' and '.join(registry.RUNTIMES)}, not on {unknown[0]!r}")
+        raise UserError(f"forms of the output are measured on {', '.join(registry.RUNTIMES)}, not on {unknown[0]!r}")
     found = [registry.named(name) for name in runtimes]
     precisions = [
         [each.float_precision, *(["int8"] if in_int8 and "int8" in each.precisions else [])] for each in found

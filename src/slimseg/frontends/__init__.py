@@ -104,14 +104,14 @@ def describe(
     output_kind: str | None = None,
     output: str | int | None = None,
 ) -> Description:
-    """The preprocessing and output of a `.tflite`: from its metadata, else its first and last layers, else defaults.
+    """The preprocessing and output of a runtime's file: from its metadata, its first and last layers, or defaults.
 
     Raises:
         ModelError: the file is missing or damaged, or an argument makes no sense.
     """
-    from slimseg.tflite import file
+    from slimseg.runtimes import registry
 
-    description = file.read_description(path)
+    description = registry.of(path).read(Path(path)).description
     if description is None:
         try:
             description = load(path, output=output, verify=False).description
@@ -121,28 +121,28 @@ def describe(
 
 
 def guessed_preprocessing(path: str | Path) -> tuple[Preprocessing, str]:
-    """The preprocessing that the input of a `.tflite` implies, and a note if it is a guess (else "").
+    """The preprocessing that the input of a runtime's file implies, and a note if it is a guess (else "").
 
     Raises:
         ModelError: the file is missing or damaged.
     """
     from slimseg.frontends.tflite.preprocessing import implied
-    from slimseg.tflite import file
+    from slimseg.runtimes import registry
 
-    described = file.read(path)
+    described = registry.of(path).read(Path(path))
     return (Preprocessing(), "") if described.description or not described.inputs else implied(described.inputs[0])
 
 
 def chosen_output(path: str | Path, output: str | int | None = None) -> tuple[int, str | None]:
-    """The index of the output of a `.tflite` that is used, and a note about the others if it was chosen here.
+    """The index of the output of a runtime's file that is used, and a note about the others if it was chosen here.
 
     Raises:
         ModelError: the file is missing or damaged, or has no such output.
     """
     from slimseg.frontends.outputs import Output, choose
-    from slimseg.tflite import file
+    from slimseg.runtimes import registry
 
-    shapes = [(info.name, info.shape) for info in file.read(path).outputs]
+    shapes = [(info.name, info.shape) for info in registry.of(path).read(Path(path)).outputs]
     planar = [(name, (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape) for name, shape in shapes]
     try:
         return choose([Output(*each) for each in planar], output)
@@ -156,7 +156,7 @@ def opens(path: str | Path) -> bool:
 
 
 def with_one_output(path: Path, output: str | int | None, folder: Path) -> tuple[Path, str]:
-    """A `.tflite` whose first output is the wanted one, as runtimes return the first: the file or a copy in `folder`.
+    """A file whose first output is the wanted one, as runtimes return the first: the file itself or a copy in `folder`.
 
     Args:
         output: name or number of the output; by default the likeliest one.
@@ -167,13 +167,17 @@ def with_one_output(path: Path, output: str | int | None, folder: Path) -> tuple
     Raises:
         ModelError: the file is missing or damaged, or has no such output.
     """
+    from slimseg.onnx_format import parsing
     from slimseg.tflite import file
 
     place, note = chosen_output(path, output)
     if place == 0:
         return path, note or ""
     copy = folder / path.name
-    copy.write_bytes(file.with_output(path.read_bytes(), place))
+    if path.suffix.lower() == ".onnx":
+        copy.write_bytes(parsing.with_output(path, place))
+    else:
+        copy.write_bytes(file.with_output(path.read_bytes(), place))
     return copy, note or ""
 
 

@@ -38,6 +38,15 @@ def parse(path: Path) -> ModelProto:
     return proto
 
 
+def with_output(path: Path, place: int) -> bytes:
+    """The bytes of a file with output number `place` as its only output. Raises: ModelError, as `parse`."""
+    model = parse(path)
+    kept = model.graph.output[place]
+    del model.graph.output[:]
+    model.graph.output.append(kept)
+    return bytes(model.SerializeToString())
+
+
 def every(graph: GraphProto) -> Iterator[NodeProto]:
     """All operators, also those in the branches of others."""
     for node in graph.node:

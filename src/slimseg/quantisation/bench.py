@@ -21,6 +21,7 @@ from slimseg.graph.orders import nchw
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration
 from slimseg.quantisation.calibration import Method, Observed, Ranges
+from slimseg.quantisation.carried import carried
 from slimseg.quantisation.schemes import Attempt
 from slimseg.quantisation.source import Source
 from slimseg.quantisation.timing import Beside, beside_float
@@ -147,6 +148,7 @@ class Bench:
             its.quantise(base.path, path, attempt.scheme, ranges, self.io, attempt.keep_float)
             if self.source.is_half:  # weights that stay in float keep the original's float16
                 file.save(halves.narrowed(path.read_bytes(), path), path)
+            path = carried(path, base.path, attempt.scheme, self.source.its)
             benchmark.time_files([path], self.threads, rounds=1)
         except OutputError:
             raise

@@ -29,6 +29,7 @@ from slimseg.graph.orders import nchw, nhwc
 from slimseg.planning.choosing.scores import logits_of
 from slimseg.progress import Progress
 from slimseg.quantisation import calibration, grids
+from slimseg.quantisation.carried import carried
 from slimseg.quantisation.network import QuantisedNetwork, file_form
 from slimseg.runtimes import deployed, host, registry
 from slimseg.runtimes.quantiser import Ends
@@ -145,8 +146,11 @@ class QuantisationAwareTraining:
         """
         deployed.write_float(self.graph, float_path)
         ranges = {**self.ranges, **self.network.ranges()}
-        quantiser = registry.of(float_path).quantiser()
-        quantiser.quantise_int8(float_path, path, host.prepared(self.graph, self.images[:1]), self.io, ranges)
+        its, quantiser = registry.of(path), registry.of(float_path).quantiser()
+        quantised = path.with_suffix(float_path.suffix) if its.carries else path
+        quantiser.quantise_int8(float_path, quantised, host.prepared(self.graph, self.images[:1]), self.io, ranges)
+        if its.carries:
+            carried(quantised, float_path, "int8", its)
 
     def masks(self, images: Sequence[NDArray[np.uint8]], float_path: Path) -> list[NDArray[np.uint8]]:
         """The network's class masks of RGB images, at the images' sizes: the int8 file must give the same."""

@@ -6,7 +6,7 @@ compared with the original.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimseg.errors import ModelError, Unsupported
@@ -14,8 +14,10 @@ from slimseg.frontends import describe, load
 from slimseg.graph import image_input
 from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
+from slimseg.quantisation.carried import network
 from slimseg.runtimes import deployed, host, registry
 from slimseg.runtimes.quantiser import Ends
+from slimseg.runtimes.runtime import Runtime
 from slimseg.tflite import file, halves, runnable
 
 
@@ -29,11 +31,12 @@ class Source:
     description: Description  # of the original
     size_bytes: int  # of the user's file, or of the one that was written
     written_from: Graph | None = None  # the graph of `quantised_from`; None: the user's own `.tflite`
+    its: Runtime = registry.DEFAULT  # the runtime of `original` and of every quantised file
 
     @property
     def is_half(self) -> bool:
         """Whether all weights of the original are in float16 already."""
-        return file.read(self.original).weights == "float16"
+        return self.its.weights(self.original) == "float16"
 
     def graph(self) -> Graph:
         """The graph that is quantised, for corrections of it. Do not change it in place.
@@ -62,12 +65,15 @@ class Source:
         return host.App(model).pipeline
 
 
-def open_source(model: Graph | str | Path, description: Description | None, io: Ends, folder: Path) -> Source:
+def open_source(
+    model: Graph | str | Path, description: Description | None, io: Ends, folder: Path, its: Runtime = registry.DEFAULT
+) -> Source:
     """Write the files into `folder`.
 
     Args:
         model: a Graph; the path of a `.tflite`, which is not opened as a Graph; or that of another file for `load`.
         description: overrides the description in a `.tflite`.
+        its: the runtime to quantise for.
 
     Raises:
         ModelError: the model cannot be opened, is quantised already, has weights that are not finite, or cannot take
@@ -75,8 +81,17 @@ def open_source(model: Graph | str | Path, description: Description | None, io: 
     """
     own = folder / "original.tflite"
     if not isinstance(model, Graph) and Path(model).suffix.lower() == ".tflite":
-        return _of_file(Path(model), description, folder, own)
-    return _written(model if isinstance(model, Graph) else load(model), io, folder, own)
+        source = _of_file(Path(model), description, folder, own)
+    else:
+        source = _written(model if isinstance(model, Graph) else load(model), io, folder, own)
+    return source if its is registry.DEFAULT else _for_runtime(source, its)
+
+
+def _for_runtime(source: Source, its: Runtime) -> Source:
+    """The same source, whose original is written for another runtime."""
+    path = source.original.with_suffix(its.suffix)
+    its.write(network(source.original), path)
+    return replace(source, original=path, size_bytes=path.stat().st_size, its=its)
 
 
 def _of_file(path: Path, description: Description | None, folder: Path, own: Path) -> Source:

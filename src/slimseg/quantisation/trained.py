@@ -13,6 +13,7 @@ from slimseg.frontends import load
 from slimseg.graph.graph import Graph
 from slimseg.quantisation.bench import Base, Bench, Trial
 from slimseg.quantisation.calibration import Method
+from slimseg.quantisation.carried import carried
 from slimseg.quantisation.qat import QuantisationAwareTraining
 from slimseg.quantisation.schemes import TRAINED
 from slimseg.training import separate_images
@@ -55,5 +56,6 @@ def tried(bench: Bench, course: Course, teacher: Graph, best: Trial) -> list[Tri
     training.train(_STEPS, course.seconds)
     float_path, path = bench.scratch / "trained_float32.tflite", bench.scratch / "trained_int8.tflite"
     training.write(float_path, path)
+    path = carried(path, float_path, "int8", bench.source.its)
     attempt = replace(best.attempt, ranges=_RANGES, corrected=TRAINED)
     return bench.timed([bench.judged(Trial(attempt, Base(float_path), path))], best.row.original_ms)

@@ -20,7 +20,7 @@ from slimseg.results import Artefact, Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Exporter, Request, Written
 from slimseg.runtimes.processor import Processor
-from slimseg.runtimes.quantiser import Ends, Quantiser
+from slimseg.runtimes.quantiser import Ends, Quantiser, Scheme
 from slimseg.tensors import port
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
@@ -55,6 +55,7 @@ class Runtime(Exporter):
     precisions: ClassVar[tuple[Precision, ...]]  # precisions of its files; the first is that of float networks
     output_kinds: ClassVar[tuple[OutputKind, ...]] = OUTPUT_KINDS  # kinds of output that its files can have
     without_kind: ClassVar[str] = ""  # why its files cannot have the other kinds
+    carries: ClassVar[bool] = False  # whether its quantised files are made of those of the default runtime: `carry`
     only_if_named: ClassVar[bool] = False  # whether its files are opened as networks unless the user names the runtime
 
     @property
@@ -145,6 +146,19 @@ class Runtime(Exporter):
             float_path = folder / path.name
             self.write(graph, float_path, "full")
             self.quantiser().quantise_int8(float_path, path, samples, ends)
+
+    def carry(self, graph: Graph, quantised: Path, path: Path, scheme: Scheme) -> None:
+        """Write a quantised file of the default runtime as a file of this one, with the same ranges.
+
+        Args:
+            graph: the network, whose nodes have the names of the float file's values.
+            quantised: the file that the default runtime's quantiser made of that float file.
+            scheme: the scheme of `quantised`.
+
+        Raises:
+            Unsupported: this runtime does not have the scheme.
+        """
+        raise Unsupported(f"slimseg does not write {scheme} for {self.brand}")
 
     def processors(self) -> tuple[Processor, ...]:
         """The phones' processors beside the CPU that it can place a file on, whether or not they can be asked here."""

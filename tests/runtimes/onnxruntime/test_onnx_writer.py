@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from slimseg import load
 from slimseg.errors import Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph
@@ -150,6 +151,25 @@ def test_weights_in_16_bits_are_widened_in_the_file(small: Graph, written: Path,
     exact = writer.serialise(small, "float16 where exact")
     casts = [node.output[0] for node in exact.graph.node if node.op_type == "Cast"]
     assert not [name for name in casts if name.endswith("weight")], "these would be rounded"
+
+
+def test_uneven_pooling_is_read_back_as_one_layer(tmp_path: Path):
+    layers = nn.Sequential(nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d((2, 5)), nn.Conv2d(4, 4, 1))
+    path = tmp_path / "pooled.onnx"
+    writer.write(edit.trace(layers, (1, 4, *SIZE)), path)
+    read = load(path, verify=False)
+    kinds = [(node.name, type(read.layer(node))) for node in read.layers()]
+    assert kinds == [("layer_0", nn.Conv2d), ("layer_1", nn.AdaptiveAvgPool2d), ("layer_2", nn.Conv2d)]
+
+
+def test_a_scale_and_shift_are_read_back_as_one_layer(tmp_path: Path):
+    path = tmp_path / "affine.onnx"
+    affine = ops.Affine(torch.tensor(2.0), torch.tensor(1.0))
+    writer.write(edit.trace(nn.Sequential(nn.Sigmoid(), affine, nn.Tanh()), (1, 4, *SIZE)), path)
+    read = load(path, verify=False)
+    assert [node.name for node in read.layers()] == ["layer_0", "layer_1", "layer_2"]
+    with torch.no_grad():
+        torch.testing.assert_close(read.layer(read.node("layer_1"))(torch.ones(2)), torch.tensor([3.0, 3.0]))
 
 
 def test_layers_that_share_weights_store_them_once():

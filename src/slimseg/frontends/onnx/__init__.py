@@ -22,7 +22,7 @@ from onnx import TensorProto
 from torch import fx, nn
 
 from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line, printable
-from slimseg.frontends.onnx import adaptive_pooling, constant_layers, constants
+from slimseg.frontends.onnx import adaptive_pooling, constant_layers, constants, own_affine
 from slimseg.frontends.onnx.activation import Erf
 from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value, plain
 from slimseg.frontends.onnx.handlers import HANDLERS
@@ -77,7 +77,7 @@ class _Opener:
         image = self._image()
         nodes = ordered(self.model)
         for place, node in enumerate(nodes):
-            if node.op == "GatherND":
+            if adaptive_pooling.may_begin(node):
                 self._find_pooling(nodes[place:])
             self._visit(node)
         result = self._result(output)
@@ -98,6 +98,8 @@ class _Opener:
         """
         activation.merge(graph)
         channel_order.fold(graph)
+        if self.model.description is not None:
+            own_affine.join(graph)
         graph.refresh()
         for node in graph.layers():
             if graph.layer_as(node, Erf) is not None:

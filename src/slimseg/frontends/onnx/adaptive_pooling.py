@@ -1,4 +1,5 @@
-"""Adaptive average pooling whose windows differ in size, which exporters write out as a gather and many additions.
+"""Adaptive average pooling whose windows differ in size, which exporters write out: as a gather and many additions, or
+as products.
 
 The steps depend on the exporter, so they are not recognised one by one. They are computed on noise, and the result is
 compared with the pooling's.
@@ -19,6 +20,7 @@ from slimseg.frontends.onnx.tensors import Array
 from slimseg.frontends.work import Work
 
 _MOST_STEPS = 2048
+_LAST = ("Div", "ReduceMean", "Transpose")  # the last step, in the files of one exporter or another
 _MOST_VALUES = 1 << 22  # of the map that is pooled
 
 
@@ -43,9 +45,16 @@ def written_out(
         if results is None:
             return None
         computed.update(zip(node.outputs, results, strict=False))
-        if node.op in ("Div", "ReduceMean") and results[0].ndim == 4:
+        if node.op in _LAST and results[0].ndim == 4:
             size = (results[0].shape[2], results[0].shape[3])
             pooled = F.adaptive_avg_pool2d(torch.from_numpy(noise), size).numpy()
-            same = pooled.shape == results[0].shape and np.allclose(pooled, results[0], atol=1e-5)
-            return (place, size) if same else None
+            if pooled.shape == results[0].shape and np.allclose(pooled, results[0], atol=1e-5):
+                return place, size
+            if node.op != "Transpose":
+                return None
     return None
+
+
+def may_begin(node: Node) -> bool:
+    """Whether adaptive pooling may begin with a node: PyTorch's exporters gather its windows, slimseg multiplies."""
+    return node.op == "GatherND" or (node.op == "MatMul" and node.name.endswith("_across"))

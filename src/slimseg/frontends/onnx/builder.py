@@ -135,6 +135,8 @@ class Builder:
         if self.model.description is None or not result:
             return "_".join(filter(None, (layer_name(source), suffix)))
         known = self.model.names.get(result)
+        if known is not None and known.name in known.covers:
+            result = known.name
         first = known.covers[0] if known is not None else result
         # The padding before a layer; or the product that an attention or linear layer, in parts, is named after.
         if first != result and (suffix == "pad" or result in (f"{first}_mixed", f"{first}_product")):

@@ -54,8 +54,10 @@ def resize(call: Call) -> Value:
     if mode not in ("nearest", "linear") or call.attribute("antialias", 0):
         raise call.unknown(f"its mode is {mode}{' with antialias' if call.attribute('antialias', 0) else ''}")
     size = (pair[0].target, pair[1].target)
+    # The file's own coordinates first, since several read the same positions where a map of one pixel is resized.
+    modes = sorted(_NEAREST if mode == "nearest" else _LINEAR, key=lambda each: each[1] != _coordinates(call))
     for cut in _cuts(pair):
-        for candidate, coordinates in _NEAREST if mode == "nearest" else _LINEAR:
+        for candidate, coordinates in modes:
             if all(_same(call, mode, side, kept, candidate, coordinates) for side, kept in zip(pair, cut, strict=True)):
                 return _emit(call, value, cut, ops.Resize(size, candidate, coordinates))
     raise call.unknown(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from onnx import ModelProto
 
 from slimseg.errors import UserError
 from slimseg.graph import image_input
@@ -75,7 +76,7 @@ def _write_int8(request: Request, path: Path) -> None:
         ONNXRUNTIME.deploy(request.graph, path, "int8", request.images)
 
 
-def _twin(request: Request) -> qdq.ModelProto | None:
+def _twin(request: Request) -> ModelProto | None:
     """The network with the ranges of the source's own int8 file; None if there is none, or its layers have other names.
 
     The file of a run of `slim` may take bytes: then the normalisation is folded into the first layer here, too.

@@ -6,8 +6,8 @@ bits. A kernel keeps the name of the last operator that it computes, or of its r
     relu_nchwc          a convolution and the ReLU behind it, in blocks of channels
     ReorderOutput       a kernel of its own, which changes the layout
 
-An operator without a kernel of its name is part of the first kernel behind it; a sum, of the convolution before it,
-which adds the other value to its own.
+An operator without a kernel of its name is part of the first kernel behind it; but a sum is part of the convolution
+before it, which adds the other value to its own, and so is an activation that the limits of 8 bits make superfluous.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from slimseg.runtimes.onnxruntime.file import Operator
 
 _MARK = "_kernel_time"
 _FUSED = "fused "
+_TAKEN_IN = ("Add", "Relu", "Clip")  # by the kernel before them
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def parts(operators: Sequence[Operator], kernels: Sequence[Kernel]) -> list[tupl
         computed[place] = own.get(place, next((each for each in behind if each is not None), None))
     makers = {operator.result: place for place, operator in enumerate(operators)}
     for place, operator in enumerate(operators):
-        if operator.op == "Add" and place not in own:
-            before = (own.get(makers[name]) for name in operator.inputs if name in makers)
+        if operator.op in _TAKEN_IN and place not in own:
+            before = (computed[makers[name]] for name in operator.inputs if name in makers)
             computed[place] = max((each for each in before if each is not None), default=computed[place])
         kernel_place = computed[place]
         if kernel_place is not None and not operator.converts:

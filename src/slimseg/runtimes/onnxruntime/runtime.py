@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from slimseg.deployment import Precision
 from slimseg.disk import scratch
+from slimseg.errors import Unsupported
 from slimseg.results import Profile
 from slimseg.runtimes import child, host
 from slimseg.runtimes.exporter import Request, Written
 from slimseg.runtimes.onnxruntime import package
-from slimseg.runtimes.quantiser import Ends
+from slimseg.runtimes.quantiser import Ends, Scheme
 from slimseg.runtimes.runtime import Kept, Runtime, Session
 
 if TYPE_CHECKING:  # the child process, which needs no torch, starts sooner without
@@ -39,6 +40,7 @@ class OnnxRuntime(Runtime):
     unrounded = "float32"
     layout = "NCHW"
     only_if_named = True
+    carries = True
     snippets: ClassVar[Mapping[str, str]] = {"onnxruntime.kt": "ONNX Runtime"}
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "int8")
 
@@ -64,6 +66,21 @@ class OnnxRuntime(Runtime):
             twin = folder / f"{path.stem}{registry.DEFAULT.suffix}"
             registry.DEFAULT.write_int8(graph, twin, samples, ends)
             writer.save(qdq.quantised(model, twin), path)
+
+    def carry(self, graph: Graph, quantised: Path, path: Path, scheme: Scheme) -> None:
+        """As `Runtime.carry`; also Unsupported if the layers of `quantised` have other names."""
+        from slimseg.runtimes.onnxruntime import writer
+        from slimseg.runtimes.onnxruntime.quantising import qdq
+
+        if scheme == "float16":
+            writer.write(graph, path, "float16")
+            return
+        if scheme != "int8":
+            super().carry(graph, quantised, path, scheme)
+        model = writer.serialise(graph)
+        if not qdq.fits(model, quantised):
+            raise Unsupported(f"{graph.name} and its int8 file name their layers differently: open it as a network")
+        writer.save(qdq.quantised(model, quantised), path)
 
     def export(self, request: Request) -> Written:
         from slimseg.runtimes.onnxruntime import exporter

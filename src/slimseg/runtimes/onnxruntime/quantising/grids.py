@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from slimseg.graph.names import node_name
 from slimseg.tflite import costs, file
 
 Array = np.ndarray[Any, Any]
@@ -102,7 +103,8 @@ class _Reader:
     def _own_name(self, index: int) -> str:
         """The name of a tensor, without the order in which it is stored."""
         name = str(self.tensors.tensor(index).name.decode(errors="replace"))
-        return name if name in self.known else _ORDER.sub("", name)
+        spellings = (name, node_name(name), _ORDER.sub("", name))
+        return next((each for each in spellings if each in self.known), name)
 
 
 def _grid(tensor: Any) -> Grid | None:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from slimseg.graph.layer_names import OperatorName
+from slimseg.onnx_format import metadata
 from slimseg.runtimes.onnxruntime.quantising import grids
 from slimseg.runtimes.onnxruntime.quantising.grids import Constant, Grid
 
@@ -80,6 +82,7 @@ class _Quantiser:
             self._copy(node, output)
         if self.values[output] != output:
             self._end(output)
+        self._name_output(output)
         kept = {name for node in self.graph.node for name in node.output} - {output}
         shapes = [each for each in self.graph.value_info if each.name in kept]
         del self.graph.value_info[:]
@@ -114,14 +117,21 @@ class _Quantiser:
             self.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
         last.output[0] = output
 
+    def _name_output(self, output: str) -> None:
+        """Say which layer computes the value before the last conversion, which has the output's own name."""
+        said, names = metadata.description(self.model), metadata.names(self.model)
+        if said is not None and self.values[output] != output:
+            name = names.pop(output, OperatorName(output, (output,)))
+            metadata.write(self.model, said, {**names, f"{output}_real": name})
+
     def _host(self, node: NodeProto) -> str:
         """The value whose operator in the `.tflite` computes the node: its own, or one behind it; "" if none does."""
-        name = node.output[0]
+        name = str(node.output[0])
         while name not in self.found.written:
             readers = self.readers.get(name, [])
             if not readers:
                 return ""
-            name = readers[0].output[0]
+            name = str(readers[0].output[0])
         return name
 
     def _written(self, node: NodeProto, host: str) -> Grid | None:
@@ -199,7 +209,7 @@ class _Quantiser:
             return self.added[name]
         scales = scales.astype(np.float32)
         zero = np.zeros(scales.size, stored.dtype)
-        settings = {"axis": axis} if scales.size > 1 else {}
+        settings: dict[str, Any] = {"axis": axis} if scales.size > 1 else {}
         inputs = [
             self._add(f"{name}_integers", stored),
             self._add(f"{name}_scale", scales if scales.size > 1 else scales.reshape(())),
