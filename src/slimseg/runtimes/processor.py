@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slimseg.errors import Unsupported
 from slimseg.results.export import Departure
-from slimseg.results.placement import LayerDifference, Placement
+from slimseg.results.placement import Placement
 
 
 class Processor(ABC):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from slimseg.frontends.aten.builder import Builder
 from slimseg.frontends.aten.call import Parameter
@@ -36,7 +37,10 @@ class Layers:
 
 
 def layers_of(
-    function: Callable[..., Tensor], inputs: Sequence[tuple[int, ...] | Tensor], allowance: Allowance
+    function: Callable[..., Tensor],
+    inputs: Sequence[tuple[int, ...] | Tensor],
+    allowance: Allowance,
+    most_calls: int = MOST_CALLS,
 ) -> Layers:
     """The layers that compute a function of activations, of which the shapes are given, and of constants.
 
@@ -49,8 +53,10 @@ def layers_of(
     except Exception as error:
         raise NotImplementedError(str(error)) from error
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    values = [node.meta["val"] for node in module.graph.nodes if "val" in node.meta]
-    if len(values) > MOST_CALLS or any(each.numel() > _LARGEST_VALUE for each in values):
+    values = [each for node in module.graph.nodes for each in tree_leaves(node.meta.get("val"))]
+    if len(module.graph.nodes) > most_calls or any(
+        isinstance(each, Tensor) and each.numel() > _LARGEST_VALUE for each in values
+    ):
         raise NotImplementedError("it takes too many steps or too much memory")
     parameters = {
         node: Parameter(node.name, nn.Parameter(each) if each.is_floating_point() else each.float())
@@ -72,6 +78,9 @@ def _built(
         builder.values[node] = builder.graph.placeholder(node.name)
     builder.build()
     (end,) = [node for node in module.graph.nodes if node.op == "output"]
+    for node in reversed(builder.graph.nodes):
+        if node.op == "call_function" and not node.users:  # a split, whose parts are slices of what it reads
+            builder.graph.erase_node(node)
     if any(node.op not in ("placeholder", "call_module") for node in builder.graph.nodes):
         raise NotImplementedError("its arguments are of a kind that mobile files lack")
     inputs = [builder.values[node] for node in activations]

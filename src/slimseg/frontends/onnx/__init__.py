@@ -13,8 +13,10 @@ Nothing in the file is executed, and no other program reads it (pnnx was tried f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from onnx import TensorProto
 from torch import fx, nn
 
 from slimseg.errors import ModelError, SlimsegError, UnknownOperator, one_line, printable
-from slimseg.frontends.onnx import adaptive_pooling, constant_layers, constants, own_affine
+from slimseg.frontends.onnx import adaptive_pooling, constant_layers, constants, markers, own_affine
 from slimseg.frontends.onnx.activation import Erf
 from slimseg.frontends.onnx.builder import NHWC, Builder, Call, Value, plain
 from slimseg.frontends.onnx.handlers import HANDLERS
@@ -35,9 +37,12 @@ from slimseg.graph.description import Description
 from slimseg.graph.graph import Graph
 from slimseg.graph.output import output_kind
 from slimseg.graph.preprocessing import Preprocessing
-from slimseg.graph.spellings import activation, channel_order
+from slimseg.graph.spellings import activation as written_out
+from slimseg.graph.spellings import channel_order
 
 _NCHW = (0, 1, 2, 3)
+_IMAGES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.UINT8)
+_QUANTISED = "QuantizeLinear|QLinear|QGemm|Integer$"  # operators of quantised files
 
 
 def from_file(path: Path, input_size: tuple[int, int] | None = None, output: str | int | None = None) -> Graph:
@@ -87,7 +92,7 @@ class _Opener:
         graph.description = self.model.description or Description(self._preprocessing(), output_kind=output_kind(graph))
         graph.weights = self.model.weights
         graph.notes = tuple(self.builder.notes)
-        graph.is_quantised = any("QuantizeLinear" in node.op for node in self.model.nodes)
+        graph.is_quantised = any(re.search(_QUANTISED, node.op) for node in self.model.nodes)
         return graph
 
     def _merge(self, graph: Graph) -> None:
@@ -96,7 +101,7 @@ class _Opener:
         Raises:
             UnknownOperator: an erf remains that belongs to no GELU.
         """
-        activation.merge(graph)
+        written_out.merge(graph)
         channel_order.fold(graph)
         if self.model.description is not None:
             own_affine.join(graph)
@@ -112,11 +117,22 @@ class _Opener:
         inputs = self.model.inputs
         if len(inputs) != 1:
             raise ModelError(f"{self.model.path} takes {len(inputs)} inputs, not one image")
-        shape, order = _image_shape(self.model.path, inputs[0], self.input_size)
+        shape, order = _image_shape(self.model.path, self._with_channels(inputs[0]), self.input_size)
         if order == NHWC:
             self.builder.note("the file's network is NHWC; it is opened as NCHW, and mobile files are NHWC again")
         image = self.values[inputs[0].name] = self.builder.image(shape, order)
         return image
+
+    def _with_channels(self, given: Input) -> Input:
+        """The input, with the channels that the convolution needs that reads it if it leaves them open."""
+        if len(given.shape) != 4 or given.shape[1] is not None or (given.shape[3] or 5) <= 4:
+            return given
+        for node in self.builder.consumers.get(given.name, []):
+            weight = self.model.constants.get(node.inputs[1]) if node.op == "Conv" else None
+            if weight is not None and weight.ndim == 4:
+                channels = weight.shape[1] * int(node.attributes.get("group", 1))
+                return replace(given, shape=(given.shape[0], channels, *given.shape[2:]))
+        return given
 
     def _preprocessing(self) -> Preprocessing:
         """A network that takes bytes preprocesses them itself."""
@@ -152,7 +168,7 @@ class _Opener:
             return
         inputs = [self._given(node, name) if name else None for name in node.inputs]
         results: Sequence[Value | Array]
-        if node.op in ("Shape", "Size") and isinstance(inputs[0], Value):
+        if node.op in ("Shape", "Size", "EyeLike") and isinstance(inputs[0], Value):
             # Only the shape matters here: an array of that shape that takes no memory.
             inputs = [np.broadcast_to(np.zeros((), np.float32), inputs[0].shape)]
         if not any(isinstance(value, Value) for value in inputs):
@@ -203,6 +219,8 @@ class _Opener:
 
     def _layer(self, node: Node, inputs: Sequence[Value | Array | None]) -> tuple[Value, ...]:
         handler = HANDLERS.get(node.op)
+        if any(isinstance(each, markers.Marker) for each in inputs):
+            handler = markers.follow
         if handler is None:
             raise self._unknown(node)
         with self._named(node):
@@ -220,6 +238,11 @@ class _Opener:
             raise ModelError(f"{self.model.path}: the operator {node} cannot be rebuilt ({one_line(error)})") from error
 
     def _unknown(self, node: Node) -> UnknownOperator:
+        if node.op.startswith("com.microsoft.nchwc."):
+            return UnknownOperator(
+                f"{self.model.path} was optimised by onnxruntime for one processor ({node}): give the file as it was "
+                "exported, or one optimised up to ORT_ENABLE_EXTENDED"
+            )
         return UnknownOperator(
             f"{self.model.path} uses the operator {node}, which slimseg does not know: replace it before the export"
         )
@@ -238,6 +261,9 @@ class _Opener:
         name = outputs[chosen].name
         source = made.get(name)
         while source is not None and source.op in ("Squeeze", "Unsqueeze", "Identity"):
+            before = self.values.get(source.inputs[0])
+            if not isinstance(before, Value) or before.rank not in (3, 4):
+                break
             name = source.inputs[0]
             source = made.get(name)
         value = self.values[name]
@@ -273,7 +299,7 @@ def _image_shape(
     Raises:
         ModelError: the input is not one image, or its size is open and no `input_size` is given.
     """
-    if given.kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8):
+    if given.kind not in _IMAGES:
         raise ModelError(f"{path} takes {given.name!r}, which is not an image of floating-point numbers or bytes")
     if len(given.shape) != 4:
         raise ModelError(

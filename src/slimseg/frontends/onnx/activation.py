@@ -146,9 +146,7 @@ def quantize(call: Call) -> Value:
     Rounding is left out. The clipping stays, since quantisers rely on it where they removed a ReLU or ReLU6.
     """
     value, scale, zero = call.value(), call.constant(1), call.constant(2)
-    call.builder.note(
-        "the file is quantised; it is opened in float, with the rounded weights and without rounding of activations"
-    )
+    note_quantised(call)
     if scale is None or scale.size != 1:
         raise call.unknown("it does not have a single scale")
     kind = np.iinfo(np.uint8 if zero is None else zero.dtype)
@@ -157,6 +155,12 @@ def quantize(call: Call) -> Value:
         return value
     highest = (kind.max - kind.min) * float(scale.reshape(-1)[0])
     return call.on(value, nn.ReLU6() if math.isclose(highest, 6, rel_tol=0.01) else nn.ReLU())
+
+
+def note_quantised(call: Call) -> None:
+    call.builder.note(
+        "the file is quantised; it is opened in float, with the rounded weights and without rounding of activations"
+    )
 
 
 class Erf(ops.Unary):

@@ -203,13 +203,21 @@ def _normalised(
     return call.emit(ops.Normalise(dims, epsilon, groups, centred), value.node, suffix=suffix)
 
 
+def is_training(call: Call) -> bool:
+    """Whether a batch norm uses the statistics of what it is given: told so, or before opset 14 by further results."""
+    return bool(call.attribute("training_mode", 0)) or (call.opset < 14 and any(call.node.outputs[1:]))
+
+
 def batch_norm(call: Call) -> Value:
     value = call.plain()
+    if is_training(call):
+        call.builder.note("a batch norm uses the statistics of each image: the file was exported in training mode")
+        raise call.unknown("it is in training mode")
     vectors = [call.constant(index) for index in (1, 2, 3, 4)]
     scale, shift, mean, variance = (vector for vector in vectors if vector is not None)
     epsilon = float(call.attribute("epsilon", 1e-5))
     channels = value.shape[1]
-    if any(vector is None or vector.shape != (channels,) for vector in vectors) or call.attribute("training_mode", 0):
+    if any(vector is None or vector.shape != (channels,) for vector in vectors):
         raise call.unknown("it does not normalise with one stored mean and variance per channel")
     if value.rank != 4:
         gain = scale / np.sqrt(variance + np.float32(epsilon))

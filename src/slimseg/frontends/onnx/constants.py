@@ -307,6 +307,32 @@ def split_lengths(node: Node, inputs: Sequence[Array | None], length: int) -> li
     return lengths
 
 
+def _unary(function: Callable[..., Any]) -> Fold:
+    return lambda node, inputs: function(inputs[0])
+
+
+def _extreme(function: Callable[..., Any]) -> Fold:
+    def run(node: Node, inputs: Sequence[Any]) -> Array:
+        axis, keep = int(node.attributes.get("axis", 0)), bool(node.attributes.get("keepdims", 1))
+        result: Array = function(inputs[0], axis, keepdims=keep)
+        return result
+
+    return run
+
+
+def _diagonal(node: Node, inputs: Sequence[Any]) -> Array:
+    rows, columns = bounded(inputs[0].shape, node)
+    return np.eye(rows, columns, int(node.attributes.get("k", 0)))
+
+
+def _one_hot(node: Node, inputs: Sequence[Any]) -> Array:
+    index, depth, values = inputs
+    count, axis = int(depth.reshape(-1)[0]), int(node.attributes.get("axis", -1))
+    bounded((index.size, count), node)
+    found = index[..., None] % count == np.arange(count)
+    return np.moveaxis(np.where(found, values[1], values[0]), -1, axis)
+
+
 FOLDS: dict[str, Fold] = {
     "Constant": _constant,
     "ConstantOfShape": _constant_of_shape,
@@ -348,6 +374,39 @@ FOLDS: dict[str, Fold] = {
     "Clip": _clipped,
     "CumSum": _cumulative_sum,
     "Trilu": _triangle,
+    **{
+        name: _unary(function)
+        for name, function in (
+            ("Acos", np.arccos),
+            ("Asin", np.arcsin),
+            ("Atan", np.arctan),
+            ("Acosh", np.arccosh),
+            ("Asinh", np.arcsinh),
+            ("Atanh", np.arctanh),
+            ("Cosh", np.cosh),
+            ("Sinh", np.sinh),
+            ("Tan", np.tan),
+            ("IsNaN", np.isnan),
+            ("IsInf", np.isinf),
+            ("BitwiseNot", np.bitwise_not),
+        )
+    },
+    **{
+        name: _broadcast(function)
+        for name, function in (
+            ("Xor", np.logical_xor),
+            ("BitwiseAnd", np.bitwise_and),
+            ("BitwiseOr", np.bitwise_or),
+            ("BitwiseXor", np.bitwise_xor),
+        )
+    },
+    "Sum": _variadic(np.add),
+    "CastLike": lambda node, inputs: inputs[0].astype(inputs[1].dtype),
+    "EyeLike": _diagonal,
+    "Dropout": lambda node, inputs: inputs[0],
+    "ArgMax": _extreme(np.argmax),
+    "ArgMin": _extreme(np.argmin),
+    "OneHot": _one_hot,
     "MatMul": _product,
     "Einsum": _outer,
     "NonZero": lambda node, inputs: np.stack(np.nonzero(inputs[0])),

@@ -14,6 +14,8 @@ from slimseg.frontends.aten.decompositions import comparisons, functions, positi
 from slimseg.frontends.onnx.builder import Call
 from slimseg.frontends.onnx.constants import axes_of, slices
 
+_FAR = 1e9  # below every score, so that softmax gives 0
+
 
 def _same(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of the inputs alone."""
@@ -127,8 +129,6 @@ def shrink(call: Call, x: Tensor) -> Tensor:
 
 def attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Any = None) -> Tensor:
     """(batch, heads, length, depth), or (batch, length, heads · depth)."""
-    if call.attribute("is_causal", 0) or call.attribute("softcap", 0.0):
-        raise NotImplementedError("it masks or bounds its scores")
     if query.ndim == 3:
         heads = [int(call.attribute(f"{name}_num_heads")) for name in ("q", "kv", "kv")]
         query, key, value = (
@@ -136,8 +136,18 @@ def attention(call: Call, query: Tensor, key: Tensor, value: Tensor, mask: Any =
             for each, count in zip((query, key, value), heads, strict=True)
         )
         return attention(call, query, key, value, mask).transpose(1, 2).flatten(2)
+    if (times := query.shape[1] // key.shape[1]) > 1:  # several heads of the query share one of the keys
+        key, value = (positions.repeat_interleave(each, times, 1) for each in (key, value))
     scale = call.attribute("scale")
-    return F.scaled_dot_product_attention(query, key, value, mask, scale=None if scale is None else float(scale))
+    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    causal = torch.full((query.shape[2], key.shape[2]), -_FAR).triu(1) if call.attribute("is_causal", 0) else None
+    if not (limit := float(call.attribute("softcap", 0.0))):
+        mask = causal if mask is None else mask if causal is None else mask + causal
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    scores = torch.tanh(query @ key.mT * (scale / limit)) * limit
+    for added in (mask, causal):
+        scores = scores if added is None else scores + added
+    return torch.softmax(scores, -1) @ value
 
 
 TABLE: Mapping[str, Callable[..., Tensor]] = {

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from slimseg.errors import UnknownOperator
-from slimseg.frontends.onnx import activation, arithmetic, convolution, functions, layout, pooling, resize, sampling
+from slimseg.frontends.aten.decomposition import MOST_CALLS, MOST_STEPS
+from slimseg.frontends.onnx import (
+    activation,
+    arithmetic,
+    contributed,
+    convolution,
+    functions,
+    layout,
+    markers,
+    pooling,
+    rarities,
+    resampling,
+    resize,
+    sampling,
+)
 from slimseg.frontends.onnx.builder import Call, Value
 from slimseg.frontends.onnx.in_torch import in_torch
 from slimseg.graph import ops
 
-Handler = Callable[[Call], Value | tuple[Value, ...]]
+Handler = Callable[[Call], Any]
 
 
 def _unary(function: str) -> Handler:
@@ -23,13 +38,29 @@ def _unary(function: str) -> Handler:
 def _or_in_torch(handler: Handler) -> Handler:
     """A handler for an operator that is one layer for some arguments; for others it is computed in torch."""
 
-    def either(call: Call) -> Value | tuple[Value, ...]:
+    def either(call: Call) -> Any:
         try:
             return handler(call)
         except UnknownOperator:
-            return in_torch(functions.TABLE[call.node.op])(call)
+            return in_torch(_IN_TORCH[call.node.op])(call)
 
     return either
+
+
+def _results(*functions_: Callable[..., Tensor], most_calls: int = MOST_CALLS) -> Handler:
+    """A handler for an operator with several results, each of which a function computes if it is read."""
+
+    def handler(call: Call) -> tuple[Value, ...]:
+        names, made = call.node.outputs, []
+        for name, function in zip(names, functions_, strict=False):
+            is_read = bool(call.builder.consumers.get(name)) or name in call.builder.model.outputs
+            made.append(in_torch(function, most_calls)(call) if is_read else call.value())
+        return tuple(made)
+
+    return handler
+
+
+_IN_TORCH = {**functions.TABLE, **rarities.TABLE, "Resize": resampling.resize, "Upsample": resampling.resize}
 
 
 _LAYERS: Mapping[str, Handler] = {
@@ -70,7 +101,7 @@ _LAYERS: Mapping[str, Handler] = {
     "Cos": _unary("cos"),
     "Pow": arithmetic.power,
     "Reciprocal": arithmetic.reciprocal,
-    "MaxPool": pooling.max_pool,
+    "MaxPool": markers.max_pool,
     "AveragePool": pooling.average_pool,
     "GlobalAveragePool": pooling.global_average,
     "GlobalMaxPool": pooling.global_maximum,
@@ -110,6 +141,12 @@ _LAYERS: Mapping[str, Handler] = {
 }
 
 HANDLERS: Mapping[str, Handler] = {
-    **{op: in_torch(function) for op, function in functions.TABLE.items()},
-    **{op: _or_in_torch(layer) if op in functions.TABLE else layer for op, layer in _LAYERS.items()},
+    **{op: in_torch(function) for op, function in _IN_TORCH.items()},
+    **{op: _or_in_torch(layer) if op in _IN_TORCH else layer for op, layer in _LAYERS.items()},
+    **contributed.HANDLERS,
+    **{op: _results(rarities.recurrent_layer, most_calls=MOST_STEPS) for op in ("LSTM", "GRU", "RNN")},
+    "TopK": _results(rarities.top(0), rarities.top(1)),
+    "SequenceConstruct": markers.listed,
+    "SplitToSequence": markers.split,
+    "CastLike": layout.alias,
 }

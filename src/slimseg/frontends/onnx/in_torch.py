@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from slimseg.errors import one_line
+from slimseg.frontends.aten.decomposition import MOST_CALLS
 from slimseg.frontends.aten.function import layers_of
 from slimseg.frontends.onnx.builder import Call, Value, plain
 from slimseg.frontends.onnx.tensors import Array
@@ -21,12 +22,12 @@ Function = Callable[..., Tensor]
 MOST_TRACED = 512  # operators of one file that are opened in this way; each takes some 20 ms
 
 
-def in_torch(function: Function) -> Callable[[Call], Value]:
-    """A handler for an operator that `function` computes."""
+def in_torch(function: Function, most_calls: int = MOST_CALLS) -> Callable[[Call], Value]:
+    """A handler for an operator that `function` computes, in at most so many calls."""
 
     def handler(call: Call) -> Value:
         given = [call.plain(index) if isinstance(each, Value) else each for index, each in enumerate(call.inputs)]
-        return plain(_opened(call, function, given))
+        return plain(_opened(call, function, given, most_calls))
 
     return handler
 
@@ -36,7 +37,9 @@ def on_stored(call: Call, value: Value, function: Function) -> Value:
     return Value(_opened(call, function, [plain(value.node)]), value.order)
 
 
-def _opened(call: Call, function: Function, inputs: Sequence[Value | Array | None]) -> fx.Node:
+def _opened(
+    call: Call, function: Function, inputs: Sequence[Value | Array | None], most_calls: int = MOST_CALLS
+) -> fx.Node:
     """The function's layers in the graph under construction; activations are read as they are stored."""
     call.builder.traced += 1
     if call.builder.traced > MOST_TRACED:
@@ -51,7 +54,7 @@ def _opened(call: Call, function: Function, inputs: Sequence[Value | Array | Non
 
     tensors = [each.stored if isinstance(each, Value) else torch.tensor(each) for each in inputs if _is_tensor(each)]
     try:
-        layers = layers_of(run, tensors, call.builder.allowance)
+        layers = layers_of(run, tensors, call.builder.allowance, most_calls)
     except NotImplementedError as error:
         raise call.unknown(one_line(error)) from error
     sources = [each.node for each in inputs if isinstance(each, Value)]

@@ -9,10 +9,10 @@ import numpy as np
 from onnx import TensorProto
 from torch import fx, nn
 
-from slimseg.frontends.aten.decompositions import positions
+from slimseg.frontends.aten.decompositions import comparisons, positions
 from slimseg.frontends.onnx import constants
 from slimseg.frontends.onnx.builder import NHWC, Call, Value, plain
-from slimseg.frontends.onnx.in_torch import on_stored
+from slimseg.frontends.onnx.in_torch import in_torch, on_stored
 from slimseg.graph import ops
 from slimseg.graph.orders import TO_NCHW
 
@@ -114,15 +114,15 @@ def concat(call: Call) -> Value:
 
 def slice_(call: Call) -> Value:
     value = call.value()
-    for axis, part in enumerate(constants.slices(call.node, call.constants()[: len(call.inputs)], value.rank)):
-        start, stop, step = part.indices(value.shape[axis])
+    for axis, wanted in enumerate(constants.slices(call.node, call.constants()[: len(call.inputs)], value.rank)):
+        start, stop, step = wanted.indices(value.shape[axis])
         if step < 1 or stop <= start:
             raise call.unknown("it reads backwards, or its result is empty")
-        value = _part(call, value, axis, start, stop, step)
+        value = part(call, value, axis, start, stop, step)
     return value
 
 
-def _part(call: Call, value: Value, axis: int, start: int, stop: int, step: int = 1, suffix: str = "") -> Value:
+def part(call: Call, value: Value, axis: int, start: int, stop: int, step: int = 1, suffix: str = "") -> Value:
     if (start, stop, step) == (0, value.shape[axis], 1):
         return value
     return call.on(value, ops.Slice(value.order[axis], start, stop, step), suffix)
@@ -133,7 +133,7 @@ def split(call: Call) -> tuple[Value, ...]:
     axis = int(call.attribute("axis", 0)) % value.rank
     parts, start = [], 0
     for number, length in enumerate(constants.split_lengths(call.node, call.constants(), value.shape[axis])):
-        parts.append(_part(call, value, axis, start, start + length, suffix=str(number)))
+        parts.append(part(call, value, axis, start, start + length, suffix=str(number)))
         start += length
     return tuple(parts)
 
@@ -145,16 +145,18 @@ def gather(call: Call) -> Value:
     if index is None or not index.size:
         raise call.unknown("it selects nothing")
     call.builder.work.compute(index.size)
-    part = taken(call, value, axis, (index.reshape(-1) % value.shape[axis]).tolist(), "" if index.ndim == 1 else "pick")
+    found = taken(
+        call, value, axis, (index.reshape(-1) % value.shape[axis]).tolist(), "" if index.ndim == 1 else "pick"
+    )
     if index.ndim == 1:
-        return part
-    return reshaped(call, part, (*part.shape[:axis], *index.shape, *part.shape[axis + 1 :]))
+        return found
+    return reshaped(call, found, (*found.shape[:axis], *index.shape, *found.shape[axis + 1 :]))
 
 
 def taken(call: Call, value: Value, axis: int, places: list[int], suffix: str = "") -> Value:
     """The values at some places along a dimension."""
     if places == list(range(places[0], places[0] + len(places))):
-        return _part(call, value, axis, places[0], places[-1] + 1, suffix=suffix)
+        return part(call, value, axis, places[0], places[-1] + 1, suffix=suffix)
     return on_stored(call, value, lambda _, x: positions.taken(x, value.order[axis], places))
 
 
@@ -291,6 +293,8 @@ def cast(call: Call) -> Value:
     if kind in _FLOATS:
         counts = isinstance(before, ops.ArgMax) or (isinstance(before, ops.Cast) and before.dtype != "float32")
         return call.on(value, ops.Cast("float32")) if counts else value
+    if kind == TensorProto.BOOL:
+        return in_torch(lambda call, x: comparisons.different(x, 0.0))(call)
     if kind in (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT16, TensorProto.UINT16):
         return call.on(value, ops.Cast("int32"))
     if kind not in _NUMBERS:

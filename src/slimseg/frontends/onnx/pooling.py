@@ -18,8 +18,6 @@ LOWEST = float(np.finfo(np.float32).min)
 def max_pool(call: Call) -> Value:
     value, moves = _pool_window(call)
     ceil = bool(call.attribute("ceil_mode", 0))
-    if len(call.node.outputs) > 1 and any(call.builder.consumers.get(name) for name in call.node.outputs[1:]):
-        raise call.unknown("it outputs the positions of the maxima")
 
     def build(padding: tuple[int, int], ceil: bool) -> nn.Module:
         return nn.MaxPool2d(moves.kernel, moves.stride, padding, moves.dilation, ceil_mode=ceil)

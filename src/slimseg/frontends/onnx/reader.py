@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from slimseg.errors import ModelError, printable
+from slimseg.frontends.onnx.local_functions import Functions
 from slimseg.frontends.onnx.tensors import Array, TensorReader
 from slimseg.frontends.work import Work
 from slimseg.graph.description import Description
@@ -22,6 +22,8 @@ from slimseg.onnx_format import metadata, parsing
 
 LONGEST_NAME = 1000  # characters of a node's name; nothing depends on the rest
 _DOMAINS = ("", "ai.onnx")
+# onnxruntime's operators that compute what ONNX's own of the same name do, for more types.
+_OWN = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _model(path: Path, proto: ModelProto) -> Model:
     if graph.sparse_initializer:
         raise ModelError(f"{path} holds sparse weights, which slimseg cannot open: export it with dense weights")
     constants = {tensor.name: reader.read(tensor) for tensor in graph.initializer}
-    nodes = _nodes(graph, reader)
+    nodes = _nodes(graph, reader, {}, Functions.of(path, proto))
     opset = max((entry.version for entry in proto.opset_import if entry.domain in _DOMAINS), default=1)
     return Model(
         path,
@@ -103,30 +105,31 @@ def _model(path: Path, proto: ModelProto) -> Model:
     )
 
 
-def _nodes(
-    graph: GraphProto, reader: TensorReader, names: Mapping[str, str] = MappingProxyType({})
-) -> tuple[Node, ...]:
+def _nodes(graph: GraphProto, reader: TensorReader, names: Mapping[str, str], functions: Functions) -> tuple[Node, ...]:
     """The operators; `names` says how values are called here that have another name in the file."""
-    return tuple(_node(node, reader, names) for node in graph.node)
+    return tuple(_node(each, reader, {**names, **own}, functions) for each, own in functions.expanded(graph.node))
 
 
-def _node(node: NodeProto, reader: TensorReader, names: Mapping[str, str]) -> Node:
-    op = _text(node.op_type if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}")
+def _node(node: NodeProto, reader: TensorReader, names: Mapping[str, str], functions: Functions) -> Node:
+    is_own = node.domain in _DOMAINS or (node.domain == "com.microsoft" and node.op_type in _OWN)
+    op = _text(node.op_type if is_own else f"{node.domain}.{node.op_type}")
     inputs, outputs = (tuple(names.get(name, name) for name in given) for given in (node.input, node.output))
     attributes = {attribute.name: _attribute(attribute, reader) for attribute in node.attribute}
     if op == "If":
-        attributes = {each.name: _branch(each, reader, names, f"{outputs[0]}/") for each in node.attribute}
+        attributes = {each.name: _branch(each, reader, names, f"{outputs[0]}/", functions) for each in node.attribute}
         inputs += tuple(sorted(set().union(*(branch.read_outside() for branch in attributes.values()))))
     return Node(op, node.name[:LONGEST_NAME], inputs, outputs, attributes)
 
 
-def _branch(attribute: AttributeProto, reader: TensorReader, names: Mapping[str, str], prefix: str) -> Branch:
+def _branch(
+    attribute: AttributeProto, reader: TensorReader, names: Mapping[str, str], prefix: str, functions: Functions
+) -> Branch:
     graph = attribute.g
     made = [*(tensor.name for tensor in graph.initializer), *(name for node in graph.node for name in node.output)]
     inside = {**names, **{name: f"{prefix}{attribute.name}/{name}" for name in made if name}}
     constants = {inside[tensor.name]: reader.read(tensor) for tensor in graph.initializer}
     outputs = tuple(inside.get(value.name, value.name) for value in graph.output)
-    return Branch(_nodes(graph, reader, inside), constants, outputs)
+    return Branch(_nodes(graph, reader, inside, functions), constants, outputs)
 
 
 def _attribute(attribute: AttributeProto, reader: TensorReader) -> Any:

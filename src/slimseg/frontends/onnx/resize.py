@@ -84,7 +84,7 @@ def _cuts(pair: Sequence[Side]) -> list[tuple[int, int]]:
 
 def _sides(call: Call, value: Value) -> list[Side]:
     """The four dimensions, in ONNX's order."""
-    scales, sizes = _scales_and_sizes(call)
+    scales, sizes = scales_and_sizes(call)
     axes = [int(axis) % 4 for axis in call.attribute("axes", range(4))]
     sides = [Side(length, length, 1.0) for length in value.shape]
     given = sizes if sizes is not None else scales
@@ -100,7 +100,7 @@ def _sides(call: Call, value: Value) -> list[Side]:
     return sides
 
 
-def _scales_and_sizes(call: Call) -> tuple[Array | None, Array | None]:
+def scales_and_sizes(call: Call) -> tuple[Array | None, Array | None]:
     if "scales" in call.node.attributes:  # Upsample before opset 9
         return np.asarray(call.attribute("scales"), np.float32), None
     older = call.node.op == "Upsample" or call.opset < 11  # (X, scales); later versions take (X, roi, scales, sizes)
@@ -151,17 +151,17 @@ def _same(
     if mode == "linear":
         clipped = np.clip(theirs, 0, side.length - 1), np.clip(ours, 0, kept - 1)
         return bool(np.allclose(*clipped, rtol=0, atol=1e-4))
-    pixels = _rounded(theirs, _rounding(call)).clip(0, side.length - 1)
-    own = _rounded(ours, "floor" if candidate == "nearest" and coordinates == "asymmetric" else "round_prefer_ceil")
+    pixels = rounded(theirs, rounding(call)).clip(0, side.length - 1)
+    own = rounded(ours, "floor" if candidate == "nearest" and coordinates == "asymmetric" else "round_prefer_ceil")
     return bool((pixels == own.clip(0, kept - 1)).all())
 
 
-def _rounding(call: Call) -> str:
+def rounding(call: Call) -> str:
     default = "floor" if call.node.op == "Upsample" or call.opset < 11 else "round_prefer_floor"
     return str(call.attribute("nearest_mode", default))
 
 
-def _rounded(places: Array, how: str) -> Array:
+def rounded(places: Array, how: str) -> Array:
     slack = 1e-6  # so that n · (1/n) counts as a whole number in ONNX's positions and in ours
     functions = {
         "floor": lambda: np.floor(places + slack),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from slimseg.frontends.onnx.builder import Call, Value, plain
 from slimseg.graph import ops
 
@@ -9,7 +11,9 @@ _OUTSIDE: dict[str, ops.Outside] = {"zeros": "zeros", "border": "border"}
 
 
 def grid_sample(call: Call) -> Value:
-    value, positions = call.plain(0), call.plain(1)
+    value = call.plain(0)
+    grid = call.inputs[1]
+    positions = call.builder.always(call.node, grid) if isinstance(grid, np.ndarray) else call.plain(1)
     mode, padding = call.attribute("mode", "linear"), call.attribute("padding_mode", "zeros")
     if value.rank != 4 or mode not in ("linear", "bilinear") or padding not in _OUTSIDE:
         raise call.unknown(f"its mode is {mode} with {padding} outside")

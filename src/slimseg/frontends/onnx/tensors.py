@@ -1,7 +1,8 @@
 """ONNX tensors to numpy arrays. Headers are not trusted: a shape must fit the stored bytes before it is allocated.
 
-A large model stores its values in a second file beside it ("external data"). That file is read only if it has a plain
-name and lies in the model's own folder, so that a model cannot read other files of this machine.
+A large model stores its values in a second file beside it ("external data"). That file is read only if it lies in the
+model's own folder or in folders within it, and no link leads to it, so that a model cannot read other files of this
+machine.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _TYPES: dict[int, tuple[str, str]] = {
     TensorProto.UINT32: ("<u4", "uint64_data"),
     TensorProto.UINT64: ("<u8", "uint64_data"),
 }
+_HALF_BYTES = (TensorProto.UINT4, TensorProto.INT4)  # two numbers in each byte, the first in its low half
 DTYPES: dict[int, np.dtype[Any]] = {kind: np.dtype(code) for kind, (code, _) in _TYPES.items()}
 
 
@@ -55,6 +57,8 @@ class TensorReader:
         Raises:
             ModelError: the bytes do not fit the shape, the type is unknown, or the data file cannot be used.
         """
+        if tensor.data_type in _HALF_BYTES:
+            return self._half_bytes(tensor)
         if tensor.data_type not in _TYPES:
             raise ModelError(
                 f"{self.path} holds the tensor {tensor.name[:100]!r} of a type that is not numeric: export it again"
@@ -74,6 +78,19 @@ class TensorReader:
                 f"{MAX_DATA_BYTES >> 30} GiB of them: export it again"
             )
         return _as_float32(self._flat(tensor, dtype, field, count), tensor.data_type).reshape(shape)
+
+    def _half_bytes(self, tensor: TensorProto) -> Array:
+        """Numbers of 4 bits, as whole numbers of 8."""
+        count = math.prod(tensor.dims)
+        raw = bytes(tensor.raw_data) or bytes(value & 0xFF for value in tensor.int32_data)
+        self.used_bytes += 4 * count
+        if min(tensor.dims, default=0) < 0 or len(raw) != -(-count // 2) or tensor.data_location:
+            raise self._damaged(tensor)
+        pairs = np.frombuffer(raw, np.uint8)
+        halves = np.stack((pairs & 15, pairs >> 4), -1).reshape(-1)[:count]
+        if tensor.data_type == TensorProto.INT4:
+            return ((halves.astype(np.int8) ^ 8) - 8).reshape(tuple(tensor.dims))
+        return halves.reshape(tuple(tensor.dims))
 
     def _flat(self, tensor: TensorProto, dtype: np.dtype[Any], field: str, count: int) -> Array:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -109,7 +126,7 @@ class TensorReader:
         if location in self._beside:
             return self._beside[location]
         beside = self.path.parent / location
-        if not location or location in (".", "..") or set(location) & set("/\\\0:") or beside.is_symlink():
+        if not _is_inside(self.path.parent, location):
             raise ModelError(
                 f"{self.path} keeps its values in {location[:100]!r}, not a file beside it: export it as one file"
             )
@@ -125,6 +142,14 @@ class TensorReader:
         return ModelError(
             f"{self.path} is damaged: the values of {tensor.name[:100]!r} do not fit its shape; export it again"
         )
+
+
+def _is_inside(folder: Path, location: str) -> bool:
+    """Whether a location is that of a file in the folder, or in folders within it, none of which is a link."""
+    parts = location.split("/")
+    if set(location) & set("\\\0:") or any(part in ("", ".", "..") for part in parts):
+        return False
+    return not any(folder.joinpath(*parts[: depth + 1]).is_symlink() for depth in range(len(parts)))
 
 
 def _entries(tensor: TensorProto) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -181,6 +182,19 @@ def minimum_with(self: Tensor, other: Tensor) -> Tensor:
     return torch.minimum(self, other)
 
 
+def _of_equal_rank(together: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A maximum or minimum with a constant of fewer dimensions."""
+
+    def run(self: Tensor, other: Tensor) -> Tensor:
+        if self.ndim == other.ndim:
+            raise NotImplementedError("the handler's own")
+        rank = max(self.ndim, other.ndim)
+        first, second = (each.reshape((1,) * (rank - each.ndim) + tuple(each.shape)) for each in (self, other))
+        return together(first, second)
+
+    return run
+
+
 def finite(self: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """What replaces infinities and NaN: no value that a trained network computes is one of them."""
     return self
@@ -293,6 +307,8 @@ TABLE = {
     "lerp.Scalar": lerp,
     "lerp.Tensor": lerp,
     "copy.default": copy,
+    "maximum.default": _of_equal_rank(torch.maximum),
+    "minimum.default": _of_equal_rank(torch.minimum),
     "max.other": maximum_with,
     "min.other": minimum_with,
 }

@@ -77,12 +77,12 @@ def layers(
             place = layer * ways + way
             given = list(params[place * each : (place + 1) * each])
             state: State = (None,) * states if hx is None else tuple(one[place] for one in hx)
-            results.append(_direction(x, given, state, step, backwards=way == 1))
+            results.append(one_way(x, given, state, step, backwards=way == 1))
         x = torch.cat(results, 2) if ways == 2 else results[0]
     return (x if batch_first else x.transpose(0, 1),)
 
 
-def _direction(x: Tensor, params: Sequence[Tensor], state: State, step: Step, backwards: bool) -> Tensor:
+def one_way(x: Tensor, params: Sequence[Tensor], state: State, step: Step, backwards: bool) -> Tensor:
     to_gates, to_own, *biases = params
     is_gated = step is gru_step  # whose new value multiplies what comes from the state, its bias included
     first = biases[0] if biases else None
