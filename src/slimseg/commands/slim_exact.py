@@ -205,7 +205,11 @@ class _Exact:
             deploy.summarise(*each)
             for each in zip((self.original, found.plan.graph), files, latencies_ms, ends_ms, accuracies, strict=True)
         )
-        checks = self._checks(result, ratios.speedup(*latencies_ms), found.difference)
+        placed_before, placed_after = (deploy.placed(path, self.budget.deployment) for path in files)
+        checks = (
+            *self._checks(result, ratios.speedup(*latencies_ms), found.difference),
+            *deploy.whole(placed_after),
+        )
         return SlimResult(
             model=self.original.name,
             run=str(self.out),
@@ -220,6 +224,8 @@ class _Exact:
             host=deployed.host_name(self.budget.deployment),
             max_difference=found.difference,
             deployment=self.budget.deployment,
+            placed_before=placed_before,
+            placed_after=placed_after,
             verdict=wording.verdict(checks),
             sources=tuple(each.told for each in self.original.origins),
             source_check=str(self.original.source_check),
