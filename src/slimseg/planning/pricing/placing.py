@@ -41,12 +41,22 @@ class Guard:
         """The same for two networks, written in floating point."""
         if not self.processors:
             return None
-        its = registry.known(self.deployment.runtime)
         with scratch.folder() as folder:
-            paths = [folder / f"{name}{its.suffix}" for name in ("before", "after")]
-            for graph, path in zip((before, after), paths, strict=True):
-                its.write(graph, path)
-            return self.objection(*paths)
+            return self.objection(*self._written(folder, before, after))
+
+    def gains(self, before: Path, after: Path) -> bool:
+        """Whether a processor takes more layers of the file `after` than of `before`, and none takes fewer."""
+        if self.objection(before, after) is not None:
+            return False
+        counts = [[len(self._of(each, path).refused) for path in (before, after)] for each in self.processors]
+        return any(new < old for old, new in counts)
+
+    def _written(self, folder: Path, *graphs: Graph) -> list[Path]:
+        its = registry.known(self.deployment.runtime)
+        paths = [folder / f"{number}{its.suffix}" for number in range(len(graphs))]
+        for graph, path in zip(graphs, paths, strict=True):
+            its.write(graph, path)
+        return paths
 
     def _of(self, processor: Processor, path: Path) -> Placement:
         key = processor.name, path
