@@ -21,7 +21,8 @@ class Deployment:
 
     runtime: str = DEFAULT_RUNTIME  # a name in `runtimes.registry`
     precision: Precision = "float32"  # "float16": weights in 16 bits; arithmetic, too, if the processor supports it
-    processor: str = CPU
+    processor: str = CPU  # the one that files are timed on
+    others: tuple[str, ...] = ()  # further processors that have to take the file, such as "gpu" and "npu:sm8750"
     device: str = THIS_MACHINE
     threads: int = 1  # CPU threads of the runtime
 

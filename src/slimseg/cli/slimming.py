@@ -21,13 +21,14 @@ from slimseg.cli.options import (
     On,
     Order,
     Output,
+    Processors,
     Size,
     Std,
     Verbose,
     Weights,
 )
 from slimseg.cli.showing import exit_by_budget, note, print_json, progress
-from slimseg.deployment import DEFAULT_RUNTIME
+from slimseg.deployment import CPU, DEFAULT_RUNTIME
 from slimseg.stopping import keeping
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def slim(
     needs: Annotated[str, typer.Option(help="The most an edit may ask for: nothing, images or labels.")] = "labels",
     time_limit: Annotated[str, typer.Option(help="Time for the whole run: 45m, 90s, 1h.")] = "45m",
     runtime: On = None,
+    processor: Processors = None,
     head: Annotated[str | None, typer.Option(help="Output: logits, probabilities or mask. Default: unchanged.")] = None,
     to: AlsoTo = None,
     weights: Weights = None,
@@ -88,6 +90,7 @@ def slim(
         time_limit_s=parse_time(time_limit),
         head=head,  # type: ignore[arg-type]
         runtime=runtime_named(runtime) or DEFAULT_RUNTIME,
+        processor=processor or CPU,
     )
     targets = parse(to) if to else ()  # a mistake in it is told before the work
     folder = images(data, foreground)

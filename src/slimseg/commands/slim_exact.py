@@ -26,7 +26,7 @@ from slimseg.graph.orders import nhwc
 from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.choosing.exact import ExactEdits, same_kind
 from slimseg.planning.choosing.plan import Plan
-from slimseg.planning.pricing import same_outputs, steady
+from slimseg.planning.pricing import placing, same_outputs, steady
 from slimseg.planning.pricing.own import own_file_for
 from slimseg.planning.pricing.same_outputs import IMAGES, TOLERANCE
 from slimseg.planning.pricing.steady import Steady
@@ -132,7 +132,7 @@ class _Exact:
         difference = self._changed(plan.graph)
         if difference > TOLERANCE:
             return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", plan.refusals)
-        if self.asked is self.original and not self._faster(path):
+        if self.asked is self.original and not self._faster(path) and not self._takes_more(path):
             return self._unchanged(NOT_FASTER, plan.refusals)
         writing = self._time([self.source, self._start], WRITING_SECONDS, self._share(PLACES_SHARE)) if anew else None
         return _Deployed(path, plan, difference, writing)
@@ -157,6 +157,10 @@ class _Exact:
     def _faster(self, path: Path) -> bool:
         source_ms, edited_ms = self._time([self.source, path], 0, self._share(PLACES_SHARE)).latencies_ms
         return edited_ms < source_ms
+
+    def _takes_more(self, path: Path) -> bool:
+        """Whether a processor that was asked for takes more layers of the file than of the source."""
+        return placing.Guard(self.budget.deployment).gains(self.source, path)
 
     def _time(self, paths: Sequence[Path], seconds: float, until: float) -> Steady:
         return steady.time_files(paths, seconds, self.progress, until=until)
@@ -205,7 +209,11 @@ class _Exact:
             deploy.summarise(*each)
             for each in zip((self.original, found.plan.graph), files, latencies_ms, ends_ms, accuracies, strict=True)
         )
-        checks = self._checks(result, ratios.speedup(*latencies_ms), found.difference)
+        placed_before, placed_after = (deploy.placed(path, self.budget.deployment) for path in files)
+        checks = (
+            *self._checks(result, ratios.speedup(*latencies_ms), found.difference),
+            *deploy.whole(placed_after),
+        )
         return SlimResult(
             model=self.original.name,
             run=str(self.out),
@@ -220,6 +228,8 @@ class _Exact:
             host=deployed.host_name(self.budget.deployment),
             max_difference=found.difference,
             deployment=self.budget.deployment,
+            placed_before=placed_before,
+            placed_after=placed_after,
             verdict=wording.verdict(checks),
             sources=tuple(each.told for each in self.original.origins),
             source_check=str(self.original.source_check),

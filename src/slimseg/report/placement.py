@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -23,6 +24,31 @@ def show_placements(result: Placements, *, verbose: bool = False, console: Conso
     if verbose:
         parts += ["", _every_layer(result)]
     tables.show(console, *parts)
+
+
+def before_and_after(before: Sequence[Placement], after: Sequence[Placement]) -> list[RenderableType]:
+    """What each processor takes of the original and of the slimmed file; empty without processors."""
+    if not after:
+        return []
+    rows = tables.table("Processor", "Original", "Slimmed", "Parts", "Copies", "Main memory", numbers_from=1)
+    for old, new in zip(before, after, strict=True):
+        moved = [each.compilation.ddr_bytes if each.compilation else None for each in (old, new)]
+        rows.add_row(
+            new.processor,
+            *(f"{each.taken} of {len(each.layers)}" for each in (old, new)),
+            _change(old.partitions, new.partitions),
+            _change(old.copies, new.copies),
+            "" if None in moved else _change(*(units.size(each or 0) for each in moved)),
+        )
+    left: list[RenderableType] = []
+    for each in after:
+        if not each.is_whole:
+            left += [Text(f"{each.processor} leaves to the CPU:"), _refused(each)]
+    return ["", Text("Layers that each processor takes", style="bold"), rows, *left]
+
+
+def _change(before: object, after: object) -> str:
+    return f"{after}" if before == after else f"{before} to {after}"
 
 
 def show_processors(result: ProcessorStates, *, console: Console | None = None) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from slimseg import ratios
 from slimseg.console import as_options
-from slimseg.report import palette, tables, units, wording
+from slimseg.report import palette, placement, tables, units, wording
 from slimseg.report.diagnosis import parts as findings_of
 from slimseg.report.profile import parts as profile_parts
 from slimseg.results import (
@@ -104,6 +104,7 @@ def show_slim(result: SlimResult, *, verbose: bool = False, console: Console | N
     parts += _forms(result)
     parts.append(_edits(result.edits))
     parts += tables.disturbance(result.disturbed)
+    parts += placement.before_and_after(result.placed_before, result.placed_after)
     parts += _refusals(result.refusals, verbose)
     parts.append(_files(result))
     took = f"took {units.duration(result.seconds)} on {result.host}"

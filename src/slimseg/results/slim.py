@@ -10,6 +10,7 @@ from slimseg.results.diagnosis import Needs, Refusal
 from slimseg.results.disturbance import Disturbance
 from slimseg.results.export import ExportResult
 from slimseg.results.network import BudgetCheck, ModelSummary, SourceFile
+from slimseg.results.placement import Placement
 from slimseg.results.result import Result
 
 
@@ -87,6 +88,9 @@ class SlimResult(Result):
     deployment: Deployment = USUAL  # runtime and precision of the deployed file; everything was timed on this runtime
     exported: ExportResult | None = None  # the files for apps, if the same command was asked to export
     forms: tuple[DeployedForm, ...] = ()  # all forms that were compared, untrained ones first
+    # Where the layers of the original and of the deployed file run, on every other processor that was asked for.
+    placed_before: tuple[Placement, ...] = ()
+    placed_after: tuple[Placement, ...] = ()
     verdict: str = ""  # whether the budget is met, and which bounds are missed, in a sentence
     sources: tuple[SourceFile, ...] = ()  # files from which the network was opened; empty for a network in memory
     data: str = ""  # absolute path of the image folder; empty without images

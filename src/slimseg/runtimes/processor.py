@@ -46,6 +46,10 @@ class Processor(ABC):
             RuntimeFailure: its driver or compiler crashed or ran out of time.
         """
 
+    def partition(self, path: Path) -> Placement:
+        """As `place`, but without what a compiler says of the file, which takes longer."""
+        return self.place(path)
+
     def with_driver(self, path: Path) -> Processor:
         """The same processor through a Vulkan driver that the user names; one without drivers stays as it is."""
         return self

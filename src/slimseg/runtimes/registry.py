@@ -73,19 +73,32 @@ def named(name: str) -> Runtime:
     return runtime
 
 
-def deployment(runtime: str | None = None, precision: str | None = None, threads: int = 1) -> Deployment:
+def deployment(
+    runtime: str | None = None, precision: str | None = None, threads: int = 1, processor: str = CPU
+) -> Deployment:
     """The deployment for a user's choice of options; the runtime need not be installed.
 
     Args:
         runtime: a runtime's name; `DEFAULT_RUNTIME` if None.
         precision: one of the runtime's precisions; that of its float networks if None.
         threads: number of threads of the runtime.
+        processor: processors that have to take the file, separated by commas; files are timed on the CPU.
 
     Raises:
-        UserError: there is no such runtime, or it does not have that precision.
+        UserError: there is no such runtime, or it does not have that precision or processor.
     """
     its = known(runtime or DEFAULT_RUNTIME)
-    return Deployment(its.name, _precision(its, precision), CPU, threads=threads)
+    others = tuple(each.name for each in processors(its, processor))
+    return Deployment(its.name, _precision(its, precision), CPU, others, threads=threads)
+
+
+def others(deployment: Deployment) -> tuple[Processor, ...]:
+    """The processors beside the CPU that have to take the file.
+
+    Raises:
+        UserError: the runtime has no such processor.
+    """
+    return processors(known(deployment.runtime), ",".join(deployment.others))
 
 
 def _precision(runtime: Runtime, asked: str | None) -> Precision:

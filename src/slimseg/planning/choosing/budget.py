@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from slimseg.deployment import DEFAULT_RUNTIME, Deployment
+from slimseg.deployment import CPU, DEFAULT_RUNTIME, Deployment
 from slimseg.errors import BudgetError
 from slimseg.graph.description import OUTPUT_KINDS, OutputKind
 from slimseg.results import Needs
@@ -25,7 +25,8 @@ class Budget:
     `max_size_bytes` and `min_speedup` (over the original in float32) are None if they are not bounded. `max_drop` is in
     points of mIoU with labels, otherwise in percent of pixels that change class. `needs` is the most that an edit may
     require of the user's data. `head` None keeps the model's kind of output. `runtime` is the one for which the network
-    is deployed, and on which everything is timed.
+    is deployed, and on which everything is timed. `processor` names the phone's processors that have to take
+    every layer of the deployed file, separated by commas: "cpu,gpu,npu:sm8750".
     """
 
     max_size_bytes: int | None = None
@@ -35,13 +36,14 @@ class Budget:
     time_limit_s: float = 45 * 60
     head: OutputKind | None = None
     runtime: str = DEFAULT_RUNTIME
+    processor: str = CPU
 
     def __post_init__(self) -> None:
         """Check the bounds.
 
         Raises:
             BudgetError: no file can meet a bound, or a bound contradicts another.
-            UserError: there is no such runtime.
+            UserError: there is no such runtime, or it has no such processor.
         """
         if self.max_size_bytes is not None and self.max_size_bytes < 1000:
             raise BudgetError(
@@ -53,7 +55,7 @@ class Budget:
             raise BudgetError(f"`max_drop` {self.max_drop:g} must be between 0 and 100 points")
         if self.needs not in NEEDS:
             raise BudgetError(f"`needs` {self.needs!r} must be one of {', '.join(NEEDS)}")
-        registry.known(self.runtime)
+        registry.deployment(self.runtime, processor=self.processor)
         if self.head is not None and self.head not in OUTPUT_KINDS:
             raise BudgetError(f"`head` {self.head!r} must be one of {', '.join(OUTPUT_KINDS)}")
         if not self.time_limit_s >= SHORTEST_TIME_S:
@@ -67,7 +69,7 @@ class Budget:
     @property
     def deployment(self) -> Deployment:
         """The deployment of the unquantised network on `runtime`."""
-        return registry.deployment(self.runtime)
+        return registry.deployment(self.runtime, processor=self.processor)
 
     def allows(self, needs: Needs) -> bool:
         return NEEDS.index(needs) <= NEEDS.index(self.needs)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from slimseg.deployment import Deployment
 from slimseg.errors import GraphError, Unsupported
 from slimseg.graph.graph import Graph
-from slimseg.planning.pricing import alike, whatif
+from slimseg.planning.pricing import alike, placing, whatif
 from slimseg.planning.pricing.whatif import Price
 from slimseg.progress import Progress
 from slimseg.results import Refusal
@@ -68,6 +68,7 @@ class ExactEdits:
         self.progress = progress
         self.check = check
         self.until = until
+        self.guard = placing.Guard(deployment)
         self.edits: list[PlannedEdit] = []
         self.refusals: list[Refusal] = []
         self._refused: set[tuple[str, tuple[str, ...], Settings]] = set()
@@ -156,6 +157,9 @@ class ExactEdits:
 
     def _objection(self, after: Graph) -> str | None:
         reason = self.check(self.graph, after)
+        if reason is not None:
+            return reason
+        reason = self.guard.objection_to(self.graph, after)
         if reason is not None:
             return reason
         reason = whatif.compare(self.graph, after, self.deployment).objection(SURE_OF_THE_WHOLE)

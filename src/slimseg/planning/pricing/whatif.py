@@ -22,6 +22,7 @@ from slimseg.disk import scratch
 from slimseg.errors import RuntimeFailure, SlimsegError, Unsupported
 from slimseg.graph import edit, ops
 from slimseg.graph.graph import Graph, only_consumer
+from slimseg.planning.pricing import placing
 from slimseg.progress import Progress
 from slimseg.results import Refusal
 from slimseg.runtimes import benchmark, calm, registry
@@ -104,13 +105,14 @@ def price(
     """Time every site's part of the network before and after its edit.
 
     After `until`, a `time.monotonic()`, the remaining sites are refused, so give the most important sites first. So are
-    sites whose files cannot be written or run. Writing takes at most half of the time that is left.
+    sites whose files cannot be written or run, and edits that move a layer off one of the deployment's other
+    processors. Writing takes at most half of the time that is left.
     """
     refusals: list[Refusal] = []
     now = time.monotonic()
     written_by = until if math.isinf(until) else now + max(0.0, until - now) / 2
     with scratch.folder() as folder:
-        files = _Files(folder, deployment)
+        files, guard = _Files(folder, deployment), placing.Guard(deployment)
         pairs: dict[Site, tuple[Path, Path]] = {}
         for site in progress.track(sites, "writing what-ifs"):
             if time.monotonic() >= written_by:
@@ -131,7 +133,15 @@ def price(
             timed = _timed(before, afters, deployment.threads, seconds_per_file or SECONDS_PER_FILE)
             seconds[before] = (time.monotonic() - begun) / (len(afters) + 1)
             whole = before == files.written.get(WHOLE)
-            prices |= {site: replace(each, whole=whole) for site, each in timed.items() if isinstance(each, Price)}
+            objections = {site: guard.objection(before, after) for site, after in afters.items()}
+            refusals += [
+                Refusal(site.technique, site.layers[0], reason) for site, reason in objections.items() if reason
+            ]
+            prices |= {
+                site: replace(each, whole=whole)
+                for site, each in timed.items()
+                if isinstance(each, Price) and objections[site] is None
+            }
             refusals += [
                 Refusal(site.technique, site.layers[0], f"its what-if cannot be timed: {result}")
                 for site, result in timed.items()

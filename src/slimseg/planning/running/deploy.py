@@ -18,7 +18,7 @@ from slimseg.graph.graph import Graph
 from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.choosing.exact import PlannedEdit
 from slimseg.progress import Progress
-from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary
+from slimseg.results import AppliedEdit, BudgetCheck, ModelSummary, Placement
 from slimseg.runtimes import deployed, registry
 from slimseg.techniques import Site, named
 from slimseg.techniques.channels import Channels
@@ -57,6 +57,19 @@ def size_and_speed(budget: Budget, size_bytes: int, speedup: float) -> tuple[Bud
         wanted, got = f"at least {budget.min_speedup:g}x", f"{ratios.beside(speedup, budget.min_speedup, 1)}x"
         checks.append(BudgetCheck("min_speedup", wanted, got, speedup >= budget.min_speedup))
     return tuple(checks)
+
+
+def placed(path: Path, deployment: Deployment) -> tuple[Placement, ...]:
+    """Where a file's layers run, on every processor of the deployment beside the one that it is timed on."""
+    return tuple(each.place(path) for each in registry.others(deployment))
+
+
+def whole(placements: Sequence[Placement]) -> tuple[BudgetCheck, ...]:
+    """Checks that every processor takes the whole file."""
+    return tuple(
+        BudgetCheck(each.processor, "every layer", f"{each.taken} of {len(each.layers)} layers", each.is_whole)
+        for each in placements
+    )
 
 
 def points(value: float, most: float = math.inf) -> str:

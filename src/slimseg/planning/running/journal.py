@@ -28,7 +28,7 @@ from slimseg.graph.graph import Graph
 from slimseg.training.data import Folder
 
 FILE = "journal.jsonl"
-FORM = 3  # version of the entries' format; increase it when older entries can no longer be read
+FORM = 4  # version of the entries' format; increase it when older entries can no longer be read
 
 
 class Journal:

@@ -61,21 +61,25 @@ def prove(
     baseline, *plain, result = (
         deploy.summarise(*each) for each in zip(graphs, files, latencies_ms, whole, accuracies, strict=True)
     )
+    placed_before, placed_after = (deploy.placed(path, best.deployment) for path in (baselines.float32.path, best.path))
+    checks = (*best.checks, *deploy.whole(placed_after))
     return SlimResult(
         model=original.name,
         run=str(run),
         baseline=baseline,
         plain_int8=plain[0] if plain else None,
         result=result,
-        budget_met=best.holds,
-        budget=best.checks,
+        budget_met=all(check.met for check in checks),
+        budget=checks,
         edits=_edits(baselines, best, steps),
         refusals=(*baselines.refusals, *best.plan.refusals),
         seconds=journal.seconds,
         host=deployed.host_name(best.deployment),
         input_sizes=best.plan.input_sizes,
         deployment=best.deployment,
-        verdict=wording.verdict(best.checks),
+        placed_before=placed_before,
+        placed_after=placed_after,
+        verdict=wording.verdict(checks),
         sources=tuple(each.told for each in original.origins),
         source_check=str(original.source_check),
         disturbed=calm.of_all([*(timing.seen for timing in timings), *(step.seen for step in steps)]),

@@ -198,7 +198,7 @@ class Untrained:
             speedup=told["speedup"],
             original_accuracy=self.baselines.float32.accuracy,
             budget=self.budget,
-            deployment=Deployment(**told["deployment"]),
+            deployment=Deployment(**{**told["deployment"], "others": tuple(told["deployment"]["others"])}),
             form=told["form"],
             trained=False,
         )
