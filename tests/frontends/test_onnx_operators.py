@@ -343,7 +343,7 @@ def test_scale_that_does_not_reach_the_last_pixel(tmp_path: Path):
 
 
 REFUSED: dict[str, tuple[list[Any], dict[str, np.ndarray], str]] = {
-    "no such operator": ([node("DFT", "x", node_name="dft1")], {}, "DFT 'dft1'"),
+    "no such operator": ([node("NoSuchOperator", "x", node_name="n1")], {}, "NoSuchOperator 'n1'"),
     "erf alone": ([node("Erf", "x", node_name="e1")], {}, "Erf"),
     "matrices that are broadcast": (
         [node("ReduceMean", "x", "m", axes=[1], keepdims=1), node("MatMul", "x m", node_name="m1")],
