@@ -1,8 +1,8 @@
 """Finds layers whose values overflow float16: above its largest number, 65504, they become infinite and the mask wrong.
 
 In networks trained in float32 such values may go unnoticed (prisma-net has some). Apple's Neural Engine and the GPUs of
-phones compute in float16. Where a file can say so, the layers found here, and those that read them, stay in float32, which it
-computes on the CPU or GPU. The GPU delegate of an Android phone computes all layers alike.
+phones compute in float16. Where a file can say so, the layers found here, and those that read them, stay in float32,
+which is computed on the CPU or GPU. The GPU delegate of an Android phone computes all layers alike.
 """
 
 from __future__ import annotations
