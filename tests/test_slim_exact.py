@@ -67,6 +67,19 @@ def done(source: Path, tmp_path_factory: pytest.TempPathFactory) -> SlimResult:
     return slimseg.slim(source, images=None, out=tmp_path_factory.mktemp("run") / "out", budget=NOTHING)
 
 
+def test_edits_that_a_processor_would_not_take_are_left_out(source: Path, tmp_path: Path) -> None:
+    """MediaTek's plugin has no DEPTH_TO_SPACE; the result says what it takes of both files."""
+    budget = Budget(needs="nothing", processor="cpu,npu:mediatek")
+    result = slimseg.slim(source, images=None, out=tmp_path / "out", budget=budget)
+    assert "transposed convolution to depth to space" not in {edit.technique for edit in result.edits}
+    assert "DEPTH_TO_SPACE" not in {each.op for each in file.operators(tmp_path / "out" / "model.tflite")}
+    assert any("npu:mediatek would leave DEPTH_TO_SPACE" in refusal.reason for refusal in result.refusals)
+    (before,), (after,) = result.placed_before, result.placed_after
+    assert len(after.refused) <= len(before.refused)
+    (check,) = (each for each in result.budget if each.name == "npu:mediatek")
+    assert check.met is after.is_whole
+
+
 def test_faster_with_equal_outputs_and_no_data(done: SlimResult, source: Path) -> None:
     assert done.speedup > 1.2  # 1.6 on a quiet machine
     assert done.budget_met

@@ -26,7 +26,8 @@ from slimseg.graph.orders import nhwc
 from slimseg.planning.choosing.budget import Budget
 from slimseg.planning.choosing.exact import ExactEdits, same_kind
 from slimseg.planning.choosing.plan import Plan
-from slimseg.planning.pricing import same_outputs, steady
+from slimseg.planning.choosing.whole import WholeEdits
+from slimseg.planning.pricing import placing, same_outputs, steady
 from slimseg.planning.pricing.own import own_file_for
 from slimseg.planning.pricing.same_outputs import IMAGES, TOLERANCE
 from slimseg.planning.pricing.steady import Steady
@@ -120,9 +121,11 @@ class _Exact:
             return self._unchanged(f"{reason}: give `images` and `needs` images")
         self.progress.say("Exact edits: every candidate timed before and after")
         until = self._share(SEARCH_SHARE)
-        edits = ExactEdits(self.asked, EXACT, self.budget.deployment, self.progress, self._objection, until).run()
+        settings = EXACT, self.budget.deployment, self.progress, self._objection, until
+        whole = WholeEdits(self.asked, *settings).run()
+        edits = ExactEdits(whole.graph, *settings).run()
         plan = self._places(self._share(PLACES_SHARE)).paying(
-            Plan(edits.graph, tuple(edits.edits), tuple(edits.refusals))
+            Plan(edits.graph, (*whole.edits, *edits.edits), tuple(edits.refusals))
         )
         anew = self._start != self.source
         if not plan.edits and not anew:
@@ -132,7 +135,7 @@ class _Exact:
         difference = self._changed(plan.graph)
         if difference > TOLERANCE:
             return self._unchanged(f"the edited file's outputs differ by {difference:.1e}", plan.refusals)
-        if self.asked is self.original and not self._faster(path):
+        if self.asked is self.original and not self._faster(path) and not self._takes_more(path):
             return self._unchanged(NOT_FASTER, plan.refusals)
         writing = self._time([self.source, self._start], WRITING_SECONDS, self._share(PLACES_SHARE)) if anew else None
         return _Deployed(path, plan, difference, writing)
@@ -157,6 +160,10 @@ class _Exact:
     def _faster(self, path: Path) -> bool:
         source_ms, edited_ms = self._time([self.source, path], 0, self._share(PLACES_SHARE)).latencies_ms
         return edited_ms < source_ms
+
+    def _takes_more(self, path: Path) -> bool:
+        """Whether a processor that was asked for takes more layers of the file than of the source."""
+        return placing.Guard(self.budget.deployment).gains_by(self.source, path)
 
     def _time(self, paths: Sequence[Path], seconds: float, until: float) -> Steady:
         return steady.time_files(paths, seconds, self.progress, until=until)

@@ -37,6 +37,7 @@ class PlannedEdit:
     predicted_saving_ms: float  # by its what-if; replaced by the saving in place as soon as that is measured
     damage: float  # percent of pixels that change class before recovery
     alone_saving_ms: float | None = None  # by its what-if, once `predicted_saving_ms` has been replaced
+    serves: str = ""  # the processor that takes more of the network after it; empty if it only has to save time
     with_previous: bool = False  # report it with the edit before: their separate savings are not known precisely
 
     def at_pace(self, pace: float) -> PlannedEdit:

@@ -41,12 +41,40 @@ class Guard:
         """The same for two networks, written in floating point."""
         if not self.processors:
             return None
-        its = registry.known(self.deployment.runtime)
         with scratch.folder() as folder:
-            paths = [folder / f"{name}{its.suffix}" for name in ("before", "after")]
-            for graph, path in zip((before, after), paths, strict=True):
-                its.write(graph, path)
-            return self.objection(*paths)
+            return self.objection(*self._written(folder, before, after))
+
+    def refused(self, graph: Graph) -> dict[str, str]:
+        """The layers of a network that a processor leaves to the CPU, each with the first such processor's name.
+
+        Raises:
+            RuntimeFailure: a driver or compiler crashed or ran out of time.
+        """
+        if not self.processors:
+            return {}
+        with scratch.folder() as folder:
+            (path,) = self._written(folder, graph)
+            left = [(layer.name, each.name) for each in self.processors for layer in self._of(each, path).refused]
+        return dict(reversed(left))
+
+    def gains(self, before: Graph, after: Graph) -> bool:
+        """Whether a processor takes more layers of the network after an edit, and none takes fewer."""
+        with scratch.folder() as folder:
+            return self.gains_by(*self._written(folder, before, after))
+
+    def gains_by(self, before: Path, after: Path) -> bool:
+        """The same for two files."""
+        if self.objection(before, after) is not None:
+            return False
+        counts = [[len(self._of(each, path).refused) for path in (before, after)] for each in self.processors]
+        return any(new < old for old, new in counts)
+
+    def _written(self, folder: Path, *graphs: Graph) -> list[Path]:
+        its = registry.known(self.deployment.runtime)
+        paths = [folder / f"{number}{its.suffix}" for number in range(len(graphs))]
+        for graph, path in zip(graphs, paths, strict=True):
+            its.write(graph, path)
+        return paths
 
     def _of(self, processor: Processor, path: Path) -> Placement:
         key = processor.name, path

@@ -94,7 +94,7 @@ def grouped(plan: Sequence[PlannedEdit]) -> list[tuple[PlannedEdit, ...]]:
 
 
 def _together(first: PlannedEdit, second: PlannedEdit) -> bool:
-    if first.site.technique != second.site.technique:
+    if first.site.technique != second.site.technique or first.serves != second.serves:
         return False
     if second.with_previous or first.site.technique == Channels.name:
         return True
@@ -175,7 +175,8 @@ def _applied(group: Sequence[PlannedEdit], realised_saving_ms: float, error_ms: 
 def _reason(group: Sequence[PlannedEdit], largest: Site) -> str:
     if len({edit.site.settings for edit in group}) > 1:
         return ", ".join(f"{edit.site.layers[0]} {edit.site.variant}" for edit in group)
-    others = f"; {len(group) - 1} more of the same kind" if len(group) > 1 else ""
+    served = f", so that {group[0].serves} takes it" if group[0].serves else ""
+    others = f"{served}; {len(group) - 1} more of the same kind" if len(group) > 1 else served
     return (f"{largest.variant}: {largest.reason}" if largest.variant else largest.reason) + others
 
 

@@ -116,6 +116,8 @@ class InPlace:
 
 
 def _there_for_more(edit: PlannedEdit) -> bool:
+    if edit.serves:
+        return True
     return edit.site.technique == Channels.name or (edit.site.technique == Head.name and edit.site.whole)
 
 
