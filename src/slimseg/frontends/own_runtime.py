@@ -9,7 +9,7 @@ nn.Module   the module itself, in PyTorch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from slimseg.errors import Unsupported
 from slimseg.frontends import archive
+from slimseg.frontends.tree import tensors_of
 from slimseg.graph.graph import Graph
 from slimseg.graph.orders import nhwc
 from slimseg.graph.source_check import OwnRuntime
@@ -70,13 +71,14 @@ class Module:
     def outputs(self, images: Iterable[Tensor]) -> Iterator[list[Array]]:
         given = _floats(self.module.parameters())
         for image in images:
-            was_training = self.module.training
+            was_training = getattr(self.module, "training", None)  # a frozen TorchScript module has no such state
             try:
                 with torch.no_grad():
-                    value = self.module.eval()(image.to(given))
+                    value = (self.module if was_training is None else self.module.eval())(image.to(given))
             finally:
-                self.module.train(was_training)
-            yield [_array(each) for each in _tensors(value)]
+                if was_training is not None:
+                    self.module.train(was_training)
+            yield [_array(each) for _, each in tensors_of(value)]
 
 
 @dataclass(frozen=True)
@@ -158,14 +160,3 @@ def _channels_last(image: Tensor) -> Array:
 
 def _array(value: Tensor) -> Array:
     return (value.float() if value.is_floating_point() else value).numpy()
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _tensors(each)

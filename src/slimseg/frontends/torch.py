@@ -6,7 +6,10 @@ modules of the vocabulary. A call that its table does not contain stays as an op
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from slimseg.errors import GraphError, ModelError, one_line
-from slimseg.frontends import archive, program
+from slimseg.errors import GraphError, ModelError, SlimsegError, one_line
+from slimseg.frontends import archive, decisions, program, scripted
 from slimseg.frontends.aten.builder import Builder, WritesInPlace
 from slimseg.frontends.factory import from_factory
 from slimseg.frontends.outputs import Output, choose
@@ -78,27 +82,80 @@ def from_module(model: nn.Module, input_size: tuple[int, int], name: str, output
         ModelError: torch.export cannot trace it, or there is no such output.
     """
     example = torch.zeros(1, 3, *input_size)
-    was_training = model.training
+    was_training = getattr(model, "training", False)  # a frozen TorchScript module has no such state
+    _require_real_numbers(model, name)
     model, weights, notes = _in_float32(model)
     labels: list[str] = []
-    labelled = _Labelled(model.eval(), labels.append)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(labelled, (example,))
+        model = scripted.plain(model, example) if scripted.is_scripted(model) else model
+        exported = _exported(model.eval(), example, labels)
     except Exception as error:
         raise ModelError(
             f"{name} cannot be traced at {input_size[0]}x{input_size[1]} ({one_line(error)}): "
             "it must be an nn.Module that takes one (1, 3, height, width) tensor, free of data-dependent control flow"
         ) from error
     finally:
-        model.train(was_training)
+        if not scripted.is_scripted(model):
+            model.train(was_training)
     if any(isinstance(node.target, HigherOrderOperator) for node in exported.graph.nodes):
         exported = _functional(exported)  # `with torch.autocast(...)` and the like become plain calls
     try:
-        return _opened(exported, labels, notes, weights, name, output)
-    except WritesInPlace:
-        return _opened(_functional(exported), labels, notes, weights, name, output)
+        try:
+            return _opened(exported, labels, notes, weights, name, output)
+        except WritesInPlace:
+            return _opened(_functional(exported), labels, notes, weights, name, output)
+    except SlimsegError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name} makes calls that slimseg cannot rebuild ({one_line(error)}): please report it"
+        ) from error
+
+
+def _exported(model: nn.Module, example: Tensor, labels: list[str]) -> torch.export.ExportedProgram:
+    """The calls that a module makes; where it decides by its own buffers, those of the branch that they choose."""
+    try:
+        return _traced(_Labelled(model, labels.append), example)
+    except Exception:
+        labels.clear()
+        if not (found := decisions.noted(model, example)):
+            raise
+        return _traced(_Labelled(model, labels.append, found), example)
+
+
+def _traced(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    kept = {each: dict(vars(each)) for each in model.modules()}
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # where a trace fails, torch logs and prints the whole graph
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, (example,))
+    finally:
+        logging.disable(disabled)
+        for module, before in kept.items():
+            _without_traces(module, before)
+
+
+def _without_traces(module: nn.Module, before: Mapping[str, Any]) -> None:
+    """Remove tensors without values that a module has kept from its trace, as positions that it computes only once."""
+    for name, value in [*vars(module).items()]:
+        if isinstance(value, FakeTensor):
+            if name in before:
+                vars(module)[name] = before[name]
+            else:
+                del vars(module)[name]
+
+
+def _require_real_numbers(model: nn.Module, name: str) -> None:
+    """Raises ModelError if torch.ao has converted a module to 8 bits."""
+    for each in model.modules():
+        place = type(each).__module__
+        if place.startswith(("torch.ao.nn.", "torch.nn.quantized", "torch.nn.intrinsic")) and "quantized" in place:
+            raise ModelError(
+                f"{name} was converted to 8 bits ({type(each).__name__} of torch.ao), and its packed weights cannot be "
+                "opened: give the network before `convert`, and let slimseg quantise it"
+            )
 
 
 def _functional(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -133,13 +190,16 @@ def _in_float32(model: nn.Module) -> tuple[nn.Module, Weights, tuple[str, ...]]:
 class _Labelled(nn.Module):
     """A model whose outputs are all of its tensors, one after another; their labels are noted during tracing."""
 
-    def __init__(self, model: nn.Module, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: nn.Module, note: Callable[[str], None], noted: tuple[decisions.Decision, ...] = ()
+    ) -> None:
         super().__init__()
         self.model = model
+        self.noted = noted
         self.note = note  # a function, since torch.export resets a module's lists after tracing
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        with _TracedData():
+        with _TracedData(), decisions.Repeating(self.noted):
             value = self.model(x)
         found = list(tensors_of(value))
         if not found:
@@ -201,6 +261,7 @@ def canonical(traced: Program, description: Description | None, name: str, outpu
         raise ModelError(f"{name} {error}") from error
     graph = Graph(builder.module(builder.values[outputs[index][1]]), shape, description, name)
     graph.weights = traced.weights
+    graph.is_quantised = builder.is_quantised
     graph.notes = (*traced.notes, *builder.notes, *((note,) if note else ()))
     if description is None:
         graph.description = Description(output_kind=output_kind(graph))

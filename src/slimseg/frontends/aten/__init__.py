@@ -11,6 +11,16 @@ from slimseg.frontends.aten.call import Alias, Call, Chain, Layer, Parameter
 from slimseg.frontends.aten.layout import TAKEN_APART, part
 from slimseg.graph import ops
 
+# Calls that round values as those of an 8-bit network are rounded: left out.
+ROUNDED = frozenset(
+    (
+        *("fake_quantize_per_tensor_affine.default", "fake_quantize_per_tensor_affine.tensor_qparams"),
+        *("fake_quantize_per_channel_affine.default", "fused_moving_avg_obs_fake_quant.default"),
+        "_fake_quantize_learnable_per_tensor_affine.default",
+        "_fake_quantize_learnable_per_channel_affine.default",
+    )
+)
+
 HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "conv2d.default": layers.convolution,
     "conv2d.padding": layers.convolution,
@@ -117,6 +127,7 @@ HANDLERS: Mapping[str, Callable[[Call], Layer | Chain | Alias | None]] = {
     "contiguous.default": layout.alias("self"),
     "alias.default": layout.alias("self"),
     "detach.default": layout.alias("self"),
+    **dict.fromkeys(ROUNDED, layout.alias("self")),
     "clone.default": lambda call: Alias(call["self"], copies=True),
 }
 
@@ -148,6 +159,7 @@ __all__ = [
     "DRAWN",
     "FACTORIES",
     "HANDLERS",
+    "ROUNDED",
     "SHAPED",
     "TAKEN_APART",
     "Alias",

@@ -22,6 +22,7 @@ LARGEST_CONSTANT = 1 << 26  # values of a tensor that is computed while opening;
 
 MOST_DECOMPOSED = 2048  # calls without a handler that are decomposed; each takes some 0.1 s
 DEEPEST = 16  # decompositions within decompositions; those of one that leads back to itself have no end
+_IN_FLOAT = "it rounds weights and values to 8 bits: it is opened in float, without the rounding"
 _DRAWN_ONCE = "it draws random numbers in every run: they are drawn once, and then always the same"
 _HALVES = (torch.float16, torch.bfloat16)  # types of a network that is opened in float32
 
@@ -52,6 +53,7 @@ class Builder:
         self.depth = 0  # of decompositions within decompositions
         self.taken: set[str] = set()  # names of nodes and modules
         self.notes: tuple[str, ...] = ()
+        self.is_quantised = False  # whether steps that only round to 8 bits were left out
 
     def build(self) -> None:
         """Follow all calls; `values` then holds the new node of every call that depends on the image.
@@ -98,6 +100,10 @@ class Builder:
         """Whether a value depends on parameters only (a reshaped constant, weight normalisation); computes it if so."""
         if node in self.parameters or node in self.lists:
             return True
+        if aten.plain_name(node) in aten.ROUNDED and node.args[0] in self.parameters:
+            self.parameters[node] = self.parameters[node.args[0]]  # type: ignore[index]
+            self._note_quantised()
+            return True
         sources, name = node.all_input_nodes, str(node.target).removeprefix("aten.")
         shaped = name in aten.SHAPED
         fixed = all(source in self.parameters or source in self.lists for source in sources)
@@ -137,6 +143,11 @@ class Builder:
             self.program.allowance.spend(node.name, bytes_of(result), node.meta.get("operations", 0))
         return True
 
+    def _note_quantised(self) -> None:
+        self.is_quantised = True
+        if _IN_FLOAT not in self.notes:
+            self.notes = (*self.notes, _IN_FLOAT)
+
     def _owners(self, sources: Sequence[fx.Node]) -> Iterator[fx.Node]:
         """The parameters that a constant is computed from."""
         for source in sources:
@@ -152,7 +163,8 @@ class Builder:
     def _keep(self, node: fx.Node, name: str, trainable: bool) -> None:
         tensor = self.computed[node].clone(memory_format=torch.contiguous_format)
         tensor = tensor.float() if tensor.is_floating_point() else tensor
-        self.parameters[node] = aten.Parameter(name, nn.Parameter(tensor) if trainable else tensor)
+        is_weight = trainable and tensor.is_floating_point()
+        self.parameters[node] = aten.Parameter(name, nn.Parameter(tensor) if is_weight else tensor)
 
     def _keep_others(self, node: fx.Node) -> None:
         """After an in-place call: update the other constants in the same memory."""
@@ -171,6 +183,8 @@ class Builder:
     # --- calls
 
     def _call(self, node: fx.Node) -> None:
+        if aten.plain_name(node) in aten.ROUNDED:
+            self._note_quantised()
         layer = self._canonical(node)
         plain = self._decomposed(node) if layer is None else None
         if isinstance(layer, aten.Alias):

@@ -199,8 +199,8 @@ def _one_of(source: fx.Node, dim: int, index: int) -> Chain | None:
 
 
 def _without_first(source: fx.Node, dim: int, shape: tuple[int, ...]) -> Chain | None:
-    """`layers[-1]` of a stack of one layer's results: another batch follows; None if it takes an image of the batch."""
-    if dim != 0 or shape[:2] != (1, 1):
+    """The only one along the first dimension, as the image of a batch, or one layer's results; None for one of more."""
+    if dim != 0 or shape[0] != 1:
         return None
     return Chain((Layer(lambda: ops.Reshape(shape[1:], channels_last=False), (source,), "reshape"),))
 

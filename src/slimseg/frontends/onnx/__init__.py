@@ -8,6 +8,9 @@ Nothing in the file is executed, and no other program reads it (pnnx was tried f
     builder           the graph under construction; transposes are remembered, not emitted
     handlers          the table of operators; convolution, pooling, arithmetic, ... implement it
     functions         operators that are no layer, as functions in torch; in_torch opens them
+    rarities          the same for rarer operators; resampling for every Resize that is no layer
+    contributed       integer operators and those of onnxruntime; local_functions those that a file defines itself
+    markers           positions of maxima and lists of tensors
     adaptive_pooling  recognises pooling whose windows differ in size; constant_layers computes layers of constants
 """
 

@@ -93,14 +93,6 @@ def size(self: Tensor, p: float = 2, rank: int | None = None) -> Tensor:
     return norm(self, p, rank=rank)
 
 
-def one_of(self: Tensor, dim: int, index: int) -> Tensor:
-    """The only image of a batch, as in `x[0]`."""
-    dim %= self.ndim
-    if self.shape[dim] != 1:
-        raise NotImplementedError("one of several")
-    return self.reshape([length for each, length in enumerate(self.shape) if each != dim])
-
-
 def mean_of_numbers(self: Tensor, dim: Dims = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     """No value that a trained network computes is NaN."""
     dims = [*range(1, self.ndim)] if dim is None else [dim] if isinstance(dim, int) else [*dim]
@@ -132,7 +124,6 @@ TABLE = {
     "std.correction": deviation,
     "linalg_vector_norm.default": norm,
     "norm.Scalar": size,
-    "select.int": one_of,
     "nanmean.default": mean_of_numbers,
     "linalg_matrix_norm.str_ord": matrix_norm,
 }
