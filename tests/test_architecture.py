@@ -41,7 +41,7 @@ LITERT: tuple[tuple[str, ...], ...] = (
     ("quantising",),
     ("profiling",),
     ("writing",),
-    ("session", "refused"),
+    ("session", "refused", "placing"),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 LITERT_RANK = {f"runtimes/litert/{part}": rank for rank, parts in enumerate(LITERT) for part in parts}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from slimseg.deployment import Deployment
 from slimseg.disk import scratch
@@ -25,6 +26,7 @@ class Guard:
         self.deployment = deployment
         self.processors = registry.others(deployment)
         self._placed: dict[tuple[str, Path], Placement] = {}
+        self._known: WeakKeyDictionary[Graph, Path] = WeakKeyDictionary()  # files that every processor has answered for
 
     def objection(self, before: Path, after: Path) -> str | None:
         """The reason against an edit that makes the file `after` from the file `before`, or None."""
@@ -42,7 +44,12 @@ class Guard:
         if not self.processors:
             return None
         with scratch.folder() as folder:
-            return self.objection(*self._written(folder, before, after))
+            paths = [self._known.get(graph) or self._written(graph, folder) for graph in (before, after)]
+            reason = self.objection(*paths)
+        for graph, path in zip((before, after), paths, strict=True):
+            if all((each.name, path) in self._placed for each in self.processors):
+                self._known[graph] = path
+        return reason
 
     def gains(self, before: Path, after: Path) -> bool:
         """Whether a processor takes more layers of the file `after` than of `before`, and none takes fewer."""
@@ -51,12 +58,11 @@ class Guard:
         counts = [[len(self._of(each, path).refused) for path in (before, after)] for each in self.processors]
         return any(new < old for old, new in counts)
 
-    def _written(self, folder: Path, *graphs: Graph) -> list[Path]:
+    def _written(self, graph: Graph, folder: Path) -> Path:
         its = registry.known(self.deployment.runtime)
-        paths = [folder / f"{number}{its.suffix}" for number in range(len(graphs))]
-        for graph, path in zip(graphs, paths, strict=True):
-            its.write(graph, path)
-        return paths
+        path = folder / f"{len(list(folder.iterdir()))}{its.suffix}"
+        its.write(graph, path)
+        return path
 
     def _of(self, processor: Processor, path: Path) -> Placement:
         key = processor.name, path

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from slimseg.errors import DataError
 from slimseg.runtimes import child
+from slimseg.runtimes.kept import Kept
 from slimseg.tensors import TensorInfo, dequantise, quantise
 from slimseg.tflite import file
 
@@ -119,19 +119,14 @@ def predict(
     return np.concatenate(parts) if parts else np.zeros((0, *model.outputs[0].shape[1:]), np.float32)
 
 
-_loaded: OrderedDict[tuple[str, int, int, int], Session] = OrderedDict()
+_loaded: Kept[Session] = Kept(_KEPT)
 
 
 def loaded(path: str, threads: int) -> Session:
     """A session of a file, kept from an earlier call if the file has not changed since. Runs in the child."""
     stat = file.stat(Path(path))
     key = (path, stat.st_mtime_ns, stat.st_size, threads)
-    if key not in _loaded:
-        _loaded[key] = Session(path, threads)
-    _loaded.move_to_end(key)
-    while len(_loaded) > _KEPT:
-        _loaded.popitem(last=False)
-    return _loaded[key]
+    return _loaded.get(key, lambda: Session(path, threads))
 
 
 def run(path: str, inputs: Array, threads: int = 1) -> Array:

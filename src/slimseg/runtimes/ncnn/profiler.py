@@ -16,19 +16,18 @@ Blobs are extracted in their layout in memory (packed) and from the session's ow
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimseg import ratios
-from slimseg.results import LayerProfile, NodeType, Profile, Statistics
+from slimseg.results import LayerProfile, Profile, Statistics
 from slimseg.runtimes import calm, child
-from slimseg.runtimes.benchmark import Timing, warm_up
-from slimseg.runtimes.calm import Seen
+from slimseg.runtimes.benchmark import warm_up
+from slimseg.runtimes.layer_times import LayerTimes, profiled
 from slimseg.runtimes.ncnn import costs, file
 from slimseg.runtimes.ncnn.session import DEFAULTS, Array, Options, Session
 from slimseg.runtimes.peak_memory import PeakMemory
@@ -52,17 +51,10 @@ class BlobShape:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(LayerTimes):
     """What the child returns."""
 
-    layers_us: Array  # (runs, layers), of the undisturbed runs layer by layer
-    plain_ms: tuple[float, ...]  # milliseconds of the undisturbed whole runs
-    seen: Seen
     blobs: dict[str, BlobShape]
-    load_ms: float
-    prepare_ms: float
-    first_run_ms: float
-    peak_memory_bytes: int
 
 
 def profile(
@@ -93,43 +85,17 @@ def profile(
     target = "slimseg.runtimes.ncnn.profiler:measure"
     with nullcontext(within) if within is not None else child.Child() as process:
         measured: Measurement = process.call(target, str(path), threads, runs, options, timeout_s=timeout_s, about=path)
-    timing = Timing.of(str(path), measured.plain_ms)
-    apart_us = measured.layers_us.sum(axis=1)
-    pace = min(1.0, ratios.share(1e3 * timing.median_ms, float(apart_us.mean())) or 1.0)
-    measured = replace(measured, layers_us=pace * measured.layers_us)
-    layers = _layers(described, measured, timing.median_ms)
     height, width, channels = _channels_last(measured.blobs[described.input_name].shape)[1:]
-    return Profile(
-        model=str(path),
-        runtime=RUNTIME,
-        threads=threads,
-        runs=len(measured.layers_us),
-        latency_ms=timing.median_ms,
-        latency_p10_ms=timing.p10_ms,
-        latency_p90_ms=timing.p90_ms,
-        size_bytes=described.size_bytes,
-        macs=sum(layer.macs for layer in layers),
-        params=sum(layer.params for layer in layers),
-        layers=layers,
-        input_shapes=((1, height, width, channels),),
-        statistics=statistics(pace * apart_us),
-        load_ms=measured.load_ms,
-        prepare_ms=measured.prepare_ms,
-        first_run_ms=measured.first_run_ms,
-        peak_memory_bytes=measured.peak_memory_bytes,
-        node_types=_node_types(layers),
-        disturbed=measured.seen.disturbance(),
-    )
+    layers_of, shape = partial(_layers, described), (1, height, width, channels)
+    return profiled(path, RUNTIME, threads, measured, layers_of, described.size_bytes, shape)
 
 
-def _layers(described: file.File, measured: Measurement, plain_ms: float) -> tuple[LayerProfile, ...]:
+def _layers(described: file.File, measured: Measurement, plain_ms: float) -> list[LayerProfile]:
     """Profiles of all layers, in the file's order, without the input."""
-    made = [
+    return [
         _layer(line, measured, plain_ms, statistics(measured.layers_us[:, index]))
         for index, line in enumerate(_computed(described))
     ]
-    sums = ratios.cumulated([layer.latency_ms for layer in made], plain_ms)
-    return tuple(replace(layer, cumulative=each) for layer, each in zip(made, sums, strict=True))
 
 
 def _layer(line: file.LayerLine, measured: Measurement, whole_ms: float, spread: Statistics) -> LayerProfile:
@@ -160,22 +126,6 @@ def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape[1:], shape[0]) if len(shape) == 3 else (1, *shape)
 
 
-def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
-    """Times by kind and packing of the layers, largest first."""
-    by_kernel: dict[str, list[LayerProfile]] = defaultdict(list)
-    for layer in layers:
-        by_kernel[layer.kernel].append(layer)
-    whole_ms = sum(layer.latency_ms for layer in layers)
-    totals = {kernel: sum(layer.latency_ms for layer in own) for kernel, own in by_kernel.items()}
-    cumulative, made = 0.0, []
-    for kernel, total_ms in sorted(totals.items(), key=lambda item: -item[1]):
-        count, share = len(by_kernel[kernel]), ratios.share(total_ms, whole_ms)
-        cumulative += share
-        calls = sum(layer.statistics.times_called for layer in by_kernel[kernel])
-        made.append(NodeType(kernel, RUNTIME, count, total_ms / count, total_ms, share, cumulative, calls))
-    return tuple(made)
-
-
 def measure(name: str, threads: int, runs: int, options: Options = DEFAULTS) -> Measurement:
     """The part of `profile` that runs in the child."""
     memory = PeakMemory()
@@ -194,7 +144,7 @@ def measure(name: str, threads: int, runs: int, options: Options = DEFAULTS) -> 
     layers_us = np.stack(turns.told)
     counting, _ = calm.undisturbed_rows(layers_us, np.zeros(len(layers_us)), 1e3 * turns.taken_ms, runs)
     return Measurement(
-        counting, turns.plain_ms(), turns.seen, blobs, plain.load_ms, plain.prepare_ms, first_run_ms, peak
+        counting, turns.plain_ms(), turns.seen, plain.load_ms, plain.prepare_ms, first_run_ms, peak, blobs
     )
 
 

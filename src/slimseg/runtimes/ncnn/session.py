@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from slimseg.errors import DataError, ModelError
 from slimseg.runtimes import child
+from slimseg.runtimes.kept import Kept
 from slimseg.runtimes.ncnn import file
 from slimseg.runtimes.ncnn.package import require
 
@@ -215,7 +215,7 @@ def values(
     return dict(zip(names, found, strict=True))
 
 
-_loaded: OrderedDict[tuple[object, ...], Session] = OrderedDict()
+_loaded: Kept[Session] = Kept(_KEPT)
 
 
 def loaded(path: str, threads: int, options: Options) -> Session:
@@ -223,12 +223,7 @@ def loaded(path: str, threads: int, options: Options) -> Session:
     read = file.read(path)
     stats = (read.param.stat(), read.bin.stat())
     key = (path, threads, options, *((stat.st_mtime_ns, stat.st_size) for stat in stats))
-    if key not in _loaded:
-        _loaded[key] = Session(path, threads, options)
-    _loaded.move_to_end(key)
-    while len(_loaded) > _KEPT:
-        _loaded.popitem(last=False)
-    return _loaded[key]
+    return _loaded.get(key, lambda: Session(path, threads, options))
 
 
 def run(path: str, inputs: Array, threads: int = 1, options: Options = DEFAULTS) -> Array:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
-from slimseg.errors import RuntimeFailure
+from slimseg.runtimes import optional_package
 
 INSTALL = "pip install 'slimseg[onnxruntime]'"
 
 
 def available() -> bool:
     """Whether onnxruntime can be imported; checked without importing it."""
-    found = importlib.util.find_spec("onnxruntime")
-    return found is not None and found.origin is not None  # a folder that happens to have that name has no origin
+    return optional_package.is_available("onnxruntime")
 
 
 def require() -> ModuleType:
@@ -22,10 +20,4 @@ def require() -> ModuleType:
     Raises:
         RuntimeFailure: onnxruntime is not installed, or does not load.
     """
-    if not available():
-        raise RuntimeFailure(f"the onnxruntime package, which runs .onnx files, is not installed: {INSTALL}")
-    try:
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise RuntimeFailure(f"the onnxruntime package cannot be imported ({error}): {INSTALL}") from error
-    return onnxruntime  # type: ignore[no-any-return]
+    return optional_package.required("onnxruntime", ".onnx", INSTALL)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slimseg import ratios
 from slimseg.disk import scratch
-from slimseg.results import LayerProfile, NodeType, Profile
+from slimseg.results import LayerProfile, Profile
 from slimseg.runtimes import calm, child
-from slimseg.runtimes.benchmark import Timing, warm_up
-from slimseg.runtimes.calm import Seen
+from slimseg.runtimes.benchmark import warm_up
+from slimseg.runtimes.layer_times import LayerTimes, profiled
 from slimseg.runtimes.onnxruntime import costs, file, kernels
 from slimseg.runtimes.onnxruntime.kernels import Kernel
 from slimseg.runtimes.onnxruntime.session import Array, Session
@@ -34,17 +33,10 @@ _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What the child returns."""
+class Measurement(LayerTimes):
+    """What the child returns; the layers are onnxruntime's kernels."""
 
     kernels: tuple[Kernel, ...]
-    kernels_us: Array  # (runs, kernels), of the undisturbed runs with the profiler
-    plain_ms: tuple[float, ...]  # milliseconds of the undisturbed runs without it
-    seen: Seen
-    load_ms: float
-    prepare_ms: float
-    first_run_ms: float
-    peak_memory_bytes: int
 
 
 def profile(
@@ -73,43 +65,17 @@ def profile(
     target = "slimseg.runtimes.onnxruntime.profiler:measure"
     with nullcontext(within) if within is not None else child.Child() as process:
         measured: Measurement = process.call(target, str(path), threads, runs, timeout_s=timeout_s, about=path)
-    timing = Timing.of(str(path), measured.plain_ms)
-    apart_us = measured.kernels_us.sum(axis=1)
-    pace = min(1.0, ratios.share(1e3 * timing.median_ms, float(apart_us.mean())) or 1.0)
-    measured = replace(measured, kernels_us=pace * measured.kernels_us)
-    layers = _layers(described, measured, timing.median_ms)
-    return Profile(
-        model=str(path),
-        runtime=RUNTIME,
-        threads=threads,
-        runs=len(measured.kernels_us),
-        latency_ms=timing.median_ms,
-        latency_p10_ms=timing.p10_ms,
-        latency_p90_ms=timing.p90_ms,
-        size_bytes=described.size_bytes,
-        macs=sum(layer.macs for layer in layers),
-        params=sum(layer.params for layer in layers),
-        layers=layers,
-        input_shapes=(described.inputs[0].shape,),
-        statistics=statistics(pace * apart_us),
-        load_ms=measured.load_ms,
-        prepare_ms=measured.prepare_ms,
-        first_run_ms=measured.first_run_ms,
-        peak_memory_bytes=measured.peak_memory_bytes,
-        node_types=_node_types(layers),
-        disturbed=measured.seen.disturbance(),
-    )
+    layers_of = partial(_layers, described)
+    return profiled(path, RUNTIME, threads, measured, layers_of, described.size_bytes, described.inputs[0].shape)
 
 
-def _layers(described: file.File, measured: Measurement, whole_ms: float) -> tuple[LayerProfile, ...]:
+def _layers(described: file.File, measured: Measurement, whole_ms: float) -> list[LayerProfile]:
     joined = kernels.parts(described.operators, measured.kernels)
     shapes = {**described.shapes, described.inputs[0].name: _planes(described)}
-    made = [
-        _layer(kernel, own, shapes, measured.kernels_us[:, number], whole_ms)
+    return [
+        _layer(kernel, own, shapes, measured.layers_us[:, number], whole_ms)
         for number, (kernel, own) in enumerate(zip(measured.kernels, joined, strict=True))
     ]
-    sums = ratios.cumulated([layer.latency_ms for layer in made], whole_ms)
-    return tuple(replace(layer, cumulative=each) for layer, each in zip(made, sums, strict=True))
 
 
 def _planes(described: file.File) -> tuple[int, ...]:
@@ -148,22 +114,6 @@ def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
 
 
-def _node_types(layers: tuple[LayerProfile, ...]) -> tuple[NodeType, ...]:
-    """Times by kind of kernel, largest first."""
-    by_kernel: dict[str, list[LayerProfile]] = defaultdict(list)
-    for layer in layers:
-        by_kernel[layer.kernel].append(layer)
-    whole_ms = sum(layer.latency_ms for layer in layers)
-    totals = {kernel: sum(layer.latency_ms for layer in own) for kernel, own in by_kernel.items()}
-    cumulative, made = 0.0, []
-    for kernel, total_ms in sorted(totals.items(), key=lambda item: -item[1]):
-        own, share = by_kernel[kernel], ratios.share(total_ms, whole_ms)
-        cumulative += share
-        calls = sum(layer.statistics.times_called for layer in own)
-        made.append(NodeType(kernel, PROVIDER, len(own), total_ms / len(own), total_ms, share, cumulative, calls))
-    return tuple(made)
-
-
 def measure(name: str, threads: int, runs: int) -> Measurement:
     """The part of `profile` that runs in the child."""
     memory = PeakMemory()
@@ -188,7 +138,7 @@ def measure(name: str, threads: int, runs: int) -> Measurement:
     kernels_us = times[turns.told]
     counting, _ = calm.undisturbed_rows(kernels_us, np.zeros(len(kernels_us)), 1e3 * turns.taken_ms, runs)
     return Measurement(
-        found, counting, turns.plain_ms(), turns.seen, plain.load_ms, plain.prepare_ms, first_run_ms, peak
+        counting, turns.plain_ms(), turns.seen, plain.load_ms, plain.prepare_ms, first_run_ms, peak, found
     )
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import onnx
 from slimseg.errors import DataError, ModelError
 from slimseg.onnx_format import parsing
 from slimseg.runtimes import child
+from slimseg.runtimes.kept import Kept
 from slimseg.runtimes.onnxruntime import file
 from slimseg.runtimes.onnxruntime.package import require
 
@@ -158,7 +158,7 @@ def values(path: str | Path, image: Array, names: Sequence[str]) -> dict[str, Ar
     return dict(zip(names, found, strict=True))
 
 
-_loaded: OrderedDict[tuple[object, ...], Session] = OrderedDict()
+_loaded: Kept[Session] = Kept(_KEPT)
 
 
 def run(path: str, inputs: Array, threads: int = 1) -> Array:
@@ -171,12 +171,7 @@ def _kept(path: str, threads: int) -> Session:
     """A session of a file, kept from an earlier call if the file has not changed since."""
     stat = Path(path).stat()
     key = (path, stat.st_mtime_ns, stat.st_size, threads)
-    if key not in _loaded:
-        _loaded[key] = Session(path, threads)
-    _loaded.move_to_end(key)
-    while len(_loaded) > _KEPT:
-        _loaded.popitem(last=False)
-    return _loaded[key]
+    return _loaded.get(key, lambda: Session(path, threads))
 
 
 def run_values(path: str, image: Array, names: list[str]) -> list[Array]:

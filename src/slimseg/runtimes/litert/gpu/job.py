@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from slimseg.runtimes.kept import Kept
 from slimseg.tflite import file
 
 Array = np.ndarray[Any, Any]
 _KEPT = 2  # compiled files that the process keeps
 _environment: Any = None
-_compiled: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+_compiled: Kept[Any] = Kept(_KEPT)
 
 
 def load(loader: str) -> None:
@@ -75,13 +75,8 @@ def _loaded(path: str) -> Any:
 
     stat = file.stat(Path(path))
     key = (path, stat.st_mtime_ns, stat.st_size)
-    if key not in _compiled:
-        both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
-        _compiled[key] = CompiledModel.from_file(path, both, environment=_opened())
-    _compiled.move_to_end(key)
-    while len(_compiled) > _KEPT:
-        _compiled.popitem(last=False)
-    return _compiled[key]
+    both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
+    return _compiled.get(key, lambda: CompiledModel.from_file(path, both, environment=_opened()))
 
 
 def _place(names: Sequence[str], details: Mapping[str, Any], tensor: str) -> int:

@@ -29,10 +29,3 @@ def run(model: Any, operators: Sequence[Operator], refused: Collection[int]) -> 
     stored = model.subgraphs[0].operators
     read = {int(tensor) for number in taken for tensor in stored[number].inputs}
     return taken | {number for number in constant if int(stored[number].outputs[0]) in read}
-
-
-def copies(operators: Sequence[Operator], taken: Collection[int]) -> int:
-    """How many tensors one processor writes and the other reads, without the network's input."""
-    maker = {tensor: operator.index in taken for operator in operators for tensor in operator.outputs}
-    read = ((tensor, operator.index in taken) for operator in operators for tensor in operator.inputs)
-    return len({tensor for tensor, side in read if maker.get(tensor, side) != side})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slimseg.results.placement import LayerPlacement, Placement
+from slimseg.runtimes.litert import placing
 from slimseg.runtimes.litert.gpu import parts
 from slimseg.runtimes.litert.gpu.alone import Alone
 from slimseg.runtimes.litert.gpu.delegate import Answer, Delegate, device
@@ -75,7 +76,7 @@ def placed(
         is_own_verdict=is_own_verdict,
         layers=layers,
         partitions=int(bool(taken)),
-        copies=parts.copies(found.operators, taken),
+        copies=placing.copies(found.operators, taken),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from slimseg.results.placement import LayerPlacement, Placement
-from slimseg.runtimes.litert.npu import placing
+from slimseg.runtimes.litert import placing
 from slimseg.runtimes.processor import Processor
 from slimseg.tflite import file
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from slimseg.disk import scratch
 from slimseg.results import Departure
 from slimseg.results.placement import Compilation, LayerDifference, LayerPlacement, Placement
-from slimseg.runtimes.litert.npu import compiler, departure, libraries, placing, simulator
+from slimseg.runtimes.litert import placing
+from slimseg.runtimes.litert.npu import compiler, departure, libraries, simulator
 from slimseg.runtimes.litert.npu.socs import Soc
 from slimseg.runtimes.processor import Processor
 from slimseg.tflite import file

@@ -6,7 +6,6 @@ it here, in a child process of its own, with the NPU's arithmetic. Its times are
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from slimseg.disk import scratch
 from slimseg.errors import DataError, RuntimeFailure, Unsupported
 from slimseg.runtimes import child
+from slimseg.runtimes.kept import Kept
 from slimseg.runtimes.litert.npu import compiler, tool
 from slimseg.runtimes.litert.npu.socs import Soc
 from slimseg.tflite import file
@@ -101,19 +101,14 @@ def _key(path: Path, soc: Soc) -> tuple[str, int, int, str]:
     return str(path.absolute()), stat.st_mtime_ns, stat.st_size, soc.name
 
 
-_loaded: OrderedDict[tuple[str, int, int, str], Network] = OrderedDict()
+_loaded: Kept[Network] = Kept(_KEPT, lambda network: network.close())
 
 
 def _network(folder: str, dlc: str, key: tuple[str, int, int, str], soc: Soc) -> Network:
     """A compiled network, kept from an earlier call if its file has not changed since. Runs in the child."""
     from slimseg.runtimes.litert.npu.qnn import Network
 
-    if key not in _loaded:
-        _loaded[key] = Network(Path(folder), Path(dlc), soc.number, soc.takes_floats)
-    _loaded.move_to_end(key)
-    while len(_loaded) > _KEPT:
-        _loaded.popitem(last=False)[1].close()
-    return _loaded[key]
+    return _loaded.get(key, lambda: Network(Path(folder), Path(dlc), soc.number, soc.takes_floats))
 
 
 def run(folder: str, dlc: str, key: tuple[str, int, int, str], soc: Soc, inputs: NDArray[Any]) -> NDArray[Any]:
